@@ -1,0 +1,21 @@
+//! Runs commands as processes of the host, each watched by a monitor that survives its starter.
+//!
+//! [`Executor`] is the contract, [`HostExecutor`] its implementation on the host. [`IoBinder`]
+//! decides where a process's streams go. [`Engine`] composes an executor with a
+//! [`StateStore`](reaper_state::StateStore) into the lives of containers.
+#![deny(unsafe_code)]
+
+pub mod cgroup;
+mod executor;
+pub mod io;
+pub mod procfs;
+mod signal;
+mod sys;
+
+pub use executor::{
+    CreateRequest, Created, Error, ExecRequest, Executor, MonitorOptions, Observation, ProcessEntry,
+    Result, Stats,
+    Target,
+};
+pub use io::{BindRequest, BoundStdio, IoBinder};
+pub use signal::{ParseSignalError, Signal};

@@ -1,0 +1,129 @@
+//! The contract of filesystem isolation.
+
+use std::path::PathBuf;
+
+use reaper_spec::{ContainerId, CriAnnotations, DnsMode, ImageMode, Mount, OverlayConfig};
+use serde::{Deserialize, Serialize};
+
+/// What the processes of one container shall see. It is plain data: it crosses a socket from the
+/// program that decides to the monitor that mounts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewRequest {
+    /// Whose view.
+    pub id: ContainerId,
+    /// The overlay's settings, the pod's wishes already applied.
+    pub overlay: OverlayConfig,
+    /// Whose `/etc/resolv.conf` and friends.
+    pub dns: DnsMode,
+    /// What becomes of the image.
+    pub image: ImageMode,
+    /// The image's mounted root, for the image modes that use it.
+    pub rootfs: Option<PathBuf>,
+    /// The volumes, in order.
+    pub mounts: Vec<Mount>,
+    /// The working directory, made where the view lacks it.
+    pub cwd: PathBuf,
+    /// The pod's Kubernetes namespace, for the scope `namespace`.
+    pub kubernetes_namespace: Option<String>,
+    /// The pod's sandbox id, for the scope `pod`.
+    pub pod: Option<String>,
+}
+
+impl ViewRequest {
+    /// A view for `id` that wants no volumes, with default settings.
+    pub fn new(id: ContainerId, cwd: PathBuf) -> Self {
+        Self {
+            id,
+            overlay: OverlayConfig::default(),
+            dns: DnsMode::default(),
+            image: ImageMode::default(),
+            rootfs: None,
+            mounts: Vec::new(),
+            cwd,
+            kubernetes_namespace: None,
+            pod: None,
+        }
+    }
+
+    /// The same, with what CRI annotations say of the pod.
+    #[must_use]
+    pub fn in_pod(mut self, cri: &CriAnnotations) -> Self {
+        self.kubernetes_namespace.clone_from(&cri.sandbox_namespace);
+        self.pod.clone_from(&cri.sandbox_id);
+        self
+    }
+}
+
+/// Makes the views in which processes run.
+///
+/// It is called by a monitor: one process, one thread, in the host's mount namespace, one
+/// container. So its methods may block, and a call never races another of the same process; it
+/// does race the calls of other monitors, and must lock what they share.
+///
+/// # Contract
+/// * [`prepare`](Self::prepare) fails closed: if the view cannot be made as asked, it is an error
+///   that names what could not be done, and nothing of it is left behind.
+/// * [`collect`](Self::collect) undoes what a `prepare` left whose monitor was killed before it
+///   could call [`View::release`]. It is idempotent, and succeeds for an id that has nothing.
+pub trait FilesystemIsolation {
+    /// Makes ready a view for one container. Called before the fork of its first process.
+    ///
+    /// # Errors
+    /// The view cannot be made; the error names the step and the path.
+    fn prepare(&self, request: &ViewRequest) -> Result<Box<dyn View>, Error>;
+
+    /// Removes what a view of `request.id` left on the node when its monitor was killed.
+    ///
+    /// # Errors
+    /// Something could not be removed; calling again continues.
+    fn collect(&self, request: &ViewRequest) -> Result<(), Error>;
+}
+
+/// The view of one container.
+pub trait View {
+    /// Moves the calling process into the view. Called in the forked child, as root and still
+    /// single threaded: for the container's first process, and again for each exec'd one, which
+    /// has to see exactly the same mounts.
+    ///
+    /// The child's working directory and root are in the view afterwards.
+    ///
+    /// # Errors
+    /// The step that failed. The child then exits without running anything.
+    fn enter(&self, first: bool) -> Result<(), Error>;
+
+    /// Called in the monitor once the first process has entered, with its pid. A view keeps here
+    /// what it needs for later calls of `enter`, for example a descriptor of
+    /// `/proc/PID/ns/mnt`.
+    ///
+    /// # Errors
+    /// The namespace could not be kept.
+    fn entered(&mut self, pid: u32) -> Result<(), Error>;
+
+    /// Environment variables that the view adds to the container's processes (`KEY=VALUE`).
+    fn environment(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Gives back what the view holds on the node. Called in the monitor when all the container's
+    /// processes have ended. Idempotent.
+    ///
+    /// # Errors
+    /// Something could not be removed; calling again continues.
+    fn release(&mut self) -> Result<(), Error>;
+}
+
+/// Why a view could not be made, entered or released.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A system call failed.
+    #[error("{operation} {}: {source}", path.display())]
+    System {
+        /// What was being done, for example `mount the overlay on`.
+        operation: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+}

@@ -1,0 +1,2 @@
+//! The Reaper shim.
+fn main() {}

@@ -1,0 +1,140 @@
+//! The contract of a store.
+
+use std::{io, path::PathBuf};
+
+use reaper_spec::{ContainerId, Status};
+
+use crate::Record;
+
+/// A version of one container's record. Any two states of a record have different revisions,
+/// also when the container was deleted and made again in between.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Revision(pub(crate) u128);
+
+impl Revision {
+    /// The revision with this number; for implementations of [`StateStore`].
+    pub fn from_number(number: u128) -> Self {
+        Self(number)
+    }
+
+    /// The revision's number; for implementations of [`StateStore`].
+    pub fn number(&self) -> u128 {
+        self.0
+    }
+}
+
+/// A record, and the revision at which it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The record.
+    pub record: Record,
+    /// Its revision, to be handed to [`StateStore::update`].
+    pub revision: Revision,
+}
+
+/// Keeps the records of containers.
+///
+/// # Contract
+/// * **Durable on `Ok`.** What [`create`](Self::create), [`update`](Self::update) and
+///   [`delete`](Self::delete) acknowledged is there after a crash of the process or of the
+///   machine, as far as the medium is durable at all. On `Err` the record is as before.
+/// * **Atomic.** A reader sees a whole record, before or after a change, never between.
+/// * **Compare-and-swap.** `update` changes a record only if nobody else has since the revision
+///   was read: with any number of processes on one store, exactly one of those that update the
+///   same revision succeeds, and the others get [`Error::Conflict`].
+/// * **Short and blocking.** A call waits for the medium and for nothing else: never for a
+///   container, a peer or a timer. It may be called from any thread; an async caller moves it off
+///   its executor's thread.
+/// * **Nothing invented.** What cannot be read is an error that names it, never an empty or a
+///   default record.
+pub trait StateStore: Send + Sync {
+    /// Adds a container.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`] if there is one of this id.
+    fn create(&self, record: &Record) -> Result<Revision, Error>;
+
+    /// Reads a container.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Corrupt`] or [`Error::Newer`] if what is there is no record
+    /// of ours.
+    fn get(&self, id: &ContainerId) -> Result<Stored, Error>;
+
+    /// Replaces the record of `record.id`, if it still is at `expected`.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if it is not; [`Error::NotFound`].
+    fn update(&self, expected: &Revision, record: &Record) -> Result<Revision, Error>;
+
+    /// Removes a container. Its files that are not the store's are not touched.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    fn delete(&self, id: &ContainerId) -> Result<(), Error>;
+
+    /// The ids of all containers, sorted, those with unreadable records included: read them one
+    /// by one with [`get`](Self::get). A store that was never written to is empty.
+    ///
+    /// # Errors
+    /// The store itself cannot be read.
+    fn list(&self) -> Result<Vec<ContainerId>, Error>;
+}
+
+/// Why a store did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no such container.
+    #[error("container {id} does not exist")]
+    NotFound {
+        /// The container.
+        id: ContainerId,
+    },
+    /// The id is taken.
+    #[error("container {id} exists already")]
+    AlreadyExists {
+        /// The container.
+        id: ContainerId,
+    },
+    /// The record is not at the expected revision.
+    #[error("container {id} was changed by somebody else at the same time (it is {actual} now)")]
+    Conflict {
+        /// The container.
+        id: ContainerId,
+        /// What it is now.
+        actual: Status,
+    },
+    /// What is stored is no record.
+    #[error("{}: not a container's record: {reason}; `reaper-runtime delete --force {id}` removes it", path.display())]
+    Corrupt {
+        /// The container.
+        id: ContainerId,
+        /// Where the record should be.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The record was written by a newer Reaper.
+    #[error("{}: record of format version {found}, this program reads up to {known}: use the Reaper that wrote it", path.display())]
+    Newer {
+        /// The container.
+        id: ContainerId,
+        /// Where the record is.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The newest version that this program reads.
+        known: u32,
+    },
+    /// The medium failed.
+    #[error("{operation} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        operation: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+}
