@@ -6,12 +6,14 @@
 #![deny(unsafe_code)]
 
 pub mod cgroup;
+pub mod engine;
 mod executor;
 pub mod io;
 pub mod procfs;
 mod signal;
 mod sys;
 
+pub use engine::{Engine, NewContainer};
 pub use executor::{
     CreateRequest, Created, Error, ExecRequest, Executor, MonitorOptions, Observation, ProcessEntry,
     Result, Stats,

@@ -1,0 +1,377 @@
+//! An executor and a store together: the lives of containers.
+
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
+
+use reaper_overlay::ViewRequest;
+use reaper_spec::{
+    CgroupsPath, ContainerId, Exit, ExitStatus, InvalidTransition, ProcessSpec, Status, Timestamp,
+    Transition,
+};
+use reaper_state::{Record, RootDir, StateStore, Stored};
+
+use crate::{
+    CreateRequest, Error as ExecutorError, Executor, MonitorOptions, Observation, Signal, Target,
+    io::StdioRequest,
+};
+
+/// A container to be made.
+#[derive(Debug)]
+pub struct NewContainer {
+    /// Its id.
+    pub id: ContainerId,
+    /// Its bundle, absolute.
+    pub bundle: PathBuf,
+    /// Its init process.
+    pub process: ProcessSpec,
+    /// Where its cgroup goes; `None` for `reaper/ID`.
+    pub cgroups_path: Option<CgroupsPath>,
+    /// What it sees of the filesystem.
+    pub view: ViewRequest,
+    /// Where its init process's streams go.
+    pub stdio: StdioRequest,
+    /// How its monitor relates to the caller.
+    pub monitor: MonitorOptions,
+    /// Kept in its record.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// The result of an engine's operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an engine did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The executor's reason.
+    #[error(transparent)]
+    Executor(#[from] ExecutorError),
+    /// The store's reason.
+    #[error(transparent)]
+    Store(#[from] reaper_state::Error),
+    /// The container is not in a status in which this can be done.
+    #[error("container {id}: {source}")]
+    Transition {
+        /// The container.
+        id: ContainerId,
+        /// Why not.
+        source: InvalidTransition,
+    },
+    /// The container has not ended, and the deletion was not forced.
+    #[error("container {id} is {status}: kill it first, or delete it by force")]
+    NotStopped {
+        /// The container.
+        id: ContainerId,
+        /// What it is doing.
+        status: Status,
+    },
+    /// The container's folder could not be made or removed.
+    #[error("{operation} {}: {source}", path.display())]
+    Folder {
+        /// What was being done.
+        operation: &'static str,
+        /// The folder.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+}
+
+/// Containers of one state root: an [`Executor`] that runs them and a [`StateStore`] that
+/// remembers them, kept in step.
+///
+/// Every operation commits to the store before it returns, and an end that nobody watched is
+/// committed by the next [`state`](Self::state). Any number of engines, in any number of
+/// processes, may work on one root.
+#[derive(Debug)]
+pub struct Engine<E, S: ?Sized> {
+    executor: E,
+    store: Arc<S>,
+    root: RootDir,
+    offload: bool,
+}
+
+impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
+    /// Containers below `root`, run by `executor`, remembered by `store`.
+    pub fn new(executor: E, store: Arc<S>, root: RootDir) -> Self {
+        Self { executor, store, root, offload: false }
+    }
+
+    /// Calls the store on Tokio's blocking threads, for programs whose own thread must never
+    /// wait for a disk. By default it is called in place.
+    #[must_use]
+    pub fn offload_store(mut self, offload: bool) -> Self {
+        self.offload = offload;
+        self
+    }
+
+    /// The executor, for all that concerns no record: exec'd processes, terminals, figures.
+    pub fn executor(&self) -> &E {
+        &self.executor
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<S> {
+        &self.store
+    }
+
+    /// The state root.
+    pub fn root(&self) -> &RootDir {
+        &self.root
+    }
+
+    /// Takes the id, makes the container and leaves its process at its gate.
+    ///
+    /// # Errors
+    /// [`reaper_state::Error::AlreadyExists`], and what [`Executor::create`] says; nothing is
+    /// left behind then.
+    pub async fn create(&self, new: NewContainer) -> Result<Record> {
+        let mut record = Record::new(new.id.clone(), new.bundle.clone());
+        record.annotations = new.annotations;
+        let taken = record.clone();
+        let revision = self.store(move |store| store.create(&taken)).await?;
+        let request = CreateRequest {
+            dir: self.root.container(&new.id),
+            id: new.id,
+            bundle: new.bundle,
+            process: new.process,
+            cgroups_path: new.cgroups_path,
+            view: new.view,
+            stdio: new.stdio,
+            monitor: new.monitor,
+        };
+        let id = record.id.clone();
+        let created = match self.executor.create(request).await {
+            Ok(created) => created,
+            Err(error) => {
+                self.store(move |store| store.delete(&id)).await?;
+                return Err(error.into());
+            }
+        };
+        record.process = Some(created.process);
+        record.monitor = created.monitor;
+        advance(&mut record, Transition::Create)?;
+        let made = record.clone();
+        match self.store(move |store| store.update(&revision, &made)).await {
+            Ok(_) => Ok(record),
+            Err(error) => {
+                self.destroy(&id).await?;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Opens the gate of a created container.
+    ///
+    /// # Errors
+    /// [`Error::Transition`] unless it is created; what [`Executor::start`] says, and then the
+    /// container has stopped.
+    pub async fn start(&self, id: &ContainerId) -> Result<Record> {
+        let record = self.state(id).await?;
+        if let Err(source) = record.status.after(Transition::Start) {
+            return Err(Error::Transition { id: id.clone(), source });
+        }
+        if let Err(error) = self.executor.start(&Target::Init(id.clone())).await {
+            self.state(id).await?;
+            return Err(error.into());
+        }
+        let started = Timestamp::now();
+        self.change(id, move |record| {
+            record.started = Some(started);
+            if record.status == Status::Created {
+                record.status = Status::Running;
+            }
+        })
+        .await
+    }
+
+    /// A container's record, brought up to date with what its executor observes: an end that
+    /// nobody has committed yet is committed.
+    ///
+    /// # Errors
+    /// [`reaper_state::Error::NotFound`].
+    pub async fn state(&self, id: &ContainerId) -> Result<Record> {
+        let stored = self.get(id).await?;
+        if stored.record.status == Status::Stopped {
+            return Ok(stored.record);
+        }
+        let seen = match self.executor.observe(id).await {
+            Ok(seen) => seen,
+            Err(ExecutorError::NotFound(_)) if stored.record.status == Status::Creating => {
+                return Ok(stored.record);
+            }
+            Err(ExecutorError::NotFound(_)) => lost("nothing is left of it"),
+            Err(error) => return Err(error.into()),
+        };
+        if seen.status == stored.record.status {
+            return Ok(stored.record);
+        }
+        self.change(id, move |record| observe(record, &seen)).await
+    }
+
+    /// The ids of all containers, sorted.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn list(&self) -> Result<Vec<ContainerId>> {
+        Ok(self.store(|store| store.list()).await?)
+    }
+
+    /// Waits for the end of a container, and commits it before it returns.
+    ///
+    /// # Errors
+    /// What [`Executor::wait`] and the store say.
+    pub async fn wait(&self, id: &ContainerId) -> Result<Exit> {
+        let exit = self.executor.wait(&Target::Init(id.clone())).await?;
+        let seen = Observation { status: Status::Stopped, exit: Some(exit.clone()) };
+        match self.change(id, move |record| observe(record, &seen)).await {
+            Ok(_) | Err(Error::Store(reaper_state::Error::NotFound { .. })) => Ok(exit),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends a signal to a container's init process, or to all its processes.
+    ///
+    /// # Errors
+    /// What [`Executor::kill`] says.
+    pub async fn kill(&self, id: &ContainerId, signal: Signal, all: bool) -> Result<()> {
+        self.get(id).await?;
+        Ok(self.executor.kill(&Target::Init(id.clone()), signal, all).await?)
+    }
+
+    /// Freezes a running container.
+    ///
+    /// # Errors
+    /// What [`Executor::pause`] says.
+    pub async fn pause(&self, id: &ContainerId) -> Result<Record> {
+        self.executor.pause(id).await?;
+        self.state(id).await
+    }
+
+    /// Thaws a paused container.
+    ///
+    /// # Errors
+    /// What [`Executor::resume`] says.
+    pub async fn resume(&self, id: &ContainerId) -> Result<Record> {
+        self.executor.resume(id).await?;
+        self.state(id).await
+    }
+
+    /// Removes a container that has stopped, with all that it holds, and returns its exit. With
+    /// `force` one that has not is killed first.
+    ///
+    /// # Errors
+    /// [`Error::NotStopped`] without `force`; [`reaper_state::Error::NotFound`].
+    pub async fn delete(&self, id: &ContainerId, force: bool) -> Result<Option<Exit>> {
+        let record = match self.state(id).await {
+            Ok(record) => Some(record),
+            Err(
+                Error::Store(
+                    reaper_state::Error::Corrupt { .. } | reaper_state::Error::Newer { .. },
+                )
+                | Error::Executor(_),
+            ) if force => None,
+            Err(error) => return Err(error),
+        };
+        let status = record.as_ref().map_or(Status::Creating, |record| record.status);
+        if status != Status::Stopped {
+            if !force {
+                return Err(Error::NotStopped { id: id.clone(), status });
+            }
+            self.end(id).await?;
+        }
+        let seen = self.executor.delete(&Target::Init(id.clone())).await?;
+        let gone = id.clone();
+        self.store(move |store| store.delete(&gone)).await?;
+        Ok(seen.or_else(|| record.and_then(|record| record.exit)))
+    }
+
+    /// Undoes a creation.
+    async fn destroy(&self, id: &ContainerId) -> Result<()> {
+        self.end(id).await?;
+        self.executor.delete(&Target::Init(id.clone())).await?;
+        Ok(())
+    }
+
+    /// Kills all of a container and waits for its end. Nothing to kill is success.
+    async fn end(&self, id: &ContainerId) -> Result<()> {
+        let target = Target::Init(id.clone());
+        match self.executor.kill(&target, Signal::KILL, true).await {
+            Ok(()) => {
+                self.executor.wait(&target).await?;
+                Ok(())
+            }
+            Err(ExecutorError::NotFound(_) | ExecutorError::Ended(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn get(&self, id: &ContainerId) -> Result<Stored> {
+        let id = id.clone();
+        Ok(self.store(move |store| store.get(&id)).await?)
+    }
+
+    /// Changes a record, again and again until nobody was faster.
+    async fn change(
+        &self,
+        id: &ContainerId,
+        change: impl Fn(&mut Record) + Send + 'static,
+    ) -> Result<Record> {
+        let id = id.clone();
+        Ok(self
+            .store(move |store| {
+                loop {
+                    let Stored { mut record, revision } = store.get(&id)?;
+                    let before = record.clone();
+                    change(&mut record);
+                    if record == before {
+                        return Ok(record);
+                    }
+                    match store.update(&revision, &record) {
+                        Err(reaper_state::Error::Conflict { .. }) => {}
+                        updated => return updated.map(|_| record),
+                    }
+                }
+            })
+            .await?)
+    }
+
+    /// Calls the store, on a blocking thread if so configured.
+    async fn store<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&S) -> Result<T, reaper_state::Error> + Send + 'static,
+    ) -> Result<T, reaper_state::Error> {
+        if !self.offload {
+            return call(&self.store);
+        }
+        let store = Arc::clone(&self.store);
+        match tokio::task::spawn_blocking(move || call(&store)).await {
+            Ok(answer) => answer,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+}
+
+fn advance(record: &mut Record, transition: Transition) -> Result<()> {
+    record.status = record
+        .status
+        .after(transition)
+        .map_err(|source| Error::Transition { id: record.id.clone(), source })?;
+    Ok(())
+}
+
+/// Takes over what the executor sees. `stopped` is final, and a later status is never undone by
+/// an observation that was made before it.
+fn observe(record: &mut Record, seen: &Observation) {
+    if record.status == Status::Stopped {
+        return;
+    }
+    record.status = seen.status;
+    if seen.status == Status::Stopped {
+        record.exit.clone_from(&seen.exit);
+    }
+}
+
+fn lost(reason: &str) -> Observation {
+    let status = ExitStatus::Lost { reason: reason.to_owned() };
+    Observation { status: Status::Stopped, exit: Some(Exit { status, at: Timestamp::now() }) }
+}
