@@ -1,0 +1,260 @@
+//! The cgroup of a container.
+
+use std::{
+    fs::{self, File},
+    io::{self, ErrorKind},
+    path::{Component, Path, PathBuf},
+};
+
+use rustix::fs::{XattrFlags, getxattr, setxattr};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    error::{Error, is_gone},
+    hierarchy::Hierarchy,
+    leaf::Leaf,
+    stats::CgroupStats,
+    subtree,
+};
+
+/// How often making a cgroup starts over when others remove what it lies in.
+const ATTEMPTS: usize = 1000;
+
+/// Marks the ancestors that were made for containers. `trusted` needs `CAP_SYS_ADMIN`, `user`
+/// needs Linux 5.7.
+const MARKS: [&str; 2] = ["trusted.reaper", "user.reaper"];
+
+/// Between a leaf's name and the number of its repetition; no exec id contains it.
+const REPETITION: char = '~';
+
+/// The cgroup of a container: a folder that holds leaves, which hold the processes.
+///
+/// It is a description, of absolute paths: a process that deserialises it can do everything with
+/// the cgroup that its maker could.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerCgroup {
+    root: PathBuf,
+    path: PathBuf,
+}
+
+impl ContainerCgroup {
+    /// Makes the cgroup at `relative` below the hierarchy's root, and the ancestors that are
+    /// missing, which are marked so that [`remove`](Self::remove) takes them away again.
+    /// What an earlier container left there is reused if there are no processes in it.
+    ///
+    /// # Errors
+    /// [`Error::Path`]; [`Error::Populated`] if the cgroup exists and holds processes;
+    /// [`Error::Io`].
+    pub fn create(hierarchy: &Hierarchy, relative: &Path) -> Result<Self, Error> {
+        let mut components = relative.components().peekable();
+        if components.peek().is_none()
+            || components.any(|component| !matches!(component, Component::Normal(_)))
+        {
+            return Err(Error::Path(relative.to_owned()));
+        }
+        let path = hierarchy.root().join(relative);
+        if !make(&path, hierarchy.root())? {
+            if subtree::populated(&path)? {
+                return Err(Error::Populated(path));
+            }
+            subtree::remove_children(&path)?;
+        }
+        Ok(Self { root: hierarchy.root().to_owned(), path })
+    }
+
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes a leaf for a process: `init`, or `exec-ID`. An empty one of that name is reused;
+    /// if what an earlier process left behind still runs in it, the new one is made beside it.
+    ///
+    /// # Errors
+    /// [`Error::Path`] for a name that is no file name, [`Error::Io`].
+    pub fn add_leaf(&self, name: &str) -> Result<Leaf, Error> {
+        if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0', REPETITION])
+        {
+            return Err(Error::Path(PathBuf::from(name)));
+        }
+        let mut path = self.path.join(name);
+        let mut repetition = 1_u32;
+        loop {
+            match fs::create_dir(&path) {
+                Ok(()) => break,
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    if !subtree::populated(&path)? {
+                        break;
+                    }
+                }
+                Err(error) => return Err(Error::io("make cgroup", &path)(error)),
+            }
+            repetition += 1;
+            path = self.path.join(format!("{name}{REPETITION}{repetition}"));
+        }
+        Ok(Leaf::new(path))
+    }
+
+    /// The leaf of that name, whether it exists or not; the first of its repetitions.
+    pub fn leaf(&self, name: &str) -> Leaf {
+        Leaf::new(self.path.join(name))
+    }
+
+    /// Kills everything in the container, also what is being forked meanwhile. The kernel does
+    /// it in one step from 5.14 on; before that the processes are frozen and killed one by one.
+    /// It does not wait for their end: [`events_fd`](Self::events_fd) reports it.
+    ///
+    /// # Errors
+    /// [`Error::Io`]. A cgroup that is gone has nothing to be killed.
+    pub fn kill(&self) -> Result<(), Error> {
+        subtree::kill(&self.path)
+    }
+
+    /// Sends a signal to every process of the container, and says to how many. A process that is
+    /// forked meanwhile may be missed. A pid that was reused by a process elsewhere is not
+    /// signalled.
+    ///
+    /// # Errors
+    /// [`Error::Io`]. In a cgroup that is gone there is nothing to be signalled.
+    pub fn signal(&self, signal: i32) -> Result<usize, Error> {
+        subtree::signal(&self.path, signal)
+    }
+
+    /// The processes in the container, each with the name that its leaf was made with; the name
+    /// is empty for one that was moved into the container's cgroup itself. A cgroup that is gone
+    /// has none.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn pids(&self) -> Result<Vec<(u32, String)>, Error> {
+        let mut found = Vec::new();
+        subtree::for_each(&self.path, &mut |cgroup| {
+            let leaf = cgroup
+                .strip_prefix(&self.path)
+                .ok()
+                .and_then(|below| below.iter().next())
+                .map(|first| first.to_string_lossy())
+                .unwrap_or_default();
+            let name = leaf.split(REPETITION).next().unwrap_or_default();
+            let pids = subtree::own_pids(cgroup)?;
+            found.extend(pids.into_iter().map(|pid| (pid, name.to_owned())));
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Whether there are processes in the container; zombies don't count. In a cgroup that is
+    /// gone there are none.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn populated(&self) -> Result<bool, Error> {
+        subtree::populated(&self.path)
+    }
+
+    /// Opens `cgroup.events`, to be polled for `POLLPRI` and read by
+    /// [`read_events`](super::read_events), before the first poll too.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn events_fd(&self) -> Result<File, Error> {
+        let path = self.path.join("cgroup.events");
+        File::open(&path).map_err(Error::io("open", &path))
+    }
+
+    /// Asks the kernel to freeze or to thaw everything in the container. It is done when
+    /// `cgroup.events` says so: see [`events_fd`](Self::events_fd).
+    ///
+    /// # Errors
+    /// [`Error::Io`], with `NotFound` as its source before Linux 5.2 or if the cgroup is gone.
+    pub fn freeze(&self, frozen: bool) -> Result<(), Error> {
+        let file = "cgroup.freeze";
+        if subtree::write(&self.path, file, if frozen { "1" } else { "0" })? {
+            return Ok(());
+        }
+        Err(Error::io("write to", &self.path.join(file))(io::Error::from_raw_os_error(
+            libc::ENOENT,
+        )))
+    }
+
+    /// Whether everything in the container is frozen.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn is_frozen(&self) -> Result<bool, Error> {
+        Ok(subtree::events(&self.path)?.frozen)
+    }
+
+    /// Removes the leaves, the cgroup itself, and the ancestors that were made for containers
+    /// and are empty now. Idempotent.
+    ///
+    /// # Errors
+    /// [`Error::Populated`] while there are processes in it; [`Error::Io`].
+    pub fn remove(&self) -> Result<(), Error> {
+        // Mostly there is this one leaf at most, and then nothing needs to be listed.
+        subtree::remove_dir(&self.path.join("init"))?;
+        subtree::remove(&self.path)?;
+        let ancestors = self.path.ancestors().skip(1).take_while(|&ancestor| {
+            ancestor != self.root && ancestor.starts_with(&self.root)
+        });
+        for ancestor in ancestors {
+            if !is_marked(ancestor) || !subtree::remove_dir(ancestor)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the cgroup's own accounting says.
+    pub fn stats(&self) -> CgroupStats {
+        CgroupStats::read(&self.path)
+    }
+}
+
+/// Makes a cgroup and the ancestors that it needs, below `root`; `false` if it was there.
+fn make(path: &Path, root: &Path) -> Result<bool, Error> {
+    for _ in 0..ATTEMPTS {
+        match fs::create_dir(path) {
+            Ok(()) => return Ok(true),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
+            // An ancestor is missing, or another container's end has just removed it.
+            Err(error) if is_gone(&error) => make_ancestors(path, root)?,
+            Err(error) => return Err(Error::io("make cgroup", path)(error)),
+        }
+    }
+    Err(Error::io("make cgroup", path)(io::Error::from_raw_os_error(libc::ENOENT)))
+}
+
+fn make_ancestors(path: &Path, root: &Path) -> Result<(), Error> {
+    let mut missing: Vec<&Path> = path.ancestors().skip(1).take_while(|&a| a != root).collect();
+    while let Some(ancestor) = missing.pop() {
+        match fs::create_dir(ancestor) {
+            Ok(()) => mark(ancestor)?,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            // One above it was removed meanwhile: the caller starts over.
+            Err(error) if is_gone(&error) && ancestor.parent() != Some(root) => return Ok(()),
+            Err(error) => return Err(Error::io("make cgroup", ancestor)(error)),
+        }
+    }
+    Ok(())
+}
+
+fn mark(cgroup: &Path) -> Result<(), Error> {
+    let mut last = io::Error::from_raw_os_error(libc::EOPNOTSUPP);
+    for name in MARKS {
+        match setxattr(cgroup, name, b"1", XattrFlags::empty()) {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error.into(),
+        }
+    }
+    match last.raw_os_error() {
+        // Removed already by another container's end: then there is nothing to be marked.
+        // Not allowed or not known: then it stays when all is over, which does no harm.
+        Some(libc::ENOENT | libc::ENODEV | libc::EPERM | libc::EOPNOTSUPP) => Ok(()),
+        _ => Err(Error::io("mark cgroup", cgroup)(last)),
+    }
+}
+
+fn is_marked(cgroup: &Path) -> bool {
+    MARKS.iter().any(|&name| getxattr(cgroup, name, &mut [0_u8; 8][..]).is_ok())
+}

@@ -1,0 +1,53 @@
+//! Why something could not be done with a cgroup.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+/// Why something could not be done with a cgroup.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file of the hierarchy refused.
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        operation: &'static str,
+        /// To which file or folder.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The cgroup still holds processes.
+    #[error("cgroup {} holds processes", .0.display())]
+    Populated(PathBuf),
+    /// The cgroup's type does not allow processes of another cgroup to join it.
+    #[error("cannot join cgroup {}: its type is {kind:?}, it must be \"domain\"", path.display())]
+    Type {
+        /// The cgroup.
+        path: PathBuf,
+        /// Its `cgroup.type`, such as `threaded` or `domain invalid`.
+        kind: String,
+    },
+    /// A path that leads out of the hierarchy, or nowhere.
+    #[error("{:?} is no path of a cgroup: it must be relative, without \"..\"", .0)]
+    Path(PathBuf),
+}
+
+impl Error {
+    pub(super) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { operation, path, source }
+    }
+
+    /// Whether the cgroup was there, but is no more.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_gone(source))
+    }
+}
+
+/// `ENOENT` when the folder is gone, `ENODEV` when it went while a file in it was open.
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
+}

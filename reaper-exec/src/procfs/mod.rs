@@ -1,0 +1,181 @@
+//! What /proc says of processes.
+//!
+//! A process is named by its [`ProcessIdentity`]; a bare pid is only taken where the caller is
+//! known to hold it, as a parent that has not reaped it does.
+
+mod stat;
+
+use std::{
+    fs, io,
+    os::fd::OwnedFd,
+    sync::OnceLock,
+};
+
+use reaper_spec::ProcessIdentity;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use stat::Stat;
+
+/// What one process uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// CPU time in user mode of all its threads, nanoseconds, in steps of a clock tick.
+    pub cpu_user_ns: u64,
+    /// CPU time in the kernel of all its threads, nanoseconds, in steps of a clock tick.
+    pub cpu_system_ns: u64,
+    /// Resident memory, bytes.
+    pub rss_bytes: u64,
+    /// The part of it that is no file's and not shared, bytes.
+    pub anonymous_bytes: u64,
+    /// Threads.
+    pub threads: u64,
+}
+
+/// The id of this boot of the host.
+///
+/// # Errors
+/// Reading `/proc/sys/kernel/random/boot_id` failed.
+pub fn boot_id() -> io::Result<String> {
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    if let Some(known) = BOOT_ID.get() {
+        return Ok(known.clone());
+    }
+    let read = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(BOOT_ID.get_or_init(|| read.trim().to_owned()).clone())
+}
+
+/// Names the process that has this pid now, a zombie included.
+///
+/// # Errors
+/// `NotFound` or `ESRCH` if there is none.
+pub fn identify(pid: u32) -> io::Result<ProcessIdentity> {
+    Ok(ProcessIdentity { pid, start_time: stat(pid)?.start_time, boot_id: boot_id()? })
+}
+
+/// Whether the process runs: of this boot, with this start time, and not ended. A zombie that
+/// nobody has reaped yet has ended.
+pub fn is_alive(identity: &ProcessIdentity) -> bool {
+    boot_id().is_ok_and(|boot| boot == identity.boot_id)
+        && stat(identity.pid)
+            .is_ok_and(|stat| stat.start_time == identity.start_time && !stat.has_ended())
+}
+
+/// Opens the process, a zombie included, and nothing else that may have got its pid.
+///
+/// # Errors
+/// `ESRCH` if it is gone, or the pid is another process's; what pidfd_open(2) says.
+pub fn open_pidfd(identity: &ProcessIdentity) -> io::Result<OwnedFd> {
+    let gone = || io::Error::from_raw_os_error(libc::ESRCH);
+    // Before, so that nothing of another boot is opened; after, because only then is it sure
+    // that the descriptor is of the process that was looked at.
+    let is_same = || match stat(identity.pid) {
+        Ok(stat) if stat.start_time == identity.start_time => Ok(()),
+        Ok(_) => Err(gone()),
+        Err(error) if is_gone(&error) => Err(gone()),
+        Err(error) => Err(error),
+    };
+    if boot_id()? != identity.boot_id {
+        return Err(gone());
+    }
+    is_same()?;
+    let pidfd = pidfd_open(raw_pid(identity.pid)?, PidfdFlags::empty())?;
+    is_same()?;
+    Ok(pidfd)
+}
+
+/// The direct children of a process, zombies included, whichever of its threads forked them.
+///
+/// While children come and go some may be missed: whoever ends them must ask again until there
+/// are none.
+///
+/// # Errors
+/// `NotFound` or `ESRCH` if there is no such process.
+pub fn children(pid: u32) -> io::Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let mut path = task?.path();
+        path.push("children");
+        match fs::read_to_string(&path) {
+            Ok(list) => found.extend(list.split_whitespace().filter_map(|c| c.parse::<u32>().ok())),
+            // A kernel without CONFIG_PROC_CHILDREN, or a thread that has just ended.
+            Err(error) if is_gone(&error) => {
+                if path.parent().is_some_and(|task| task.exists()) {
+                    return children_by_scan(pid);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+fn children_by_scan(parent: u32) -> io::Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        // One that ended since the folder was read is nobody's child.
+        if stat(pid).is_ok_and(|stat| stat.parent == parent) {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
+/// Whether the process has executed a program since it was forked. Says so of a zombie too.
+///
+/// # Errors
+/// `NotFound` or `ESRCH` if there is no such process.
+pub fn has_execed(pid: u32) -> io::Result<bool> {
+    /// `PF_FORKNOEXEC` of the kernel's `sched.h`: forked, but no execve yet.
+    const FORKED_NOT_EXECED: u64 = 0x40;
+    Ok(stat(pid)?.flags & FORKED_NOT_EXECED == 0)
+}
+
+/// What a process uses now.
+///
+/// # Errors
+/// `NotFound` or `ESRCH` if there is no such process.
+pub fn usage(pid: u32) -> io::Result<Usage> {
+    let stat = stat(pid)?;
+    let memory = fs::read_to_string(format!("/proc/{pid}/statm"))?;
+    let (resident, shared) = stat::resident_and_shared_pages(&memory).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/statm: {memory:?}"))
+    })?;
+    let page = rustix::param::page_size() as u64;
+    let tick = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
+    Ok(Usage {
+        cpu_user_ns: stat.user_ticks.saturating_mul(tick),
+        cpu_system_ns: stat.system_ticks.saturating_mul(tick),
+        rss_bytes: resident.saturating_mul(page),
+        anonymous_bytes: resident.saturating_sub(shared).saturating_mul(page),
+        threads: stat.threads,
+    })
+}
+
+/// Whether an error of a file below `/proc/PID` says that the process is gone: `ENOENT` when the
+/// folder was gone already, `ESRCH` when the process went while its file was open.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
+pub(crate) fn raw_pid(pid: u32) -> io::Result<Pid> {
+    i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
+}
+
+fn stat(pid: u32) -> io::Result<Stat> {
+    // Bytes: a command's name need not be UTF-8.
+    let line = fs::read(format!("/proc/{pid}/stat"))?;
+    Stat::parse(&line).ok_or_else(|| {
+        let shown = String::from_utf8_lossy(&line).into_owned();
+        io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat: {shown:?}"))
+    })
+}
+
+#[cfg(test)]
+mod tests;
