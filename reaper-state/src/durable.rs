@@ -1,51 +1,71 @@
 //! Files that a crash leaves whole.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    fs::DirBuilder,
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::Path,
     process,
+    sync::atomic::{AtomicU64, Ordering},
 };
+
+use crate::folder::Folder;
+
+/// Tells apart the staged files of one process.
+static STAGED: AtomicU64 = AtomicU64::new(0);
 
 /// Writes `contents` to `path`, replacing what is there.
 ///
 /// When it returns `Ok` the contents are durable (write, fsync, rename, fsync of the folder); a
-/// crash at any time leaves the old contents or the new ones. The file's mode is 0600. Concurrent
-/// calls by several threads of one process for the same path must be serialised by the caller.
+/// crash at any time leaves the old contents or the new ones. The file's mode is 0600. It may be
+/// called by any number of threads and processes at once: one of them is the last.
 ///
 /// # Errors
-/// The step that failed; `path` is then unchanged and nothing else is left behind, except after a
-/// crash a file whose name starts with a dot.
+/// The step that failed. `path` is then unchanged, except when the very last step failed, the
+/// fsync of the folder: then the new contents are there, but perhaps not after a crash. Nothing
+/// else is left behind, except after a crash a file whose name starts with a dot.
 pub fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let folder = path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let staged = stage(path, contents)?;
-    let renamed = fs::rename(&staged, path);
-    if renamed.is_err() {
-        let _ = fs::remove_file(&staged);
+    let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .ok_or_else(invalid)?;
+    let folder = match path.parent() {
+        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
+        Some(folder) => folder,
+        None => return Err(invalid()),
+    };
+    let folder = Folder::open(folder)?;
+    let number = STAGED.fetch_add(1, Ordering::Relaxed);
+    let staged = format!(".{name}.{}.{number}", process::id());
+    folder.stage(&staged, contents)?;
+    if let Err(error) = folder.rename(&staged, name) {
+        let _ = folder.remove(&staged);
+        return Err(error);
     }
-    renamed?;
-    File::open(folder)?.sync_all()
+    folder.sync()
 }
 
-fn stage(path: &Path, contents: &[u8]) -> io::Result<PathBuf> {
-    let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let staged = path.with_file_name(format!(".{}.{}", name.display(), process::id()));
-    let written = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&staged)
-        .and_then(|mut file| {
-            file.write_all(contents)?;
-            file.sync_all()
-        });
-    match written {
-        Ok(()) => Ok(staged),
-        Err(error) => {
-            let _ = fs::remove_file(&staged);
-            Err(error)
+/// Makes the folder `path` and those above it that are missing, with mode 0711, durably: others
+/// may pass through them, and not look around.
+///
+/// # Errors
+/// The folder that could not be made. Those above it may have been.
+pub fn make_folders(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o711).create(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let Some(parent) = path.parent() else {
+                return Err(error);
+            };
+            make_folders(parent)?;
+            return make_folders(path);
         }
+        Err(error) => return Err(error),
+    }
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => Folder::open(parent)?.sync(),
+        _ => Ok(()),
     }
 }

@@ -6,10 +6,19 @@
 #![forbid(unsafe_code)]
 
 pub mod durable;
+mod file;
+mod folder;
+pub mod format;
+mod forward;
 mod layout;
+mod memory;
 mod record;
+mod revision;
 mod store;
 
+pub use file::FileStore;
 pub use layout::{ContainerDir, RootDir};
+pub use memory::MemoryStore;
 pub use record::{RECORD_VERSION, Record};
-pub use store::{Error, Revision, StateStore, Stored};
+pub use revision::{ParseRevisionError, Revision};
+pub use store::{Error, StateStore, Stored};

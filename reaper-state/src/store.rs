@@ -4,24 +4,7 @@ use std::{io, path::PathBuf};
 
 use reaper_spec::{ContainerId, Status};
 
-use crate::Record;
-
-/// A version of one container's record. Any two states of a record have different revisions,
-/// also when the container was deleted and made again in between.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Revision(pub(crate) u128);
-
-impl Revision {
-    /// The revision with this number; for implementations of [`StateStore`].
-    pub fn from_number(number: u128) -> Self {
-        Self(number)
-    }
-
-    /// The revision's number; for implementations of [`StateStore`].
-    pub fn number(&self) -> u128 {
-        self.0
-    }
-}
+use crate::{Record, Revision};
 
 /// A record, and the revision at which it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +50,8 @@ pub trait StateStore: Send + Sync {
     /// [`Error::Conflict`] if it is not; [`Error::NotFound`].
     fn update(&self, expected: &Revision, record: &Record) -> Result<Revision, Error>;
 
-    /// Removes a container. Its files that are not the store's are not touched.
+    /// Removes a container, whatever its status is and also if its record is unreadable or newer.
+    /// Its files that are not the store's are not touched.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -126,6 +110,14 @@ pub enum Error {
         found: u32,
         /// The newest version that this program reads.
         known: u32,
+    },
+    /// The record cannot be written in the store's format.
+    #[error("container {id}: its record cannot be stored: {reason}")]
+    Unstorable {
+        /// The container.
+        id: ContainerId,
+        /// What is wrong.
+        reason: String,
     },
     /// The medium failed.
     #[error("{operation} {}: {source}", path.display())]
