@@ -33,7 +33,11 @@ pub enum ContainerType {
 impl CriAnnotations {
     /// Reads `annotations`; what is absent is `None`.
     pub fn read(annotations: &BTreeMap<String, String>) -> Self {
-        let get = |key: &str| annotations.get(&format!("io.kubernetes.cri.{key}")).cloned();
+        let get = |key: &str| {
+            annotations
+                .get(&format!("io.kubernetes.cri.{key}"))
+                .cloned()
+        };
         Self {
             container_type: match get("container-type").as_deref() {
                 Some("sandbox") => Some(ContainerType::Sandbox),

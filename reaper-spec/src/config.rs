@@ -1,10 +1,30 @@
 //! The node's configuration.
 
+mod annotations;
+mod input;
+mod keys;
+mod load;
+mod scope;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::{
+    annotations::PodAnnotation,
+    load::DEFAULT_CONFIG_FILE,
+    scope::{OverlayScope, ScopeError},
+};
+
 /// The node's configuration, with every default filled in.
+///
+/// It is put together from several sources, a later one winning over an earlier:
+/// the file and the environment ([`Config::load`]), the runtime's options in containerd's
+/// configuration ([`Config::apply_options`], [`Config::apply_file`]), what a pod may change
+/// ([`Config::apply_annotations`]), and the flags of a command line, which set fields.
+///
+/// serde's form is for handing a whole configuration to another process. It is not how files are
+/// read: that has better messages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -44,23 +64,6 @@ pub struct OverlayConfig {
     pub size: Option<u64>,
     /// Which of the host's secrets are hidden.
     pub masks: MaskConfig,
-}
-
-/// Who shares an overlay. Later variants of the named kinds are more isolated.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum OverlayScope {
-    /// All workloads of the node.
-    Node,
-    /// The workloads of one Kubernetes namespace.
-    Namespace,
-    /// The containers of one pod.
-    Pod,
-    /// One container.
-    Container,
-    /// All that name the same group.
-    Group(String),
 }
 
 /// Which of the host's files are hidden from workloads.

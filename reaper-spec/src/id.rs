@@ -41,7 +41,8 @@ pub enum IdError {
     Reserved(String),
 }
 
-fn check(id: &str) -> Result<(), IdError> {
+/// Whether `id` is safe as one component of a path.
+pub(crate) fn check(id: &str) -> Result<(), IdError> {
     if id.is_empty() {
         return Err(IdError::Empty);
     }
@@ -53,7 +54,11 @@ fn check(id: &str) -> Result<(), IdError> {
         !(word || at > 0 && matches!(c, '-' | '.' | '+'))
     });
     match refused {
-        Some((at, character)) => Err(IdError::Character { id: id.to_owned(), character, at }),
+        Some((at, character)) => Err(IdError::Character {
+            id: id.to_owned(),
+            character,
+            at,
+        }),
         None => Ok(()),
     }
 }

@@ -1,35 +1,46 @@
-//! Validated value types for containers that run directly on the host.
+#![doc = include_str!("../README.md")]
 //!
-//! An OCI bundle is somebody else's JSON. This crate turns it into values that are known to be
-//! usable, ids that are safe as file names, argument vectors without NUL bytes, and says precisely
-//! what is wrong where that is not possible. It also holds the vocabulary that the other Reaper
-//! crates share: [`ExitStatus`], [`Status`] and its transition table, [`ProcessIdentity`], and the
-//! node's [`Config`].
+//! # Where to look
+//! * A bundle on disk is a [`Bundle`], what it asks for a [`Workload`] with its [`ProcessSpec`].
+//! * A single process, as `exec` gets it, is read by [`ProcessSpec::parse`].
+//! * Ids that come from outside become a [`ContainerId`] or an [`ExecId`] before they are used.
+//! * What a container is doing is a [`Status`] with its transition table; how a process ended is
+//!   an [`ExitStatus`]; which process it was is a [`ProcessIdentity`].
+//! * The node's settings are a [`Config`]; what a pod may change of them is a [`PodAnnotation`].
+//! * All that can be wrong is an [`Error`].
 //!
-//! Beyond reading a bundle's `config.json` and the node's configuration file it performs no I/O.
+//! Beyond reading a bundle's `config.json` and the node's configuration file this crate performs
+//! no I/O.
 #![forbid(unsafe_code)]
 
 mod annotations;
+mod bundle;
 mod cgroups_path;
 mod config;
+mod error;
 mod exit;
+mod file;
 mod id;
 mod identity;
+mod json;
 mod process;
 mod status;
 mod timestamp;
 mod workload;
 
 pub use annotations::{ContainerType, CriAnnotations};
-pub use cgroups_path::CgroupsPath;
+pub use bundle::Bundle;
+pub use cgroups_path::{CgroupsPath, CgroupsPathError};
 pub use config::{
-    AnnotationPolicy, Config, DnsMode, ImageMode, LogConfig, MaskConfig, NetworkMode, OverlayConfig,
-    OverlayScope, StoreKind,
+    AnnotationPolicy, Config, DEFAULT_CONFIG_FILE, DnsMode, ImageMode, LogConfig, MaskConfig,
+    NetworkMode, OverlayConfig, OverlayScope, PodAnnotation, ScopeError, StoreKind,
 };
+pub use error::{Error, Invalid, Origin};
 pub use exit::{Exit, ExitStatus};
+pub use file::MAX_CONFIG_SIZE;
 pub use id::{ContainerId, ExecId, IdError, MAX_ID_LENGTH};
 pub use identity::ProcessIdentity;
-pub use process::{ConsoleSize, ProcessSpec, Resource, Rlimit, User};
+pub use process::{ConsoleSize, ProcessSpec, Resource, Rlimit, UnknownResource, User};
 pub use status::{InvalidTransition, Status, Transition};
 pub use timestamp::Timestamp;
 pub use workload::{Mount, Workload};

@@ -1,16 +1,30 @@
 //! A process to be run.
 
+mod check;
+pub(crate) mod parse;
+mod resource;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::resource::{Resource, UnknownResource};
+use crate::{
+    error::{Error, Invalid, Origin},
+    json::At,
+};
 
 /// A process to be run, validated: what OCI's `process` object says, as far as it has a meaning
 /// for a process of the host.
 ///
 /// Invariants of every value that this crate makes: `args` is not empty and `args[0]` neither;
 /// no string holds a NUL byte; `cwd` is absolute; every entry of `env` has the form `KEY=VALUE`
-/// with a non-empty key.
+/// with a non-empty key; `oom_score_adj` and the umask are in their ranges; no id is the kernel's
+/// "unchanged" (4294967295); each resource is limited once, its soft limit at most the hard one.
+/// Deserialising checks them too. Who fills the fields by hand calls
+/// [`validate`](Self::validate).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct ProcessSpec {
     /// The argument vector. `args[0]` without a slash is looked up in the process's own `PATH`.
     pub args: Vec<String>,
@@ -19,23 +33,97 @@ pub struct ProcessSpec {
     /// The whole environment, as `KEY=VALUE`. Nothing is inherited.
     pub env: Vec<String>,
     /// Whether the process gets a controlling terminal.
-    #[serde(default)]
     pub terminal: bool,
     /// The terminal's first size, if it was named.
-    #[serde(default)]
     pub console_size: Option<ConsoleSize>,
     /// Whom to run as. `None` keeps the runtime's identity and its groups.
-    #[serde(default)]
     pub user: Option<User>,
     /// Resource limits to set, see setrlimit(2).
-    #[serde(default)]
     pub rlimits: Vec<Rlimit>,
     /// The OOM killer's adjustment, -1000 to 1000. `None` keeps the runtime's.
-    #[serde(default)]
     pub oom_score_adj: Option<i32>,
     /// Whether to set `no_new_privs` (prctl(2), `PR_SET_NO_NEW_PRIVS`).
-    #[serde(default)]
     pub no_new_privileges: bool,
+}
+
+impl ProcessSpec {
+    /// A process with an empty environment and everything else left to the runtime.
+    ///
+    /// ```
+    /// use reaper_spec::ProcessSpec;
+    /// assert!(ProcessSpec::new(["true"], "/").is_ok());
+    /// assert!(ProcessSpec::new(["true"], "tmp").is_err(), "a relative working directory");
+    /// ```
+    ///
+    /// # Errors
+    /// What is wrong with `args` or `cwd`.
+    pub fn new<A: Into<String>>(
+        args: impl IntoIterator<Item = A>,
+        cwd: impl Into<PathBuf>,
+    ) -> Result<Self, Error> {
+        let process = Self {
+            args: args.into_iter().map(Into::into).collect(),
+            cwd: cwd.into(),
+            env: Vec::new(),
+            terminal: false,
+            console_size: None,
+            user: None,
+            rlimits: Vec::new(),
+            oom_score_adj: None,
+            no_new_privileges: false,
+        };
+        process.validate()?;
+        Ok(process)
+    }
+
+    /// Checks the invariants of [`ProcessSpec`].
+    ///
+    /// # Errors
+    /// The first that is broken, named as OCI names the field.
+    pub fn validate(&self) -> Result<(), Error> {
+        self.check(At::Root)
+            .map_err(|invalid| invalid.of(Origin::Caller))
+    }
+}
+
+/// The fields of [`ProcessSpec`] as they are deserialised.
+#[derive(Deserialize)]
+struct Unchecked {
+    args: Vec<String>,
+    cwd: PathBuf,
+    env: Vec<String>,
+    #[serde(default)]
+    terminal: bool,
+    #[serde(default)]
+    console_size: Option<ConsoleSize>,
+    #[serde(default)]
+    user: Option<User>,
+    #[serde(default)]
+    rlimits: Vec<Rlimit>,
+    #[serde(default)]
+    oom_score_adj: Option<i32>,
+    #[serde(default)]
+    no_new_privileges: bool,
+}
+
+impl TryFrom<Unchecked> for ProcessSpec {
+    type Error = Invalid;
+
+    fn try_from(fields: Unchecked) -> Result<Self, Invalid> {
+        let process = Self {
+            args: fields.args,
+            cwd: fields.cwd,
+            env: fields.env,
+            terminal: fields.terminal,
+            console_size: fields.console_size,
+            user: fields.user,
+            rlimits: fields.rlimits,
+            oom_score_adj: fields.oom_score_adj,
+            no_new_privileges: fields.no_new_privileges,
+        };
+        process.check(At::Root)?;
+        Ok(process)
+    }
 }
 
 /// The size of a terminal in characters.
@@ -71,42 +159,4 @@ pub struct Rlimit {
     pub soft: u64,
     /// The hard limit; [`u64::MAX`] is no limit.
     pub hard: u64,
-}
-
-/// The resources of setrlimit(2), written as OCI writes them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "each is described in setrlimit(2)")]
-pub enum Resource {
-    #[serde(rename = "RLIMIT_AS")]
-    AddressSpace,
-    #[serde(rename = "RLIMIT_CORE")]
-    Core,
-    #[serde(rename = "RLIMIT_CPU")]
-    Cpu,
-    #[serde(rename = "RLIMIT_DATA")]
-    Data,
-    #[serde(rename = "RLIMIT_FSIZE")]
-    FileSize,
-    #[serde(rename = "RLIMIT_LOCKS")]
-    Locks,
-    #[serde(rename = "RLIMIT_MEMLOCK")]
-    LockedMemory,
-    #[serde(rename = "RLIMIT_MSGQUEUE")]
-    MessageQueue,
-    #[serde(rename = "RLIMIT_NICE")]
-    Nice,
-    #[serde(rename = "RLIMIT_NOFILE")]
-    OpenFiles,
-    #[serde(rename = "RLIMIT_NPROC")]
-    Processes,
-    #[serde(rename = "RLIMIT_RSS")]
-    ResidentSet,
-    #[serde(rename = "RLIMIT_RTPRIO")]
-    RealtimePriority,
-    #[serde(rename = "RLIMIT_RTTIME")]
-    RealtimeTime,
-    #[serde(rename = "RLIMIT_SIGPENDING")]
-    PendingSignals,
-    #[serde(rename = "RLIMIT_STACK")]
-    Stack,
 }

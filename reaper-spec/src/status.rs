@@ -49,8 +49,13 @@ pub struct InvalidTransition {
 
 impl Status {
     /// Every status.
-    pub const ALL: [Self; 5] =
-        [Self::Creating, Self::Created, Self::Running, Self::Paused, Self::Stopped];
+    pub const ALL: [Self; 5] = [
+        Self::Creating,
+        Self::Created,
+        Self::Running,
+        Self::Paused,
+        Self::Stopped,
+    ];
 
     /// The status after `transition`: the whole table of a container's life.
     ///

@@ -7,17 +7,23 @@ use std::{
 
 use serde::{Deserialize, Serialize, de};
 
+/// The last second that RFC 3339 can write: 9999-12-31T23:59:59Z.
+const LAST_SECOND: u64 = 253_402_300_799;
+
 /// A wall-clock time with nanoseconds, written as RFC 3339 in UTC.
+///
+/// It lies between 1970 and 9999, which is what can be written and read back; a clock that is
+/// further off is moved to the nearer end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(SystemTime);
 
 impl Timestamp {
     /// The time now.
     pub fn now() -> Self {
-        Self(SystemTime::now())
+        SystemTime::now().into()
     }
 
-    /// Seconds and nanoseconds since the Unix epoch; 0 for what lies before it.
+    /// Seconds and nanoseconds since the Unix epoch.
     pub fn since_epoch(self) -> Duration {
         self.0.duration_since(UNIX_EPOCH).unwrap_or_default()
     }
@@ -25,7 +31,8 @@ impl Timestamp {
 
 impl From<SystemTime> for Timestamp {
     fn from(time: SystemTime) -> Self {
-        Self(time)
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(UNIX_EPOCH + since.min(Duration::from_secs(LAST_SECOND)))
     }
 }
 
@@ -50,6 +57,8 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        humantime::parse_rfc3339(&text).map(Self).map_err(de::Error::custom)
+        humantime::parse_rfc3339(&text)
+            .map(Self::from)
+            .map_err(de::Error::custom)
     }
 }

@@ -1,5 +1,7 @@
 //! A validated bundle.
 
+mod parse;
+
 use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -35,4 +37,17 @@ pub struct Mount {
     pub source: Option<PathBuf>,
     /// Options of mount(8), `rbind`, `ro`, `rslave`, `rro` and so on, as written.
     pub options: Vec<String>,
+}
+
+impl Mount {
+    /// Whether the source is a file or folder of the host: the type is `bind` or absent, or an
+    /// option says `bind` or `rbind`, whatever the type (that is how containerd's CRI writes
+    /// volumes).
+    pub fn is_bind(&self) -> bool {
+        self.kind.as_deref().is_none_or(|kind| kind == "bind")
+            || self
+                .options
+                .iter()
+                .any(|option| option == "bind" || option == "rbind")
+    }
 }

@@ -1,0 +1,110 @@
+//! A bundle on disk.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    Workload,
+    error::{Error, Origin},
+    file, json, oci,
+};
+
+/// An OCI bundle: a folder with a `config.json`, read and checked.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    path: PathBuf,
+    json: Vec<u8>,
+    workload: Workload,
+}
+
+impl Bundle {
+    /// Reads the bundle in the folder `path`, which is made absolute.
+    ///
+    /// # Errors
+    /// The folder has no `config.json`, it cannot be read, is larger than [`MAX_CONFIG_SIZE`], or
+    /// is refused by [`Workload::parse`].
+    ///
+    /// [`MAX_CONFIG_SIZE`]: crate::MAX_CONFIG_SIZE
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let path = std::path::absolute(path).map_err(|source| Error::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let json = file::read(&path.join("config.json")).map_err(|error| match error {
+            Error::Read { source, .. }
+                if source.kind() == io::ErrorKind::NotFound && path.is_dir() =>
+            {
+                Error::NoConfigJson {
+                    bundle: path.clone(),
+                }
+            }
+            other => other,
+        })?;
+        let workload = Workload::parse(&json, &path)?;
+        Ok(Self {
+            path,
+            json,
+            workload,
+        })
+    }
+
+    /// The folder, absolute.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the bundle asks for.
+    pub fn workload(&self) -> &Workload {
+        &self.workload
+    }
+
+    /// What the bundle asks for.
+    pub fn into_workload(self) -> Workload {
+        self.workload
+    }
+
+    /// The whole document, for executors that make real containers. What OCI demands and the
+    /// document lacks has a default: the root is `rootfs`, the user 0:0, the directory `/`.
+    ///
+    /// It is parsed on each call, and not before: a part that only they need and that is broken
+    /// is no reason to refuse a workload that runs on the host.
+    ///
+    /// # Errors
+    /// A part of the document is not what OCI demands.
+    pub fn spec(&self) -> Result<oci::Spec, Error> {
+        let origin = Origin::File(self.path.join("config.json"));
+        let mut document = json::parse(&self.json, &origin)?;
+        if let Value::Object(document) = &mut document {
+            fill_defaults(document);
+        }
+        serde_path_to_error::deserialize(document).map_err(|error| Error::Schema {
+            origin,
+            at: error.path().to_string(),
+            problem: error.inner().to_string(),
+        })
+    }
+}
+
+fn fill_defaults(document: &mut Map<String, Value>) {
+    default(document, "ociVersion", || json!("1.0.2"));
+    default(document, "root", || json!({"path": "rootfs"}));
+    if let Some(Value::Object(process)) = document.get_mut("process") {
+        default(process, "cwd", || json!("/"));
+        default(process, "user", || json!({}));
+        if let Some(Value::Object(user)) = process.get_mut("user") {
+            default(user, "uid", || json!(0));
+            default(user, "gid", || json!(0));
+        }
+    }
+}
+
+fn default(object: &mut Map<String, Value>, key: &str, value: impl FnOnce() -> Value) {
+    let entry = object.entry(key).or_insert(Value::Null);
+    if entry.is_null() {
+        *entry = value();
+    }
+}

@@ -1,0 +1,236 @@
+//! Values of settings, as files and as environment variables write them.
+
+use std::{borrow::Cow, ffi::OsStr, path::PathBuf};
+
+use toml::Value;
+
+use crate::{
+    DnsMode, ImageMode, NetworkMode, OverlayScope, PodAnnotation, StoreKind, error::quoted,
+};
+
+/// A setting's value before it is understood.
+#[derive(Clone, Copy)]
+pub(super) enum Input<'a> {
+    Toml(&'a Value),
+    Text(&'a OsStr),
+}
+
+/// What would have been right, and what is there.
+pub(super) struct Wrong {
+    pub(super) expected: Cow<'static, str>,
+    pub(super) found: String,
+}
+
+impl Input<'_> {
+    pub(super) fn read<T: Setting>(self) -> Result<T, Wrong> {
+        let value = match self {
+            Input::Toml(value) => T::from_toml(value),
+            Input::Text(text) => T::from_text(text),
+        };
+        value.ok_or_else(|| Wrong {
+            expected: T::EXPECTED.into(),
+            found: self.describe(),
+        })
+    }
+
+    fn describe(self) -> String {
+        match self {
+            Input::Text(text) => quoted(&text.to_string_lossy()),
+            Input::Toml(Value::String(text)) => quoted(text),
+            Input::Toml(Value::Integer(number)) => format!("the number {number}"),
+            Input::Toml(Value::Float(number)) => format!("the number {number}"),
+            Input::Toml(Value::Boolean(value)) => value.to_string(),
+            Input::Toml(Value::Datetime(_)) => "a date".to_owned(),
+            Input::Toml(Value::Array(_)) => "an array".to_owned(),
+            Input::Toml(Value::Table(_)) => "a table".to_owned(),
+        }
+    }
+}
+
+/// A type of settings.
+pub(super) trait Setting: Sized {
+    /// A noun for messages.
+    const EXPECTED: &'static str;
+
+    fn from_text(text: &OsStr) -> Option<Self>;
+
+    fn from_toml(value: &Value) -> Option<Self> {
+        Self::from_text(value.as_str()?.as_ref())
+    }
+}
+
+impl<T: Setting> Setting for Option<T> {
+    const EXPECTED: &'static str = T::EXPECTED;
+
+    fn from_text(text: &OsStr) -> Option<Self> {
+        T::from_text(text).map(Some)
+    }
+
+    fn from_toml(value: &Value) -> Option<Self> {
+        T::from_toml(value).map(Some)
+    }
+}
+
+impl Setting for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn from_text(text: &OsStr) -> Option<Self> {
+        match text.to_str()?.to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" => Some(true),
+            "false" | "0" | "no" | "off" => Some(false),
+            _ => None,
+        }
+    }
+
+    fn from_toml(value: &Value) -> Option<Self> {
+        value.as_bool()
+    }
+}
+
+impl Setting for PathBuf {
+    const EXPECTED: &'static str = "an absolute path";
+
+    fn from_text(text: &OsStr) -> Option<Self> {
+        let path = PathBuf::from(text);
+        let nul = text.as_encoded_bytes().contains(&0);
+        (path.is_absolute() && !nul).then_some(path)
+    }
+}
+
+/// A program: an absolute path, or a name that is looked up in `PATH`.
+pub(super) struct Program(pub(super) PathBuf);
+
+impl Setting for Program {
+    const EXPECTED: &'static str = "an absolute path, or the name of a program in PATH";
+
+    fn from_text(text: &OsStr) -> Option<Self> {
+        let bytes = text.as_encoded_bytes();
+        let name = !bytes.is_empty() && !bytes.contains(&b'/') && !bytes.contains(&0);
+        if name {
+            Some(Self(text.into()))
+        } else {
+            PathBuf::from_text(text).map(Self)
+        }
+    }
+}
+
+impl Setting for String {
+    const EXPECTED: &'static str = "text";
+
+    fn from_text(text: &OsStr) -> Option<Self> {
+        text.to_str()
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned)
+    }
+}
+
+/// A number of bytes.
+pub(super) struct Size(pub(super) u64);
+
+impl Setting for Size {
+    const EXPECTED: &'static str = "a size such as \"512MiB\", or a number of bytes above 0";
+
+    fn from_text(text: &OsStr) -> Option<Self> {
+        let text = text.to_str()?.trim();
+        let digits = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let factor: u64 = match unit.trim_start() {
+            "" | "B" => 1,
+            "KiB" | "Ki" => 1 << 10,
+            "MiB" | "Mi" => 1 << 20,
+            "GiB" | "Gi" => 1 << 30,
+            "TiB" | "Ti" => 1 << 40,
+            "kB" | "k" => 1000,
+            "MB" | "M" => 1000_u64.pow(2),
+            "GB" | "G" => 1000_u64.pow(3),
+            "TB" | "T" => 1000_u64.pow(4),
+            _ => return None,
+        };
+        let bytes = number.parse::<u64>().ok()?.checked_mul(factor)?;
+        (bytes > 0).then_some(Self(bytes))
+    }
+
+    fn from_toml(value: &Value) -> Option<Self> {
+        match value {
+            Value::Integer(bytes) => u64::try_from(*bytes)
+                .ok()
+                .filter(|bytes| *bytes > 0)
+                .map(Self),
+            value => Self::from_text(value.as_str()?.as_ref()),
+        }
+    }
+}
+
+impl Setting for Vec<String> {
+    const EXPECTED: &'static str = "a list of texts";
+
+    /// Separated by commas.
+    fn from_text(text: &OsStr) -> Option<Self> {
+        let items = text.to_str()?.split(',').map(str::trim);
+        Some(
+            items
+                .filter(|item| !item.is_empty())
+                .map(str::to_owned)
+                .collect(),
+        )
+    }
+
+    fn from_toml(value: &Value) -> Option<Self> {
+        let item = |item: &Value| String::from_toml(item);
+        value.as_array()?.iter().map(item).collect()
+    }
+}
+
+/// The keys of annotations that pods may use.
+pub(super) struct AllowedAnnotations(pub(super) Vec<String>);
+
+impl Setting for AllowedAnnotations {
+    const EXPECTED: &'static str =
+        "a list of overlay-scope, overlay-name, dns-mode, network and image";
+
+    fn from_text(text: &OsStr) -> Option<Self> {
+        Vec::from_text(text).and_then(Self::known)
+    }
+
+    fn from_toml(value: &Value) -> Option<Self> {
+        Vec::from_toml(value).and_then(Self::known)
+    }
+}
+
+impl AllowedAnnotations {
+    fn known(keys: Vec<String>) -> Option<Self> {
+        keys.iter()
+            .all(|key| PodAnnotation::from_key(key).is_some())
+            .then_some(Self(keys))
+    }
+}
+
+impl Setting for OverlayScope {
+    const EXPECTED: &'static str = "node, namespace, pod, container or group:NAME";
+
+    fn from_text(text: &OsStr) -> Option<Self> {
+        text.to_str()?.parse().ok()
+    }
+}
+
+macro_rules! words {
+    ($type:ident, $expected:literal, $($word:literal => $variant:ident),+) => {
+        impl Setting for $type {
+            const EXPECTED: &'static str = $expected;
+
+            fn from_text(text: &OsStr) -> Option<Self> {
+                match text.to_str()? {
+                    $($word => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+words!(StoreKind, "file or sqlite", "file" => File, "sqlite" => Sqlite);
+words!(DnsMode, "host or pod", "host" => Host, "pod" => Pod);
+words!(NetworkMode, "host", "host" => Host);
+words!(ImageMode, "ignore, beneath or at", "ignore" => Ignore, "beneath" => Beneath, "at" => At);

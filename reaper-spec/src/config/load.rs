@@ -1,0 +1,175 @@
+//! Putting a configuration together.
+
+use std::{
+    ffi::{OsStr, OsString},
+    io,
+    path::{Path, PathBuf},
+};
+
+use toml::{Table, Value};
+
+use super::{
+    Config,
+    input::{Input, Wrong},
+    keys::{KEYS, Key, suggest},
+};
+use crate::{
+    error::{Error, Invalid, Origin},
+    file,
+};
+
+/// The configuration file that is read unless another is named. It need not exist.
+pub const DEFAULT_CONFIG_FILE: &str = "/etc/reaper/config.toml";
+
+/// Names the configuration file.
+const CONFIG_VARIABLE: &str = "REAPER_CONFIG";
+
+/// What containerd itself writes into the options of a runtime that it doesn't know.
+const CONTAINERD_OPTIONS: [&str; 3] = ["TypeUrl", "ConfigPath", "ConfigBody"];
+
+impl Config {
+    /// The defaults, then the configuration file, then the environment.
+    ///
+    /// The file is `file`, else the one that `REAPER_CONFIG` names, else
+    /// [`DEFAULT_CONFIG_FILE`], which may be missing; a file that was named may not. `env` looks
+    /// up an environment variable; an empty one counts as unset.
+    ///
+    /// ```
+    /// use reaper_spec::Config;
+    /// let config = Config::load(None, &|name| std::env::var_os(name))?;
+    /// println!("containers are below {}", config.state_root.display());
+    /// # Ok::<(), reaper_spec::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The file cannot be read, or a value is wrong; the error names file or environment, key,
+    /// and what was expected.
+    pub fn load(
+        file: Option<&Path>,
+        env: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, Error> {
+        let env = |name: &str| env(name).filter(|value| !value.is_empty());
+        let named = file
+            .map(Path::to_owned)
+            .or_else(|| env(CONFIG_VARIABLE).map(PathBuf::from));
+
+        let mut config = Self::default();
+        match named {
+            Some(path) => config.apply_file(&path)?,
+            None => match config.apply_file(Path::new(DEFAULT_CONFIG_FILE)) {
+                Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                result => result?,
+            },
+        }
+        for key in KEYS {
+            if let Some(value) = env(key.env) {
+                config.set_variable(key, &value)?;
+            }
+        }
+        Ok(config)
+    }
+
+    /// Applies a configuration file over what is set so far: a further file that containerd's
+    /// `ConfigPath` names, for example.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load). Nothing was changed then.
+    pub fn apply_file(&mut self, path: &Path) -> Result<(), Error> {
+        let origin = Origin::File(path.to_owned());
+        let bytes = file::read(path)?;
+        let text = str::from_utf8(&bytes).map_err(|error| syntax(&origin, error.to_string()))?;
+        self.apply_toml(&parse(text, &origin)?, &origin)
+    }
+
+    /// Applies the options of a runtime in containerd's configuration: the `ConfigBody` that
+    /// containerd makes of them, in TOML, with the keys of the configuration file.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load). Nothing was changed then.
+    pub fn apply_options(&mut self, toml: &str) -> Result<(), Error> {
+        let origin = Origin::RuntimeOptions;
+        let mut table = parse(toml, &origin)?;
+        table.retain(|key, _| !CONTAINERD_OPTIONS.contains(&key));
+        self.apply_toml(&table, &origin)
+    }
+
+    /// Every setting: its name in the file, and the environment variable that sets it.
+    pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
+        KEYS.iter().map(|key| (key.name, key.env))
+    }
+
+    fn set_variable(&mut self, key: &Key, value: &OsStr) -> Result<(), Error> {
+        let set = (key.set)(self, Input::Text(value));
+        set.map_err(|wrong| invalid(key.env, wrong).of(Origin::Environment))
+    }
+
+    fn apply_toml(&mut self, table: &Table, origin: &Origin) -> Result<(), Error> {
+        let mut changed = self.clone();
+        changed.apply_table(table, "", origin)?;
+        *self = changed;
+        Ok(())
+    }
+
+    fn apply_table(&mut self, table: &Table, prefix: &str, origin: &Origin) -> Result<(), Error> {
+        for (name, value) in table {
+            let name = format!("{prefix}{name}");
+            if let Some(key) = KEYS.iter().find(|key| key.name == name) {
+                let set = (key.set)(self, Input::Toml(value));
+                set.map_err(|wrong| invalid(&name, wrong).of(origin.clone()))?;
+                continue;
+            }
+            let inside = format!("{name}.");
+            let section = KEYS.iter().any(|key| key.name.starts_with(&inside));
+            match value {
+                Value::Table(table) if section => self.apply_table(table, &inside, origin)?,
+                _ if section => {
+                    let found = value.type_str();
+                    let wrong = Wrong {
+                        expected: "a table".into(),
+                        found: found.to_owned(),
+                    };
+                    return Err(invalid(&name, wrong).of(origin.clone()));
+                }
+                _ => {
+                    let suggestion = suggest(&name, KEYS.iter().map(|key| key.name))
+                        .or_else(|| suggest(&name, ["overlay", "log", "annotations"].into_iter()));
+                    return Err(Error::UnknownKey {
+                        origin: origin.clone(),
+                        key: name,
+                        suggestion,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parse(text: &str, origin: &Origin) -> Result<Table, Error> {
+    text.parse::<Table>().map_err(|error| {
+        let before = error
+            .span()
+            .map_or("", |span| text.get(..span.start).unwrap_or_default());
+        let line = before.matches('\n').count() + 1;
+        syntax(
+            origin,
+            format!("line {line}: {}", error.message().replace('\n', " ")),
+        )
+    })
+}
+
+fn syntax(origin: &Origin, problem: String) -> Error {
+    Error::Syntax {
+        origin: origin.clone(),
+        format: "TOML",
+        problem,
+    }
+}
+
+fn invalid(at: &str, Wrong { expected, found }: Wrong) -> Invalid {
+    Invalid {
+        at: at.to_owned(),
+        expected,
+        found,
+    }
+}
