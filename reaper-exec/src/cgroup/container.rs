@@ -59,7 +59,10 @@ impl ContainerCgroup {
             }
             subtree::remove_children(&path)?;
         }
-        Ok(Self { root: hierarchy.root().to_owned(), path })
+        Ok(Self {
+            root: hierarchy.root().to_owned(),
+            path,
+        })
     }
 
     /// Its folder.
@@ -172,9 +175,9 @@ impl ContainerCgroup {
         if subtree::write(&self.path, file, if frozen { "1" } else { "0" })? {
             return Ok(());
         }
-        Err(Error::io("write to", &self.path.join(file))(io::Error::from_raw_os_error(
-            libc::ENOENT,
-        )))
+        Err(Error::io("write to", &self.path.join(file))(
+            io::Error::from_raw_os_error(libc::ENOENT),
+        ))
     }
 
     /// Whether everything in the container is frozen.
@@ -194,9 +197,11 @@ impl ContainerCgroup {
         // Mostly there is this one leaf at most, and then nothing needs to be listed.
         subtree::remove_dir(&self.path.join("init"))?;
         subtree::remove(&self.path)?;
-        let ancestors = self.path.ancestors().skip(1).take_while(|&ancestor| {
-            ancestor != self.root && ancestor.starts_with(&self.root)
-        });
+        let ancestors = self
+            .path
+            .ancestors()
+            .skip(1)
+            .take_while(|&ancestor| ancestor != self.root && ancestor.starts_with(&self.root));
         for ancestor in ancestors {
             if !is_marked(ancestor) || !subtree::remove_dir(ancestor)? {
                 break;
@@ -222,11 +227,17 @@ fn make(path: &Path, root: &Path) -> Result<bool, Error> {
             Err(error) => return Err(Error::io("make cgroup", path)(error)),
         }
     }
-    Err(Error::io("make cgroup", path)(io::Error::from_raw_os_error(libc::ENOENT)))
+    Err(Error::io("make cgroup", path)(
+        io::Error::from_raw_os_error(libc::ENOENT),
+    ))
 }
 
 fn make_ancestors(path: &Path, root: &Path) -> Result<(), Error> {
-    let mut missing: Vec<&Path> = path.ancestors().skip(1).take_while(|&a| a != root).collect();
+    let mut missing: Vec<&Path> = path
+        .ancestors()
+        .skip(1)
+        .take_while(|&a| a != root)
+        .collect();
     while let Some(ancestor) = missing.pop() {
         match fs::create_dir(ancestor) {
             Ok(()) => mark(ancestor)?,
@@ -256,5 +267,7 @@ fn mark(cgroup: &Path) -> Result<(), Error> {
 }
 
 fn is_marked(cgroup: &Path) -> bool {
-    MARKS.iter().any(|&name| getxattr(cgroup, name, &mut [0_u8; 8][..]).is_ok())
+    MARKS
+        .iter()
+        .any(|&name| getxattr(cgroup, name, &mut [0_u8; 8][..]).is_ok())
 }

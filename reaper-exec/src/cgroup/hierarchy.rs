@@ -29,11 +29,16 @@ impl Hierarchy {
     /// `/proc/self/mountinfo` could not be read.
     pub fn find() -> io::Result<Option<Self>> {
         // Mountinfo can have thousands of lines, and nearly every host has it in these places.
-        if let Some(found) = USUAL_PLACES.iter().find_map(|place| Self::at(Path::new(place))) {
+        if let Some(found) = USUAL_PLACES
+            .iter()
+            .find_map(|place| Self::at(Path::new(place)))
+        {
             return Ok(Some(found));
         }
         let mounts = fs::read("/proc/self/mountinfo")?;
-        Ok(cgroup2_mounts(&mounts).iter().find_map(|place| Self::at(place)))
+        Ok(cgroup2_mounts(&mounts)
+            .iter()
+            .find_map(|place| Self::at(place)))
     }
 
     /// The hierarchy at `root`: `None` if nothing of cgroup v2 is mounted there, or it can't be
@@ -45,7 +50,9 @@ impl Hierarchy {
             return None;
         }
         access(root, Access::WRITE_OK).ok()?;
-        Some(Self { root: root.to_owned() })
+        Some(Self {
+            root: root.to_owned(),
+        })
     }
 
     /// Where it is mounted.
@@ -56,7 +63,10 @@ impl Hierarchy {
 
 /// The mount points of whole cgroup v2 hierarchies, in the order of the lines.
 pub(super) fn cgroup2_mounts(mountinfo: &[u8]) -> Vec<PathBuf> {
-    mountinfo.split(|&byte| byte == b'\n').filter_map(cgroup2_mount).collect()
+    mountinfo
+        .split(|&byte| byte == b'\n')
+        .filter_map(cgroup2_mount)
+        .collect()
 }
 
 fn cgroup2_mount(line: &[u8]) -> Option<PathBuf> {
@@ -79,7 +89,9 @@ fn unescape(field: &[u8]) -> Vec<u8> {
             && let Some(digits) = after.first_chunk::<3>()
             && digits.iter().all(|digit| (b'0'..=b'7').contains(digit))
         {
-            let value = digits.iter().fold(0_u32, |sum, digit| sum * 8 + u32::from(digit - b'0'));
+            let value = digits
+                .iter()
+                .fold(0_u32, |sum, digit| sum * 8 + u32::from(digit - b'0'));
             if let Ok(byte) = u8::try_from(value) {
                 plain.push(byte);
                 rest = &after[3..];

@@ -53,9 +53,16 @@ impl Leaf {
         if source.raw_os_error() == Some(libc::EOPNOTSUPP)
             && let Ok(kind) = std::fs::read_to_string(self.path.join("cgroup.type"))
         {
-            return Error::Type { path: self.path.clone(), kind: kind.trim().to_owned() };
+            return Error::Type {
+                path: self.path.clone(),
+                kind: kind.trim().to_owned(),
+            };
         }
-        Error::Io { operation: "join cgroup", path: self.path.clone(), source }
+        Error::Io {
+            operation: "join cgroup",
+            path: self.path.clone(),
+            source,
+        }
     }
 
     /// Kills everything in it, as [`ContainerCgroup::kill`](super::ContainerCgroup::kill).

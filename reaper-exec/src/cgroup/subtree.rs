@@ -34,10 +34,15 @@ pub fn read_events(file: &File) -> io::Result<Events> {
 
 pub(super) fn parse_events(text: &[u8]) -> Events {
     let is_set = |key: &[u8]| {
-        text.split(|&byte| byte == b'\n')
-            .any(|line| line.strip_prefix(key).is_some_and(|value| value.trim_ascii() == b"1"))
+        text.split(|&byte| byte == b'\n').any(|line| {
+            line.strip_prefix(key)
+                .is_some_and(|value| value.trim_ascii() == b"1")
+        })
     };
-    Events { populated: is_set(b"populated "), frozen: is_set(b"frozen ") }
+    Events {
+        populated: is_set(b"populated "),
+        frozen: is_set(b"frozen "),
+    }
 }
 
 pub(super) fn events(cgroup: &Path) -> Result<Events, Error> {
@@ -128,9 +133,7 @@ fn signal_own(cgroup: &Path, signal: i32) -> Result<usize, Error> {
     for batch in own_pids(cgroup)?.chunks(BATCH) {
         let mut opened = Vec::with_capacity(batch.len());
         for &pid in batch {
-            match procfs::raw_pid(pid)
-                .and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?))
-            {
+            match procfs::raw_pid(pid).and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?)) {
                 Ok(pidfd) => opened.push((pid, pidfd)),
                 // Ended since it was listed.
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
@@ -223,7 +226,10 @@ pub(super) fn remove_dir(cgroup: &Path) -> Result<bool, Error> {
         Ok(()) => Ok(true),
         Err(error) if is_gone(&error) => Ok(true),
         Err(error)
-            if matches!(error.kind(), ErrorKind::ResourceBusy | ErrorKind::DirectoryNotEmpty) =>
+            if matches!(
+                error.kind(),
+                ErrorKind::ResourceBusy | ErrorKind::DirectoryNotEmpty
+            ) =>
         {
             Ok(false)
         }

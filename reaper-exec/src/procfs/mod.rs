@@ -5,11 +5,7 @@
 
 mod stat;
 
-use std::{
-    fs, io,
-    os::fd::OwnedFd,
-    sync::OnceLock,
-};
+use std::{fs, io, os::fd::OwnedFd, sync::OnceLock};
 
 use reaper_spec::ProcessIdentity;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -49,7 +45,11 @@ pub fn boot_id() -> io::Result<String> {
 /// # Errors
 /// `NotFound` or `ESRCH` if there is none.
 pub fn identify(pid: u32) -> io::Result<ProcessIdentity> {
-    Ok(ProcessIdentity { pid, start_time: stat(pid)?.start_time, boot_id: boot_id()? })
+    Ok(ProcessIdentity {
+        pid,
+        start_time: stat(pid)?.start_time,
+        boot_id: boot_id()?,
+    })
 }
 
 /// Whether the process runs: of this boot, with this start time, and not ended. A zombie that
@@ -96,7 +96,10 @@ pub fn children(pid: u32) -> io::Result<Vec<u32>> {
         let mut path = task?.path();
         path.push("children");
         match fs::read_to_string(&path) {
-            Ok(list) => found.extend(list.split_whitespace().filter_map(|c| c.parse::<u32>().ok())),
+            Ok(list) => found.extend(
+                list.split_whitespace()
+                    .filter_map(|c| c.parse::<u32>().ok()),
+            ),
             // A kernel without CONFIG_PROC_CHILDREN, or a thread that has just ended.
             Err(error) if is_gone(&error) => {
                 if path.parent().is_some_and(|task| task.exists()) {
@@ -112,7 +115,10 @@ pub fn children(pid: u32) -> io::Result<Vec<u32>> {
 fn children_by_scan(parent: u32) -> io::Result<Vec<u32>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
-        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
+        let Some(pid) = entry?
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
         else {
             continue;
         };
@@ -142,7 +148,10 @@ pub fn usage(pid: u32) -> io::Result<Usage> {
     let stat = stat(pid)?;
     let memory = fs::read_to_string(format!("/proc/{pid}/statm"))?;
     let (resident, shared) = stat::resident_and_shared_pages(&memory).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/statm: {memory:?}"))
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("/proc/{pid}/statm: {memory:?}"),
+        )
     })?;
     let page = rustix::param::page_size() as u64;
     let tick = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
@@ -173,7 +182,10 @@ fn stat(pid: u32) -> io::Result<Stat> {
     let line = fs::read(format!("/proc/{pid}/stat"))?;
     Stat::parse(&line).ok_or_else(|| {
         let shown = String::from_utf8_lossy(&line).into_owned();
-        io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat: {shown:?}"))
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("/proc/{pid}/stat: {shown:?}"),
+        )
     })
 }
 

@@ -15,7 +15,11 @@ use proptest::prelude::*;
 use super::*;
 
 fn sleeper() -> Child {
-    Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().expect("sleep")
+    Command::new("sleep")
+        .arg("1000")
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("sleep")
 }
 
 fn end(mut child: Child) {
@@ -38,7 +42,10 @@ fn a_process_is_alive_until_it_ended_reaped_or_not() {
     child.kill().expect("kill");
     until_zombie(&child);
     assert!(!is_alive(&identity), "a zombie has ended");
-    assert_eq!(identify(child.id()).expect("a zombie can be identified"), identity);
+    assert_eq!(
+        identify(child.id()).expect("a zombie can be identified"),
+        identity
+    );
     child.wait().expect("wait");
     assert!(!is_alive(&identity));
     assert!(is_gone(&identify(child.id()).expect_err("reaped")));
@@ -48,8 +55,14 @@ fn a_process_is_alive_until_it_ended_reaped_or_not() {
 fn another_start_time_or_boot_is_another_process() {
     let child = sleeper();
     let identity = identify(child.id()).expect("identify");
-    let earlier = ProcessIdentity { start_time: identity.start_time - 1, ..identity.clone() };
-    let other_boot = ProcessIdentity { boot_id: "another".into(), ..identity.clone() };
+    let earlier = ProcessIdentity {
+        start_time: identity.start_time - 1,
+        ..identity.clone()
+    };
+    let other_boot = ProcessIdentity {
+        boot_id: "another".into(),
+        ..identity.clone()
+    };
     for stranger in [earlier, other_boot] {
         assert!(!is_alive(&stranger));
         let refusal = open_pidfd(&stranger).expect_err("a stranger");
@@ -64,7 +77,11 @@ fn a_pidfd_reports_the_end_of_its_process() {
     let mut child = sleeper();
     let pidfd = open_pidfd(&identify(child.id()).expect("identify")).expect("pidfd");
     let poll_now = |timeout: PollTimeout| {
-        poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout).expect("poll")
+        poll(
+            &mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)],
+            timeout,
+        )
+        .expect("poll")
     };
     assert_eq!(poll_now(PollTimeout::ZERO), 0);
     crate::sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).expect("signal");
@@ -75,17 +92,25 @@ fn a_pidfd_reports_the_end_of_its_process() {
         start_time: 1,
         boot_id: boot_id().expect("boot id"),
     });
-    assert_eq!(refusal.expect_err("reaped").raw_os_error(), Some(libc::ESRCH));
+    assert_eq!(
+        refusal.expect_err("reaped").raw_os_error(),
+        Some(libc::ESRCH)
+    );
 }
 
 #[test]
 fn no_number_that_is_no_pid_opens_anything() {
     for pid in [0, u32::MAX, i32::MAX as u32] {
-        let identity =
-            ProcessIdentity { pid, start_time: 0, boot_id: boot_id().expect("boot id") };
+        let identity = ProcessIdentity {
+            pid,
+            start_time: 0,
+            boot_id: boot_id().expect("boot id"),
+        };
         assert!(!is_alive(&identity));
         assert_eq!(
-            open_pidfd(&identity).expect_err("no process").raw_os_error(),
+            open_pidfd(&identity)
+                .expect_err("no process")
+                .raw_os_error(),
             Some(libc::ESRCH)
         );
     }
@@ -98,7 +123,10 @@ fn children_of_every_thread_are_found_zombies_included() {
     first.kill().expect("kill");
     until_zombie(&first);
     let me = std::process::id();
-    for found in [children(me).expect("children"), children_by_scan(me).expect("scan")] {
+    for found in [
+        children(me).expect("children"),
+        children_by_scan(me).expect("scan"),
+    ] {
         assert!(found.contains(&first.id()), "{found:?}");
         assert!(found.contains(&second.id()), "{found:?}");
         assert!(!found.contains(&me));
@@ -106,7 +134,9 @@ fn children_of_every_thread_are_found_zombies_included() {
     first.wait().expect("wait");
     assert!(!children(me).expect("children").contains(&first.id()));
     end(second);
-    assert!(is_gone(&children(i32::MAX as u32).expect_err("no such process")));
+    assert!(is_gone(
+        &children(i32::MAX as u32).expect_err("no such process")
+    ));
 }
 
 #[test]
@@ -125,7 +155,10 @@ fn a_shell_that_forked_has_not_execed_in_the_child() {
     while out.read(&mut byte).expect("read") == 1 && byte[0] != b'\n' {
         line.push(byte[0]);
     }
-    let forked: u32 = String::from_utf8(line).expect("digits").parse().expect("pid");
+    let forked: u32 = String::from_utf8(line)
+        .expect("digits")
+        .parse()
+        .expect("pid");
     assert!(!has_execed(forked).expect("the subshell"));
     drop(child.stdin.take());
     until_zombie(&child);
@@ -141,7 +174,9 @@ fn usage_counts_memory_threads_and_cpu() {
     let mut sum = 0_u64;
     let mut spent = before;
     while spent.cpu_user_ns == before.cpu_user_ns {
-        sum = block.iter().fold(sum, |sum, &byte| sum.wrapping_add(u64::from(byte)));
+        sum = block
+            .iter()
+            .fold(sum, |sum, &byte| sum.wrapping_add(u64::from(byte)));
         spent = usage(me).expect("usage");
     }
     assert!(sum > 0);
@@ -197,7 +232,9 @@ proptest! {
 #[test]
 fn a_first_thread_that_ended_early_is_no_ended_process() {
     let state = |state, threads| {
-        Stat::parse(&line(b"x", state, 1, 0, threads, 5)).expect("a line").has_ended()
+        Stat::parse(&line(b"x", state, 1, 0, threads, 5))
+            .expect("a line")
+            .has_ended()
     };
     assert!(state('Z', 1));
     assert!(state('X', 0));
