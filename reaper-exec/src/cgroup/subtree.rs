@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, ErrorKind},
+    io::{self, ErrorKind, Write as _},
     os::{fd::AsFd as _, unix::fs::FileExt as _},
     path::{Path, PathBuf},
 };
@@ -63,11 +63,17 @@ pub(super) fn populated(cgroup: &Path) -> Result<bool, Error> {
 /// Writes to a file of the cgroup; `false` if there is no such file.
 pub(super) fn write(cgroup: &Path, name: &str, value: &str) -> Result<bool, Error> {
     let path = cgroup.join(name);
-    match fs::write(&path, value) {
+    match write_existing(&path, value) {
         Ok(()) => Ok(true),
         Err(error) if is_gone(&error) => Ok(false),
         Err(error) => Err(Error::io("write to", &path)(error)),
     }
+}
+
+/// Without `O_CREAT`, as fs::write has it: for a file that is not there the kernel would answer
+/// `EACCES` to that.
+pub(super) fn write_existing(file: &Path, value: &str) -> io::Result<()> {
+    File::options().write(true).open(file)?.write_all(value.as_bytes())
 }
 
 /// The cgroups directly below.

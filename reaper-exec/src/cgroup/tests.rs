@@ -337,6 +337,15 @@ fn a_threaded_cgroup_is_named_as_the_reason() {
 }
 
 #[test]
+fn a_file_that_the_kernel_does_not_have_is_told_from_one_that_refuses() {
+    let scratch = Scratch::new();
+    assert!(!subtree::write(scratch.0.path(), "cgroup.future", "1").expect("not there"));
+    assert!(subtree::write(scratch.0.path(), "cgroup.kill", "1").expect("there"));
+    let refusal = subtree::write(scratch.0.path(), "cgroup.kill", "x").expect_err("no number");
+    assert!(refusal.to_string().contains("cgroup.kill"), "{refusal}");
+}
+
+#[test]
 fn nothing_but_a_cgroup2_mount_is_a_hierarchy() {
     assert_eq!(Hierarchy::at(Path::new("/proc")), None);
     assert_eq!(Hierarchy::at(Path::new("/nonexistent")), None);

@@ -61,7 +61,7 @@ fn another_start_time_or_boot_is_another_process() {
     };
     let other_boot = ProcessIdentity {
         boot_id: "another".into(),
-        ..identity.clone()
+        ..identity
     };
     for stranger in [earlier, other_boot] {
         assert!(!is_alive(&stranger));
