@@ -5,14 +5,34 @@
 //! lives, whatever must be held or pumped. [`StandardBinder`] is what containerd and the command
 //! line need.
 
+mod binder;
+mod buffer;
+mod console;
+mod fifo;
+mod file;
+mod locate;
+mod logger;
+mod owner;
+mod pty;
+mod sink;
+mod streams;
+mod sys;
+mod terminal;
+mod uri;
+
 use std::{
-    io,
+    fmt, io,
     os::fd::{BorrowedFd, OwnedFd, RawFd},
+    path::{Path, PathBuf},
+    time::Duration,
 };
 
 use nix::poll::PollFlags;
 use reaper_spec::{ConsoleSize, ContainerId};
 use serde::{Deserialize, Serialize};
+
+pub use binder::StandardBinder;
+pub use logger::LoggerLimits;
 
 /// Where one stream goes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +51,11 @@ pub enum StreamTarget {
 impl StreamTarget {
     /// What containerd's task API says: an empty string is no stream.
     pub fn from_containerd(uri: &str) -> Self {
-        if uri.is_empty() { Self::Null } else { Self::Uri(uri.to_owned()) }
+        if uri.is_empty() {
+            Self::Null
+        } else {
+            Self::Uri(uri.to_owned())
+        }
     }
 }
 
@@ -168,7 +192,9 @@ pub enum IoError {
         source: io::Error,
     },
     /// The target is of a kind that is not known.
-    #[error("{stream}: {uri:?} is no stream target: use a path of a FIFO, fifo://, file:// or binary://")]
+    #[error(
+        "{stream}: {uri:?} is no stream target: use a path of a FIFO, fifo://, file:// or binary://"
+    )]
     Target {
         /// Which stream.
         stream: &'static str,
@@ -178,4 +204,70 @@ pub enum IoError {
     /// A descriptor that the request refers to did not come with it.
     #[error("{0}: to be inherited, but no descriptor came with the request")]
     Missing(&'static str),
+    /// A terminal's stream was to be inherited.
+    #[error(
+        "{0}: a terminal cannot inherit it: give a FIFO, file://, binary:// or a console socket"
+    )]
+    InheritTerminal(&'static str),
+    /// What is at a path is not what the target says.
+    #[error("{stream}: {} is {found}, not {wanted}", path.display())]
+    Kind {
+        /// Which stream.
+        stream: &'static str,
+        /// Its path.
+        path: PathBuf,
+        /// What is there.
+        found: &'static str,
+        /// What was expected.
+        wanted: &'static str,
+    },
+    /// A logger did not say that it is ready, and was killed.
+    #[error(
+        "{stream}: the logger {} was not ready (descriptor 5 closed) after {waited:?}",
+        program.display()
+    )]
+    LoggerNotReady {
+        /// Which stream.
+        stream: &'static str,
+        /// The logger.
+        program: PathBuf,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+}
+
+impl IoError {
+    fn at(stream: Stream, operation: &str, path: &Path, source: impl Into<io::Error>) -> Self {
+        let operation = format!("{stream}: {operation} {}", path.display());
+        Self::System {
+            operation,
+            source: source.into(),
+        }
+    }
+}
+
+/// One of the standard streams; its value is its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    Stdin,
+    Stdout,
+    Stderr,
+}
+
+impl Stream {
+    const ALL: [Self; 3] = [Self::Stdin, Self::Stdout, Self::Stderr];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Stdin => "stdin",
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }

@@ -1,0 +1,222 @@
+//! `binary://`: a program that takes the output, by containerd's protocol.
+//!
+//! The program finds the output on descriptor 3, the error output on 4, and closes 5 (or writes to
+//! it) when it is ready. `CONTAINER_ID` and `CONTAINER_NAMESPACE` say for whom. When the process has
+//! ended it reads the end of file on both, and should end by itself. If it does not it gets SIGTERM
+//! after a while, and SIGKILL after another.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{Signal, kill},
+        wait::waitpid,
+    },
+    unistd::{Pid, pipe2},
+};
+use reaper_spec::ContainerId;
+
+use super::{IoError, Stream, sys, uri::LoggerCommand};
+
+/// How long loggers may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoggerLimits {
+    /// To get ready, which the creation of a process waits for.
+    pub ready: Duration,
+    /// From the end of file to SIGTERM. containerd sends that at once, and so ends a logger that
+    /// does not expect it before it has read what is left.
+    pub finish: Duration,
+    /// From SIGTERM to SIGKILL.
+    pub terminate: Duration,
+}
+
+impl Default for LoggerLimits {
+    fn default() -> Self {
+        Self {
+            ready: Duration::from_secs(10),
+            finish: Duration::from_secs(1),
+            terminate: Duration::from_secs(12),
+        }
+    }
+}
+
+/// A search path with which loggers written as scripts can work.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A running logger, a child of the monitor.
+#[derive(Debug)]
+pub(super) struct Logger {
+    pid: Pid,
+    /// Held until the process has ended: a logger that dies means a full pipe, not SIGPIPE.
+    readers: Option<[OwnedFd; 2]>,
+    limits: LoggerLimits,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Being bound: whoever drops it has to reap it.
+    Starting,
+    /// The monitor reaps it from now on.
+    Serving,
+    /// It has the end of file, and until then to end by itself.
+    Finishing(Instant),
+    /// It has SIGTERM, and until then to obey.
+    Terminating(Instant),
+    Killed,
+    Reaped,
+}
+
+impl Logger {
+    /// Starts a logger and waits, for as long as the limits say, until it is ready. Returns it with
+    /// the write ends for the output and the error output, blocking.
+    pub(super) fn start(
+        stream: Stream,
+        command: &LoggerCommand,
+        id: &ContainerId,
+        namespace: &str,
+        limits: LoggerLimits,
+    ) -> Result<(Self, [OwnedFd; 2]), IoError> {
+        let program = command.program();
+        let failed = |source: std::io::Error| IoError::System {
+            operation: format!("{stream}: start the logger {}", command.program.display()),
+            source,
+        };
+        let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|errno| failed(errno.into()));
+        let ((output, output_end), (errors, errors_end)) = (pipe()?, pipe()?);
+        let (ready, ready_end) = pipe()?;
+        let readers = [
+            output.try_clone().map_err(failed)?,
+            errors.try_clone().map_err(failed)?,
+        ];
+
+        let mut prepared = Command::new(program);
+        prepared
+            .args(&command.args)
+            .env_clear()
+            .env("CONTAINER_ID", id.as_str())
+            .env("CONTAINER_NAMESPACE", namespace)
+            .env("PATH", PATH)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let reserved =
+            sys::inherit_three(&mut prepared, [output, errors, ready_end]).map_err(failed)?;
+        let child = prepared.spawn().map_err(failed)?;
+        drop((prepared, reserved));
+
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+        let logger = Self {
+            pid,
+            readers: Some(readers),
+            limits,
+            phase: Phase::Starting,
+        };
+        if wait_ready(&ready, limits.ready).map_err(|errno| failed(errno.into()))? {
+            Ok((logger, [output_end, errors_end]))
+        } else {
+            Err(IoError::LoggerNotReady {
+                stream: stream.name(),
+                program: command.program.clone(),
+                waited: limits.ready,
+            })
+        }
+    }
+
+    /// The process has ended, and the write ends are closed or about to be.
+    pub(super) fn finish(&mut self) {
+        self.readers = None;
+        if self.phase == Phase::Serving {
+            self.phase = Phase::Finishing(Instant::now() + self.limits.finish);
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Finishing(deadline) | Phase::Terminating(deadline) => Some(deadline),
+            Phase::Starting | Phase::Serving | Phase::Killed | Phase::Reaped => None,
+        }
+    }
+
+    /// Takes the next step if its time has come.
+    pub(super) fn timeout(&mut self) {
+        let now = Instant::now();
+        let (signal, next) = match self.phase {
+            Phase::Finishing(deadline) if deadline <= now => (
+                Signal::SIGTERM,
+                Phase::Terminating(now + self.limits.terminate),
+            ),
+            Phase::Terminating(deadline) if deadline <= now => (Signal::SIGKILL, Phase::Killed),
+            _ => return,
+        };
+        // The pid is its own until it is reaped, and a zombie does not mind.
+        let _ = kill(self.pid, signal);
+        self.phase = next;
+    }
+
+    /// The pid, until it was reaped.
+    pub(super) fn pid(&self) -> Option<u32> {
+        if self.is_ended() {
+            None
+        } else {
+            u32::try_from(self.pid.as_raw()).ok()
+        }
+    }
+
+    /// The monitor has reaped `pid`.
+    pub(super) fn reaped(&mut self, pid: u32) {
+        if self.pid() == Some(pid) {
+            if self.readers.is_some() {
+                tracing::warn!(pid, "a logger ended before the process that it logs for");
+            }
+            self.phase = Phase::Reaped;
+        }
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        self.phase == Phase::Reaped
+    }
+}
+
+impl Drop for Logger {
+    fn drop(&mut self) {
+        if self.is_ended() {
+            return;
+        }
+        let _ = kill(self.pid, Signal::SIGKILL);
+        if self.phase == Phase::Starting {
+            while waitpid(self.pid, None) == Err(Errno::EINTR) {}
+        }
+    }
+}
+
+/// Everything else is bound too: the monitor reaps these loggers from now on.
+pub(super) fn bound(mut loggers: Vec<Logger>) -> Vec<Logger> {
+    for logger in &mut loggers {
+        logger.phase = Phase::Serving;
+    }
+    loggers
+}
+
+fn wait_ready(ready: &OwnedFd, limit: Duration) -> Result<bool, Errno> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let mut fds = [PollFd::new(ready.as_fd(), PollFlags::POLLIN)];
+        let left = deadline.saturating_duration_since(Instant::now());
+        match poll(
+            &mut fds,
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
+        ) {
+            Ok(reported) => return Ok(reported > 0),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Giving streams to the user that a process runs as.
+
+use std::os::fd::BorrowedFd;
+
+use nix::{
+    errno::Errno,
+    sys::stat::{SFlag, fstat},
+    unistd::{Uid, fchown, isatty},
+};
+
+use super::{IoError, Stream, locate::kind};
+
+/// Makes a stream the process's own, so that it can open it anew as `/dev/stderr`.
+///
+/// As runc does, it is only the user that changes, for a mount may want a group of its own (`tty`),
+/// and it is no error where the filesystem or the owner of the stream does not let us. Unlike
+/// runc, it keeps its hands off what a process only reads, unless it is a FIFO or a terminal, and
+/// off other devices: `< /etc/shadow` must not give that file away.
+pub(super) fn hand_over(
+    stream: Stream,
+    fd: BorrowedFd<'_>,
+    owner: Option<(u32, u32)>,
+) -> Result<(), IoError> {
+    let Some((uid, _)) = owner else { return Ok(()) };
+    let failed = |source: Errno| IoError::System {
+        operation: format!("{stream}: give it to user {uid}"),
+        source: source.into(),
+    };
+    let stat = fstat(fd).map_err(failed)?;
+    let wanted = match kind(&stat) {
+        SFlag::S_IFIFO => true,
+        SFlag::S_IFCHR => isatty(fd).unwrap_or(false),
+        SFlag::S_IFREG => stream != Stream::Stdin,
+        _ => false,
+    };
+    if !wanted || stat.st_uid == uid {
+        return Ok(());
+    }
+    match fchown(fd, Some(Uid::from_raw(uid)), None) {
+        Ok(()) | Err(Errno::EINVAL | Errno::EPERM | Errno::EROFS) => Ok(()),
+        Err(errno) => Err(failed(errno)),
+    }
+}
