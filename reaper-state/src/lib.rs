@@ -5,7 +5,11 @@
 //! state root, and [`durable`] writes a file so that a crash leaves the old one or the new one.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod durable;
+#[cfg(feature = "fake")]
+mod fake;
 mod file;
 mod folder;
 pub mod format;
@@ -16,9 +20,13 @@ mod record;
 mod revision;
 mod store;
 
+#[cfg(feature = "fake")]
+pub use fake::{Call, FakeStore, Gate, Reaction};
 pub use file::FileStore;
 pub use layout::{ContainerDir, RootDir};
 pub use memory::MemoryStore;
 pub use record::{RECORD_VERSION, Record};
 pub use revision::{ParseRevisionError, Revision};
+#[cfg(feature = "mock")]
+pub use store::MockStateStore;
 pub use store::{Error, StateStore, Stored};

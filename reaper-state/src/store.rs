@@ -30,6 +30,7 @@ pub struct Stored {
 ///   its executor's thread.
 /// * **Nothing invented.** What cannot be read is an error that names it, never an empty or a
 ///   default record.
+#[cfg_attr(feature = "mock", mockall::automock)]
 pub trait StateStore: Send + Sync {
     /// Adds a container.
     ///

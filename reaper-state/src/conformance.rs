@@ -1,0 +1,149 @@
+//! The contract of [`StateStore`] as a suite that any store can be run against.
+//!
+//! [`state_store_conformance!`](crate::state_store_conformance) makes a `#[test]` of each rule:
+//!
+//! ```
+//! use reaper_state::{MemoryStore, conformance::Subject};
+//!
+//! reaper_state::state_store_conformance!(|| Subject::new(MemoryStore::new()));
+//! # fn main() {}
+//! ```
+//!
+//! [`run`] checks all of them in one go, where there is no test harness. The rules speak about
+//! what callers see. That a store survives a crash needs a process to kill; the crate's own
+//! `tests/crash.rs` shows how.
+
+mod races;
+mod rules;
+
+use std::{any::Any, fmt, sync::Arc};
+
+use races::*;
+use rules::*;
+
+use crate::StateStore;
+
+/// A new, empty store to be checked.
+pub struct Subject {
+    store: Arc<dyn StateStore>,
+    open: Option<Box<dyn Fn() -> Arc<dyn StateStore> + Sync>>,
+    // Dropped last: a temporary folder, say.
+    _kept: Option<Box<dyn Any>>,
+}
+
+impl Subject {
+    /// A store that is one value in one process, like the one in memory.
+    pub fn new(store: impl StateStore + 'static) -> Self {
+        Self {
+            store: Arc::new(store),
+            open: None,
+            _kept: None,
+        }
+    }
+
+    /// A store of which every call of `open` makes a handle of its own, to the same records, as
+    /// several processes would have.
+    pub fn shared<S: StateStore + 'static>(open: impl Fn() -> S + Sync + 'static) -> Self {
+        let store = Arc::new(open());
+        let open = move || Arc::new(open()) as Arc<dyn StateStore>;
+        Self {
+            store,
+            open: Some(Box::new(open)),
+            _kept: None,
+        }
+    }
+
+    /// Keeps `value`, what the records are in, until the check is over.
+    #[must_use]
+    pub fn keeping(mut self, value: impl Any) -> Self {
+        self._kept = Some(Box::new(value));
+        self
+    }
+
+    /// A handle of its own where the store has such, else the store.
+    fn handle(&self) -> Arc<dyn StateStore> {
+        self.open
+            .as_ref()
+            .map_or_else(|| Arc::clone(&self.store), |open| open())
+    }
+}
+
+impl fmt::Debug for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subject")
+            .field("shared", &self.open.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One rule of the contract.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    /// The rule in words, joined by underscores.
+    pub name: &'static str,
+    check: fn(&Subject),
+}
+
+impl Rule {
+    /// Checks the rule on a new, empty store.
+    ///
+    /// # Panics
+    /// The store breaks the rule; the message says how.
+    pub fn check(&self, subject: &Subject) {
+        (self.check)(subject);
+    }
+}
+
+/// Checks every rule, each on a store of its own made by `subject`.
+///
+/// # Panics
+/// The store breaks a rule; the message says which and how.
+pub fn run(subject: impl Fn() -> Subject) {
+    for rule in RULES {
+        rule.check(&subject());
+    }
+}
+
+macro_rules! rules {
+    (($d:tt) $($rule:ident)*) => {
+        /// The rules, in the order of the contract.
+        pub const RULES: &[Rule] = &[$(Rule { name: stringify!($rule), check: $rule }),*];
+
+        /// Makes a `#[test]` of each rule of a [`StateStore`]'s contract. The argument is an
+        /// expression that can be called to make a [`Subject`], a new and empty store, for each.
+        #[macro_export]
+        macro_rules! state_store_conformance {
+            ($d subject:expr) => {
+                $(#[test]
+                fn $rule() {
+                    let name = stringify!($rule);
+                    let rules = $crate::conformance::RULES;
+                    let rule = rules.iter().find(|rule| rule.name == name).expect("a rule");
+                    rule.check(&($d subject)());
+                })*
+            };
+        }
+    };
+}
+
+rules! { ($)
+    a_new_store_is_empty
+    what_was_created_is_read_back
+    an_id_is_taken_once
+    every_status_and_every_end_is_kept
+    a_large_record_is_kept
+    an_update_replaces_the_record
+    an_update_of_an_old_revision_is_a_conflict
+    an_update_without_a_change_is_a_new_revision
+    revisions_never_come_back
+    a_deleted_container_is_gone
+    containers_do_not_touch_each_other
+    the_list_is_sorted_and_complete
+    another_handle_sees_every_change
+    one_of_many_creators_wins
+    one_of_many_updates_of_a_revision_wins
+    no_update_is_lost
+    readers_see_whole_records_in_order
+    creations_and_deletions_take_turns
+    what_stays_is_listed_while_others_come_and_go
+}
