@@ -36,6 +36,11 @@ impl RootDir {
 pub struct ContainerDir(PathBuf);
 
 impl ContainerDir {
+    /// The folder at `path`. Nothing is read or made.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
     /// Where the folder is.
     pub fn path(&self) -> &Path {
         &self.0
