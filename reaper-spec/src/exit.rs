@@ -55,3 +55,48 @@ pub struct Exit {
     /// When the end was observed.
     pub at: Timestamp,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_those_of_a_shell_and_an_unseen_end_is_never_success() {
+        let exited = |code| ExitStatus::Exited { code };
+        assert_eq!((exited(0).code(), exited(0).success()), (0, true));
+        assert_eq!((exited(255).code(), exited(255).success()), (255, false));
+        let killed = ExitStatus::Signaled {
+            signal: 9,
+            core: false,
+        };
+        assert_eq!((killed.code(), killed.success()), (137, false));
+        let term = ExitStatus::Signaled {
+            signal: 15,
+            core: false,
+        };
+        assert_eq!(term.code(), 143);
+        let lost = ExitStatus::Lost {
+            reason: "the monitor was killed".into(),
+        };
+        assert_eq!((lost.code(), lost.success()), (137, false));
+    }
+
+    #[test]
+    fn a_record_tells_a_signal_from_a_code() {
+        let at = Timestamp::from(std::time::UNIX_EPOCH);
+        let exit = Exit {
+            status: ExitStatus::Signaled {
+                signal: 9,
+                core: false,
+            },
+            at,
+        };
+        let json = serde_json::to_string(&exit).unwrap();
+        assert_eq!(
+            json,
+            r#"{"how":"signaled","signal":9,"core":false,"at":"1970-01-01T00:00:00.000000000Z"}"#
+        );
+        let old = r#"{"how":"signaled","signal":9,"at":"1970-01-01T00:00:00Z"}"#;
+        assert_eq!(serde_json::from_str::<Exit>(old).unwrap(), exit);
+    }
+}

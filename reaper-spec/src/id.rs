@@ -147,3 +147,43 @@ id_type! {
     /// The id of an exec process: unique within its container, and safe as a file name.
     ExecId, |_| Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_id_is_refused_by_its_reason() {
+        assert_eq!(ContainerId::new(""), Err(IdError::Empty));
+        assert!(ContainerId::new("x".repeat(MAX_ID_LENGTH)).is_ok());
+        assert_eq!(
+            ContainerId::new("x".repeat(129)),
+            Err(IdError::TooLong(129))
+        );
+        for (id, refused, offset) in [
+            ("a/b", '/', 1),
+            ("..", '.', 0),
+            (".", '.', 0),
+            ("-rf", '-', 0),
+            ("a\0", '\0', 1),
+            ("a\n", '\n', 1),
+            ("ü", 'ü', 0),
+            ("a b", ' ', 1),
+        ] {
+            let error = ContainerId::new(id).unwrap_err();
+            assert!(
+                matches!(error, IdError::Character { character, at, .. }
+                    if (character, at) == (refused, offset)),
+                "{id:?}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_containers_share_a_folder_with_reserved_names() {
+        for name in RESERVED {
+            assert_eq!(ContainerId::new(name), Err(IdError::Reserved(name.into())));
+            assert!(ExecId::new(name).is_ok());
+        }
+    }
+}

@@ -110,3 +110,50 @@ impl fmt::Display for Transition {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_this_one_and_no_other() {
+        use Status::{Created, Creating, Paused, Running, Stopped};
+        use Transition::{Create, Exit, Pause, Resume, Start};
+        let valid = [
+            (Creating, Create, Created),
+            (Created, Start, Running),
+            (Running, Pause, Paused),
+            (Paused, Resume, Running),
+            (Creating, Exit, Stopped),
+            (Created, Exit, Stopped),
+            (Running, Exit, Stopped),
+            (Paused, Exit, Stopped),
+        ];
+        for from in Status::ALL {
+            for transition in [Create, Start, Pause, Resume, Exit] {
+                let expected = valid
+                    .iter()
+                    .find(|(status, step, _)| (*status, *step) == (from, transition))
+                    .map(|(_, _, to)| *to);
+                assert_eq!(from.after(transition).ok(), expected, "{from} {transition}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_refused_transition_says_what_and_why() {
+        let error = Status::Running.after(Transition::Start).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot start a container that is running"
+        );
+    }
+
+    #[test]
+    fn the_names_are_those_of_oci_in_text_and_in_json() {
+        for status in Status::ALL {
+            assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
+            assert_eq!(status.to_string(), status.as_str());
+        }
+    }
+}

@@ -62,3 +62,17 @@ impl<'de> Deserialize<'de> for Timestamp {
             .map_err(de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_far_off_can_still_be_written() {
+        let write = |time: SystemTime| Timestamp::from(time).to_string();
+        let second = Duration::from_secs(1);
+        assert_eq!(write(UNIX_EPOCH - second), "1970-01-01T00:00:00.000000000Z");
+        let after = UNIX_EPOCH + Duration::from_secs(LAST_SECOND) + second;
+        assert_eq!(write(after), "9999-12-31T23:59:59.000000000Z");
+    }
+}

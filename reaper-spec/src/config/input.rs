@@ -8,6 +8,9 @@ use crate::{
     DnsMode, ImageMode, NetworkMode, OverlayScope, PodAnnotation, StoreKind, error::quoted,
 };
 
+/// How many items of a list a message shows.
+const LONGEST_LIST: usize = 8;
+
 /// A setting's value before it is understood.
 #[derive(Clone, Copy)]
 pub(super) enum Input<'a> {
@@ -41,7 +44,18 @@ impl Input<'_> {
             Input::Toml(Value::Float(number)) => format!("the number {number}"),
             Input::Toml(Value::Boolean(value)) => value.to_string(),
             Input::Toml(Value::Datetime(_)) => "a date".to_owned(),
-            Input::Toml(Value::Array(_)) => "an array".to_owned(),
+            Input::Toml(Value::Array(items)) => {
+                let shown = items
+                    .iter()
+                    .take(LONGEST_LIST)
+                    .map(|item| Input::Toml(item).describe());
+                let more = if items.len() > LONGEST_LIST {
+                    ", …"
+                } else {
+                    ""
+                };
+                format!("[{}{more}]", shown.collect::<Vec<_>>().join(", "))
+            }
             Input::Toml(Value::Table(_)) => "a table".to_owned(),
         }
     }

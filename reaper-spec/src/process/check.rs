@@ -10,7 +10,7 @@ use crate::{
 
 type Result<T = ()> = std::result::Result<T, Invalid>;
 
-/// An empty `additionalGids` entry, uid or gid of this value means "leave it" to the kernel.
+/// To setresuid(2) and setresgid(2) this value means "leave it as it is": nobody's id.
 const UNCHANGED_ID: u32 = u32::MAX;
 
 pub(crate) const OOM_SCORE_ADJ: std::ops::RangeInclusive<i32> = -1000..=1000;

@@ -1,0 +1,434 @@
+//! The sources of the configuration, their order, and what is said when they are wrong.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    fs,
+    path::Path,
+};
+
+use reaper_spec::{
+    Config, DnsMode, Error, ImageMode, OverlayConfig, OverlayScope, PodAnnotation, StoreKind,
+};
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&file, text).unwrap();
+    file
+}
+
+/// Loads a file with this text and these variables.
+fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, Error> {
+    let file = file(text);
+    Config::load(Some(file.path()), &env(variables))
+}
+
+fn env(variables: &[(&str, &str)]) -> impl Fn(&str) -> Option<OsString> + use<> {
+    let variables: BTreeMap<String, OsString> = variables
+        .iter()
+        .map(|(name, value)| (name.to_string(), value.into()))
+        .collect();
+    move |name| variables.get(name).cloned()
+}
+
+/// What is said about a file with this text, without the file's name.
+fn complaint(text: &str) -> String {
+    let file = file(text);
+    let message = Config::load(Some(file.path()), &|_| None)
+        .unwrap_err()
+        .to_string();
+    let prefix = format!("{}: ", file.path().display());
+    message
+        .strip_prefix(&prefix)
+        .unwrap_or_else(|| panic!("{message}"))
+        .to_owned()
+}
+
+const EVERYTHING: &str = r#"
+state_root = "/srv/state"
+store = "sqlite"
+runtime_path = "/usr/bin/runc"
+dns = "pod"
+network = "host"
+cgroups = false
+image = "beneath"
+
+[overlay]
+enabled = false
+base = "/srv/overlay"
+scope = "group:build"
+size = "512MiB"
+
+[overlay.masks]
+replace = ["/etc/shadow"]
+add = ["/opt/secret*", "/a,b"]
+except = []
+
+[log]
+shim = "/var/log/shim.log"
+runtime = "/var/log/runtime.log"
+level = "reaper_shim=debug"
+
+[annotations]
+allow = ["overlay-scope", "image"]
+"#;
+
+#[test]
+fn an_empty_file_gives_the_defaults() {
+    let config = load("", &[]).unwrap();
+    assert_eq!(config, Config::default());
+    assert_eq!(config.state_root, Path::new("/run/reaper"));
+    assert_eq!(config.overlay.base, Path::new("/run/reaper/overlay"));
+    assert!(config.overlay.enabled && config.cgroups);
+    assert_eq!(config.overlay.scope, OverlayScope::Node);
+}
+
+#[test]
+fn a_file_sets_everything() {
+    let config = load(EVERYTHING, &[]).unwrap();
+    assert_eq!(config.store, StoreKind::Sqlite);
+    assert_eq!(
+        config.runtime_path.as_deref(),
+        Some(Path::new("/usr/bin/runc"))
+    );
+    assert_eq!(
+        (config.dns, config.image),
+        (DnsMode::Pod, ImageMode::Beneath)
+    );
+    assert!(!config.cgroups);
+    let OverlayConfig {
+        enabled,
+        base,
+        scope,
+        size,
+        masks,
+        ..
+    } = config.overlay.clone();
+    assert!(!enabled);
+    assert_eq!(base, Path::new("/srv/overlay"));
+    assert_eq!(scope, OverlayScope::Group("build".into()));
+    assert_eq!(size, Some(512 << 20));
+    assert_eq!(masks.replace, Some(vec!["/etc/shadow".to_owned()]));
+    assert_eq!(masks.add, ["/opt/secret*", "/a,b"]);
+    assert_eq!(config.log.level.as_deref(), Some("reaper_shim=debug"));
+    assert_eq!(config.annotations.allow, ["overlay-scope", "image"]);
+
+    let copy: Config = serde_json::from_value(serde_json::to_value(&config).unwrap()).unwrap();
+    assert_eq!(
+        copy, config,
+        "a configuration can be handed to another process"
+    );
+}
+
+#[test]
+fn the_environment_wins_over_the_file() {
+    let variables = [
+        ("REAPER_RUNTIME_ROOT", "/env/state"),
+        ("REAPER_RUNTIME_PATH", "crun"),
+        ("REAPER_RUNTIME_LOG", "/env/runtime.log"),
+        ("REAPER_SHIM_LOG", "/env/shim.log"),
+        ("REAPER_OVERLAY_ENABLED", "1"),
+        ("REAPER_OVERLAY_BASE", "/env/overlay"),
+        ("REAPER_OVERLAY_SCOPE", "pod"),
+        ("REAPER_OVERLAY_SIZE", "1048576"),
+        ("REAPER_OVERLAY_MASKS_ADD", "/a, /b,"),
+        ("REAPER_ANNOTATIONS_ALLOW", "dns-mode"),
+        ("REAPER_CGROUPS", ""),
+    ];
+    let config = load(EVERYTHING, &variables).unwrap();
+    assert_eq!(config.state_root, Path::new("/env/state"));
+    assert_eq!(config.runtime_path.as_deref(), Some(Path::new("crun")));
+    assert_eq!(
+        config.log.runtime.as_deref(),
+        Some(Path::new("/env/runtime.log"))
+    );
+    assert_eq!(config.log.shim.as_deref(), Some(Path::new("/env/shim.log")));
+    assert!(config.overlay.enabled);
+    assert_eq!(config.overlay.base, Path::new("/env/overlay"));
+    assert_eq!(config.overlay.scope, OverlayScope::Pod);
+    assert_eq!(config.overlay.size, Some(1 << 20));
+    assert_eq!(config.overlay.masks.add, ["/a", "/b"]);
+    assert_eq!(config.annotations.allow, ["dns-mode"]);
+    assert!(!config.cgroups, "an empty variable counts as unset");
+}
+
+#[test]
+fn booleans_of_the_environment_have_many_names() {
+    for (value, expected) in [
+        ("true", true),
+        ("1", true),
+        ("Yes", true),
+        ("ON", true),
+        ("false", false),
+        ("0", false),
+    ]
+    .into_iter()
+    .chain([("no", false), ("Off", false)])
+    {
+        let config = load("", &[("REAPER_OVERLAY_ENABLED", value)]).unwrap();
+        assert_eq!(config.overlay.enabled, expected, "{value}");
+    }
+    let error = load("", &[("REAPER_OVERLAY_ENABLED", "maybe")]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "environment: REAPER_OVERLAY_ENABLED: expected true or false, found \"maybe\""
+    );
+}
+
+#[test]
+fn sizes_have_units() {
+    for (text, bytes) in [
+        ("1", 1),
+        ("7B", 7),
+        ("2KiB", 2 << 10),
+        ("512Mi", 512 << 20),
+        ("1 GiB", 1 << 30),
+        ("3TiB", 3 << 40),
+        ("5kB", 5_000),
+        ("5M", 5_000_000),
+    ] {
+        let config = load("", &[("REAPER_OVERLAY_SIZE", text)]).unwrap();
+        assert_eq!(config.overlay.size, Some(bytes), "{text}");
+    }
+    for text in ["0", "-1", "1.5GiB", "GiB", "1XiB", "99999999TiB", "ten"] {
+        assert!(
+            load("", &[("REAPER_OVERLAY_SIZE", text)]).is_err(),
+            "{text}"
+        );
+    }
+    assert_eq!(
+        load("overlay.size = 4096", &[]).unwrap().overlay.size,
+        Some(4096)
+    );
+    assert!(load("overlay.size = 0", &[]).is_err());
+}
+
+#[test]
+fn what_is_wrong_in_a_file_is_named() {
+    for (text, expected) in [
+        (
+            "overlay.enabled = \"no\"",
+            "overlay.enabled: expected true or false, found \"no\"",
+        ),
+        (
+            "state_root = \"run\"",
+            "state_root: expected an absolute path, found \"run\"",
+        ),
+        (
+            "store = 3",
+            "store: expected file or sqlite, found the number 3",
+        ),
+        (
+            "[overlay]\nscope = \"group:../x\"",
+            "overlay.scope: expected node, namespace, pod, container or group:NAME, found \
+             \"group:../x\"",
+        ),
+        ("overlay = true", "overlay: expected a table, found boolean"),
+        (
+            "[annotations]\nallow = [\"overlay_scope\"]",
+            "annotations.allow: expected a list of overlay-scope, overlay-name, dns-mode, network \
+             and image, found [\"overlay_scope\"]",
+        ),
+        (
+            "overlay.enabld = true",
+            "overlay.enabld: unknown key, did you mean overlay.enabled?",
+        ),
+        (
+            "scope = \"pod\"",
+            "scope: unknown key, did you mean overlay.scope?",
+        ),
+        (
+            "[overlai]\nbase = \"/x\"",
+            "overlai: unknown key, did you mean overlay?",
+        ),
+        ("frobnicate = 1", "frobnicate: unknown key"),
+    ] {
+        assert_eq!(complaint(text), expected, "{text}");
+    }
+    let message = complaint("dns = \"pod\"\nstore = \n");
+    assert!(message.starts_with("not valid TOML: line 2: "), "{message}");
+    assert!(!message.contains('\n'), "{message}");
+}
+
+#[test]
+fn a_file_that_is_named_must_exist() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("none.toml");
+    let error = Config::load(Some(&missing), &|_| None).unwrap_err();
+    assert!(
+        matches!(&error, Error::Read { path, .. } if *path == missing),
+        "{error}"
+    );
+
+    let named = env(&[("REAPER_CONFIG", missing.to_str().unwrap())]);
+    assert!(matches!(
+        Config::load(None, &named),
+        Err(Error::Read { .. })
+    ));
+
+    let file = file("image = \"at\"");
+    let named = env(&[("REAPER_CONFIG", file.path().to_str().unwrap())]);
+    assert_eq!(Config::load(None, &named).unwrap().image, ImageMode::At);
+}
+
+#[test]
+fn options_of_containerd_are_applied_whole_or_not_at_all() {
+    let mut config = Config::default();
+    config
+        .apply_options(
+            "TypeUrl = \"runtimeoptions.v1.Options\"\ndns = \"pod\"\n[overlay]\nscope = \"pod\"",
+        )
+        .unwrap();
+    assert_eq!(
+        (config.dns, &config.overlay.scope),
+        (DnsMode::Pod, &OverlayScope::Pod)
+    );
+
+    let before = config.clone();
+    let error = config
+        .apply_options("dns = \"host\"\nstore = \"tape\"")
+        .unwrap_err();
+    assert_eq!(config, before);
+    assert_eq!(
+        error.to_string(),
+        "runtime options in containerd's configuration: store: expected file or sqlite, found \
+         \"tape\""
+    );
+}
+
+/// What becomes of a node's configuration with these annotations on a pod.
+fn annotate(node: &str, allow: &[&str], pod: &[(&str, &str)]) -> Result<Config, Error> {
+    let mut config = Config::default();
+    config.overlay.scope = node.parse().unwrap();
+    config.annotations.allow = allow.iter().map(ToString::to_string).collect();
+    let pod = pod
+        .iter()
+        .map(|(key, value)| (format!("{}{key}", PodAnnotation::PREFIX), value.to_string()))
+        .chain([("io.kubernetes.cri.sandbox-id".to_owned(), "x".to_owned())])
+        .collect();
+    config.apply_annotations(&pod).map(|()| config)
+}
+
+#[test]
+fn a_pod_changes_what_the_admin_allows() {
+    let pod = [
+        ("dns-mode", "pod"),
+        ("image", "at"),
+        ("network", "host"),
+        ("overlay-scope", "pod"),
+    ];
+    let allow = ["dns-mode", "image", "network", "overlay-scope"];
+    let config = annotate("node", &allow, &pod).unwrap();
+    assert_eq!((config.dns, config.image), (DnsMode::Pod, ImageMode::At));
+    assert_eq!(config.overlay.scope, OverlayScope::Pod);
+    assert_eq!(
+        annotate("node", &[], &[]).unwrap().overlay.scope,
+        OverlayScope::Node
+    );
+}
+
+#[test]
+fn what_the_admin_has_not_allowed_is_refused_with_the_way_out() {
+    let error = annotate("node", &["image"], &[("dns-mode", "pod")]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the annotation reaper.runtime/dns-mode is not allowed on this node: list \"dns-mode\" \
+         under annotations.allow in the node's configuration, or remove it from the pod"
+    );
+    let error = annotate("node", &["overlay-scope"], &[("overlay-scope", "group:a")]).unwrap_err();
+    assert!(
+        matches!(&error, Error::AnnotationNotAllowed { key, .. } if key == "overlay-name"),
+        "{error}"
+    );
+    let error = annotate("node", &["overlay-scope"], &[("overlay-scop", "pod")]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "annotations: reaper.runtime/overlay-scop: unknown key, did you mean \
+         reaper.runtime/overlay-scope?"
+    );
+    let error = annotate("node", &["image"], &[("image", "inside")]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "annotations: reaper.runtime/image: expected ignore, beneath or at, found \"inside\""
+    );
+}
+
+#[test]
+fn a_pod_may_ask_for_more_isolation_only() {
+    let order = ["node", "group:a", "namespace", "pod", "container"];
+    let allow = ["overlay-scope", "overlay-name"];
+    for (rank, node) in order.iter().enumerate() {
+        for (asked, scope) in order.iter().enumerate() {
+            let result = annotate(node, &allow, &[("overlay-scope", scope)]);
+            match result {
+                Ok(config) => assert!(
+                    asked >= rank && config.overlay.scope.to_string() == *scope,
+                    "{scope} on {node}"
+                ),
+                Err(Error::LessIsolation { .. }) => assert!(asked < rank, "{scope} on {node}"),
+                Err(error) => panic!("{scope} on {node}: {error}"),
+            }
+        }
+    }
+    let other = annotate("group:a", &allow, &[("overlay-scope", "group:b")]);
+    assert!(
+        matches!(other, Err(Error::LessIsolation { .. })),
+        "another group is not more"
+    );
+}
+
+#[test]
+fn a_group_is_named_by_one_annotation_or_by_both() {
+    let allow = ["overlay-scope", "overlay-name"];
+    let group = OverlayScope::Group("build".into());
+    for pod in [
+        &[("overlay-name", "build")][..],
+        &[("overlay-scope", "group:build")],
+        &[("overlay-scope", "group"), ("overlay-name", "build")],
+        &[("overlay-scope", "group:build"), ("overlay-name", "build")],
+    ] {
+        assert_eq!(
+            annotate("node", &allow, pod).unwrap().overlay.scope,
+            group,
+            "{pod:?}"
+        );
+    }
+    for pod in [
+        &[("overlay-scope", "group")][..],
+        &[("overlay-scope", "pod"), ("overlay-name", "build")],
+        &[("overlay-scope", "group:other"), ("overlay-name", "build")],
+        &[("overlay-name", "../etc")],
+        &[("overlay-name", "")],
+    ] {
+        assert!(
+            matches!(annotate("node", &allow, pod), Err(Error::Invalid { .. })),
+            "{pod:?}"
+        );
+    }
+}
+
+#[test]
+fn every_setting_is_documented_with_its_variable() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+    let documented = fs::read_to_string(path).unwrap();
+    let rows: BTreeSet<(&str, &str)> = documented
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line
+                .split('|')
+                .map(|cell| cell.trim().trim_matches('`'))
+                .skip(1);
+            Some((cells.next()?, cells.next()?))
+        })
+        .filter(|(_, variable)| variable.starts_with("REAPER_"))
+        .collect();
+    assert_eq!(
+        rows,
+        Config::keys().collect(),
+        "docs/configuration.md and the settings differ"
+    );
+    for annotation in PodAnnotation::ALL {
+        let row = format!("| `{}` |", annotation.key());
+        assert!(documented.contains(&row), "{row} is missing");
+    }
+}

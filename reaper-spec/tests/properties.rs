@@ -1,0 +1,442 @@
+//! What holds for every input.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    path::{Component, Path},
+};
+
+use proptest::prelude::*;
+use reaper_spec::{
+    CgroupsPath, Config, ConsoleSize, ContainerId, ExecId, Exit, ExitStatus, Mount, OverlayScope,
+    ProcessSpec, Resource, Rlimit, Status, Timestamp, Transition, User, Workload,
+};
+use serde_json::{Map, Value, json};
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 48, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::btree_map(any::<String>(), inner, 0..6)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+/// Text that the kernel takes.
+fn text() -> impl Strategy<Value = String> {
+    "[^\0]{0,12}"
+}
+
+fn process() -> impl Strategy<Value = ProcessSpec> {
+    let id = 0..u32::MAX;
+    let user = (
+        id.clone(),
+        id.clone(),
+        prop::option::of(0..=0o777_u32),
+        prop::collection::vec(id, 0..4),
+    )
+        .prop_map(|(uid, gid, umask, additional_gids)| User {
+            uid,
+            gid,
+            umask,
+            additional_gids,
+        });
+    let limit = |(resource, one, other): (Resource, u64, u64)| Rlimit {
+        resource,
+        soft: one.min(other),
+        hard: one.max(other),
+    };
+    let rlimits =
+        prop::sample::subsequence(Resource::ALL.to_vec(), 0..4).prop_flat_map(move |resources| {
+            let limits = resources
+                .into_iter()
+                .map(|resource| (Just(resource), any::<u64>(), any::<u64>()).prop_map(limit));
+            limits.collect::<Vec<_>>()
+        });
+    let console = prop::option::of((any::<u16>(), any::<u16>()))
+        .prop_map(|size| size.map(|(width, height)| ConsoleSize { width, height }));
+    (
+        ("[^\0]{1,12}", prop::collection::vec(text(), 0..5)),
+        text().prop_map(|path| format!("/{path}")),
+        prop::collection::vec(
+            ("[^\0=]{1,8}", text()).prop_map(|(k, v)| format!("{k}={v}")),
+            0..5,
+        ),
+        any::<bool>(),
+        console,
+        prop::option::of(user),
+        rlimits,
+        prop::option::of(-1000..=1000),
+        any::<bool>(),
+    )
+        .prop_map(
+            |(
+                (program, rest),
+                cwd,
+                env,
+                terminal,
+                console_size,
+                user,
+                rlimits,
+                oom_score_adj,
+                no_new_privileges,
+            )| ProcessSpec {
+                args: std::iter::once(program).chain(rest).collect(),
+                cwd: cwd.into(),
+                env,
+                terminal,
+                console_size,
+                user,
+                rlimits,
+                oom_score_adj,
+                no_new_privileges,
+            },
+        )
+}
+
+/// A process as OCI writes it.
+fn oci(process: &ProcessSpec) -> Map<String, Value> {
+    let mut object = json!({
+        "args": process.args,
+        "cwd": process.cwd,
+        "env": process.env,
+        "terminal": process.terminal,
+        "noNewPrivileges": process.no_new_privileges,
+        "rlimits": process.rlimits.iter().map(|limit| {
+            json!({"type": limit.resource.as_str(), "soft": limit.soft, "hard": limit.hard})
+        }).collect::<Vec<_>>(),
+        "oomScoreAdj": process.oom_score_adj,
+    });
+    if let Some(size) = process.console_size {
+        object["consoleSize"] = json!({"width": size.width, "height": size.height});
+    }
+    if let Some(user) = &process.user {
+        object["user"] = json!({
+            "uid": user.uid, "gid": user.gid, "umask": user.umask,
+            "additionalGids": user.additional_gids,
+        });
+    }
+    object.as_object().unwrap().clone()
+}
+
+fn mount() -> impl Strategy<Value = Mount> {
+    let options = prop::collection::vec(text(), 0..4);
+    (
+        text(),
+        "(bind|tmpfs|proc)",
+        prop::option::of(text()),
+        options,
+    )
+        .prop_map(|(destination, kind, source, options)| Mount {
+            destination: format!("/{destination}").into(),
+            kind: Some(kind),
+            source: source.map(|source| format!("/{source}").into()),
+            options,
+        })
+}
+
+fn workload() -> impl Strategy<Value = Workload> {
+    (
+        process(),
+        prop::option::of(text().prop_map(|path| format!("/{path}").into())),
+        prop::collection::vec(mount(), 0..4),
+        prop::option::of("/[a-z.]{1,4}x(/[a-z:]{1,4})?"),
+        prop::collection::btree_map("[a-z./-]{0,12}", text(), 0..4),
+    )
+        .prop_map(
+            |(process, rootfs, mounts, cgroups_path, annotations)| Workload {
+                process,
+                rootfs,
+                mounts,
+                cgroups_path: cgroups_path.map(|path| path.parse().unwrap()),
+                annotations,
+            },
+        )
+}
+
+/// A whole document with all of OCI's fields, in which only the workload's are replaced.
+fn oci_document(workload: &Workload) -> Map<String, Value> {
+    let whole = include_str!("corpus/containerd-1.6-cri-container.json");
+    let mut document: Value = serde_json::from_str(whole).unwrap();
+    let capabilities = document["process"]["capabilities"].take();
+    document["process"] = oci(&workload.process).into();
+    document["process"]["capabilities"] = capabilities;
+    document["root"] = match &workload.rootfs {
+        Some(path) => json!({"path": path, "readonly": true}),
+        None => Value::Null,
+    };
+    let mount = |mount: &Mount| {
+        json!({"destination": mount.destination, "type": mount.kind, "source": mount.source,
+               "options": mount.options, "uidMappings": []})
+    };
+    document["mounts"] = workload.mounts.iter().map(mount).collect();
+    document["linux"]["cgroupsPath"] = json!(workload.cgroups_path);
+    document["annotations"] = json!(workload.annotations);
+    document["hooks"] = json!({"poststop": [{"path": "/bin/true"}]});
+    document.as_object().unwrap().clone()
+}
+
+/// A break of one value of a good process: which key, its value, and the path of the complaint.
+fn breaks() -> impl Strategy<Value = (&'static str, Value, &'static str)> {
+    prop::sample::select(vec![
+        ("args", json!([]), "process.args"),
+        ("args", json!(["a", {}]), "process.args[1]"),
+        ("args", json!([""]), "process.args[0]"),
+        ("args", json!(["a", "\0"]), "process.args[1]"),
+        ("cwd", json!("a/b"), "process.cwd"),
+        ("cwd", json!(3), "process.cwd"),
+        ("env", json!(["A=", "B=", "C"]), "process.env[2]"),
+        ("env", json!("A=1"), "process.env"),
+        ("terminal", json!(0), "process.terminal"),
+        ("noNewPrivileges", json!([]), "process.noNewPrivileges"),
+        ("oomScoreAdj", json!(-1001), "process.oomScoreAdj"),
+        (
+            "consoleSize",
+            json!({"width": 1}),
+            "process.consoleSize.height",
+        ),
+        ("user", json!({"gid": "root"}), "process.user.gid"),
+        ("user", json!({"umask": -1}), "process.user.umask"),
+        (
+            "user",
+            json!({"additionalGids": [0, null]}),
+            "process.user.additionalGids[1]",
+        ),
+        (
+            "rlimits",
+            json!([{"type": "NOFILE"}]),
+            "process.rlimits[0].type",
+        ),
+        (
+            "rlimits",
+            json!([{"type": "RLIMIT_CPU", "soft": 1}]),
+            "process.rlimits[0].hard",
+        ),
+    ])
+}
+
+/// The entries of an object, reordered by `order`, as text with spaces.
+fn shuffled(object: &Map<String, Value>, order: &[usize]) -> String {
+    let mut entries: Vec<String> = object
+        .iter()
+        .map(|(key, value)| format!("{} :\n\t{value}", json!(key)))
+        .collect();
+    for (at, other) in order.iter().enumerate() {
+        let length = entries.len();
+        entries.swap(at % length, other % length);
+    }
+    format!("{{ {} }}", entries.join(" ,\n"))
+}
+
+proptest! {
+    #[test]
+    fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Workload::parse(&bytes, Path::new("/b"));
+        let _ = ProcessSpec::parse(&bytes);
+        if let Ok(text) = std::str::from_utf8(&bytes) {
+            let _ = Config::default().apply_options(text);
+        }
+    }
+
+    #[test]
+    fn random_values_at_known_places_never_panic(
+        place in prop::sample::select(vec![
+            "/process", "/process/args", "/process/env", "/process/user", "/process/cwd",
+            "/process/rlimits", "/process/consoleSize", "/root", "/root/path", "/mounts",
+            "/mounts/0", "/annotations", "/linux", "/linux/cgroupsPath",
+        ]),
+        value in any_json(),
+    ) {
+        let mut document = json!({
+            "process": {"args": [""], "env": [], "user": {}, "cwd": "/", "rlimits": [],
+                        "consoleSize": {}},
+            "root": {"path": ""}, "mounts": [{}], "annotations": {}, "linux": {"cgroupsPath": ""},
+        });
+        *document.pointer_mut(place).unwrap() = value;
+        let _ = Workload::parse(document.to_string().as_bytes(), Path::new("/b"));
+    }
+
+    #[test]
+    fn a_valid_process_is_read_alone_too(process in process()) {
+        let text = json!(oci(&process)).to_string();
+        prop_assert_eq!(ProcessSpec::parse(text.as_bytes()).unwrap(), process);
+    }
+
+    #[test]
+    fn a_whole_document_gives_its_workload_whatever_the_order_spacing_and_unknown_fields(
+        workload in workload(),
+        order in prop::collection::vec(any::<usize>(), 0..12),
+        unknown in any_json(),
+    ) {
+        let mut document = oci_document(&workload);
+        document.insert("x-unknown".into(), unknown.clone());
+        document["linux"]["x-unknown"] = unknown.clone();
+        document["process"]["x-unknown"] = unknown;
+        let text = shuffled(&document, &order);
+        prop_assert_eq!(Workload::parse(text.as_bytes(), Path::new("/b")).unwrap(), workload);
+    }
+
+    #[test]
+    fn a_workload_survives_a_record(workload in workload()) {
+        let record = serde_json::to_vec(&workload).unwrap();
+        prop_assert_eq!(serde_json::from_slice::<Workload>(&record).unwrap(), workload);
+    }
+
+    #[test]
+    fn a_valid_process_survives_a_record(process in process()) {
+        prop_assert!(process.validate().is_ok());
+        let record = serde_json::to_vec(&process).unwrap();
+        prop_assert_eq!(serde_json::from_slice::<ProcessSpec>(&record).unwrap(), process);
+    }
+
+    #[test]
+    fn the_complaint_points_at_what_was_broken(
+        process in process(),
+        (key, value, path) in breaks(),
+    ) {
+        let mut object = oci(&process);
+        object.insert(key.to_owned(), value);
+        let document = json!({"process": object}).to_string();
+        let message = Workload::parse(document.as_bytes(), Path::new("/b")).unwrap_err().to_string();
+        let prefix = format!("/b/config.json: {path}: expected ");
+        prop_assert!(message.starts_with(&prefix), "{} for {}", message, path);
+        prop_assert!(!message.contains('\n'), "{}", message);
+    }
+
+    #[test]
+    fn accepted_ids_are_safe_file_names(text in prop_oneof![any::<String>(), "[a-z._+/-]{0,6}"]) {
+        if let Ok(id) = ContainerId::new(text.clone()) {
+            prop_assert_eq!(id.as_str(), &text);
+            let components: Vec<Component<'_>> = Path::new(&text).components().collect();
+            prop_assert_eq!(components, [Component::Normal(text.as_ref())]);
+            prop_assert!(text.len() <= 128 && text.is_ascii() && !text.starts_with(['-', '.']));
+            prop_assert!(text != "ns" && text != "overlay");
+            prop_assert!(ExecId::new(text.clone()).is_ok());
+            let json = serde_json::to_string(&id).unwrap();
+            prop_assert_eq!(serde_json::from_str::<ContainerId>(&json).unwrap(), id);
+        } else {
+            prop_assert!(serde_json::from_value::<ContainerId>(json!(text)).is_err());
+        }
+    }
+
+    #[test]
+    fn good_ids_are_accepted(text in "[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}") {
+        prop_assume!(text != "ns" && text != "overlay");
+        prop_assert!(ContainerId::new(text).is_ok());
+    }
+
+    #[test]
+    fn a_cgroup_stays_below_the_root(text in prop_oneof![any::<String>(), "[a-c/.:-]{0,12}",
+        "[a-c-]{0,6}\\.slice:[a-c]{0,2}:[a-c./]{0,4}"]) {
+        if let Ok(path) = CgroupsPath::parse(&text) {
+            let components: Vec<Component<'_>> = path.relative().components().collect();
+            prop_assert!(!components.is_empty());
+            prop_assert!(components.iter().all(|c| matches!(c, Component::Normal(_))));
+            let json = serde_json::to_string(&path).unwrap();
+            prop_assert_eq!(serde_json::from_str::<CgroupsPath>(&json).unwrap(), path);
+        }
+    }
+
+    #[test]
+    fn a_scope_is_safe_and_reads_as_it_is_written(text in prop_oneof![any::<String>(),
+        "(node|namespace|pod|container)", "group:[a-z./_-]{0,8}"]) {
+        if let Ok(scope) = text.parse::<OverlayScope>() {
+            prop_assert_eq!(scope.to_string(), text);
+            prop_assert!(scope.isolates_at_least(&scope));
+            prop_assert!(scope.isolates_at_least(&OverlayScope::Node));
+            if let OverlayScope::Group(name) = &scope {
+                prop_assert!(ExecId::new(name.as_str()).is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn annotations_never_panic_nor_lower_isolation(
+        scope in prop::option::of(prop_oneof![any::<String>(),
+            "(node|namespace|pod|container|group|group:a|group:b)"]),
+        group in prop::option::of("[a-b/]{0,2}"),
+        node in "(node|namespace|pod|container|group:a)",
+        allow in prop::sample::subsequence(vec!["overlay-scope", "overlay-name"], 0..=2),
+    ) {
+        let mut config = Config::default();
+        config.overlay.scope = node.parse().unwrap();
+        config.annotations.allow = allow.into_iter().map(str::to_owned).collect();
+        let before = config.clone();
+        let mut pod = BTreeMap::new();
+        pod.extend(scope.map(|value| ("reaper.runtime/overlay-scope".to_owned(), value)));
+        pod.extend(group.map(|value| ("reaper.runtime/overlay-name".to_owned(), value)));
+        let asked = !pod.is_empty();
+        match config.apply_annotations(&pod) {
+            Ok(()) => {
+                prop_assert!(config.overlay.scope.isolates_at_least(&before.overlay.scope));
+                prop_assert!(!asked || !before.annotations.allow.is_empty());
+            }
+            Err(_) => prop_assert_eq!(config, before),
+        }
+    }
+
+    #[test]
+    fn any_environment_gives_a_configuration_or_an_error_that_names_the_variable(
+        which in 0..Config::keys().count(),
+        value in any::<String>(),
+    ) {
+        let empty = tempfile::NamedTempFile::new().unwrap();
+        let (key, variable) = Config::keys().nth(which).unwrap();
+        let env = |name: &str| (name == variable).then(|| OsString::from(&value));
+        if let Err(error) = Config::load(Some(empty.path()), &env) {
+            let message = error.to_string();
+            let prefix = format!("environment: {variable}: expected ");
+            prop_assert!(message.starts_with(&prefix), "{}: {}", key, message);
+        }
+    }
+
+    #[test]
+    fn times_and_exits_survive_a_record(
+        seconds in 0..253_402_300_799_u64, nanos in 0..1_000_000_000_u32, code in any::<u8>(),
+        signal in 1..65, core in any::<bool>(), reason in any::<String>(), which in 0..3,
+    ) {
+        let time = std::time::UNIX_EPOCH + std::time::Duration::new(seconds, nanos);
+        let status = match which {
+            0 => ExitStatus::Exited { code },
+            1 => ExitStatus::Signaled { signal, core },
+            _ => ExitStatus::Lost { reason },
+        };
+        let exit = Exit { status, at: Timestamp::from(time) };
+        let json = serde_json::to_string(&exit).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Exit>(&json).unwrap(), exit);
+    }
+
+    #[test]
+    fn a_life_follows_the_table(steps in prop::collection::vec(0..5_usize, 0..30)) {
+        let transitions = [Transition::Create, Transition::Start, Transition::Pause,
+            Transition::Resume, Transition::Exit];
+        let mut status = Status::Creating;
+        let mut started = 0;
+        for step in steps {
+            match status.after(transitions[step]) {
+                Ok(next) => {
+                    prop_assert!(status != Status::Stopped, "the end is final");
+                    prop_assert!(next != status && next != Status::Creating);
+                    started += u32::from(transitions[step] == Transition::Start);
+                    prop_assert!(started <= 1, "a program is executed once");
+                    prop_assert!(next != Status::Running || started == 1);
+                    status = next;
+                }
+                Err(error) => {
+                    prop_assert!(transitions[step] != Transition::Exit || status == Status::Stopped);
+                    let message = error.to_string();
+                    prop_assert!(message.ends_with(status.as_str()), "{}", message);
+                }
+            }
+        }
+    }
+}
