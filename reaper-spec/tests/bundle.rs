@@ -296,7 +296,6 @@ fn a_huge_file_is_refused_unread() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config.json");
     let file = fs::File::create(&config).unwrap();
-    // Sparse: the content would be no JSON, so that reading it would be another error.
     file.set_len(100 << 20).unwrap();
     let error = Bundle::load(folder.path()).unwrap_err();
     assert!(

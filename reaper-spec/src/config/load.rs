@@ -34,7 +34,7 @@ impl Config {
     /// [`DEFAULT_CONFIG_FILE`], which may be missing; a file that was named may not. `env` looks
     /// up an environment variable; an empty one counts as unset.
     ///
-    /// ```
+    /// ```no_run
     /// use reaper_spec::Config;
     /// let config = Config::load(None, &|name| std::env::var_os(name))?;
     /// println!("containers are below {}", config.state_root.display());
