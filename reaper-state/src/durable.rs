@@ -69,3 +69,6 @@ pub fn make_folders(path: &Path) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;
