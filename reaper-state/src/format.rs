@@ -80,7 +80,7 @@ struct Document<'a> {
 ///
 /// # Errors
 /// [`FormatError::Json`] if the bundle's path is not UTF-8.
-pub fn encode(record: &Record, revision: &Revision) -> Result<Vec<u8>, FormatError> {
+pub fn encode(record: &Record, revision: &Revision) -> Result<String, FormatError> {
     let document = Document {
         version: RECORD_VERSION,
         revision: Cow::Owned(revision.to_string()),
@@ -96,9 +96,9 @@ pub fn encode(record: &Record, revision: &Revision) -> Result<Vec<u8>, FormatErr
         exit: record.exit.as_ref().map(Cow::Borrowed),
         annotations: Cow::Borrowed(&record.annotations),
     };
-    let mut bytes = serde_json::to_vec_pretty(&document)?;
-    bytes.push(b'\n');
-    Ok(bytes)
+    let mut text = serde_json::to_string_pretty(&document)?;
+    text.push('\n');
+    Ok(text)
 }
 
 /// Reads what [`encode`] has written.

@@ -16,8 +16,11 @@ pub mod format;
 mod forward;
 mod layout;
 mod memory;
+mod migrate;
 mod record;
 mod revision;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod store;
 
 #[cfg(feature = "fake")]
@@ -25,8 +28,11 @@ pub use fake::{Call, FakeStore, Gate, Reaction};
 pub use file::FileStore;
 pub use layout::{ContainerDir, RootDir};
 pub use memory::MemoryStore;
+pub use migrate::{Migration, migrate};
 pub use record::{RECORD_VERSION, Record};
 pub use revision::{ParseRevisionError, Revision};
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteStore;
 #[cfg(feature = "mock")]
 pub use store::MockStateStore;
 pub use store::{Error, StateStore, Stored};

@@ -112,6 +112,16 @@ pub enum Error {
         /// The newest version that this program reads.
         known: u32,
     },
+    /// The store as a whole was written by a newer Reaper.
+    #[error("{}: store of format version {found}, this program reads up to {known}: use the Reaper that wrote it", path.display())]
+    NewerStore {
+        /// Where the store is.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The newest version that this program reads.
+        known: u32,
+    },
     /// The record cannot be written in the store's format.
     #[error("container {id}: its record cannot be stored: {reason}")]
     Unstorable {

@@ -1,6 +1,6 @@
 //! Our stores keep the contract that we publish.
 
-use reaper_state::{FileStore, MemoryStore, RootDir, conformance::Subject};
+use reaper_state::{FileStore, MemoryStore, RootDir, SqliteStore, conformance::Subject};
 
 fn files() -> Subject {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -10,6 +10,16 @@ fn files() -> Subject {
 
 mod file {
     reaper_state::state_store_conformance!(super::files);
+}
+
+fn database() -> Subject {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("not/there/yet/state.db");
+    Subject::shared(move || SqliteStore::new(&path)).keeping(folder)
+}
+
+mod sqlite {
+    reaper_state::state_store_conformance!(super::database);
 }
 
 mod memory {

@@ -2,22 +2,31 @@
 
 use std::{
     collections::HashSet,
-    env, fs,
+    env,
     io::{self, BufRead, BufReader, Read, Write},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
 use reaper_spec::{ContainerId, ProcessIdentity};
-use reaper_state::{Error, FileStore, Record, RootDir, StateStore};
+use reaper_state::{Error, FileStore, Record, RootDir, SqliteStore, StateStore};
 
 const ROOT: &str = "REAPER_STATE_TEST_ROOT";
 const FIRST: &str = "REAPER_STATE_TEST_FIRST";
 
+type Open = fn(&Path) -> Box<dyn StateStore>;
+
+fn files(root: &Path) -> Box<dyn StateStore> {
+    Box::new(FileStore::new(RootDir::new(root)))
+}
+
+fn sqlite(root: &Path) -> Box<dyn StateStore> {
+    Box::new(SqliteStore::new(root.join("not/there/yet/state.db")))
+}
+
 /// The store that a test has told its child to use.
-fn asked_for() -> Option<FileStore> {
-    let root = PathBuf::from(env::var_os(ROOT)?);
-    Some(FileStore::new(RootDir::new(root)))
+fn asked_for(open: Open) -> Option<Box<dyn StateStore>> {
+    env::var_os(ROOT).map(|root| open(Path::new(&root)))
 }
 
 /// This program again, running only the named test. Its stderr is for what it has to report.
@@ -73,7 +82,7 @@ fn after(number: u32) -> Option<u32> {
     (!number.is_multiple_of(10)).then_some(number)
 }
 
-fn change_for_ever(store: &FileStore) -> ! {
+fn change_for_ever(store: &dyn StateStore) -> ! {
     let mut next: u32 = env::var(FIRST).expect("set").parse().expect("a number");
     loop {
         match (after(next - 1), after(next)) {
@@ -92,20 +101,15 @@ fn change_for_ever(store: &FileStore) -> ! {
     }
 }
 
-#[test]
-fn every_acknowledged_change_survives_a_kill() {
-    if let Some(store) = asked_for() {
-        change_for_ever(&store);
+fn every_acknowledged_change_survives_a_kill(test: &str, open: Open) {
+    if let Some(store) = asked_for(open) {
+        change_for_ever(&*store);
     }
     let folder = tempfile::tempdir().expect("a folder");
-    let store = FileStore::new(RootDir::new(folder.path()));
+    let store = open(folder.path());
     let mut last = 0;
     for round in 0..60 {
-        let mut child = child(
-            "every_acknowledged_change_survives_a_kill",
-            folder.path(),
-            last + 1,
-        );
+        let mut child = child(test, folder.path(), last + 1);
         let mut acknowledged = BufReader::new(child.stderr.take().expect("piped")).lines();
         let wanted = 1 + (round * 7) % 23;
         let seen = acknowledged.by_ref().take(wanted).last();
@@ -140,7 +144,7 @@ fn every_acknowledged_change_survives_a_kill() {
 const PROCESSES: u32 = 6;
 const EACH: u32 = 40;
 
-fn add_one(store: &FileStore) {
+fn add_one(store: &dyn StateStore) {
     loop {
         let current = store.get(&id()).expect("get");
         let next = numbered(number(&current.record) + 1);
@@ -157,26 +161,23 @@ fn add_one(store: &FileStore) {
     }
 }
 
-#[test]
-fn each_revision_has_one_successor_among_many_processes() {
-    if let Some(store) = asked_for() {
+fn each_revision_has_one_successor_among_many_processes(test: &str, open: Open) {
+    if let Some(store) = asked_for(open) {
         io::stdin()
             .read_to_end(&mut Vec::new())
             .expect("the parent closes it");
-        (0..EACH).for_each(|_| add_one(&store));
+        // The first ones also race for making the store.
+        match store.create(&numbered(0)) {
+            Ok(_) | Err(Error::AlreadyExists { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+        (0..EACH).for_each(|_| add_one(&*store));
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
-    let store = FileStore::new(RootDir::new(folder.path()));
-    store.create(&numbered(0)).expect("create");
+    let store = open(folder.path());
     let mut children: Vec<_> = (0..PROCESSES)
-        .map(|_| {
-            child(
-                "each_revision_has_one_successor_among_many_processes",
-                folder.path(),
-                0,
-            )
-        })
+        .map(|_| child(test, folder.path(), 0))
         .collect();
     // They are all there before the first may begin.
     children
@@ -201,6 +202,29 @@ fn each_revision_has_one_successor_among_many_processes() {
         "no update is lost"
     );
     assert!(revisions.contains(&stored.revision.to_string()));
-    let pid = fs::read_to_string(folder.path().join("web/pid")).expect("the pid's file");
-    assert_eq!(pid, format!("{}\n", PROCESSES * EACH));
 }
+
+macro_rules! stores {
+    ($($store:ident)*) => {$(
+        mod $store {
+            const OPEN: super::Open = super::$store;
+
+            #[test]
+            fn every_acknowledged_change_survives_a_kill() {
+                let test = concat!(stringify!($store), "::every_acknowledged_change_survives_a_kill");
+                super::every_acknowledged_change_survives_a_kill(test, OPEN);
+            }
+
+            #[test]
+            fn each_revision_has_one_successor_among_many_processes() {
+                let test = concat!(
+                    stringify!($store),
+                    "::each_revision_has_one_successor_among_many_processes"
+                );
+                super::each_revision_has_one_successor_among_many_processes(test, OPEN);
+            }
+        }
+    )*};
+}
+
+stores! { files sqlite }

@@ -135,20 +135,24 @@ impl Locked<'_> {
             id: self.0.id.clone(),
             reason,
         };
-        let bytes =
+        let text =
             format::encode(record, &revision).map_err(|error| unstorable(error.to_string()))?;
-        if bytes.len() > MAX_RECORD {
-            return Err(unstorable(format!("it has {} bytes", bytes.len())));
+        if text.len() > MAX_RECORD {
+            return Err(unstorable(format!("it has {} bytes", text.len())));
         }
         let pid = |record: &Record| record.process.as_ref().map(|process| process.pid);
         let pids_change = old.is_none_or(|(old, _)| pid(old) != pid(record));
-        let written = self.0.folder.stage(STAGED_STATE, &bytes).and_then(|()| {
-            if pids_change {
-                self.put_pid(pid(record))?;
-            }
-            self.0.folder.rename(STAGED_STATE, STATE)?;
-            self.0.folder.sync()
-        });
+        let written = self
+            .0
+            .folder
+            .stage(STAGED_STATE, text.as_bytes())
+            .and_then(|()| {
+                if pids_change {
+                    self.put_pid(pid(record))?;
+                }
+                self.0.folder.rename(STAGED_STATE, STATE)?;
+                self.0.folder.sync()
+            });
         if let Err(error) = written {
             self.undo(old, pids_change.then(|| old.and_then(|(old, _)| pid(old))));
             return Err(failed("write", &path)(error));

@@ -1,0 +1,170 @@
+//! Opening a database, and telling whether it still is the one at its path.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::retry_on_intr,
+};
+
+use super::schema;
+use crate::{Error, durable, folder::Folder};
+
+/// How long a call waits for other programs that write to the database; ours queue.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An open database.
+#[derive(Debug)]
+pub(super) struct Database {
+    connection: Connection,
+    queue: Queue,
+    file: (u64, u64),
+}
+
+impl Database {
+    /// The database at `path`, with the schema of this program. `None` if there is none and
+    /// `make` is false.
+    pub(super) fn open(path: &Path, make: bool) -> Result<Option<Self>, Error> {
+        let parent = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        if make {
+            durable::make_folders(parent).map_err(io_failed("make", parent))?;
+        } else if identity(path).is_none() {
+            return Ok(None);
+        }
+        let queue = Queue::open(path)?;
+        // One process at a time makes the file, its schema and its journal mode: SQLite itself
+        // would answer some of them that it is busy.
+        let turn = queue.wait()?;
+        if make {
+            make_file(path)?;
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection =
+            Connection::open_with_flags(path, flags).map_err(|e| failed("open", path, e))?;
+        connection
+            .busy_timeout(PATIENCE)
+            .map_err(|e| failed("open", path, e))?;
+        schema::bring_up_to_date(&mut connection, path, schema::MIGRATIONS)?;
+        Folder::open(parent)
+            .and_then(|parent| parent.sync())
+            .map_err(io_failed("sync", parent))?;
+        let Some(file) = identity(path) else {
+            return Err(io_failed("open", path)(io::ErrorKind::NotFound.into()));
+        };
+        drop(turn);
+        Ok(Some(Self {
+            connection,
+            queue,
+            file,
+        }))
+    }
+
+    /// Whether this database is the file at `path`.
+    pub(super) fn is_at(&self, path: &Path) -> bool {
+        identity(path) == Some(self.file)
+    }
+
+    /// To read.
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// To write, once those before us are done.
+    pub(super) fn in_turn(&mut self) -> Result<(&mut Connection, Turn<'_>), Error> {
+        Ok((&mut self.connection, self.queue.wait()?))
+    }
+}
+
+/// Makes the file, so that SQLite's other files get its mode too. Closing a file drops all locks
+/// that this process has on it: it is new, so there are none.
+fn make_file(path: &Path) -> Result<(), Error> {
+    match OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+    {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map(drop).map_err(io_failed("make", path)),
+    }
+}
+
+/// Who may write next. SQLite alone would sleep and try again, and let the luckiest through.
+#[derive(Debug)]
+struct Queue {
+    file: File,
+    path: PathBuf,
+}
+
+/// It is the caller's turn until this is dropped.
+#[derive(Debug)]
+pub(super) struct Turn<'a>(&'a Queue);
+
+impl Queue {
+    fn open(database: &Path) -> Result<Self, Error> {
+        let mut path = database.as_os_str().to_owned();
+        path.push("-lock");
+        let path = PathBuf::from(path);
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io_failed("open", &path))?;
+        Ok(Self { file, path })
+    }
+
+    fn wait(&self) -> Result<Turn<'_>, Error> {
+        retry_on_intr(|| flock(&self.file, FlockOperation::LockExclusive))
+            .map_err(|error| io_failed("lock", &self.path)(error.into()))?;
+        Ok(Turn(self))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let _ = flock(&self.0.file, FlockOperation::Unlock);
+    }
+}
+
+fn io_failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Io {
+        operation,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path)
+        .ok()
+        .map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// What SQLite says, as an error of the medium.
+pub(super) fn failed(operation: &'static str, path: &Path, error: rusqlite::Error) -> Error {
+    let kind = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => io::ErrorKind::StorageFull,
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => io::ErrorKind::ResourceBusy,
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => io::ErrorKind::InvalidData,
+        Some(ErrorCode::PermissionDenied) => io::ErrorKind::PermissionDenied,
+        Some(ErrorCode::ReadOnly) => io::ErrorKind::ReadOnlyFilesystem,
+        _ => io::ErrorKind::Other,
+    };
+    Error::Io {
+        operation,
+        path: path.to_owned(),
+        source: io::Error::new(kind, error),
+    }
+}
