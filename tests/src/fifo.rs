@@ -1,0 +1,95 @@
+//! FIFOs, and readers and writers of every temper.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::Read,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+};
+
+use nix::{fcntl::OFlag, sys::stat::Mode, unistd::mkfifo};
+
+use crate::{Node, runtime::LIMIT};
+
+/// A FIFO, as a client of containerd makes it for a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fifo(PathBuf);
+
+impl Node {
+    /// Makes a FIFO of that name, mode 0700, in the node's work folder.
+    pub fn fifo(&self, name: &str) -> Fifo {
+        let path = self.work().join(name);
+        mkfifo(&path, Mode::S_IRWXU).expect("make a FIFO");
+        Fifo(path)
+    }
+}
+
+impl AsRef<Path> for Fifo {
+    fn as_ref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Fifo {
+    /// Begins to read to the end, opening as a client does: it waits for a writer.
+    pub fn read(&self) -> Reading {
+        let path = self.0.clone();
+        let (done, result) = mpsc::channel();
+        thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let read = File::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
+            // Nobody listens any more when the test has failed in between.
+            let _ = done.send(read.map(|_| bytes));
+        });
+        Reading(result)
+    }
+
+    /// Opens it for reading, without waiting for a writer, and reads nothing.
+    pub fn open_reader(&self) -> File {
+        self.open(OpenOptions::new().read(true))
+    }
+
+    /// Opens it for writing. Fails if nobody has it open for reading.
+    pub fn open_writer(&self) -> std::io::Result<File> {
+        // The first open finds out whether there is a reader; the second gives a blocking writer.
+        let probe = OpenOptions::new()
+            .write(true)
+            .custom_flags(OFlag::O_NONBLOCK.bits())
+            .open(&self.0)?;
+        let writer = OpenOptions::new().write(true).open(&self.0)?;
+        drop(probe);
+        Ok(writer)
+    }
+
+    fn open(&self, options: &mut OpenOptions) -> File {
+        let file = options.custom_flags(OFlag::O_NONBLOCK.bits()).open(&self.0);
+        let file = file.expect("open a FIFO");
+        // Reads shall wait again.
+        nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty()))
+            .expect("make a FIFO blocking");
+        file
+    }
+}
+
+/// A FIFO being read to its end.
+#[derive(Debug)]
+pub struct Reading(mpsc::Receiver<std::io::Result<Vec<u8>>>);
+
+impl Reading {
+    /// All bytes up to the end.
+    #[track_caller]
+    pub fn finish(self) -> Vec<u8> {
+        match self.0.recv_timeout(LIMIT) {
+            Ok(read) => read.expect("read a FIFO"),
+            Err(_) => panic!("no end of a FIFO within {LIMIT:?}"),
+        }
+    }
+
+    /// All text up to the end.
+    #[track_caller]
+    pub fn text(self) -> String {
+        String::from_utf8(self.finish()).expect("text in UTF-8")
+    }
+}

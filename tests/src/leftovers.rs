@@ -1,0 +1,196 @@
+//! What a test has left behind on its node.
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    path::{Path, PathBuf},
+    process,
+    time::Instant,
+};
+
+use nix::{
+    mount::{MntFlags, umount2},
+    sys::signal::Signal,
+};
+
+use crate::{
+    containerd::{Node, SETTLE},
+    procfs,
+    runtime::until_within,
+};
+
+/// Where shims put their sockets, for all containerds of a machine.
+const SHIM_SOCKETS: &str = "/run/containerd/s";
+
+/// What was there before a test.
+#[derive(Debug)]
+pub struct Baseline {
+    sockets: BTreeSet<PathBuf>,
+}
+
+impl Baseline {
+    /// Takes note of what is there.
+    pub fn take() -> Self {
+        Self { sockets: entries(Path::new(SHIM_SOCKETS)).into_iter().collect() }
+    }
+}
+
+/// Panics with a list unless all of a test's processes, zombies, mounts, sockets, cgroups and
+/// files are gone, or go within a few seconds.
+pub fn assert_none(node: &Node) {
+    let start = Instant::now();
+    until_within("nothing is left behind", SETTLE * 2, || {
+        let left = find(node);
+        if left.is_empty() {
+            return Some(());
+        }
+        assert!(start.elapsed() < SETTLE, "left behind:\n  {}", left.join("\n  "));
+        None
+    });
+}
+
+/// What is there now that was not there before the test, a line each.
+pub fn find(node: &Node) -> Vec<String> {
+    let mut left = processes(node);
+    // A scope of the overlay outlives its workloads.
+    let scopes = node.dir().join("overlay");
+    left.extend(
+        mounts(node)
+            .into_iter()
+            .filter(|path| !path.starts_with(&scopes))
+            .map(|path| format!("mount {}", path.display())),
+    );
+    left.extend(cgroups(node).into_iter().filter_map(|path| {
+        // The parent that all have in common may stay, as it does with other runtimes.
+        (path.file_name()? != node.marker()).then(|| format!("cgroup {}", path.display()))
+    }));
+    let sockets = entries(Path::new(SHIM_SOCKETS));
+    left.extend(
+        sockets
+            .into_iter()
+            .filter(|path| !node.baseline().sockets.contains(path))
+            .map(|path| format!("socket {}", path.display())),
+    );
+    left.extend(unix_sockets(node));
+    for namespace in [node.marker(), "k8s.io"] {
+        let bundles = entries(&node.bundles(namespace));
+        left.extend(bundles.iter().map(|path| format!("bundle {}", path.display())));
+        let states = entries(&node.state_root().join("ns").join(namespace));
+        left.extend(states.iter().map(|path| format!("state {}", path.display())));
+    }
+    left
+}
+
+/// Ends and removes all that is left of a node, its folder included.
+pub(crate) fn clear(node: &Node) {
+    let me = process::id();
+    until_within("all of the node's processes end", SETTLE, || {
+        procfs::reap_orphans(&[]);
+        let left = procfs::descendants(me);
+        for process in &left {
+            process.signal(Signal::SIGKILL);
+        }
+        left.is_empty().then_some(())
+    });
+    for path in mounts(node).iter().rev() {
+        if let Err(error) = umount2(path, MntFlags::MNT_DETACH) {
+            eprintln!("umount {}: {error}", path.display());
+        }
+    }
+    for path in cgroups(node).iter().rev() {
+        if let Err(error) = fs::remove_dir(path) {
+            eprintln!("rmdir {}: {error}", path.display());
+        }
+    }
+    for socket in entries(Path::new(SHIM_SOCKETS)) {
+        let dead = std::os::unix::net::UnixStream::connect(&socket).is_err();
+        if dead && !node.baseline().sockets.contains(&socket) {
+            // Another run may be faster, and that is as good.
+            let _ = fs::remove_file(socket);
+        }
+    }
+    if env::var_os("REAPER_TEST_KEEP").is_some() {
+        eprintln!("kept: {}", node.dir().display());
+    } else if let Err(error) = fs::remove_dir_all(node.dir()) {
+        eprintln!("remove {}: {error}", node.dir().display());
+    }
+}
+
+/// The processes that come from this one, but for containerd.
+fn processes(node: &Node) -> Vec<String> {
+    let containerd = node.containerd().map(|process| process.pid);
+    procfs::reap_orphans(containerd.as_slice());
+    procfs::descendants(process::id())
+        .into_iter()
+        .filter(|process| Some(process.pid) != containerd)
+        .map(|process| {
+            format!(
+                "process {} ({}, state {}, child of {}): {}",
+                process.pid,
+                process.name,
+                process.state,
+                process.parent,
+                process.command_line()
+            )
+        })
+        .collect()
+}
+
+/// The mount points below the node's folder, outer ones first.
+fn mounts(node: &Node) -> Vec<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("read the mount table");
+    table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(PathBuf::from)
+        .filter(|path| path.starts_with(node.dir()))
+        .collect()
+}
+
+/// The node's cgroups in all hierarchies, outer ones first.
+fn cgroups(node: &Node) -> Vec<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("read the mount table");
+    let mut found = Vec::new();
+    for line in table.lines() {
+        let Some((mount, source)) = line.split_once(" - ") else { continue };
+        if source.starts_with("cgroup")
+            && let Some(root) = mount.split(' ').nth(4)
+        {
+            collect_folders(Path::new(root), node.marker(), false, &mut found);
+        }
+    }
+    found
+}
+
+/// Collects the folders below `dir` whose path has `marker` in it.
+fn collect_folders(dir: &Path, marker: &str, inside: bool, found: &mut Vec<PathBuf>) {
+    for path in entries(dir) {
+        if !path.is_dir() {
+            continue;
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let inside = inside || name.contains(marker);
+        if inside {
+            found.push(path.clone());
+        }
+        collect_folders(&path, marker, inside, found);
+    }
+}
+
+/// The sockets that somebody listens on below the node's folder, but for containerd's own.
+fn unix_sockets(node: &Node) -> Vec<String> {
+    let table = fs::read_to_string("/proc/net/unix").expect("read the socket table");
+    let own = ["grpc.sock", "ttrpc.sock", "debug.sock", "grpc.sock.ttrpc"]
+        .map(|name| node.dir().join(name).display().to_string());
+    table
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(7))
+        .filter(|path| path.contains(node.marker()) && !own.iter().any(|name| name == path))
+        .map(|path| format!("listening socket {path}"))
+        .collect()
+}
+
+/// What a folder holds; nothing if there is none.
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}

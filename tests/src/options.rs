@@ -1,0 +1,26 @@
+//! How a node differs from the usual one.
+
+/// How a node differs from the usual one.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Whether Reaper's workloads run over the overlay; else on the bare host.
+    pub overlay: bool,
+    /// More of containerd's environment, which its shims inherit.
+    pub env: Vec<(String, String)>,
+}
+
+impl Options {
+    /// With the overlay.
+    #[must_use]
+    pub fn overlay(mut self) -> Self {
+        self.overlay = true;
+        self
+    }
+
+    /// With a variable in containerd's environment.
+    #[must_use]
+    pub fn env(mut self, key: &str, value: &str) -> Self {
+        self.env.push((key.to_owned(), value.to_owned()));
+        self
+    }
+}

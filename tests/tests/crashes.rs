@@ -1,0 +1,203 @@
+//! Shims and monitors that are killed.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, chown},
+    path::Path,
+};
+
+use nix::sys::signal::Signal;
+use reaper_tests::{
+    Node,
+    api::{Code, Streams},
+    containerd::is_yardstick,
+    cri::{container, messages::ContainerState},
+    faults::{Held, kill, monitor_of, process_named, shim_of},
+    on_each,
+    procfs::Process,
+    runtime::until,
+    spec::Workload,
+};
+
+/// A container whose init has a daemon and a set-uid process beside it.
+struct Family {
+    id: String,
+    init: Process,
+    all: Vec<Process>,
+}
+
+impl Family {
+    fn run(node: &Node, name: &str) -> Self {
+        // Not below the node's folder: /run may be mounted so that set-uid has no effect.
+        let suid = Path::new(env!("CARGO_TARGET_TMPDIR")).join(node.name("suid-sleep"));
+        fs::copy("/bin/sleep", &suid).expect("copy sleep");
+        chown(&suid, Some(65534), None).expect("give it to nobody");
+        fs::set_permissions(&suid, fs::Permissions::from_mode(0o4755)).expect("make it set-uid");
+        let suid = suid.to_str().expect("a path in UTF-8");
+        let script = format!("{suid} 1031 & (setsid sleep 1032 &) ; exec sleep 1033");
+        let id = node.run(name, &Workload::shell(&script), &Streams::default());
+        let init = process_named("sleep 1033");
+        let all = vec![
+            process_named(&format!("{suid} 1031")),
+            process_named("sleep 1032"),
+            init.clone(),
+        ];
+        fs::remove_file(suid).expect("remove the copy of sleep");
+        Self { id, init, all }
+    }
+
+    fn assert_ended(&self) {
+        until("all that it started has ended", || {
+            self.all.iter().all(|process| !process.is_alive()).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_killed_monitor_is_an_exit_of_137_and_all_that_it_had_started_ends() {
+    on_each(|node| {
+        if is_yardstick() {
+            return;
+        }
+        let events = node.events();
+        let family = Family::run(node, "orphaned");
+        let waiting = node.api().wait(&family.id, "");
+        kill(&monitor_of(family.init.pid));
+        assert_eq!(waiting.finish().expect("wait").code, 137);
+        family.assert_ended();
+        let state = node.api().state(&family.id, "").expect("state");
+        assert_eq!((state.status().as_str_name(), state.exit_status), ("STOPPED", 137));
+        assert_eq!(node.delete(&family.id).code, 137);
+        let topics = events.topics_of(&family.id);
+        assert_eq!(topics, ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]);
+    });
+}
+
+#[test]
+fn a_monitor_killed_at_the_gate_fails_the_start() {
+    on_each(|node| {
+        if is_yardstick() {
+            return;
+        }
+        let id = node.create("gated", &Workload::new(&["/bin/true"]), &Streams::default());
+        let pid = node.api().state(&id, "").expect("state").pid;
+        kill(&monitor_of(pid));
+        node.api().start(&id, "").expect_err("start without a monitor");
+        assert_eq!(node.api().wait(&id, "").finish().expect("wait").code, 137);
+        assert_eq!(node.delete(&id).code, 137);
+    });
+}
+
+#[test]
+fn after_the_death_of_its_shim_containerd_reports_an_end_and_cleans_up() {
+    on_each(|node| {
+        let events = node.events();
+        let family = Family::run(node, "shimless");
+        let shim = if is_yardstick() {
+            monitor_of(family.init.pid)
+        } else {
+            shim_of(family.init.pid)
+        };
+        kill(&shim);
+        let exit = events.wait_for("its exit", |event| {
+            event.topic == "/tasks/exit" && event.container == family.id
+        });
+        assert_eq!(exit.code, Some(137));
+        family.assert_ended();
+        gone(node, &family.id);
+    });
+}
+
+#[test]
+fn an_exit_that_the_shim_never_told_is_told_after_its_death() {
+    on_each(|node| {
+        if is_yardstick() {
+            return;
+        }
+        let events = node.events();
+        let id = node.run("untold", &Workload::new(&["/bin/sleep", "1034"]), &Streams::default());
+        let init = process_named("/bin/sleep 1034");
+        let shim = Held::hold(&shim_of(init.pid));
+        init.signal(Signal::SIGUSR1);
+        let record = node.state_root().join("ns").join(node.marker()).join(&id).join("exit.json");
+        until("its end is on record", || record.exists().then_some(()));
+        shim.kill();
+        let exit = events
+            .wait_for("its exit", |event| event.topic == "/tasks/exit" && event.container == id);
+        assert_eq!(exit.code, Some(128 + 10));
+        gone(node, &id);
+    });
+}
+
+#[test]
+fn the_death_of_both_leaves_nothing() {
+    on_each(|node| {
+        if is_yardstick() {
+            return;
+        }
+        let events = node.events();
+        let family = Family::run(node, "alone");
+        let (monitor, shim) = (monitor_of(family.init.pid), shim_of(family.init.pid));
+        let held = Held::hold(&shim);
+        kill(&monitor);
+        held.kill();
+        let exit = events.wait_for("its exit", |event| {
+            event.topic == "/tasks/exit" && event.container == family.id
+        });
+        assert_eq!(exit.code, Some(137));
+        family.assert_ended();
+        gone(node, &family.id);
+    });
+}
+
+#[test]
+fn a_shim_killed_while_containerd_is_away_is_cleaned_up_at_its_return() {
+    on_each(|node| {
+        let family = Family::run(node, "unseen");
+        let shim = if is_yardstick() {
+            monitor_of(family.init.pid)
+        } else {
+            shim_of(family.init.pid)
+        };
+        node.stop_containerd();
+        kill(&shim);
+        node.start_containerd();
+        family.assert_ended();
+        gone(node, &family.id);
+    });
+}
+
+#[test]
+fn the_cri_sees_the_end_and_can_remove_the_pod() {
+    on_each(|node| {
+        if is_yardstick() {
+            return;
+        }
+        let pod = node.run_pod("struck");
+        let cri = node.cri();
+        let struck = pod.start(&container("struck", &["/bin/sleep", "1035"]));
+        let spared = pod.start(&container("spared", &["/bin/sleep", "1036"]));
+        kill(&monitor_of(process_named("/bin/sleep 1035").pid));
+        let status = cri.exited(&struck);
+        assert_eq!((status.exit_code, status.reason.as_str()), (137, "Error"));
+        let state = cri.status(&spared).expect("ask for the status").state();
+        assert_eq!(state, ContainerState::ContainerRunning, "its neighbour runs on");
+
+        kill(&shim_of(process_named("/bin/sleep 1036").pid));
+        assert_eq!(cri.exited(&spared).exit_code, 137);
+        pod.stop();
+        pod.remove();
+    });
+}
+
+/// Waits until a task is gone by containerd's own doing, and removes its container.
+fn gone(node: &Node, id: &str) {
+    until("its task is gone", || {
+        // Until containerd has cleaned up it may know the task still, without a shim.
+        match node.api().delete_task(id) {
+            Err(status) if status.code() == Code::NotFound => Some(()),
+            _ => None,
+        }
+    });
+    node.api().delete_container(id).expect("delete the container");
+}
