@@ -12,11 +12,11 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 use reaper_spec::{ContainerId, ProcessIdentity, Status};
-use reaper_state::{Error, FileStore, Record, RootDir, StateStore};
+use reaper_state::{Error, FileStore, Record, RootDir, SqliteStore, StateStore};
 
 const PAGE: u64 = 4096;
 
-/// Runs `test` on a tmpfs of 32 pages that only its thread sees, and that ends with it.
+/// Runs `test` on a tmpfs of 64 pages that only its thread sees, and that ends with it.
 fn on_a_small_disk(test: impl FnOnce(&Path) + Send) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path();
@@ -25,7 +25,7 @@ fn on_a_small_disk(test: impl FnOnce(&Path) + Send) {
             unshare(CloneFlags::CLONE_NEWNS).expect("unshare: the tests run as root");
             let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
             mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("private");
-            let size = Some("size=128k,nr_inodes=100");
+            let size = Some("size=256k,nr_inodes=100");
             mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), size).expect("tmpfs");
             test(path);
         });
@@ -74,7 +74,7 @@ fn record(name: &str) -> Record {
 }
 
 #[test]
-fn a_full_disk_leaves_everything_as_it_was() {
+fn a_full_disk_leaves_all_files_as_they_were() {
     on_a_small_disk(|disk| {
         let store = FileStore::new(RootDir::new(disk.join("state")));
         let web = record("web");
@@ -112,5 +112,28 @@ fn a_full_disk_leaves_everything_as_it_was() {
         );
         store.delete(&web.id).expect("deleting needs no room");
         assert_eq!(names(&disk.join("state")), [""; 0]);
+    });
+}
+
+#[test]
+fn a_full_disk_leaves_a_database_as_it_was() {
+    on_a_small_disk(|disk| {
+        let store = SqliteStore::new(disk.join("state.db"));
+        let web = record("web");
+        store.create(&web).expect("create");
+        let before = store.get(&web.id).expect("get");
+        let mut running = web.clone();
+        running.status = Status::Running;
+        running
+            .annotations
+            .insert("filling".to_owned(), "x".repeat(3 * PAGE as usize));
+        fill(&disk.join("filling"), 0);
+        expect_full(store.update(&before.revision, &running));
+        assert_eq!(store.get(&web.id).expect("get"), before);
+        fs::remove_file(disk.join("filling")).expect("remove");
+        store
+            .update(&before.revision, &running)
+            .expect("there is room again");
+        assert_eq!(store.get(&web.id).expect("get").record, running);
     });
 }
