@@ -1,0 +1,8 @@
+//! The standard streams of processes, with real FIFOs, files, loggers and terminals.
+
+mod fifo;
+mod file;
+mod leaks;
+mod logger;
+mod support;
+mod terminal;
