@@ -1,8 +1,44 @@
 //! Durable state of containers.
 //!
-//! [`StateStore`] is a small contract, compare-and-swap on a revision and durability on `Ok`,
-//! and [`Record`] is what it keeps. [`RootDir`] and [`ContainerDir`] say where things are below a
-//! state root, and [`durable`] writes a file so that a crash leaves the old one or the new one.
+//! An engine that is killed, upgraded or rebooted has to know afterwards which containers there
+//! are and how they ended, and it is seldom alone: a shim, a command and a third program change
+//! the same container at the same time. [`StateStore`] is a small contract for that:
+//! compare-and-swap on a revision, and durability on `Ok`. [`Record`] is what it keeps.
+//!
+//! ```
+//! use reaper_spec::{ContainerId, Status};
+//! use reaper_state::{Error, MemoryStore, Record, StateStore};
+//!
+//! /// Marks a container as stopped, whatever else happens to it meanwhile.
+//! fn stop(store: &dyn StateStore, id: &ContainerId) -> Result<(), Error> {
+//!     loop {
+//!         let mut stored = store.get(id)?;
+//!         stored.record.status = Status::Stopped;
+//!         match store.update(&stored.revision, &stored.record) {
+//!             Err(Error::Conflict { .. }) => {}
+//!             done => return done.map(drop),
+//!         }
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = MemoryStore::new();
+//! let id = ContainerId::new("web-1")?;
+//! store.create(&Record::new(id.clone(), "/run/bundles/web-1".into()))?;
+//! stop(&store, &id)?;
+//! assert_eq!(store.get(&id)?.record.status, Status::Stopped);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`FileStore`] keeps records in files, [`MemoryStore`] in memory, and `SqliteStore` (feature
+//! `sqlite`) in a database; [`migrate()`] moves them. Who writes another store finds the format in
+//! [`format`](mod@format) and the contract as a suite of tests in `conformance` (feature
+//! `conformance`). For tests of consumers there are `FakeStore` (feature `fake`) and
+//! `MockStateStore` (feature `mock`).
+//!
+//! [`RootDir`] and [`ContainerDir`] say where things are below a state root, and [`durable`]
+//! writes a file so that a crash leaves the old one or the new one.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "conformance")]
@@ -36,3 +72,7 @@ pub use sqlite::SqliteStore;
 #[cfg(feature = "mock")]
 pub use store::MockStateStore;
 pub use store::{Error, StateStore, Stored};
+
+#[cfg(all(doctest, feature = "conformance"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

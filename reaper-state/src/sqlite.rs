@@ -31,7 +31,7 @@ use crate::{
 /// * An older schema is migrated when it is opened; a newer one is [`Error::NewerStore`]; a
 ///   database of another program is refused.
 /// * The table `record` has the columns `id`, `revision`, and `document`, the JSON of
-///   [`format`](crate::format).
+///   [`format`](mod@crate::format).
 /// * A value must not be used on both sides of a `fork`.
 ///
 /// ```

@@ -20,16 +20,28 @@ pub struct Stored {
 /// # Contract
 /// * **Durable on `Ok`.** What [`create`](Self::create), [`update`](Self::update) and
 ///   [`delete`](Self::delete) acknowledged is there after a crash of the process or of the
-///   machine, as far as the medium is durable at all. On `Err` the record is as before.
+///   machine, as far as the medium is durable at all. On `Err` the record is as before, as far as
+///   a medium that fails lets a store go back.
 /// * **Atomic.** A reader sees a whole record, before or after a change, never between.
 /// * **Compare-and-swap.** `update` changes a record only if nobody else has since the revision
 ///   was read: with any number of processes on one store, exactly one of those that update the
 ///   same revision succeeds, and the others get [`Error::Conflict`].
-/// * **Short and blocking.** A call waits for the medium and for nothing else: never for a
-///   container, a peer or a timer. It may be called from any thread; an async caller moves it off
-///   its executor's thread.
+/// * **Ordered.** What one caller has had acknowledged, every caller reads from then on. Changes of
+///   one container have one order, that of their revisions; those of different containers have
+///   none among each other.
+/// * **Short and blocking.** A call waits for the medium and for other calls' turns at it, and for
+///   nothing else: never for a container, a peer's work or a timer. It may be called from any
+///   thread; an async caller moves it off its executor's thread.
+/// * **Not to be cancelled.** A call runs to its end. If its process is killed in it, the change
+///   has been made, whole, or has not.
+/// * **Not idempotent.** After an [`Error::Io`] the caller may repeat the call. After a crash of its
+///   own it reads what there is: a repeated `create` is [`Error::AlreadyExists`], a repeated
+///   `update` [`Error::Conflict`], a repeated `delete` [`Error::NotFound`] if the first was made.
 /// * **Nothing invented.** What cannot be read is an error that names it, never an empty or a
 ///   default record.
+///
+/// The suite in `conformance` (feature `conformance`) checks these rules on any store. References,
+/// [`Box`] and [`Arc`](std::sync::Arc) of a store are stores.
 #[cfg_attr(feature = "mock", mockall::automock)]
 pub trait StateStore: Send + Sync {
     /// Adds a container.

@@ -1,6 +1,6 @@
 //! What the SQLite store makes of the files that it finds.
 
-use std::{fs, io, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{fs, io, os::unix::fs::PermissionsExt, path::PathBuf, thread};
 
 use reaper_spec::ContainerId;
 use reaper_state::{Error, RECORD_VERSION, Record, SqliteStore, StateStore};
@@ -176,4 +176,38 @@ fn a_row_that_is_no_record_is_reported() {
     assert_eq!(f.store.list().expect("list"), [web().id]);
     f.store.delete(&web().id).expect("delete");
     assert_eq!(f.store.list().expect("list"), []);
+}
+
+#[test]
+fn handles_that_come_and_go_lose_nothing_and_fail_never() {
+    const THREADS: u32 = 6;
+    const EACH: u32 = 25;
+    let f = fixture();
+    SqliteStore::new(&f.path).create(&web()).expect("create");
+    // As with calls of a command: the last one to close the database removes its log, while
+    // another opens it.
+    let add_one = || loop {
+        let mut stored = SqliteStore::new(&f.path).get(&web().id).expect("get");
+        let count = stored
+            .record
+            .annotations
+            .entry("count".to_owned())
+            .or_default();
+        count.push('x');
+        match SqliteStore::new(&f.path).update(&stored.revision, &stored.record) {
+            Ok(_) => break,
+            Err(Error::Conflict { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| (0..EACH).for_each(|_| add_one()));
+        }
+    });
+    let stored = f.store.get(&web().id).expect("get");
+    assert_eq!(
+        stored.record.annotations["count"].len(),
+        (THREADS * EACH) as usize
+    );
 }
