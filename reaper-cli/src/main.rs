@@ -1,2 +1,30 @@
-//! The runtime.
-fn main() {}
+//! `reaper-runtime`: OCI containers as processes of this machine.
+
+mod app;
+mod args;
+mod commands;
+mod container;
+mod detached;
+mod error;
+mod foreground;
+mod host;
+mod log;
+mod oci;
+mod outcome;
+mod pid_file;
+mod process;
+mod settings;
+mod signals;
+mod streams;
+mod sys;
+mod terminal;
+
+use std::process::ExitCode;
+
+use reaper_exec::{io::StandardBinder, monitor};
+use reaper_overlay::HostRoot;
+
+fn main() -> ExitCode {
+    monitor::run_if_asked(|| monitor::Setup::new(HostRoot, StandardBinder::default()));
+    app::run(host::open)
+}

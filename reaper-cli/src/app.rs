@@ -1,0 +1,132 @@
+//! From the command line to an exit code.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::{CommandFactory, Parser};
+use reaper_spec::Config;
+use reaper_state::RootDir;
+
+use crate::{
+    args::{Cli, Command, GlobalArgs},
+    commands::{self, Call},
+    detached,
+    error::{Error, Result},
+    host::Containers,
+    log,
+    outcome::Outcome,
+    settings::Settings,
+    streams, sys,
+};
+
+/// What a failed call ends with, as runc's do.
+const FAILURE: u8 = 1;
+/// What a failed `exec` ends with, so that it is no exit code of the program.
+const EXEC_FAILURE: u8 = 255;
+
+/// Does what the command line says, with the containers that `open` finds.
+pub(crate) fn run(open: fn(RootDir) -> Containers) -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(message) => {
+            let code = if message.use_stderr() { FAILURE } else { 0 };
+            // Where nobody reads the help there is nobody to be told.
+            let _ = message.print();
+            return code.into();
+        }
+    };
+    let Cli {
+        global,
+        version,
+        command,
+    } = cli;
+    let command = match (version, command) {
+        (true, _) => Command::Version,
+        (false, Some(command)) => command,
+        (false, None) => {
+            let _ = Cli::command().print_help();
+            return FAILURE.into();
+        }
+    };
+    let failure = if matches!(command, Command::Exec(_)) {
+        EXEC_FAILURE
+    } else {
+        FAILURE
+    };
+    match execute(&global, command, open) {
+        Ok(outcome) => outcome.finish().into(),
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
+            failure.into()
+        }
+        Err(error) => {
+            report(&global, &error);
+            failure.into()
+        }
+    }
+}
+
+fn execute(
+    global: &GlobalArgs,
+    command: Command,
+    open: fn(RootDir) -> Containers,
+) -> Result<Outcome> {
+    if let Command::Exec(exec) = &command
+        && exec.detach
+    {
+        // The helper stays, and must not keep what nobody meant it to have.
+        sys::close_inherited(3_u32.saturating_add(exec.preserve_fds), u32::MAX)
+            .map_err(Error::io("close"))?;
+    }
+    // Before anything is opened that could get the number of a descriptor that was promised and
+    // is missing.
+    let preserved = streams::preserved(command.preserve_fds())?;
+    // Likewise before there is a thread, or a file that the helper must not keep.
+    let role = match &command {
+        Command::Exec(exec) if exec.detach => detached::split(exec)?,
+        _ => detached::Role::Alone,
+    };
+    if let detached::Role::Caller(helper) = role {
+        begin(global)?;
+        return helper.wait();
+    }
+    let outcome = begin(global).and_then(|settings| {
+        for option in global.without_meaning().chain(command.without_meaning()) {
+            tracing::debug!("{option} has no meaning here");
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Error::io("start"))?;
+        let call = Call {
+            containers: open(settings.root),
+            config: settings.config,
+            preserved,
+            log_format: global.log_format,
+        };
+        runtime.block_on(commands::run(call, command, &role, &mut io::stdout()))
+    });
+    match role {
+        detached::Role::Helper(report) => report.end(outcome),
+        _ => outcome,
+    }
+}
+
+fn begin(global: &GlobalArgs) -> Result<Settings> {
+    let settings = Settings::load(global);
+    match &settings {
+        Ok(settings) => log::start(global, &settings.config)?,
+        Err(_) => log::start(global, &Config::default())?,
+    }
+    settings
+}
+
+fn report(global: &GlobalArgs, error: &Error) {
+    let line = error.line();
+    if log::goes_to_a_file(global) {
+        tracing::error!("{line}");
+    }
+    // Where stderr is closed the exit code has to do.
+    let _ = writeln!(io::stderr(), "reaper-runtime: {line}");
+}

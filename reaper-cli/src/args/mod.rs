@@ -1,0 +1,81 @@
+//! The command line, as data.
+
+mod container;
+mod exec;
+mod global;
+mod inspect;
+mod process;
+mod run;
+
+use clap::{Parser, Subcommand};
+
+pub(crate) use self::{
+    container::{CreateArgs, DeleteArgs, KillArgs, SpecArgs, StartArgs},
+    exec::ExecArgs,
+    global::{GlobalArgs, LogFormat},
+    inspect::{EventsArgs, Format, IdArgs, ListArgs, PsArgs},
+    process::{ProcessArgs, UserArg},
+    run::RunArgs,
+};
+
+/// Runs containers as processes of this machine: an OCI runtime for engines, and a tool for
+/// people.
+#[derive(Debug, Parser)]
+#[command(
+    name = "reaper-runtime",
+    arg_required_else_help = true,
+    subcommand_required = false,
+    disable_version_flag = true,
+    infer_long_args = false,
+    after_help = "\
+Examples:
+  reaper-runtime run -- make install         run a command, with its output and exit code
+  reaper-runtime run -t --name try -- bash   a shell, in a terminal of its own
+  reaper-runtime create --bundle DIR web     make a container from an OCI bundle …
+  reaper-runtime start web                   … run it …
+  reaper-runtime kill web TERM               … end it …
+  reaper-runtime delete web                  … and forget it
+  reaper-runtime list                        what there is
+
+`reaper-runtime COMMAND --help` has the options and examples of a command."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+
+    /// Print the version
+    #[arg(short, long)]
+    pub(crate) version: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Create(CreateArgs),
+    Start(StartArgs),
+    /// Print the state of a container as JSON
+    State(IdArgs),
+    Kill(KillArgs),
+    Delete(DeleteArgs),
+    Run(RunArgs),
+    Exec(ExecArgs),
+    List(ListArgs),
+    Ps(PsArgs),
+    /// Freeze the processes of a container
+    Pause(IdArgs),
+    /// Thaw the processes of a paused container
+    Resume(IdArgs),
+    /// Wait for the end of a container, and print its exit code
+    Wait(IdArgs),
+    Events(EventsArgs),
+    /// Print what this runtime supports, as JSON
+    Features,
+    Spec(SpecArgs),
+    /// Print the version
+    Version,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+use clap::{CommandFactory, Parser};
+
+use super::{Cli, Command, UserArg};
+
+fn parse(args: &str) -> Command {
+    let args = std::iter::once("reaper-runtime").chain(args.split_whitespace());
+    Cli::try_parse_from(args).unwrap().command.unwrap()
+}
+
+fn refused(args: &str) -> String {
+    let args = std::iter::once("reaper-runtime").chain(args.split_whitespace());
+    Cli::try_parse_from(args).unwrap_err().to_string()
+}
+
+#[test]
+fn the_definition_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn what_engines_call_is_understood() {
+    for line in [
+        "--root /r --log l --log-format json create --bundle /b --pid-file p id",
+        "--systemd-cgroup --log=l --log-format=json create -b /b --no-pivot --no-new-keyring \
+         --console-socket /s --preserve-fds 2 id",
+        "--rootless=auto --root /r start id",
+        "--root /r exec --pid-file p --process f --detach --tty --console-socket s id",
+        "--root /r exec --process f --console-socket s --detach --pid-file p id",
+        "kill --all id 9",
+        "delete --force id",
+        "ps --format json id",
+        "events --stats id",
+        "run --detach --no-subreaper --bundle b id",
+        "features",
+    ] {
+        parse(line);
+    }
+}
+
+#[test]
+fn the_arguments_of_an_execd_program_are_its_own() {
+    let Command::Exec(exec) = parse("exec -e A=1 --tty id ps -ef --root /x --help") else {
+        panic!("another command")
+    };
+    assert_eq!(exec.command, ["ps", "-ef", "--root", "/x", "--help"]);
+    assert_eq!(exec.settings.env, ["A=1"]);
+}
+
+#[test]
+fn run_takes_a_command_or_an_id() {
+    let Command::Run(run) = parse("run --env A=1 --name n -t -- ls -l --keep") else {
+        panic!("another command")
+    };
+    assert_eq!(run.command, ["ls", "-l", "--keep"]);
+    assert!(run.settings.tty && !run.keep);
+    let Command::Run(run) = parse("run --bundle /b id") else {
+        panic!("another command")
+    };
+    assert_eq!(run.id.unwrap().as_str(), "id");
+    refused("run");
+    refused("run id -- ls");
+    refused("run --name n id");
+}
+
+#[test]
+fn signals_have_two_places_but_only_one_at_a_time() {
+    let number = |line: &str| {
+        let Command::Kill(kill) = parse(line) else {
+            panic!("another command")
+        };
+        kill.positional
+            .or(kill.signal)
+            .map(reaper_exec::Signal::number)
+    };
+    assert_eq!(number("kill id"), None);
+    assert_eq!(number("kill id SIGUSR1"), Some(10));
+    assert_eq!(number("kill id --signal 9"), Some(9));
+    refused("kill id TERM --signal 9");
+    refused("kill id NOPE");
+}
+
+#[test]
+fn users_are_numbers() {
+    assert_eq!("33".parse(), Ok(UserArg { uid: 33, gid: None }));
+    assert_eq!(
+        "33:34".parse(),
+        Ok(UserArg {
+            uid: 33,
+            gid: Some(34)
+        })
+    );
+    assert!("www-data".parse::<UserArg>().is_err());
+    assert!("1:".parse::<UserArg>().is_err());
+}

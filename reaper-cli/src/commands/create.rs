@@ -1,0 +1,70 @@
+//! `create`.
+
+use reaper_exec::NewContainer;
+use reaper_state::Record;
+
+use super::Call;
+use crate::{
+    args::{CreateArgs, LogFormat},
+    container::{self, Handover},
+    error::{Error, Result},
+    host::Containers,
+    outcome::Outcome,
+    pid_file,
+    settings::absolute,
+    streams,
+};
+
+pub(crate) async fn run(call: Call, args: CreateArgs) -> Result<Outcome> {
+    let options = args.bundle;
+    let bundle = options.bundle.unwrap_or_else(|| ".".into());
+    let mut new = container::of_bundle(&call.config, args.id, &bundle)?;
+    let engine = options.pid_file.is_some()
+        || options.console_socket.is_some()
+        || call.log_format == LogFormat::Json;
+    let stdio = match (&options.console_socket, new.process.terminal) {
+        (Some(socket), true) => streams::engine_console(socket)?,
+        (None, true) => return Err(Error::NoTerminal),
+        (_, false) => streams::inherited()?,
+    };
+    if !engine {
+        container::defer_streams(&mut new);
+    }
+    let mirror_exit = options.pid_file.is_some();
+    Handover {
+        stdio,
+        preserved: call.preserved,
+        mirror_exit,
+    }
+    .apply(&mut new);
+    let pid_file = options
+        .pid_file
+        .map(|path| absolute("--pid-file", &path))
+        .transpose()?;
+    let record = make(&call.containers, new).await?;
+    if let Some(path) = pid_file
+        && let Err(error) = pid_file::write(&path, waitable(&record))
+    {
+        call.containers.delete(&record.id, true).await?;
+        return Err(error);
+    }
+    Ok(Outcome::DONE)
+}
+
+/// Makes a container, and logs what could not be had.
+pub(crate) async fn make(containers: &Containers, new: NewContainer) -> Result<Record> {
+    let (record, warnings) = containers.create(new).await?;
+    for warning in warnings {
+        tracing::warn!("container {}: {warning}", record.id);
+    }
+    Ok(record)
+}
+
+/// The process that who made a container can wait for: its monitor.
+pub(crate) fn waitable(record: &Record) -> u32 {
+    record
+        .monitor
+        .as_ref()
+        .or(record.process.as_ref())
+        .map_or(0, |process| process.pid)
+}

@@ -1,0 +1,135 @@
+//! `exec`.
+
+use std::hash::{BuildHasher, RandomState};
+
+use reaper_exec::{ExecRequest, Executor, Target, io::StdioRequest};
+use reaper_spec::{ExecId, Exit, ProcessSpec, Status};
+use reaper_state::Record;
+
+use super::Call;
+use crate::{
+    args::ExecArgs,
+    container,
+    detached::Role,
+    error::{Error, Result},
+    foreground::attend,
+    host::Containers,
+    outcome::Outcome,
+    pid_file, process,
+    signals::Signals,
+    streams,
+    terminal::{self, Console, Session},
+};
+
+pub(crate) async fn run(call: Call, args: ExecArgs, role: &Role) -> Result<Outcome> {
+    let mut signals = Signals::catch()?;
+    let containers = &call.containers;
+    let record = containers.state(&args.id).await?;
+    if record.status != Status::Running {
+        return Err(Error::Status {
+            operation: "run another process in",
+            id: args.id.to_string(),
+            status: record.status,
+        });
+    }
+    let mut process = describe(&args, &record)?;
+    let (stdio, console) = streams(&args, &mut process)?;
+    let exec = made_up_id()?;
+    let target = Target::Exec(args.id.clone(), exec.clone());
+    let request = ExecRequest {
+        process,
+        stdio,
+        preserved: call.preserved,
+    };
+    let executor = containers.executor();
+    let created = executor.exec(&args.id, &exec, request).await?;
+    for warning in created.warnings {
+        tracing::warn!("container {}: {warning}", args.id);
+    }
+
+    let outcome = attended(containers, &target, &args, role, console, &mut signals).await;
+    match outcome {
+        Ok(exit) => {
+            executor.delete(&target).await?;
+            // Who waits for the pid in the file waits for this process.
+            match args.pid_file {
+                Some(_) => Ok(Outcome::Mirror(exit.status)),
+                None => Ok(Outcome::of(&exit.status)),
+            }
+        }
+        Err(error) => {
+            undo(containers, &target).await;
+            Err(error)
+        }
+    }
+}
+
+async fn attended(
+    containers: &Containers,
+    target: &Target,
+    args: &ExecArgs,
+    role: &Role,
+    console: Option<Console>,
+    signals: &mut Signals,
+) -> Result<Exit> {
+    let master = console.map(Console::receive).transpose()?;
+    let executor = containers.executor();
+    executor.start(target).await?;
+    match (role, &args.pid_file) {
+        (Role::Helper(report), _) => report.running()?,
+        (_, Some(path)) => pid_file::write(path, std::process::id())?,
+        _ => {}
+    }
+    let session = master.map(Session::start).transpose()?;
+    let ended = async { Ok(executor.wait(target).await?) };
+    attend(executor, target, signals, session, ended).await
+}
+
+/// Ends a process that this call cannot stay with, and forgets it.
+async fn undo(containers: &Containers, target: &Target) {
+    let executor = containers.executor();
+    let killed = executor.kill(target, reaper_exec::Signal::KILL, true).await;
+    if killed.is_ok()
+        && let Err(error) = executor.wait(target).await
+    {
+        tracing::warn!("{target}: {error}");
+    }
+    if let Err(error) = executor.delete(target).await {
+        tracing::warn!("{target}: {error}");
+    }
+}
+
+fn describe(args: &ExecArgs, record: &Record) -> Result<ProcessSpec> {
+    let Some(path) = &args.process else {
+        let init = container::init_process(record)?;
+        return process::in_container(&args.command, &args.settings, init);
+    };
+    let mut process = ProcessSpec::load(path)?;
+    process::apply(&args.settings, &mut process)?;
+    Ok(process)
+}
+
+/// As for `run`.
+fn streams(args: &ExecArgs, process: &mut ProcessSpec) -> Result<(StdioRequest, Option<Console>)> {
+    if !process.terminal {
+        return Ok((streams::inherited()?, None));
+    }
+    process::set_term(process);
+    if let Some(socket) = &args.console_socket {
+        return Ok((streams::engine_console(socket)?, None));
+    }
+    if args.detach {
+        return Err(Error::NoTerminal);
+    }
+    process.console_size = terminal::own_size().or(process.console_size);
+    let (console, theirs) = Console::new()?;
+    Ok((streams::console(theirs), Some(console)))
+}
+
+fn made_up_id() -> Result<ExecId> {
+    let random = RandomState::new().hash_one(std::process::id());
+    ExecId::new(format!("exec-{random:016x}")).map_err(|error| Error::Option {
+        option: "exec",
+        problem: error.to_string(),
+    })
+}

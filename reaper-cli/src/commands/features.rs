@@ -1,0 +1,35 @@
+//! `features`.
+
+use std::io::Write;
+
+use reaper_spec::oci;
+use serde_json::json;
+
+use super::print_json;
+use crate::{error::Result, outcome::Outcome};
+
+/// OCI's features structure. A workload is a process of the host: there are no namespaces but
+/// the mount namespace of its view, no seccomp and no security labels.
+pub(crate) fn run(out: &mut dyn Write) -> Result<Outcome> {
+    let features = json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": oci::VERSION,
+        "hooks": [],
+        "mountOptions": [
+            "bind", "private", "rbind", "ro", "rprivate", "rro", "rshared", "rslave", "rw",
+            "shared", "slave",
+        ],
+        "linux": {
+            "namespaces": [],
+            "capabilities": [],
+            "cgroup": { "v1": false, "v2": true, "systemd": false, "systemdUser": false },
+            "seccomp": { "enabled": false },
+            "apparmor": { "enabled": false },
+            "selinux": { "enabled": false },
+        },
+        "annotations": { "reaper.runtime.version": env!("CARGO_PKG_VERSION") },
+        "potentiallyUnsafeConfigAnnotations": ["reaper.runtime/"],
+    });
+    print_json(out, &features)?;
+    Ok(Outcome::DONE)
+}

@@ -1,0 +1,28 @@
+//! `kill`.
+
+use std::io::{self, Write};
+
+use reaper_exec::{Error as ExecutorError, Signal, engine::Error as EngineError};
+use reaper_spec::Status;
+
+use crate::{args::KillArgs, error::Result, host::Containers, outcome::Outcome};
+
+/// Signals a container. One that has ended already is what was wanted: success, with a note.
+pub(crate) async fn run(containers: &Containers, args: &KillArgs) -> Result<Outcome> {
+    let signal = args.positional.or(args.signal).unwrap_or(Signal::TERM);
+    match containers.kill(&args.id, signal, args.all).await {
+        Ok(()) => Ok(Outcome::DONE),
+        Err(EngineError::Executor(ExecutorError::Ended(_) | ExecutorError::NotFound(_)))
+            if containers.state(&args.id).await?.status == Status::Stopped =>
+        {
+            let id = &args.id;
+            // A note that nobody can read is not worth a failure.
+            let _ = writeln!(
+                io::stderr(),
+                "reaper-runtime: container {id} has already stopped"
+            );
+            Ok(Outcome::DONE)
+        }
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,109 @@
+//! The commands, one a file.
+
+mod create;
+mod delete;
+mod events;
+mod exec;
+mod features;
+mod kill;
+mod list;
+mod pause;
+mod ps;
+mod run;
+mod spec;
+mod start;
+mod state;
+mod table;
+mod version;
+mod wait;
+
+use std::{io::Write, os::fd::OwnedFd};
+
+use reaper_spec::Config;
+
+use crate::{
+    args::{Command, LogFormat},
+    detached::Role,
+    error::{Error, Result},
+    host::Containers,
+    outcome::Outcome,
+};
+
+/// What every command works with.
+pub(crate) struct Call {
+    pub(crate) containers: Containers,
+    pub(crate) config: Config,
+    /// The caller's descriptors from 3 on, as many as it named.
+    pub(crate) preserved: Vec<OwnedFd>,
+    /// How the caller wants to be told.
+    pub(crate) log_format: LogFormat,
+}
+
+/// Does what `command` says, and prints the answer to `out`.
+pub(crate) async fn run(
+    call: Call,
+    command: Command,
+    role: &Role,
+    out: &mut dyn Write,
+) -> Result<Outcome> {
+    match command {
+        Command::Create(args) => create::run(call, args).await,
+        Command::Start(args) => start::run(call, args).await,
+        Command::State(args) => state::run(&call.containers, &args.id, out).await,
+        Command::Kill(args) => kill::run(&call.containers, &args).await,
+        Command::Delete(args) => delete::run(&call.containers, &args).await,
+        Command::Run(args) => run::run(call, args, out).await,
+        Command::Exec(args) => exec::run(call, args, role).await,
+        Command::List(args) => list::run(&call.containers, &args, out).await,
+        Command::Ps(args) => ps::run(&call.containers, &args, out).await,
+        Command::Pause(args) => pause::pause(&call.containers, &args.id).await,
+        Command::Resume(args) => pause::resume(&call.containers, &args.id).await,
+        Command::Wait(args) => wait::run(&call.containers, &args.id, out).await,
+        Command::Events(args) => events::run(&call.containers, &args, out).await,
+        Command::Features => features::run(out),
+        Command::Spec(args) => spec::run(&args),
+        Command::Version => version::run(out),
+    }
+}
+
+impl Command {
+    /// The number of descriptors that the caller hands over.
+    pub(crate) fn preserve_fds(&self) -> u32 {
+        match self {
+            Self::Create(args) => args.bundle.preserve_fds,
+            Self::Run(args) => args.bundle.preserve_fds,
+            Self::Exec(args) => args.preserve_fds,
+            _ => 0,
+        }
+    }
+
+    /// The options of runc that were given and have no meaning here.
+    pub(crate) fn without_meaning(&self) -> Vec<&'static str> {
+        match self {
+            Self::Create(args) => args.bundle.without_meaning().collect(),
+            Self::Run(args) => args.bundle.without_meaning().collect(),
+            Self::Exec(args) => args.without_meaning().collect(),
+            Self::Ps(args) if !args.ps_options.is_empty() => vec!["the options of ps"],
+            Self::Spec(args) if args.rootless => vec!["--rootless"],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Prints a value as JSON, for people to read as well.
+fn print_json(out: &mut dyn Write, value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| Error::Io {
+        operation: "write JSON".into(),
+        source: error.into(),
+    })?;
+    print(out, format_args!("{text}\n"))
+}
+
+fn print(out: &mut dyn Write, text: std::fmt::Arguments<'_>) -> Result<()> {
+    out.write_fmt(text)
+        .and_then(|()| out.flush())
+        .map_err(Error::io("write to stdout"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! `run`.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    io::Write,
+    os::fd::OwnedFd,
+};
+
+use reaper_exec::{NewContainer, Target, io::StdioRequest};
+use reaper_spec::{Config, ContainerId, OverlayScope};
+
+use super::{
+    Call,
+    create::{make, waitable},
+    print,
+};
+use crate::{
+    args::RunArgs,
+    container::{self, Handover},
+    error::{Error, Result},
+    foreground::attend,
+    host::Containers,
+    outcome::Outcome,
+    pid_file, process,
+    settings::absolute,
+    signals::Signals,
+    streams,
+    terminal::{self, Console, Session},
+};
+
+pub(crate) async fn run(call: Call, args: RunArgs, out: &mut dyn Write) -> Result<Outcome> {
+    // From here on a signal is for the container, also before it runs.
+    let signals = if args.detach {
+        None
+    } else {
+        Some(Signals::catch()?)
+    };
+    let mut new = describe(&call, &args)?;
+    let (stdio, console) = streams(&args, &mut new)?;
+    let pid_file = args
+        .bundle
+        .pid_file
+        .as_deref()
+        .map(|path| absolute("--pid-file", path))
+        .transpose()?;
+    Handover {
+        stdio,
+        preserved: call.preserved,
+        mirror_exit: pid_file.is_some(),
+    }
+    .apply(&mut new);
+    let containers = &call.containers;
+    let record = make(containers, new).await?;
+    let id = &record.id;
+
+    let started = async {
+        if let Some(path) = &pid_file {
+            pid_file::write(path, waitable(&record))?;
+        }
+        let master = console.map(Console::receive).transpose()?;
+        containers.start(id).await?;
+        Ok(master)
+    };
+    let master = match started.await {
+        Ok(master) => master,
+        Err(error) => return Err(undo(containers, id, error).await),
+    };
+    let Some(mut signals) = signals else {
+        if args.id.is_none() {
+            print(out, format_args!("{id}\n"))?;
+        }
+        return Ok(Outcome::DONE);
+    };
+    let outcome = stay(containers, id, &mut signals, master).await;
+    if !args.keep {
+        containers.delete(id, true).await?;
+    }
+    outcome
+}
+
+async fn stay(
+    containers: &Containers,
+    id: &ContainerId,
+    signals: &mut Signals,
+    master: Option<OwnedFd>,
+) -> Result<Outcome> {
+    let session = master.map(Session::start).transpose()?;
+    let ended = async { Ok(containers.wait(id).await?) };
+    let target = Target::Init(id.clone());
+    let exit = attend(containers.executor(), &target, signals, session, ended).await?;
+    Ok(Outcome::of(&exit.status))
+}
+
+/// Removes a container that could not be started, and returns why it couldn't.
+async fn undo(containers: &Containers, id: &ContainerId, error: Error) -> Error {
+    if let Err(left) = containers.delete(id, true).await {
+        tracing::warn!("delete container {id}: {left}");
+    }
+    error
+}
+
+fn describe(call: &Call, args: &RunArgs) -> Result<NewContainer> {
+    if let Some(id) = &args.id {
+        let bundle = args.bundle.bundle.as_deref().unwrap_or(".".as_ref());
+        let mut new = container::of_bundle(&call.config, id.clone(), bundle)?;
+        process::apply(&args.settings, &mut new.process)?;
+        new.view.cwd.clone_from(&new.process.cwd);
+        return Ok(new);
+    }
+    let id = match &args.name {
+        Some(name) => name.clone(),
+        None => made_up_id()?,
+    };
+    let config = with_overlay(&call.config, args.overlay.as_deref())?;
+    let process = process::of_caller(&args.command, &args.settings)?;
+    let dir = call.containers.root().container(&id).path().to_owned();
+    container::of_process(&config, id, &dir, process)
+}
+
+/// Where the streams go: to this call's own, to an engine's console socket, or to a terminal
+/// that this call serves.
+fn streams(args: &RunArgs, new: &mut NewContainer) -> Result<(StdioRequest, Option<Console>)> {
+    if !new.process.terminal {
+        return Ok((streams::inherited()?, None));
+    }
+    process::set_term(&mut new.process);
+    if let Some(socket) = &args.bundle.console_socket {
+        return Ok((streams::engine_console(socket)?, None));
+    }
+    if args.detach {
+        return Err(Error::NoTerminal);
+    }
+    new.process.console_size = terminal::own_size().or(new.process.console_size);
+    let (console, theirs) = Console::new()?;
+    Ok((streams::console(theirs), Some(console)))
+}
+
+fn with_overlay(config: &Config, scope: Option<&str>) -> Result<Config> {
+    let mut config = config.clone();
+    match scope {
+        None => {}
+        Some("none") => config.overlay.enabled = false,
+        Some(scope) => {
+            config.overlay.scope =
+                scope
+                    .parse::<OverlayScope>()
+                    .map_err(|error| Error::Option {
+                        option: "--overlay",
+                        problem: format!("{error}; or none"),
+                    })?;
+            config.overlay.enabled = true;
+        }
+    }
+    Ok(config)
+}
+
+fn made_up_id() -> Result<ContainerId> {
+    let random = RandomState::new().hash_one(std::process::id());
+    ContainerId::new(format!("run-{random:016x}")).map_err(|error| Error::Option {
+        option: "--name",
+        problem: error.to_string(),
+    })
+}

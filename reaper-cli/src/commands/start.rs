@@ -1,0 +1,47 @@
+//! `start`.
+
+use reaper_exec::engine::Error as EngineError;
+use reaper_state::Error as StoreError;
+
+use super::{Call, create::make};
+use crate::{
+    args::StartArgs,
+    container::{self, Handover},
+    error::{Error, Result},
+    outcome::Outcome,
+    streams,
+};
+
+/// Opens the gate. The program of a container that a person created gets the streams of this
+/// call, so that they can be redirected; an engine's keeps those of `create`.
+pub(crate) async fn run(call: Call, args: StartArgs) -> Result<Outcome> {
+    let Call {
+        containers, config, ..
+    } = call;
+    let id = args.id;
+    let record = match (containers.state(&id).await, args.bundle) {
+        (Err(EngineError::Store(StoreError::NotFound { .. })), Some(bundle)) => {
+            let mut new = container::of_bundle(&config, id.clone(), &bundle)?;
+            if new.process.terminal {
+                return Err(Error::NoTerminal);
+            }
+            Handover {
+                stdio: streams::inherited()?,
+                ..Handover::default()
+            }
+            .apply(&mut new);
+            make(&containers, new).await?
+        }
+        (record, _) => record?,
+    };
+    if container::streams_deferred(&record) {
+        let own = streams::handed_over()?;
+        let executor = containers.executor();
+        containers
+            .start_by(&id, executor.start_with_streams(&id, own))
+            .await?;
+    } else {
+        containers.start(&id).await?;
+    }
+    Ok(Outcome::DONE)
+}

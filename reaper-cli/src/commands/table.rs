@@ -1,0 +1,54 @@
+//! Columns for people.
+
+use std::io::Write;
+
+use super::print;
+use crate::error::Result;
+
+/// Prints rows in columns that are as wide as their longest field.
+pub(crate) fn print_table<const N: usize>(
+    out: &mut dyn Write,
+    head: [&str; N],
+    rows: &[[String; N]],
+) -> Result<()> {
+    let mut widths = head.map(str::len);
+    for row in rows {
+        for (width, field) in widths.iter_mut().zip(row) {
+            *width = (*width).max(field.chars().count());
+        }
+    }
+    let mut text = line(head.iter().copied(), &widths);
+    for row in rows {
+        text.push_str(&line(row.iter().map(String::as_str), &widths));
+    }
+    print(out, format_args!("{text}"))
+}
+
+fn line<'a>(fields: impl Iterator<Item = &'a str>, widths: &[usize]) -> String {
+    let mut line = String::new();
+    for (field, width) in fields.zip(widths) {
+        line.push_str(&format!("{field:width$}   "));
+    }
+    line.truncate(line.trim_end().len());
+    line.push('\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned() {
+        let mut out = Vec::new();
+        let rows = [
+            ["a".to_owned(), "1".to_owned()],
+            ["longer".to_owned(), String::new()],
+        ];
+        print_table(&mut out, ["ID", "PID"], &rows).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "ID       PID\na        1\nlonger\n"
+        );
+    }
+}

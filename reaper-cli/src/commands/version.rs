@@ -1,0 +1,18 @@
+//! `version`.
+
+use std::io::Write;
+
+use reaper_spec::oci;
+
+use super::print;
+use crate::{error::Result, outcome::Outcome};
+
+/// Engines look for `version X` in the first line, and for `spec:`.
+pub(crate) fn run(out: &mut dyn Write) -> Result<Outcome> {
+    let version = env!("CARGO_PKG_VERSION");
+    print(
+        out,
+        format_args!("reaper-runtime version {version}\nspec: {}\n", oci::VERSION),
+    )?;
+    Ok(Outcome::DONE)
+}

@@ -1,0 +1,136 @@
+//! From a bundle or a command line to what an engine is asked for.
+
+use std::{
+    collections::BTreeMap,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use reaper_exec::{MonitorOptions, NewContainer, io::StdioRequest};
+use reaper_overlay::ViewRequest;
+use reaper_spec::{Bundle, Config, ContainerId, CriAnnotations, ProcessSpec, Workload};
+use reaper_state::Record;
+
+use crate::error::{Error, Result};
+
+/// Annotations that this program adds to its records, which [`visible`] takes out again.
+const OWN_PREFIX: &str = "reaper.cli/";
+/// The program gets the streams of the call of `start`.
+const STREAMS_AT_START: &str = "reaper.cli/streams-at-start";
+/// The init process, of a container that has no bundle.
+const PROCESS: &str = "reaper.cli/process";
+
+/// A container to be made of a bundle.
+pub(crate) fn of_bundle(config: &Config, id: ContainerId, bundle: &Path) -> Result<NewContainer> {
+    let bundle = Bundle::load(bundle)?;
+    let path = bundle.path().to_owned();
+    let workload = bundle.into_workload();
+    let mut config = config.clone();
+    config.apply_annotations(&workload.annotations)?;
+    Ok(of_workload(&config, id, path, workload))
+}
+
+/// A container to be made of a command. Its bundle is `dir`, which holds no `config.json`: what
+/// later calls need of it is in its record.
+pub(crate) fn of_process(
+    config: &Config,
+    id: ContainerId,
+    dir: &Path,
+    process: ProcessSpec,
+) -> Result<NewContainer> {
+    process.validate()?;
+    let json = serde_json::to_string(&process).map_err(|error| Error::Io {
+        operation: "write a process".into(),
+        source: error.into(),
+    })?;
+    let workload = Workload {
+        process,
+        rootfs: None,
+        mounts: Vec::new(),
+        cgroups_path: None,
+        annotations: BTreeMap::new(),
+    };
+    let mut new = of_workload(config, id, dir.to_owned(), workload);
+    new.annotations.insert(PROCESS.to_owned(), json);
+    Ok(new)
+}
+
+fn of_workload(
+    config: &Config,
+    id: ContainerId,
+    bundle: PathBuf,
+    workload: Workload,
+) -> NewContainer {
+    let mut view = ViewRequest::new(id.clone(), workload.process.cwd.clone())
+        .in_pod(&CriAnnotations::read(&workload.annotations));
+    view.overlay.clone_from(&config.overlay);
+    view.dns = config.dns;
+    view.image = config.image;
+    view.rootfs = workload.rootfs;
+    view.mounts = workload.mounts;
+    NewContainer {
+        id,
+        bundle,
+        process: workload.process,
+        cgroups_path: workload.cgroups_path,
+        view,
+        stdio: StdioRequest::default(),
+        preserved: Vec::new(),
+        monitor: MonitorOptions {
+            log: config.log.runtime.clone(),
+            ..MonitorOptions::default()
+        },
+        annotations: workload.annotations,
+    }
+}
+
+/// What the caller of this program adds to a container.
+#[derive(Debug, Default)]
+pub(crate) struct Handover {
+    /// Where its streams go.
+    pub(crate) stdio: StdioRequest,
+    /// Its descriptors from 3 on.
+    pub(crate) preserved: Vec<OwnedFd>,
+    /// Its monitor ends as it does, for who waits for the pid in `--pid-file`.
+    pub(crate) mirror_exit: bool,
+}
+
+impl Handover {
+    pub(crate) fn apply(self, new: &mut NewContainer) {
+        new.stdio = self.stdio;
+        new.preserved = self.preserved;
+        new.monitor.mirror_exit = self.mirror_exit;
+    }
+}
+
+/// Notes that the program of `new` is to get the streams of `start`.
+pub(crate) fn defer_streams(new: &mut NewContainer) {
+    new.annotations
+        .insert(STREAMS_AT_START.to_owned(), "true".to_owned());
+}
+
+/// Whether [`defer_streams`] was called when the container was made.
+pub(crate) fn streams_deferred(record: &Record) -> bool {
+    record.annotations.contains_key(STREAMS_AT_START)
+}
+
+/// The init process of a container that exists, for processes that are added to it.
+pub(crate) fn init_process(record: &Record) -> Result<ProcessSpec> {
+    match record.annotations.get(PROCESS) {
+        Some(json) => serde_json::from_str(json).map_err(|error| Error::Io {
+            operation: format!("read the process of container {}", record.id),
+            source: error.into(),
+        }),
+        None => Ok(Bundle::load(&record.bundle)?.into_workload().process),
+    }
+}
+
+/// The annotations that are not this program's own.
+pub(crate) fn visible(record: &Record) -> BTreeMap<&str, &str> {
+    record
+        .annotations
+        .iter()
+        .filter(|(key, _)| !key.starts_with(OWN_PREFIX))
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .collect()
+}

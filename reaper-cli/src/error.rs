@@ -1,0 +1,124 @@
+//! Why a command did not do what was asked, in words for people.
+
+use std::{io, path::PathBuf};
+
+use reaper_exec::{Error as ExecutorError, engine::Error as EngineError};
+use reaper_spec::Status;
+
+/// The result of a command.
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a command did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum Error {
+    /// A bundle, a process or the configuration was refused.
+    #[error(transparent)]
+    Spec(#[from] reaper_spec::Error),
+    /// The engine's reason.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The executor's reason, about an exec'd process.
+    #[error(transparent)]
+    Executor(#[from] ExecutorError),
+    /// A file or a system call failed.
+    #[error("{operation}: {source}")]
+    Io {
+        /// What was being done, to what.
+        operation: String,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// An option has a value that cannot be used.
+    #[error("{option}: {problem}")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A terminal is wanted and nobody is there to use it.
+    #[error(
+        "the process wants a terminal, and this call will not stay to serve it: give \
+         --console-socket, use `reaper-runtime run` without --detach, or say terminal: false"
+    )]
+    NoTerminal,
+    /// The container is not in a status in which this can be done.
+    #[error("cannot {operation} container {id}: it is {status}")]
+    Status {
+        /// What was asked.
+        operation: &'static str,
+        /// The container.
+        id: String,
+        /// Where it is.
+        status: Status,
+    },
+    /// A starter file would be overwritten.
+    #[error("{} exists already: remove it first, or give another folder by --bundle", .0.display())]
+    Exists(PathBuf),
+    /// What a helper process reported. It is complete as it is.
+    #[error("{0}")]
+    Reported(String),
+}
+
+impl Error {
+    /// A failed file operation or system call.
+    pub(crate) fn io(operation: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let operation = operation.into();
+        move |source| Self::Io { operation, source }
+    }
+
+    /// The message for people and logs: one line, with the way out.
+    pub(crate) fn line(&self) -> String {
+        let mut line = self.to_string().replace('\n', "; ");
+        if let Some(hint) = self.hint() {
+            line.push_str(": ");
+            line.push_str(&hint);
+        }
+        line
+    }
+
+    fn hint(&self) -> Option<String> {
+        use reaper_state::Error as StoreError;
+        match self {
+            Self::Spec(reaper_spec::Error::NoConfigJson { .. }) => Some(
+                "name a bundle by --bundle, make one by `reaper-runtime spec`, or run a command \
+                 by `reaper-runtime run -- COMMAND`"
+                    .to_owned(),
+            ),
+            Self::Engine(EngineError::Store(StoreError::NotFound { .. })) => {
+                Some("see `reaper-runtime list`".to_owned())
+            }
+            Self::Engine(EngineError::Store(StoreError::AlreadyExists { id })) => Some(format!(
+                "choose another name, or remove it by `reaper-runtime delete {id}`"
+            )),
+            _ if self.is_denied() && !nix::unistd::geteuid().is_root() => Some(format!(
+                "this is uid {}: the state below /run, mounts, cgroups and other users need root \
+                 (sudo, or CAP_SYS_ADMIN)",
+                nix::unistd::geteuid()
+            )),
+            _ => None,
+        }
+    }
+
+    /// Whether the kernel refused something for lack of rights.
+    fn is_denied(&self) -> bool {
+        let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+        match self {
+            Self::Io { source, .. }
+            | Self::Spec(reaper_spec::Error::Read { source, .. })
+            | Self::Engine(
+                EngineError::Folder { source, .. }
+                | EngineError::Store(reaper_state::Error::Io { source, .. }),
+            ) => denied(source),
+            Self::Engine(EngineError::Executor(error)) | Self::Executor(error) => match error {
+                ExecutorError::Setup {
+                    errno: Some(errno), ..
+                } => denied(&io::Error::from_raw_os_error(*errno)),
+                ExecutorError::Io { source, .. } => denied(source),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Staying with a process until it ends.
+
+use reaper_exec::{Executor, Signal, Target};
+use reaper_spec::Exit;
+
+use crate::{
+    error::{Error, Result},
+    signals::{Event, Signals, pass_on},
+    terminal::Session,
+};
+
+/// Stays with a process that was started: passes signals on, serves its terminal, and returns
+/// what `ended` does.
+pub(crate) async fn attend<E: Executor + ?Sized>(
+    executor: &E,
+    target: &Target,
+    signals: &mut Signals,
+    mut session: Option<Session>,
+    ended: impl Future<Output = Result<Exit>>,
+) -> Result<Exit> {
+    let mut ended = std::pin::pin!(ended);
+    loop {
+        tokio::select! {
+            exit = &mut ended => {
+                if let Some(session) = session {
+                    session.finish();
+                }
+                return exit;
+            }
+            event = signals.next() => handle(executor, target, event, session.as_mut()).await?,
+            () = hung_up(session.as_mut()) => pass_on(executor, target, signal(nix::libc::SIGHUP)).await,
+        }
+    }
+}
+
+async fn handle<E: Executor + ?Sized>(
+    executor: &E,
+    target: &Target,
+    event: Event,
+    session: Option<&mut Session>,
+) -> Result<()> {
+    match (event, session) {
+        (Event::Forward(signal), _) => pass_on(executor, target, signal).await,
+        (Event::Resize, Some(session)) => session.resize(),
+        (Event::Resize, None) => {}
+        (Event::Stop, session) => {
+            // The process is in a session of its own: the keyboard's signal would be ignored
+            // there, since nobody of that session could continue it.
+            pass_on(executor, target, signal(nix::libc::SIGSTOP)).await;
+            if let Some(session) = &session {
+                session.leave_raw_mode();
+            }
+            nix::sys::signal::raise(nix::sys::signal::SIGSTOP)
+                .map_err(|errno| Error::io("stop")(errno.into()))?;
+        }
+        (Event::Continue, session) => {
+            if let Some(session) = session {
+                session.enter_raw_mode();
+                session.resize();
+            }
+            pass_on(executor, target, signal(nix::libc::SIGCONT)).await;
+        }
+    }
+    Ok(())
+}
+
+async fn hung_up(session: Option<&mut Session>) {
+    match session {
+        Some(session) => session.hung_up().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn signal(number: i32) -> Signal {
+    Signal::try_from(number).unwrap_or(Signal::TERM)
+}

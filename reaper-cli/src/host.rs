@@ -1,0 +1,33 @@
+//! What the command line needs of an executor beyond the contract.
+
+use std::{os::fd::OwnedFd, sync::Arc};
+
+use async_trait::async_trait;
+use reaper_exec::{Engine, Executor, HostExecutor, Result};
+use reaper_spec::ContainerId;
+use reaper_state::{FileStore, RootDir, StateStore};
+
+/// The containers of one state root, over any executor and any store.
+pub(crate) type Containers = Engine<Arc<dyn Host>, dyn StateStore>;
+
+/// An executor whose gated processes can get other streams when they start.
+#[async_trait]
+pub(crate) trait Host: Executor {
+    /// As [`Executor::start`] for an init process, which gets these as its standard streams,
+    /// unless it has a terminal.
+    async fn start_with_streams(&self, id: &ContainerId, streams: [OwnedFd; 3]) -> Result<()>;
+}
+
+#[async_trait]
+impl Host for HostExecutor {
+    async fn start_with_streams(&self, id: &ContainerId, streams: [OwnedFd; 3]) -> Result<()> {
+        Self::start_with_streams(self, id, streams).await
+    }
+}
+
+/// The backends of this program.
+pub(crate) fn open(root: RootDir) -> Containers {
+    let executor: Arc<dyn Host> = Arc::new(HostExecutor::new(root.clone()));
+    let store: Arc<dyn StateStore> = Arc::new(FileStore::new(root.clone()));
+    Engine::new(executor, store, root)
+}

@@ -1,0 +1,214 @@
+//! What is printed as JSON, in the form of runc and of the OCI runtime-spec.
+
+use std::collections::BTreeMap;
+
+use reaper_exec::Stats;
+use reaper_spec::{ExitStatus, Status, Timestamp, oci};
+use reaper_state::Record;
+use serde::Serialize;
+
+use crate::container;
+
+/// The OCI state of a container, with what runc and this runtime add to it.
+#[derive(Debug, Serialize)]
+pub(crate) struct State<'a> {
+    #[serde(rename = "ociVersion")]
+    oci_version: &'static str,
+    id: &'a str,
+    status: Status,
+    /// 0 without a process.
+    pid: u32,
+    bundle: String,
+    annotations: BTreeMap<&'a str, &'a str>,
+    created: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finished: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<u32>,
+    /// The signal that ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<i32>,
+    /// Why the end could not be observed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    owner: &'static str,
+}
+
+impl<'a> State<'a> {
+    pub(crate) fn of(record: &'a Record) -> Self {
+        let exit = record.exit.as_ref();
+        Self {
+            oci_version: oci::VERSION,
+            id: record.id.as_str(),
+            status: record.status,
+            pid: pid(record).unwrap_or(0),
+            bundle: record.bundle.to_string_lossy().into_owned(),
+            annotations: container::visible(record),
+            created: record.created,
+            started: record.started,
+            finished: exit.map(|exit| exit.at),
+            exit_code: exit.map(|exit| exit.status.code()),
+            signal: exit.and_then(|exit| match exit.status {
+                ExitStatus::Signaled { signal, .. } => Some(signal),
+                _ => None,
+            }),
+            reason: exit.and_then(|exit| match &exit.status {
+                ExitStatus::Lost { reason } => Some(reason.as_str()),
+                _ => None,
+            }),
+            owner: "",
+        }
+    }
+}
+
+/// The pid of a container's process, while it has one.
+pub(crate) fn pid(record: &Record) -> Option<u32> {
+    let process = record
+        .process
+        .as_ref()
+        .filter(|_| record.status.is_alive())?;
+    Some(process.pid)
+}
+
+/// One line of `events`, as runc writes it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Event<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: &'a str,
+    data: EventData,
+}
+
+#[derive(Debug, Serialize)]
+struct EventData {
+    cpu: Cpu,
+    memory: Memory,
+    pids: Pids,
+}
+
+#[derive(Debug, Serialize)]
+struct Cpu {
+    usage: CpuUsage,
+    throttling: Empty,
+}
+
+#[derive(Debug, Serialize)]
+struct CpuUsage {
+    total: u64,
+    kernel: u64,
+    user: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Memory {
+    usage: MemoryUsage,
+    raw: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct MemoryUsage {
+    limit: u64,
+    usage: u64,
+    failcnt: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Pids {
+    current: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Empty {}
+
+impl<'a> Event<'a> {
+    pub(crate) fn stats(id: &'a str, stats: &Stats) -> Self {
+        let data = EventData {
+            cpu: Cpu {
+                usage: CpuUsage {
+                    total: stats.cpu_user_ns + stats.cpu_system_ns,
+                    kernel: stats.cpu_system_ns,
+                    user: stats.cpu_user_ns,
+                },
+                throttling: Empty {},
+            },
+            memory: Memory {
+                usage: MemoryUsage {
+                    limit: u64::MAX,
+                    usage: stats.memory_bytes,
+                    failcnt: 0,
+                },
+                raw: BTreeMap::from([
+                    ("anon", stats.memory_anonymous_bytes),
+                    ("rss", stats.memory_anonymous_bytes),
+                ]),
+            },
+            pids: Pids {
+                current: stats.processes,
+            },
+        };
+        Self {
+            kind: "stats",
+            id,
+            data,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reaper_spec::{ContainerId, Exit, ProcessIdentity};
+
+    use super::*;
+
+    fn record() -> Record {
+        let mut record = Record::new(ContainerId::new("web").unwrap(), "/bundle".into());
+        record.process = Some(ProcessIdentity {
+            pid: 42,
+            start_time: 1,
+            boot_id: "boot".to_owned(),
+        });
+        record.annotations.insert("a".into(), "b".into());
+        record
+            .annotations
+            .insert("reaper.cli/streams-at-start".into(), "true".into());
+        record
+    }
+
+    #[test]
+    fn a_running_container_has_a_pid_and_no_exit_code() {
+        let mut record = record();
+        record.status = Status::Running;
+        let json = serde_json::to_value(State::of(&record)).unwrap();
+        assert_eq!(json["status"], "running");
+        assert_eq!(json["pid"], 42);
+        assert_eq!(json["bundle"], "/bundle");
+        assert_eq!(
+            json["annotations"],
+            serde_json::json!({"a": "b"}),
+            "none of our own"
+        );
+        assert_eq!(json.get("exit_code"), None);
+    }
+
+    #[test]
+    fn a_stopped_one_has_a_code_a_time_and_no_pid() {
+        let mut record = record();
+        record.status = Status::Stopped;
+        let status = ExitStatus::Signaled {
+            signal: 15,
+            core: false,
+        };
+        record.exit = Some(Exit {
+            status,
+            at: Timestamp::now(),
+        });
+        let json = serde_json::to_value(State::of(&record)).unwrap();
+        assert_eq!(
+            (&json["pid"], &json["exit_code"], &json["signal"]),
+            (&0.into(), &143.into(), &15.into())
+        );
+        assert!(json["finished"].is_string());
+    }
+}

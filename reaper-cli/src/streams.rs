@@ -1,0 +1,95 @@
+//! The caller's descriptors, for the processes that get them.
+
+use std::{
+    fs::OpenOptions,
+    os::{
+        fd::{OwnedFd, RawFd},
+        unix::net::UnixStream,
+    },
+    path::Path,
+};
+
+use reaper_exec::io::{Attachments, StdioRequest, StreamTarget, Streams};
+
+use crate::{
+    error::{Error, Result},
+    sys,
+};
+
+/// This call's own standard streams. One that is closed is `/dev/null` for the process.
+pub(crate) fn inherited() -> Result<StdioRequest> {
+    let mut inherited = [None, None, None];
+    let mut targets = [StreamTarget::Null, StreamTarget::Null, StreamTarget::Null];
+    for number in 0..3 {
+        let own = sys::duplicate(number as RawFd).map_err(Error::io("duplicate a stream"))?;
+        if own.is_some() {
+            targets[number] = StreamTarget::Inherit;
+        }
+        inherited[number] = own;
+    }
+    let [stdin, stdout, stderr] = targets;
+    Ok(StdioRequest {
+        streams: Streams {
+            stdin,
+            stdout,
+            stderr,
+        },
+        attachments: Attachments {
+            inherited,
+            console_socket: None,
+        },
+    })
+}
+
+/// This call's own standard streams, to be handed to a process that has others already.
+pub(crate) fn handed_over() -> Result<[OwnedFd; 3]> {
+    let own = |number: RawFd| {
+        let failed = Error::io("open /dev/null");
+        match sys::duplicate(number).map_err(Error::io("duplicate a stream"))? {
+            Some(own) => Ok(own),
+            None => OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open("/dev/null")
+                .map(OwnedFd::from)
+                .map_err(failed),
+        }
+    };
+    Ok([own(0)?, own(1)?, own(2)?])
+}
+
+/// The descriptors of `--preserve-fds`, from 3 on.
+pub(crate) fn preserved(count: u32) -> Result<Vec<OwnedFd>> {
+    (3..3 + i64::from(count))
+        .map(|number| {
+            let missing = || Error::Option {
+                option: "--preserve-fds",
+                problem: format!("{count} were named, but descriptor {number} is not open"),
+            };
+            let raw = RawFd::try_from(number).map_err(|_| missing())?;
+            sys::duplicate(raw)
+                .map_err(Error::io("duplicate a descriptor"))?
+                .ok_or_else(missing)
+        })
+        .collect()
+}
+
+/// A console socket that an engine listens on.
+pub(crate) fn engine_console(path: &Path) -> Result<StdioRequest> {
+    let socket = UnixStream::connect(path).map_err(Error::io(format!(
+        "connect to the console socket {}",
+        path.display()
+    )))?;
+    Ok(console(socket.into()))
+}
+
+/// A terminal whose master goes to `socket`.
+pub(crate) fn console(socket: OwnedFd) -> StdioRequest {
+    StdioRequest {
+        streams: Streams::default(),
+        attachments: Attachments {
+            console_socket: Some(socket),
+            ..Attachments::default()
+        },
+    }
+}

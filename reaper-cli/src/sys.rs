@@ -1,0 +1,79 @@
+//! What needs `unsafe`.
+#![allow(unsafe_code)]
+
+use std::{
+    io,
+    os::fd::{BorrowedFd, OwnedFd, RawFd},
+};
+
+use nix::unistd::{ForkResult, fork};
+
+/// Which side of a fork this is.
+pub(crate) enum Side {
+    /// The new process.
+    Child,
+    /// The old one, with the pid of the new one.
+    Parent(nix::unistd::Pid),
+}
+
+/// Forks a process that has one thread.
+///
+/// # Panics
+/// If there are more: what they hold would be held for ever in the child.
+pub(crate) fn fork_single_threaded() -> io::Result<Side> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    assert_eq!(threads, 1, "a fork of a process with several threads");
+    // SAFETY: there is no other thread that could hold a lock or be in the middle of a change, so
+    // the child may do all that the parent may.
+    match unsafe { fork() }? {
+        ForkResult::Child => Ok(Side::Child),
+        ForkResult::Parent { child } => Ok(Side::Parent(child)),
+    }
+}
+
+/// A close-on-exec duplicate of a descriptor that the caller of this program may have handed
+/// over; `None` if it is not open.
+pub(crate) fn duplicate(number: RawFd) -> io::Result<Option<OwnedFd>> {
+    // SAFETY: the descriptor is borrowed for the length of this call only. If it is not open
+    // nobody owns the number and the call says EBADF; no other thread could close it meanwhile.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    match borrowed.try_clone_to_owned() {
+        Ok(duplicate) => Ok(Some(duplicate)),
+        Err(error) if error.raw_os_error() == Some(nix::libc::EBADF) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Closes the descriptors from `first` to `last` that are open.
+///
+/// They must be the caller's of this program, which nothing in it owns: closing what something
+/// owns would hand its number to another file.
+pub(crate) fn close_inherited(first: u32, last: u32) -> io::Result<()> {
+    if first > last {
+        return Ok(());
+    }
+    // SAFETY: close_range(2) takes plain numbers and touches no memory; that nobody owns them is
+    // the contract of this function.
+    let result = unsafe { nix::libc::syscall(nix::libc::SYS_close_range, first, last, 0) };
+    nix::errno::Errno::result(result)?;
+    Ok(())
+}
+
+/// Ends this process by a signal, as if it had not been caught. Without a core: it is not this
+/// process that went wrong.
+pub(crate) fn die_of(signal: i32) -> ! {
+    // A core that is dumped all the same is no reason to live on.
+    let _ = nix::sys::prctl::set_dumpable(false);
+    // SAFETY: SIG_DFL is no handler that could run; sigset_t may be all zeros, and is initialised
+    // by sigemptyset; raise and sigprocmask take plain values.
+    unsafe {
+        nix::libc::signal(signal, nix::libc::SIG_DFL);
+        let mut set: nix::libc::sigset_t = std::mem::zeroed();
+        nix::libc::sigemptyset(&raw mut set);
+        nix::libc::sigaddset(&raw mut set, signal);
+        nix::libc::sigprocmask(nix::libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+        nix::libc::raise(signal);
+    }
+    // It was one that does not end a process.
+    std::process::exit(128 + signal);
+}
