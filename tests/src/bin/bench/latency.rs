@@ -1,0 +1,30 @@
+//! From the end of a process to the event that tells of it.
+
+use crate::{
+    Effort,
+    report::{Report, Samples, Unit},
+    rig::{Rig, Shim},
+    task::Pod,
+};
+
+pub(crate) fn measure(effort: Effort) -> Report {
+    let rig = Rig::new();
+    let pods = Shim::BOTH.map(|shim| Pod::start(&rig, shim));
+    let mut samples: [Samples; 2] = Default::default();
+    for _ in 0..effort.pick(200, 20) {
+        for (pod, samples) in pods.iter().zip(&mut samples) {
+            let task = pod.idle_task();
+            let killed = task.kill();
+            samples.push_time(rig.events.exit_of(task.id()).duration_since(killed));
+            task.delete();
+        }
+    }
+    pods.into_iter().for_each(Pod::stop);
+    let mut report = Report::new("From `kill(2)` of the workload to `TaskExit` at an event server");
+    let [reaper, runc] = &samples;
+    report.figure(Shim::Reaper.name(), Unit::Milliseconds, reaper.clone());
+    report.goal(1.0);
+    report.figure(Shim::Runc.name(), Unit::Milliseconds, runc.clone());
+    report.ratio("Reaper / runc's shim", reaper, runc);
+    report
+}

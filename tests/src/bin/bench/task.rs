@@ -1,0 +1,311 @@
+//! Tasks of a shim that is driven directly, as containerd would.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::PoisonError,
+    time::Instant,
+};
+
+use containerd_shim_protos::{
+    Client,
+    api::{
+        ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse, DeleteRequest,
+        DeleteResponse, Empty, KillRequest, ShutdownRequest, StartRequest, StartResponse,
+    },
+    protobuf::{Message, MessageField, well_known_types::any::Any},
+    ttrpc::Request,
+};
+use nix::{
+    sys::{
+        signal::{Signal, kill},
+        stat::Mode,
+    },
+    unistd::{Pid, mkfifo},
+};
+use reaper_tests::{
+    procfs::{Process, reap_orphans},
+    runtime::{LIMIT, until},
+};
+use serde_json::json;
+
+use crate::rig::{Rig, Shim};
+
+/// A container with its task, from before its start until its deletion.
+pub(crate) struct Task<'a> {
+    rig: &'a Rig,
+    id: String,
+    address: String,
+    client: Client,
+    /// Its process.
+    pub(crate) pid: u32,
+    // containerd reads the shim's log from there.
+    _log: File,
+}
+
+impl<'a> Task<'a> {
+    /// Starts a shim, or finds that of the pod, and has it create the task. The pod's own task,
+    /// its sandbox, is the one whose id is the pod's.
+    pub(crate) fn create(
+        rig: &'a Rig,
+        shim: Shim,
+        pod: &str,
+        id: &str,
+        args: &[&str],
+        stdout: Option<&Path>,
+    ) -> Self {
+        let kind = if id == pod { "sandbox" } else { "container" };
+        let annotations = json!({
+            "io.kubernetes.cri.container-type": kind,
+            "io.kubernetes.cri.sandbox-id": pod,
+        });
+        let bundle = rig.bundles.make(shim.contains(), id, args, &annotations);
+        let fifo = bundle.join("log");
+        mkfifo(&fifo, Mode::S_IRWXU).expect("make the log FIFO");
+        let log = File::options()
+            .read(true)
+            .write(true)
+            .open(&fifo)
+            .expect("open the log FIFO");
+        let address = start_shim(rig, shim, id, &bundle);
+        let client = client(rig, &address);
+        let mut task = Self {
+            rig,
+            id: id.to_owned(),
+            address,
+            client,
+            pid: 0,
+            _log: log,
+        };
+        let response: CreateTaskResponse = task.call(
+            "Create",
+            &CreateTaskRequest {
+                id: id.to_owned(),
+                bundle: bundle.display().to_string(),
+                stdout: stdout
+                    .map(|path| path.display().to_string())
+                    .unwrap_or_default(),
+                options: options(rig, shim),
+                ..Default::default()
+            },
+        );
+        task.pid = response.pid;
+        task
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(crate) fn start(&self) {
+        let id = self.id.clone();
+        let _: StartResponse = self.call(
+            "Start",
+            &StartRequest {
+                id,
+                ..Default::default()
+            },
+        );
+    }
+
+    /// Kills the process, not by way of the shim, and says when.
+    pub(crate) fn kill(&self) -> Instant {
+        let now = Instant::now();
+        kill(Pid::from_raw(self.pid.cast_signed()), Signal::SIGKILL).expect("kill the workload");
+        now
+    }
+
+    pub(crate) fn delete(self) {
+        let id = self.id.clone();
+        let _: DeleteResponse = self.call(
+            "Delete",
+            &DeleteRequest {
+                id,
+                ..Default::default()
+            },
+        );
+    }
+
+    /// Runs the task from its start to its deletion.
+    pub(crate) fn kill_and_delete(self) {
+        self.kill();
+        self.rig.events.exit_of(&self.id);
+        self.delete();
+    }
+
+    /// The shim's process.
+    pub(crate) fn shim(&self) -> Process {
+        let id = self.id.clone();
+        let response: ConnectResponse = self.call(
+            "Connect",
+            &ConnectRequest {
+                id,
+                ..Default::default()
+            },
+        );
+        Process::find(response.shim_pid).expect("the shim is running")
+    }
+
+    fn call<T: Message, U: Message>(&self, method: &str, request: &T) -> U {
+        call(&self.client, method, request)
+    }
+}
+
+/// A pod: a sandbox, whose shim its containers share.
+pub(crate) struct Pod<'a> {
+    rig: &'a Rig,
+    shim: Shim,
+    sandbox: Task<'a>,
+    /// The shim's process.
+    pub(crate) process: Process,
+}
+
+impl<'a> Pod<'a> {
+    /// Starts a pod without containers.
+    pub(crate) fn start(rig: &'a Rig, shim: Shim) -> Self {
+        let pod = rig.id("pod");
+        let sandbox = Task::create(rig, shim, &pod, &pod, &IDLE, None);
+        sandbox.start();
+        let process = sandbox.shim();
+        Self {
+            rig,
+            shim,
+            sandbox,
+            process,
+        }
+    }
+
+    /// Creates a task in it.
+    pub(crate) fn task(&self, args: &[&str], stdout: Option<&Path>) -> Task<'a> {
+        let id = self.rig.id("task");
+        Task::create(self.rig, self.shim, &self.sandbox.id, &id, args, stdout)
+    }
+
+    /// Creates and starts a task that does nothing until it is killed.
+    pub(crate) fn idle_task(&self) -> Task<'a> {
+        let task = self.task(&IDLE, None);
+        task.start();
+        task
+    }
+
+    /// Ends it, when its containers are deleted, and waits until the shim is gone.
+    pub(crate) fn stop(self) {
+        let Self {
+            rig,
+            sandbox,
+            process,
+            ..
+        } = self;
+        let (id, address) = (sandbox.id.clone(), sandbox.address.clone());
+        let client = sandbox.client.clone();
+        // A sandbox need not have a process of its own.
+        let kill = KillRequest {
+            id: id.clone(),
+            signal: nix::libc::SIGKILL as u32,
+            ..Default::default()
+        };
+        let _: Empty = call(&client, "Kill", &kill);
+        rig.events.exit_of(&id);
+        sandbox.delete();
+        rig.clients
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&address);
+        let shutdown = ShutdownRequest {
+            id,
+            ..Default::default()
+        };
+        // The shim may be gone before it has answered.
+        let _ = request(&client, "Shutdown", &shutdown);
+        until("the shim ends", || (!process.is_alive()).then_some(()));
+        reap_orphans(&[]);
+    }
+}
+
+/// A workload that does nothing.
+pub(crate) const IDLE: [&str; 3] = [crate::bundle::BUSYBOX, "sleep", "1000000"];
+
+fn start_shim(rig: &Rig, shim: Shim, id: &str, bundle: &Path) -> String {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let output = Command::new(shim.program())
+        .args(["-namespace", rig.namespace(), "-address"])
+        .arg(rig.dir().join("containerd.sock"))
+        .args(["-publish-binary", "/bin/false", "-id", id, "start"])
+        .current_dir(bundle)
+        .env_clear()
+        .env("PATH", path)
+        .env("NAMESPACE", rig.namespace())
+        .env("TTRPC_ADDRESS", rig.events.path())
+        .env("GRPC_ADDRESS", rig.dir().join("containerd.sock"))
+        .env("GOMAXPROCS", "2")
+        .env("REAPER_RUNTIME_ROOT", rig.dir().join("reaper"))
+        .env("REAPER_OVERLAY_ENABLED", "false")
+        .stdin(Stdio::null())
+        .output()
+        .expect("run the shim's start");
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{} start: {text} {error}",
+        shim.name()
+    );
+    if text.starts_with('{') {
+        let reply: serde_json::Value = serde_json::from_str(&text).expect("a reply in JSON");
+        return reply["address"].as_str().expect("an address").to_owned();
+    }
+    text
+}
+
+/// A client, one for each shim.
+fn client(rig: &Rig, address: &str) -> Client {
+    let mut clients = rig.clients.lock().unwrap_or_else(PoisonError::into_inner);
+    let connect = || Client::connect(address).expect("connect to the shim");
+    clients
+        .entry(address.to_owned())
+        .or_insert_with(connect)
+        .clone()
+}
+
+/// runc's shim keeps its state where it is told by an option.
+fn options(rig: &Rig, shim: Shim) -> MessageField<Any> {
+    /// `root` of `containerd.runc.v1.Options`: field 7, a string.
+    const ROOT: u8 = 7 << 3 | 2;
+    if shim == Shim::Reaper {
+        return MessageField::none();
+    }
+    let root: PathBuf = rig.dir().join("runc");
+    let root = root.display().to_string();
+    let mut value = vec![ROOT, u8::try_from(root.len()).expect("a short path")];
+    value.extend_from_slice(root.as_bytes());
+    MessageField::some(Any {
+        type_url: "containerd.runc.v1.Options".to_owned(),
+        value,
+        ..Default::default()
+    })
+}
+
+fn call<T: Message, U: Message>(client: &Client, method: &str, message: &T) -> U {
+    let payload =
+        request(client, method, message).unwrap_or_else(|error| panic!("{method}: {error}"));
+    U::parse_from_bytes(&payload).expect("an answer of the right type")
+}
+
+fn request<T: Message>(
+    client: &Client,
+    method: &str,
+    message: &T,
+) -> containerd_shim_protos::ttrpc::Result<Vec<u8>> {
+    let request = Request {
+        // The name that both shims answer to.
+        service: "containerd.task.v2.Task".to_owned(),
+        method: method.to_owned(),
+        payload: message
+            .write_to_bytes()
+            .expect("a message that can be encoded"),
+        timeout_nano: i64::try_from(LIMIT.as_nanos()).unwrap_or(i64::MAX),
+        ..Default::default()
+    };
+    client.request(request).map(|response| response.payload)
+}

@@ -1,0 +1,83 @@
+//! How fast a workload's output reaches its reader.
+
+use std::{
+    fs::File,
+    io::Read as _,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{sys::stat::Mode, unistd::mkfifo};
+
+use crate::{
+    Effort,
+    bundle::BUSYBOX,
+    report::{Report, Samples, Unit},
+    rig::{Rig, Shim},
+    task::Pod,
+    usage,
+};
+
+/// What a workload writes, MiB.
+const MEBIBYTES: usize = 1024;
+
+pub(crate) fn measure(effort: Effort) -> Report {
+    let rig = Rig::new();
+    let pods = Shim::BOTH.map(|shim| Pod::start(&rig, shim));
+    let [mut speeds, mut calls, mut cpu]: [[Samples; 2]; 3] = Default::default();
+    for _ in 0..effort.pick(7, 1) {
+        for (index, pod) in pods.iter().enumerate() {
+            let fifo = rig.dir().join(rig.id("stdout"));
+            let (duration, before, after) = pass(&rig, pod, &fifo);
+            speeds[index].push(MEBIBYTES as f64 / 1024.0 / duration.as_secs_f64());
+            calls[index].push((after.read_write_calls - before.read_write_calls) as f64);
+            // A tick is 10 ms wherever /proc is read by user programs.
+            cpu[index].push((after.cpu_ticks - before.cpu_ticks) as f64 * 10.0);
+        }
+    }
+    pods.into_iter().for_each(Pod::stop);
+    let mut report = Report::new("1 GiB from a workload's standard output to a reader of the FIFO");
+    for (index, shim) in Shim::BOTH.into_iter().enumerate() {
+        let name = shim.name();
+        report.figure(name, Unit::GibibytesPerSecond, speeds[index].clone());
+        let what = format!("{name}: read and write calls of its own meanwhile");
+        report.figure(&what, Unit::Count, calls[index].clone());
+        let what = format!("{name}: CPU time of its own meanwhile");
+        report.figure(&what, Unit::Milliseconds, cpu[index].clone());
+    }
+    let [reaper, runc] = &speeds;
+    report.ratio("throughput, Reaper / runc's shim", reaper, runc);
+    report
+}
+
+/// Runs a workload that writes, and reads what it writes.
+fn pass(rig: &Rig, pod: &Pod<'_>, fifo: &Path) -> (Duration, usage::Usage, usage::Usage) {
+    mkfifo(fifo, Mode::S_IRWXU).expect("make a FIFO");
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut file = File::open(fifo).expect("open the FIFO");
+            let mut buffer = vec![0; 1 << 20];
+            let mut left = MEBIBYTES << 20;
+            while left > 0 {
+                let read = file.read(&mut buffer).expect("read the FIFO");
+                assert!(read > 0, "the output ended {left} bytes early");
+                left -= read;
+            }
+            (Instant::now(), file)
+        });
+        let count = format!("count={MEBIBYTES}");
+        let args = [BUSYBOX, "dd", "if=/dev/zero", "bs=1M", &count];
+        let task = pod.task(&args, Some(fifo));
+        let before = usage::of(&pod.process);
+        let start = Instant::now();
+        task.start();
+        let (end, file) = reader.join().expect("a reader that does not panic");
+        let after = usage::of(&pod.process);
+        // The shim may wait for its reader to be done with the rest.
+        drop(file);
+        rig.events.exit_of(task.id());
+        task.delete();
+        (end.duration_since(start), before, after)
+    })
+}
