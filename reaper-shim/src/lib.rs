@@ -1,1 +1,48 @@
-//! The containerd shim.
+//! A containerd shim over anything that runs processes.
+//!
+//! containerd starts containers through shims: programs that serve its task API, one per pod.
+//! This crate is everything about a shim that has nothing to do with *how* a process is run. Give
+//! it an [`Executor`](reaper_exec::Executor) and a [`StateStore`](reaper_state::StateStore), and
+//! the `main` of a shim is one expression:
+//!
+//! ```no_run
+//! use std::{process::ExitCode, sync::Arc};
+//!
+//! use reaper_shim::{Backend, Shim};
+//! use reaper_state::FileStore;
+//! # fn my_executor() -> Arc<dyn reaper_exec::Executor> { unreachable!() }
+//!
+//! fn main() -> ExitCode {
+//!     Shim::new("io.containerd.mine.v2", |context| {
+//!         let store = FileStore::new(context.root.clone());
+//!         Ok(Backend { executor: my_executor(), store: Arc::new(store) })
+//!     })
+//!     .run()
+//! }
+//! ```
+//!
+//! * [`Shim`] is the program: containerd's command line, one daemon per pod and its socket,
+//!   signals, logs, and the cleaning up when a daemon was killed. It serves containerd 1.6, 1.7
+//!   and 2.x alike.
+//! * [`TaskService`] is the task API alone, for programs with a server of their own.
+//! * [`Publisher`] passes [`Event`]s on to containerd, in order, also when containerd is away for
+//!   a while.
+#![forbid(unsafe_code)]
+
+mod bootstrap;
+mod container;
+mod error;
+mod event;
+mod guard;
+mod process;
+mod publisher;
+mod registry;
+mod sandbox;
+mod service;
+mod stats;
+
+pub use bootstrap::{Backend, Context, Shim};
+pub use error::{Error, Result};
+pub use event::{Event, Events};
+pub use publisher::Publisher;
+pub use service::{Settings, TaskService};

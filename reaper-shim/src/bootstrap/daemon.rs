@@ -1,0 +1,202 @@
+//! The daemon: a shim that serves.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::{fd::AsFd, unix::net::UnixListener},
+    time::Duration,
+};
+
+use containerd_shim::Flags;
+use containerd_shim_protos::ttrpc::r#async::{Server, transport::Listener};
+use nix::{
+    sys::{
+        prctl,
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::{Pid, dup2_stdin, dup2_stdout, setsid},
+};
+use reaper_exec::Executor;
+use reaper_state::StateStore;
+use tokio::{
+    runtime::Builder,
+    signal::unix::{SignalKind, signal},
+};
+
+use super::{Shim, config, log, socket::SocketPath};
+use crate::{Error, Publisher, Result, Settings, TaskService};
+
+/// What the daemon tells `start` when it serves. Anything else is an error's text.
+pub(super) const READY: &[u8] = b"ready";
+
+/// How long the last events may take to be delivered when the shim ends.
+const DRAIN_LIMIT: Duration = Duration::from_secs(3);
+/// A thread for the disk ends when it had nothing to do for so long.
+const IDLE_THREAD: Duration = Duration::from_millis(500);
+/// As low as containerd's own: the kernel should take anything else before the shim.
+const OOM_SCORE_ADJ: &str = "-999";
+/// The kernel keeps 15 bytes; without it the shim would be called `exe`.
+const NAME: &str = "containerd-shim";
+
+pub(super) fn run<E, S>(shim: &Shim<E, S>, flags: &Flags) -> Result<()>
+where
+    E: Executor + 'static,
+    S: StateStore + ?Sized + 'static,
+{
+    let served = serve(shim, flags);
+    if let Err(error) = &served {
+        tracing::error!(%error, "the shim ends");
+        // Standard output is the way to `start` until the shim serves, and nowhere after.
+        let _ = io::stdout().write_all(error.to_string().as_bytes());
+    }
+    served
+}
+
+fn serve<E, S>(shim: &Shim<E, S>, flags: &Flags) -> Result<()>
+where
+    E: Executor + 'static,
+    S: StateStore + ?Sized + 'static,
+{
+    let config = config()?;
+    log::init(&config.log, flags.debug)?;
+    let oom_score_adj = settle()?;
+    let listener = io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map(UnixListener::from)
+        .map_err(|source| Error::System {
+            operation: "take over the listener",
+            source,
+        })?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(16)
+        .thread_keep_alive(IDLE_THREAD)
+        .build()
+        .map_err(|source| Error::System {
+            operation: "make the runtime",
+            source,
+        })?;
+    let served = runtime.block_on(async {
+        let engine = shim.engine(&flags.namespace, config.clone())?;
+        let events = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
+        let publisher = Publisher::new(&events, &flags.namespace);
+        let settings = Settings {
+            config,
+            oom_score_adj,
+            sandbox_process: shim.sandbox_process,
+        };
+        let service = TaskService::new(engine, publisher.clone(), settings);
+        let socket = SocketPath::from_address(&flags.socket);
+        until_closed(&service, listener, &socket).await?;
+        if !publisher.drain(DRAIN_LIMIT).await {
+            tracing::warn!("containerd is away, the last events are lost");
+        }
+        Ok(())
+    });
+    // A thread that hangs in the store's disk must not keep the shim.
+    runtime.shutdown_background();
+    served
+}
+
+/// Serves until the service is closed.
+async fn until_closed<E, S>(
+    service: &TaskService<E, S>,
+    listener: UnixListener,
+    socket: &SocketPath,
+) -> Result<()>
+where
+    E: Executor + 'static,
+    S: StateStore + ?Sized + 'static,
+{
+    let system = |operation| move |source| Error::System { operation, source };
+    let handler = |kind| signal(kind).map_err(system("handle signals"));
+    let (mut term, mut int) = (
+        handler(SignalKind::terminate())?,
+        handler(SignalKind::interrupt())?,
+    );
+    let mut child = handler(SignalKind::child())?;
+
+    let identity = socket.identity()?;
+    let listener = Listener::try_from(listener).map_err(system("take over the listener"))?;
+    let mut server = Server::new()
+        .add_listener(listener)
+        .register_service(service.services());
+    server.start().await.map_err(Error::Serve)?;
+    tell_ready()?;
+
+    loop {
+        tokio::select! {
+            () = service.closed() => break,
+            _ = term.recv() => end_if_idle(service),
+            _ = int.recv() => end_if_idle(service),
+            _ = child.recv() => reap(),
+        }
+    }
+    // First of all, so that no new container finds a shim that is about to end.
+    if let Err(error) = socket.remove(identity) {
+        tracing::warn!(%error, "the socket is left behind");
+    }
+    // What is being answered is answered.
+    server.shutdown().await.map_err(Error::Serve)
+}
+
+fn end_if_idle<E, S>(service: &TaskService<E, S>)
+where
+    E: Executor + 'static,
+    S: StateStore + ?Sized + 'static,
+{
+    if !service.close() {
+        tracing::warn!("asked to end by a signal, but there are containers: the shim goes on");
+    }
+}
+
+/// Reaps every child that has ended: monitors, and whatever was orphaned to the shim. Nobody else
+/// in this process waits for a child's status.
+fn reap() {
+    while let Ok(status) = waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+        if status == WaitStatus::StillAlive {
+            return;
+        }
+        tracing::debug!(?status, "reaped");
+    }
+}
+
+/// Detaches from containerd, and returns the OOM adjustment for workloads that ask for none.
+fn settle() -> Result<Option<i32>> {
+    let failed = |operation| {
+        move |errno: nix::Error| Error::System {
+            operation,
+            source: errno.into(),
+        }
+    };
+    setsid().map_err(failed("start a session"))?;
+    prctl::set_child_subreaper(true).map_err(failed("become a subreaper"))?;
+    // The rest is good to have; nothing depends on it.
+    let _ = fs::write("/proc/self/comm", NAME);
+    let inherited = fs::read_to_string("/proc/self/oom_score_adj").ok();
+    if let Err(error) = fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ) {
+        tracing::debug!(%error, "the shim keeps its OOM adjustment");
+    }
+    // containerd is protected as the shim is. That is not for everybody to inherit.
+    Ok(inherited
+        .and_then(|score| score.trim().parse::<i32>().ok())
+        .map(|score| score.max(0)))
+}
+
+/// Tells `start`, and lets go of its streams.
+fn tell_ready() -> Result<()> {
+    let system = |operation| move |source: io::Error| Error::System { operation, source };
+    let null = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .map_err(system("open /dev/null"))?;
+    let mut stdout = io::stdout();
+    stdout
+        .write_all(READY)
+        .and_then(|()| stdout.flush())
+        .map_err(system("tell that the shim serves"))?;
+    dup2_stdin(&null).map_err(|errno| system("let go of standard input")(errno.into()))?;
+    dup2_stdout(&null).map_err(|errno| system("let go of standard output")(errno.into()))
+}

@@ -1,0 +1,86 @@
+//! The action `delete`: what containerd runs when a shim is gone.
+
+use std::{fs, time::Duration};
+
+use containerd_shim::Flags;
+use containerd_shim_protos::{api::DeleteResponse, protobuf::Message};
+use reaper_exec::{Engine, Executor, Target, engine};
+use reaper_spec::{ContainerId, Exit, ExitStatus, Timestamp};
+use reaper_state::StateStore;
+use tokio::{runtime::Builder, time::timeout};
+
+use super::{Shim, bundle, config, print, socket::SocketPath};
+use crate::{Error, Result, process::proto_time};
+
+/// containerd itself gives up after five seconds.
+const LIMIT: Duration = Duration::from_secs(4);
+
+pub(super) fn run<E, S>(shim: &Shim<E, S>, flags: &Flags) -> Result<()>
+where
+    E: Executor + 'static,
+    S: StateStore + ?Sized + 'static,
+{
+    let id = ContainerId::new(flags.id.as_str())?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::System {
+            operation: "make the runtime",
+            source,
+        })?;
+    let deleted = runtime.block_on(async {
+        let engine = shim.engine(&flags.namespace, config()?)?;
+        timeout(LIMIT, delete(&engine, &id))
+            .await
+            .unwrap_or(Err(Error::Timeout {
+                operation: "delete",
+                after: LIMIT,
+            }))
+    });
+    runtime.shutdown_background();
+    let (pid, exit) = deleted?;
+    // Its shim is gone, or serves the rest of the pod.
+    if let Ok(address) = fs::read_to_string(bundle(flags)?.join("address")) {
+        SocketPath::from_address(&address).remove_dead()?;
+    }
+    let response = DeleteResponse {
+        pid,
+        exit_status: exit.status.code(),
+        exited_at: proto_time(exit.at),
+        ..DeleteResponse::default()
+    };
+    print(&response.write_to_bytes().map_err(|source| Error::Encode {
+        message: "the answer to delete",
+        source,
+    })?)
+}
+
+/// Ends and removes what is left of a container, and says how it ended. It needs no live shim,
+/// and it may be called again.
+async fn delete<E, S>(engine: &Engine<E, S>, id: &ContainerId) -> Result<(u32, Exit)>
+where
+    E: Executor + 'static,
+    S: StateStore + ?Sized + 'static,
+{
+    let pid = match engine.state(id).await {
+        Ok(record) => record.process.map_or(0, |process| process.pid),
+        Err(_) => 0,
+    };
+    let exit = match engine.delete(id, true).await {
+        Ok(exit) => exit,
+        // Deleted before, or its creation was cut short before there was a record.
+        Err(engine::Error::Store(reaper_state::Error::NotFound { .. })) => {
+            engine.executor().delete(&Target::Init(id.clone())).await?
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok((pid, exit.unwrap_or_else(unknown)))
+}
+
+fn unknown() -> Exit {
+    let reason = "nobody saw its end".to_owned();
+    Exit {
+        status: ExitStatus::Lost { reason },
+        at: Timestamp::now(),
+    }
+}

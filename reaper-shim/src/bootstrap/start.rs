@@ -1,0 +1,159 @@
+//! The action `start`: a shim for a container, new or there already.
+
+use std::{
+    fs,
+    io::Read,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    path::Path,
+    process::{Child, ChildStdout, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use containerd_shim::Flags;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::Deserialize;
+
+use super::{
+    SERVE, bundle, config,
+    daemon::READY,
+    params::Params,
+    print,
+    socket::{Claim, SocketPath},
+};
+use crate::{Error, Result};
+
+/// How long the daemon may take until it serves.
+const READY_LIMIT: Duration = Duration::from_secs(20);
+/// What the daemon's environment keeps of containerd's, besides `REAPER_*`.
+const KEPT: [&str; 2] = ["PATH", "TTRPC_ADDRESS"];
+
+pub(super) fn run(flags: &Flags) -> Result<()> {
+    let params = Params::read(flags)?;
+    let bundle = bundle(flags)?;
+    let dir = match &params.socket_dir {
+        Some(dir) => dir.into(),
+        None => SocketPath::dir(&config()?.state_root),
+    };
+    let group = group(&bundle).unwrap_or_else(|| flags.id.clone());
+    let socket = SocketPath::new(&dir, &params.address, &flags.namespace, &group);
+    if let Claim::Won(listener) = socket.claim()? {
+        let identity = socket.identity()?;
+        if let Err(error) = launch(flags, &params, &bundle, &socket, listener.into()) {
+            // What could not be started must not be found by the next one.
+            let _ = socket.remove(identity);
+            return Err(error);
+        }
+    }
+    let address = socket.address();
+    let file = bundle.join("address");
+    fs::write(&file, &address).map_err(|source| Error::File {
+        operation: "write",
+        path: file,
+        source,
+    })?;
+    print(&params.answer(&address)?)
+}
+
+/// The pod that a bundle belongs to.
+pub(super) fn group(bundle: &Path) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Config {
+        annotations: Annotations,
+    }
+    #[derive(Deserialize)]
+    struct Annotations {
+        #[serde(rename = "io.kubernetes.cri.sandbox-id")]
+        sandbox_id: Option<String>,
+    }
+    let json = fs::read(bundle.join("config.json")).ok()?;
+    let config: Config = serde_json::from_slice(&json).ok()?;
+    config.annotations.sandbox_id.filter(|id| !id.is_empty())
+}
+
+/// Runs the daemon and waits until it serves.
+fn launch(
+    flags: &Flags,
+    params: &Params,
+    bundle: &Path,
+    socket: &SocketPath,
+    listener: OwnedFd,
+) -> Result<()> {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0(
+            std::env::args_os()
+                .next()
+                .unwrap_or_else(|| "containerd-shim".into()),
+        )
+        .args(["-namespace", &flags.namespace, "-id", &flags.id])
+        .args(["-address", &params.address, "-socket", &socket.address()])
+        .arg("-bundle")
+        .arg(bundle);
+    if params.debug {
+        command.arg("-debug");
+    }
+    let kept = std::env::vars_os().filter(|(name, _)| {
+        name.to_str()
+            .is_some_and(|name| name.starts_with("REAPER_") || KEPT.contains(&name))
+    });
+    let mut child = command
+        .arg(SERVE)
+        .current_dir(bundle)
+        .env_clear()
+        .envs(kept)
+        .env("TTRPC_ADDRESS", &params.events)
+        .stdin(Stdio::from(listener))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|source| Error::System {
+            operation: "run the shim's daemon",
+            source,
+        })?;
+    let said = child
+        .stdout
+        .take()
+        .map(|stdout| listen(stdout, READY_LIMIT));
+    match said {
+        Some(Ok(said)) if said == READY => Ok(()),
+        Some(Ok(said)) => Err(failed(&mut child, &said)),
+        Some(Err(source)) => {
+            // It may hang: it must not become a shim that nobody knows of.
+            let _ = child.kill();
+            Err(Error::System {
+                operation: "wait for the shim's daemon",
+                source,
+            })
+        }
+        None => Ok(()),
+    }
+}
+
+fn failed(child: &mut Child, said: &[u8]) -> Error {
+    let said = String::from_utf8_lossy(said);
+    match child.wait() {
+        Ok(status) if said.is_empty() => Error::Daemon(status.to_string()),
+        _ => Error::Daemon(said.into_owned()),
+    }
+}
+
+/// All that comes out of a pipe until it is closed.
+fn listen(mut pipe: ChildStdout, limit: Duration) -> std::io::Result<Vec<u8>> {
+    let deadline = Instant::now() + limit;
+    let mut said = Vec::new();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        if poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], left)? == 0 {
+            return Err(std::io::ErrorKind::TimedOut.into());
+        }
+        let mut chunk = [0; 4096];
+        match pipe.read(&mut chunk)? {
+            0 => return Ok(said),
+            count => said.extend_from_slice(&chunk[..count]),
+        }
+    }
+}

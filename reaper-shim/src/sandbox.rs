@@ -1,0 +1,142 @@
+//! Sandbox containers: the pod itself.
+//!
+//! In the image world a pod's namespaces are kept alive by a process that does nothing but pause.
+//! Processes of the host need no such namespaces, so here the sandbox is an entry in the store
+//! whose pid is the shim's, and which ends when it is killed.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use reaper_exec::{Signal, procfs};
+use reaper_spec::{
+    ContainerId, ContainerType, CriAnnotations, Exit, ExitStatus, ProcessIdentity, Status,
+    Timestamp,
+};
+use reaper_state::{Record, StateStore, Stored};
+
+use crate::{Error, Result, guard::blocking};
+
+/// Whether a bundle is a pod's sandbox: as the CRI says, and only where it says nothing, by the
+/// pause image's command. A workload may well be called "pause".
+pub(crate) fn is_sandbox(annotations: &BTreeMap<String, String>, args: &[String]) -> bool {
+    match CriAnnotations::read(annotations).container_type {
+        Some(kind) => kind == ContainerType::Sandbox,
+        None => {
+            !annotations
+                .keys()
+                .any(|key| key.starts_with("io.kubernetes.cri."))
+                && args.first().is_some_and(|program| program == "/pause")
+        }
+    }
+}
+
+/// How the pause process, had there been one, would have ended by a signal: it exits in order on
+/// SIGTERM and SIGINT. `None` if it would have gone on.
+pub(crate) fn end_by(signal: Signal) -> Option<ExitStatus> {
+    match signal.number() {
+        libc_signal::INT | libc_signal::TERM => Some(ExitStatus::Exited { code: 0 }),
+        0 => None,
+        number if libc_signal::HARMLESS.contains(&number) => None,
+        signal => Some(ExitStatus::Signaled {
+            signal,
+            core: false,
+        }),
+    }
+}
+
+mod libc_signal {
+    use nix::sys::signal::Signal as S;
+
+    pub(super) const INT: i32 = S::SIGINT as i32;
+    pub(super) const TERM: i32 = S::SIGTERM as i32;
+    /// Those whose default is to be ignored, or to stop and continue.
+    pub(super) const HARMLESS: [i32; 8] = [
+        S::SIGCHLD as i32,
+        S::SIGURG as i32,
+        S::SIGWINCH as i32,
+        S::SIGCONT as i32,
+        S::SIGSTOP as i32,
+        S::SIGTSTP as i32,
+        S::SIGTTIN as i32,
+        S::SIGTTOU as i32,
+    ];
+}
+
+/// Adds a sandbox to the store, as created.
+pub(crate) async fn create<S: StateStore + ?Sized + 'static>(
+    store: &Arc<S>,
+    id: ContainerId,
+    bundle: PathBuf,
+    annotations: BTreeMap<String, String>,
+) -> Result<ProcessIdentity> {
+    let me = procfs::identify(std::process::id()).map_err(|source| Error::System {
+        operation: "identify this process",
+        source,
+    })?;
+    let mut record = Record::new(id, bundle);
+    record.annotations = annotations;
+    record.status = Status::Created;
+    record.process = Some(me.clone());
+    record.monitor = Some(me.clone());
+    let store = Arc::clone(store);
+    blocking(move || store.create(&record)).await?;
+    Ok(me)
+}
+
+/// Notes that a sandbox was started.
+pub(crate) async fn start<S: StateStore + ?Sized + 'static>(
+    store: &Arc<S>,
+    id: &ContainerId,
+) -> Result<()> {
+    change(store, id, |record| {
+        record.started = Some(Timestamp::now());
+        record.status = Status::Running;
+    })
+    .await
+}
+
+/// Notes that a sandbox has ended.
+pub(crate) async fn end<S: StateStore + ?Sized + 'static>(
+    store: &Arc<S>,
+    id: &ContainerId,
+    exit: Exit,
+) -> Result<()> {
+    change(store, id, move |record| {
+        record.status = Status::Stopped;
+        record.exit = Some(exit.clone());
+    })
+    .await
+}
+
+/// Removes a sandbox from the store; it may be gone already.
+pub(crate) async fn delete<S: StateStore + ?Sized + 'static>(
+    store: &Arc<S>,
+    id: &ContainerId,
+) -> Result<()> {
+    let (store, id) = (Arc::clone(store), id.clone());
+    match blocking(move || store.delete(&id)).await {
+        Ok(()) | Err(reaper_state::Error::NotFound { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn change<S: StateStore + ?Sized + 'static>(
+    store: &Arc<S>,
+    id: &ContainerId,
+    change: impl Fn(&mut Record) + Send + 'static,
+) -> Result<()> {
+    let (store, id) = (Arc::clone(store), id.clone());
+    let changed = blocking(move || {
+        loop {
+            let Stored {
+                mut record,
+                revision,
+            } = store.get(&id)?;
+            change(&mut record);
+            match store.update(&revision, &record) {
+                Err(reaper_state::Error::Conflict { .. }) => {}
+                updated => return updated.map(|_| ()),
+            }
+        }
+    });
+    Ok(changed.await?)
+}

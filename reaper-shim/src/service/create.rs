@@ -1,0 +1,201 @@
+//! Making containers.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use containerd_shim_protos::{
+    api::{CreateTaskRequest, CreateTaskResponse},
+    events::task::{TaskCreate, TaskIO},
+    protobuf::MessageField,
+};
+use reaper_exec::{Executor, MonitorOptions, NewContainer, Target, engine};
+use reaper_overlay::ViewRequest;
+use reaper_spec::{
+    Bundle, Config, ContainerId, CriAnnotations, Exit, ExitStatus, ProcessSpec, Timestamp, Workload,
+};
+use reaper_state::{Record, StateStore};
+
+use super::{Inner, options};
+use crate::{
+    Error, Event, Result,
+    container::Container,
+    guard::{blocking, step},
+    process::{Process, Stdio},
+    sandbox,
+};
+
+impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
+    pub(super) async fn create(
+        self: Arc<Self>,
+        request: CreateTaskRequest,
+    ) -> Result<CreateTaskResponse> {
+        let id = ContainerId::new(request.id.as_str())?;
+        if !request.checkpoint.is_empty() {
+            return Err(Error::Unsupported("to restore a checkpoint"));
+        }
+        let reservation = self.registry.reserve(id.clone())?;
+        let (bundle, config) = self.read(&request).await?;
+        let path = bundle.path().to_owned();
+        let workload = bundle.into_workload();
+        let stdio = Stdio {
+            stdin: request.stdin.clone(),
+            stdout: request.stdout.clone(),
+            stderr: request.stderr.clone(),
+            terminal: request.terminal,
+        };
+        let is_sandbox = !self.settings.sandbox_process
+            && sandbox::is_sandbox(&workload.annotations, &workload.process.args);
+        let pid = if is_sandbox {
+            let store = self.engine.store();
+            sandbox::create(store, id.clone(), path, workload.annotations)
+                .await?
+                .pid
+        } else {
+            let new = self.new_container(id.clone(), &path, workload, config, &stdio);
+            self.make(new)
+                .await?
+                .process
+                .map_or(0, |process| process.pid)
+        };
+        self.events.publish(created(&request, pid));
+        let init = Process::new(Target::Init(id.clone()), pid, stdio);
+        let container = Arc::new(Container::new(id, request.bundle, init, is_sandbox));
+        reservation.fill(Arc::clone(&container));
+        if !is_sandbox {
+            tokio::spawn(self.watch(container));
+        }
+        Ok(CreateTaskResponse {
+            pid,
+            ..CreateTaskResponse::default()
+        })
+    }
+
+    /// The bundle, and the configuration that is valid for it.
+    async fn read(&self, request: &CreateTaskRequest) -> Result<(Bundle, Config)> {
+        let path = request.bundle.clone();
+        let runtime_options = request.options.as_ref().cloned();
+        let mut config = self.settings.config.clone();
+        blocking(move || {
+            let bundle = Bundle::load(Path::new(&path))?;
+            if let Some(given) = runtime_options {
+                options::apply(&mut config, &given)?;
+            }
+            config.apply_annotations(&bundle.workload().annotations)?;
+            Ok((bundle, config))
+        })
+        .await
+    }
+
+    fn new_container(
+        &self,
+        id: ContainerId,
+        bundle: &Path,
+        workload: Workload,
+        config: Config,
+        stdio: &Stdio,
+    ) -> NewContainer {
+        let Workload {
+            mut process,
+            mounts,
+            cgroups_path,
+            annotations,
+            ..
+        } = workload;
+        process.terminal = stdio.terminal;
+        process.oom_score_adj = process.oom_score_adj.or(self.settings.oom_score_adj);
+        NewContainer {
+            view: view(id.clone(), &process, mounts, &annotations, &config),
+            id,
+            bundle: bundle.to_owned(),
+            process,
+            cgroups_path,
+            stdio: stdio.request(),
+            preserved: Vec::new(),
+            monitor: MonitorOptions {
+                log: config.log.runtime,
+                ..MonitorOptions::default()
+            },
+            annotations,
+        }
+    }
+
+    /// Has the engine make it. What takes too long is undone: nobody would know of it.
+    async fn make(&self, new: NewContainer) -> Result<Record> {
+        let id = new.id.clone();
+        match step("create", self.engine.create(new)).await {
+            Ok((record, warnings)) => {
+                for warning in warnings {
+                    tracing::warn!(%id, "{warning}");
+                }
+                Ok(record)
+            }
+            Err(error) => {
+                if matches!(error, Error::Timeout { .. })
+                    && let Err(left) = step("undo", self.engine.delete(&id, true)).await
+                {
+                    tracing::warn!(%id, error = %left, "a creation could not be undone");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Publishes the end of a container, after those of its exec'd processes.
+    async fn watch(self: Arc<Self>, container: Arc<Container>) {
+        let exit = match self.engine.wait(&container.id).await {
+            Ok(exit) => exit,
+            Err(error) => self.end_in_trouble(&container, &error).await,
+        };
+        container.finish_execs().await;
+        container.init.ended(exit, &*self.events);
+    }
+
+    /// The end of a container whose end could not be committed, or not be seen. The executor has
+    /// made it durable if it knows it at all.
+    async fn end_in_trouble(&self, container: &Container, error: &engine::Error) -> Exit {
+        let id = &container.id;
+        tracing::warn!(%id, %error, "the end of a container could not be committed");
+        match self.engine.executor().wait(&container.init.target).await {
+            Ok(exit) => exit,
+            Err(error) => Exit {
+                status: ExitStatus::Lost {
+                    reason: error.to_string(),
+                },
+                at: Timestamp::now(),
+            },
+        }
+    }
+}
+
+fn view(
+    id: ContainerId,
+    process: &ProcessSpec,
+    mounts: Vec<reaper_spec::Mount>,
+    annotations: &BTreeMap<String, String>,
+    config: &Config,
+) -> ViewRequest {
+    ViewRequest {
+        overlay: config.overlay.clone(),
+        dns: config.dns,
+        image: config.image,
+        mounts,
+        ..ViewRequest::new(id, process.cwd.clone())
+    }
+    .in_pod(&CriAnnotations::read(annotations))
+}
+
+fn created(request: &CreateTaskRequest, pid: u32) -> Event {
+    Event::Create(TaskCreate {
+        container_id: request.id.clone(),
+        bundle: request.bundle.clone(),
+        rootfs: request.rootfs.clone(),
+        io: MessageField::some(TaskIO {
+            stdin: request.stdin.clone(),
+            stdout: request.stdout.clone(),
+            stderr: request.stderr.clone(),
+            terminal: request.terminal,
+            ..TaskIO::default()
+        }),
+        pid,
+        ..TaskCreate::default()
+    })
+}

@@ -1,0 +1,102 @@
+//! Adding processes to containers.
+
+use std::sync::Arc;
+
+use containerd_shim_protos::api::{Empty, ExecProcessRequest};
+use reaper_exec::{ExecRequest, Executor, Signal, Target};
+use reaper_spec::{ExecId, Exit, ExitStatus, ProcessSpec, Status, Timestamp};
+use reaper_state::StateStore;
+
+use super::Inner;
+use crate::{
+    Error, Result,
+    guard::step,
+    process::{Process, Stdio},
+};
+
+impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
+    /// Makes the process at once, gated, so that every error is this request's, and the pid is
+    /// known before the start.
+    pub(super) async fn exec(self: Arc<Self>, request: ExecProcessRequest) -> Result<Empty> {
+        let container = self.registry.get(&request.id)?;
+        let exec = ExecId::new(request.exec_id.as_str())?;
+        let target = Target::Exec(container.id.clone(), exec.clone());
+        if container.sandbox {
+            return Err(Error::Unsupported(
+                "to execute something in a sandbox without processes",
+            ));
+        }
+        let reservation = container.reserve_exec(exec.clone())?;
+        let status = container.init.status();
+        if status != Status::Running {
+            return Err(Error::Status {
+                operation: "make",
+                target,
+                status,
+            });
+        }
+        let mut process = ProcessSpec::parse(&request.spec.value)?;
+        process.terminal = request.terminal;
+        process.oom_score_adj = process.oom_score_adj.or(self.settings.oom_score_adj);
+        let stdio = Stdio {
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+            terminal: request.terminal,
+        };
+        let made = ExecRequest {
+            process,
+            stdio: stdio.request(),
+            preserved: Vec::new(),
+        };
+        let executor = self.engine.executor();
+        let created = match step("exec", executor.exec(&container.id, &exec, made)).await {
+            Ok(created) => created,
+            Err(error) => {
+                if matches!(error, Error::Timeout { .. }) {
+                    self.discard(&target).await;
+                }
+                return Err(error);
+            }
+        };
+        for warning in created.warnings {
+            tracing::warn!(%target, "{warning}");
+        }
+        let process = Arc::new(Process::new(target.clone(), created.process.pid, stdio));
+        if let Err(ended) = reservation.fill(Arc::clone(&process), &*self.events) {
+            self.discard(&target).await;
+            return Err(ended);
+        }
+        tokio::spawn(self.watch_exec(process));
+        Ok(Empty::default())
+    }
+
+    /// Ends and frees an exec'd process that nobody knows of. What fails ends with its container.
+    pub(super) async fn discard(&self, target: &Target) {
+        let executor = self.engine.executor();
+        let discarded = step("discard", async {
+            match executor.kill(target, Signal::KILL, true).await {
+                Ok(()) => drop(executor.wait(target).await?),
+                Err(reaper_exec::Error::NotFound(_) | reaper_exec::Error::Ended(_)) => {}
+                Err(error) => return Err(error),
+            }
+            executor.delete(target).await
+        });
+        if let Err(error) = discarded.await {
+            tracing::warn!(%target, %error, "an exec'd process could not be undone");
+        }
+    }
+
+    async fn watch_exec(self: Arc<Self>, process: Arc<Process>) {
+        let exit = match self.engine.executor().wait(&process.target).await {
+            Ok(exit) => exit,
+            Err(error) => Exit {
+                status: ExitStatus::Lost {
+                    reason: error.to_string(),
+                },
+                at: Timestamp::now(),
+            },
+        };
+        process.ended(exit, &*self.events);
+    }
+}
