@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use reaper_spec::{ContainerId, CriAnnotations, DnsMode, ImageMode, Mount, OverlayConfig};
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
+
 /// What the processes of one container shall see. It is plain data: it crosses a socket from the
 /// program that decides to the monitor that mounts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +79,16 @@ pub trait FilesystemIsolation {
     /// # Errors
     /// Something could not be removed; calling again continues.
     fn collect(&self, request: &ViewRequest) -> Result<(), Error>;
+
+    /// Called when the container is deleted: removes what it kept beyond its end for people to
+    /// look at, such as an overlay that nobody else shares. Idempotent, and includes
+    /// [`collect`](Self::collect).
+    ///
+    /// # Errors
+    /// Something could not be removed; calling again continues.
+    fn forget(&self, request: &ViewRequest) -> Result<(), Error> {
+        self.collect(request)
+    }
 }
 
 /// The view of one container.
@@ -110,20 +122,4 @@ pub trait View {
     /// # Errors
     /// Something could not be removed; calling again continues.
     fn release(&mut self) -> Result<(), Error>;
-}
-
-/// Why a view could not be made, entered or released.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// A system call failed.
-    #[error("{operation} {}: {source}", path.display())]
-    System {
-        /// What was being done, for example `mount the overlay on`.
-        operation: &'static str,
-        /// To what.
-        path: PathBuf,
-        /// What the kernel said.
-        source: std::io::Error,
-    },
 }

@@ -1,11 +1,36 @@
 //! Views of the filesystem for processes of the host.
 //!
 //! [`FilesystemIsolation`] is the contract between an engine that forks processes and something
-//! that decides what those processes see. [`HostRoot`] shows the host as it is.
+//! that decides what those processes see. [`SharedOverlay`] shows the host's root beneath a layer
+//! that takes all writes; [`HostRoot`] shows the host as it is.
 #![deny(unsafe_code)]
 
+mod assemble;
+mod attributes;
+mod base;
+mod error;
+mod helper;
 mod host_root;
 mod isolation;
+mod layers;
+mod live;
+mod lock;
+mod masks;
+pub mod mountinfo;
+mod overlayfs;
+mod plan;
+mod scope;
+mod session;
+mod shared;
+mod shared_view;
+mod stamps;
+mod sys;
+mod volumes;
 
+pub use error::Error;
 pub use host_root::HostRoot;
-pub use isolation::{Error, FilesystemIsolation, View, ViewRequest};
+pub use isolation::{FilesystemIsolation, View, ViewRequest};
+pub use masks::DEFAULT_MASKS;
+pub use scope::Scope;
+pub use session::{Session, run_in};
+pub use shared::SharedOverlay;

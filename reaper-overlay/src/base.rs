@@ -1,0 +1,177 @@
+//! The directory that holds all overlays.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    path::{Component, Path, PathBuf},
+};
+
+use reaper_spec::OverlayConfig;
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+
+use crate::{
+    Error,
+    error::Context,
+    lock::{Lock, Mode},
+    mountinfo,
+};
+
+/// The source that Reaper's own filesystems show in the mount table.
+const SOURCE: &str = "reaper-overlay";
+
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+const RAMFS_MAGIC: u64 = 0x8584_58f6;
+
+/// How much of the memory the overlays may take where the configuration does not say.
+const DEFAULT_SIZE: &str = "25%";
+
+/// The base directory, ready for scopes.
+///
+/// ```text
+/// BASE/scopes/SCOPE/     layers.json and the layers
+/// BASE/live/             private mount, lost on reboot: ready, scopes/SCOPE/{pin,members/…},
+///                        changing/SCOPE and members/SCOPE (locks)
+/// BASE/root              where a helper assembles, in its own namespace
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Base {
+    pub(crate) path: PathBuf,
+    /// Whether the layers outlive a reboot.
+    pub(crate) persistent: bool,
+}
+
+impl Base {
+    /// Makes the base ready if it is not yet.
+    pub(crate) fn prepare(config: &OverlayConfig) -> Result<Self, Error> {
+        let path = checked(&config.base)?;
+        let persistent = !wants_tmpfs(config)?;
+        let base = Self { path, persistent };
+        if base.is_ready()? {
+            return Ok(base);
+        }
+        make_dir(&base.path)?;
+        let mut lock = base.path.clone().into_os_string();
+        lock.push(".lock");
+        let _lock = Lock::take(Path::new(&lock), Mode::Exclusive)?;
+        if !base.is_ready()? {
+            base.make(config)?;
+        }
+        Ok(base)
+    }
+
+    /// The base at `path` if it is ready, for those who only look.
+    pub(crate) fn open(config: &OverlayConfig) -> Result<Option<Self>, Error> {
+        let base = Self {
+            path: checked(&config.base)?,
+            persistent: !wants_tmpfs(config)?,
+        };
+        // A persistent base has scopes before anything was mounted since the boot.
+        let there = base.is_ready()? || exists(&base.path.join("scopes"))?;
+        Ok(there.then_some(base))
+    }
+
+    fn is_ready(&self) -> Result<bool, Error> {
+        exists(&self.path.join("live/ready"))
+    }
+
+    fn make(&self, config: &OverlayConfig) -> Result<(), Error> {
+        let live = self.path.join("live");
+        if self.persistent {
+            make_dir(&live)?;
+            own_tmpfs(&live, "64m")?;
+        } else {
+            let size = config
+                .size
+                .map_or_else(|| DEFAULT_SIZE.to_owned(), |size| size.to_string());
+            own_tmpfs(&self.path, &size)?;
+            make_dir(&live)?;
+        }
+        for dir in [
+            "root",
+            "scopes",
+            "live/scopes",
+            "live/changing",
+            "live/members",
+        ] {
+            make_dir(&self.path.join(dir))?;
+        }
+        let ready = live.join("ready");
+        fs::write(&ready, b"1\n").context("write", ready)
+    }
+}
+
+/// Mounts a private tmpfs on `path`, unless one of ours is there, left by a process that was
+/// killed before the base was ready.
+fn own_tmpfs(path: &Path, size: &str) -> Result<(), Error> {
+    let mounts = mountinfo::read()?;
+    let there = mounts
+        .iter()
+        .any(|mount| mount.mount_point == path && mount.source == SOURCE);
+    if !there {
+        let data = format!("mode=0700,size={size}");
+        let data = std::ffi::CString::new(data).map_err(io::Error::from);
+        let data = data.context("mount a tmpfs on", path)?;
+        mount(
+            SOURCE,
+            path,
+            "tmpfs",
+            MountFlags::NOSUID | MountFlags::NODEV,
+            data.as_c_str(),
+        )
+        .context("mount a tmpfs on", path)?;
+    }
+    // A namespace can be bound only to a file on a private mount.
+    mount_change(path, MountPropagationFlags::PRIVATE).context("make private", path)
+}
+
+/// Whether Reaper mounts a tmpfs of its own: where a size is to be kept, and where the directory
+/// would not survive a reboot anyway (a tmpfs, or `/run` itself).
+fn wants_tmpfs(config: &OverlayConfig) -> Result<bool, Error> {
+    if config.size.is_some() {
+        return Ok(true);
+    }
+    let existing = config
+        .base
+        .ancestors()
+        .find(|dir| dir.exists())
+        .unwrap_or(Path::new("/"));
+    let fs = rustix::fs::statfs(existing).context("look at the filesystem of", existing)?;
+    // Our own tmpfs, once mounted, counts as well: the answer stays the same.
+    if matches!(fs.f_type as u64, TMPFS_MAGIC | RAMFS_MAGIC) {
+        return Ok(true);
+    }
+    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev());
+    let same = matches!((device(existing), device(Path::new("/run"))), (Ok(a), Ok(b)) if a == b);
+    Ok(same && config.base.starts_with("/run"))
+}
+
+fn checked(path: &Path) -> Result<PathBuf, Error> {
+    let plain = path
+        .components()
+        .all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
+    if path.is_absolute() && plain && path != Path::new("/") {
+        Ok(path.components().collect())
+    } else {
+        let wrong = io::Error::new(io::ErrorKind::InvalidInput, "no plain absolute path");
+        Err(wrong).context("use as overlay base", path)
+    }
+}
+
+/// Makes `path` and its parents, for root only.
+pub(crate) fn make_dir(path: &Path) -> Result<(), Error> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .context("make", path)
+}
+
+/// Like [`make_dir`], open to everybody: a directory that workloads shall see.
+pub(crate) fn make_open_dir(path: &Path) -> Result<(), Error> {
+    make_dir(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).context("change the mode of", path)
+}
+
+pub(crate) fn exists(path: &Path) -> Result<bool, Error> {
+    path.try_exists().context("look for", path)
+}

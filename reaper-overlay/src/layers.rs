@@ -1,0 +1,166 @@
+//! The layers of a scope: which directory holds the changes to which mount of the host.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs, io,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    Error, attributes,
+    base::{make_dir, make_open_dir},
+    error::Context,
+    masks::{self, Mask},
+    mountinfo::{escape, unescape},
+    scope::ScopePaths,
+    stamps::Stamps,
+};
+
+/// The version of `layers.json` that this crate writes.
+const VERSION: u32 = 1;
+
+/// What is known of a scope's layers, on disk beside them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Table {
+    version: u32,
+    /// When the scope came into being, in seconds since 1970.
+    pub(crate) created: u64,
+    /// The mount of the host, escaped as in mountinfo, and the directory of its layer.
+    directories: BTreeMap<String, u32>,
+    /// The mounts that are bound read-only, because overlay refused them; escaped as well.
+    pub(crate) read_only: Vec<String>,
+    /// Whether the mounts of the view are locked, so that workloads cannot take them away.
+    pub(crate) locked: bool,
+    /// What the lower layers looked like when they were last mounted.
+    pub(crate) stamps: Stamps,
+}
+
+/// One layer's directories.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Layer {
+    /// The mount of the host.
+    pub(crate) mount: PathBuf,
+    pub(crate) upper: PathBuf,
+    pub(crate) work: PathBuf,
+    pub(crate) mask: PathBuf,
+}
+
+impl Table {
+    pub(crate) fn new() -> Self {
+        let created = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |age| age.as_secs());
+        Self {
+            version: VERSION,
+            created,
+            directories: BTreeMap::new(),
+            read_only: Vec::new(),
+            locked: false,
+            stamps: Stamps::default(),
+        }
+    }
+
+    /// Reads the table of a scope; `None` if the scope does not exist.
+    pub(crate) fn read(paths: &ScopePaths) -> Result<Option<Self>, Error> {
+        read_json(&paths.layers())
+    }
+
+    pub(crate) fn write(&self, paths: &ScopePaths) -> Result<(), Error> {
+        write_json(&paths.layers(), self)
+    }
+
+    /// The layers that exist, the parents' mounts before their children's.
+    pub(crate) fn layers(&self, paths: &ScopePaths) -> Vec<Layer> {
+        self.directories
+            .iter()
+            .map(|(mount, &at)| Layer::new(paths, unescape(mount.as_bytes()).into(), at))
+            .collect()
+    }
+
+    /// The layer for `mount`: the one that it had before, else a new one.
+    pub(crate) fn layer(&mut self, paths: &ScopePaths, mount: &Path) -> Layer {
+        let next = self.directories.values().max().map_or(0, |last| last + 1);
+        let at = *self
+            .directories
+            .entry(escape(mount.as_os_str()))
+            .or_insert(next);
+        Layer::new(paths, mount.to_owned(), at)
+    }
+}
+
+impl Layer {
+    fn new(paths: &ScopePaths, mount: PathBuf, at: u32) -> Self {
+        let dir = paths.data.join(at.to_string());
+        Self {
+            mount,
+            upper: dir.join("upper"),
+            work: dir.join("work"),
+            mask: dir.join("mask"),
+        }
+    }
+
+    /// Makes the directories; an upper layer that exists is kept. Returns whether there is
+    /// something to mask.
+    pub(crate) fn make(&self, masks: &[&Mask]) -> Result<bool, Error> {
+        if !self.upper.try_exists().context("look for", &self.upper)? {
+            make_open_dir(&self.upper)?;
+            // The root of the view is the upper layer's own directory.
+            attributes::copy(&self.mount, &self.upper)?;
+        }
+        make_dir(&self.work)?;
+        remove_tree(&self.mask)?;
+        if masks.is_empty() {
+            return Ok(false);
+        }
+        make_dir(&self.mask)?;
+        masks::write_layer(&self.mask, &self.mount, masks.iter().copied())?;
+        Ok(true)
+    }
+}
+
+/// Removes `path` with everything below; it may be missing.
+pub(crate) fn remove_tree(path: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context("remove", path),
+        _ => Ok(()),
+    }
+}
+
+/// Removes the file `path`; it may be missing.
+pub(crate) fn remove_file(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context("remove", path),
+        _ => Ok(()),
+    }
+}
+
+/// Reads a JSON file; `None` if it is missing.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+    match fs::read(path) {
+        Ok(text) => serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|source| Error::Corrupt {
+                path: path.to_owned(),
+                source,
+            }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).context("read", path),
+    }
+}
+
+/// Replaces a JSON file in one step, so that nobody reads half of it.
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
+    let text = serde_json::to_vec(value).map_err(|source| Error::Corrupt {
+        path: path.to_owned(),
+        source,
+    })?;
+    let mut name = path.file_name().unwrap_or(OsStr::new("file")).to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    fs::write(&new, text).context("write", &new)?;
+    fs::rename(&new, path).context("rename to", path)
+}

@@ -1,0 +1,285 @@
+//! A scope that is alive: made when it is first needed, pinned, joined.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    path::{Path, PathBuf},
+};
+
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
+
+use crate::{
+    Error, Scope,
+    assemble::{Prepared, Recipe},
+    base::{Base, make_dir},
+    error::Context,
+    helper::Helper,
+    layers::{Table, remove_file, remove_tree},
+    lock::{Lock, Mode, is_held},
+    masks::{self, Mask},
+    mountinfo,
+    overlayfs::Interface,
+    plan::{HOST_TREES, Plan, below_any},
+    scope::ScopePaths,
+    stamps::Stamps,
+};
+
+/// `f_type` of a file that stands for a namespace.
+const NSFS_MAGIC: u64 = 0x6e73_6673;
+
+/// What the makers of a scope want of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) masks: &'a reaper_spec::MaskConfig,
+    /// Bound from the host, besides its usual trees.
+    pub(crate) host_paths: &'a [PathBuf],
+    pub(crate) image: Option<PathBuf>,
+    pub(crate) interface: Interface,
+}
+
+/// A membership: as long as it lives, nobody resets the scope.
+#[derive(Debug)]
+pub(crate) struct Member {
+    /// The scope's mount namespace.
+    pub(crate) pin: File,
+    marker: PathBuf,
+    _marker: Lock,
+    _shared: Lock,
+}
+
+impl Member {
+    /// Joins `scope` as `id`, and makes it first if it is not alive.
+    pub(crate) fn join(
+        base: &Base,
+        scope: &Scope,
+        id: &str,
+        wanted: &Wanted<'_>,
+    ) -> Result<Self, Error> {
+        let paths = ScopePaths::new(&base.path, scope);
+        let shared = Lock::take(&paths.members_lock, Mode::Shared)?;
+        let pin = match open_pin(&paths)? {
+            Some(pin) => {
+                report_changes(scope, &paths)?;
+                pin
+            }
+            None => {
+                let _changing = Lock::take(&paths.changing, Mode::Exclusive)?;
+                match open_pin(&paths)? {
+                    Some(pin) => pin,
+                    None => make(base, scope, &paths, wanted)?,
+                }
+            }
+        };
+        let marker = paths.members().join(id);
+        let lock = Lock::take(&marker, Mode::Shared)?;
+        Ok(Self {
+            pin,
+            marker,
+            _marker: lock,
+            _shared: shared,
+        })
+    }
+
+    /// Ends the membership. Idempotent.
+    pub(crate) fn leave(&self) -> Result<(), Error> {
+        remove_file(&self.marker)
+    }
+}
+
+/// The ids of those who hold the scope now.
+pub(crate) fn members(paths: &ScopePaths) -> Result<Vec<String>, Error> {
+    let dir = paths.members();
+    let mut found = Vec::new();
+    let entries = match std::fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        Err(error) => return Err(error).context("list", dir),
+    };
+    for entry in entries {
+        let entry = entry.context("list", &dir)?;
+        if is_held(&entry.path())? {
+            found.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Opens the pinned namespace, if there is one.
+pub(crate) fn open_pin(paths: &ScopePaths) -> Result<Option<File>, Error> {
+    let file = match File::open(&paths.pin) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).context("open", &paths.pin),
+    };
+    let fs = rustix::fs::fstatfs(&file).context("look at", &paths.pin)?;
+    Ok((fs.f_type as u64 == NSFS_MAGIC).then_some(file))
+}
+
+/// Ends a scope's namespace: nobody can join it any more.
+pub(crate) fn unpin(paths: &ScopePaths) -> Result<(), Error> {
+    use rustix::io::Errno;
+    match unmount(&paths.pin, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        // Not mounted, or not there at all.
+        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => remove_file(&paths.pin),
+        Err(errno) => Err(errno).context("unpin", &paths.pin),
+    }
+}
+
+/// Makes the scope. The caller holds the lock `changing`.
+fn make(
+    base: &Base,
+    scope: &Scope,
+    paths: &ScopePaths,
+    wanted: &Wanted<'_>,
+) -> Result<File, Error> {
+    make_dir(&paths.data)?;
+    make_dir(&paths.members())?;
+    let mut table = Table::read(paths)?.unwrap_or_else(Table::new);
+    let recipe = recipe(base, paths, wanted, &mut table)?;
+    // Before the layers are used: a killed starter must not leave one that nobody knows.
+    table.write(paths)?;
+    let (outcome, helper) = Helper::start("assemble the overlay", || recipe.assemble())?;
+    for mount in &outcome.read_only {
+        tracing::warn!("{scope}: {mount} is shown read-only, there can be no overlay over it");
+    }
+    table.read_only = outcome.read_only;
+    table.locked = outcome.locked;
+    table.write(paths)?;
+    pin(paths, &helper)?;
+    open_pin(paths)?.ok_or_else(|| Error::System {
+        operation: "open the namespace pinned to",
+        path: paths.pin.clone(),
+        source: io::ErrorKind::NotFound.into(),
+    })
+}
+
+fn pin(paths: &ScopePaths, helper: &Helper) -> Result<(), Error> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&paths.pin)
+        .context("make", &paths.pin)?;
+    let namespace = format!("/proc/{}/ns/mnt", helper.pid());
+    mount_bind(namespace, &paths.pin).context("bind the mount namespace to", &paths.pin)
+}
+
+fn recipe(
+    base: &Base,
+    paths: &ScopePaths,
+    wanted: &Wanted<'_>,
+    table: &mut Table,
+) -> Result<Recipe, Error> {
+    let mounts = mountinfo::read()?;
+    let visible = mountinfo::visible(&mounts);
+    let plan = Plan::new(
+        &visible,
+        wanted.host_paths,
+        std::slice::from_ref(&base.path),
+    );
+    let masks = masks::find(wanted.masks, &plan.hidden)?;
+    let root = Path::new("/");
+    let owner = |mask: &Mask| -> PathBuf {
+        let mounts = plan.submounts.iter().map(|mount| mount.path.as_path());
+        // A mask of a mount as a whole hides the place that it is mounted on.
+        let below = mounts.filter(|mount| mask.path.starts_with(mount) && mask.path != **mount);
+        below
+            .max_by_key(|mount| mount.components().count())
+            .unwrap_or(root)
+            .to_owned()
+    };
+    let (covers, masks): (Vec<Mask>, Vec<Mask>) = masks
+        .into_iter()
+        .partition(|mask| below_any(&mask.path, &plan.host));
+    let mut prepare = |mount: &Path| -> Result<Prepared, Error> {
+        let layer = table.layer(paths, mount);
+        let mine: Vec<&Mask> = masks.iter().filter(|mask| owner(mask) == mount).collect();
+        layer.make(&mine)?;
+        Ok(Prepared {
+            layer,
+            masks: mine.into_iter().cloned().collect(),
+        })
+    };
+    let prepared = prepare(root)?;
+    let mut layers = Vec::new();
+    for submount in &plan.submounts {
+        layers.push(prepare(&submount.path)?);
+    }
+    let lower = plan.submounts.iter().map(|mount| mount.path.as_path());
+    table.stamps = Stamps::take(lower.chain([root]));
+    Ok(Recipe {
+        root: prepared,
+        layers,
+        covers,
+        image: wanted.image.clone(),
+        at: base.path.join("root"),
+        persistent: base.persistent,
+        interface: wanted.interface,
+        plan,
+    })
+}
+
+/// Says in the log if the host is not what it was when the scope was made.
+fn report_changes(scope: &Scope, paths: &ScopePaths) -> Result<(), Error> {
+    let changed = changed_below(paths)?;
+    if !changed.is_empty() {
+        tracing::warn!(
+            "{scope}: the node changed below the overlay ({}); reset the scope when it is free",
+            changed.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// What of the host changed since the scope was made.
+pub(crate) fn changed_below(paths: &ScopePaths) -> Result<Vec<String>, Error> {
+    let Some(table) = Table::read(paths)? else {
+        return Ok(Vec::new());
+    };
+    let layers = table.layers(paths);
+    let now = Stamps::take(layers.iter().map(|layer| layer.mount.as_path()));
+    Ok(now.changed_since(&table.stamps))
+}
+
+/// A scope that is held alone, to reset or remove it.
+pub(crate) struct Alone {
+    _changing: Lock,
+    _members: Lock,
+}
+
+impl Alone {
+    /// Fails with [`Error::InUse`] while the scope has members.
+    pub(crate) fn take(scope: &Scope, paths: &ScopePaths) -> Result<Self, Error> {
+        let changing = Lock::take(&paths.changing, Mode::Exclusive)?;
+        match Lock::try_alone(&paths.members_lock)? {
+            Some(members) => Ok(Self {
+                _changing: changing,
+                _members: members,
+            }),
+            None => Err(Error::InUse {
+                name: scope.to_string(),
+                by: members(paths)?,
+            }),
+        }
+    }
+
+    /// Throws away the namespace and the layers.
+    pub(crate) fn clear(&self, paths: &ScopePaths) -> Result<(), Error> {
+        unpin(paths)?;
+        remove_tree(&paths.data)?;
+        remove_tree(&paths.live)
+    }
+
+    /// Removes the locks as well, when the scope is gone for good.
+    pub(crate) fn remove(self, paths: &ScopePaths) -> Result<(), Error> {
+        self.clear(paths)?;
+        remove_file(&paths.members_lock)?;
+        remove_file(&paths.changing)
+    }
+}
+
+/// The host's own trees, and those that are bound like them.
+pub(crate) fn is_host_path(path: &Path, host_paths: &[PathBuf]) -> bool {
+    HOST_TREES.iter().any(|tree| path.starts_with(tree)) || below_any(path, host_paths)
+}

@@ -1,0 +1,278 @@
+//! Hiding the host's secrets.
+//!
+//! A mask is a layer of the overlay, between the host's root and what the workloads write: the
+//! secret is not covered by a mount that could be taken away, it is not in the view at all.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use glob::{MatchOptions, Pattern};
+use reaper_spec::MaskConfig;
+use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, mknodat};
+
+use crate::{Error, attributes, error::Context};
+
+#[cfg(test)]
+mod tests;
+
+/// What is hidden unless the node's configuration replaces the list. Names without a wildcard are
+/// hidden also if they come into being after the scope was made.
+pub const DEFAULT_MASKS: [&str; 15] = [
+    "/root/.ssh",
+    "/etc/shadow",
+    "/etc/shadow-",
+    "/etc/gshadow",
+    "/etc/gshadow-",
+    "/etc/security/opasswd",
+    "/etc/ssh/ssh_host_*_key",
+    "/etc/ssl/private",
+    "/etc/sudoers",
+    "/etc/sudoers.d",
+    "/etc/kubernetes",
+    "/var/lib/kubelet/pki",
+    "/run/secrets",
+    "/var/lib/docker",
+    "/var/lib/rancher/*/server/tls",
+];
+
+/// The files whose hashes are taken out, so that account tools still work.
+const SANITISED: [&str; 2] = ["/etc/shadow", "/etc/gshadow"];
+
+/// One thing that is hidden.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mask {
+    /// Where, with no symlink in its parents.
+    pub(crate) path: PathBuf,
+    pub(crate) how: How,
+}
+
+/// How something is hidden.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// It does not exist.
+    Absent,
+    /// It is a directory without entries.
+    Empty,
+    /// Its password hashes are gone.
+    Sanitised,
+}
+
+const EXACT: MatchOptions = MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: true,
+    require_literal_leading_dot: false,
+};
+
+/// Finds on the host what the configuration hides, and `hidden`, which it cannot except.
+pub(crate) fn find(config: &MaskConfig, hidden: &[PathBuf]) -> Result<Vec<Mask>, Error> {
+    let except = config
+        .except
+        .iter()
+        .map(|text| pattern(text))
+        .collect::<Result<Vec<_>, _>>()?;
+    let builtin = || {
+        DEFAULT_MASKS
+            .iter()
+            .map(|text| (*text).to_owned())
+            .collect()
+    };
+    let list: Vec<String> = config.replace.clone().unwrap_or_else(builtin);
+    let mut masks = Vec::new();
+    for path in hidden {
+        add(path, &[], &mut masks)?;
+    }
+    for text in list.iter().chain(&config.add) {
+        if pattern(text)?.as_str().contains(['*', '?', '[']) {
+            let found = glob::glob_with(text, EXACT).map_err(|source| Error::Pattern {
+                pattern: text.clone(),
+                source,
+            })?;
+            for path in found {
+                let path = path
+                    .map_err(std::io::Error::from)
+                    .context("expand the mask", text)?;
+                add(&path, &except, &mut masks)?;
+            }
+        } else {
+            add(Path::new(text), &except, &mut masks)?;
+        }
+    }
+    masks.sort_by(|a: &Mask, b| a.path.cmp(&b.path));
+    masks.dedup_by(|a, b| a.path == b.path);
+    // What is below something that is hidden as a whole needs no mask of its own.
+    let whole: Vec<PathBuf> = masks.iter().map(|mask| mask.path.clone()).collect();
+    masks.retain(|mask| {
+        !whole
+            .iter()
+            .any(|other| *other != mask.path && mask.path.starts_with(other))
+    });
+    Ok(masks)
+}
+
+fn pattern(text: &str) -> Result<Pattern, Error> {
+    Pattern::new(text).map_err(|source| Error::Pattern {
+        pattern: text.to_owned(),
+        source,
+    })
+}
+
+fn add(path: &Path, except: &[Pattern], masks: &mut Vec<Mask>) -> Result<(), Error> {
+    if except
+        .iter()
+        .any(|pattern| pattern.matches_path_with(path, EXACT))
+    {
+        return Ok(());
+    }
+    // A mask has to lie where the lookup ends, not at a symlink on the way. Without its parent
+    // there is nothing to hide, and no place for a mark either.
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(());
+    };
+    let Ok(parent) = parent.canonicalize() else {
+        return Ok(());
+    };
+    let path = parent.join(name);
+    let Ok(metadata) = fs::symlink_metadata(&path) else {
+        masks.push(Mask {
+            path,
+            how: How::Absent,
+        });
+        return Ok(());
+    };
+    if metadata.file_type().is_symlink() {
+        if let Ok(target) = path.canonicalize() {
+            masks.push(Mask {
+                path,
+                how: How::Absent,
+            });
+            return add(&target, except, masks);
+        }
+    }
+    if metadata.is_dir() {
+        let inside = |pattern: &Pattern| reaches_into(pattern, &path);
+        if except.iter().any(inside) {
+            for entry in fs::read_dir(&path).context("list", &path)? {
+                add(&entry.context("list", &path)?.path(), except, masks)?;
+            }
+        } else {
+            masks.push(Mask {
+                path,
+                how: How::Empty,
+            });
+        }
+    } else if SANITISED.iter().any(|file| Path::new(file) == path) {
+        masks.push(Mask {
+            path,
+            how: How::Sanitised,
+        });
+    } else {
+        masks.push(Mask {
+            path,
+            how: How::Absent,
+        });
+    }
+    Ok(())
+}
+
+/// Whether `pattern` can match something below `dir`.
+fn reaches_into(pattern: &Pattern, dir: &Path) -> bool {
+    let mut parts = Path::new(pattern.as_str()).components();
+    for component in dir.components() {
+        let Some(part) = parts.next() else {
+            return false;
+        };
+        if part.as_os_str() == "**" {
+            return true;
+        }
+        let matches = Pattern::new(&part.as_os_str().to_string_lossy())
+            .is_ok_and(|part| part.matches(&component.as_os_str().to_string_lossy()));
+        if !matches {
+            return false;
+        }
+    }
+    parts.next().is_some()
+}
+
+/// Writes the layer that hides `masks`, all of them below `root`, into the empty directory
+/// `layer`.
+pub(crate) fn write_layer<'a>(
+    layer: &Path,
+    root: &Path,
+    masks: impl Iterator<Item = &'a Mask>,
+) -> Result<(), Error> {
+    let mut parents = BTreeSet::from([PathBuf::new()]);
+    for mask in masks {
+        let Ok(relative) = mask.path.strip_prefix(root) else {
+            continue;
+        };
+        let target = layer.join(relative);
+        for parent in relative.ancestors().skip(1) {
+            parents.insert(parent.to_owned());
+        }
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent).context("make", parent)?;
+        }
+        match mask.how {
+            How::Absent => {
+                mknodat(CWD, &target, FileType::CharacterDevice, Mode::empty(), 0)
+                    .context("make a whiteout at", &target)?;
+            }
+            How::Empty => {
+                fs::DirBuilder::new()
+                    .mode(0o700)
+                    .create(&target)
+                    .context("make", &target)?;
+                attributes::copy(&mask.path, &target)?;
+                lsetxattr(
+                    &target,
+                    c"trusted.overlay.opaque",
+                    b"y",
+                    XattrFlags::empty(),
+                )
+                .context("mark as opaque", &target)?;
+            }
+            How::Sanitised => {
+                let text = fs::read(&mask.path).context("read", &mask.path)?;
+                fs::write(&target, b"").context("write", &target)?;
+                fs::set_permissions(&target, fs::Permissions::from_mode(0o600))
+                    .context("change the mode of", &target)?;
+                fs::write(&target, sanitise(&text)).context("write", &target)?;
+                attributes::copy(&mask.path, &target)?;
+            }
+        }
+    }
+    // These are merged with the host's and show the attributes of this layer. Children first: to
+    // make an entry changes the times of its directory.
+    for parent in parents.iter().rev() {
+        attributes::copy(&root.join(parent), &layer.join(parent))?;
+    }
+    Ok(())
+}
+
+/// Replaces the second field of each line, unless it holds no hash.
+fn sanitise(text: &[u8]) -> Vec<u8> {
+    let mut clean = Vec::with_capacity(text.len());
+    for (at, line) in text.split(|&byte| byte == b'\n').enumerate() {
+        if at > 0 {
+            clean.push(b'\n');
+        }
+        for (at, field) in line.split(|&byte| byte == b':').enumerate() {
+            if at > 0 {
+                clean.push(b':');
+            }
+            let locked = field.starts_with(b"!");
+            let harmless = matches!(field, b"" | b"*" | b"x" | b"!" | b"!!" | b"!*");
+            match at {
+                1 if harmless => clean.extend(field),
+                1 if locked => clean.push(b'!'),
+                1 => clean.push(b'*'),
+                _ => clean.extend(field),
+            }
+        }
+    }
+    clean
+}

@@ -1,0 +1,120 @@
+//! What becomes of each mount of the host in a scope.
+
+use std::path::{Path, PathBuf};
+
+use rustix::mount::MountAttrFlags;
+
+use crate::{mountinfo::MountInfo, overlayfs};
+
+#[cfg(test)]
+mod tests;
+
+/// The trees that are the host's own in every scope.
+pub(crate) const HOST_TREES: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
+
+/// Directories that hold mounts of other workloads and of those who run them. They are empty in a
+/// scope, and what is mounted below them is not in it.
+pub(crate) const HIDDEN: [&str; 6] = [
+    "/var/lib/kubelet/pods",
+    "/run/containerd/io.containerd.runtime.v2.task",
+    "/run/containerd/io.containerd.runtime.v1.linux",
+    "/run/containerd/io.containerd.grpc.v1.cri",
+    "/run/containerd/io.containerd.sandbox.controller.v1.shim",
+    "/var/lib/containerd/tmpmounts",
+];
+
+/// Filesystems without files of their own: nothing to keep clean, and overlay refuses most.
+const PSEUDO: [&str; 19] = [
+    "autofs",
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "efivarfs",
+    "fusectl",
+    "hugetlbfs",
+    "mqueue",
+    "nsfs",
+    "proc",
+    "pstore",
+    "rpc_pipefs",
+    "securityfs",
+    "sysfs",
+];
+
+/// A separate filesystem below `/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Submount {
+    pub(crate) path: PathBuf,
+    pub(crate) fs_type: String,
+    pub(crate) attributes: MountAttrFlags,
+    /// Whether to try an overlay; otherwise it becomes a read-only bind at once.
+    pub(crate) overlay: bool,
+}
+
+/// What a scope is made of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// Bound from the host, with everything below them.
+    pub(crate) host: Vec<PathBuf>,
+    /// Separate filesystems, parents before children.
+    pub(crate) submounts: Vec<Submount>,
+    /// Shown as empty directories.
+    pub(crate) hidden: Vec<PathBuf>,
+    /// Mounts below the host's trees that are taken out, children before parents.
+    pub(crate) detached: Vec<PathBuf>,
+}
+
+impl Plan {
+    /// Decides, given the mounts that can be seen (`mountinfo::visible`), what is bound from the
+    /// host beyond the usual, and what is hidden beyond the usual.
+    pub(crate) fn new(visible: &[&MountInfo], host: &[PathBuf], hidden: &[PathBuf]) -> Self {
+        let mut plan = Self {
+            host: HOST_TREES
+                .iter()
+                .map(PathBuf::from)
+                .chain(host.iter().cloned())
+                .collect(),
+            hidden: HIDDEN
+                .iter()
+                .map(PathBuf::from)
+                .chain(hidden.iter().cloned())
+                .collect(),
+            ..Self::default()
+        };
+        for mount in visible {
+            let path = &mount.mount_point;
+            let gone = path.as_os_str().to_string_lossy().ends_with("//deleted");
+            if path == Path::new("/") || gone {
+                continue;
+            }
+            let hidden = below_any(path, &plan.hidden);
+            if below_any(path, &plan.host) {
+                if hidden {
+                    plan.detached.push(path.clone());
+                }
+            } else if !hidden {
+                plan.submounts.push(Submount {
+                    path: path.clone(),
+                    fs_type: mount.fs_type.clone(),
+                    attributes: overlayfs::attributes(&mount.options),
+                    overlay: !PSEUDO.contains(&mount.fs_type.as_str()),
+                });
+            }
+        }
+        plan.submounts
+            .sort_by_key(|mount| mount.path.components().count());
+        plan.detached
+            .sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+        plan
+    }
+}
+
+/// Whether `path` is one of `dirs` or below one.
+pub(crate) fn below_any(path: &Path, dirs: &[PathBuf]) -> bool {
+    dirs.iter().any(|dir| path.starts_with(dir))
+}

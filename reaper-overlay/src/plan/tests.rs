@@ -1,0 +1,51 @@
+use super::*;
+use crate::mountinfo::{parse, visible};
+
+fn plan(text: &str, hidden: &[&str]) -> Plan {
+    let mounts = parse(text.as_bytes());
+    let hidden: Vec<_> = hidden.iter().map(PathBuf::from).collect();
+    Plan::new(&visible(&mounts), &["/var/lib/app/socket".into()], &hidden)
+}
+
+#[test]
+fn each_mount_of_a_node_has_its_place() {
+    let plan = plan(
+        "\
+27 1 254:0 / / rw - ext4 /dev/vda rw
+30 27 0:1 / /proc rw - proc proc rw
+31 27 0:2 / /run rw shared:3 - tmpfs tmpfs rw
+32 31 0:3 / /run/reaper/overlay rw - tmpfs reaper-overlay rw
+33 31 0:4 / /run/containerd/io.containerd.runtime.v2.task/k8s.io/x/rootfs rw - overlay overlay rw
+34 31 0:5 / /run/user/0 rw - tmpfs tmpfs rw
+35 27 8:1 / /home rw,nosuid,nodev - ext4 /dev/sda1 rw
+36 35 8:2 / /home/deep rw - xfs /dev/sda2 rw
+37 27 0:6 / /var/lib/kubelet/pods/u/volumes/kubernetes.io~secret/s rw - tmpfs tmpfs rw
+38 27 0:7 / /srv/chroot/proc rw - proc proc rw
+39 27 8:3 / /var/lib/app/socket rw - ext4 /dev/vda rw
+40 27 8:4 / /gone//deleted rw - ext4 /dev/vda rw
+",
+        &["/run/reaper/overlay"],
+    );
+    let paths: Vec<_> = plan
+        .submounts
+        .iter()
+        .map(|m| m.path.to_str().unwrap())
+        .collect();
+    assert_eq!(paths, ["/home", "/home/deep", "/srv/chroot/proc"]);
+    let expected = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    assert_eq!(plan.submounts[0].attributes, expected);
+    assert!(plan.submounts[1].overlay && !plan.submounts[2].overlay);
+    assert_eq!(
+        plan.detached,
+        [
+            PathBuf::from("/run/containerd/io.containerd.runtime.v2.task/k8s.io/x/rootfs"),
+            PathBuf::from("/run/reaper/overlay"),
+        ]
+    );
+}
+
+#[test]
+fn a_name_that_only_starts_alike_is_not_below() {
+    assert!(!below_any(Path::new("/runner"), &["/run".into()]));
+    assert!(below_any(Path::new("/run"), &["/run".into()]));
+}

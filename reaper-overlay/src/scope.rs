@@ -1,0 +1,247 @@
+//! Who shares an overlay, and where its files are.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use reaper_spec::{ImageMode, OverlayScope};
+
+use crate::{Error, ViewRequest};
+
+/// The longest name of a scope that is accepted, without its kind.
+const MAX_NAME: usize = 128;
+
+/// One overlay that is shared by those who belong to it.
+///
+/// Its name is one path component that cannot escape the base directory, whatever the pod or the
+/// namespace was called:
+///
+/// ```
+/// use reaper_overlay::Scope;
+/// assert_eq!(Scope::group("builds").unwrap().to_string(), "group-builds");
+/// assert!(Scope::group("../../etc").is_err());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Scope(String);
+
+impl Scope {
+    /// The scope of the whole node.
+    pub fn node() -> Self {
+        Self("node".to_owned())
+    }
+
+    /// The scope of a Kubernetes namespace.
+    ///
+    /// # Errors
+    /// [`Error::ScopeName`].
+    pub fn namespace(name: &str) -> Result<Self, Error> {
+        Self::named("namespace", name)
+    }
+
+    /// The scope of a pod.
+    ///
+    /// # Errors
+    /// [`Error::ScopeName`].
+    pub fn pod(sandbox: &str) -> Result<Self, Error> {
+        Self::named("pod", sandbox)
+    }
+
+    /// The scope of one container.
+    ///
+    /// # Errors
+    /// [`Error::ScopeName`].
+    pub fn container(id: &str) -> Result<Self, Error> {
+        Self::named("container", id)
+    }
+
+    /// The scope of all that name the same group.
+    ///
+    /// # Errors
+    /// [`Error::ScopeName`].
+    pub fn group(name: &str) -> Result<Self, Error> {
+        Self::named("group", name)
+    }
+
+    /// The scope that a request belongs to. Where the request does not say what its scope is made
+    /// of (a pod's scope without a pod), it is the container's own: more isolated, never less.
+    /// The image mode `beneath` needs an overlay of the container's own too.
+    ///
+    /// # Errors
+    /// [`Error::ScopeName`].
+    pub fn of(request: &ViewRequest) -> Result<Self, Error> {
+        let own = || Self::container(request.id.as_str());
+        if request.image == ImageMode::Beneath {
+            return own();
+        }
+        match &request.overlay.scope {
+            OverlayScope::Node => Ok(Self::node()),
+            OverlayScope::Namespace => request
+                .kubernetes_namespace
+                .as_deref()
+                .map_or_else(own, Self::namespace),
+            OverlayScope::Pod => request.pod.as_deref().map_or_else(own, Self::pod),
+            OverlayScope::Group(name) => Self::group(name),
+            // `Container`, and kinds that this version does not know: the safest.
+            _ => own(),
+        }
+    }
+
+    fn named(kind: &str, name: &str) -> Result<Self, Error> {
+        if is_name(name) {
+            Ok(Self(format!("{kind}-{name}")))
+        } else {
+            Err(Error::ScopeName {
+                name: name.to_owned(),
+            })
+        }
+    }
+
+    /// The name, one safe path component.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it belongs to a single container.
+    pub fn is_container(&self) -> bool {
+        self.0.starts_with("container-")
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    name.len() <= MAX_NAME
+        && name.starts_with(word)
+        && name
+            .chars()
+            .all(|c| word(c) || matches!(c, '-' | '.' | '+'))
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Scope {
+    type Err = Error;
+
+    /// Reads the name that [`Scope::as_str`] gives; a bare name that is of no kind is a
+    /// container's.
+    fn from_str(name: &str) -> Result<Self, Error> {
+        if name == "node" {
+            return Ok(Self::node());
+        }
+        for kind in ["namespace", "pod", "container", "group"] {
+            if let Some(rest) = name
+                .strip_prefix(kind)
+                .and_then(|rest| rest.strip_prefix('-'))
+            {
+                return Self::named(kind, rest);
+            }
+        }
+        Self::container(name)
+    }
+}
+
+/// Where the files of a scope are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ScopePaths {
+    /// The layers and their table: what a reset removes.
+    pub(crate) data: PathBuf,
+    /// What lives until the reboot at most: the pin, members, mount points.
+    pub(crate) live: PathBuf,
+    /// The file that the mount namespace is bound to.
+    pub(crate) pin: PathBuf,
+    /// Held alone while the scope is made, reset, or its mount points change.
+    pub(crate) changing: PathBuf,
+    /// Shared by every member, held alone by reset.
+    pub(crate) members_lock: PathBuf,
+}
+
+impl ScopePaths {
+    pub(crate) fn new(base: &Path, scope: &Scope) -> Self {
+        let live = base.join("live/scopes").join(scope.as_str());
+        Self {
+            data: base.join("scopes").join(scope.as_str()),
+            pin: live.join("pin"),
+            live,
+            changing: base.join("live/changing").join(scope.as_str()),
+            members_lock: base.join("live/members").join(scope.as_str()),
+        }
+    }
+
+    /// A file for each member, which it holds locked.
+    pub(crate) fn members(&self) -> PathBuf {
+        self.live.join("members")
+    }
+
+    /// Which layer belongs to which mount of the host.
+    pub(crate) fn layers(&self) -> PathBuf {
+        self.data.join("layers.json")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use reaper_spec::ContainerId;
+
+    use super::*;
+
+    fn request(scope: OverlayScope) -> ViewRequest {
+        let mut request = ViewRequest::new(ContainerId::new("c1").unwrap(), "/".into());
+        request.overlay.scope = scope;
+        request
+    }
+
+    #[test]
+    fn a_request_without_a_pod_gets_more_isolation_not_less() {
+        let own = Scope::container("c1").unwrap();
+        assert_eq!(Scope::of(&request(OverlayScope::Pod)).unwrap(), own);
+        assert_eq!(Scope::of(&request(OverlayScope::Namespace)).unwrap(), own);
+        assert_eq!(
+            Scope::of(&request(OverlayScope::Node)).unwrap(),
+            Scope::node()
+        );
+        let mut beneath = request(OverlayScope::Node);
+        beneath.image = ImageMode::Beneath;
+        assert_eq!(Scope::of(&beneath).unwrap(), own);
+    }
+
+    #[test]
+    fn kinds_do_not_collide() {
+        let group = Scope::group("node").unwrap();
+        let pod = Scope::pod("x").unwrap();
+        assert_ne!(group, Scope::node());
+        assert_ne!(pod, Scope::namespace("x").unwrap());
+        assert_eq!(pod.as_str().parse::<Scope>().unwrap(), pod);
+        assert_eq!(
+            "try1".parse::<Scope>().unwrap(),
+            Scope::container("try1").unwrap()
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_name_escapes_the_base(name in any::<String>()) {
+            let scopes = [Scope::group(&name), Scope::pod(&name), Scope::namespace(&name), name.parse()];
+            for scope in scopes.into_iter().flatten() {
+                let paths = ScopePaths::new(Path::new("/base"), &scope);
+                let relative = paths.data.strip_prefix("/base/scopes").unwrap();
+                prop_assert_eq!(relative.components().count(), 1);
+                let normal = matches!(
+                    relative.components().next(),
+                    Some(std::path::Component::Normal(_))
+                );
+                prop_assert!(normal);
+            }
+        }
+
+        #[test]
+        fn kubernetes_names_are_accepted(name in "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?") {
+            prop_assert!(Scope::namespace(&name).is_ok());
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The view of one container in a scope.
+
+use std::{fs, fs::File, io, path::PathBuf};
+
+use nix::sched::{CloneFlags, setns, unshare};
+use reaper_spec::ImageMode;
+use rustix::{
+    mount::{MountPropagationFlags, mount_change},
+    process::chdir,
+};
+
+use crate::{
+    Error, Scope, View, ViewRequest,
+    base::Base,
+    error::Context,
+    live::{Alone, Member},
+    scope::ScopePaths,
+    volumes::{IMAGE_ROOT, Volume, points},
+};
+
+/// What the monitor holds of a view.
+pub(crate) struct SharedView {
+    base: Base,
+    scope: Scope,
+    id: String,
+    cwd: PathBuf,
+    image_at: bool,
+    member: Option<Member>,
+    volumes: Vec<Volume>,
+    had_volumes: bool,
+    namespace: Option<File>,
+    remove_with_last: bool,
+}
+
+impl SharedView {
+    pub(crate) fn new(
+        base: Base,
+        scope: Scope,
+        request: &ViewRequest,
+        member: Member,
+        volumes: Vec<Volume>,
+        remove_with_last: bool,
+    ) -> Self {
+        Self {
+            base,
+            scope,
+            id: request.id.as_str().to_owned(),
+            cwd: request.cwd.clone(),
+            image_at: request.image == ImageMode::At,
+            member: Some(member),
+            had_volumes: !volumes.is_empty(),
+            volumes,
+            namespace: None,
+            remove_with_last,
+        }
+    }
+
+    fn enter_first(&self, member: &Member) -> Result<(), Error> {
+        setns(&member.pin, CloneFlags::CLONE_NEWNS)
+            .context("enter the scope", self.scope.as_str())?;
+        own_namespace()?;
+        for volume in &self.volumes {
+            volume.mount()?;
+        }
+        Ok(())
+    }
+}
+
+/// Gives the calling process mounts of its own, which still hear of those they were copied from.
+pub(crate) fn own_namespace() -> Result<(), Error> {
+    unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts of", "/")?;
+    let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    mount_change("/", downstream).context("make a slave of", "/")
+}
+
+/// Opens the mount namespace of the process `pid`.
+pub(crate) fn namespace_of(pid: u32) -> Result<File, Error> {
+    let path = format!("/proc/{pid}/ns/mnt");
+    File::open(&path).context("keep the mount namespace", path)
+}
+
+/// Changes to `cwd`, which is made if it is missing and `make` says so.
+pub(crate) fn change_to(cwd: &PathBuf, make: bool) -> Result<(), Error> {
+    match chdir(cwd) {
+        Err(rustix::io::Errno::NOENT) if make => {
+            fs::create_dir_all(cwd).context("make the working directory", cwd)?;
+            chdir(cwd).context("change to", cwd)
+        }
+        other => other.context("change to", cwd),
+    }
+}
+
+impl View for SharedView {
+    fn enter(&self, first: bool) -> Result<(), Error> {
+        match (&self.namespace, &self.member) {
+            (Some(namespace), _) if !first => {
+                setns(namespace, CloneFlags::CLONE_NEWNS).context("enter the view of", &self.id)?;
+            }
+            (None, Some(member)) if first => self.enter_first(member)?,
+            _ => {
+                let released = io::Error::from(io::ErrorKind::InvalidInput);
+                return Err(released).context("enter the view of", &self.id);
+            }
+        }
+        change_to(&self.cwd, true)
+    }
+
+    fn entered(&mut self, pid: u32) -> Result<(), Error> {
+        self.namespace = Some(namespace_of(pid)?);
+        // The container's namespace has them now; copies would keep devices busy.
+        self.volumes.clear();
+        Ok(())
+    }
+
+    fn environment(&self) -> Vec<String> {
+        let image = self
+            .image_at
+            .then(|| format!("REAPER_IMAGE_ROOT={IMAGE_ROOT}"));
+        image.into_iter().collect()
+    }
+
+    fn release(&mut self) -> Result<(), Error> {
+        // First the mounts, then what they were mounted on.
+        self.namespace = None;
+        self.volumes.clear();
+        if self.had_volumes {
+            points::release(&self.base, &self.scope, &self.id)?;
+            self.had_volumes = false;
+        }
+        let Some(member) = self.member.take() else {
+            return Ok(());
+        };
+        member.leave()?;
+        drop(member);
+        if self.remove_with_last {
+            let paths = ScopePaths::new(&self.base.path, &self.scope);
+            match Alone::take(&self.scope, &paths) {
+                Ok(alone) => alone.remove(&paths)?,
+                Err(Error::InUse { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,167 @@
+//! Who shares an overlay with whom, and how a scope comes into being.
+
+mod common;
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
+
+use common::*;
+use reaper_overlay::{FilesystemIsolation, SharedOverlay};
+use reaper_spec::OverlayScope;
+
+#[test]
+fn who_shares_a_scope_sees_each_others_writes() {
+    isolated(|dir| {
+        let mut requests = Vec::new();
+        for (id, pod, namespace) in [("a", "p1", "n1"), ("b", "p1", "n1"), ("c", "p2", "n1")] {
+            let mut request = request(dir, id, OverlayScope::Pod);
+            request.pod = Some(pod.to_owned());
+            request.kubernetes_namespace = Some(namespace.to_owned());
+            requests.push(request);
+        }
+        let pods: Vec<_> = requests.iter().map(open).collect();
+        sh(&pods[0], "echo pod >/mark");
+        assert_eq!(sh(&pods[1], "cat /mark"), "pod");
+        assert_eq!(sh(&pods[2], "ls /mark 2>/dev/null || echo none"), "none");
+        for request in &mut requests {
+            request.overlay.scope = OverlayScope::Namespace;
+        }
+        let namespaces: Vec<_> = requests.iter().map(open).collect();
+        sh(&namespaces[0], "echo namespace >/mark");
+        assert_eq!(sh(&namespaces[2], "cat /mark"), "namespace");
+        assert_eq!(sh(&pods[1], "cat /mark"), "pod");
+        let own = open(&request(dir, "a", OverlayScope::Container));
+        assert_eq!(sh(&own, "ls /mark 2>/dev/null || echo none"), "none");
+    });
+}
+
+#[test]
+fn the_scope_outlives_its_members_without_a_process() {
+    isolated(|dir| {
+        let first = open(&request(dir, "a", OverlayScope::Node));
+        sh(&first, "echo kept >/mark");
+        first.close().unwrap();
+        let own = format!("/proc/{}/task", std::process::id());
+        for task in fs::read_dir(own).unwrap() {
+            let children = task.unwrap().path().join("children");
+            assert_eq!(
+                fs::read_to_string(children).unwrap(),
+                "",
+                "no process keeps it"
+            );
+        }
+        assert_eq!(
+            sh(&open(&request(dir, "b", OverlayScope::Node)), "cat /mark"),
+            "kept"
+        );
+    });
+}
+
+#[test]
+fn two_hundred_first_starters_make_one_overlay() {
+    isolated(|dir| {
+        let starters: Vec<_> = (0..200)
+            .map(|number| {
+                Command::new(std::env::current_exe().unwrap())
+                    .args(["--exact", "one_starter", "--test-threads=1", "--nocapture"])
+                    .env("REAPER_STARTER", format!("c{number}"))
+                    .env("REAPER_STARTER_DIR", dir)
+                    .stdout(Stdio::piped())
+                    .stderr(Stdio::piped())
+                    .spawn()
+                    .unwrap()
+            })
+            .collect();
+        for starter in starters {
+            let output = starter.wait_with_output().unwrap();
+            assert!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        let session = open(&request(dir, "last", OverlayScope::Node));
+        assert_eq!(sh(&session, "ls /starters | wc -l"), "200");
+        let layers = dir.join("base/scopes/node");
+        let uppers = fs::read_dir(layers).unwrap();
+        let uppers =
+            uppers.filter(|dir| dir.as_ref().unwrap().path().join("upper/starters").exists());
+        assert_eq!(uppers.count(), 1);
+    });
+}
+
+/// One process of the test above.
+#[test]
+fn one_starter() {
+    let (Ok(id), Ok(dir)) = (
+        std::env::var("REAPER_STARTER"),
+        std::env::var("REAPER_STARTER_DIR"),
+    ) else {
+        return;
+    };
+    let session = open(&request(dir.as_ref(), &id, OverlayScope::Node));
+    sh(
+        &session,
+        &format!("mkdir -p /starters; touch /starters/{id}"),
+    );
+    session.close().unwrap();
+}
+
+#[test]
+fn a_killed_starter_leaves_a_usable_scope() {
+    isolated(|dir| {
+        for number in 0..60 {
+            let base = dir.join(format!("killed-{}", number / 20));
+            fs::create_dir_all(&base).unwrap();
+            let mut starter = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "one_starter", "--test-threads=1", "--nocapture"])
+                .env("REAPER_STARTER", format!("c{number}"))
+                .env("REAPER_STARTER_DIR", &base)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            // Somewhere on its way: it takes about 30 ms from its start to its end.
+            let spin = std::time::Instant::now();
+            while spin.elapsed().as_micros() < 700 * (number % 20 + 1) {
+                std::hint::spin_loop();
+            }
+            starter.kill().unwrap();
+            starter.wait().unwrap();
+            let id = format!("after{number}");
+            let session = open(&request(&base, &id, OverlayScope::Node));
+            sh(&session, "mkdir -p /starters; touch /starters/again");
+            session.close().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_scope_can_go_with_its_last_member_or_its_container() {
+    isolated(|dir| {
+        let isolation = SharedOverlay::new().remove_with_last_member();
+        let request_a = request(dir, "a", OverlayScope::Group("g".to_owned()));
+        let request_b = request(dir, "b", OverlayScope::Group("g".to_owned()));
+        let a = reaper_overlay::Session::open(&isolation, &request_a).unwrap();
+        let b = reaper_overlay::Session::open(&isolation, &request_b).unwrap();
+        sh(&a, "touch /mark");
+        a.close().unwrap();
+        sh(&b, "test -e /mark");
+        b.close().unwrap();
+        assert!(!dir.join("base/scopes/group-g").exists());
+
+        let own = request(dir, "mine", OverlayScope::Container);
+        let session = open(&own);
+        sh(&session, "touch /mark");
+        session.close().unwrap();
+        assert!(
+            dir.join("base/scopes/container-mine").exists(),
+            "kept to look at"
+        );
+        SharedOverlay::new().forget(&own).unwrap();
+        SharedOverlay::new().forget(&own).unwrap();
+        assert!(!dir.join("base/scopes/container-mine").exists());
+    });
+}

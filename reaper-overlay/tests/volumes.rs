@@ -1,0 +1,388 @@
+//! Volumes arrive, are seen by their container alone, and leave nothing behind.
+
+mod common;
+
+use std::{fs, os::unix::net::UnixListener, path::Path};
+
+use common::*;
+use reaper_overlay::{Error, FilesystemIsolation, Session, SharedOverlay, ViewRequest};
+use reaper_spec::{DnsMode, ImageMode, Mount, OverlayScope};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, unmount};
+
+fn volume(request: &mut ViewRequest, from: impl AsRef<Path>, to: &str, options: &[&str]) {
+    request.mounts.push(Mount {
+        destination: to.into(),
+        kind: Some("bind".to_owned()),
+        source: Some(from.as_ref().to_owned()),
+        options: options.iter().map(|option| (*option).to_owned()).collect(),
+    });
+}
+
+fn filled(dir: &Path, name: &str, content: &str) -> std::path::PathBuf {
+    let path = dir.join(name);
+    fs::create_dir_all(&path).unwrap();
+    fs::write(path.join("content"), content).unwrap();
+    path
+}
+
+#[test]
+fn a_volume_is_seen_by_its_container_alone() {
+    isolated(|dir| {
+        let secret = filled(dir, "secret", "a's");
+        let mut request_a = request(dir, "a", OverlayScope::Node);
+        volume(
+            &mut request_a,
+            &secret,
+            "/var/run/secrets/token",
+            &["rbind", "ro", "rprivate"],
+        );
+        let before = open(&request(dir, "before", OverlayScope::Node));
+        let a = open(&request_a);
+        let after = open(&request(dir, "after", OverlayScope::Node));
+        let read = "cat /var/run/secrets/token/content";
+        assert_eq!(sh(&a, read), "a's");
+        assert_eq!(sh(&a, read), "a's", "an exec'd process sees the same");
+        for other in [&before, &after] {
+            assert!(!attempt(other, read).status.success());
+            let table = sh(other, "cat /proc/self/mountinfo");
+            let source = secret
+                .to_str()
+                .unwrap()
+                .strip_prefix(dir.to_str().unwrap())
+                .unwrap();
+            assert!(!table.contains(&format!("{source} ")), "{table}");
+        }
+        let write = attempt(&a, "echo x >/var/run/secrets/token/new");
+        assert!(String::from_utf8_lossy(&write.stderr).contains("Read-only"));
+        // Swapping a link, as the kubelet updates tokens, is seen.
+        fs::write(secret.join("content.new"), "swapped").unwrap();
+        fs::rename(secret.join("content.new"), secret.join("content")).unwrap();
+        assert_eq!(sh(&a, read), "swapped");
+        a.close().unwrap();
+        assert!(
+            !Path::new("/run/secrets").exists(),
+            "nothing is left on the node"
+        );
+    });
+}
+
+#[test]
+fn files_sockets_devices_and_writes_reach_the_host() {
+    isolated(|dir| {
+        let data = filled(dir, "data", "x");
+        let _listener = UnixListener::bind(dir.join("socket")).unwrap();
+        let mut request = request(dir, "a", OverlayScope::Node);
+        volume(&mut request, &data, "/made/on/the/way", &["rbind"]);
+        volume(
+            &mut request,
+            data.join("content"),
+            "/etc/one-file",
+            &["bind"],
+        );
+        volume(&mut request, dir.join("socket"), "/socket", &["bind"]);
+        volume(&mut request, "/dev/null", "/null", &["bind"]);
+        volume(
+            &mut request,
+            "/dev/null",
+            "/made/on/the/way/nested",
+            &["bind", "ro"],
+        );
+        let session = open(&request);
+        sh(
+            &session,
+            "echo written >/made/on/the/way/new; test -S /socket; test -c /null",
+        );
+        assert_eq!(
+            sh(
+                &session,
+                "cat /etc/one-file; echo; stat -c %F /made/on/the/way/nested"
+            )
+            .lines()
+            .last(),
+            Some("character special file")
+        );
+        assert_eq!(fs::read_to_string(data.join("new")).unwrap(), "written\n");
+        session.close().unwrap();
+        let after = open(&request_of(dir));
+        assert_eq!(
+            sh(
+                &after,
+                "ls -d /made /etc/one-file /socket /null 2>/dev/null; true"
+            ),
+            ""
+        );
+    });
+}
+
+fn request_of(dir: &Path) -> ViewRequest {
+    request(dir, "other", OverlayScope::Node)
+}
+
+#[test]
+fn a_path_in_use_is_guarded_until_its_last_user_is_gone() {
+    isolated(|dir| {
+        let (one, two) = (filled(dir, "one", "1"), filled(dir, "two", "2"));
+        let witness = open(&request(dir, "witness", OverlayScope::Node));
+        let mut request_a = request(dir, "a", OverlayScope::Node);
+        volume(&mut request_a, &one, "/shared/path", &["rbind"]);
+        let mut request_b = request(dir, "b", OverlayScope::Node);
+        volume(&mut request_b, &two, "/shared/path", &["rbind"]);
+        let a = open(&request_a);
+        let b = open(&request_b);
+        for damage in [
+            "rmdir /shared/path",
+            "mv /shared/path /elsewhere",
+            "mv -T /etc /shared/path",
+        ] {
+            assert!(!attempt(&witness, damage).status.success(), "{damage}");
+        }
+        a.close().unwrap();
+        assert_eq!(sh(&b, "cat /shared/path/content"), "2");
+        assert!(!attempt(&witness, "rmdir /shared/path").status.success());
+        b.close().unwrap();
+        assert!(
+            !attempt(&witness, "test -e /shared").status.success(),
+            "removed with the last"
+        );
+        sh(&witness, "mkdir -p /shared/path; rmdir /shared/path");
+    });
+}
+
+#[test]
+fn collect_cleans_up_after_a_killed_monitor() {
+    isolated(|dir| {
+        let data = filled(dir, "data", "x");
+        let mut request = request(dir, "a", OverlayScope::Node);
+        volume(
+            &mut request,
+            &data,
+            "/run/reaper-test-volume/deep",
+            &["rbind"],
+        );
+        volume(&mut request, &data, "/in-the-overlay", &["rbind"]);
+        // As if the monitor were gone: its memory is lost, its files are closed.
+        let isolation = SharedOverlay::new();
+        let view = isolation.prepare(&request).unwrap();
+        std::mem::forget(view);
+        assert!(Path::new("/run/reaper-test-volume/deep").exists());
+        isolation.collect(&request).unwrap();
+        isolation.collect(&request).unwrap();
+        assert!(!Path::new("/run/reaper-test-volume").exists());
+        let after = open(&request_of(dir));
+        assert!(!attempt(&after, "test -e /in-the-overlay").status.success());
+    });
+}
+
+#[test]
+fn read_only_may_reach_what_is_mounted_below() {
+    isolated(|dir| {
+        let data = filled(dir, "data", "x");
+        mount_tmpfs(&data.join("below"));
+        let mut request = request(dir, "a", OverlayScope::Node);
+        volume(&mut request, &data, "/top", &["rbind", "ro"]);
+        volume(&mut request, &data, "/all", &["rbind", "rro"]);
+        let session = open(&request);
+        assert!(!attempt(&session, "touch /top/x").status.success());
+        sh(&session, "touch /top/below/x");
+        assert!(!attempt(&session, "touch /all/x").status.success());
+        assert!(!attempt(&session, "touch /all/below/y").status.success());
+    });
+}
+
+#[test]
+fn mounts_travel_as_the_propagation_says() {
+    isolated(|dir| {
+        let data = filled(dir, "data", "x");
+        bind(&data, &data);
+        change(&data, MountPropagationFlags::SHARED);
+        for name in ["later", "made"] {
+            fs::create_dir(data.join(name)).unwrap();
+        }
+        let mut request = request(dir, "a", OverlayScope::Node);
+        volume(&mut request, &data, "/private", &["rbind"]);
+        volume(&mut request, &data, "/slave", &["rbind", "rslave"]);
+        volume(&mut request, &data, "/both", &["rbind", "rshared"]);
+        let session = open(&request);
+        mount_tmpfs(&data.join("later"));
+        let seen = |path: &str| {
+            attempt(&session, &format!("mountpoint -q {path}"))
+                .status
+                .success()
+        };
+        assert!(!seen("/private/later"));
+        assert!(seen("/slave/later"));
+        assert!(seen("/both/later"));
+        sh(
+            &session,
+            "mount -t tmpfs t /both/made; touch /both/made/from-inside",
+        );
+        assert!(data.join("made/from-inside").exists());
+        // The host's unmount takes it away there as well.
+        unmount(data.join("later"), UnmountFlags::empty()).unwrap();
+        assert!(!seen("/slave/later"));
+    });
+}
+
+#[test]
+fn the_hosts_unmount_frees_the_device_while_others_live() {
+    isolated(|dir| {
+        let kubelet = Path::new("/var/lib/kubelet/pods/u/volumes/v");
+        mount_tmpfs(Path::new("/var/lib"));
+        fs::create_dir_all(kubelet).unwrap();
+        mount_ext4(&dir.join("image"), kubelet);
+        fs::write(kubelet.join("content"), "x").unwrap();
+        let mut request_a = request(dir, "a", OverlayScope::Node);
+        volume(&mut request_a, kubelet, "/data", &["rbind", "rprivate"]);
+        let a = open(&request_a);
+        let b = open(&request(dir, "b", OverlayScope::Node));
+        assert_eq!(sh(&a, "cat /data/content"), "x");
+        assert_eq!(
+            sh(&b, "ls -A /var/lib/kubelet/pods"),
+            "",
+            "another pod's volumes"
+        );
+        a.close().unwrap();
+        unmount(kubelet, UnmountFlags::empty()).unwrap();
+        let loops = fs::read_dir("/sys/block").unwrap().filter(|entry| {
+            let backing = entry.as_ref().unwrap().path().join("loop/backing_file");
+            fs::read_to_string(backing).is_ok_and(|file| file.contains(dir.to_str().unwrap()))
+        });
+        assert_eq!(loops.count(), 0, "the device is free");
+        drop(b);
+    });
+}
+
+#[test]
+fn names_come_from_the_host_or_the_pod() {
+    isolated(|dir| {
+        fs::write(dir.join("hosts"), "pod's").unwrap();
+        fs::write(dir.join("resolv"), "pod's").unwrap();
+        let mut request = request(dir, "a", OverlayScope::Node);
+        volume(&mut request, dir.join("hosts"), "/etc/hosts", &["rbind"]);
+        volume(
+            &mut request,
+            dir.join("resolv"),
+            "/etc/resolv.conf",
+            &["rbind"],
+        );
+        let host = open(&request);
+        assert_ne!(sh(&host, "cat /etc/hosts"), "pod's");
+        host.close().unwrap();
+        request.dns = DnsMode::Pod;
+        let pod = open(&request);
+        assert_eq!(sh(&pod, "cat /etc/hosts /etc/resolv.conf"), "pod'spod's");
+    });
+}
+
+#[test]
+fn what_an_engine_mounts_by_default_is_the_hosts() {
+    isolated(|dir| {
+        let mut request = request(dir, "a", OverlayScope::Node);
+        for (kind, to) in [
+            ("proc", "/proc"),
+            ("tmpfs", "/dev"),
+            ("devpts", "/dev/pts"),
+            ("tmpfs", "/dev/shm"),
+            ("mqueue", "/dev/mqueue"),
+            ("sysfs", "/sys"),
+            ("tmpfs", "/run"),
+            ("cgroup", "/sys/fs/cgroup"),
+            ("tmpfs", "/scratch"),
+        ] {
+            request.mounts.push(Mount {
+                destination: to.into(),
+                kind: Some(kind.to_owned()),
+                source: Some(kind.into()),
+                options: vec!["nosuid".to_owned(), "noexec".to_owned()],
+            });
+        }
+        let session = open(&request);
+        assert_eq!(sh(&session, "stat -f -c %T /scratch"), "tmpfs");
+        let numbers = |path: &str| {
+            use std::os::unix::fs::MetadataExt;
+            fs::metadata(path).unwrap().dev().to_string()
+        };
+        for path in ["/proc", "/dev", "/dev/shm", "/run"] {
+            assert_eq!(
+                sh(&session, &format!("stat -c %d {path}")),
+                numbers(path),
+                "{path}"
+            );
+        }
+        session.close().unwrap();
+        // A bind on /dev/shm is the pod's own and counts.
+        request.mounts.clear();
+        let shm = filled(dir, "shm", "pod's");
+        volume(&mut request, &shm, "/dev/shm", &["rbind"]);
+        assert_eq!(sh(&open(&request), "cat /dev/shm/content"), "pod's");
+    });
+}
+
+#[test]
+fn what_cannot_be_mounted_is_named_and_leaves_nothing() {
+    isolated(|dir| {
+        let refused = |request: &ViewRequest| {
+            Session::open(&SharedOverlay::new(), request)
+                .err()
+                .unwrap()
+                .to_string()
+        };
+        let data = filled(dir, "data", "x");
+        let mut one = request(dir, "a", OverlayScope::Node);
+        volume(&mut one, &data, "/made/first", &["rbind"]);
+        volume(&mut one, dir.join("missing"), "/made/second", &["rbind"]);
+        assert!(refused(&one).contains("missing"), "{}", refused(&one));
+        one.mounts.pop();
+        volume(&mut one, &data, "/etc/passwd", &["rbind"]);
+        assert!(
+            refused(&one).contains("/etc/passwd needs a directory"),
+            "{}",
+            refused(&one)
+        );
+        one.mounts.pop();
+        volume(&mut one, &data, "/proc/self", &["rbind"]);
+        assert!(refused(&one).contains("/proc/self"));
+        let clean = open(&request_of(dir));
+        assert!(!attempt(&clean, "test -e /made").status.success());
+    });
+}
+
+#[test]
+fn the_image_lies_beneath_or_at_a_path() {
+    isolated(|dir| {
+        let image = dir.join("image");
+        fs::create_dir_all(image.join("opt/tool")).unwrap();
+        fs::write(image.join("opt/tool/run"), "from the image").unwrap();
+        fs::create_dir_all(image.join("etc")).unwrap();
+        fs::write(image.join("etc/hosts"), "the image's").unwrap();
+        let mut request = request(dir, "a", OverlayScope::Node);
+        request.rootfs = Some(image.clone());
+        request.image = ImageMode::Beneath;
+        let beneath = open(&request);
+        assert_eq!(sh(&beneath, "cat /opt/tool/run"), "from the image");
+        assert_ne!(sh(&beneath, "cat /etc/hosts"), "the image's");
+        beneath.close().unwrap();
+        request.image = ImageMode::At;
+        let at = open(&request);
+        assert_eq!(
+            sh(&at, "cat $REAPER_IMAGE_ROOT/opt/tool/run"),
+            "from the image"
+        );
+        assert!(!attempt(&at, "touch $REAPER_IMAGE_ROOT/x").status.success());
+        at.close().unwrap();
+        request.image = ImageMode::At;
+        request.rootfs = None;
+        let error = SharedOverlay::new().prepare(&request).err().unwrap();
+        assert!(matches!(error, Error::NoImage));
+    });
+}
+
+#[test]
+fn a_missing_working_directory_is_made_in_the_overlay() {
+    isolated(|dir| {
+        let mut request = request(dir, "a", OverlayScope::Node);
+        request.cwd = "/work/of/the/image".into();
+        assert_eq!(sh(&open(&request), "pwd"), "/work/of/the/image");
+        assert!(!Path::new("/work/of").exists());
+    });
+}
