@@ -75,7 +75,10 @@ pub struct Exit {
 
 impl From<DeleteResponse> for Exit {
     fn from(response: DeleteResponse) -> Self {
-        Self { code: response.exit_status, at: time(response.exited_at) }
+        Self {
+            code: response.exit_status,
+            at: time(response.exited_at),
+        }
     }
 }
 
@@ -110,14 +113,19 @@ impl Node {
 
     /// containerd's API in a namespace.
     pub fn api_in(&self, namespace: &str) -> Api {
-        Api { channel: self.channel(), namespace: namespace.to_owned() }
+        Api {
+            channel: self.channel(),
+            namespace: namespace.to_owned(),
+        }
     }
 
     /// Makes a container and its task, created and not started. `name` is made unique by
     /// [`Node::name`]; the id is returned.
     pub fn create(&self, name: &str, workload: &Workload, streams: &Streams) -> String {
         let id = self.name(name);
-        self.api().create_container(self, &id, workload).expect("make a container");
+        self.api()
+            .create_container(self, &id, workload)
+            .expect("make a container");
         let created = self.api().create_task(self, &id, workload, streams);
         created.unwrap_or_else(|status| panic!("create a task of {id}: {status}"));
         id
@@ -126,14 +134,18 @@ impl Node {
     /// [`create`](Self::create) and start.
     pub fn run(&self, name: &str, workload: &Workload, streams: &Streams) -> String {
         let id = self.create(name, workload, streams);
-        self.api().start(&id, "").unwrap_or_else(|status| panic!("start {id}: {status}"));
+        self.api()
+            .start(&id, "")
+            .unwrap_or_else(|status| panic!("start {id}: {status}"));
         id
     }
 
     /// Deletes a task that has ended, and its container.
     pub fn delete(&self, id: &str) -> Exit {
         let api = self.api();
-        let exit = api.delete_task(id).unwrap_or_else(|status| panic!("delete {id}: {status}"));
+        let exit = api
+            .delete_task(id)
+            .unwrap_or_else(|status| panic!("delete {id}: {status}"));
         api.delete_container(id).expect("delete a container");
         exit
     }
@@ -158,14 +170,19 @@ impl Api {
     ) -> Result<(), Status> {
         let container = Container {
             id: id.to_owned(),
-            runtime: Some(Runtime { name: node.runtime().to_owned(), options: None }),
+            runtime: Some(Runtime {
+                name: node.runtime().to_owned(),
+                options: None,
+            }),
             spec: Some(Any {
                 type_url: SPEC_TYPE.to_owned(),
                 value: workload.config(node, id).to_string().into_bytes(),
             }),
             ..Container::default()
         };
-        let request = self.request(CreateContainerRequest { container: Some(container) });
+        let request = self.request(CreateContainerRequest {
+            container: Some(container),
+        });
         let mut containers = ContainersClient::new(self.channel.clone());
         within("create a container", containers.create(request)).map(drop)
     }
@@ -200,8 +217,10 @@ impl Api {
 
     /// Starts a task, or an exec of it; returns its pid.
     pub fn start(&self, id: &str, exec: &str) -> Result<u32, Status> {
-        let request =
-            self.request(StartRequest { container_id: id.to_owned(), exec_id: exec.to_owned() });
+        let request = self.request(StartRequest {
+            container_id: id.to_owned(),
+            exec_id: exec.to_owned(),
+        });
         within("start", self.tasks().start(request)).map(|answer| answer.into_inner().pid)
     }
 
@@ -230,12 +249,17 @@ impl Api {
 
     /// Begins to wait for the end of a task, or of an exec of it.
     pub fn wait(&self, id: &str, exec: &str) -> Waiting {
-        let request =
-            self.request(WaitRequest { container_id: id.to_owned(), exec_id: exec.to_owned() });
+        let request = self.request(WaitRequest {
+            container_id: id.to_owned(),
+            exec_id: exec.to_owned(),
+        });
         let mut tasks = self.tasks();
         Waiting(spawn(async move {
             let answer = tasks.wait(request).await?.into_inner();
-            Ok(Exit { code: answer.exit_status, at: time(answer.exited_at) })
+            Ok(Exit {
+                code: answer.exit_status,
+                at: time(answer.exited_at),
+            })
         }))
     }
 
@@ -252,8 +276,11 @@ impl Api {
 
     /// Deletes a task that has ended.
     pub fn delete_task(&self, id: &str) -> Result<Exit, Status> {
-        let request = self.request(DeleteTaskRequest { container_id: id.to_owned() });
-        within("delete a task", self.tasks().delete(request)).map(|answer| answer.into_inner().into())
+        let request = self.request(DeleteTaskRequest {
+            container_id: id.to_owned(),
+        });
+        within("delete a task", self.tasks().delete(request))
+            .map(|answer| answer.into_inner().into())
     }
 
     /// Deletes an exec that has ended.
@@ -268,17 +295,30 @@ impl Api {
 
     /// What a task, or an exec of it, is doing.
     pub fn state(&self, id: &str, exec: &str) -> Result<Process, Status> {
-        let request =
-            self.request(GetRequest { container_id: id.to_owned(), exec_id: exec.to_owned() });
-        within("state", self.tasks().get(request))
-            .map(|answer| answer.into_inner().process.expect("a process in the answer"))
+        let request = self.request(GetRequest {
+            container_id: id.to_owned(),
+            exec_id: exec.to_owned(),
+        });
+        within("state", self.tasks().get(request)).map(|answer| {
+            answer
+                .into_inner()
+                .process
+                .expect("a process in the answer")
+        })
     }
 
     /// The pids of a task.
     pub fn pids(&self, id: &str) -> Result<Vec<u32>, Status> {
-        let request = self.request(ListPidsRequest { container_id: id.to_owned() });
+        let request = self.request(ListPidsRequest {
+            container_id: id.to_owned(),
+        });
         within("pids", self.tasks().list_pids(request)).map(|answer| {
-            answer.into_inner().processes.into_iter().map(|process| process.pid).collect()
+            answer
+                .into_inner()
+                .processes
+                .into_iter()
+                .map(|process| process.pid)
+                .collect()
         })
     }
 
@@ -305,21 +345,32 @@ impl Api {
 
     /// Freezes a task.
     pub fn pause(&self, id: &str) -> Result<(), Status> {
-        let request = self.request(PauseTaskRequest { container_id: id.to_owned() });
+        let request = self.request(PauseTaskRequest {
+            container_id: id.to_owned(),
+        });
         within("pause", self.tasks().pause(request)).map(drop)
     }
 
     /// Thaws a task.
     pub fn resume(&self, id: &str) -> Result<(), Status> {
-        let request = self.request(ResumeTaskRequest { container_id: id.to_owned() });
+        let request = self.request(ResumeTaskRequest {
+            container_id: id.to_owned(),
+        });
         within("resume", self.tasks().resume(request)).map(drop)
     }
 
     /// The metrics of a task, undecoded.
     pub fn metrics(&self, id: &str) -> Result<Option<Any>, Status> {
-        let request = self.request(MetricsRequest { filters: vec![format!("id=={id}")] });
-        within("metrics", self.tasks().metrics(request))
-            .map(|answer| answer.into_inner().metrics.into_iter().find_map(|metric| metric.data))
+        let request = self.request(MetricsRequest {
+            filters: vec![format!("id=={id}")],
+        });
+        within("metrics", self.tasks().metrics(request)).map(|answer| {
+            answer
+                .into_inner()
+                .metrics
+                .into_iter()
+                .find_map(|metric| metric.data)
+        })
     }
 
     fn tasks(&self) -> TasksClient<Channel> {
@@ -328,8 +379,13 @@ impl Api {
 
     pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        let namespace = self.namespace.parse().expect("a namespace that fits a header");
-        request.metadata_mut().insert("containerd-namespace", namespace);
+        let namespace = self
+            .namespace
+            .parse()
+            .expect("a namespace that fits a header");
+        request
+            .metadata_mut()
+            .insert("containerd-namespace", namespace);
         request
     }
 

@@ -5,8 +5,10 @@ use std::path::Path;
 use crate::image::PAUSE;
 
 /// The runtime handlers of every node.
-const HANDLERS: [(&str, &str); 2] =
-    [("reaper-v2", "io.containerd.reaper.v2"), ("runc", "io.containerd.runc.v2")];
+const HANDLERS: [(&str, &str); 2] = [
+    ("reaper-v2", "io.containerd.reaper.v2"),
+    ("runc", "io.containerd.runc.v2"),
+];
 
 /// Plugins that no test needs and that look for devices or take shared paths.
 const UNUSED: [&str; 8] = [
@@ -23,8 +25,7 @@ const UNUSED: [&str; 8] = [
 /// The configuration of a private containerd below `dir`, in the form that `major` reads.
 pub fn render(dir: &Path, major: u32) -> String {
     let dir = dir.display();
-    let disabled =
-        UNUSED.map(|plugin| format!("\"{plugin}\"")).join(", ");
+    let disabled = UNUSED.map(|plugin| format!("\"{plugin}\"")).join(", ");
     let mut text = format!(
         r#"version = {version}
 root = "{dir}/root"
@@ -82,9 +83,15 @@ mod tests {
     fn each_generation_gets_the_tables_that_it_reads() {
         let old = render(Path::new("/run/x"), 1);
         assert!(old.starts_with("version = 2\n"), "{old}");
-        assert!(old.contains(r#"[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.reaper-v2]"#));
+        assert!(
+            old.contains(r#"[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.reaper-v2]"#)
+        );
         let new = render(Path::new("/run/x"), 2);
         assert!(new.starts_with("version = 3\n"), "{new}");
-        assert!(new.contains(r#"[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.reaper-v2]"#));
+        assert!(
+            new.contains(
+                r#"[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.reaper-v2]"#
+            )
+        );
     }
 }

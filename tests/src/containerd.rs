@@ -80,7 +80,11 @@ impl Node {
             .tempdir_in("/run")
             .expect("make a private folder in /run")
             .keep();
-        let marker = dir.file_name().expect("a name").to_string_lossy().into_owned();
+        let marker = dir
+            .file_name()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned();
         let version = Command::new(suite.program("containerd"))
             .arg("--version")
             .output()
@@ -93,7 +97,10 @@ impl Node {
         fs::write(dir.join("config.toml"), config::render(&dir, major))
             .expect("write containerd's configuration");
         let node = Self {
-            title: format!("{suite} ({})", version.split_whitespace().nth(2).unwrap_or("?")),
+            title: format!(
+                "{suite} ({})",
+                version.split_whitespace().nth(2).unwrap_or("?")
+            ),
             suite,
             major,
             marker,
@@ -140,7 +147,11 @@ impl Node {
 
     /// The runtime that `ctr` is told: Reaper, unless `REAPER_TEST_RUNTIME` names a yardstick.
     pub fn runtime(&self) -> &'static str {
-        if is_yardstick() { "io.containerd.runc.v2" } else { "io.containerd.reaper.v2" }
+        if is_yardstick() {
+            "io.containerd.runc.v2"
+        } else {
+            "io.containerd.reaper.v2"
+        }
     }
 
     /// The handler that a pod names: Reaper's, unless `REAPER_TEST_RUNTIME` names a yardstick.
@@ -155,7 +166,9 @@ impl Node {
 
     /// Where containerd's bundles of a namespace are.
     pub fn bundles(&self, namespace: &str) -> PathBuf {
-        self.dir.join("state/io.containerd.runtime.v2.task").join(namespace)
+        self.dir
+            .join("state/io.containerd.runtime.v2.task")
+            .join(namespace)
     }
 
     /// containerd's socket.
@@ -165,12 +178,16 @@ impl Node {
 
     /// A connection to containerd.
     pub fn channel(&self) -> Channel {
-        locked(&self.channel).clone().expect("containerd is running")
+        locked(&self.channel)
+            .clone()
+            .expect("containerd is running")
     }
 
     /// containerd's process, while it runs.
     pub fn containerd(&self) -> Option<Process> {
-        locked(&self.daemon).as_ref().and_then(|daemon| Process::find(daemon.id()))
+        locked(&self.daemon)
+            .as_ref()
+            .and_then(|daemon| Process::find(daemon.id()))
     }
 
     /// The shims of this node.
@@ -232,18 +249,23 @@ impl Node {
     }
 
     fn end_containerd(&self, signal: Signal) {
-        let Some(mut child) = locked(&self.daemon).take() else { return };
+        let Some(mut child) = locked(&self.daemon).take() else {
+            return;
+        };
         *locked(&self.channel) = None;
         if let Some(process) = Process::find(child.id()) {
             process.signal(signal);
-            until("containerd ends", || child.try_wait().expect("wait for containerd"));
+            until("containerd ends", || {
+                child.try_wait().expect("wait for containerd")
+            });
         }
     }
 
     fn containerd_command(&self) -> Command {
         let inherited = env::var_os("PATH").unwrap_or_default();
-        let paths =
-            [reaper_bin(), self.suite.bin()].into_iter().chain(env::split_paths(&inherited));
+        let paths = [reaper_bin(), self.suite.bin()]
+            .into_iter()
+            .chain(env::split_paths(&inherited));
         // setpriv makes containerd die with this process, however that ends.
         let mut command = Command::new("setpriv");
         command
@@ -251,7 +273,10 @@ impl Node {
             .arg(self.suite.program("containerd"))
             .arg("--config")
             .arg(self.dir.join("config.toml"))
-            .env("PATH", env::join_paths(paths).expect("a PATH without colons in its parts"))
+            .env(
+                "PATH",
+                env::join_paths(paths).expect("a PATH without colons in its parts"),
+            )
             .env("REAPER_RUNTIME_ROOT", self.state_root())
             .env("REAPER_OVERLAY_ENABLED", self.options.overlay.to_string())
             .env("REAPER_OVERLAY_BASE", self.dir.join("overlay"))
@@ -266,10 +291,15 @@ impl Node {
         image::write_archive(&archive).expect("write the image archive");
         let archive = archive.to_str().expect("a path in UTF-8");
         for namespace in [self.marker.as_str(), "k8s.io"] {
-            self.ctr_in(namespace, &["image", "import", archive]).assert_success();
+            self.ctr_in(namespace, &["image", "import", archive])
+                .assert_success();
         }
         until("the CRI knows the imported images", || {
-            self.cri().images().iter().any(|name| name == PAUSE).then_some(())
+            self.cri()
+                .images()
+                .iter()
+                .any(|name| name == PAUSE)
+                .then_some(())
         });
     }
 
@@ -284,26 +314,38 @@ impl Node {
     }
 
     fn show_logs(&self) {
-        for entry in fs::read_dir(self.dir.join("logs")).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(self.dir.join("logs"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let text = fs::read(entry.path()).unwrap_or_default();
             let text = String::from_utf8_lossy(&text);
-            let lines: Vec<&str> =
-                text.lines().filter(|line| !line.contains("loading plugin")).collect();
+            let lines: Vec<&str> = text
+                .lines()
+                .filter(|line| !line.contains("loading plugin"))
+                .collect();
             let first = lines.len().saturating_sub(LOG_LINES);
-            eprintln!("--- the end of {}\n{}", entry.path().display(), lines[first..].join("\n"));
+            eprintln!(
+                "--- the end of {}\n{}",
+                entry.path().display(),
+                lines[first..].join("\n")
+            );
         }
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // The least that is left must not keep the rest from being cleaned up.
-        let steps: [fn(&Self); 2] = [
-            |node| node.end_containerd(if thread::panicking() { Signal::SIGKILL } else { Signal::SIGTERM }),
-            |node| leftovers::clear(node),
-        ];
+        let signal = if thread::panicking() {
+            Signal::SIGKILL
+        } else {
+            Signal::SIGTERM
+        };
+        // What fails here must not keep the rest from being cleaned up.
+        let steps: [&dyn Fn(); 2] = [&|| self.end_containerd(signal), &|| leftovers::clear(self)];
         for step in steps {
-            if let Err(reason) = catch_unwind(AssertUnwindSafe(|| step(self))) {
+            if let Err(reason) = catch_unwind(AssertUnwindSafe(step)) {
                 eprintln!("while cleaning up: {}", message(reason.as_ref()));
             }
         }
@@ -345,7 +387,13 @@ mod tests {
 
     #[test]
     fn the_generation_of_a_containerd_is_read_from_its_version() {
-        assert_eq!(major_version("containerd github.com/containerd/containerd 1.6.20~ds1 x"), 1);
-        assert_eq!(major_version("containerd github.com/containerd/containerd/v2 2.1.9+unknown "), 2);
+        assert_eq!(
+            major_version("containerd github.com/containerd/containerd 1.6.20~ds1 x"),
+            1
+        );
+        assert_eq!(
+            major_version("containerd github.com/containerd/containerd/v2 2.1.9+unknown "),
+            2
+        );
     }
 }

@@ -5,14 +5,14 @@ use std::{fs, path::PathBuf};
 use containerd_client::tonic::{Request, Status, transport::Channel};
 use k8s_cri::v1::{
     AttachRequest, ContainerConfig, ContainerMetadata, ContainerStatsRequest, ContainerStatus,
-    ContainerStatusRequest, CreateContainerRequest, ExecRequest, ExecSyncRequest,
-    ExecSyncResponse, ImageSpec, LinuxContainerConfig, LinuxContainerSecurityContext,
-    LinuxPodSandboxConfig, LinuxSandboxSecurityContext, ListContainersRequest, ListImagesRequest,
-    ListPodSandboxRequest, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata,
-    PodSandboxStatus, PodSandboxStatusRequest, PortForwardRequest, RemoveContainerRequest,
-    RemovePodSandboxRequest, ReopenContainerLogRequest, RunPodSandboxRequest,
-    StartContainerRequest, StopContainerRequest, StopPodSandboxRequest,
-    image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
+    ContainerStatusRequest, CreateContainerRequest, ExecRequest, ExecSyncRequest, ExecSyncResponse,
+    ImageSpec, LinuxContainerConfig, LinuxContainerSecurityContext, LinuxPodSandboxConfig,
+    LinuxSandboxSecurityContext, ListContainersRequest, ListImagesRequest, ListPodSandboxRequest,
+    NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata, PodSandboxStatus,
+    PodSandboxStatusRequest, PortForwardRequest, RemoveContainerRequest, RemovePodSandboxRequest,
+    ReopenContainerLogRequest, RunPodSandboxRequest, StartContainerRequest, StopContainerRequest,
+    StopPodSandboxRequest, image_service_client::ImageServiceClient,
+    runtime_service_client::RuntimeServiceClient,
 };
 
 use crate::{Node, image::BUSYBOX, runtime::within};
@@ -39,7 +39,9 @@ pub struct Pod {
 impl Node {
     /// The CRI of this node.
     pub fn cri(&self) -> Cri {
-        Cri { channel: self.channel() }
+        Cri {
+            channel: self.channel(),
+        }
     }
 
     /// The configuration of a pod on the node's network, with cgroups of this node.
@@ -80,7 +82,11 @@ impl Node {
             runtime_handler: self.handler().to_owned(),
         };
         let answer = within("RunPodSandbox", cri.runtime().run_pod_sandbox(request))?;
-        Ok(Pod { cri, id: answer.into_inner().pod_sandbox_id, config })
+        Ok(Pod {
+            cri,
+            id: answer.into_inner().pod_sandbox_id,
+            config,
+        })
     }
 }
 
@@ -102,8 +108,14 @@ pub fn container(name: &str, command: &[&str]) -> ContainerConfig {
 /// A container of a pod that runs a command.
 pub fn container_from(image: &str, name: &str, command: &[&str]) -> ContainerConfig {
     ContainerConfig {
-        metadata: Some(ContainerMetadata { name: name.to_owned(), attempt: 0 }),
-        image: Some(ImageSpec { image: image.to_owned(), ..ImageSpec::default() }),
+        metadata: Some(ContainerMetadata {
+            name: name.to_owned(),
+            attempt: 0,
+        }),
+        image: Some(ImageSpec {
+            image: image.to_owned(),
+            ..ImageSpec::default()
+        }),
         command: command.iter().map(|&word| word.to_owned()).collect(),
         log_path: format!("{name}.log"),
         linux: Some(LinuxContainerConfig {
@@ -125,47 +137,72 @@ impl Pod {
             config: Some(container.clone()),
             sandbox_config: Some(self.config.clone()),
         };
-        within("CreateContainer", self.cri.runtime().create_container(request))
-            .map(|answer| answer.into_inner().container_id)
+        within(
+            "CreateContainer",
+            self.cri.runtime().create_container(request),
+        )
+        .map(|answer| answer.into_inner().container_id)
     }
 
     /// Makes and starts a container of this pod, and returns its id.
     #[track_caller]
     pub fn start(&self, container: &ContainerConfig) -> String {
-        let id = self.create(container).unwrap_or_else(|status| panic!("create: {status}"));
-        self.cri.start(&id).unwrap_or_else(|status| panic!("start {container:?}: {status}"));
+        let id = self
+            .create(container)
+            .unwrap_or_else(|status| panic!("create: {status}"));
+        self.cri
+            .start(&id)
+            .unwrap_or_else(|status| panic!("start {container:?}: {status}"));
         id
     }
 
     /// Stops all containers of this pod.
     pub fn stop(&self) {
-        let request = StopPodSandboxRequest { pod_sandbox_id: self.id.clone() };
-        within("StopPodSandbox", self.cri.runtime().stop_pod_sandbox(request))
-            .unwrap_or_else(|status| panic!("stop pod: {status}"));
+        let request = StopPodSandboxRequest {
+            pod_sandbox_id: self.id.clone(),
+        };
+        within(
+            "StopPodSandbox",
+            self.cri.runtime().stop_pod_sandbox(request),
+        )
+        .unwrap_or_else(|status| panic!("stop pod: {status}"));
     }
 
     /// Removes this pod and its containers.
     pub fn remove(&self) {
-        let request = RemovePodSandboxRequest { pod_sandbox_id: self.id.clone() };
-        within("RemovePodSandbox", self.cri.runtime().remove_pod_sandbox(request))
-            .unwrap_or_else(|status| panic!("remove pod: {status}"));
+        let request = RemovePodSandboxRequest {
+            pod_sandbox_id: self.id.clone(),
+        };
+        within(
+            "RemovePodSandbox",
+            self.cri.runtime().remove_pod_sandbox(request),
+        )
+        .unwrap_or_else(|status| panic!("remove pod: {status}"));
     }
 
     /// The same pod, asked for by a new connection: for after a restart of containerd.
     #[must_use]
     pub fn on(&self, node: &Node) -> Self {
-        Self { cri: node.cri(), ..self.clone() }
+        Self {
+            cri: node.cri(),
+            ..self.clone()
+        }
     }
 
     /// What the pod is doing.
     pub fn status(&self) -> PodSandboxStatus {
-        let request =
-            PodSandboxStatusRequest { pod_sandbox_id: self.id.clone(), verbose: false };
-        within("PodSandboxStatus", self.cri.runtime().pod_sandbox_status(request))
-            .expect("ask for a pod's status")
-            .into_inner()
-            .status
-            .expect("a status in the answer")
+        let request = PodSandboxStatusRequest {
+            pod_sandbox_id: self.id.clone(),
+            verbose: false,
+        };
+        within(
+            "PodSandboxStatus",
+            self.cri.runtime().pod_sandbox_status(request),
+        )
+        .expect("ask for a pod's status")
+        .into_inner()
+        .status
+        .expect("a status in the answer")
     }
 
     /// The log file of a container.
@@ -177,7 +214,11 @@ impl Pod {
     pub fn log(&self, container: &str) -> Vec<String> {
         let text = fs::read_to_string(self.log_path(container)).unwrap_or_default();
         text.lines()
-            .map(|line| line.split_once(' ').map_or(line, |(_, rest)| rest).to_owned())
+            .map(|line| {
+                line.split_once(' ')
+                    .map_or(line, |(_, rest)| rest)
+                    .to_owned()
+            })
             .collect()
     }
 }
@@ -186,7 +227,10 @@ impl Cri {
     /// The names of all images.
     pub fn images(&self) -> Vec<String> {
         let mut client = ImageServiceClient::new(self.channel.clone());
-        let images = within("ListImages", client.list_images(ListImagesRequest::default()));
+        let images = within(
+            "ListImages",
+            client.list_images(ListImagesRequest::default()),
+        );
         images
             .map(|answer| answer.into_inner().images)
             .unwrap_or_default()
@@ -197,26 +241,35 @@ impl Cri {
 
     /// Starts a container.
     pub fn start(&self, id: &str) -> Result<(), Status> {
-        let request = StartContainerRequest { container_id: id.to_owned() };
+        let request = StartContainerRequest {
+            container_id: id.to_owned(),
+        };
         within("StartContainer", self.runtime().start_container(request)).map(drop)
     }
 
     /// Stops a container: SIGTERM, and SIGKILL after `grace` seconds.
     pub fn stop(&self, id: &str, grace: i64) -> Result<(), Status> {
-        let request = StopContainerRequest { container_id: id.to_owned(), timeout: grace };
+        let request = StopContainerRequest {
+            container_id: id.to_owned(),
+            timeout: grace,
+        };
         within("StopContainer", self.runtime().stop_container(request)).map(drop)
     }
 
     /// Removes a container.
     pub fn remove(&self, id: &str) -> Result<(), Status> {
-        let request = RemoveContainerRequest { container_id: id.to_owned() };
+        let request = RemoveContainerRequest {
+            container_id: id.to_owned(),
+        };
         within("RemoveContainer", self.runtime().remove_container(request)).map(drop)
     }
 
     /// What a container is doing.
     pub fn status(&self, id: &str) -> Result<ContainerStatus, Status> {
-        let request =
-            ContainerStatusRequest { container_id: id.to_owned(), verbose: false };
+        let request = ContainerStatusRequest {
+            container_id: id.to_owned(),
+            verbose: false,
+        };
         within("ContainerStatus", self.runtime().container_status(request))
             .map(|answer| answer.into_inner().status.expect("a status in the answer"))
     }
@@ -233,13 +286,16 @@ impl Cri {
     pub fn containers(&self) -> Vec<(String, messages::ContainerState)> {
         let listed = self.runtime();
         let mut listed = listed;
-        within("ListContainers", listed.list_containers(ListContainersRequest::default()))
-            .expect("list containers")
-            .into_inner()
-            .containers
-            .into_iter()
-            .map(|container| (container.id.clone(), container.state()))
-            .collect()
+        within(
+            "ListContainers",
+            listed.list_containers(ListContainersRequest::default()),
+        )
+        .expect("list containers")
+        .into_inner()
+        .containers
+        .into_iter()
+        .map(|container| (container.id.clone(), container.state()))
+        .collect()
     }
 
     /// The ids of all pods.
@@ -287,13 +343,21 @@ impl Cri {
 
     /// Begins a new log file at the same path.
     pub fn reopen_log(&self, id: &str) -> Result<(), Status> {
-        let request = ReopenContainerLogRequest { container_id: id.to_owned() };
-        within("ReopenContainerLog", self.runtime().reopen_container_log(request)).map(drop)
+        let request = ReopenContainerLogRequest {
+            container_id: id.to_owned(),
+        };
+        within(
+            "ReopenContainerLog",
+            self.runtime().reopen_container_log(request),
+        )
+        .map(drop)
     }
 
     /// What a container uses.
     pub fn stats(&self, id: &str) -> Result<Option<messages::ContainerStats>, Status> {
-        let request = ContainerStatsRequest { container_id: id.to_owned() };
+        let request = ContainerStatsRequest {
+            container_id: id.to_owned(),
+        };
         within("ContainerStats", self.runtime().container_stats(request))
             .map(|answer| answer.into_inner().stats)
     }

@@ -30,7 +30,11 @@ impl Output {
                 None => limited.env_remove(key),
             };
         }
-        limited.stdin(Stdio::null()).output().map(Self::from).expect("run a program")
+        limited
+            .stdin(Stdio::null())
+            .output()
+            .map(Self::from)
+            .expect("run a program")
     }
 
     /// Panics with all that was said unless the exit code is 0. Returns the output.
@@ -53,7 +57,10 @@ impl From<process::Output> for Output {
         use std::os::unix::process::ExitStatusExt;
         let status = output.status;
         Self {
-            code: status.code().or_else(|| Some(128 + status.signal()?)).unwrap_or(-1),
+            code: status
+                .code()
+                .or_else(|| Some(128 + status.signal()?))
+                .unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
@@ -101,7 +108,10 @@ impl Node {
 
     fn ctr_command_in(&self, namespace: &str) -> Command {
         let mut command = Command::new(self.suite().program("ctr"));
-        command.arg("--address").arg(self.socket()).args(["--namespace", namespace]);
+        command
+            .arg("--address")
+            .arg(self.socket())
+            .args(["--namespace", namespace]);
         command
     }
 }

@@ -74,7 +74,9 @@ impl Events {
         let collected = Arc::clone(&seen);
         let mut subscriber = client.clone();
         let task = spawn(async move {
-            let Ok(answer) = subscriber.subscribe(subscription).await else { return };
+            let Ok(answer) = subscriber.subscribe(subscription).await else {
+                return;
+            };
             let mut stream = answer.into_inner();
             while let Ok(Some(envelope)) = stream.message().await {
                 let (events, changed) = &*collected;
@@ -87,13 +89,22 @@ impl Events {
         let start = Instant::now();
         loop {
             let event = Some(Any::default());
-            let request = api.request(PublishRequest { topic: READY.to_owned(), event });
+            let request = api.request(PublishRequest {
+                topic: READY.to_owned(),
+                event,
+            });
             Api::call(client.publish(request)).expect("publish an event");
             let ready = |event: &Event| event.topic == READY;
-            if events.wait_within(Duration::from_millis(50), ready).is_some() {
+            if events
+                .wait_within(Duration::from_millis(50), ready)
+                .is_some()
+            {
                 return events;
             }
-            assert!(start.elapsed() < LIMIT, "no subscription to events within {LIMIT:?}");
+            assert!(
+                start.elapsed() < LIMIT,
+                "no subscription to events within {LIMIT:?}"
+            );
         }
     }
 
@@ -108,17 +119,27 @@ impl Events {
         self.wait_for(&format!("the deletion of {container}"), |event| {
             event.topic == "/tasks/delete" && event.container == container
         });
-        self.of(container).into_iter().map(|event| event.topic).collect()
+        self.of(container)
+            .into_iter()
+            .map(|event| event.topic)
+            .collect()
     }
 
     /// The events of a container so far.
     pub fn of(&self, container: &str) -> Vec<Event> {
-        self.all().into_iter().filter(|event| event.container == container).collect()
+        self.all()
+            .into_iter()
+            .filter(|event| event.container == container)
+            .collect()
     }
 
     /// All events so far.
     pub fn all(&self) -> Vec<Event> {
-        locked(&self.seen.0).iter().filter(|event| event.topic != READY).cloned().collect()
+        locked(&self.seen.0)
+            .iter()
+            .filter(|event| event.topic != READY)
+            .cloned()
+            .collect()
     }
 
     fn wait_within(&self, limit: Duration, fits: impl Fn(&Event) -> bool) -> Option<Event> {
@@ -139,11 +160,19 @@ fn decode(topic: String, event: Any) -> Event {
     let mut decoded = match topic.as_str() {
         "/tasks/create" => {
             let event: TaskCreate = read(&event);
-            Event { container: event.container_id, pid: event.pid, ..Event::default() }
+            Event {
+                container: event.container_id,
+                pid: event.pid,
+                ..Event::default()
+            }
         }
         "/tasks/start" => {
             let event: TaskStart = read(&event);
-            Event { container: event.container_id, pid: event.pid, ..Event::default() }
+            Event {
+                container: event.container_id,
+                pid: event.pid,
+                ..Event::default()
+            }
         }
         "/tasks/exit" => {
             let event: TaskExit = read(&event);
@@ -167,7 +196,11 @@ fn decode(topic: String, event: Any) -> Event {
         }
         "/tasks/exec-added" => {
             let event: TaskExecAdded = read(&event);
-            Event { container: event.container_id, id: event.exec_id, ..Event::default() }
+            Event {
+                container: event.container_id,
+                id: event.exec_id,
+                ..Event::default()
+            }
         }
         "/tasks/exec-started" => {
             let event: TaskExecStarted = read(&event);
@@ -180,15 +213,24 @@ fn decode(topic: String, event: Any) -> Event {
         }
         "/tasks/oom" => {
             let event: TaskOom = read(&event);
-            Event { container: event.container_id, ..Event::default() }
+            Event {
+                container: event.container_id,
+                ..Event::default()
+            }
         }
         "/tasks/paused" => {
             let event: TaskPaused = read(&event);
-            Event { container: event.container_id, ..Event::default() }
+            Event {
+                container: event.container_id,
+                ..Event::default()
+            }
         }
         "/tasks/resumed" => {
             let event: TaskResumed = read(&event);
-            Event { container: event.container_id, ..Event::default() }
+            Event {
+                container: event.container_id,
+                ..Event::default()
+            }
         }
         _ => Event::default(),
     };

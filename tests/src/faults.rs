@@ -36,7 +36,9 @@ impl Drop for Held {
 /// Kills a process by SIGKILL, and returns once it has ended.
 pub fn kill(process: &Process) {
     process.signal(Signal::SIGKILL);
-    until("a killed process ends", || (!process.is_alive()).then_some(()));
+    until("a killed process ends", || {
+        (!process.is_alive()).then_some(())
+    });
 }
 
 /// The monitor of a workload, found as the parent of its init process.

@@ -16,8 +16,9 @@ pub const PAUSE: &str = "docker.io/library/reaper-pause:test";
 pub const BUSYBOX_PAUSE: &str = "docker.io/library/not-a-pause-but-a-busybox:test";
 
 /// The commands that the images have.
-const APPLETS: [&str; 12] = [
-    "cat", "echo", "env", "false", "head", "id", "kill", "ls", "sh", "sleep", "true", "wc",
+const APPLETS: [&str; 18] = [
+    "cat", "dd", "echo", "env", "false", "grep", "head", "id", "kill", "ls", "seq", "sh", "sleep",
+    "stty", "tr", "true", "tty", "wc",
 ];
 
 /// Writes an archive with all of the tests' images to `path`.
@@ -25,7 +26,11 @@ pub fn write_archive(path: &Path) -> std::io::Result<()> {
     let mut archive = Builder::new(fs::File::create(path)?);
     let layer = layer()?;
     let layer = blob(&mut archive, &layer)?;
-    let images = [(BUSYBOX, "/bin/sh"), (BUSYBOX_PAUSE, "/bin/sh"), (PAUSE, "/pause")];
+    let images = [
+        (BUSYBOX, "/bin/sh"),
+        (BUSYBOX_PAUSE, "/bin/sh"),
+        (PAUSE, "/pause"),
+    ];
     let mut manifests = Vec::new();
     for (name, command) in images {
         let config = json!({
@@ -45,8 +50,18 @@ pub fn write_archive(path: &Path) -> std::io::Result<()> {
         manifests.push(manifest);
     }
     let index = json!({ "schemaVersion": 2, "manifests": manifests });
-    file(&mut archive, "index.json", 0o644, index.to_string().as_bytes())?;
-    file(&mut archive, "oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    file(
+        &mut archive,
+        "index.json",
+        0o644,
+        index.to_string().as_bytes(),
+    )?;
+    file(
+        &mut archive,
+        "oci-layout",
+        0o644,
+        br#"{"imageLayoutVersion":"1.0.0"}"#,
+    )?;
     archive.finish()
 }
 
@@ -73,7 +88,12 @@ fn layer() -> std::io::Result<Vec<u8>> {
         layer.append_data(&mut header, dir, std::io::empty())?;
     }
     file(&mut layer, "bin/busybox", 0o755, &fs::read(busybox())?)?;
-    file(&mut layer, "pause", 0o755, b"#!/bin/sh\ntrap 'exit 0' TERM INT\nsleep 100000 & wait\n")?;
+    file(
+        &mut layer,
+        "pause",
+        0o755,
+        b"#!/bin/sh\ntrap 'exit 0' TERM INT\nsleep 100000 & wait\n",
+    )?;
     for applet in APPLETS {
         let mut header = Header::new_gnu();
         header.set_entry_type(EntryType::Symlink);
@@ -86,7 +106,10 @@ fn layer() -> std::io::Result<Vec<u8>> {
 
 /// Adds a blob, and returns its descriptor without a media type.
 fn blob<W: std::io::Write>(archive: &mut Builder<W>, bytes: &[u8]) -> std::io::Result<Value> {
-    let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest: String = Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     file(archive, &format!("blobs/sha256/{digest}"), 0o644, bytes)?;
     Ok(json!({ "digest": format!("sha256:{digest}"), "size": bytes.len() }))
 }

@@ -31,7 +31,9 @@ pub struct Baseline {
 impl Baseline {
     /// Takes note of what is there.
     pub fn take() -> Self {
-        Self { sockets: entries(Path::new(SHIM_SOCKETS)).into_iter().collect() }
+        Self {
+            sockets: entries(Path::new(SHIM_SOCKETS)).into_iter().collect(),
+        }
     }
 }
 
@@ -44,7 +46,11 @@ pub fn assert_none(node: &Node) {
         if left.is_empty() {
             return Some(());
         }
-        assert!(start.elapsed() < SETTLE, "left behind:\n  {}", left.join("\n  "));
+        assert!(
+            start.elapsed() < SETTLE,
+            "left behind:\n  {}",
+            left.join("\n  ")
+        );
         None
     });
 }
@@ -74,9 +80,17 @@ pub fn find(node: &Node) -> Vec<String> {
     left.extend(unix_sockets(node));
     for namespace in [node.marker(), "k8s.io"] {
         let bundles = entries(&node.bundles(namespace));
-        left.extend(bundles.iter().map(|path| format!("bundle {}", path.display())));
+        left.extend(
+            bundles
+                .iter()
+                .map(|path| format!("bundle {}", path.display())),
+        );
         let states = entries(&node.state_root().join("ns").join(namespace));
-        left.extend(states.iter().map(|path| format!("state {}", path.display())));
+        left.extend(
+            states
+                .iter()
+                .map(|path| format!("state {}", path.display())),
+        );
     }
     left
 }
@@ -152,7 +166,9 @@ fn cgroups(node: &Node) -> Vec<PathBuf> {
     let table = fs::read_to_string("/proc/self/mountinfo").expect("read the mount table");
     let mut found = Vec::new();
     for line in table.lines() {
-        let Some((mount, source)) = line.split_once(" - ") else { continue };
+        let Some((mount, source)) = line.split_once(" - ") else {
+            continue;
+        };
         if source.starts_with("cgroup")
             && let Some(root) = mount.split(' ').nth(4)
         {
@@ -177,6 +193,17 @@ fn collect_folders(dir: &Path, marker: &str, inside: bool, found: &mut Vec<PathB
     }
 }
 
+/// Collects all below `dir` that is no folder.
+fn collect_files(dir: &Path, found: &mut Vec<PathBuf>) {
+    for path in entries(dir) {
+        if fs::symlink_metadata(&path).is_ok_and(|data| data.is_dir()) {
+            collect_files(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
 /// The sockets that somebody listens on below the node's folder, but for containerd's own.
 fn unix_sockets(node: &Node) -> Vec<String> {
     let table = fs::read_to_string("/proc/net/unix").expect("read the socket table");
@@ -192,5 +219,10 @@ fn unix_sockets(node: &Node) -> Vec<String> {
 
 /// What a folder holds; nothing if there is none.
 fn entries(dir: &Path) -> Vec<PathBuf> {
-    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect()
 }

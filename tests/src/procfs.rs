@@ -1,9 +1,6 @@
 //! What /proc says about processes.
 
-use std::{
-    collections::BTreeMap,
-    fs, process,
-};
+use std::{collections::BTreeMap, fs, process};
 
 use nix::{
     sys::{
@@ -63,15 +60,17 @@ impl Process {
 
     /// Whether it has not ended yet. A zombie has.
     pub fn is_alive(&self) -> bool {
-        Self::find(self.pid).is_some_and(|now| {
-            now.started == self.started && !matches!(now.state, 'Z' | 'X')
-        })
+        Self::find(self.pid)
+            .is_some_and(|now| now.started == self.started && !matches!(now.state, 'Z' | 'X'))
     }
 
     /// Its arguments, separated by spaces.
     pub fn command_line(&self) -> String {
         let bytes = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).replace('\0', " ").trim_end().to_owned()
+        String::from_utf8_lossy(&bytes)
+            .replace('\0', " ")
+            .trim_end()
+            .to_owned()
     }
 
     /// Sends it a signal. One that has ended already gets none.
@@ -87,7 +86,9 @@ impl Process {
         let descriptors =
             fs::read_dir(format!("/proc/{}/fd", self.pid)).map_or(0, |entries| entries.count());
         let status = self.file("status");
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten();
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid))
+            .into_iter()
+            .flatten();
         let voluntary_switches = tasks
             .flatten()
             .filter_map(|task| fs::read_to_string(task.path().join("status")).ok())
@@ -127,7 +128,10 @@ pub fn all() -> Vec<Process> {
 
 /// All children of a process.
 pub fn children(pid: u32) -> Vec<Process> {
-    all().into_iter().filter(|process| process.parent == pid).collect()
+    all()
+        .into_iter()
+        .filter(|process| process.parent == pid)
+        .collect()
 }
 
 /// All that comes from a process, zombies too, parents first.

@@ -52,26 +52,48 @@ impl Terminal {
             .open(name.to_str().expect("a name in UTF-8"))
             .expect("open the terminal's other side");
         let mut controlled = Command::new("setsid");
-        controlled.args(["--ctty", "--wait"]).arg(command.get_program()).args(command.get_args());
+        controlled
+            .args(["--ctty", "--wait"])
+            .arg(command.get_program())
+            .args(command.get_args());
         for (key, value) in command.get_envs() {
             controlled.env(key, value.unwrap_or_default());
         }
         let child = controlled
-            .stdin(slave.try_clone().expect("a second descriptor of the terminal"))
-            .stdout(slave.try_clone().expect("a third descriptor of the terminal"))
+            .stdin(
+                slave
+                    .try_clone()
+                    .expect("a second descriptor of the terminal"),
+            )
+            .stdout(
+                slave
+                    .try_clone()
+                    .expect("a third descriptor of the terminal"),
+            )
             .stderr(slave)
             .spawn()
             .expect("start a program on a terminal");
         // The command holds the other side until it is dropped, and there would be no end.
         drop(controlled);
         let screen = Arc::new((Mutex::new(Screen::default()), Condvar::new()));
-        watch(master.try_clone().expect("a second descriptor of the master"), Arc::clone(&screen));
-        Self { master, child, screen }
+        watch(
+            master
+                .try_clone()
+                .expect("a second descriptor of the master"),
+            Arc::clone(&screen),
+        );
+        Self {
+            master,
+            child,
+            screen,
+        }
     }
 
     /// Types something.
     pub fn send(&mut self, text: &str) {
-        self.master.write_all(text.as_bytes()).expect("type into the terminal");
+        self.master
+            .write_all(text.as_bytes())
+            .expect("type into the terminal");
     }
 
     /// Waits until the text is printed after what was expected before, and returns all up to it.
@@ -85,7 +107,9 @@ impl Terminal {
         };
         let guard = locked(screen);
         let (mut guard, _) = changed
-            .wait_timeout_while(guard, LIMIT, |screen| find(screen).is_none() && !screen.closed)
+            .wait_timeout_while(guard, LIMIT, |screen| {
+                find(screen).is_none() && !screen.closed
+            })
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let Some(at) = find(&guard) else {
             let printed = String::from_utf8_lossy(&guard.bytes[guard.seen..]).into_owned();
@@ -129,7 +153,12 @@ impl Drop for Terminal {
 }
 
 fn resize(master: &File, columns: u16, lines: u16) {
-    let size = Winsize { ws_col: columns, ws_row: lines, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = Winsize {
+        ws_col: columns,
+        ws_row: lines,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     tcsetwinsize(master, size).expect("size the terminal");
 }
 

@@ -47,11 +47,7 @@ where
 }
 
 /// Waits until `condition` gives something, and panics with `what` after `limit`.
-pub fn until_within<T>(
-    what: &str,
-    limit: Duration,
-    mut condition: impl FnMut() -> Option<T>,
-) -> T {
+pub fn until_within<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(value) = condition() {

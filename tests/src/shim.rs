@@ -26,7 +26,12 @@ impl Node {
         }
         let text = fs::read_to_string(bundle.join("bootstrap.json")).expect("a shim's address");
         let bootstrap: Value = serde_json::from_str(&text).expect("a bootstrap.json");
-        ShimAddress(bootstrap["address"].as_str().expect("an address").to_owned())
+        ShimAddress(
+            bootstrap["address"]
+                .as_str()
+                .expect("an address")
+                .to_owned(),
+        )
     }
 
     /// A client of the shim of a container.

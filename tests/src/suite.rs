@@ -12,7 +12,10 @@ pub struct Suite(String);
 /// The suites to test with: those named in `REAPER_SUITES`, else the oldest and the newest.
 pub fn suites() -> Vec<Suite> {
     let names = env::var("REAPER_SUITES").unwrap_or_else(|_| "bookworm sid".to_owned());
-    names.split_whitespace().map(|name| Suite(name.to_owned())).collect()
+    names
+        .split_whitespace()
+        .map(|name| Suite(name.to_owned()))
+        .collect()
 }
 
 impl Suite {
@@ -53,7 +56,10 @@ pub fn reaper_bin() -> PathBuf {
     }
     // A test is target/TRIPLE/PROFILE/deps/NAME-HASH.
     let test = env::current_exe().expect("find this test's own program");
-    let profiles = test.ancestors().nth(3).expect("a test below a target directory");
+    let profiles = test
+        .ancestors()
+        .nth(3)
+        .expect("a test below a target directory");
     profiles.join("release")
 }
 
@@ -62,7 +68,7 @@ pub fn reaper_program(name: &str) -> PathBuf {
     let program = reaper_bin().join(name);
     assert!(
         program.exists(),
-        "no {}: run cargo build --release --workspace --bins",
+        "no {}: run tests/run build",
         program.display()
     );
     program

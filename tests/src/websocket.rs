@@ -42,11 +42,21 @@ impl Session {
         let host = address.split('/').next().unwrap_or_default();
         let stream = TcpStream::connect(host).expect("connect to the streaming server");
         // Short, so that a read can be given up and a write come in between.
-        stream.set_read_timeout(Some(Duration::from_millis(50))).expect("set a read timeout");
-        let mut request = format!("ws://{address}").into_client_request().expect("a request");
+        stream
+            .set_read_timeout(Some(Duration::from_millis(50)))
+            .expect("set a read timeout");
+        let mut request = format!("ws://{address}")
+            .into_client_request()
+            .expect("a request");
         let headers = request.headers_mut();
-        headers.insert("Sec-WebSocket-Protocol", CHANNELS.parse().expect("a header"));
-        headers.insert("Sec-WebSocket-Key", generate_key().parse().expect("a header"));
+        headers.insert(
+            "Sec-WebSocket-Protocol",
+            CHANNELS.parse().expect("a header"),
+        );
+        headers.insert(
+            "Sec-WebSocket-Key",
+            generate_key().parse().expect("a header"),
+        );
         let mut handshake = tungstenite::client(request, stream);
         let socket = loop {
             match handshake {
@@ -57,14 +67,20 @@ impl Session {
                 Err(tungstenite::HandshakeError::Failure(error)) => panic!("{url}: {error}"),
             }
         };
-        Self { socket, received: BTreeMap::new(), closed: false }
+        Self {
+            socket,
+            received: BTreeMap::new(),
+            closed: false,
+        }
     }
 
     /// Sends bytes on a channel.
     pub fn send(&mut self, channel: u8, bytes: &[u8]) {
         let mut message = vec![channel];
         message.extend_from_slice(bytes);
-        self.socket.send(Message::binary(message)).expect("send a message");
+        self.socket
+            .send(Message::binary(message))
+            .expect("send a message");
     }
 
     /// Changes the size of the session's terminal.
@@ -78,7 +94,10 @@ impl Session {
     pub fn expect(&mut self, channel: u8, text: &str) -> String {
         self.read_until(|session| session.text(channel).contains(text) || session.closed);
         let received = self.text(channel);
-        assert!(received.contains(text), "no {text:?} on channel {channel}: {received:?}");
+        assert!(
+            received.contains(text),
+            "no {text:?} on channel {channel}: {received:?}"
+        );
         received
     }
 
@@ -111,11 +130,18 @@ impl Session {
     fn read_until(&mut self, done: impl Fn(&Self) -> bool) {
         let start = Instant::now();
         while !done(self) {
-            assert!(start.elapsed() < LIMIT, "nothing more within {LIMIT:?}: {:?}", self.received);
+            assert!(
+                start.elapsed() < LIMIT,
+                "nothing more within {LIMIT:?}: {:?}",
+                self.received
+            );
             match self.socket.read() {
                 Ok(Message::Binary(message)) => {
                     if let Some((&channel, bytes)) = message.split_first() {
-                        self.received.entry(channel).or_default().extend_from_slice(bytes);
+                        self.received
+                            .entry(channel)
+                            .or_default()
+                            .extend_from_slice(bytes);
                     }
                 }
                 Ok(Message::Close(_)) => self.closed = true,

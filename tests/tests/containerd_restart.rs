@@ -3,14 +3,8 @@
 use std::{fs, io::Write};
 
 use reaper_tests::{
-    Node,
-    api::Streams,
-    cri::container,
-    containerd::is_yardstick,
-    on_each,
-    procfs::Process,
-    runtime::until,
-    spec::Workload,
+    Node, api::Streams, containerd::is_yardstick, cri::container, on_each, procfs::Process,
+    runtime::until, spec::Workload,
 };
 
 /// Runs what a restart of containerd must not disturb, for each way to stop it.
@@ -24,7 +18,11 @@ fn restarting(test: impl Fn(&Node, &dyn Fn())) {
 #[test]
 fn what_runs_goes_on_and_can_be_waited_for_killed_and_deleted() {
     restarting(|node, stop| {
-        let id = node.run("lasting", &Workload::new(&["/bin/sleep", "1021"]), &Streams::default());
+        let id = node.run(
+            "lasting",
+            &Workload::new(&["/bin/sleep", "1021"]),
+            &Streams::default(),
+        );
         let pid = node.api().state(&id, "").expect("state").pid;
         let before = Process::find(pid).expect("its process");
         stop();
@@ -34,7 +32,9 @@ fn what_runs_goes_on_and_can_be_waited_for_killed_and_deleted() {
         let state = node.api().state(&id, "").expect("state after the restart");
         assert_eq!((state.status().as_str_name(), state.pid), ("RUNNING", pid));
         let waiting = node.api().wait(&id, "");
-        node.api().kill(&id, "", 15).expect("kill after the restart");
+        node.api()
+            .kill(&id, "", 15)
+            .expect("kill after the restart");
         assert_eq!(waiting.finish().expect("wait").code, 143);
         assert_eq!(node.delete(&id).code, 143);
     });
@@ -43,12 +43,23 @@ fn what_runs_goes_on_and_can_be_waited_for_killed_and_deleted() {
 #[test]
 fn an_exit_meanwhile_is_reported_with_its_output() {
     restarting(|node, stop| {
-        let round = fs::read_dir(node.work()).expect("list the work folder").count();
-        let (out, go) = (node.fifo(&format!("out{round}")), node.fifo(&format!("go{round}")));
+        let round = fs::read_dir(node.work())
+            .expect("list the work folder")
+            .count();
+        let (out, go) = (
+            node.fifo(&format!("out{round}")),
+            node.fifo(&format!("go{round}")),
+        );
         let reading = out.read();
-        let script =
-            format!("read -r word <{}; echo meanwhile; exit 12", go.as_ref().display());
-        let id = node.run("meanwhile", &Workload::shell(&script), &Streams::default().stdout(&out));
+        let script = format!(
+            "read -r word <{}; echo meanwhile; exit 12",
+            go.as_ref().display()
+        );
+        let id = node.run(
+            "meanwhile",
+            &Workload::shell(&script),
+            &Streams::default().stdout(&out),
+        );
         let pid = node.api().state(&id, "").expect("state").pid;
         let process = Process::find(pid).expect("its process");
         stop();
@@ -56,7 +67,11 @@ fn an_exit_meanwhile_is_reported_with_its_output() {
         gate.write_all(b"go\n").expect("let it go on");
         until("it ends", || (!process.is_alive()).then_some(()));
         node.start_containerd();
-        let exit = node.api().wait(&id, "").finish().expect("wait after the restart");
+        let exit = node
+            .api()
+            .wait(&id, "")
+            .finish()
+            .expect("wait after the restart");
         assert_eq!(exit.code, 12);
         assert_eq!(node.delete(&id).code, 12);
         assert_eq!(reading.text(), "meanwhile\n");
@@ -66,17 +81,27 @@ fn an_exit_meanwhile_is_reported_with_its_output() {
 #[test]
 fn pods_keep_running_logging_and_their_exit_codes() {
     restarting(|node, stop| {
-        let round = fs::read_dir(node.work()).expect("list the work folder").count();
-        let (one, two) = (node.fifo(&format!("one{round}")), node.fifo(&format!("two{round}")));
+        let round = fs::read_dir(node.work())
+            .expect("list the work folder")
+            .count();
+        let (one, two) = (
+            node.fifo(&format!("one{round}")),
+            node.fifo(&format!("two{round}")),
+        );
         let script = format!(
             "echo first; read -r word <{}; echo second; read -r word <{}; echo third; exit 17",
             one.as_ref().display(),
             two.as_ref().display(),
         );
         let pod = node.run_pod(&format!("pod{round}"));
-        let away = format!("read -r word <{}; echo away; exit 18", one.as_ref().display());
+        let away = format!(
+            "read -r word <{}; echo away; exit 18",
+            one.as_ref().display()
+        );
         let steady = pod.start(&container("steady", &["/bin/sh", "-c", &script]));
-        until("it logs", || (pod.log("steady") == ["stdout F first"]).then_some(()));
+        until("it logs", || {
+            (pod.log("steady") == ["stdout F first"]).then_some(())
+        });
         stop();
         let mut gate = until("it waits to go on", || one.open_writer().ok());
         gate.write_all(b"go\n").expect("let it go on");
@@ -92,7 +117,10 @@ fn pods_keep_running_logging_and_their_exit_codes() {
         gate.write_all(b"go\n").expect("let it go on");
         assert_eq!(node.cri().exited(&steady).exit_code, 17);
         until("its last words are logged", || {
-            pod.log("steady").last().is_some_and(|line| line == "stdout F third").then_some(())
+            pod.log("steady")
+                .last()
+                .is_some_and(|line| line == "stdout F third")
+                .then_some(())
         });
 
         let absent = pod.start(&container("absent", &["/bin/sh", "-c", &away]));

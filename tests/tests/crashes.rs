@@ -48,7 +48,10 @@ impl Family {
 
     fn assert_ended(&self) {
         until("all that it started has ended", || {
-            self.all.iter().all(|process| !process.is_alive()).then_some(())
+            self.all
+                .iter()
+                .all(|process| !process.is_alive())
+                .then_some(())
         });
     }
 }
@@ -66,10 +69,21 @@ fn a_killed_monitor_is_an_exit_of_137_and_all_that_it_had_started_ends() {
         assert_eq!(waiting.finish().expect("wait").code, 137);
         family.assert_ended();
         let state = node.api().state(&family.id, "").expect("state");
-        assert_eq!((state.status().as_str_name(), state.exit_status), ("STOPPED", 137));
+        assert_eq!(
+            (state.status().as_str_name(), state.exit_status),
+            ("STOPPED", 137)
+        );
         assert_eq!(node.delete(&family.id).code, 137);
         let topics = events.topics_of(&family.id);
-        assert_eq!(topics, ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]);
+        assert_eq!(
+            topics,
+            [
+                "/tasks/create",
+                "/tasks/start",
+                "/tasks/exit",
+                "/tasks/delete"
+            ]
+        );
     });
 }
 
@@ -82,7 +96,9 @@ fn a_monitor_killed_at_the_gate_fails_the_start() {
         let id = node.create("gated", &Workload::new(&["/bin/true"]), &Streams::default());
         let pid = node.api().state(&id, "").expect("state").pid;
         kill(&monitor_of(pid));
-        node.api().start(&id, "").expect_err("start without a monitor");
+        node.api()
+            .start(&id, "")
+            .expect_err("start without a monitor");
         assert_eq!(node.api().wait(&id, "").finish().expect("wait").code, 137);
         assert_eq!(node.delete(&id).code, 137);
     });
@@ -115,15 +131,25 @@ fn an_exit_that_the_shim_never_told_is_told_after_its_death() {
             return;
         }
         let events = node.events();
-        let id = node.run("untold", &Workload::new(&["/bin/sleep", "1034"]), &Streams::default());
+        let id = node.run(
+            "untold",
+            &Workload::new(&["/bin/sleep", "1034"]),
+            &Streams::default(),
+        );
         let init = process_named("/bin/sleep 1034");
         let shim = Held::hold(&shim_of(init.pid));
         init.signal(Signal::SIGUSR1);
-        let record = node.state_root().join("ns").join(node.marker()).join(&id).join("exit.json");
+        let record = node
+            .state_root()
+            .join("ns")
+            .join(node.marker())
+            .join(&id)
+            .join("exit.json");
         until("its end is on record", || record.exists().then_some(()));
         shim.kill();
-        let exit = events
-            .wait_for("its exit", |event| event.topic == "/tasks/exit" && event.container == id);
+        let exit = events.wait_for("its exit", |event| {
+            event.topic == "/tasks/exit" && event.container == id
+        });
         assert_eq!(exit.code, Some(128 + 10));
         gone(node, &id);
     });
@@ -181,7 +207,11 @@ fn the_cri_sees_the_end_and_can_remove_the_pod() {
         let status = cri.exited(&struck);
         assert_eq!((status.exit_code, status.reason.as_str()), (137, "Error"));
         let state = cri.status(&spared).expect("ask for the status").state();
-        assert_eq!(state, ContainerState::ContainerRunning, "its neighbour runs on");
+        assert_eq!(
+            state,
+            ContainerState::ContainerRunning,
+            "its neighbour runs on"
+        );
 
         kill(&shim_of(process_named("/bin/sleep 1036").pid));
         assert_eq!(cri.exited(&spared).exit_code, 137);
@@ -199,5 +229,7 @@ fn gone(node: &Node, id: &str) {
             _ => None,
         }
     });
-    node.api().delete_container(id).expect("delete the container");
+    node.api()
+        .delete_container(id)
+        .expect("delete the container");
 }

@@ -7,14 +7,23 @@ use std::{
 
 use reaper_tests::on_each;
 
-const LIFE: [&str; 4] = ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"];
+const LIFE: [&str; 4] = [
+    "/tasks/create",
+    "/tasks/start",
+    "/tasks/exit",
+    "/tasks/delete",
+];
 
 #[test]
 fn echo_is_heard() {
     on_each(|node| {
         let events = node.events();
         let output = node.ctr_run("echo", &["/bin/echo", "hello", "node"]);
-        assert_eq!((output.code, output.stdout.as_str()), (0, "hello node\n"), "{output:?}");
+        assert_eq!(
+            (output.code, output.stdout.as_str()),
+            (0, "hello node\n"),
+            "{output:?}"
+        );
         assert_eq!(output.stderr, "");
         assert_eq!(events.topics_of(&node.name("echo")), LIFE);
     });

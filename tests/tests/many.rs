@@ -6,12 +6,7 @@ use std::{
 };
 
 use reaper_tests::{
-    api::Streams,
-    containerd::is_yardstick,
-    cri::container,
-    on_each,
-    runtime::until,
-    spec::Workload,
+    api::Streams, containerd::is_yardstick, cri::container, on_each, runtime::until, spec::Workload,
 };
 
 const MANY: usize = 300;
@@ -26,7 +21,11 @@ fn three_hundred_run_at_once_and_leave_nothing() {
         let containerd = node.containerd().expect("containerd runs");
         each(MANY, |number| {
             let out = node.fifo(&format!("out{number}"));
-            node.run(&format!("n{number}"), &workload, &Streams::default().stdout(out));
+            node.run(
+                &format!("n{number}"),
+                &workload,
+                &Streams::default().stdout(out),
+            );
         });
         each(MANY, |number| {
             let state = node.api().state(&id(number), "").expect("state");
@@ -37,7 +36,15 @@ fn three_hundred_run_at_once_and_leave_nothing() {
         });
         each(MANY, |number| {
             let topics = events.topics_of(&id(number));
-            assert_eq!(topics, ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]);
+            assert_eq!(
+                topics,
+                [
+                    "/tasks/create",
+                    "/tasks/start",
+                    "/tasks/exit",
+                    "/tasks/delete"
+                ]
+            );
         });
         assert!(containerd.is_alive());
     });
@@ -75,8 +82,8 @@ fn each(count: usize, act: impl Fn(usize) + Sync) {
     thread::scope(|scope| {
         for _ in 0..AT_A_TIME {
             scope.spawn(|| {
-                while let Some(number) = Some(next.fetch_add(1, Ordering::Relaxed))
-                    .filter(|&number| number < count)
+                while let Some(number) =
+                    Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&number| number < count)
                 {
                     act(number);
                 }

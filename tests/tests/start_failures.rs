@@ -21,7 +21,14 @@ fn obstacles(node: &Node) -> Vec<(PathBuf, &'static str)> {
     vec![
         (node.work().join("no-such-program"), "no-such-program"),
         (plain, "plain-file"),
-        (script, if is_yardstick() { "script" } else { "/no/such/interpreter" }),
+        (
+            script,
+            if is_yardstick() {
+                "script"
+            } else {
+                "/no/such/interpreter"
+            },
+        ),
     ]
 }
 
@@ -33,18 +40,24 @@ fn the_refusal_names_the_program_and_all_can_be_deleted() {
             let program = program.to_str().expect("a path in UTF-8");
             let id = node.name("refused");
             let workload = Workload::new(&[program]);
-            api.create_container(node, &id, &workload).expect("make a container");
+            api.create_container(node, &id, &workload)
+                .expect("make a container");
             let created = api.create_task(node, &id, &workload, &Streams::default());
             let refusal = match created {
                 Err(status) => status,
                 Ok(_) => {
                     let refusal = api.start(&id, "").expect_err("start it");
-                    api.wait(&id, "").finish().expect("a failed start has ended");
+                    api.wait(&id, "")
+                        .finish()
+                        .expect("a failed start has ended");
                     api.delete_task(&id).expect("delete what never started");
                     refusal
                 }
             };
-            assert!(refusal.message().contains(word), "no {word:?} in {refusal:?}");
+            assert!(
+                refusal.message().contains(word),
+                "no {word:?} in {refusal:?}"
+            );
             api.delete_container(&id).expect("delete the container");
         }
     });
@@ -72,9 +85,16 @@ fn the_cri_keeps_the_refusal_for_the_kubelet() {
                 .create(&container(&format!("refused-{number}"), &[program]))
                 .expect("make a container");
             let refusal = node.cri().start(&id).expect_err("start it");
-            assert!(refusal.message().contains(word), "no {word:?} in {refusal:?}");
+            assert!(
+                refusal.message().contains(word),
+                "no {word:?} in {refusal:?}"
+            );
             let status = node.cri().status(&id).expect("ask for the status");
-            assert_eq!(status.state(), ContainerState::ContainerExited, "{status:?}");
+            assert_eq!(
+                status.state(),
+                ContainerState::ContainerExited,
+                "{status:?}"
+            );
             assert_ne!(status.exit_code, 0);
             assert!(status.message.contains(word), "{status:?}");
             node.cri().remove(&id).expect("remove what never started");
@@ -97,7 +117,10 @@ fn a_kill_at_the_gate_ends_it_before_it_has_done_anything() {
         let waiting = api.wait(&id, "");
         api.kill(&id, "", 9).expect("kill it at the gate");
         assert_eq!(waiting.finish().expect("wait").code, 137);
-        assert_eq!(api.state(&id, "").expect("state").status().as_str_name(), "STOPPED");
+        assert_eq!(
+            api.state(&id, "").expect("state").status().as_str_name(),
+            "STOPPED"
+        );
         api.start(&id, "").expect_err("start what was killed");
         assert_eq!(node.delete(&id).code, 137);
         assert!(!done.exists(), "it never ran");
@@ -108,19 +131,28 @@ fn a_kill_at_the_gate_ends_it_before_it_has_done_anything() {
 fn deleting_at_the_gate_is_refused_and_a_working_directory_must_exist() {
     on_each(|node| {
         let api = node.api();
-        let id = node.create("created", &Workload::new(&["/bin/true"]), &Streams::default());
+        let id = node.create(
+            "created",
+            &Workload::new(&["/bin/true"]),
+            &Streams::default(),
+        );
         if !is_yardstick() {
-            api.delete_task(&id).expect_err("delete a task that has not ended");
+            api.delete_task(&id)
+                .expect_err("delete a task that has not ended");
         }
         node.destroy(&id);
 
         let id = node.name("relative");
         let workload = Workload::new(&["/bin/true"]).with("cwd", "not/absolute".into());
-        api.create_container(node, &id, &workload).expect("make a container");
+        api.create_container(node, &id, &workload)
+            .expect("make a container");
         let refusal = api
             .create_task(node, &id, &workload, &Streams::default())
             .expect_err("a relative working directory");
-        assert!(is_yardstick() || refusal.message().contains("process.cwd"), "{refusal:?}");
+        assert!(
+            is_yardstick() || refusal.message().contains("process.cwd"),
+            "{refusal:?}"
+        );
         api.delete_container(&id).expect("delete the container");
     });
 }

@@ -7,11 +7,7 @@ use std::{
 };
 
 use reaper_tests::{
-    api::Streams,
-    containerd::is_yardstick,
-    faults::process_named,
-    on_each,
-    runtime::until,
+    api::Streams, containerd::is_yardstick, faults::process_named, on_each, runtime::until,
     spec::Workload,
 };
 
@@ -20,12 +16,20 @@ const EIGHT_MIB: usize = 8 << 20;
 #[test]
 fn eight_mib_in_one_write_arrive_though_exit_and_delete_follow_at_once() {
     let script = "seq 1 2000000 | dd bs=8388608 count=1 iflag=fullblock 2>/dev/null";
-    let expected = Command::new("sh").args(["-c", script]).output().expect("run it here").stdout;
+    let expected = Command::new("sh")
+        .args(["-c", script])
+        .output()
+        .expect("run it here")
+        .stdout;
     assert_eq!(expected.len(), EIGHT_MIB);
     on_each(|node| {
         let out = node.fifo("out");
         let reading = out.read();
-        let id = node.run("big", &Workload::shell(script), &Streams::default().stdout(&out));
+        let id = node.run(
+            "big",
+            &Workload::shell(script),
+            &Streams::default().stdout(&out),
+        );
         let exit = node.api().wait(&id, "").finish().expect("wait");
         assert_eq!(exit.code, 0);
         node.delete(&id);
@@ -43,7 +47,11 @@ fn a_reader_that_comes_after_the_exit_gets_all_and_then_the_end() {
         }
         let (out, err) = (node.fifo("out"), node.fifo("err"));
         let streams = Streams::default().stdout(&out).stderr(&err);
-        let id = node.run("late", &Workload::shell("echo late; echo later >&2; exit 4"), &streams);
+        let id = node.run(
+            "late",
+            &Workload::shell("echo late; echo later >&2; exit 4"),
+            &streams,
+        );
         assert_eq!(node.api().wait(&id, "").finish().expect("wait").code, 4);
         assert_eq!(out.read().text(), "late\n");
         assert_eq!(err.read().text(), "later\n");
@@ -58,8 +66,15 @@ fn a_reader_that_never_comes_holds_nothing_up() {
             return;
         }
         let (out, err) = (node.fifo("out"), node.fifo("err"));
-        let streams = Streams::default().stdout(&out).stderr(&err).stdin(node.fifo("in"));
-        let id = node.run("unheard", &Workload::shell("echo unheard; exit 6"), &streams);
+        let streams = Streams::default()
+            .stdout(&out)
+            .stderr(&err)
+            .stdin(node.fifo("in"));
+        let id = node.run(
+            "unheard",
+            &Workload::shell("echo unheard; exit 6"),
+            &streams,
+        );
         assert_eq!(node.api().wait(&id, "").finish().expect("wait").code, 6);
         assert_eq!(node.delete(&id).code, 6);
     });
@@ -75,18 +90,27 @@ fn a_reader_that_stops_reading_holds_up_nothing_but_the_writes() {
         let id = node.run("blocked", &workload, &Streams::default().stdout(&out));
         let yes = process_named(&format!("/usr/bin/{name}"));
         until("its writes are held up", || {
-            (fs::read_to_string(format!("/proc/{}/wchan", yes.pid)).ok()?.contains("pipe"))
-                .then_some(())
+            (fs::read_to_string(format!("/proc/{}/wchan", yes.pid))
+                .ok()?
+                .contains("pipe"))
+            .then_some(())
         });
         let waiting = node.api().wait(&id, "");
-        let state = node.api().state(&id, "").expect("state while its writes are held up");
+        let state = node
+            .api()
+            .state(&id, "")
+            .expect("state while its writes are held up");
         assert_eq!(state.status().as_str_name(), "RUNNING");
         assert!(!waiting.is_finished());
-        node.api().kill(&id, "", 9).expect("kill while its writes are held up");
+        node.api()
+            .kill(&id, "", 9)
+            .expect("kill while its writes are held up");
         assert_eq!(waiting.finish().expect("wait").code, 137);
         let mut rest = Vec::new();
         if !is_yardstick() {
-            reader.read_to_end(&mut rest).expect("read what is in the pipe");
+            reader
+                .read_to_end(&mut rest)
+                .expect("read what is in the pipe");
             assert!(rest.starts_with(b"a-line-nobody-reads\n"));
         }
         drop(reader);
@@ -106,7 +130,11 @@ fn a_reader_that_dies_is_no_broken_pipe_and_the_next_one_loses_nothing() {
             "echo one; read -r word <{}; echo two; echo three; exit 8",
             go.as_ref().display()
         );
-        let id = node.run("reattached", &Workload::shell(&script), &Streams::default().stdout(&out));
+        let id = node.run(
+            "reattached",
+            &Workload::shell(&script),
+            &Streams::default().stdout(&out),
+        );
         let mut line = [0; 4];
         reader.read_exact(&mut line).expect("read the first line");
         assert_eq!(&line, b"one\n");
@@ -132,7 +160,10 @@ fn a_workload_of_another_user_opens_its_streams_by_name() {
         );
         let exit = node.api().wait(&id, "").finish().expect("wait");
         node.delete(&id);
-        assert_eq!((reading_out.text().as_str(), reading_err.text().as_str()), ("65534\n", "trouble\n"));
+        assert_eq!(
+            (reading_out.text().as_str(), reading_err.text().as_str()),
+            ("65534\n", "trouble\n")
+        );
         assert_eq!(exit.code, 0);
     });
 }
@@ -145,7 +176,11 @@ fn what_init_leaves_behind_ends_with_it_and_keeps_no_reader() {
         let script = "setsid sh -c 'sleep 1011 & sleep 1012' & \
                       until pgrep -x -f 'sleep 1011' && pgrep -x -f 'sleep 1012'; do :; done; \
                       echo leaving; exit 9";
-        let id = node.run("daemons", &Workload::shell(script), &Streams::default().stdout(&out));
+        let id = node.run(
+            "daemons",
+            &Workload::shell(script),
+            &Streams::default().stdout(&out),
+        );
         assert_eq!(node.api().wait(&id, "").finish().expect("wait").code, 9);
         // The processes are looked for by the check for leftovers too.
         let text = reading.text();
@@ -160,10 +195,21 @@ fn file_targets_are_appended_to_by_both_outputs() {
         let log = node.work().join("log");
         fs::write(&log, "before\n").expect("write a file");
         let target = format!("file://{}", log.display());
-        let streams = Streams { stdout: target.clone(), stderr: target, ..Streams::default() };
-        let id = node.run("logged", &Workload::shell("echo out; echo err >&2"), &streams);
+        let streams = Streams {
+            stdout: target.clone(),
+            stderr: target,
+            ..Streams::default()
+        };
+        let id = node.run(
+            "logged",
+            &Workload::shell("echo out; echo err >&2"),
+            &streams,
+        );
         assert_eq!(node.api().wait(&id, "").finish().expect("wait").code, 0);
         node.delete(&id);
-        assert_eq!(fs::read_to_string(log).expect("read the file"), "before\nout\nerr\n");
+        assert_eq!(
+            fs::read_to_string(log).expect("read the file"),
+            "before\nout\nerr\n"
+        );
     });
 }
