@@ -1,6 +1,6 @@
 //! An executor and a store together: the lives of containers.
 
-use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, io, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
 use reaper_overlay::ViewRequest;
 use reaper_spec::{
@@ -29,6 +29,8 @@ pub struct NewContainer {
     pub view: ViewRequest,
     /// Where its init process's streams go.
     pub stdio: StdioRequest,
+    /// Descriptors that its init process gets from number 3 on.
+    pub preserved: Vec<OwnedFd>,
     /// How its monitor relates to the caller.
     pub monitor: MonitorOptions,
     /// Kept in its record.
@@ -93,7 +95,12 @@ pub struct Engine<E, S: ?Sized> {
 impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// Containers below `root`, run by `executor`, remembered by `store`.
     pub fn new(executor: E, store: Arc<S>, root: RootDir) -> Self {
-        Self { executor, store, root, offload: false }
+        Self {
+            executor,
+            store,
+            root,
+            offload: false,
+        }
     }
 
     /// Calls the store on Tokio's blocking threads, for programs whose own thread must never
@@ -119,16 +126,17 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         &self.root
     }
 
-    /// Takes the id, makes the container and leaves its process at its gate.
+    /// Takes the id, makes the container and leaves its process at its gate. Beside the record it
+    /// returns the warnings of [`Created`](crate::Created).
     ///
     /// # Errors
     /// [`reaper_state::Error::AlreadyExists`], and what [`Executor::create`] says; nothing is
     /// left behind then.
-    pub async fn create(&self, new: NewContainer) -> Result<Record> {
+    pub async fn create(&self, new: NewContainer) -> Result<(Record, Vec<String>)> {
         let mut record = Record::new(new.id.clone(), new.bundle.clone());
         record.annotations = new.annotations;
         let taken = record.clone();
-        let revision = self.store(move |store| store.create(&taken)).await?;
+        let revision = self.stored(move |store| store.create(&taken)).await?;
         let request = CreateRequest {
             dir: self.root.container(&new.id),
             id: new.id,
@@ -137,13 +145,14 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
             cgroups_path: new.cgroups_path,
             view: new.view,
             stdio: new.stdio,
+            preserved: new.preserved,
             monitor: new.monitor,
         };
         let id = record.id.clone();
         let created = match self.executor.create(request).await {
             Ok(created) => created,
             Err(error) => {
-                self.store(move |store| store.delete(&id)).await?;
+                self.stored(move |store| store.delete(&id)).await?;
                 return Err(error.into());
             }
         };
@@ -151,8 +160,11 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         record.monitor = created.monitor;
         advance(&mut record, Transition::Create)?;
         let made = record.clone();
-        match self.store(move |store| store.update(&revision, &made)).await {
-            Ok(_) => Ok(record),
+        match self
+            .stored(move |store| store.update(&revision, &made))
+            .await
+        {
+            Ok(_) => Ok((record, created.warnings)),
             Err(error) => {
                 self.destroy(&id).await?;
                 Err(error.into())
@@ -166,11 +178,28 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// [`Error::Transition`] unless it is created; what [`Executor::start`] says, and then the
     /// container has stopped.
     pub async fn start(&self, id: &ContainerId) -> Result<Record> {
+        let target = Target::Init(id.clone());
+        self.start_by(id, self.executor.start(&target)).await
+    }
+
+    /// As [`start`](Self::start), but the gate is opened by `open`: for executors that have ways
+    /// of their own to do it.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_by(
+        &self,
+        id: &ContainerId,
+        open: impl Future<Output = Result<(), ExecutorError>>,
+    ) -> Result<Record> {
         let record = self.state(id).await?;
         if let Err(source) = record.status.after(Transition::Start) {
-            return Err(Error::Transition { id: id.clone(), source });
+            return Err(Error::Transition {
+                id: id.clone(),
+                source,
+            });
         }
-        if let Err(error) = self.executor.start(&Target::Init(id.clone())).await {
+        if let Err(error) = open.await {
             self.state(id).await?;
             return Err(error.into());
         }
@@ -213,7 +242,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// # Errors
     /// The store cannot be read.
     pub async fn list(&self) -> Result<Vec<ContainerId>> {
-        Ok(self.store(|store| store.list()).await?)
+        Ok(self.stored(|store| store.list()).await?)
     }
 
     /// Waits for the end of a container, and commits it before it returns.
@@ -222,7 +251,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// What [`Executor::wait`] and the store say.
     pub async fn wait(&self, id: &ContainerId) -> Result<Exit> {
         let exit = self.executor.wait(&Target::Init(id.clone())).await?;
-        let seen = Observation { status: Status::Stopped, exit: Some(exit.clone()) };
+        let seen = Observation::stopped(exit.clone());
         match self.change(id, move |record| observe(record, &seen)).await {
             Ok(_) | Err(Error::Store(reaper_state::Error::NotFound { .. })) => Ok(exit),
             Err(error) => Err(error),
@@ -235,7 +264,10 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// What [`Executor::kill`] says.
     pub async fn kill(&self, id: &ContainerId, signal: Signal, all: bool) -> Result<()> {
         self.get(id).await?;
-        Ok(self.executor.kill(&Target::Init(id.clone()), signal, all).await?)
+        Ok(self
+            .executor
+            .kill(&Target::Init(id.clone()), signal, all)
+            .await?)
     }
 
     /// Freezes a running container.
@@ -272,16 +304,21 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
             ) if force => None,
             Err(error) => return Err(error),
         };
-        let status = record.as_ref().map_or(Status::Creating, |record| record.status);
+        let status = record
+            .as_ref()
+            .map_or(Status::Creating, |record| record.status);
         if status != Status::Stopped {
             if !force {
-                return Err(Error::NotStopped { id: id.clone(), status });
+                return Err(Error::NotStopped {
+                    id: id.clone(),
+                    status,
+                });
             }
             self.end(id).await?;
         }
         let seen = self.executor.delete(&Target::Init(id.clone())).await?;
         let gone = id.clone();
-        self.store(move |store| store.delete(&gone)).await?;
+        self.stored(move |store| store.delete(&gone)).await?;
         Ok(seen.or_else(|| record.and_then(|record| record.exit)))
     }
 
@@ -307,7 +344,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
 
     async fn get(&self, id: &ContainerId) -> Result<Stored> {
         let id = id.clone();
-        Ok(self.store(move |store| store.get(&id)).await?)
+        Ok(self.stored(move |store| store.get(&id)).await?)
     }
 
     /// Changes a record, again and again until nobody was faster.
@@ -318,9 +355,12 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     ) -> Result<Record> {
         let id = id.clone();
         Ok(self
-            .store(move |store| {
+            .stored(move |store| {
                 loop {
-                    let Stored { mut record, revision } = store.get(&id)?;
+                    let Stored {
+                        mut record,
+                        revision,
+                    } = store.get(&id)?;
                     let before = record.clone();
                     change(&mut record);
                     if record == before {
@@ -336,7 +376,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     }
 
     /// Calls the store, on a blocking thread if so configured.
-    async fn store<T: Send + 'static>(
+    async fn stored<T: Send + 'static>(
         &self,
         call: impl FnOnce(&S) -> Result<T, reaper_state::Error> + Send + 'static,
     ) -> Result<T, reaper_state::Error> {
@@ -355,7 +395,10 @@ fn advance(record: &mut Record, transition: Transition) -> Result<()> {
     record.status = record
         .status
         .after(transition)
-        .map_err(|source| Error::Transition { id: record.id.clone(), source })?;
+        .map_err(|source| Error::Transition {
+            id: record.id.clone(),
+            source,
+        })?;
     Ok(())
 }
 
@@ -366,12 +409,21 @@ fn observe(record: &mut Record, seen: &Observation) {
         return;
     }
     record.status = seen.status;
+    if record.process.is_none() {
+        record.process.clone_from(&seen.process);
+        record.monitor.clone_from(&seen.monitor);
+    }
     if seen.status == Status::Stopped {
         record.exit.clone_from(&seen.exit);
     }
 }
 
 fn lost(reason: &str) -> Observation {
-    let status = ExitStatus::Lost { reason: reason.to_owned() };
-    Observation { status: Status::Stopped, exit: Some(Exit { status, at: Timestamp::now() }) }
+    let status = ExitStatus::Lost {
+        reason: reason.to_owned(),
+    };
+    Observation::stopped(Exit {
+        status,
+        at: Timestamp::now(),
+    })
 }

@@ -8,6 +8,7 @@ use reaper_spec::{
     CgroupsPath, ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity, ProcessSpec, Status,
 };
 use reaper_state::ContainerDir;
+use serde::{Deserialize, Serialize};
 
 use crate::{Signal, io::StdioRequest};
 
@@ -66,22 +67,23 @@ pub struct CreateRequest {
     pub view: ViewRequest,
     /// Where the init process's streams go.
     pub stdio: StdioRequest,
+    /// Descriptors that the init process gets from number 3 on (`--preserve-fds`).
+    pub preserved: Vec<OwnedFd>,
     /// How the monitor relates to who starts it.
     pub monitor: MonitorOptions,
 }
 
 /// How a monitor relates to who starts it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MonitorOptions {
-    /// Descriptors of the caller, from 3 on without a gap, that the init process inherits at the
-    /// same numbers (`--preserve-fds`).
-    pub preserve_fds: u32,
-    /// The monitor ends in the same way as the init process, code and signal, so that an engine
-    /// can wait for it (`--pid-file`).
+    /// The monitor ends in the same way as the init process, code and signal, and passes the
+    /// signals that it gets on to it, so that an engine can take it for its own child
+    /// (`--pid-file`).
     pub mirror_exit: bool,
-    /// Take the monitor for the engine's own child: written to this file (`--pid-file`).
-    pub pid_file: Option<PathBuf>,
-    /// Where the monitor logs, besides its starter's answers.
+    /// The container gets no cgroup of its own. Ending what it leaves behind is then best effort.
+    pub without_cgroup: bool,
+    /// Where the monitor notes what went wrong when nobody asked, for example that a mount point
+    /// could not be removed. By default nowhere.
     pub log: Option<PathBuf>,
 }
 
@@ -92,30 +94,49 @@ pub struct ExecRequest {
     pub process: ProcessSpec,
     /// Where its streams go.
     pub stdio: StdioRequest,
-    /// As [`MonitorOptions::preserve_fds`].
-    pub preserve_fds: u32,
+    /// Descriptors that it gets from number 3 on.
+    pub preserved: Vec<OwnedFd>,
 }
 
 /// A process that was made and waits at its gate.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Created {
     /// The process.
     pub process: ProcessIdentity,
     /// Who waits on it; absent where an executor has no monitors.
     pub monitor: Option<ProcessIdentity>,
+    /// What was asked and could not be done, without being worth a failure: for example an OOM
+    /// adjustment that the kernel refused.
+    pub warnings: Vec<String>,
 }
 
 /// What a container is doing, as far as its executor knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observation {
     /// What it is doing.
     pub status: Status,
+    /// Its init process, where the executor still knows it.
+    pub process: Option<ProcessIdentity>,
+    /// Who waits on the init process, likewise.
+    pub monitor: Option<ProcessIdentity>,
     /// Its end, from `stopped` on.
     pub exit: Option<Exit>,
 }
 
+impl Observation {
+    /// A container that has ended with `exit`.
+    pub fn stopped(exit: Exit) -> Self {
+        Self {
+            status: Status::Stopped,
+            process: None,
+            monitor: None,
+            exit: Some(exit),
+        }
+    }
+}
+
 /// A process in a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessEntry {
     /// Its pid in the host's pid namespace.
     pub pid: u32,
@@ -124,7 +145,7 @@ pub struct ProcessEntry {
 }
 
 /// What a container uses, added up over its processes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// CPU time in user mode, nanoseconds, monotonic over the container's life.
     pub cpu_user_ns: u64,
@@ -301,7 +322,7 @@ pub enum Error {
     #[error("cannot {operation} {target}: it is {status}")]
     Status {
         /// What was asked.
-        operation: &'static str,
+        operation: String,
         /// Of what.
         target: Target,
         /// Where it is.
@@ -331,7 +352,7 @@ pub enum Error {
     #[error("{operation} is not supported: {reason}")]
     Unsupported {
         /// What was asked.
-        operation: &'static str,
+        operation: String,
         /// Why.
         reason: String,
     },
@@ -352,6 +373,3 @@ pub enum Error {
         source: std::io::Error,
     },
 }
-
-/// Descriptors that travel with a request.
-pub(crate) type Descriptors = Vec<OwnedFd>;

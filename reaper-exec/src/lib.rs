@@ -6,18 +6,24 @@
 #![deny(unsafe_code)]
 
 pub mod cgroup;
+mod channel;
+mod child;
 pub mod engine;
 mod executor;
+mod host;
 pub mod io;
+pub mod monitor;
 pub mod procfs;
+mod protocol;
+mod records;
 mod signal;
 mod sys;
 
 pub use engine::{Engine, NewContainer};
 pub use executor::{
-    CreateRequest, Created, Error, ExecRequest, Executor, MonitorOptions, Observation, ProcessEntry,
-    Result, Stats,
-    Target,
+    CreateRequest, Created, Error, ExecRequest, Executor, MonitorOptions, Observation,
+    ProcessEntry, Result, Stats, Target,
 };
+pub use host::HostExecutor;
 pub use io::{BindRequest, BoundStdio, IoBinder};
 pub use signal::{ParseSignalError, Signal};

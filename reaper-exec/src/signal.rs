@@ -98,7 +98,11 @@ impl FromStr for Signal {
         } else {
             return Err(refused());
         };
-        let offset = if rest.is_empty() { 0 } else { rest.parse::<i8>().map_err(|_| refused())? };
+        let offset = if rest.is_empty() {
+            0
+        } else {
+            rest.parse::<i8>().map_err(|_| refused())?
+        };
         let number = base + i32::from(offset);
         if (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&number) {
             Ok(Self(number))

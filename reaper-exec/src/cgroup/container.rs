@@ -38,6 +38,22 @@ pub struct ContainerCgroup {
 }
 
 impl ContainerCgroup {
+    /// The cgroup at `relative` below the hierarchy's root. Nothing is read or made.
+    ///
+    /// # Errors
+    /// [`Error::Path`] if `relative` is empty, absolute, or has a `..` in it.
+    pub fn at(hierarchy: &Hierarchy, relative: &Path) -> Result<Self, Error> {
+        let mut components = relative.components().peekable();
+        if components.peek().is_none()
+            || components.any(|component| !matches!(component, Component::Normal(_)))
+        {
+            return Err(Error::Path(relative.to_owned()));
+        }
+        let root = hierarchy.root().to_owned();
+        let path = root.join(relative);
+        Ok(Self { root, path })
+    }
+
     /// Makes the cgroup at `relative` below the hierarchy's root, and the ancestors that are
     /// missing, which are marked so that [`remove`](Self::remove) takes them away again.
     /// What an earlier container left there is reused if there are no processes in it.
@@ -46,23 +62,14 @@ impl ContainerCgroup {
     /// [`Error::Path`]; [`Error::Populated`] if the cgroup exists and holds processes;
     /// [`Error::Io`].
     pub fn create(hierarchy: &Hierarchy, relative: &Path) -> Result<Self, Error> {
-        let mut components = relative.components().peekable();
-        if components.peek().is_none()
-            || components.any(|component| !matches!(component, Component::Normal(_)))
-        {
-            return Err(Error::Path(relative.to_owned()));
-        }
-        let path = hierarchy.root().join(relative);
-        if !make(&path, hierarchy.root())? {
-            if subtree::populated(&path)? {
-                return Err(Error::Populated(path));
+        let cgroup = Self::at(hierarchy, relative)?;
+        if !make(&cgroup.path, &cgroup.root)? {
+            if subtree::populated(&cgroup.path)? {
+                return Err(Error::Populated(cgroup.path));
             }
-            subtree::remove_children(&path)?;
+            subtree::remove_children(&cgroup.path)?;
         }
-        Ok(Self {
-            root: hierarchy.root().to_owned(),
-            path,
-        })
+        Ok(cgroup)
     }
 
     /// Its folder.

@@ -33,7 +33,8 @@ impl Leaf {
     /// # Errors
     /// [`Error::Type`] if the leaf is in a threaded cgroup, [`Error::Io`].
     pub fn join_self(&self) -> Result<(), Error> {
-        subtree::write_existing(&self.path.join("cgroup.procs"), "0").map_err(|source| self.refused(source))
+        subtree::write_existing(&self.path.join("cgroup.procs"), "0")
+            .map_err(|source| self.refused(source))
     }
 
     /// Opens the folder, for clone3(2) with `CLONE_INTO_CGROUP`.

@@ -73,7 +73,10 @@ pub(super) fn write(cgroup: &Path, name: &str, value: &str) -> Result<bool, Erro
 /// Without `O_CREAT`, as fs::write has it: for a file that is not there the kernel would answer
 /// `EACCES` to that.
 pub(super) fn write_existing(file: &Path, value: &str) -> io::Result<()> {
-    File::options().write(true).open(file)?.write_all(value.as_bytes())
+    File::options()
+        .write(true)
+        .open(file)?
+        .write_all(value.as_bytes())
 }
 
 /// The cgroups directly below.

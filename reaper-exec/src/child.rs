@@ -1,0 +1,222 @@
+//! What runs between the fork and the user's `execve`.
+//!
+//! The child is a copy of a single-threaded monitor, so ordinary code is allowed. It puts itself
+//! into the state that the process spec asks for, reports that it is ready, and waits at its gate:
+//! a message from the monitor. The pair to the monitor is close-on-exec, so its end says to the
+//! monitor that the program was executed, or that the child was killed.
+
+mod account;
+mod descriptors;
+mod program;
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+};
+
+use nix::{
+    sys::{
+        prctl,
+        signal::{SigSet, SigmaskHow, Signal as NixSignal, sigprocmask},
+        stat::{Mode, umask},
+    },
+    unistd::{Gid, Uid, chdir, setgid, setgroups, setsid, setuid},
+};
+use reaper_overlay::View;
+use reaper_spec::{ProcessSpec, Resource, Rlimit, User};
+
+use self::program::Program;
+use crate::{cgroup::Leaf, channel, io::ChildStdio, protocol::ChildReport, sys};
+
+/// What the child needs of its monitor.
+pub(crate) struct Childhood<'a> {
+    pub(crate) process: &'a ProcessSpec,
+    pub(crate) view: &'a dyn View,
+    /// Whether this is the first process in the view.
+    pub(crate) first: bool,
+    /// The cgroup to join, unless the process was forked into it.
+    pub(crate) leaf: Option<&'a Leaf>,
+    pub(crate) stdio: ChildStdio,
+    pub(crate) preserved: Vec<OwnedFd>,
+    /// What to write for a process without an adjustment of its own: the value that the monitor
+    /// was started with, since it has lowered its own.
+    pub(crate) oom_score_adj: Option<i32>,
+}
+
+/// A step that failed.
+pub(crate) struct Failed {
+    step: String,
+    source: io::Error,
+}
+
+/// A step whose error has its own words, the errno included.
+fn described(step: &str, error: &dyn std::error::Error) -> Failed {
+    Failed {
+        step: step.to_owned(),
+        source: io::Error::other(error.to_string()),
+    }
+}
+
+trait Step<T> {
+    fn step(self, step: impl Into<String>) -> Result<T, Failed>;
+}
+
+impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
+    fn step(self, step: impl Into<String>) -> Result<T, Failed> {
+        self.map_err(|source| Failed {
+            step: step.into(),
+            source: source.into(),
+        })
+    }
+}
+
+/// Does all of the above. It never returns.
+pub(crate) fn run(childhood: Childhood<'_>, gate: OwnedFd) -> ! {
+    let Ok(gate) = descriptors::lift(gate, childhood.preserved.len()) else {
+        sys::exit_now(127)
+    };
+    let report = match prepare(childhood, &gate) {
+        Ok((program, warnings)) => wait(&gate, &program, warnings),
+        Err(Failed { step, source }) => {
+            let errno = source.raw_os_error();
+            ChildReport::Failed {
+                step,
+                message: source.to_string(),
+                errno,
+            }
+        }
+    };
+    // Whoever does not read this sees the end of the pair instead.
+    let _ = channel::send(gate.as_fd(), &report, &[]);
+    sys::exit_now(127)
+}
+
+fn prepare(childhood: Childhood<'_>, gate: &OwnedFd) -> Result<(Program, Vec<String>), Failed> {
+    let Childhood {
+        process,
+        view,
+        first,
+        leaf,
+        stdio,
+        preserved,
+        oom_score_adj,
+    } = childhood;
+    let mut warnings = Vec::new();
+    if let Some(leaf) = leaf {
+        leaf.join_self()
+            .map_err(|error| described("join the cgroup", &error))?;
+    }
+    reset_signals().step("reset the signals")?;
+    setsid().step("start a session")?;
+    if let Some(adjustment) = process.oom_score_adj.or(oom_score_adj) {
+        // A lower value needs CAP_SYS_RESOURCE, which the node's admin may not have given.
+        let written = std::fs::write("/proc/self/oom_score_adj", adjustment.to_string());
+        if let (Err(error), Some(_)) = (written, process.oom_score_adj) {
+            warnings.push(format!("set oom_score_adj to {adjustment}: {error}"));
+        }
+    }
+    view.enter(first)
+        .map_err(|error| described("enter the filesystem view", &error))?;
+    let environment = account::environment(process, &view.environment());
+    let terminal = matches!(stdio, ChildStdio::Terminal(_));
+    descriptors::install(stdio, preserved, gate).step("install the streams")?;
+    if terminal {
+        sys::take_terminal(0).step("take the controlling terminal")?;
+    }
+    for limit in &process.rlimits {
+        set_limit(limit)?;
+    }
+    let entered = chdir(&process.cwd);
+    become_user(process.user.as_ref())?;
+    if entered.is_err() {
+        // A folder that only the user may enter, for example on NFS with root squashed.
+        chdir(&process.cwd).step(format!("enter the directory {}", process.cwd.display()))?;
+    }
+    if process.no_new_privileges {
+        prctl::set_no_new_privs().step("set no_new_privs")?;
+    }
+    // After setuid(2), which clears it.
+    prctl::set_pdeathsig(NixSignal::SIGKILL).step("ask for a signal at the monitor's death")?;
+    let program = Program::new(process, environment).step("read the arguments")?;
+    // Else ps(1) shows the monitor's name until the program is executed.
+    let _ = prctl::set_name(program.short_name());
+    Ok((program, warnings))
+}
+
+fn reset_signals() -> io::Result<()> {
+    sys::default_signals();
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    Ok(())
+}
+
+fn set_limit(limit: &Rlimit) -> Result<(), Failed> {
+    use rustix::process::{Resource as Kernel, Rlimit as KernelLimit};
+    let resource = match limit.resource {
+        Resource::AddressSpace => Kernel::As,
+        Resource::Core => Kernel::Core,
+        Resource::Cpu => Kernel::Cpu,
+        Resource::Data => Kernel::Data,
+        Resource::FileSize => Kernel::Fsize,
+        Resource::Locks => Kernel::Locks,
+        Resource::LockedMemory => Kernel::Memlock,
+        Resource::MessageQueue => Kernel::Msgqueue,
+        Resource::Nice => Kernel::Nice,
+        Resource::OpenFiles => Kernel::Nofile,
+        Resource::Processes => Kernel::Nproc,
+        Resource::ResidentSet => Kernel::Rss,
+        Resource::RealtimePriority => Kernel::Rtprio,
+        Resource::RealtimeTime => Kernel::Rttime,
+        Resource::PendingSignals => Kernel::Sigpending,
+        Resource::Stack => Kernel::Stack,
+    };
+    let value = |value: u64| (value != u64::MAX).then_some(value);
+    let wanted = KernelLimit {
+        current: value(limit.soft),
+        maximum: value(limit.hard),
+    };
+    rustix::process::setrlimit(resource, wanted).step(format!("set {:?}", limit.resource))
+}
+
+/// The order matters: groups while still privileged, the user last.
+fn become_user(user: Option<&User>) -> Result<(), Failed> {
+    /// What OCI runtimes use where the spec is silent.
+    const DEFAULT_UMASK: u32 = 0o022;
+    if let Some(user) = user {
+        let groups: Vec<Gid> = user
+            .additional_gids
+            .iter()
+            .copied()
+            .map(Gid::from_raw)
+            .collect();
+        setgroups(&groups).step("set the supplementary groups")?;
+        setgid(Gid::from_raw(user.gid)).step(format!("become group {}", user.gid))?;
+        setuid(Uid::from_raw(user.uid)).step(format!("become user {}", user.uid))?;
+    }
+    let mask = user.and_then(|user| user.umask).unwrap_or(DEFAULT_UMASK);
+    umask(Mode::from_bits_truncate(mask));
+    Ok(())
+}
+
+/// Waits at the gate and executes the program. It returns what to report if that failed.
+fn wait(gate: &OwnedFd, program: &Program, warnings: Vec<String>) -> ChildReport {
+    let failed = |step: &str, error: &io::Error| ChildReport::Failed {
+        step: step.to_owned(),
+        message: error.to_string(),
+        errno: error.raw_os_error(),
+    };
+    if let Err(error) = channel::send(gate.as_fd(), &ChildReport::Ready { warnings }, &[]) {
+        return failed("report to the monitor", &error);
+    }
+    let go = match channel::receive(gate.as_fd()) {
+        Ok(Some(go)) => go,
+        // The monitor is gone: nobody is left who could start this process.
+        Ok(None) => sys::exit_now(127),
+        Err(error) => return failed("wait at the gate", &error),
+    };
+    for (fd, number) in go.descriptors.iter().zip(0..3) {
+        if let Err(error) = sys::duplicate_onto(fd.as_raw_fd(), number) {
+            return failed("take over the streams", &error);
+        }
+    }
+    program.execute()
+}

@@ -1,0 +1,137 @@
+//! Finding and executing the program.
+
+use std::{
+    ffi::{CStr, CString},
+    io,
+    path::Path,
+};
+
+use nix::{errno::Errno, unistd::execve};
+use reaper_spec::ProcessSpec;
+
+use crate::protocol::ChildReport;
+
+/// A program with its arguments and environment, ready for execve(2).
+pub(super) struct Program {
+    /// Where it may be, in the order of `PATH`; one entry if it was named with a slash.
+    candidates: Vec<CString>,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+    short_name: CString,
+}
+
+impl Program {
+    /// Nothing is looked up yet: the program may appear between create and start.
+    pub(super) fn new(process: &ProcessSpec, environment: Vec<String>) -> io::Result<Self> {
+        let name = process.args.first().map_or("", String::as_str);
+        let candidates = if name.contains('/') {
+            vec![name.to_owned()]
+        } else {
+            /// What execvp(3) uses without a `PATH`.
+            const DEFAULT_PATH: &str = "/bin:/usr/bin";
+            let path = environment
+                .iter()
+                .find_map(|entry| entry.strip_prefix("PATH="));
+            // An empty entry means the working directory (environ(7)).
+            path.unwrap_or(DEFAULT_PATH)
+                .split(':')
+                .map(|folder| if folder.is_empty() { "." } else { folder })
+                .map(|folder| format!("{}/{name}", folder.trim_end_matches('/')))
+                .collect()
+        };
+        let short: String = Path::new(name)
+            .file_name()
+            .map_or("", |name| name.to_str().unwrap_or(""))
+            .into();
+        Ok(Self {
+            candidates: strings(candidates)?,
+            arguments: strings(process.args.clone())?,
+            environment: strings(environment)?,
+            short_name: CString::new(short)?,
+        })
+    }
+
+    /// The name for ps(1).
+    pub(super) fn short_name(&self) -> &CStr {
+        &self.short_name
+    }
+
+    /// Executes the program. It returns only if that is not possible, with the reason.
+    pub(super) fn execute(&self) -> ChildReport {
+        let mut reason = Errno::ENOENT;
+        let mut program = self
+            .arguments
+            .first()
+            .map(CString::as_c_str)
+            .unwrap_or_default();
+        for candidate in &self.candidates {
+            let Err(errno) = execve(candidate, &self.arguments, &self.environment);
+            match errno {
+                // The search goes on as execvp(3)'s does: past what is not there, and past what
+                // may not be executed, which is the reason if nothing better is found.
+                Errno::ENOENT | Errno::ENOTDIR if !exists(candidate) => {}
+                Errno::EACCES => (reason, program) = (errno, candidate),
+                _ => {
+                    (reason, program) = (errno, candidate);
+                    break;
+                }
+            }
+        }
+        self.report(reason, program)
+    }
+
+    fn report(&self, errno: Errno, program: &CStr) -> ChildReport {
+        let name = program.to_string_lossy().into_owned();
+        let found = exists(program);
+        let message = match errno {
+            Errno::ENOENT if found => match interpreter(&name) {
+                Some(interpreter) => format!("its interpreter {interpreter} does not exist"),
+                None => "its dynamic loader does not exist".to_owned(),
+            },
+            Errno::ENOENT if self.candidates.len() > 1 => {
+                "no such program in the container's PATH".to_owned()
+            }
+            Errno::EACCES => "permission denied: is it an executable file?".to_owned(),
+            Errno::ENOEXEC => {
+                "not a program: neither an executable nor a script with #!".to_owned()
+            }
+            errno => errno.desc().to_owned(),
+        };
+        let message = if errno == Errno::ENOENT && !found && self.candidates.len() == 1 {
+            "No such file or directory".to_owned()
+        } else {
+            message
+        };
+        ChildReport::Execve {
+            program: name,
+            message,
+            errno: errno as i32,
+        }
+    }
+}
+
+fn exists(program: &CStr) -> bool {
+    program.to_str().is_ok_and(|path| Path::new(path).exists())
+}
+
+/// The interpreter that a script's first line names.
+fn interpreter(script: &str) -> Option<String> {
+    /// The kernel reads this much of the line (`BINPRM_BUF_SIZE`).
+    const LINE: u64 = 256;
+    let mut start = Vec::new();
+    let file = std::fs::File::open(script).ok()?;
+    io::Read::read_to_end(&mut io::Read::take(file, LINE), &mut start).ok()?;
+    let line = start
+        .strip_prefix(b"#!")?
+        .split(|&byte| byte == b'\n')
+        .next()?;
+    let line = String::from_utf8_lossy(line);
+    line.split_whitespace().next().map(str::to_owned)
+}
+
+fn strings(texts: Vec<String>) -> io::Result<Vec<CString>> {
+    texts
+        .into_iter()
+        .map(|text| CString::new(text).map_err(io::Error::from))
+        .collect()
+}

@@ -1,0 +1,211 @@
+//! A connection to a monitor, shared by any number of calls.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
+
+use super::children::Child;
+use crate::{
+    channel,
+    protocol::{Answer, Call, Envelope, Failure, Response, VERSION},
+    sys,
+};
+
+type Reply = Result<Answer, Failure>;
+
+/// Why a call has no answer.
+#[derive(Debug)]
+pub(super) enum Gone {
+    /// The monitor has closed the connection.
+    Closed,
+    /// The call could not be sent.
+    Send(io::Error),
+}
+
+/// The calls that wait for their answers; `None` once there will be no more.
+type Pending = Option<HashMap<u64, oneshot::Sender<Reply>>>;
+
+#[derive(Debug)]
+struct Shared {
+    socket: AsyncFd<OwnedFd>,
+    pending: Mutex<Pending>,
+}
+
+impl Shared {
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        // The map is whole after any panic: each change of it is one call.
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection to a monitor.
+#[derive(Debug)]
+pub(super) struct Link {
+    shared: Arc<Shared>,
+    serial: AtomicU64,
+    reader: JoinHandle<()>,
+    ended: watch::Receiver<bool>,
+    child: Option<Arc<Child>>,
+}
+
+impl Link {
+    /// Connects to the monitor that listens at `path`.
+    pub(super) fn connect(path: &Path) -> io::Result<Self> {
+        Self::new(channel::connect(path)?, None)
+    }
+
+    /// A connection over `socket`, to a child of this process if there is one.
+    pub(super) fn new(socket: OwnedFd, child: Option<Child>) -> io::Result<Self> {
+        let socket = sys::watch(socket, Interest::READABLE | Interest::WRITABLE)?;
+        let shared = Arc::new(Shared {
+            socket,
+            pending: Mutex::new(Some(HashMap::new())),
+        });
+        let child = child.map(Arc::new);
+        let (sender, ended) = watch::channel(false);
+        let (reading, awaited) = (Arc::clone(&shared), child.clone());
+        let reader = tokio::spawn(async move {
+            while let Ok(Some(response)) = receive(&reading.socket).await {
+                let waiting = reading
+                    .pending()
+                    .as_mut()
+                    .and_then(|map| map.remove(&response.serial));
+                if let Some(waiting) = waiting {
+                    // Nobody may wait any more; the answer is then of no use.
+                    let _ = waiting.send(response.answer);
+                }
+            }
+            // Dropping the senders tells all that wait.
+            *reading.pending() = None;
+            if let Some(child) = awaited {
+                child.reaped().await;
+            }
+            let _ = sender.send(true);
+        });
+        Ok(Self {
+            shared,
+            serial: AtomicU64::new(1),
+            reader,
+            ended,
+            child,
+        })
+    }
+
+    pub(super) fn is_alive(&self) -> bool {
+        self.shared.pending().is_some()
+    }
+
+    pub(super) async fn call(
+        &self,
+        call: &Call,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<Reply, Gone> {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = oneshot::channel();
+        self.shared
+            .pending()
+            .as_mut()
+            .ok_or(Gone::Closed)?
+            .insert(serial, sender);
+        let _forget = Forget {
+            shared: &self.shared,
+            serial,
+        };
+        let envelope = Envelope {
+            version: VERSION,
+            serial,
+        };
+        send(&self.shared.socket, &(envelope, call), descriptors).await?;
+        receiver.await.map_err(|_| Gone::Closed)
+    }
+
+    /// Kills the monitor, if it is this program's own.
+    pub(super) fn kill(&self) {
+        if let Some(child) = &self.child {
+            child.kill();
+        }
+    }
+
+    /// Waits until the monitor has closed the connection, and, if it is this program's own child,
+    /// has ended and is reaped.
+    pub(super) async fn ended(&self) {
+        let mut ended = self.ended.clone();
+        // An error means that the reader is gone, which is the end of the connection too.
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+/// Takes an abandoned call out of the map.
+struct Forget<'a> {
+    shared: &'a Shared,
+    serial: u64,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        if let Some(map) = self.shared.pending().as_mut() {
+            map.remove(&self.serial);
+        }
+    }
+}
+
+async fn receive(socket: &AsyncFd<OwnedFd>) -> io::Result<Option<Response>> {
+    let message = socket
+        .async_io(Interest::READABLE, |socket| {
+            channel::receive(socket.as_fd())
+        })
+        .await?;
+    message.map(|message| message.parse()).transpose()
+}
+
+async fn send(
+    socket: &AsyncFd<OwnedFd>,
+    (envelope, call): &(Envelope, &Call),
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<(), Gone> {
+    let request = OutgoingRequest { envelope, call };
+    let sent = socket
+        .async_io(Interest::WRITABLE, |socket| {
+            channel::send(socket.as_fd(), &request, descriptors)
+        })
+        .await;
+    match sent {
+        Ok(()) => Ok(()),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+            ) =>
+        {
+            Err(Gone::Closed)
+        }
+        Err(error) => Err(Gone::Send(error)),
+    }
+}
+
+/// A [`Request`](crate::protocol::Request) whose call is borrowed.
+#[derive(serde::Serialize)]
+struct OutgoingRequest<'a> {
+    #[serde(flatten)]
+    envelope: &'a Envelope,
+    call: &'a Call,
+}

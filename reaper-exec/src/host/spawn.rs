@@ -1,0 +1,44 @@
+//! Starting monitors.
+
+use std::{
+    io,
+    os::{fd::AsFd, unix::process::CommandExt as _},
+    process::{Command, Stdio},
+};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+use super::{HostExecutor, link::Link};
+use crate::{Error, Result, Target, channel, monitor};
+
+/// What it means when a monitor ends without an answer.
+pub(super) const NO_ANSWER: &str = "ended without an answer: does the program that starts \
+    containers call reaper_exec::monitor::run_if_asked first in its main, or name another \
+    program with HostExecutor::monitor_program?";
+
+impl HostExecutor {
+    /// Starts a monitor that waits for its first call.
+    pub(super) fn spawn_monitor(&self, target: &Target) -> Result<Link> {
+        let failed = |operation: &str| {
+            let operation = format!("{operation} of {target} ({})", self.program.display());
+            move |source: io::Error| Error::Io { operation, source }
+        };
+        let (ours, theirs) = channel::pair().map_err(failed("make the socket of the monitor"))?;
+        fcntl(ours.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
+            .map_err(|errno| failed("make the socket of the monitor")(errno.into()))?;
+        let mut command = Command::new(&self.program);
+        // The environment is the caller's secret: containerd's, a shell's.
+        command
+            .arg0(monitor::NAME)
+            .arg(monitor::ARGUMENT)
+            .env_clear()
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let child = self
+            .children
+            .spawn(command)
+            .map_err(failed("start the monitor"))?;
+        Link::new(ours, Some(child)).map_err(failed("watch the monitor"))
+    }
+}

@@ -1,0 +1,379 @@
+//! Making the container, and processes in it.
+
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::Pid;
+use reaper_overlay::View;
+use reaper_spec::{ContainerId, ExecId, ProcessSpec};
+use reaper_state::ContainerDir;
+
+use super::{
+    Setup,
+    connection::{Connection, ReplyTo},
+    process::{Process, Stage},
+    server::{Monitor, Newborn, Phase},
+};
+use crate::{
+    cgroup::{ContainerCgroup, Hierarchy, Leaf},
+    channel,
+    child::{self, Childhood},
+    io::{Attachments, BindRequest, BoundStdio, StdioRequest, Streams},
+    procfs,
+    protocol::{Attached, CreateCall, ExecCall, Failure, Plan, VERSION},
+    sys,
+};
+
+/// The state root that needs no distinction.
+const DEFAULT_ROOT: &str = "/run/reaper";
+
+/// The leaf of init in a container's cgroup.
+const INIT_LEAF: &str = "init";
+
+/// What a process is made of.
+struct Making<'a> {
+    setup: &'a Setup,
+    id: &'a ContainerId,
+    namespace: &'a str,
+    view: &'a dyn View,
+    cgroup: Option<&'a ContainerCgroup>,
+    oom_score_adj: Option<i32>,
+    exec: Option<ExecId>,
+    process: &'a ProcessSpec,
+    streams: Streams,
+    attached: Attached,
+    descriptors: Vec<OwnedFd>,
+    reply_to: ReplyTo,
+}
+
+/// Makes the container. On failure nothing is left of it, and the starter gets its connection
+/// back to be told.
+pub(super) fn create(
+    newborn: Newborn,
+    mut call: CreateCall,
+    descriptors: Vec<OwnedFd>,
+) -> Result<Monitor, (Connection, Failure)> {
+    let Newborn {
+        setup,
+        identity,
+        oom_score_adj,
+        signals,
+        starter,
+        reply_to,
+    } = newborn;
+    let dir = ContainerDir::at(&call.dir);
+    let streams = std::mem::take(&mut call.streams);
+    let mut made = Made {
+        dir: dir.clone(),
+        cgroup: None,
+        view: None,
+    };
+    let attempt = || -> Result<(OwnedFd, Process), Failure> {
+        let cgroup = plan_cgroup(&call)?;
+        let plan = Plan {
+            version: VERSION,
+            monitor: identity.clone(),
+            view: call.view.clone(),
+            cgroup: match &cgroup {
+                Some((hierarchy, path)) => Some(
+                    ContainerCgroup::at(hierarchy, path)
+                        .map_err(|error| described("name the cgroup", &error))?,
+                ),
+                None => None,
+            },
+        };
+        write_plan(&dir, &plan)?;
+        if let Some((hierarchy, path)) = cgroup {
+            made.cgroup = Some(
+                ContainerCgroup::create(&hierarchy, &path)
+                    .map_err(|error| described("make the cgroup", &error))?,
+            );
+        }
+        made.view = Some(
+            setup
+                .isolation
+                .prepare(&call.view)
+                .map_err(|error| described("prepare the filesystem view", &error))?,
+        );
+        let listener = channel::listen(&dir.socket())
+            .map_err(|error| Failure::setup("listen on the monitor's socket", &error))?;
+        let view = made.view.as_deref().expect("it was just prepared");
+        let init = make(Making {
+            setup: &setup,
+            id: &call.id,
+            namespace: &call.namespace,
+            view,
+            cgroup: made.cgroup.as_ref(),
+            oom_score_adj,
+            exec: None,
+            process: &call.process,
+            streams,
+            attached: call.attached,
+            descriptors,
+            reply_to,
+        })?;
+        Ok((listener, init))
+    };
+    match attempt() {
+        Ok((listener, init)) => Ok(Monitor {
+            setup,
+            id: call.id,
+            namespace: call.namespace,
+            dir,
+            options: call.options,
+            identity,
+            oom_score_adj,
+            signals,
+            listener,
+            connections: vec![starter],
+            next_connection: 1,
+            view: made.view.expect("init was made in it"),
+            cgroup: made.cgroup,
+            processes: vec![init],
+            phase: Phase::Alive,
+            freezing: None,
+            frozen: false,
+            deleted: false,
+        }),
+        Err(failure) => {
+            made.undo();
+            Err((starter, failure))
+        }
+    }
+}
+
+/// What was made so far.
+struct Made {
+    dir: ContainerDir,
+    cgroup: Option<ContainerCgroup>,
+    view: Option<Box<dyn View>>,
+}
+
+impl Made {
+    /// The reason for undoing is what the caller is told; what cannot be undone is found again by
+    /// whoever uses the id next.
+    fn undo(self) {
+        if let Some(mut view) = self.view {
+            let _ = view.release();
+        }
+        if let Some(cgroup) = self.cgroup {
+            let _ = cgroup.remove();
+        }
+        remove_traces(&self.dir);
+    }
+}
+
+/// Removes the files by which a living monitor is found.
+pub(super) fn remove_traces(dir: &ContainerDir) {
+    for file in [dir.socket(), dir.plan_file()] {
+        let _ = std::fs::remove_file(file);
+    }
+}
+
+fn plan_cgroup(call: &CreateCall) -> Result<Option<(Hierarchy, PathBuf)>, Failure> {
+    if call.options.without_cgroup {
+        return Ok(None);
+    }
+    let found =
+        Hierarchy::find().map_err(|error| Failure::setup("find the cgroup v2 mount", &error))?;
+    Ok(found.map(|hierarchy| {
+        let path = match &call.cgroups_path {
+            Some(path) => path.relative().to_owned(),
+            None => default_cgroup(&call.dir, &call.id),
+        };
+        (hierarchy, path)
+    }))
+}
+
+/// `reaper/ID`, or for a container that is not in the default state root, where the same id may
+/// be in use, `reaper/ID~HASH` with a hash of its folder.
+fn default_cgroup(dir: &Path, id: &ContainerId) -> PathBuf {
+    let name = if dir == Path::new(DEFAULT_ROOT).join(id.as_str()) {
+        id.to_string()
+    } else {
+        let mut hasher = DefaultHasher::new();
+        dir.hash(&mut hasher);
+        format!("{id}~{:016x}", hasher.finish())
+    };
+    Path::new("reaper").join(name)
+}
+
+/// The plan is for whoever finds the monitor dead on a machine that runs on, so it need not
+/// survive the machine.
+fn write_plan(dir: &ContainerDir, plan: &Plan) -> Result<(), Failure> {
+    let path = dir.plan_file();
+    let write = || std::fs::write(&path, serde_json::to_vec(plan)?);
+    write().map_err(|error: io::Error| Failure::setup(format!("write {}", path.display()), &error))
+}
+
+pub(super) fn described(step: &str, error: &dyn std::error::Error) -> Failure {
+    Failure::Setup {
+        step: step.to_owned(),
+        message: error.to_string(),
+        errno: None,
+    }
+}
+
+impl Monitor {
+    /// Makes an exec'd process.
+    pub(super) fn make_exec(
+        &mut self,
+        call: ExecCall,
+        descriptors: Vec<OwnedFd>,
+        reply_to: ReplyTo,
+    ) -> Result<(), Failure> {
+        let process = make(Making {
+            setup: &self.setup,
+            id: &self.id,
+            namespace: &self.namespace,
+            view: &*self.view,
+            cgroup: self.cgroup.as_ref(),
+            oom_score_adj: self.oom_score_adj,
+            exec: Some(call.exec),
+            process: &call.process,
+            streams: call.streams,
+            attached: call.attached,
+            descriptors,
+            reply_to,
+        })?;
+        self.processes.push(process);
+        Ok(())
+    }
+}
+
+/// Opens the streams, makes the leaf, forks.
+fn make(mut making: Making<'_>) -> Result<Process, Failure> {
+    let descriptors = std::mem::take(&mut making.descriptors);
+    let (attachments, preserved) = sort(making.attached, descriptors)?;
+    let streams = std::mem::take(&mut making.streams);
+    let user = making.process.user.as_ref();
+    let mut stdio = making
+        .setup
+        .binder
+        .bind(BindRequest {
+            id: making.id,
+            namespace: making.namespace,
+            stdio: StdioRequest {
+                streams,
+                attachments,
+            },
+            terminal: making
+                .process
+                .terminal
+                .then_some(making.process.console_size),
+            owner: user.map(|user| (user.uid, user.gid)),
+        })
+        .map_err(|error| described("open the streams", &error))?;
+    let leaf_name = making
+        .exec
+        .as_ref()
+        .map_or(INIT_LEAF.to_owned(), |exec| format!("exec-{exec}"));
+    let leaf = match making.cgroup {
+        Some(cgroup) => Some(
+            cgroup
+                .add_leaf(&leaf_name)
+                .map_err(|error| described("make the cgroup", &error))?,
+        ),
+        None => None,
+    };
+    let forked = fork(&making, &mut *stdio, leaf.as_ref(), preserved);
+    let (pid, gate) = match forked {
+        Ok(forked) => forked,
+        Err(error) => {
+            if let Some(leaf) = leaf {
+                let _ = leaf.remove();
+            }
+            return Err(Failure::setup("fork", &error));
+        }
+    };
+    let number = u32::try_from(pid.as_raw()).unwrap_or_default();
+    let identity =
+        procfs::identify(number).map_err(|error| Failure::setup("read /proc", &error))?;
+    Ok(Process {
+        exec: making.exec,
+        pid,
+        identity,
+        stage: Stage::Preparing(making.reply_to),
+        gate: Some(gate),
+        leaf,
+        stdio,
+        waiters: Vec::new(),
+        owner: making.reply_to.connection,
+    })
+}
+
+fn fork(
+    making: &Making<'_>,
+    stdio: &mut dyn BoundStdio,
+    leaf: Option<&Leaf>,
+    preserved: Vec<OwnedFd>,
+) -> io::Result<(Pid, OwnedFd)> {
+    let (ours, childs) = channel::pair()?;
+    let child_stdio = stdio
+        .take_child()
+        .ok_or_else(|| io::Error::other("the binder made no streams"))?;
+    let (forked, to_join) = fork_into(leaf)?;
+    let Some(pid) = forked else {
+        let childhood = Childhood {
+            process: making.process,
+            view: making.view,
+            first: making.exec.is_none(),
+            leaf: to_join,
+            stdio: child_stdio,
+            preserved,
+            oom_score_adj: making.oom_score_adj,
+        };
+        child::run(childhood, childs)
+    };
+    fcntl(ours.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((pid, ours))
+}
+
+/// Forks into the leaf, or, on kernels that cannot do that, beside it: the child then gets the
+/// leaf that it has to join.
+fn fork_into(leaf: Option<&Leaf>) -> io::Result<(Option<Pid>, Option<&Leaf>)> {
+    let Some(leaf) = leaf else {
+        return Ok((sys::fork()?, None));
+    };
+    let folder = leaf.open_dir()?;
+    match sys::fork_into(folder.as_fd()) {
+        Ok(forked) => Ok((forked, None)),
+        Err(error) if unknown_to_the_kernel(&error) => Ok((sys::fork()?, Some(leaf))),
+        Err(error) => Err(io::Error::other(leaf.refused(error).to_string())),
+    }
+}
+
+fn unknown_to_the_kernel(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOSYS | libc::E2BIG | libc::EINVAL)
+    )
+}
+
+/// Tells apart what came with a message.
+fn sort(
+    attached: Attached,
+    descriptors: Vec<OwnedFd>,
+) -> Result<(Attachments, Vec<OwnedFd>), Failure> {
+    let mut descriptors = descriptors.into_iter();
+    let mut next = |wanted: bool| if wanted { descriptors.next() } else { None };
+    let inherited = attached.inherited.map(&mut next);
+    let console_socket = next(attached.console_socket);
+    let preserved: Vec<OwnedFd> = descriptors.collect();
+    if preserved.len() != attached.preserved as usize {
+        let reason = "descriptors are missing from the request".to_owned();
+        return Err(Failure::Refused { reason });
+    }
+    Ok((
+        Attachments {
+            inherited,
+            console_socket,
+        },
+        preserved,
+    ))
+}

@@ -1,0 +1,243 @@
+//! The monitor's own start, and what it holds.
+
+use std::{
+    io::{self, Write as _},
+    os::fd::{AsFd, OwnedFd},
+};
+
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    sys::{
+        prctl,
+        signal::{SigSet, SigmaskHow, Signal, sigprocmask},
+        signalfd::{SfdFlags, SignalFd},
+    },
+    unistd::{chdir, setsid},
+};
+use reaper_overlay::View;
+use reaper_spec::{ContainerId, Exit, ProcessIdentity};
+use reaper_state::ContainerDir;
+
+use super::{
+    NAME, Setup, birth, bury,
+    connection::{Connection, ReplyTo},
+    end::Ending,
+    freeze::Freezing,
+    process::Process,
+};
+use crate::{
+    MonitorOptions,
+    cgroup::ContainerCgroup,
+    channel, procfs,
+    protocol::{Answer, Call, Envelope, Failure, Request, Response, VERSION},
+    sys,
+};
+
+/// What a lower adjustment makes the OOM killer choose last, short of never.
+const OOM_SCORE_ADJ: &str = "-999";
+
+/// The signals that a monitor which mirrors its workload passes on. A monitor that does not
+/// ignores them: they are for whoever started it.
+const FORWARDED: [Signal; 7] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+];
+
+/// Where the container is.
+pub(super) enum Phase {
+    /// Init has not ended.
+    Alive,
+    /// Init has ended, what it started is being ended.
+    Ending(Ending),
+    /// All has ended, which is recorded.
+    Ended(Exit),
+    /// The container could not be made, and nothing of it is left.
+    Aborted,
+}
+
+/// A container and its clients.
+pub(super) struct Monitor {
+    pub(super) setup: Setup,
+    pub(super) id: ContainerId,
+    pub(super) namespace: String,
+    pub(super) dir: ContainerDir,
+    pub(super) options: MonitorOptions,
+    pub(super) identity: ProcessIdentity,
+    pub(super) oom_score_adj: Option<i32>,
+    pub(super) signals: SignalFd,
+    pub(super) listener: OwnedFd,
+    pub(super) connections: Vec<Connection>,
+    pub(super) next_connection: u64,
+    pub(super) view: Box<dyn View>,
+    pub(super) cgroup: Option<ContainerCgroup>,
+    /// Init first, for the whole life of the monitor.
+    pub(super) processes: Vec<Process>,
+    pub(super) phase: Phase,
+    pub(super) freezing: Option<Freezing>,
+    pub(super) frozen: bool,
+    pub(super) deleted: bool,
+}
+
+/// What a monitor has before it knows its container.
+pub(super) struct Newborn {
+    pub(super) setup: Setup,
+    pub(super) identity: ProcessIdentity,
+    pub(super) oom_score_adj: Option<i32>,
+    pub(super) signals: SignalFd,
+    pub(super) starter: Connection,
+    pub(super) reply_to: ReplyTo,
+}
+
+/// Runs a monitor. The socket to its starter is its standard input.
+pub(super) fn serve(setup: Setup) -> ! {
+    sys::exit_now(match start(setup) {
+        Ok(code) => code,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "{NAME}: {error}");
+            1
+        }
+    })
+}
+
+fn start(setup: Setup) -> io::Result<i32> {
+    let starter = take_starter()?;
+    setsid()?;
+    chdir("/")?;
+    prctl::set_child_subreaper(true)?;
+    prctl::set_name(c"reaper-monitor")?;
+    let oom_score_adj = lower_oom_score();
+    let signals = catch_signals()?;
+    let identity = procfs::identify(std::process::id())?;
+    let Some(mut message) = channel::receive(starter.as_fd())? else {
+        return Ok(0);
+    };
+    fcntl(&starter, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    let request = match parse(&message) {
+        Ok(request) => request,
+        Err(response) => {
+            channel::send(starter.as_fd(), &*response, &[])?;
+            return Ok(1);
+        }
+    };
+    let serial = request.envelope.serial;
+    let mut newborn = Newborn {
+        setup,
+        identity,
+        oom_score_adj,
+        signals,
+        starter: Connection::new(0, starter),
+        reply_to: ReplyTo {
+            connection: 0,
+            serial,
+        },
+    };
+    match request.call {
+        Call::Create(call) => {
+            let descriptors = std::mem::take(&mut message.descriptors);
+            match birth::create(newborn, *call, descriptors) {
+                Ok(monitor) => return Ok(monitor.run()),
+                Err((starter, failure)) => newborn_failed(starter, serial, failure),
+            }
+        }
+        Call::Bury { id, dir } => {
+            let buried = bury::bury(&*newborn.setup.isolation, &newborn.identity, &id, &dir);
+            newborn.starter.reply(serial, buried.map(Answer::Observed));
+        }
+        _ => newborn_failed(newborn.starter, serial, Failure::NotFound),
+    }
+    Ok(0)
+}
+
+fn newborn_failed(mut starter: Connection, serial: u64, failure: Failure) {
+    starter.reply(serial, Err(failure));
+}
+
+/// Moves the socket out of the way of the standard streams, which become `/dev/null`.
+fn take_starter() -> io::Result<OwnedFd> {
+    let starter = io::stdin().as_fd().try_clone_to_owned()?;
+    let null = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    Ok(starter)
+}
+
+/// Returns what the adjustment was, if it was changed: the workload gets that.
+fn lower_oom_score() -> Option<i32> {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    let before = std::fs::read_to_string(FILE).ok()?.trim().parse().ok()?;
+    // Without CAP_SYS_RESOURCE it is refused; the monitor is then as likely a victim as others.
+    std::fs::write(FILE, OOM_SCORE_ADJ).ok()?;
+    Some(before)
+}
+
+fn catch_signals() -> io::Result<SignalFd> {
+    let mut caught: SigSet = FORWARDED.into_iter().collect();
+    caught.add(Signal::SIGCHLD);
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&caught), None)?;
+    Ok(SignalFd::with_flags(
+        &caught,
+        SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK,
+    )?)
+}
+
+/// Parses a request; what cannot be parsed is answered with the reason.
+pub(super) fn parse(message: &channel::Message) -> Result<Request, Box<Response>> {
+    let refuse = |serial, reason| {
+        Box::new(Response {
+            serial,
+            answer: Err(Failure::Refused { reason }),
+        })
+    };
+    let Envelope { version, serial } = message
+        .parse()
+        .map_err(|error| refuse(0, format!("the request is garbage: {error}")))?;
+    if version > VERSION {
+        let reason = format!(
+            "the request is of protocol version {version}, this monitor speaks up to {VERSION}: \
+             it was started by an older Reaper"
+        );
+        return Err(refuse(serial, reason));
+    }
+    message
+        .parse()
+        .map_err(|error| refuse(serial, format!("the request is not known: {error}")))
+}
+
+impl Monitor {
+    /// The process itself, then those that were exec'd.
+    pub(super) fn init(&mut self) -> &mut Process {
+        &mut self.processes[0]
+    }
+
+    pub(super) fn reply(&mut self, to: ReplyTo, answer: Result<Answer, Failure>) {
+        let connection = self
+            .connections
+            .iter_mut()
+            .find(|known| known.number == to.connection);
+        if let Some(connection) = connection {
+            connection.reply(to.serial, answer);
+        }
+    }
+
+    /// Notes what nobody asked about.
+    pub(super) fn log(&self, message: &str) {
+        let Some(path) = &self.options.log else {
+            return;
+        };
+        let file = std::fs::File::options()
+            .append(true)
+            .create(true)
+            .open(path);
+        if let Ok(mut file) = file {
+            let now = reaper_spec::Timestamp::now();
+            let _ = writeln!(file, "{now} {NAME} {}: {message}", self.id);
+        }
+    }
+}

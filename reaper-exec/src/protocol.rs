@@ -1,0 +1,244 @@
+//! What an executor and a monitor say to each other.
+//!
+//! A client sends [`Request`]s over a connection of [`channel`](crate::channel) and gets one
+//! [`Response`] with the same serial for each, in whatever order they become ready: a `Wait` is
+//! answered when the process has ended. A connection's first word is the client's; a request of a
+//! version that the monitor does not know is refused by name, so that programs of different
+//! releases never misunderstand each other.
+
+use std::path::PathBuf;
+
+use reaper_overlay::ViewRequest;
+use reaper_spec::{
+    CgroupsPath, ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity, ProcessSpec, Status,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Created, Error, MonitorOptions, Observation, ProcessEntry, Signal, Stats, Target,
+    cgroup::ContainerCgroup, io::Streams,
+};
+
+/// The version of this protocol.
+pub(crate) const VERSION: u32 = 1;
+
+/// What is readable of a request of any version.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Envelope {
+    pub(crate) version: u32,
+    pub(crate) serial: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Request {
+    #[serde(flatten)]
+    pub(crate) envelope: Envelope,
+    pub(crate) call: Call,
+}
+
+/// Which descriptors come with a message, in this order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Attached {
+    pub(crate) inherited: [bool; 3],
+    pub(crate) console_socket: bool,
+    pub(crate) preserved: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct CreateCall {
+    pub(crate) id: ContainerId,
+    pub(crate) namespace: String,
+    pub(crate) dir: PathBuf,
+    pub(crate) process: ProcessSpec,
+    pub(crate) cgroups_path: Option<CgroupsPath>,
+    pub(crate) view: ViewRequest,
+    pub(crate) streams: Streams,
+    pub(crate) attached: Attached,
+    pub(crate) options: MonitorOptions,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ExecCall {
+    pub(crate) exec: ExecId,
+    pub(crate) process: ProcessSpec,
+    pub(crate) streams: Streams,
+    pub(crate) attached: Attached,
+}
+
+/// A call. `exec` names an exec'd process; without it the init process is meant.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Call {
+    Create(Box<CreateCall>),
+    /// Ends what a killed monitor left, and records that. `dir` is the container's folder.
+    Bury {
+        id: ContainerId,
+        dir: PathBuf,
+    },
+    Exec(Box<ExecCall>),
+    /// With three descriptors, they replace the process's streams.
+    Start {
+        exec: Option<ExecId>,
+    },
+    Kill {
+        exec: Option<ExecId>,
+        signal: Signal,
+        all: bool,
+    },
+    Wait {
+        exec: Option<ExecId>,
+    },
+    Resize {
+        exec: Option<ExecId>,
+        size: ConsoleSize,
+    },
+    CloseStdin {
+        exec: Option<ExecId>,
+    },
+    Pause,
+    Resume,
+    Pids,
+    Stats,
+    Observe,
+    Delete {
+        exec: Option<ExecId>,
+    },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Response {
+    pub(crate) serial: u64,
+    pub(crate) answer: Result<Answer, Failure>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    Done,
+    Created(Created),
+    Exit(Exit),
+    Deleted(Option<Exit>),
+    Observed(Observation),
+    Pids(Vec<ProcessEntry>),
+    Stats(Stats),
+}
+
+/// An [`Error`] without its target, which the client knows.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Failure {
+    NotFound,
+    AlreadyExists,
+    Ended,
+    Status {
+        operation: String,
+        status: Status,
+    },
+    Setup {
+        step: String,
+        message: String,
+        errno: Option<i32>,
+    },
+    Execve {
+        program: String,
+        message: String,
+        errno: i32,
+    },
+    Unsupported {
+        operation: String,
+        reason: String,
+    },
+    Refused {
+        reason: String,
+    },
+}
+
+impl Failure {
+    /// A step of making a process that failed with `source`.
+    pub(crate) fn setup(step: impl Into<String>, source: &std::io::Error) -> Self {
+        Self::Setup {
+            step: step.into(),
+            message: source.to_string(),
+            errno: source.raw_os_error(),
+        }
+    }
+
+    pub(crate) fn status(operation: &str, status: Status) -> Self {
+        Self::Status {
+            operation: operation.to_owned(),
+            status,
+        }
+    }
+
+    /// The failure as the caller of `target` sees it.
+    pub(crate) fn into_error(self, target: &Target) -> Error {
+        let target = target.clone();
+        match self {
+            Self::NotFound => Error::NotFound(target),
+            Self::AlreadyExists => Error::AlreadyExists(target),
+            Self::Ended => Error::Ended(target),
+            Self::Status { operation, status } => Error::Status {
+                operation,
+                target,
+                status,
+            },
+            Self::Setup {
+                step,
+                message,
+                errno,
+            } => Error::Setup {
+                step,
+                message,
+                errno,
+            },
+            Self::Execve {
+                program,
+                message,
+                errno,
+            } => Error::Execve {
+                program,
+                message,
+                errno,
+            },
+            Self::Unsupported { operation, reason } => Error::Unsupported { operation, reason },
+            Self::Refused { reason } => Error::Monitor { target, reason },
+        }
+    }
+}
+
+/// What a gated process tells its monitor, over a pair of its own.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ChildReport {
+    /// It waits at its gate.
+    Ready { warnings: Vec<String> },
+    /// A step failed; it exits.
+    Failed {
+        step: String,
+        message: String,
+        errno: Option<i32>,
+    },
+    /// execve(2) failed; it exits.
+    Execve {
+        program: String,
+        message: String,
+        errno: i32,
+    },
+}
+
+/// Opens a process's gate. With three descriptors, they replace its streams.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Go;
+
+/// What a monitor notes in its container's folder, for whoever cleans up when it was killed.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    pub(crate) version: u32,
+    pub(crate) monitor: ProcessIdentity,
+    pub(crate) view: ViewRequest,
+    pub(crate) cgroup: Option<ContainerCgroup>,
+}
+
+/// The durable record of a container's end.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ExitRecord {
+    pub(crate) version: u32,
+    #[serde(flatten)]
+    pub(crate) exit: Exit,
+}

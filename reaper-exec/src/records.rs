@@ -1,0 +1,29 @@
+//! Reading the records that monitors leave in a container's folder.
+
+use std::{fs, io, path::Path};
+
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::protocol::VERSION;
+
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+/// Reads a record; `None` if there is none.
+///
+/// # Errors
+/// It cannot be read, is no record, or was written by a newer release.
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    let json = match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read?,
+    };
+    let Versioned { version } = serde_json::from_slice(&json)?;
+    if version > VERSION {
+        let reason = format!("record of version {version}, this program reads up to {VERSION}");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+    }
+    Ok(Some(serde_json::from_slice(&json)?))
+}

@@ -1,0 +1,230 @@
+//! What every case needs: an engine on a private root, and a look at what is left behind.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    future::Future,
+    io::{PipeReader, Read},
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+};
+
+use reaper_exec::{
+    Engine, ExecRequest, Executor, HostExecutor, MonitorOptions, NewContainer, Target,
+    io::{Attachments, StdioRequest, StreamTarget, Streams},
+};
+use reaper_overlay::ViewRequest;
+use reaper_spec::{ContainerId, ExecId, ProcessSpec};
+use reaper_state::{FileStore, RootDir};
+use tempfile::TempDir;
+
+/// A case, to be run on a fresh rig.
+pub(crate) type Case = fn(Rig) -> Pin<Box<dyn Future<Output = Rig>>>;
+
+/// Makes a table of cases of async functions that take a rig and give it back.
+macro_rules! cases {
+    ($($case:ident),* $(,)?) => {
+        pub(crate) const CASES: &[(&str, crate::rig::Case)] = &[
+            $((stringify!($case), |rig| Box::pin(async move { $case(&rig).await; rig }))),*
+        ];
+    };
+}
+pub(crate) use cases;
+
+/// Runs a case, and checks that nothing is left of it.
+pub(crate) fn block_on(case: Case) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let rig = Rig::new();
+    let cgroups = rig.cgroups();
+    let rig = runtime.block_on(case(rig));
+    drop(runtime);
+    let left: Vec<_> = std::fs::read_dir(rig.root.path())
+        .unwrap()
+        .map(|e| e.unwrap())
+        .collect();
+    assert!(left.is_empty(), "left in the root: {left:?}");
+    assert_eq!(rig.cgroups(), cgroups, "left as cgroups");
+    assert!(
+        !rig.marked_process_exists(),
+        "a process with this case's mark is left"
+    );
+}
+
+/// An engine on a private root.
+pub(crate) struct Rig {
+    pub(crate) root: TempDir,
+    pub(crate) engine: Engine<HostExecutor, FileStore>,
+    mark: String,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let dir = RootDir::new(root.path());
+        let mark = format!("REAPER_TEST_MARK={}", root.path().display());
+        let executor = HostExecutor::new(dir.clone());
+        Self {
+            engine: Engine::new(executor, Arc::new(FileStore::new(dir.clone())), dir),
+            root,
+            mark,
+        }
+    }
+
+    /// A second engine on the same root, as another program would have.
+    pub(crate) fn another(&self) -> Engine<HostExecutor, FileStore> {
+        let dir = RootDir::new(self.root.path());
+        Engine::new(
+            HostExecutor::new(dir.clone()),
+            Arc::new(FileStore::new(dir.clone())),
+            dir,
+        )
+    }
+
+    pub(crate) fn process(&self, args: &[&str]) -> ProcessSpec {
+        ProcessSpec {
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            cwd: PathBuf::from("/"),
+            env: vec!["PATH=/usr/bin:/bin".to_owned(), self.mark.clone()],
+            terminal: false,
+            console_size: None,
+            user: None,
+            rlimits: Vec::new(),
+            oom_score_adj: None,
+            no_new_privileges: false,
+        }
+    }
+
+    /// A container that runs a shell script, with its output to be read.
+    pub(crate) fn shell(&self, id: &str, script: &str) -> (NewContainer, Output) {
+        let (stdio, output) = capture();
+        (
+            self.container(id, self.process(&["/bin/sh", "-c", script]), stdio),
+            output,
+        )
+    }
+
+    pub(crate) fn container(
+        &self,
+        id: &str,
+        process: ProcessSpec,
+        stdio: StdioRequest,
+    ) -> NewContainer {
+        let id = ContainerId::new(id).unwrap();
+        NewContainer {
+            view: ViewRequest::new(id.clone(), process.cwd.clone()),
+            id,
+            bundle: self.root.path().to_owned(),
+            process,
+            cgroups_path: None,
+            stdio,
+            preserved: Vec::new(),
+            monitor: MonitorOptions::default(),
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) async fn start_shell(&self, id: &str, script: &str) -> (ContainerId, Output) {
+        let (new, output) = self.shell(id, script);
+        let id = new.id.clone();
+        self.engine.create(new).await.unwrap();
+        self.engine.start(&id).await.unwrap();
+        (id, output)
+    }
+
+    pub(crate) async fn exec_shell(
+        &self,
+        id: &ContainerId,
+        exec: &str,
+        script: &str,
+    ) -> (Target, Output) {
+        let exec = ExecId::new(exec).unwrap();
+        let (stdio, output) = capture();
+        let process = self.process(&["/bin/sh", "-c", script]);
+        let request = ExecRequest {
+            process,
+            stdio,
+            preserved: Vec::new(),
+        };
+        self.engine
+            .executor()
+            .exec(id, &exec, request)
+            .await
+            .unwrap();
+        let target = Target::Exec(id.clone(), exec);
+        self.engine.executor().start(&target).await.unwrap();
+        (target, output)
+    }
+
+    fn cgroups(&self) -> Vec<PathBuf> {
+        let Ok(Some(hierarchy)) = reaper_exec::cgroup::Hierarchy::find() else {
+            return Vec::new();
+        };
+        let Ok(entries) = std::fs::read_dir(hierarchy.root().join("reaper")) else {
+            return Vec::new();
+        };
+        let mark = self.root.path().display().to_string();
+        let ours = |path: &PathBuf| path.to_string_lossy().contains(&mark);
+        entries
+            .map(|entry| entry.unwrap().path())
+            .filter(ours)
+            .collect()
+    }
+
+    /// Whether any process has this case's mark in its environment. Zombies have none.
+    pub(crate) fn marked_process_exists(&self) -> bool {
+        let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+        processes
+            .map(|process| process.path().join("environ"))
+            .any(|environ| {
+                std::fs::read(environ)
+                    .is_ok_and(|text| String::from_utf8_lossy(&text).contains(&self.mark))
+            })
+    }
+}
+
+/// The read end of a process's standard output and error.
+pub(crate) struct Output(PipeReader);
+
+impl Output {
+    /// One line, without its end; empty at the end of the output.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = Vec::new();
+        let mut byte = [0];
+        while self.0.read(&mut byte).unwrap() == 1 && byte[0] != b'\n' {
+            line.push(byte[0]);
+        }
+        String::from_utf8(line).unwrap()
+    }
+
+    /// The rest.
+    pub(crate) fn all(mut self) -> String {
+        let mut text = String::new();
+        self.0.read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+/// Streams that are inherited: no input, and a pipe for both outputs.
+pub(crate) fn capture() -> (StdioRequest, Output) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let null = File::open("/dev/null").unwrap();
+    let writer = OwnedFd::from(writer);
+    let second = writer.as_fd().try_clone_to_owned().unwrap();
+    let stdio = StdioRequest {
+        streams: Streams {
+            stdin: StreamTarget::Inherit,
+            stdout: StreamTarget::Inherit,
+            stderr: StreamTarget::Inherit,
+        },
+        attachments: Attachments {
+            inherited: [Some(null.into()), Some(writer), Some(second)],
+            console_socket: None,
+        },
+    };
+    (stdio, Output(reader))
+}
