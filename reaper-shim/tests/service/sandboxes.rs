@@ -1,0 +1,79 @@
+//! Pods' sandboxes, which have no process.
+
+use containerd_shim_protos::{api::Status, ttrpc::Code};
+use reaper_shim::Settings;
+use reaper_state::StateStore;
+
+use crate::common::{code, init, settle, shim, shim_with};
+
+const SANDBOX: &str = r#""io.kubernetes.cri.container-type":"sandbox""#;
+const CONTAINER: &str = r#""io.kubernetes.cri.container-type":"container""#;
+const PAUSE: &str = r#"["/pause"]"#;
+
+#[tokio::test]
+async fn a_sandbox_lives_without_a_process_until_it_is_killed() {
+    let shim = shim();
+    let created = shim.create_as("pod", PAUSE, SANDBOX).await.unwrap();
+    assert_eq!(created.pid, std::process::id());
+    assert_eq!(shim.status("pod", "").await, Status::CREATED);
+    shim.start("pod", "").await.unwrap();
+    assert_eq!(shim.status("pod", "").await, Status::RUNNING);
+    assert_eq!(shim.store.list().unwrap().len(), 1, "who cleans up finds it");
+    assert_eq!(code(shim.delete("pod", "").await), Code::FAILED_PRECONDITION);
+
+    let (waited, ()) = tokio::join!(shim.wait("pod", ""), async {
+        settle().await;
+        shim.kill("pod", "", 28).await.expect("a window that changes kills nobody");
+        assert_eq!(shim.status("pod", "").await, Status::RUNNING);
+        shim.kill("pod", "", 9).await.unwrap();
+    });
+    assert_eq!(waited.unwrap().exit_status, 137);
+    assert_eq!(code(shim.kill("pod", "", 9).await), Code::NOT_FOUND);
+    shim.delete("pod", "").await.unwrap();
+    assert_eq!(shim.events.seen(), ["create pod", "start pod", "exit pod 137", "delete pod 137"]);
+    assert!(shim.store.list().unwrap().is_empty());
+    assert_eq!(shim.fake.calls("create") + shim.fake.calls("delete"), 0);
+}
+
+#[tokio::test]
+async fn a_sandbox_ends_in_order_as_pause_does() {
+    let shim = shim();
+    shim.create_as("pod", PAUSE, SANDBOX).await.unwrap();
+    shim.start("pod", "").await.unwrap();
+    shim.kill("pod", "", 15).await.unwrap();
+    assert_eq!(shim.wait("pod", "").await.unwrap().exit_status, 0);
+}
+
+#[tokio::test]
+async fn a_sandbox_that_never_started_is_deleted() {
+    let shim = shim();
+    shim.create_as("pod", PAUSE, SANDBOX).await.unwrap();
+    assert_eq!(shim.delete("pod", "").await.unwrap().exit_status, 137);
+}
+
+#[tokio::test]
+async fn what_is_called_pause_is_run() {
+    let shim = shim();
+    for (id, args, annotations) in [
+        ("a", PAUSE, CONTAINER),
+        ("b", r#"["/bin/pause", "/pause"]"#, ""),
+        ("c", PAUSE, r#""io.kubernetes.cri.sandbox-id":"pod""#),
+    ] {
+        shim.create_as(id, args, annotations).await.unwrap();
+        assert!(shim.fake.exists(&init(id)), "{id}");
+    }
+}
+
+#[tokio::test]
+async fn without_any_word_of_the_cri_pause_is_a_sandbox() {
+    let shim = shim();
+    shim.create_as("pod", PAUSE, "").await.unwrap();
+    assert!(!shim.fake.exists(&init("pod")));
+}
+
+#[tokio::test]
+async fn an_executor_of_real_containers_runs_the_sandbox() {
+    let shim = shim_with(Settings { sandbox_process: true, ..Settings::default() });
+    shim.create_as("pod", PAUSE, SANDBOX).await.unwrap();
+    assert!(shim.fake.exists(&init("pod")));
+}
