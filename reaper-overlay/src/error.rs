@@ -114,6 +114,12 @@ pub enum Error {
         /// The ids of its members, as far as they are known.
         by: Vec<String>,
     },
+    /// A change lies under a mask, and cannot be made on the host.
+    #[error("{} is masked: what the overlay has there never saw the host's", path.display())]
+    Masked {
+        /// The path.
+        path: PathBuf,
+    },
     /// A file of the base cannot be understood.
     #[error("{} cannot be read: {source}", path.display())]
     Corrupt {

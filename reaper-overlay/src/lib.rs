@@ -18,6 +18,7 @@ mod lock;
 mod masks;
 pub mod mountinfo;
 mod overlayfs;
+mod overlays;
 mod plan;
 mod scope;
 mod session;
@@ -31,6 +32,10 @@ pub use error::Error;
 pub use host_root::HostRoot;
 pub use isolation::{FilesystemIsolation, View, ViewRequest};
 pub use masks::DEFAULT_MASKS;
+pub use overlays::{
+    Change, ChangeKind, CommitMode, Entry, FileKind, Keep, OnProgress, Overlays, Progress,
+    ScopeInfo, Usage,
+};
 pub use scope::Scope;
 pub use session::{Session, run_in};
 pub use shared::SharedOverlay;

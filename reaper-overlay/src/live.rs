@@ -4,6 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     io,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
@@ -43,6 +44,7 @@ pub(crate) struct Member {
     /// The scope's mount namespace.
     pub(crate) pin: File,
     marker: PathBuf,
+    table: PathBuf,
     _marker: Lock,
     _shared: Lock,
 }
@@ -75,6 +77,7 @@ impl Member {
         Ok(Self {
             pin,
             marker,
+            table: paths.layers(),
             _marker: lock,
             _shared: shared,
         })
@@ -82,6 +85,8 @@ impl Member {
 
     /// Ends the membership. Idempotent.
     pub(crate) fn leave(&self) -> Result<(), Error> {
+        // When the scope was last used; nothing depends on it but its collection.
+        let _ = File::open(&self.table).and_then(|table| table.set_modified(SystemTime::now()));
         remove_file(&self.marker)
     }
 }

@@ -82,7 +82,7 @@ pub(crate) fn is_held(path: &Path) -> Result<bool, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error).context("open the lock", path),
     };
-    match flock(&file, FlockOperation::NonBlockingLockShared) {
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(false),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
         Err(errno) => Err(errno).context("ask for the lock", path),

@@ -143,14 +143,14 @@ fn add(path: &Path, except: &[Pattern], masks: &mut Vec<Mask>) -> Result<(), Err
         });
         return Ok(());
     };
-    if metadata.file_type().is_symlink() {
-        if let Ok(target) = path.canonicalize() {
-            masks.push(Mask {
-                path,
-                how: How::Absent,
-            });
-            return add(&target, except, masks);
-        }
+    if metadata.is_symlink()
+        && let Ok(target) = path.canonicalize()
+    {
+        masks.push(Mask {
+            path,
+            how: How::Absent,
+        });
+        return add(&target, except, masks);
     }
     if metadata.is_dir() {
         let inside = |pattern: &Pattern| reaches_into(pattern, &path);

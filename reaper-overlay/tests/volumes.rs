@@ -356,7 +356,7 @@ fn the_image_lies_beneath_or_at_a_path() {
         fs::create_dir_all(image.join("etc")).unwrap();
         fs::write(image.join("etc/hosts"), "the image's").unwrap();
         let mut request = request(dir, "a", OverlayScope::Node);
-        request.rootfs = Some(image.clone());
+        request.rootfs = Some(image);
         request.image = ImageMode::Beneath;
         let beneath = open(&request);
         assert_eq!(sh(&beneath, "cat /opt/tool/run"), "from the image");

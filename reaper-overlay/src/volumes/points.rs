@@ -132,6 +132,19 @@ pub(crate) fn release(base: &Base, scope: &Scope, id: &str) -> Result<(), Error>
     release_locked(base, scope, id)
 }
 
+/// Gives back the mount points of all users in `scope`, which nobody is in any more.
+pub(crate) fn release_all(base: &Base, scope: &Scope) -> Result<(), Error> {
+    let _lock = lock(base)?;
+    let points: Points = read_json(&table(base))?.unwrap_or_default();
+    let users = points
+        .0
+        .values()
+        .filter_map(|point| point.users.get(scope.as_str()));
+    let ids: BTreeSet<String> = users.flatten().cloned().collect();
+    ids.iter()
+        .try_for_each(|id| release_locked(base, scope, id))
+}
+
 fn release_locked(base: &Base, scope: &Scope, id: &str) -> Result<(), Error> {
     let table = table(base);
     let points: Points = read_json(&table)?.unwrap_or_default();
