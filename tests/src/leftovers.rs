@@ -92,6 +92,9 @@ pub fn find(node: &Node) -> Vec<String> {
                 .map(|path| format!("state {}", path.display())),
         );
     }
+    let mut files = Vec::new();
+    collect_files(&node.state_root(), &mut files);
+    left.extend(files.iter().map(|path| format!("file {}", path.display())));
     left
 }
 

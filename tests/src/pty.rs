@@ -4,8 +4,9 @@ use std::{
     fs::{File, OpenOptions},
     io::{Read, Write},
     process::{Child, Command},
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
+    time::Duration,
 };
 
 use rustix::{
@@ -96,9 +97,27 @@ impl Terminal {
             .expect("type into the terminal");
     }
 
+    /// Types something again and again until the text is printed: for a program that may not
+    /// listen yet.
+    #[track_caller]
+    pub fn coax(&mut self, typed: &str, text: &str) {
+        until(&format!("{text:?} is printed"), || {
+            self.send(typed);
+            self.wait_for(text, Duration::from_millis(200))
+        });
+    }
+
     /// Waits until the text is printed after what was expected before, and returns all up to it.
     #[track_caller]
     pub fn expect(&self, text: &str) -> String {
+        self.wait_for(text, LIMIT).unwrap_or_else(|| {
+            let screen = locked(&self.screen.0);
+            let printed = String::from_utf8_lossy(&screen.bytes[screen.seen..]).into_owned();
+            panic!("no {text:?} on the terminal, but {printed:?}")
+        })
+    }
+
+    fn wait_for(&self, text: &str, limit: Duration) -> Option<String> {
         let (screen, changed) = &*self.screen;
         let find = |screen: &Screen| {
             screen.bytes[screen.seen..]
@@ -107,18 +126,14 @@ impl Terminal {
         };
         let guard = locked(screen);
         let (mut guard, _) = changed
-            .wait_timeout_while(guard, LIMIT, |screen| {
+            .wait_timeout_while(guard, limit, |screen| {
                 find(screen).is_none() && !screen.closed
             })
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let Some(at) = find(&guard) else {
-            let printed = String::from_utf8_lossy(&guard.bytes[guard.seen..]).into_owned();
-            panic!("no {text:?} on the terminal, but {printed:?}");
-        };
-        let end = guard.seen + at + text.len();
+            .unwrap_or_else(PoisonError::into_inner);
+        let end = guard.seen + find(&guard)? + text.len();
         let passed = String::from_utf8_lossy(&guard.bytes[guard.seen..end]).into_owned();
         guard.seen = end;
-        passed
+        Some(passed)
     }
 
     /// Changes the size.
@@ -135,7 +150,7 @@ impl Terminal {
         let (screen, changed) = &*self.screen;
         let (guard, _) = changed
             .wait_timeout_while(locked(screen), LIMIT, |screen| !screen.closed)
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+            .unwrap_or_else(PoisonError::into_inner);
         Output::from(std::process::Output {
             status,
             stdout: guard.bytes.clone(),

@@ -62,7 +62,9 @@ fn attach_reaches_a_shell_that_runs() {
         let mut command = node.ctr_command();
         command.args(["task", "attach", &id]);
         let mut terminal = Terminal::spawn(&command);
-        terminal.send("echo he''re; exit 33\n");
+        // Nothing says when it is attached but an answer.
+        terminal.coax("\r", "ready> ");
+        terminal.send("echo he''re; exit 33\r");
         terminal.expect("here");
         assert_eq!(terminal.finish().code, 33);
         remove(node, "attached");
