@@ -77,14 +77,24 @@ impl Bundles {
 
 impl Drop for Bundles {
     fn drop(&mut self) {
-        // Runtimes leave the parent of the cgroups that they were told, in every hierarchy.
+        // Runtimes leave the parent of the cgroups that they were told, in every hierarchy; a
+        // measurement that failed leaves more.
         let hierarchies = fs::read_dir("/sys/fs/cgroup")
             .into_iter()
             .flatten()
             .flatten();
         for hierarchy in hierarchies {
-            // Most have none.
-            let _ = fs::remove_dir(hierarchy.path().join(&self.marker));
+            remove_cgroups(&hierarchy.path().join(&self.marker));
         }
     }
+}
+
+fn remove_cgroups(cgroup: &Path) {
+    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroups(&entry.path());
+        }
+    }
+    // Most hierarchies have none.
+    let _ = fs::remove_dir(cgroup);
 }

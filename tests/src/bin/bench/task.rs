@@ -15,7 +15,7 @@ use containerd_shim_protos::{
         DeleteResponse, Empty, KillRequest, ShutdownRequest, StartRequest, StartResponse,
     },
     protobuf::{Message, MessageField, well_known_types::any::Any},
-    ttrpc::Request,
+    ttrpc::{self, Request},
 };
 use nix::{
     sys::{
@@ -36,12 +36,12 @@ use crate::rig::{Rig, Shim};
 pub(crate) struct Task<'a> {
     rig: &'a Rig,
     id: String,
-    address: String,
+    server: Server,
     client: Client,
     /// Its process.
     pub(crate) pid: u32,
-    // containerd reads the shim's log from there.
-    _log: File,
+    // What nobody here reads, but the shim needs a reader of: its log, an error output.
+    _unread: Vec<File>,
 }
 
 impl<'a> Task<'a> {
@@ -61,31 +61,32 @@ impl<'a> Task<'a> {
             "io.kubernetes.cri.sandbox-id": pod,
         });
         let bundle = rig.bundles.make(shim.contains(), id, args, &annotations);
-        let fifo = bundle.join("log");
-        mkfifo(&fifo, Mode::S_IRWXU).expect("make the log FIFO");
-        let log = File::options()
-            .read(true)
-            .write(true)
-            .open(&fifo)
-            .expect("open the log FIFO");
-        let address = start_shim(rig, shim, id, &bundle);
-        let client = client(rig, &address);
+        let mut unread = vec![make_fifo(&bundle.join("log"))];
+        let (mut out, mut err) = (String::new(), String::new());
+        if let Some(stdout) = stdout {
+            // runc's shim wants both or none.
+            let stderr = bundle.join("stderr");
+            unread.push(make_fifo(&stderr));
+            out = stdout.display().to_string();
+            err = stderr.display().to_string();
+        }
+        let server = start_shim(rig, shim, id, &bundle);
+        let client = client(rig, &server.address);
         let mut task = Self {
             rig,
             id: id.to_owned(),
-            address,
+            server,
             client,
             pid: 0,
-            _log: log,
+            _unread: unread,
         };
         let response: CreateTaskResponse = task.call(
             "Create",
             &CreateTaskRequest {
                 id: id.to_owned(),
                 bundle: bundle.display().to_string(),
-                stdout: stdout
-                    .map(|path| path.display().to_string())
-                    .unwrap_or_default(),
+                stdout: out,
+                stderr: err,
                 options: options(rig, shim),
                 ..Default::default()
             },
@@ -148,7 +149,24 @@ impl<'a> Task<'a> {
     }
 
     fn call<T: Message, U: Message>(&self, method: &str, request: &T) -> U {
-        call(&self.client, method, request)
+        let payload = self.request(method, request);
+        let payload = payload.unwrap_or_else(|error| panic!("{method}: {error}"));
+        U::parse_from_bytes(&payload).expect("an answer of the right type")
+    }
+
+    fn request<T: Message>(&self, method: &str, message: &T) -> ttrpc::Result<Vec<u8>> {
+        let request = Request {
+            service: self.server.service.to_owned(),
+            method: method.to_owned(),
+            payload: message
+                .write_to_bytes()
+                .expect("a message that can be encoded"),
+            timeout_nano: i64::try_from(LIMIT.as_nanos()).unwrap_or(i64::MAX),
+            ..Default::default()
+        };
+        self.client
+            .request(request)
+            .map(|response| response.payload)
     }
 }
 
@@ -197,36 +215,60 @@ impl<'a> Pod<'a> {
             process,
             ..
         } = self;
-        let (id, address) = (sandbox.id.clone(), sandbox.address.clone());
-        let client = sandbox.client.clone();
+        let id = sandbox.id.clone();
         // A sandbox need not have a process of its own.
-        let kill = KillRequest {
-            id: id.clone(),
-            signal: nix::libc::SIGKILL as u32,
-            ..Default::default()
-        };
-        let _: Empty = call(&client, "Kill", &kill);
+        let signal = Signal::SIGKILL as u32;
+        let _: Empty = sandbox.call(
+            "Kill",
+            &KillRequest {
+                id: id.clone(),
+                signal,
+                ..Default::default()
+            },
+        );
         rig.events.exit_of(&id);
-        sandbox.delete();
-        rig.clients
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&address);
-        let shutdown = ShutdownRequest {
-            id,
-            ..Default::default()
-        };
+        let _: DeleteResponse = sandbox.call(
+            "Delete",
+            &DeleteRequest {
+                id: id.clone(),
+                ..Default::default()
+            },
+        );
         // The shim may be gone before it has answered.
-        let _ = request(&client, "Shutdown", &shutdown);
+        let _ = sandbox.request(
+            "Shutdown",
+            &ShutdownRequest {
+                id,
+                ..Default::default()
+            },
+        );
+        let mut clients = rig.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.remove(&sandbox.server.address);
         until("the shim ends", || (!process.is_alive()).then_some(()));
         reap_orphans(&[]);
     }
 }
 
+/// Makes a FIFO and opens it in a way that never blocks, neither here nor whoever writes to it.
+pub(crate) fn make_fifo(path: &Path) -> File {
+    mkfifo(path, Mode::S_IRWXU).expect("make a FIFO");
+    File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .expect("open a FIFO")
+}
+
 /// A workload that does nothing.
 pub(crate) const IDLE: [&str; 3] = [crate::bundle::BUSYBOX, "sleep", "1000000"];
 
-fn start_shim(rig: &Rig, shim: Shim, id: &str, bundle: &Path) -> String {
+/// Where a shim answers, and to what.
+struct Server {
+    address: String,
+    service: &'static str,
+}
+
+fn start_shim(rig: &Rig, shim: Shim, id: &str, bundle: &Path) -> Server {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let output = Command::new(shim.program())
         .args(["-namespace", rig.namespace(), "-address"])
@@ -251,11 +293,22 @@ fn start_shim(rig: &Rig, shim: Shim, id: &str, bundle: &Path) -> String {
         "{} start: {text} {error}",
         shim.name()
     );
-    if text.starts_with('{') {
-        let reply: serde_json::Value = serde_json::from_str(&text).expect("a reply in JSON");
-        return reply["address"].as_str().expect("an address").to_owned();
+    if !text.starts_with('{') {
+        return Server {
+            address: text,
+            service: "containerd.task.v2.Task",
+        };
     }
-    text
+    let reply: serde_json::Value = serde_json::from_str(&text).expect("a reply in JSON");
+    let service = if reply["version"].as_u64() >= Some(3) {
+        "containerd.task.v3.Task"
+    } else {
+        "containerd.task.v2.Task"
+    };
+    Server {
+        address: reply["address"].as_str().expect("an address").to_owned(),
+        service,
+    }
 }
 
 /// A client, one for each shim.
@@ -284,28 +337,4 @@ fn options(rig: &Rig, shim: Shim) -> MessageField<Any> {
         value,
         ..Default::default()
     })
-}
-
-fn call<T: Message, U: Message>(client: &Client, method: &str, message: &T) -> U {
-    let payload =
-        request(client, method, message).unwrap_or_else(|error| panic!("{method}: {error}"));
-    U::parse_from_bytes(&payload).expect("an answer of the right type")
-}
-
-fn request<T: Message>(
-    client: &Client,
-    method: &str,
-    message: &T,
-) -> containerd_shim_protos::ttrpc::Result<Vec<u8>> {
-    let request = Request {
-        // The name that both shims answer to.
-        service: "containerd.task.v2.Task".to_owned(),
-        method: method.to_owned(),
-        payload: message
-            .write_to_bytes()
-            .expect("a message that can be encoded"),
-        timeout_nano: i64::try_from(LIMIT.as_nanos()).unwrap_or(i64::MAX),
-        ..Default::default()
-    };
-    client.request(request).map(|response| response.payload)
 }

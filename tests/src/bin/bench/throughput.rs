@@ -1,21 +1,17 @@
 //! How fast a workload's output reaches its reader.
 
 use std::{
-    fs::File,
     io::Read as _,
     path::Path,
-    thread,
     time::{Duration, Instant},
 };
-
-use nix::{sys::stat::Mode, unistd::mkfifo};
 
 use crate::{
     Effort,
     bundle::BUSYBOX,
     report::{Report, Samples, Unit},
     rig::{Rig, Shim},
-    task::Pod,
+    task::{Pod, make_fifo},
     usage,
 };
 
@@ -53,31 +49,23 @@ pub(crate) fn measure(effort: Effort) -> Report {
 
 /// Runs a workload that writes, and reads what it writes.
 fn pass(rig: &Rig, pod: &Pod<'_>, fifo: &Path) -> (Duration, usage::Usage, usage::Usage) {
-    mkfifo(fifo, Mode::S_IRWXU).expect("make a FIFO");
-    thread::scope(|scope| {
-        let reader = scope.spawn(|| {
-            let mut file = File::open(fifo).expect("open the FIFO");
-            let mut buffer = vec![0; 1 << 20];
-            let mut left = MEBIBYTES << 20;
-            while left > 0 {
-                let read = file.read(&mut buffer).expect("read the FIFO");
-                assert!(read > 0, "the output ended {left} bytes early");
-                left -= read;
-            }
-            (Instant::now(), file)
-        });
-        let count = format!("count={MEBIBYTES}");
-        let args = [BUSYBOX, "dd", "if=/dev/zero", "bs=1M", &count];
-        let task = pod.task(&args, Some(fifo));
-        let before = usage::of(&pod.process);
-        let start = Instant::now();
-        task.start();
-        let (end, file) = reader.join().expect("a reader that does not panic");
-        let after = usage::of(&pod.process);
-        // The shim may wait for its reader to be done with the rest.
-        drop(file);
-        rig.events.exit_of(task.id());
-        task.delete();
-        (end.duration_since(start), before, after)
-    })
+    let mut output = make_fifo(fifo);
+    let count = format!("count={MEBIBYTES}");
+    let args = [BUSYBOX, "dd", "if=/dev/zero", "bs=1M", &count];
+    let task = pod.task(&args, Some(fifo));
+    let before = usage::of(&pod.process);
+    let start = Instant::now();
+    task.start();
+    let mut buffer = vec![0; 1 << 20];
+    let mut left = MEBIBYTES << 20;
+    while left > 0 {
+        left -= output.read(&mut buffer).expect("read the FIFO");
+    }
+    let duration = start.elapsed();
+    let after = usage::of(&pod.process);
+    // The shim may wait for its reader to be done with the rest.
+    drop(output);
+    rig.events.exit_of(task.id());
+    task.delete();
+    (duration, before, after)
 }
