@@ -42,7 +42,8 @@ impl EventsService for Log {
         }
         let envelope = request.envelope.unwrap();
         assert!(envelope.timestamp.seconds > 0);
-        self.got.send_modify(|got| got.push((envelope.namespace, envelope.topic, event.pid)));
+        self.got
+            .send_modify(|got| got.push((envelope.namespace, envelope.topic, event.pid)));
         Ok(Empty::default())
     }
 }
@@ -66,7 +67,10 @@ async fn containerd(path: &Path, log: &Log) -> Containerd {
         .unwrap()
         .register_service(create_events(Arc::new(log.clone())));
     server.start().await.unwrap();
-    Containerd { server, path: path.to_owned() }
+    Containerd {
+        server,
+        path: path.to_owned(),
+    }
 }
 
 impl Containerd {
@@ -77,7 +81,11 @@ impl Containerd {
 }
 
 fn start(pid: u32) -> Event {
-    Event::Start(TaskStart { container_id: "web".into(), pid, ..TaskStart::default() })
+    Event::Start(TaskStart {
+        container_id: "web".into(),
+        pid,
+        ..TaskStart::default()
+    })
 }
 
 fn socket() -> (TempDir, PathBuf) {
@@ -102,7 +110,10 @@ async fn events_arrive_in_order_with_namespace_and_topic() {
     assert!(publisher.drain(Duration::from_secs(10)).await);
     assert_eq!(log.until(100).await, (0..100).collect::<Vec<_>>());
     let first = log.got.borrow()[0].clone();
-    assert_eq!((first.0.as_str(), first.1.as_str()), ("k8s.io", "/tasks/start"));
+    assert_eq!(
+        (first.0.as_str(), first.1.as_str()),
+        ("k8s.io", "/tasks/start")
+    );
 }
 
 #[tokio::test]

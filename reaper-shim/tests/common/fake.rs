@@ -62,7 +62,9 @@ impl Fake {
     }
 
     pub(crate) fn fail_next(&self, operation: &'static str, error: Error) {
-        self.state().failures.insert(operation, Failure::Error(error));
+        self.state()
+            .failures
+            .insert(operation, Failure::Error(error));
     }
 
     pub(crate) fn panic_next(&self, operation: &'static str) {
@@ -80,7 +82,11 @@ impl Fake {
 
     /// How often an operation was called.
     pub(crate) fn calls(&self, operation: &str) -> usize {
-        self.state().entered.iter().filter(|entered| **entered == operation).count()
+        self.state()
+            .entered
+            .iter()
+            .filter(|entered| **entered == operation)
+            .count()
     }
 
     fn end(&self, target: &Target, status: ExitStatus) {
@@ -89,7 +95,10 @@ impl Fake {
             process.end.send_if_modified(|end| {
                 let first = end.is_none();
                 if first {
-                    *end = Some(Exit { status, at: Timestamp::now() });
+                    *end = Some(Exit {
+                        status,
+                        at: Timestamp::now(),
+                    });
                 }
                 first
             });
@@ -103,7 +112,9 @@ impl Fake {
             state.failures.remove(operation)
         };
         let mut held = self.0.held.subscribe();
-        held.wait_for(|held| !held.contains(operation)).await.expect("the executor lives");
+        held.wait_for(|held| !held.contains(operation))
+            .await
+            .expect("the executor lives");
         match failure {
             None => Ok(()),
             Some(Failure::Error(error)) => Err(error),
@@ -113,10 +124,22 @@ impl Fake {
 
     fn make(&self, target: Target) -> Created {
         let pid = 1000 + self.0.pids.fetch_add(1, Ordering::Relaxed);
-        let process = Process { pid, status: Status::Created, end: watch::Sender::new(None) };
+        let process = Process {
+            pid,
+            status: Status::Created,
+            end: watch::Sender::new(None),
+        };
         self.state().processes.insert(target, process);
-        let process = ProcessIdentity { pid, start_time: 1, boot_id: "test".into() };
-        Created { process, monitor: None, warnings: Vec::new() }
+        let process = ProcessIdentity {
+            pid,
+            start_time: 1,
+            boot_id: "test".into(),
+        };
+        Created {
+            process,
+            monitor: None,
+            warnings: Vec::new(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -144,8 +167,10 @@ impl Executor for Fake {
             return Err(error);
         }
         let mut state = self.state();
-        let process =
-            state.processes.get_mut(target).ok_or_else(|| Error::NotFound(target.clone()))?;
+        let process = state
+            .processes
+            .get_mut(target)
+            .ok_or_else(|| Error::NotFound(target.clone()))?;
         // One that has ended at once was started all the same.
         if process.status == Status::Created {
             process.status = Status::Running;
@@ -155,12 +180,23 @@ impl Executor for Fake {
 
     async fn kill(&self, target: &Target, signal: Signal, _all: bool) -> Result<()> {
         self.enter("kill").await?;
-        match self.state().processes.get(target).map(|process| process.status) {
+        match self
+            .state()
+            .processes
+            .get(target)
+            .map(|process| process.status)
+        {
             None => return Err(Error::NotFound(target.clone())),
             Some(Status::Stopped) => return Err(Error::Ended(target.clone())),
             Some(_) => {}
         }
-        self.end(target, ExitStatus::Signaled { signal: signal.number(), core: false });
+        self.end(
+            target,
+            ExitStatus::Signaled {
+                signal: signal.number(),
+                core: false,
+            },
+        );
         Ok(())
     }
 
@@ -169,8 +205,17 @@ impl Executor for Fake {
             Some(process) => process.end.subscribe(),
             None => return Err(Error::NotFound(target.clone())),
         };
-        let exit = end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
-        self.enter(if target.exec_id().is_some() { "wait-exec" } else { "wait" }).await?;
+        let exit = end
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|end| end.clone());
+        self.enter(if target.exec_id().is_some() {
+            "wait-exec"
+        } else {
+            "wait"
+        })
+        .await?;
         exit.ok_or_else(|| Error::NotFound(target.clone()))
     }
 
@@ -201,7 +246,10 @@ impl Executor for Fake {
     async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessEntry>> {
         self.enter("pids").await?;
         let state = self.state();
-        let own = state.processes.iter().filter(|(target, _)| target.container() == id);
+        let own = state
+            .processes
+            .iter()
+            .filter(|(target, _)| target.container() == id);
         Ok(own
             .map(|(target, process)| ProcessEntry {
                 pid: process.pid,
@@ -212,7 +260,12 @@ impl Executor for Fake {
 
     async fn stats(&self, _: &ContainerId) -> Result<Stats> {
         self.enter("stats").await?;
-        Ok(Stats { cpu_user_ns: 3_000, cpu_system_ns: 4_000, processes: 2, ..Stats::default() })
+        Ok(Stats {
+            cpu_user_ns: 3_000,
+            cpu_system_ns: 4_000,
+            processes: 2,
+            ..Stats::default()
+        })
     }
 
     async fn observe(&self, id: &ContainerId) -> Result<Observation> {

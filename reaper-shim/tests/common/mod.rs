@@ -54,7 +54,11 @@ impl Recorder {
 
     /// Waits until `count` events were published, and returns all.
     pub(crate) async fn until(&self, count: usize) -> Vec<String> {
-        self.changed.subscribe().wait_for(|published| *published >= count).await.unwrap();
+        self.changed
+            .subscribe()
+            .wait_for(|published| *published >= count)
+            .await
+            .unwrap();
         self.seen()
     }
 }
@@ -76,10 +80,20 @@ pub(crate) fn shim() -> Shim {
 
 pub(crate) fn shim_with(settings: Settings) -> Shim {
     let dir = tempfile::tempdir().unwrap();
-    let (fake, store, events) = (Fake::default(), Arc::new(MemoryStore::new()), Recorder::default());
+    let (fake, store, events) = (
+        Fake::default(),
+        Arc::new(MemoryStore::new()),
+        Recorder::default(),
+    );
     let engine = Engine::new(fake.clone(), Arc::clone(&store), RootDir::new(dir.path()));
     let service = TaskService::new(engine, events.clone(), settings);
-    Shim { service, fake, store, events, dir }
+    Shim {
+        service,
+        fake,
+        store,
+        events,
+        dir,
+    }
 }
 
 pub(crate) fn init(id: &str) -> Target {
@@ -113,15 +127,20 @@ pub(crate) fn message<T: std::fmt::Debug>(answer: Answer<T>) -> String {
 
 pub(crate) fn write_bundle(bundle: &Path, args: &str, annotations: &str) {
     std::fs::create_dir_all(bundle).unwrap();
-    let config = format!(
-        r#"{{"process":{{"args":{args},"cwd":"/"}},"annotations":{{{annotations}}}}}"#
-    );
+    let config =
+        format!(r#"{{"process":{{"args":{args},"cwd":"/"}},"annotations":{{{annotations}}}}}"#);
     std::fs::write(bundle.join("config.json"), config).unwrap();
 }
 
 impl Shim {
     pub(crate) fn bundle(&self, id: &str) -> String {
-        self.dir.path().join("bundles").join(id).to_str().unwrap().to_owned()
+        self.dir
+            .path()
+            .join("bundles")
+            .join(id)
+            .to_str()
+            .unwrap()
+            .to_owned()
     }
 
     pub(crate) async fn create(&self, id: &str) -> Answer<CreateTaskResponse> {
@@ -136,13 +155,20 @@ impl Shim {
     ) -> Answer<CreateTaskResponse> {
         let bundle = self.bundle(id);
         write_bundle(Path::new(&bundle), args, annotations);
-        let request = CreateTaskRequest { id: id.into(), bundle, ..Default::default() };
+        let request = CreateTaskRequest {
+            id: id.into(),
+            bundle,
+            ..Default::default()
+        };
         self.service.create(&TtrpcContext::default(), request).await
     }
 
     pub(crate) async fn start(&self, id: &str, exec_id: &str) -> Answer<StartResponse> {
-        let request =
-            StartRequest { id: id.into(), exec_id: exec_id.into(), ..Default::default() };
+        let request = StartRequest {
+            id: id.into(),
+            exec_id: exec_id.into(),
+            ..Default::default()
+        };
         self.service.start(&TtrpcContext::default(), request).await
     }
 
@@ -178,19 +204,29 @@ impl Shim {
     }
 
     pub(crate) async fn wait(&self, id: &str, exec_id: &str) -> Answer<WaitResponse> {
-        let request = WaitRequest { id: id.into(), exec_id: exec_id.into(), ..Default::default() };
+        let request = WaitRequest {
+            id: id.into(),
+            exec_id: exec_id.into(),
+            ..Default::default()
+        };
         self.service.wait(&TtrpcContext::default(), request).await
     }
 
     pub(crate) async fn delete(&self, id: &str, exec_id: &str) -> Answer<DeleteResponse> {
-        let request =
-            DeleteRequest { id: id.into(), exec_id: exec_id.into(), ..Default::default() };
+        let request = DeleteRequest {
+            id: id.into(),
+            exec_id: exec_id.into(),
+            ..Default::default()
+        };
         self.service.delete(&TtrpcContext::default(), request).await
     }
 
     pub(crate) async fn state(&self, id: &str, exec_id: &str) -> Answer<StateResponse> {
-        let request =
-            StateRequest { id: id.into(), exec_id: exec_id.into(), ..Default::default() };
+        let request = StateRequest {
+            id: id.into(),
+            exec_id: exec_id.into(),
+            ..Default::default()
+        };
         self.service.state(&TtrpcContext::default(), request).await
     }
 
@@ -199,16 +235,28 @@ impl Shim {
     }
 
     pub(crate) async fn stats(&self, id: &str) -> Answer<StatsResponse> {
-        let request = StatsRequest { id: id.into(), ..Default::default() };
+        let request = StatsRequest {
+            id: id.into(),
+            ..Default::default()
+        };
         self.service.stats(&TtrpcContext::default(), request).await
     }
 
     pub(crate) async fn connect(&self, id: &str) -> ConnectResponse {
-        let request = ConnectRequest { id: id.into(), ..Default::default() };
-        self.service.connect(&TtrpcContext::default(), request).await.unwrap()
+        let request = ConnectRequest {
+            id: id.into(),
+            ..Default::default()
+        };
+        self.service
+            .connect(&TtrpcContext::default(), request)
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn shutdown(&self) {
-        self.service.shutdown(&TtrpcContext::default(), ShutdownRequest::default()).await.unwrap();
+        self.service
+            .shutdown(&TtrpcContext::default(), ShutdownRequest::default())
+            .await
+            .unwrap();
     }
 }

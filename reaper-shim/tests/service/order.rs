@@ -12,7 +12,10 @@ async fn a_life_is_published_in_order() {
     shim.fake.exit(&init("web"), 3);
     assert_eq!(shim.wait("web", "").await.unwrap().exit_status, 3);
     assert_eq!(shim.delete("web", "").await.unwrap().exit_status, 3);
-    assert_eq!(shim.events.seen(), ["create web", "start web", "exit web 3", "delete web 3"]);
+    assert_eq!(
+        shim.events.seen(),
+        ["create web", "start web", "exit web 3", "delete web 3"]
+    );
 }
 
 #[tokio::test]
@@ -28,7 +31,10 @@ async fn an_exit_before_the_start_is_answered_comes_after_the_start() {
         shim.fake.release("start");
     });
     started.unwrap();
-    assert_eq!(shim.events.until(3).await, ["create web", "start web", "exit web 0"]);
+    assert_eq!(
+        shim.events.until(3).await,
+        ["create web", "start web", "exit web 0"]
+    );
 }
 
 #[tokio::test]
@@ -40,7 +46,9 @@ async fn a_kill_that_loses_the_race_succeeds_until_the_exit_is_published() {
         settle().await;
         shim.fake.exit(&init("web"), 0);
         settle().await;
-        shim.kill("web", "", 15).await.expect("it has ended, but nobody was told");
+        shim.kill("web", "", 15)
+            .await
+            .expect("it has ended, but nobody was told");
         shim.fake.release("start");
     });
     started.unwrap();
@@ -56,9 +64,14 @@ async fn a_process_reads_as_stopped_when_its_exit_is_published() {
     shim.fake.exit(&init("web"), 7);
     shim.events.until(3).await;
     let state = shim.state("web", "").await.unwrap();
-    assert_eq!((state.status.unwrap(), state.exit_status), (Status::STOPPED, 7));
+    assert_eq!(
+        (state.status.unwrap(), state.exit_status),
+        (Status::STOPPED, 7)
+    );
     assert!(state.exited_at.is_some());
-    shim.delete("web", "").await.expect("what is stopped can be deleted at once");
+    shim.delete("web", "")
+        .await
+        .expect("what is stopped can be deleted at once");
 }
 
 #[tokio::test]
@@ -94,8 +107,11 @@ async fn an_exec_that_cannot_start_holds_back_nothing() {
     let shim = shim();
     shim.run("web").await;
     shim.exec("web", "probe").await.unwrap();
-    let missing =
-        Error::Execve { program: "/nope".into(), message: "No such file".into(), errno: 2 };
+    let missing = Error::Execve {
+        program: "/nope".into(),
+        message: "No such file".into(),
+        errno: 2,
+    };
     shim.fake.fail_next("start", missing);
     assert_eq!(code(shim.start("web", "probe").await), Code::UNKNOWN);
     assert_eq!(shim.wait("web", "probe").await.unwrap().exit_status, 127);
@@ -112,8 +128,14 @@ async fn nothing_is_added_or_started_after_the_end_of_init() {
     shim.exec("web", "early").await.unwrap();
     shim.fake.exit(&init("web"), 0);
     settle().await;
-    assert_eq!(code(shim.start("web", "early").await), Code::FAILED_PRECONDITION);
-    assert_eq!(code(shim.exec("web", "late").await), Code::FAILED_PRECONDITION);
+    assert_eq!(
+        code(shim.start("web", "early").await),
+        Code::FAILED_PRECONDITION
+    );
+    assert_eq!(
+        code(shim.exec("web", "late").await),
+        Code::FAILED_PRECONDITION
+    );
     assert_eq!(shim.fake.calls("exec"), 1, "the executor is not even asked");
 }
 
@@ -130,7 +152,10 @@ async fn an_exec_that_is_made_while_init_ends_is_undone() {
     });
     assert_eq!(code(added), Code::FAILED_PRECONDITION);
     assert!(!shim.fake.exists(&exec("web", "probe")));
-    assert_eq!(shim.events.seen(), ["create web", "start web", "exit web 0"]);
+    assert_eq!(
+        shim.events.seen(),
+        ["create web", "start web", "exit web 0"]
+    );
 }
 
 #[tokio::test]
@@ -154,15 +179,24 @@ async fn waiters_get_the_end_whenever_they_come() {
 async fn a_failed_start_ends_the_waiting() {
     let shim = shim();
     shim.create("web").await.unwrap();
-    let missing =
-        Error::Execve { program: "/nope".into(), message: "No such file".into(), errno: 2 };
+    let missing = Error::Execve {
+        program: "/nope".into(),
+        message: "No such file".into(),
+        errno: 2,
+    };
     shim.fake.fail_next("start", missing);
     let (waited, started) = tokio::join!(shim.wait("web", ""), shim.start("web", ""));
     let error = crate::common::message(started);
-    assert!(error.contains("/nope") && error.contains("No such file"), "{error}");
+    assert!(
+        error.contains("/nope") && error.contains("No such file"),
+        "{error}"
+    );
     assert_eq!(waited.unwrap().exit_status, 127);
     shim.delete("web", "").await.unwrap();
-    assert_eq!(shim.events.seen(), ["create web", "exit web 127", "delete web 127"]);
+    assert_eq!(
+        shim.events.seen(),
+        ["create web", "exit web 127", "delete web 127"]
+    );
 }
 
 #[tokio::test]
@@ -178,7 +212,10 @@ async fn a_kill_reaches_what_is_still_gated() {
 async fn an_end_that_cannot_be_committed_is_published_all_the_same() {
     let shim = shim();
     shim.run("web").await;
-    let lost = Error::Monitor { target: init("web"), reason: "gone".into() };
+    let lost = Error::Monitor {
+        target: init("web"),
+        reason: "gone".into(),
+    };
     shim.fake.fail_next("wait", lost);
     shim.fake.exit(&init("web"), 5);
     assert_eq!(shim.wait("web", "").await.unwrap().exit_status, 5);

@@ -17,9 +17,14 @@ use crate::common::{code, exec, init, message, settle, shim};
 async fn what_runs_is_not_deleted_and_what_is_gone_is_not_found() {
     let shim = shim();
     shim.run("web").await;
-    assert_eq!(code(shim.delete("web", "").await), Code::FAILED_PRECONDITION);
+    assert_eq!(
+        code(shim.delete("web", "").await),
+        Code::FAILED_PRECONDITION
+    );
     shim.fake.exit(&init("web"), 0);
-    shim.delete("web", "").await.expect("its exit may be on its way when it is deleted");
+    shim.delete("web", "")
+        .await
+        .expect("its exit may be on its way when it is deleted");
     assert_eq!(code(shim.delete("web", "").await), Code::NOT_FOUND);
     assert_eq!(code(shim.kill("web", "", 9).await), Code::NOT_FOUND);
     assert_eq!(code(shim.state("web", "").await), Code::NOT_FOUND);
@@ -35,9 +40,19 @@ async fn of_two_deletions_at_once_one_succeeds() {
     shim.fake.exit(&init("web"), 0);
     shim.wait("web", "").await.unwrap();
     let (one, other) = tokio::join!(shim.delete("web", ""), shim.delete("web", ""));
-    let failed = [one, other].into_iter().filter(Result::is_err).collect::<Vec<_>>();
+    let failed = [one, other]
+        .into_iter()
+        .filter(Result::is_err)
+        .collect::<Vec<_>>();
     assert_eq!(failed.len(), 1);
-    assert_eq!(shim.events.seen().iter().filter(|e| e.starts_with("delete")).count(), 1);
+    assert_eq!(
+        shim.events
+            .seen()
+            .iter()
+            .filter(|e| e.starts_with("delete"))
+            .count(),
+        1
+    );
 }
 
 #[tokio::test]
@@ -45,7 +60,10 @@ async fn what_never_started_is_killed_and_deleted() {
     let shim = shim();
     shim.create("web").await.unwrap();
     assert_eq!(shim.delete("web", "").await.unwrap().exit_status, 137);
-    assert_eq!(shim.events.seen(), ["create web", "exit web 137", "delete web 137"]);
+    assert_eq!(
+        shim.events.seen(),
+        ["create web", "exit web 137", "delete web 137"]
+    );
     shim.create("web").await.expect("its id is free again");
 }
 
@@ -56,7 +74,10 @@ async fn ids_are_taken_once() {
     assert_eq!(code(shim.create("web").await), Code::ALREADY_EXISTS);
     let (one, other) = tokio::join!(shim.exec("web", "probe"), shim.exec("web", "probe"));
     assert!(one.is_ok() != other.is_ok());
-    assert_eq!(code(if one.is_err() { one } else { other }), Code::ALREADY_EXISTS);
+    assert_eq!(
+        code(if one.is_err() { one } else { other }),
+        Code::ALREADY_EXISTS
+    );
     assert_eq!(shim.fake.calls("exec"), 1);
 }
 
@@ -66,14 +87,25 @@ async fn an_exec_is_deleted_without_an_event() {
     shim.run("web").await;
     shim.exec("web", "probe").await.unwrap();
     shim.start("web", "probe").await.unwrap();
-    assert_eq!(code(shim.delete("web", "probe").await), Code::FAILED_PRECONDITION);
+    assert_eq!(
+        code(shim.delete("web", "probe").await),
+        Code::FAILED_PRECONDITION
+    );
     shim.kill("web", "probe", 9).await.unwrap();
     shim.wait("web", "probe").await.unwrap();
     assert_eq!(shim.delete("web", "probe").await.unwrap().exit_status, 137);
     assert!(!shim.fake.exists(&exec("web", "probe")));
-    assert!(!shim.events.seen().iter().any(|event| event.starts_with("delete")));
+    assert!(
+        !shim
+            .events
+            .seen()
+            .iter()
+            .any(|event| event.starts_with("delete"))
+    );
     assert_eq!(code(shim.state("web", "probe").await), Code::NOT_FOUND);
-    shim.exec("web", "probe").await.expect("its id is free again");
+    shim.exec("web", "probe")
+        .await
+        .expect("its id is free again");
 }
 
 #[tokio::test]
@@ -91,12 +123,24 @@ async fn an_exec_of_a_paused_container_reads_as_paused() {
     shim.run("web").await;
     shim.exec("web", "probe").await.unwrap();
     shim.start("web", "probe").await.unwrap();
-    let request = PauseRequest { id: "web".into(), ..Default::default() };
-    shim.service.pause(&TtrpcContext::default(), request).await.unwrap();
+    let request = PauseRequest {
+        id: "web".into(),
+        ..Default::default()
+    };
+    shim.service
+        .pause(&TtrpcContext::default(), request)
+        .await
+        .unwrap();
     assert_eq!(shim.status("web", "").await, Status::PAUSED);
     assert_eq!(shim.status("web", "probe").await, Status::PAUSED);
-    let request = ResumeRequest { id: "web".into(), ..Default::default() };
-    shim.service.resume(&TtrpcContext::default(), request).await.unwrap();
+    let request = ResumeRequest {
+        id: "web".into(),
+        ..Default::default()
+    };
+    shim.service
+        .resume(&TtrpcContext::default(), request)
+        .await
+        .unwrap();
     assert_eq!(shim.status("web", "probe").await, Status::RUNNING);
     assert_eq!(shim.events.seen()[4..], ["paused web", "resumed web"]);
 }
@@ -116,7 +160,11 @@ async fn a_shim_with_containers_does_not_shut_down() {
     let shim = shim();
     shim.run("web").await;
     shim.shutdown().await;
-    assert!(timeout(Duration::from_millis(1), shim.service.closed()).await.is_err());
+    assert!(
+        timeout(Duration::from_millis(1), shim.service.closed())
+            .await
+            .is_err()
+    );
     shim.kill("web", "", 9).await.unwrap();
     shim.wait("web", "").await.unwrap();
     shim.delete("web", "").await.unwrap();
@@ -130,20 +178,39 @@ async fn what_is_not_supported_says_so() {
     let shim = shim();
     shim.run("web").await;
     let context = TtrpcContext::default();
-    let updated = shim.service.update(&context, UpdateTaskRequest::default()).await;
+    let updated = shim
+        .service
+        .update(&context, UpdateTaskRequest::default())
+        .await;
     assert_eq!(code(updated), Code::UNIMPLEMENTED);
-    let checkpointed = shim.service.checkpoint(&context, CheckpointTaskRequest::default()).await;
+    let checkpointed = shim
+        .service
+        .checkpoint(&context, CheckpointTaskRequest::default())
+        .await;
     assert_eq!(code(checkpointed), Code::UNIMPLEMENTED);
-    let unsupported = Error::Unsupported { operation: "pause".into(), reason: "no cgroup".into() };
+    let unsupported = Error::Unsupported {
+        operation: "pause".into(),
+        reason: "no cgroup".into(),
+    };
     shim.fake.fail_next("pause", unsupported);
-    let request = PauseRequest { id: "web".into(), ..Default::default() };
-    assert_eq!(code(shim.service.pause(&context, request).await), Code::UNIMPLEMENTED);
+    let request = PauseRequest {
+        id: "web".into(),
+        ..Default::default()
+    };
+    assert_eq!(
+        code(shim.service.pause(&context, request).await),
+        Code::UNIMPLEMENTED
+    );
 }
 
 #[tokio::test]
 async fn a_creation_that_fails_leaves_nothing() {
     let shim = shim();
-    let setup = Error::Setup { step: "open /run/out".into(), message: "gone".into(), errno: None };
+    let setup = Error::Setup {
+        step: "open /run/out".into(),
+        message: "gone".into(),
+        errno: None,
+    };
     shim.fake.fail_next("create", setup);
     assert!(message(shim.create("web").await).contains("open /run/out"));
     assert!(shim.events.seen().is_empty());
@@ -161,7 +228,10 @@ async fn what_cannot_be_read_is_refused_by_name() {
     };
     let refused = shim.service.create(&TtrpcContext::default(), missing).await;
     assert!(message(refused).contains("/does/not/exist"));
-    assert_eq!(code(shim.create_as("web", "[]", "").await), Code::INVALID_ARGUMENT);
+    assert_eq!(
+        code(shim.create_as("web", "[]", "").await),
+        Code::INVALID_ARGUMENT
+    );
     assert_eq!(code(shim.state("../web", "").await), Code::INVALID_ARGUMENT);
 }
 
@@ -197,8 +267,15 @@ async fn a_request_that_hangs_is_answered() {
     assert_eq!(code(shim.kill("web", "", 9).await), Code::DEADLINE_EXCEEDED);
     assert!(before.elapsed() < Duration::from_secs(61));
     let before = Instant::now();
-    assert_eq!(shim.status("web", "").await, Status::RUNNING, "as far as the shim knows");
-    assert!(before.elapsed() < Duration::from_secs(2), "containerd waits two seconds");
+    assert_eq!(
+        shim.status("web", "").await,
+        Status::RUNNING,
+        "as far as the shim knows"
+    );
+    assert!(
+        before.elapsed() < Duration::from_secs(2),
+        "containerd waits two seconds"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -231,11 +308,17 @@ async fn kill_and_state_do_not_wait_for_a_start() {
 async fn a_creation_goes_on_when_the_requester_goes_away() {
     let shim = shim();
     shim.fake.hold("create");
-    assert!(timeout(Duration::from_millis(1), shim.create("web")).await.is_err());
+    assert!(
+        timeout(Duration::from_millis(1), shim.create("web"))
+            .await
+            .is_err()
+    );
     shim.fake.release("create");
     assert_eq!(shim.events.until(1).await, ["create web"]);
     settle().await;
-    shim.start("web", "").await.expect("a client that comes back finds it");
+    shim.start("web", "")
+        .await
+        .expect("a client that comes back finds it");
 }
 
 #[tokio::test]
@@ -244,8 +327,11 @@ async fn figures_are_of_a_type_that_containerd_knows() {
     shim.run("web").await;
     let figures = shim.stats("web").await.unwrap().stats.unwrap();
     assert!(
-        ["io.containerd.cgroups.v1.Metrics", "io.containerd.cgroups.v2.Metrics"]
-            .contains(&figures.type_url.as_str()),
+        [
+            "io.containerd.cgroups.v1.Metrics",
+            "io.containerd.cgroups.v2.Metrics"
+        ]
+        .contains(&figures.type_url.as_str()),
         "{}",
         figures.type_url
     );
@@ -260,15 +346,32 @@ async fn pids_name_their_execs() {
     let shim = shim();
     shim.run("web").await;
     shim.exec("web", "probe").await.unwrap();
-    let request = PidsRequest { id: "web".into(), ..Default::default() };
-    let answer = shim.service.pids(&TtrpcContext::default(), request).await.unwrap();
-    let named = answer.processes.iter().filter(|process| process.info.is_some()).count();
+    let request = PidsRequest {
+        id: "web".into(),
+        ..Default::default()
+    };
+    let answer = shim
+        .service
+        .pids(&TtrpcContext::default(), request)
+        .await
+        .unwrap();
+    let named = answer
+        .processes
+        .iter()
+        .filter(|process| process.info.is_some())
+        .count();
     assert_eq!((answer.processes.len(), named), (2, 1));
 }
 
 #[tokio::test]
 async fn both_versions_of_the_task_api_are_registered() {
     let names: Vec<String> = shim().service.services().into_keys().collect();
-    assert!(names.contains(&"containerd.task.v2.Task".to_owned()), "{names:?}");
-    assert!(names.contains(&"containerd.task.v3.Task".to_owned()), "{names:?}");
+    assert!(
+        names.contains(&"containerd.task.v2.Task".to_owned()),
+        "{names:?}"
+    );
+    assert!(
+        names.contains(&"containerd.task.v3.Task".to_owned()),
+        "{names:?}"
+    );
 }

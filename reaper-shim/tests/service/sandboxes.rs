@@ -18,19 +18,31 @@ async fn a_sandbox_lives_without_a_process_until_it_is_killed() {
     assert_eq!(shim.status("pod", "").await, Status::CREATED);
     shim.start("pod", "").await.unwrap();
     assert_eq!(shim.status("pod", "").await, Status::RUNNING);
-    assert_eq!(shim.store.list().unwrap().len(), 1, "who cleans up finds it");
-    assert_eq!(code(shim.delete("pod", "").await), Code::FAILED_PRECONDITION);
+    assert_eq!(
+        shim.store.list().unwrap().len(),
+        1,
+        "who cleans up finds it"
+    );
+    assert_eq!(
+        code(shim.delete("pod", "").await),
+        Code::FAILED_PRECONDITION
+    );
 
     let (waited, ()) = tokio::join!(shim.wait("pod", ""), async {
         settle().await;
-        shim.kill("pod", "", 28).await.expect("a window that changes kills nobody");
+        shim.kill("pod", "", 28)
+            .await
+            .expect("a window that changes kills nobody");
         assert_eq!(shim.status("pod", "").await, Status::RUNNING);
         shim.kill("pod", "", 9).await.unwrap();
     });
     assert_eq!(waited.unwrap().exit_status, 137);
     assert_eq!(code(shim.kill("pod", "", 9).await), Code::NOT_FOUND);
     shim.delete("pod", "").await.unwrap();
-    assert_eq!(shim.events.seen(), ["create pod", "start pod", "exit pod 137", "delete pod 137"]);
+    assert_eq!(
+        shim.events.seen(),
+        ["create pod", "start pod", "exit pod 137", "delete pod 137"]
+    );
     assert!(shim.store.list().unwrap().is_empty());
     assert_eq!(shim.fake.calls("create") + shim.fake.calls("delete"), 0);
 }
@@ -73,7 +85,10 @@ async fn without_any_word_of_the_cri_pause_is_a_sandbox() {
 
 #[tokio::test]
 async fn an_executor_of_real_containers_runs_the_sandbox() {
-    let shim = shim_with(Settings { sandbox_process: true, ..Settings::default() });
+    let shim = shim_with(Settings {
+        sandbox_process: true,
+        ..Settings::default()
+    });
     shim.create_as("pod", PAUSE, SANDBOX).await.unwrap();
     assert!(shim.fake.exists(&init("pod")));
 }

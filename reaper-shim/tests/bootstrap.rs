@@ -1,0 +1,10 @@
+//! The program as containerd runs it: `start`, the daemon, `delete`.
+
+#[path = "bootstrap/cleanup.rs"]
+mod cleanup;
+#[path = "bootstrap/daemon.rs"]
+mod daemon;
+#[path = "bootstrap/harness.rs"]
+mod harness;
+#[path = "bootstrap/start.rs"]
+mod start;

@@ -1,0 +1,74 @@
+//! The action `delete`: what is left when a shim was killed.
+
+use std::{fs, process::Output};
+
+use containerd_shim_protos::{api::DeleteResponse, protobuf::Message};
+use nix::sys::signal::Signal;
+
+use crate::harness::Node;
+
+fn response(output: Output) -> DeleteResponse {
+    assert!(output.status.success(), "{output:?}");
+    DeleteResponse::parse_from_bytes(&output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn what_a_killed_shim_leaves_is_removed_and_again_is_fine() {
+    let node = Node::new();
+    let shim = node.pod("pod").await;
+    shim.signal(Signal::SIGKILL);
+    shim.ended();
+    let folder = node.root().join("ns/test/pod");
+    assert!(folder.exists());
+
+    let bundle = node.path().join("bundles/pod");
+    let args = ["-bundle", bundle.to_str().unwrap(), "delete"];
+    let first = response(
+        node.command("pod", &args)
+            .current_dir("/")
+            .output()
+            .unwrap(),
+    );
+    assert_eq!((first.exit_status, first.pid), (137, shim.pid));
+    assert!(first.exited_at.seconds > 0);
+    assert!(!folder.exists());
+    assert!(!shim.socket().exists());
+
+    let second = response(
+        node.command("pod", &args)
+            .current_dir("/")
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(second.exit_status, 137);
+}
+
+#[tokio::test]
+async fn a_shim_that_serves_the_rest_of_the_pod_is_left_alone() {
+    let node = Node::new();
+    let shim = node.pod("pod").await;
+    node.bundle("app", "pod");
+    assert_eq!(node.start("app"), shim.address);
+    response(node.command("app", &["delete"]).output().unwrap());
+    assert!(shim.socket().exists());
+    assert!(fs::metadata(node.root().join("ns/test/pod")).is_ok());
+    shim.remove("pod").await;
+}
+
+#[test]
+fn a_container_that_never_was_is_deleted() {
+    let node = Node::new();
+    node.bundle("pod", "pod");
+    let answer = response(node.command("pod", &["delete"]).output().unwrap());
+    assert_eq!((answer.exit_status, answer.pid), (137, 0));
+}
+
+#[test]
+fn an_id_that_is_none_is_refused() {
+    let node = Node::new();
+    node.bundle("pod", "pod");
+    let mut command = node.command("pod", &["-id", "../pod", "delete"]);
+    let output = command.output().unwrap();
+    assert!(!output.status.success());
+    assert!(String::from_utf8(output.stderr).unwrap().contains("../pod"));
+}

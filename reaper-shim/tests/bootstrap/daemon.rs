@@ -1,0 +1,128 @@
+//! The daemon while it serves.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{BufRead, BufReader},
+    os::unix::fs::OpenOptionsExt,
+};
+
+use containerd_shim_protos::{
+    api::{StateRequest, StateResponse},
+    protobuf::Message,
+    ttrpc::{Request, context},
+};
+use nix::{
+    fcntl::OFlag,
+    sys::{signal::Signal, stat::Mode},
+    unistd::mkfifo,
+};
+
+use crate::harness::{Node, SECRET, Shim};
+
+#[tokio::test]
+async fn the_task_api_is_served_in_both_versions() {
+    let node = Node::new();
+    let shim = node.pod("pod").await;
+    for service in ["containerd.task.v2.Task", "containerd.task.v3.Task"] {
+        let state = StateRequest {
+            id: "pod".into(),
+            ..Default::default()
+        };
+        let request = Request {
+            service: service.into(),
+            method: "State".into(),
+            payload: state.write_to_bytes().unwrap(),
+            ..Default::default()
+        };
+        let answer = shim.client.request(request).await.unwrap();
+        let state = StateResponse::parse_from_bytes(&answer.payload).unwrap();
+        assert_eq!(state.pid, shim.pid, "{service}");
+    }
+}
+
+#[tokio::test]
+async fn a_signal_ends_an_idle_shim_in_order() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let node = Node::new();
+        node.bundle("pod", "pod");
+        let shim = Shim::connect(&node.start("pod")).await;
+        shim.signal(signal);
+        shim.ended();
+        assert!(!shim.socket().exists());
+    }
+}
+
+#[tokio::test]
+async fn a_signal_does_not_end_a_shim_with_containers() {
+    let node = Node::new();
+    let bundle = node.bundle("pod", "pod");
+    mkfifo(&bundle.join("log"), Mode::S_IRWXU).unwrap();
+    let log = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(bundle.join("log"))
+        .unwrap();
+    let shim = node.pod("pod").await;
+    shim.signal(Signal::SIGTERM);
+    let mut line = String::new();
+    BufReader::new(log).read_line(&mut line).unwrap();
+    assert!(line.contains("there are containers"), "{line}");
+    shim.remove("pod").await;
+    shim.shutdown().await;
+    shim.ended();
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_blocks_nothing() {
+    let node = Node::new();
+    let bundle = node.bundle("pod", "pod");
+    mkfifo(&bundle.join("log"), Mode::S_IRWXU).unwrap();
+    let output = node.command("pod", &["-debug", "start"]).output().unwrap();
+    let shim = Shim::connect(&String::from_utf8(output.stdout).unwrap()).await;
+    // Each refusal is a line; a pipe holds 64 KiB.
+    for _ in 0..2_000 {
+        let unknown = StateRequest {
+            id: "nobody".into(),
+            ..Default::default()
+        };
+        shim.task
+            .state(context::with_timeout(0), &unknown)
+            .await
+            .unwrap_err();
+    }
+    let log = File::options()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(bundle.join("log"))
+        .unwrap();
+    let lines = BufReader::new(log).lines().map_while(Result::ok).count();
+    assert!(
+        (100..2_000).contains(&lines),
+        "what fits is kept, the rest dropped: {lines}"
+    );
+}
+
+#[tokio::test]
+async fn nothing_of_containerd_is_left_in_the_daemon() {
+    let node = Node::new();
+    let shim = node.pod("pod").await;
+    let read = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", shim.pid)).unwrap();
+    let environment = read("environ");
+    assert!(!environment.contains(SECRET), "{environment}");
+    assert!(environment.contains("REAPER_RUNTIME_ROOT="));
+    assert_eq!(read("comm").trim(), "containerd-shim");
+    // Standard streams that nobody waits for.
+    for stream in ["fd/0", "fd/1", "fd/2"] {
+        let target = fs::read_link(format!("/proc/{}/{stream}", shim.pid)).unwrap();
+        assert_eq!(target.to_str(), Some("/dev/null"));
+    }
+    let session = read("stat")
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .nth(3)
+        .unwrap()
+        .to_owned();
+    assert_eq!(session, shim.pid.to_string(), "a session of its own");
+}

@@ -1,0 +1,183 @@
+//! The action `start`: one shim for a pod, whoever comes first.
+
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+    path::Path,
+    process::Stdio,
+};
+
+use containerd_shim_protos::{
+    bootstrap_api::{BootstrapParams, BootstrapResult},
+    protobuf::Message,
+    types::introspection::RuntimeInfo,
+};
+use nix::sys::signal::Signal;
+
+use crate::harness::{Node, Shim};
+
+#[tokio::test]
+async fn start_prints_the_address_of_a_shim_that_serves() {
+    let node = Node::new();
+    let bundle = node.bundle("pod", "pod");
+    let address = node.start("pod");
+    assert_eq!(fs::read_to_string(bundle.join("address")).unwrap(), address);
+    let shim = Shim::connect(&address).await;
+    assert!(shim.socket().starts_with(node.root()), "{address}");
+    let folder = fs::metadata(shim.socket().parent().unwrap()).unwrap();
+    assert_eq!(folder.permissions().mode() & 0o777, 0o700);
+
+    shim.create("pod", &bundle).await.unwrap();
+    shim.remove("pod").await;
+    shim.shutdown().await;
+    assert!(!shim.socket().exists(), "removed before the answer");
+    shim.ended();
+}
+
+#[tokio::test]
+async fn containers_of_a_pod_share_a_shim_and_others_have_their_own() {
+    let node = Node::new();
+    for (id, pod) in [("pod", "pod"), ("app", "pod"), ("other", "other")] {
+        node.bundle(id, pod);
+    }
+    let (pod, app, other) = (node.start("pod"), node.start("app"), node.start("other"));
+    assert_eq!(pod, app);
+    assert_ne!(pod, other);
+    assert_eq!(node.daemons().len(), 2);
+    let written = fs::read_to_string(node.path().join("bundles/app/address")).unwrap();
+    assert_eq!(written, app);
+}
+
+#[test]
+fn of_many_starts_for_one_pod_one_makes_the_shim() {
+    let node = Node::new();
+    let ids: Vec<String> = (0..12).map(|number| format!("app-{number}")).collect();
+    let starts: Vec<_> = ids
+        .iter()
+        .map(|id| {
+            node.bundle(id, "pod");
+            node.command(id, &["start"])
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    let mut addresses: Vec<_> = starts
+        .into_iter()
+        .map(|start| start.wait_with_output().unwrap().stdout)
+        .collect();
+    addresses.dedup();
+    assert_eq!(addresses.len(), 1, "{addresses:?}");
+    assert!(!addresses[0].is_empty());
+    assert_eq!(node.daemons().len(), 1);
+}
+
+#[tokio::test]
+async fn the_socket_of_a_killed_shim_is_replaced() {
+    let node = Node::new();
+    let first = node.pod("pod").await;
+    first.signal(Signal::SIGKILL);
+    first.ended();
+    assert!(first.socket().exists());
+    let second = Shim::connect(&node.start("pod")).await;
+    assert_eq!(second.address, first.address);
+    assert_ne!(second.pid, first.pid);
+}
+
+#[tokio::test]
+async fn a_state_root_of_any_length_has_a_socket() {
+    for length in [30, 60, 150] {
+        let node = Node::with_root(&"r".repeat(length));
+        node.bundle("pod", "pod");
+        let shim = Shim::connect(&node.start("pod")).await;
+        assert!(shim.socket().as_os_str().len() <= 107);
+        shim.shutdown().await;
+        shim.ended();
+        assert!(!shim.socket().exists());
+    }
+    // Where containerd's own shims have their sockets; ours to remove only if it is ours alone.
+    for folder in ["/run/containerd/s", "/run/containerd"] {
+        let _ = fs::remove_dir(folder);
+    }
+}
+
+#[tokio::test]
+async fn a_new_containerd_gets_its_message() {
+    let node = Node::new();
+    node.bundle("pod", "pod");
+    let sockets = node.path().join("s");
+    let params = BootstrapParams {
+        instance_id: "pod".into(),
+        namespace: "test".into(),
+        containerd_grpc_address: "/run/other".into(),
+        containerd_ttrpc_address: "/run/other.ttrpc".into(),
+        socket_dir: Some(sockets.to_str().unwrap().into()),
+        ..Default::default()
+    };
+    let output = node.start_with_input("pod", &params.write_to_bytes().unwrap());
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{output:?}"
+    );
+    let result = BootstrapResult::parse_from_bytes(&output.stdout).unwrap();
+    assert_eq!((result.version, result.protocol.as_str()), (3, "ttrpc"));
+    let shim = Shim::connect(&result.address).await;
+    assert!(shim.socket().starts_with(&sockets));
+}
+
+#[test]
+fn a_daemon_that_cannot_start_says_why_and_leaves_nothing() {
+    let node = Node::new().env("REAPER_SHIM_LOG", "/does/not/exist");
+    node.bundle("pod", "pod");
+    let output = node.command("pod", &["start"]).output().unwrap();
+    assert!(!output.status.success());
+    assert!(
+        String::from_utf8(output.stderr)
+            .unwrap()
+            .contains("/does/not/exist")
+    );
+    assert!(output.stdout.is_empty());
+    let sockets = fs::read_dir(node.root().join("ns/.s")).unwrap();
+    assert_eq!(sockets.count(), 0);
+    assert!(!node.path().join("bundles/pod/address").exists());
+}
+
+#[test]
+fn a_wrong_configuration_is_named() {
+    let node = Node::new().env("REAPER_OVERLAY_ENABLED", "perhaps");
+    node.bundle("pod", "pod");
+    let output = node.command("pod", &["start"]).output().unwrap();
+    assert!(!output.status.success());
+    assert!(
+        String::from_utf8(output.stderr)
+            .unwrap()
+            .contains("REAPER_OVERLAY_ENABLED")
+    );
+}
+
+#[test]
+fn a_listener_that_is_too_busy_is_no_dead_one() {
+    let node = Node::new();
+    node.bundle("pod", "pod");
+    let address = node.start("pod");
+    let socket = Path::new(address.strip_prefix("unix://").unwrap()).to_owned();
+    fs::remove_file(&socket).unwrap();
+    // It accepts nobody.
+    let busy = UnixListener::bind(&socket).unwrap();
+    assert_eq!(node.start("pod"), address);
+    assert!(socket.exists());
+    drop(busy);
+}
+
+#[test]
+fn it_says_what_it_is() {
+    let node = Node::new();
+    node.bundle("pod", "pod");
+    let version = node.command("pod", &["-v"]).output().unwrap().stdout;
+    let version = String::from_utf8(version).unwrap();
+    assert!(version.contains(env!("CARGO_PKG_VERSION")), "{version}");
+    let info = node.command("pod", &["-info"]).output().unwrap();
+    let info = RuntimeInfo::parse_from_bytes(&info.stdout).unwrap();
+    assert_eq!(info.name, "io.containerd.reaper.v2");
+    assert_eq!(info.version.version, env!("CARGO_PKG_VERSION"));
+}
