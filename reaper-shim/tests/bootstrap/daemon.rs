@@ -7,7 +7,9 @@ use std::{
 };
 
 use containerd_shim_protos::{
-    api::{StateRequest, StateResponse},
+    api::{
+        CreateTaskRequest, DeleteRequest, StartRequest, StateRequest, StateResponse, WaitRequest,
+    },
     protobuf::Message,
     ttrpc::{Request, context},
 };
@@ -125,4 +127,63 @@ async fn nothing_of_containerd_is_left_in_the_daemon() {
         .unwrap()
         .to_owned();
     assert_eq!(session, shim.pid.to_string(), "a session of its own");
+}
+
+#[tokio::test]
+async fn a_workload_runs_with_its_own_environment_and_leaves_nothing() {
+    let node = Node::new();
+    let shim = node.pod("pod").await;
+    let bundle = node.bundle("app", "pod");
+    let script = r#"env; echo oom=$(cat /proc/self/oom_score_adj); exit 3"#;
+    let config = format!(
+        r#"{{"process":{{"args":["/bin/sh","-c",{script:?}],"cwd":"/","env":["PATH=/usr/bin:/bin","MINE=1"]}}}}"#
+    );
+    fs::write(bundle.join("config.json"), config).unwrap();
+    let output = node.path().join("output");
+    let none = || context::with_timeout(0);
+    let request = CreateTaskRequest {
+        id: "app".into(),
+        bundle: bundle.to_str().unwrap().into(),
+        stdout: format!("file://{}", output.display()),
+        ..Default::default()
+    };
+    let pid = shim.task.create(none(), &request).await.unwrap().pid;
+    let request = StartRequest {
+        id: "app".into(),
+        ..Default::default()
+    };
+    assert_eq!(shim.task.start(none(), &request).await.unwrap().pid, pid);
+    let request = WaitRequest {
+        id: "app".into(),
+        ..Default::default()
+    };
+    assert_eq!(
+        shim.task.wait(none(), &request).await.unwrap().exit_status,
+        3
+    );
+    let request = DeleteRequest {
+        id: "app".into(),
+        ..Default::default()
+    };
+    let deleted = shim.task.delete(none(), &request).await.unwrap();
+    assert_eq!((deleted.pid, deleted.exit_status), (pid, 3));
+
+    let output = fs::read_to_string(&output).unwrap();
+    assert!(output.contains("MINE=1\n"), "{output}");
+    assert!(
+        !output.contains(SECRET) && !output.contains("REAPER_"),
+        "{output}"
+    );
+    assert!(
+        !output.contains("oom=-"),
+        "not protected as the shim is: {output}"
+    );
+    assert!(!node.root().join("ns/test/app").exists());
+    let children = format!("/proc/{0}/task/{0}/children", shim.pid);
+    assert_eq!(
+        fs::read_to_string(children).unwrap(),
+        "",
+        "no monitor, no zombie"
+    );
+    shim.remove("pod").await;
 }
