@@ -1,6 +1,6 @@
 //! `create`.
 
-use reaper_exec::NewContainer;
+use reaper_exec::{NewContainer, io::StdioRequest};
 use reaper_state::Record;
 
 use super::Call;
@@ -25,7 +25,10 @@ pub(crate) async fn run(call: Call, args: CreateArgs) -> Result<Outcome> {
     let stdio = match (&options.console_socket, new.process.terminal) {
         (Some(socket), true) => streams::engine_console(socket)?,
         (None, true) => return Err(Error::NoTerminal),
-        (_, false) => streams::inherited()?,
+        (_, false) if engine => streams::inherited()?,
+        // Those of `start` will do: a caller that reads this call's output to its end must not
+        // wait for the program's.
+        (_, false) => StdioRequest::default(),
     };
     if !engine {
         container::defer_streams(&mut new);

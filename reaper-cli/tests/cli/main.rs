@@ -1,0 +1,8 @@
+//! The runtime as its users see it: the real program, below a state root of its own.
+
+mod engine;
+mod exec;
+mod lifecycle;
+mod rig;
+mod run;
+mod terminal;

@@ -1,0 +1,180 @@
+//! A state root, a bundle, and the program.
+
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+};
+
+use serde_json::Value;
+
+/// A private state root. Whatever is left in it at the end is removed, and a test that succeeded
+/// must have left nothing in the root's folder afterwards.
+pub(crate) struct Rig {
+    dir: tempfile::TempDir,
+}
+
+impl Rig {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(
+            dir.path().join("config.toml"),
+            "[overlay]\nenabled = false\n",
+        )
+        .unwrap();
+        Self { dir }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn root(&self) -> PathBuf {
+        self.path("root")
+    }
+
+    /// The program with these arguments.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_reaper-runtime"));
+        command
+            .arg("--root")
+            .arg(self.root())
+            .arg("--config")
+            .arg(self.path("config.toml"));
+        command.args(args).stdin(Stdio::null());
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("REAPER_") {
+                command.env_remove(name);
+            }
+        }
+        command
+    }
+
+    /// Calls the program and waits for it.
+    pub(crate) fn call(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// The same, where it must succeed: what it printed.
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
+        let output = self.call(args);
+        assert!(
+            output.status.success(),
+            "{args:?}: {}, {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The same for a call whose streams the container keeps: they are nobody's.
+    pub(crate) fn quietly(&self, args: &[&str]) {
+        let status = self
+            .command(args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        assert!(status.unwrap().success(), "{args:?}");
+    }
+
+    /// The same, where it must fail with this code: the one line that it said.
+    pub(crate) fn fails(&self, code: i32, args: &[&str]) -> String {
+        let output = self.call(args);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {error}");
+        assert_eq!(error.lines().count(), 1, "{args:?}: {error}");
+        assert!(error.starts_with("reaper-runtime: "), "{args:?}: {error}");
+        error
+    }
+
+    /// Makes the bundle `name`, whose process is this JSON.
+    pub(crate) fn bundle(&self, name: &str, process: &Value) -> String {
+        let path = self.path(name);
+        fs::create_dir_all(&path).unwrap();
+        let config = serde_json::json!({ "process": process });
+        fs::write(path.join("config.json"), config.to_string()).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// Makes a bundle that runs a line of shell.
+    pub(crate) fn shell(&self, script: &str) -> String {
+        self.bundle("bundle", &shell(script))
+    }
+
+    /// Starts a container that runs until it is killed.
+    pub(crate) fn running(&self, id: &str) {
+        self.detached(id, &["sleep", "1000"]);
+    }
+
+    /// Starts a container whose streams are nobody's.
+    pub(crate) fn detached(&self, id: &str, command: &[&str]) {
+        let mut args = vec!["run", "--detach", "--name", id, "--"];
+        args.extend(command);
+        self.quietly(&args);
+    }
+
+    pub(crate) fn state(&self, id: &str) -> Value {
+        serde_json::from_str(&self.ok(&["state", id])).unwrap()
+    }
+}
+
+/// A process that runs a line of shell.
+pub(crate) fn shell(script: &str) -> Value {
+    serde_json::json!({
+        "args": ["/bin/sh", "-c", script],
+        "cwd": "/",
+        "env": ["PATH=/usr/local/bin:/usr/bin:/bin"],
+    })
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let list = self
+            .command(&["list", "--quiet"])
+            .output()
+            .map(|output| output.stdout);
+        for id in String::from_utf8_lossy(&list.unwrap_or_default()).lines() {
+            let _ = self.command(&["delete", "--force", id]).status();
+        }
+        if !std::thread::panicking() && self.root().exists() {
+            let left: Vec<_> = fs::read_dir(self.root())
+                .unwrap()
+                .map(Result::unwrap)
+                .collect();
+            assert!(left.is_empty(), "left behind: {left:?}");
+        }
+    }
+}
+
+/// Reads a child's standard output up to and with the first line.
+pub(crate) fn first_line(child: &mut Child) -> String {
+    let stdout = child.stdout.as_mut().unwrap();
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while stdout.read(&mut byte).unwrap() == 1 && byte[0] != b'\n' {
+        line.push(byte[0]);
+    }
+    String::from_utf8(line).unwrap()
+}
+
+/// What is in the file at `path`, as a pid.
+pub(crate) fn pid_in(path: &Path) -> nix::unistd::Pid {
+    nix::unistd::Pid::from_raw(fs::read_to_string(path).unwrap().parse().unwrap())
+}
+
+/// This process adopts what its children leave, as engines do.
+pub(crate) fn become_subreaper() {
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
+}
+
+/// Whether a process is there and no zombie.
+pub(crate) fn is_alive(pid: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap().starts_with(" Z"))
+}
+
+/// The code of a program that was not ended by a signal.
+pub(crate) fn code(status: ExitStatus) -> i32 {
+    status.code().expect("ended by a signal")
+}
