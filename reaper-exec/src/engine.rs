@@ -199,11 +199,12 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
                 source,
             });
         }
+        // Taken before, so that no end can come out earlier than the start.
+        let started = Timestamp::now();
         if let Err(error) = open.await {
             self.state(id).await?;
             return Err(error.into());
         }
-        let started = Timestamp::now();
         self.change(id, move |record| {
             record.started = Some(started);
             if record.status == Status::Created {
