@@ -11,7 +11,7 @@ use reaper_state::{Record, RootDir, StateStore, Stored};
 
 use crate::{
     CreateRequest, Error as ExecutorError, Executor, MonitorOptions, Observation, Signal, Target,
-    io::StdioRequest,
+    io::StdioRequest, procfs,
 };
 
 /// A container to be made.
@@ -227,6 +227,12 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         let seen = match self.executor.observe(id).await {
             Ok(seen) => seen,
             Err(ExecutorError::NotFound(_)) if stored.record.status == Status::Creating => {
+                return Ok(stored.record);
+            }
+            // Not this executor's: a shim, for example, is itself the process of its pod's sandbox.
+            Err(ExecutorError::NotFound(_))
+                if stored.record.process.as_ref().is_some_and(procfs::is_alive) =>
+            {
                 return Ok(stored.record);
             }
             Err(ExecutorError::NotFound(_)) => lost("nothing is left of it"),

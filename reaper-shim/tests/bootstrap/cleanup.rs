@@ -1,9 +1,12 @@
 //! The action `delete`: what is left when a shim was killed.
 
-use std::{fs, process::Output};
+use std::{fs, process::Output, sync::Arc};
 
 use containerd_shim_protos::{api::DeleteResponse, protobuf::Message};
 use nix::sys::signal::Signal;
+use reaper_exec::{Engine, HostExecutor};
+use reaper_spec::{ContainerId, Status};
+use reaper_state::{FileStore, RootDir};
 
 use crate::harness::Node;
 
@@ -71,4 +74,23 @@ fn an_id_that_is_none_is_refused() {
     let output = command.output().unwrap();
     assert!(!output.status.success());
     assert!(String::from_utf8(output.stderr).unwrap().contains("../pod"));
+}
+
+#[tokio::test]
+async fn a_sandbox_reads_as_running_for_others_while_its_shim_lives() {
+    let node = Node::new();
+    let shim = node.pod("pod").await;
+    let root = RootDir::new(node.root()).namespace("test");
+    let store = Arc::new(FileStore::new(root.clone()));
+    let others = Engine::new(HostExecutor::new(root.clone()), store, root);
+    let id = ContainerId::new("pod").unwrap();
+    let seen = others.state(&id).await.unwrap();
+    assert_eq!(seen.status, Status::Running);
+    assert_eq!(seen.process.unwrap().pid, shim.pid);
+    shim.signal(Signal::SIGKILL);
+    shim.ended();
+    assert_eq!(
+        others.state(&id).await.unwrap().exit.unwrap().status.code(),
+        137
+    );
 }
