@@ -21,13 +21,16 @@ use crate::{
     streams, sys,
 };
 
+/// Finds the containers below a root, as the configuration says.
+type Open = fn(RootDir, &Config) -> Result<Containers>;
+
 /// What a failed call ends with, as runc's do.
 const FAILURE: u8 = 1;
 /// What a failed `exec` ends with, so that it is no exit code of the program.
 const EXEC_FAILURE: u8 = 255;
 
 /// Does what the command line says, with the containers that `open` finds.
-pub(crate) fn run(open: fn(RootDir) -> Containers) -> ExitCode {
+pub(crate) fn run(open: Open) -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(message) => {
@@ -61,17 +64,13 @@ pub(crate) fn run(open: fn(RootDir) -> Containers) -> ExitCode {
             failure.into()
         }
         Err(error) => {
-            report(&global, &error);
+            report(&error);
             failure.into()
         }
     }
 }
 
-fn execute(
-    global: &GlobalArgs,
-    command: Command,
-    open: fn(RootDir) -> Containers,
-) -> Result<Outcome> {
+fn execute(global: &GlobalArgs, command: Command, open: Open) -> Result<Outcome> {
     if let Command::Exec(exec) = &command
         && exec.detach
     {
@@ -100,7 +99,7 @@ fn execute(
             .build()
             .map_err(Error::io("start"))?;
         let call = Call {
-            containers: open(settings.root),
+            containers: open(settings.root, &settings.config)?,
             config: settings.config,
             preserved,
             log_format: global.log_format,
@@ -122,11 +121,9 @@ fn begin(global: &GlobalArgs) -> Result<Settings> {
     settings
 }
 
-fn report(global: &GlobalArgs, error: &Error) {
+fn report(error: &Error) {
     let line = error.line();
-    if log::goes_to_a_file(global) {
-        tracing::error!("{line}");
-    }
+    tracing::error!(target: log::PRINTED, "{line}");
     // Where stderr is closed the exit code has to do.
     let _ = writeln!(io::stderr(), "reaper-runtime: {line}");
 }

@@ -24,6 +24,9 @@ use crate::{
     error::{Error, Result},
 };
 
+/// The target of events that are printed on stderr anyway: only a file needs them.
+pub(crate) const PRINTED: &str = "printed";
+
 /// Starts logging as the options and the configuration say. Without either only warnings are
 /// printed, on stderr.
 pub(crate) fn start(global: &GlobalArgs, config: &Config) -> Result<()> {
@@ -32,8 +35,12 @@ pub(crate) fn start(global: &GlobalArgs, config: &Config) -> Result<()> {
     } else {
         LevelFilter::INFO
     };
-    let lines = Lines(global.log_format);
-    match global.log.as_deref().or(config.log.runtime.as_deref()) {
+    let file = global.log.as_deref().or(config.log.runtime.as_deref());
+    let lines = Lines {
+        format: global.log_format,
+        printed: file.is_some(),
+    };
+    match file {
         Some(path) => {
             let file = Arc::new(append(path)?);
             let builder = tracing_subscriber::fmt()
@@ -60,11 +67,6 @@ pub(crate) fn start(global: &GlobalArgs, config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Whether the log is a file besides stderr.
-pub(crate) fn goes_to_a_file(global: &GlobalArgs) -> bool {
-    global.log.is_some() || std::env::var_os("REAPER_RUNTIME_LOG").is_some()
-}
-
 fn append(path: &Path) -> Result<File> {
     OpenOptions::new()
         .append(true)
@@ -81,7 +83,11 @@ fn filter(level: &str) -> Result<EnvFilter> {
 }
 
 /// One line an event: logrus's text or JSON.
-struct Lines(LogFormat);
+struct Lines {
+    format: LogFormat,
+    /// Whether [`PRINTED`] events are written.
+    printed: bool,
+}
 
 impl<S, N> FormatEvent<S, N> for Lines
 where
@@ -94,10 +100,13 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
+        if !self.printed && event.metadata().target() == PRINTED {
+            return Ok(());
+        }
         let mut message = Message(String::new());
         event.record(&mut message);
         let line = line(
-            self.0,
+            self.format,
             *event.metadata().level(),
             &message.0,
             Timestamp::now(),

@@ -22,9 +22,9 @@ mod terminal;
 use std::process::ExitCode;
 
 use reaper_exec::{io::StandardBinder, monitor};
-use reaper_overlay::HostRoot;
+use reaper_overlay::Configured;
 
 fn main() -> ExitCode {
-    monitor::run_if_asked(|| monitor::Setup::new(HostRoot, StandardBinder::default()));
+    monitor::run_if_asked(|| monitor::Setup::new(Configured::default(), StandardBinder::new()));
     app::run(host::open)
 }
