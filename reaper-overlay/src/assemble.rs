@@ -93,8 +93,9 @@ impl Recipe {
         for path in &self.plan.detached {
             view.detach(path)?;
         }
+        let hiding = self.hiding();
         for (submount, prepared) in self.plan.submounts.iter().zip(&self.layers) {
-            if self.is_hidden(&submount.path) {
+            if hiding.iter().any(|mask| submount.path.starts_with(mask)) {
                 continue;
             }
             if !self.protect(view, submount, prepared)? {
@@ -114,11 +115,14 @@ impl Recipe {
         Ok(outcome)
     }
 
-    /// Whether a mask hides the place where `path` would be mounted.
-    fn is_hidden(&self, path: &Path) -> bool {
+    /// What hides a place where something would be mounted.
+    fn hiding(&self) -> Vec<&Path> {
         let masks = self.layers.iter().flat_map(|layer| &layer.masks);
-        let mut masks = masks.chain(&self.root.masks).chain(&self.covers);
-        masks.any(|mask| path.starts_with(&mask.path))
+        masks
+            .chain(&self.root.masks)
+            .chain(&self.covers)
+            .map(|mask| mask.path.as_path())
+            .collect()
     }
 
     /// Mounts what stands for one mount of the host. Returns false if that is a read-only bind.

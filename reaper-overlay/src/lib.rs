@@ -8,6 +8,7 @@
 mod assemble;
 mod attributes;
 mod base;
+mod configured;
 mod error;
 mod helper;
 mod host_root;
@@ -20,6 +21,7 @@ pub mod mountinfo;
 mod overlayfs;
 mod overlays;
 mod plan;
+mod read_only;
 mod scope;
 mod session;
 mod shared;
@@ -28,6 +30,7 @@ mod stamps;
 mod sys;
 mod volumes;
 
+pub use configured::Configured;
 pub use error::Error;
 pub use host_root::HostRoot;
 pub use isolation::{FilesystemIsolation, View, ViewRequest};
@@ -36,6 +39,7 @@ pub use overlays::{
     Change, ChangeKind, CommitMode, Entry, FileKind, Keep, OnProgress, Overlays, Progress,
     ScopeInfo, Usage,
 };
+pub use read_only::ReadOnlyHost;
 pub use scope::Scope;
 pub use session::{Session, run_in};
 pub use shared::SharedOverlay;

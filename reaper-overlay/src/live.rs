@@ -1,6 +1,7 @@
 //! A scope that is alive: made when it is first needed, pinned, joined.
 
 use std::{
+    collections::HashMap,
     fs::{File, OpenOptions},
     io,
     path::{Path, PathBuf},
@@ -43,6 +44,9 @@ pub(crate) struct Wanted<'a> {
 pub(crate) struct Member {
     /// The scope's mount namespace.
     pub(crate) pin: File,
+    /// Whether the namespace belongs to another user namespace. Copies of it then consist of
+    /// slaves from the start.
+    pub(crate) locked: bool,
     marker: PathBuf,
     table: PathBuf,
     _marker: Lock,
@@ -60,10 +64,7 @@ impl Member {
         let paths = ScopePaths::new(&base.path, scope);
         let shared = Lock::take(&paths.members_lock, Mode::Shared)?;
         let pin = match open_pin(&paths)? {
-            Some(pin) => {
-                report_changes(scope, &paths)?;
-                pin
-            }
+            Some(pin) => pin,
             None => {
                 let _changing = Lock::take(&paths.changing, Mode::Exclusive)?;
                 match open_pin(&paths)? {
@@ -72,10 +73,13 @@ impl Member {
                 }
             }
         };
+        let table = Table::read(&paths)?.unwrap_or_else(Table::new);
+        report_changes(scope, &paths, &table);
         let marker = paths.members().join(id);
         let lock = Lock::take(&marker, Mode::Shared)?;
         Ok(Self {
             pin,
+            locked: table.locked,
             marker,
             table: paths.layers(),
             _marker: lock,
@@ -185,25 +189,26 @@ fn recipe(
     );
     let masks = masks::find(wanted.masks, &plan.hidden)?;
     let root = Path::new("/");
-    let owner = |mask: &Mask| -> PathBuf {
-        let mounts = plan.submounts.iter().map(|mount| mount.path.as_path());
-        // A mask of a mount as a whole hides the place that it is mounted on.
-        let below = mounts.filter(|mount| mask.path.starts_with(mount) && mask.path != **mount);
-        below
-            .max_by_key(|mount| mount.components().count())
-            .unwrap_or(root)
-            .to_owned()
-    };
     let (covers, masks): (Vec<Mask>, Vec<Mask>) = masks
         .into_iter()
         .partition(|mask| below_any(&mask.path, &plan.host));
+    let mut by_mount: HashMap<&Path, Vec<&Mask>> = HashMap::new();
+    for mask in &masks {
+        let mounts = plan.submounts.iter().map(|mount| mount.path.as_path());
+        // A mask of a mount as a whole hides the place that it is mounted on.
+        let below = mounts.filter(|mount| mask.path.starts_with(mount) && mask.path != **mount);
+        let mount = below
+            .max_by_key(|mount| mount.components().count())
+            .unwrap_or(root);
+        by_mount.entry(mount).or_default().push(mask);
+    }
     let mut prepare = |mount: &Path| -> Result<Prepared, Error> {
         let layer = table.layer(paths, mount);
-        let mine: Vec<&Mask> = masks.iter().filter(|mask| owner(mask) == mount).collect();
-        layer.make(&mine)?;
+        let mine = by_mount.get(mount).map(Vec::as_slice).unwrap_or_default();
+        layer.make(mine)?;
         Ok(Prepared {
             layer,
-            masks: mine.into_iter().cloned().collect(),
+            masks: mine.iter().map(|mask| (*mask).clone()).collect(),
         })
     };
     let prepared = prepare(root)?;
@@ -226,25 +231,21 @@ fn recipe(
 }
 
 /// Says in the log if the host is not what it was when the scope was made.
-fn report_changes(scope: &Scope, paths: &ScopePaths) -> Result<(), Error> {
-    let changed = changed_below(paths)?;
+fn report_changes(scope: &Scope, paths: &ScopePaths, table: &Table) {
+    let changed = changed_below(paths, table);
     if !changed.is_empty() {
         tracing::warn!(
             "{scope}: the node changed below the overlay ({}); reset the scope when it is free",
             changed.join(", ")
         );
     }
-    Ok(())
 }
 
 /// What of the host changed since the scope was made.
-pub(crate) fn changed_below(paths: &ScopePaths) -> Result<Vec<String>, Error> {
-    let Some(table) = Table::read(paths)? else {
-        return Ok(Vec::new());
-    };
+pub(crate) fn changed_below(paths: &ScopePaths, table: &Table) -> Vec<String> {
     let layers = table.layers(paths);
     let now = Stamps::take(layers.iter().map(|layer| layer.mount.as_path()));
-    Ok(now.changed_since(&table.stamps))
+    now.changed_since(&table.stamps)
 }
 
 /// A scope that is held alone, to reset or remove it.

@@ -1,7 +1,7 @@
 //! Reading `/proc/PID/mountinfo`.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ffi::{OsStr, OsString},
     fs,
     os::unix::ffi::{OsStrExt, OsStringExt},
@@ -154,9 +154,12 @@ pub fn visible(mounts: &[MountInfo]) -> Vec<&MountInfo> {
         .find(|mount| mount.mount_point == Path::new("/") && !ids.contains_key(&mount.parent));
     let root = root.or_else(|| mounts.iter().find(|mount| mount.parent == mount.id));
     let mut found: Vec<&MountInfo> = Vec::new();
+    let mut known: HashSet<u32> = HashSet::new();
     let mut next = 0;
     if let Some(root) = root {
-        found.push(top(root, &children));
+        let seen = top(root, &children);
+        known.insert(seen.id);
+        found.push(seen);
     }
     while let Some(&parent) = found.get(next) {
         next += 1;
@@ -164,26 +167,28 @@ pub fn visible(mounts: &[MountInfo]) -> Vec<&MountInfo> {
             .get(&parent.id)
             .map(Vec::as_slice)
             .unwrap_or_default();
-        let reachable = on_it.iter().filter(|child| {
-            child.mount_point != parent.mount_point
-                && !on_it.iter().any(|other| {
-                    other.mount_point != child.mount_point
-                        && other.mount_point != parent.mount_point
-                        && child.mount_point.starts_with(&other.mount_point)
-                })
-        });
-        let mut points: Vec<&Path> = Vec::new();
-        for child in reachable {
-            // Siblings at one mount point: the later one is the one that is seen.
-            if points.contains(&child.mount_point.as_path()) {
+        // Siblings at one mount point: the later one is the one that is seen.
+        let points: HashMap<&Path, &MountInfo> = on_it
+            .iter()
+            .filter(|child| child.mount_point != parent.mount_point)
+            .map(|child| (child.mount_point.as_path(), *child))
+            .collect();
+        for child in on_it {
+            let point = child.mount_point.as_path();
+            let is_last = points
+                .get(point)
+                .is_some_and(|last| std::ptr::eq(*last, *child));
+            // A sibling further up covers the place.
+            if !is_last
+                || point
+                    .ancestors()
+                    .skip(1)
+                    .any(|above| points.contains_key(above))
+            {
                 continue;
             }
-            points.push(&child.mount_point);
-            let last = on_it
-                .iter()
-                .rfind(|other| other.mount_point == child.mount_point);
-            let seen = top(last.unwrap_or(child), &children);
-            if !found.iter().any(|mount| mount.id == seen.id) {
+            let seen = top(child, &children);
+            if known.insert(seen.id) {
                 found.push(seen);
             }
         }

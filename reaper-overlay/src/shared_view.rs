@@ -1,6 +1,10 @@
 //! The view of one container in a scope.
 
-use std::{fs, fs::File, io, path::PathBuf};
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
 
 use nix::sched::{CloneFlags, setns, unshare};
 use reaper_spec::ImageMode;
@@ -58,7 +62,11 @@ impl SharedView {
     fn enter_first(&self, member: &Member) -> Result<(), Error> {
         setns(&member.pin, CloneFlags::CLONE_NEWNS)
             .context("enter the scope", self.scope.as_str())?;
-        own_namespace()?;
+        if member.locked {
+            unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts of", &self.id)?;
+        } else {
+            own_namespace()?;
+        }
         for volume in &self.volumes {
             volume.mount()?;
         }
@@ -79,15 +87,15 @@ pub(crate) fn namespace_of(pid: u32) -> Result<File, Error> {
     File::open(&path).context("keep the mount namespace", path)
 }
 
-/// Changes to `cwd`, which is made if it is missing and `make` says so.
-pub(crate) fn change_to(cwd: &PathBuf, make: bool) -> Result<(), Error> {
-    match chdir(cwd) {
-        Err(rustix::io::Errno::NOENT) if make => {
-            fs::create_dir_all(cwd).context("make the working directory", cwd)?;
-            chdir(cwd).context("change to", cwd)
-        }
-        other => other.context("change to", cwd),
-    }
+/// Changes to the working directory of a container's first process.
+pub(crate) fn change_to(cwd: &Path) -> Result<(), Error> {
+    chdir(cwd).context("change to", cwd)
+}
+
+/// Changes to the container's working directory if it still is there, else to the root: a process
+/// that joins later names its own.
+pub(crate) fn change_near(cwd: &Path) -> Result<(), Error> {
+    chdir(cwd).or_else(|_| chdir("/")).context("change to", "/")
 }
 
 impl View for SharedView {
@@ -95,14 +103,21 @@ impl View for SharedView {
         match (&self.namespace, &self.member) {
             (Some(namespace), _) if !first => {
                 setns(namespace, CloneFlags::CLONE_NEWNS).context("enter the view of", &self.id)?;
+                change_near(&self.cwd)
             }
-            (None, Some(member)) if first => self.enter_first(member)?,
+            (None, Some(member)) if first => {
+                self.enter_first(member)?;
+                if !self.cwd.exists() {
+                    fs::create_dir_all(&self.cwd)
+                        .context("make the working directory", &self.cwd)?;
+                }
+                change_to(&self.cwd)
+            }
             _ => {
                 let released = io::Error::from(io::ErrorKind::InvalidInput);
-                return Err(released).context("enter the view of", &self.id);
+                Err(released).context("enter the view of", &self.id)
             }
         }
-        change_to(&self.cwd, true)
     }
 
     fn entered(&mut self, pid: u32) -> Result<(), Error> {

@@ -273,7 +273,7 @@ fn info(base: &Base, scope: Scope) -> Result<Option<ScopeInfo>, Error> {
     let last_used = fs::metadata(paths.layers()).and_then(|metadata| metadata.modified());
     let mounted = open_pin(&paths)?.is_some();
     let changed_below = if mounted {
-        changed_below(&paths)?
+        changed_below(&paths, &table)
     } else {
         Vec::new()
     };

@@ -1,0 +1,93 @@
+//! What a scope costs: `cargo bench -p reaper-overlay` as root prints a table.
+//!
+//! Each row is measured in a mount namespace of its own with so many tmpfs mounts added to this
+//! machine's. "host" is the same work in the host's own namespace.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use nix::sched::{CloneFlags, unshare};
+use reaper_overlay::{FilesystemIsolation, HostRoot, Session, SharedOverlay, ViewRequest};
+use reaper_spec::{ContainerId, Mount, OverlayScope};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+
+const ROUNDS: usize = 60;
+
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort();
+    times[times.len() / 2].as_secs_f64() * 1e3
+}
+
+fn request(base: &Path, id: &str, scope: OverlayScope) -> ViewRequest {
+    let mut request = ViewRequest::new(ContainerId::new(id).expect("a plain id"), "/".into());
+    request.overlay.base = base.to_owned();
+    request.overlay.scope = scope;
+    request
+}
+
+/// From the request to a process in the view, and back.
+fn round(isolation: &dyn FilesystemIsolation, request: &ViewRequest) -> Duration {
+    let start = Instant::now();
+    let session = Session::open(isolation, request).expect("a view");
+    session.close().expect("an end");
+    start.elapsed()
+}
+
+fn measure(mounts: usize, dir: &Path) {
+    unshare(CloneFlags::CLONE_NEWNS).expect("root");
+    let recursive = MountPropagationFlags::REC;
+    mount_change("/", MountPropagationFlags::PRIVATE | recursive).expect("private mounts");
+    mount_change("/", MountPropagationFlags::SHARED | recursive).expect("shared mounts");
+    let tmpfs = |path: &Path| {
+        std::fs::create_dir_all(path).expect("a directory");
+        mount("bench", path, "tmpfs", MountFlags::empty(), c"").expect("a tmpfs");
+    };
+    tmpfs(dir);
+    for number in 0..mounts {
+        tmpfs(&dir.join(format!("mounts/{number}")));
+    }
+    let base = dir.join("base");
+    let overlay = SharedOverlay::new();
+    let making: Vec<_> = (0..10)
+        .map(|number| {
+            let id = format!("make{number}");
+            round(&overlay, &request(&base, &id, OverlayScope::Container))
+        })
+        .collect();
+    let join = request(&base, "join", OverlayScope::Node);
+    let keep =
+        Session::open(&overlay, &request(&base, "keep", OverlayScope::Node)).expect("a view");
+    let times = |isolation: &dyn FilesystemIsolation, request: &ViewRequest| {
+        median((0..ROUNDS).map(|_| round(isolation, request)).collect())
+    };
+    let host = times(&HostRoot, &join);
+    let joining = times(&overlay, &join);
+    let mut with_volumes = join;
+    for number in 0..4 {
+        with_volumes.mounts.push(Mount {
+            destination: format!("/volumes/{number}").into(),
+            kind: Some("bind".to_owned()),
+            source: Some("/usr".into()),
+            options: vec!["bind".to_owned(), "ro".to_owned()],
+        });
+    }
+    let volumes = times(&overlay, &with_volumes);
+    drop(keep);
+    let making = median(making);
+    println!("| {mounts} | {host:.2} | {joining:.2} | {volumes:.2} | {making:.2} |");
+}
+
+fn main() {
+    println!("| mounts added | host, ms | join | join with 4 volumes | make |");
+    println!("|---|---|---|---|---|");
+    for mounts in [0, 100, 500] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().to_owned();
+        // A thread has mounts of its own, which vanish with it.
+        std::thread::spawn(move || measure(mounts, &path))
+            .join()
+            .expect("a measurement");
+    }
+}

@@ -1,0 +1,95 @@
+//! The host's filesystem, to look at only.
+
+use std::{os::fd::AsFd, path::PathBuf};
+
+use rustix::{
+    fs::CWD,
+    mount::{
+        MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change,
+        move_mount, open_tree,
+    },
+};
+
+use crate::{
+    Error, FilesystemIsolation, View, ViewRequest,
+    error::Context,
+    host_root::HostView,
+    sys::{self, MountAttr},
+};
+
+/// Processes see the host's filesystem and cannot change it, except below the paths listed.
+///
+/// Each container has a copy of the host's mounts in which all are read-only; `/proc`, `/dev` and
+/// `/sys` stay as they are. Volumes are mounted as [`HostRoot`](crate::HostRoot) mounts them. A
+/// process that is root with all capabilities can make its mounts writable again: like the
+/// overlay it protects from accidents.
+#[derive(Debug, Clone, Default)]
+pub struct ReadOnlyHost {
+    writable: Vec<PathBuf>,
+}
+
+/// What cannot be read-only without breaking ordinary programs.
+const NOT_FILES: [&str; 3] = ["/proc", "/dev", "/sys"];
+
+impl ReadOnlyHost {
+    /// All of the host read-only but `writable` and what lies below; these have to exist.
+    pub fn new(writable: Vec<PathBuf>) -> Self {
+        Self { writable }
+    }
+}
+
+impl FilesystemIsolation for ReadOnlyHost {
+    fn prepare(&self, request: &ViewRequest) -> Result<Box<dyn View>, Error> {
+        let missing: Vec<_> = self
+            .writable
+            .iter()
+            .filter(|path| !path.exists())
+            .cloned()
+            .collect();
+        if !missing.is_empty() {
+            return Err(Error::MissingMountPoints { paths: missing });
+        }
+        let writable = self.writable.clone();
+        let restrict = Box::new(move || make_read_only(&writable));
+        Ok(Box::new(HostView::new(request, Some(restrict))?))
+    }
+
+    fn collect(&self, _request: &ViewRequest) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// Makes the mounts of the calling process's namespace read-only.
+fn make_read_only(writable: &[PathBuf]) -> Result<(), Error> {
+    let not_files = NOT_FILES
+        .iter()
+        .map(PathBuf::from)
+        .filter(|path| path.is_dir());
+    let writable: Vec<PathBuf> = not_files.chain(writable.iter().cloned()).collect();
+    // What lies in another one comes with it.
+    let outermost = writable.iter().enumerate().filter(|(at, path)| {
+        let others = writable.iter().enumerate().filter(|(other, _)| other != at);
+        !others
+            .into_iter()
+            .any(|(other, dir)| path.starts_with(dir) && (*path != dir || other < *at))
+    });
+    let mut kept = Vec::new();
+    for (_, path) in outermost {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_RECURSIVE;
+        kept.push((open_tree(CWD, path, flags).context("open", path)?, path));
+    }
+    let root = open_tree(CWD, "/", OpenTreeFlags::OPEN_TREE_CLOEXEC).context("open", "/")?;
+    let read_only = MountAttr {
+        set: MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into(),
+        ..MountAttr::default()
+    };
+    sys::mount_setattr(root.as_fd(), true, read_only).context("make read-only", "/")?;
+    for (tree, path) in kept {
+        move_mount(tree, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .context("keep writable", path)?;
+    }
+    let private = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    mount_change("/", private).context("make a slave of", "/")
+}

@@ -1,0 +1,105 @@
+//! The isolations that show the host itself.
+
+mod common;
+
+use std::{fs, path::Path};
+
+use common::*;
+use reaper_overlay::{
+    Configured, Error, FilesystemIsolation, HostRoot, ReadOnlyHost, Session, ViewRequest,
+};
+use reaper_spec::{Mount, OverlayScope};
+
+fn volume(request: &mut ViewRequest, from: &Path, to: &Path) {
+    request.mounts.push(Mount {
+        destination: to.to_owned(),
+        kind: Some("bind".to_owned()),
+        source: Some(from.to_owned()),
+        options: vec!["rbind".to_owned(), "ro".to_owned()],
+    });
+}
+
+#[test]
+fn the_host_itself_when_the_overlay_is_off() {
+    isolated(|dir| {
+        let mut request = request(dir, "a", OverlayScope::Node);
+        request.overlay.enabled = false;
+        let session = Session::open(&Configured::default(), &request).unwrap();
+        let own = fs::read_link("/proc/thread-self/ns/mnt").unwrap();
+        assert_eq!(
+            sh(&session, "readlink /proc/self/ns/mnt"),
+            own.to_str().unwrap()
+        );
+        sh(&session, &format!("touch {}/written", dir.display()));
+        assert!(dir.join("written").exists());
+        assert!(!dir.join("base").exists());
+    });
+}
+
+#[test]
+fn volumes_of_the_bare_host_are_the_containers_own() {
+    isolated(|dir| {
+        for name in ["data", "place"] {
+            fs::create_dir(dir.join(name)).unwrap();
+        }
+        fs::write(dir.join("data/content"), "x").unwrap();
+        let before = mount_table(&dir.join("base"));
+        let mut request = request(dir, "a", OverlayScope::Node);
+        volume(&mut request, &dir.join("data"), &dir.join("place"));
+        let session = Session::open(&HostRoot, &request).unwrap();
+        let place = dir.join("place");
+        let place = place.display();
+        assert_eq!(sh(&session, &format!("cat {place}/content")), "x");
+        assert!(
+            !attempt(&session, &format!("touch {place}/new"))
+                .status
+                .success()
+        );
+        assert!(!dir.join("place/content").exists());
+        assert_eq!(mount_table(&dir.join("base")), before);
+        session.close().unwrap();
+
+        volume(&mut request, &dir.join("data"), &dir.join("missing/one"));
+        let error = HostRoot.prepare(&request).err().unwrap();
+        assert!(matches!(&error, Error::MissingMountPoints { paths } if paths.len() == 1));
+        assert!(error.to_string().contains("missing/one"), "{error}");
+    });
+}
+
+#[test]
+fn a_read_only_host_is_writable_where_it_says() {
+    isolated(|dir| {
+        fs::create_dir_all(dir.join("open/deep")).unwrap();
+        mount_tmpfs(&dir.join("other"));
+        let isolation = ReadOnlyHost::new(vec![dir.join("open"), dir.join("open/deep")]);
+        let session = Session::open(&isolation, &request(dir, "a", OverlayScope::Node)).unwrap();
+        for refused in [
+            dir.to_owned(),
+            dir.join("other"),
+            "/etc".into(),
+            "/usr".into(),
+        ] {
+            let output = attempt(&session, &format!("touch {}/x", refused.display()));
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(
+                said.contains("Read-only file system"),
+                "{refused:?}: {said}"
+            );
+        }
+        sh(
+            &session,
+            &format!(
+                "touch {0}/open/x {0}/open/deep/y; echo >/dev/null",
+                dir.display()
+            ),
+        );
+        assert!(dir.join("open/deep/y").exists());
+        fs::write(dir.join("other/host"), "the host still writes").unwrap();
+        let missing = ReadOnlyHost::new(vec![dir.join("nowhere")]);
+        let error = missing
+            .prepare(&request(dir, "b", OverlayScope::Node))
+            .err()
+            .unwrap();
+        assert!(error.to_string().contains("nowhere"));
+    });
+}
