@@ -1,8 +1,4 @@
-//! Views of the filesystem for processes of the host.
-//!
-//! [`FilesystemIsolation`] is the contract between an engine that forks processes and something
-//! that decides what those processes see. [`SharedOverlay`] shows the host's root beneath a layer
-//! that takes all writes; [`HostRoot`] shows the host as it is.
+#![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
 
 mod assemble;

@@ -135,8 +135,26 @@ pub(crate) fn unpin(paths: &ScopePaths) -> Result<(), Error> {
     }
 }
 
-/// Makes the scope. The caller holds the lock `changing`.
+/// Makes the scope; one that did not exist and cannot be made is not there afterwards. The caller
+/// holds the lock `changing`.
 fn make(
+    base: &Base,
+    scope: &Scope,
+    paths: &ScopePaths,
+    wanted: &Wanted<'_>,
+) -> Result<File, Error> {
+    let is_new = Table::read(paths)?.is_none();
+    let made = try_to_make(base, scope, paths, wanted);
+    if made.is_err() && is_new {
+        // The first error is the one to tell.
+        let _ = unpin(paths)
+            .and_then(|()| remove_tree(&paths.data))
+            .and_then(|()| remove_tree(&paths.live));
+    }
+    made
+}
+
+fn try_to_make(
     base: &Base,
     scope: &Scope,
     paths: &ScopePaths,

@@ -73,6 +73,9 @@ impl Plan {
     /// Decides, given the mounts that can be seen (`mountinfo::visible`), what is bound from the
     /// host beyond the usual, and what is hidden beyond the usual.
     pub(crate) fn new(visible: &[&MountInfo], host: &[PathBuf], hidden: &[PathBuf]) -> Self {
+        let found = visible
+            .iter()
+            .filter_map(|mount| state_dir(&mount.mount_point));
         let mut plan = Self {
             host: HOST_TREES
                 .iter()
@@ -83,6 +86,7 @@ impl Plan {
                 .iter()
                 .map(PathBuf::from)
                 .chain(hidden.iter().cloned())
+                .chain(found)
                 .collect(),
             ..Self::default()
         };
@@ -112,6 +116,41 @@ impl Plan {
             .sort_by_key(|path| std::cmp::Reverse(path.components().count()));
         plan
     }
+}
+
+/// The directory of a container engine's or a kubelet's mounts that `path` lies in, wherever the
+/// node's admin has put it.
+fn state_dir(path: &Path) -> Option<PathBuf> {
+    const CONTAINERD: [&str; 4] = [
+        "io.containerd.runtime.v2.task",
+        "io.containerd.runtime.v1.linux",
+        "io.containerd.grpc.v1.cri",
+        "io.containerd.sandbox.controller.v1.shim",
+    ];
+    let has_name = |dir: &&Path, wanted: &dyn Fn(&str) -> bool| {
+        dir.file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(wanted)
+    };
+    let containerd = |name: &str| CONTAINERD.contains(&name);
+    if let Some(dir) = path
+        .ancestors()
+        .skip(1)
+        .find(|dir| has_name(dir, &containerd))
+    {
+        return Some(dir.to_owned());
+    }
+    // ROOT/pods/UID/volumes/kubernetes.io~KIND/NAME
+    let plugin = |name: &str| name.starts_with("kubernetes.io~");
+    let plugin = path
+        .ancestors()
+        .skip(1)
+        .find(|dir| has_name(dir, &plugin))?;
+    plugin
+        .ancestors()
+        .nth(3)
+        .filter(|dir| dir.ends_with("pods"))
+        .map(Path::to_owned)
 }
 
 /// Whether `path` is one of `dirs` or below one.

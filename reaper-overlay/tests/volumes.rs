@@ -386,3 +386,19 @@ fn a_missing_working_directory_is_made_in_the_overlay() {
         assert!(!Path::new("/work/of").exists());
     });
 }
+
+#[test]
+fn a_scope_that_cannot_be_made_is_not_left_behind() {
+    isolated(|dir| {
+        let mut request = request(dir, "a", OverlayScope::Container);
+        request.image = ImageMode::Beneath;
+        request.rootfs = Some(dir.join("no-image"));
+        let error = SharedOverlay::new().prepare(&request).err().unwrap();
+        assert!(
+            error.to_string().contains("mount the overlay over /"),
+            "{error}"
+        );
+        let overlays = reaper_overlay::Overlays::new(&request.overlay);
+        assert!(overlays.list().unwrap().is_empty());
+    });
+}

@@ -49,3 +49,31 @@ fn a_name_that_only_starts_alike_is_not_below() {
     assert!(!below_any(Path::new("/runner"), &["/run".into()]));
     assert!(below_any(Path::new("/run"), &["/run".into()]));
 }
+
+#[test]
+fn mounts_of_engines_are_found_wherever_they_are() {
+    let plan = plan(
+        "\
+27 1 254:0 / / rw - ext4 /dev/vda rw
+30 27 0:1 / /mnt/k3s/io.containerd.runtime.v2.task/k8s.io/x/rootfs rw - overlay overlay rw
+31 27 0:2 / /data/kubelet/pods/u/volumes/kubernetes.io~secret/s rw - tmpfs tmpfs rw
+32 27 0:3 / /data/kubelet/plugins rw - tmpfs tmpfs rw
+",
+        &[],
+    );
+    let paths: Vec<_> = plan
+        .submounts
+        .iter()
+        .map(|m| m.path.to_str().unwrap())
+        .collect();
+    assert_eq!(paths, ["/data/kubelet/plugins"]);
+    for hidden in [
+        "/mnt/k3s/io.containerd.runtime.v2.task",
+        "/data/kubelet/pods",
+    ] {
+        assert!(
+            plan.hidden.iter().any(|path| path == Path::new(hidden)),
+            "{hidden}"
+        );
+    }
+}
