@@ -77,6 +77,7 @@ fn of_workload(
         stdio: StdioRequest::default(),
         preserved: Vec::new(),
         monitor: MonitorOptions {
+            without_cgroup: !config.cgroups,
             log: config.log.runtime.clone(),
             ..MonitorOptions::default()
         },

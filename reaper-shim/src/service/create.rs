@@ -111,6 +111,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             stdio: stdio.request(),
             preserved: Vec::new(),
             monitor: MonitorOptions {
+                without_cgroup: !config.cgroups,
                 log: config.log.runtime,
                 ..MonitorOptions::default()
             },
