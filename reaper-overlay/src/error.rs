@@ -34,6 +34,12 @@ pub enum Error {
         /// How it ended.
         status: String,
     },
+    /// The caller may not mount.
+    #[error(
+        "an overlay over / needs root (CAP_SYS_ADMIN); without it run with \
+         REAPER_OVERLAY_ENABLED=false, on the host itself"
+    )]
+    Unprivileged,
     /// A name is no name for a scope.
     #[error(
         "the scope name {name:?} is refused: letters, digits, '_', '-', '.' and '+' are allowed, \

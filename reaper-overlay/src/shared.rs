@@ -51,6 +51,9 @@ impl SharedOverlay {
 
 impl FilesystemIsolation for SharedOverlay {
     fn prepare(&self, request: &ViewRequest) -> Result<Box<dyn View>, Error> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(Error::Unprivileged);
+        }
         let scope = Scope::of(request)?;
         let base = Base::prepare(&request.overlay)?;
         let image = match request.image {

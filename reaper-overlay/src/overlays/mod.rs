@@ -21,6 +21,7 @@ use crate::{
 };
 
 mod commit;
+mod compare;
 mod diff;
 mod export;
 mod walk;
