@@ -236,6 +236,8 @@ impl Node {
             Some(channel)
         });
         *locked(&self.channel) = Some(channel);
+        // It comes up last, and answers meanwhile that it is not initialized yet.
+        until("the CRI answers", || self.cri().is_ready().then_some(()));
     }
 
     /// Stops containerd as an administrator would. What it runs goes on.

@@ -224,6 +224,12 @@ impl Pod {
 }
 
 impl Cri {
+    /// Whether it has been initialized.
+    pub fn is_ready(&self) -> bool {
+        let request = ListContainersRequest::default();
+        within("ListContainers", self.runtime().list_containers(request)).is_ok()
+    }
+
     /// The names of all images.
     pub fn images(&self) -> Vec<String> {
         let mut client = ImageServiceClient::new(self.channel.clone());
@@ -284,18 +290,14 @@ impl Cri {
 
     /// The ids of all containers with their states.
     pub fn containers(&self) -> Vec<(String, messages::ContainerState)> {
-        let listed = self.runtime();
-        let mut listed = listed;
-        within(
-            "ListContainers",
-            listed.list_containers(ListContainersRequest::default()),
-        )
-        .expect("list containers")
-        .into_inner()
-        .containers
-        .into_iter()
-        .map(|container| (container.id.clone(), container.state()))
-        .collect()
+        let request = ListContainersRequest::default();
+        within("ListContainers", self.runtime().list_containers(request))
+            .expect("list containers")
+            .into_inner()
+            .containers
+            .into_iter()
+            .map(|container| (container.id.clone(), container.state()))
+            .collect()
     }
 
     /// The ids of all pods.

@@ -214,7 +214,9 @@ fn the_cri_sees_the_end_and_can_remove_the_pod() {
         );
 
         kill(&shim_of(process_named("/bin/sleep 1036").pid));
-        assert_eq!(cri.exited(&spared).exit_code, 137);
+        // The CRI had asked the dead shim how it would end, and calls a lost answer 255.
+        let code = cri.exited(&spared).exit_code;
+        assert!(matches!(code, 137 | 255), "{code}");
         pod.stop();
         pod.remove();
     });

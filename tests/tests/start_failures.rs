@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use reaper_tests::{
     Node,
-    api::Streams,
+    api::{Code, Streams},
     containerd::is_yardstick,
     cri::{container, messages::ContainerState},
     on_each,
@@ -128,20 +128,30 @@ fn a_kill_at_the_gate_ends_it_before_it_has_done_anything() {
 }
 
 #[test]
-fn deleting_at_the_gate_is_refused_and_a_working_directory_must_exist() {
+fn deleting_ends_what_never_started_and_is_refused_for_what_runs() {
+    on_each(|node| {
+        let workload = Workload::new(&["/bin/sleep", "1091"]);
+        let id = node.create("created", &workload, &Streams::default());
+        assert_eq!(node.delete(&id).code, 137);
+
+        let id = node.run("running", &workload, &Streams::default());
+        let refusal = node.api().delete_task(&id).expect_err("delete what runs");
+        assert_eq!(refusal.code(), Code::FailedPrecondition, "{refusal:?}");
+        node.destroy(&id);
+        assert_eq!(
+            node.api()
+                .delete_task(&id)
+                .expect_err("delete again")
+                .code(),
+            Code::NotFound
+        );
+    });
+}
+
+#[test]
+fn a_wrong_bundle_is_refused_with_the_path_of_what_is_wrong() {
     on_each(|node| {
         let api = node.api();
-        let id = node.create(
-            "created",
-            &Workload::new(&["/bin/true"]),
-            &Streams::default(),
-        );
-        if !is_yardstick() {
-            api.delete_task(&id)
-                .expect_err("delete a task that has not ended");
-        }
-        node.destroy(&id);
-
         let id = node.name("relative");
         let workload = Workload::new(&["/bin/true"]).with("cwd", "not/absolute".into());
         api.create_container(node, &id, &workload)

@@ -1,0 +1,61 @@
+//! The overlay, on a node that is configured as Reaper is by default.
+
+use std::{fs, path::Path};
+
+use reaper_tests::{Options, cri::container, on_each_with};
+
+#[test]
+fn what_is_written_is_shared_by_workloads_and_never_reaches_the_node() {
+    on_each_with(&Options::default().overlay(), |node| {
+        let path = format!("/var/lib/{}", node.name("file"));
+        let write = format!("echo written >{path} && cat {path}");
+        let output = node.ctr_run("writes", &["/bin/sh", "-c", &write]);
+        assert_eq!(
+            (output.code, output.stdout.as_str()),
+            (0, "written\n"),
+            "{output:?}"
+        );
+        let output = node.ctr_run("reads", &["/bin/cat", &path]);
+        assert_eq!(
+            (output.code, output.stdout.as_str()),
+            (0, "written\n"),
+            "{output:?}"
+        );
+        assert!(!Path::new(&path).exists(), "the node has no {path}");
+    });
+}
+
+#[test]
+fn a_pod_works_over_it_and_a_host_path_is_the_node_s() {
+    on_each_with(&Options::default().overlay(), |node| {
+        let pod = node.run_pod("covered");
+        let volume = node.work().join("volume");
+        fs::create_dir(&volume).expect("make a folder");
+        let mut config = container(
+            "writes",
+            &["/bin/sh", "-c", "echo kept >/data-of-a-pod/file"],
+        );
+        config.mounts.push(reaper_tests::cri::messages::Mount {
+            container_path: "/data-of-a-pod".to_owned(),
+            host_path: volume.display().to_string(),
+            ..Default::default()
+        });
+        let id = pod.start(&config);
+        assert_eq!(
+            node.cri().exited(&id).exit_code,
+            0,
+            "{:?}",
+            pod.log("writes")
+        );
+        assert_eq!(
+            fs::read_to_string(volume.join("file")).expect("read the file"),
+            "kept\n"
+        );
+        assert!(
+            !Path::new("/data-of-a-pod").exists(),
+            "the node has no mount point"
+        );
+        pod.stop();
+        pod.remove();
+    });
+}
