@@ -99,9 +99,10 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
 
     pub(super) async fn pids(self: Arc<Self>, request: PidsRequest) -> Result<PidsResponse> {
         let container = self.registry.get(&request.id)?;
-        let entries = if container.init.exit().is_some() {
-            Vec::new()
-        } else if container.sandbox {
+        // An ended container names its init process still: without any pid, containerd 1.7 and
+        // later take the shim for leaked after a restart, and throw away the exit that nobody
+        // has fetched yet.
+        let entries = if container.sandbox || container.init.exit().is_some() {
             vec![ProcessEntry {
                 pid: container.init.pid,
                 exec: None,
