@@ -157,7 +157,7 @@ impl Recipe {
     ) -> Overlay {
         let mut lower = Vec::new();
         if !prepared.masks.is_empty() {
-            lower.push(prepared.layer.mask.clone());
+            lower.push(prepared.layer.live_mask.clone());
         }
         lower.push(prepared.layer.mount.clone());
         lower.extend(image.map(Path::to_owned));

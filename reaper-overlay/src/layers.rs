@@ -46,7 +46,11 @@ pub(crate) struct Layer {
     pub(crate) mount: PathBuf,
     pub(crate) upper: PathBuf,
     pub(crate) work: PathBuf,
+    /// What is hidden, for comparisons: found again after a reboot.
     pub(crate) mask: PathBuf,
+    /// The same, to be mounted: overlay refuses a lower layer that lies inside another one, so it
+    /// is never on a filesystem of the host.
+    pub(crate) live_mask: PathBuf,
 }
 
 impl Table {
@@ -100,6 +104,7 @@ impl Layer {
             upper: dir.join("upper"),
             work: dir.join("work"),
             mask: dir.join("mask"),
+            live_mask: paths.live.join("masks").join(at.to_string()),
         }
     }
 
@@ -112,13 +117,14 @@ impl Layer {
             attributes::copy(&self.mount, &self.upper)?;
         }
         make_dir(&self.work)?;
-        remove_tree(&self.mask)?;
-        if masks.is_empty() {
-            return Ok(false);
+        for dir in [&self.mask, &self.live_mask] {
+            remove_tree(dir)?;
+            if !masks.is_empty() {
+                make_dir(dir)?;
+                masks::write_layer(dir, &self.mount, masks.iter().copied())?;
+            }
         }
-        make_dir(&self.mask)?;
-        masks::write_layer(&self.mask, &self.mount, masks.iter().copied())?;
-        Ok(true)
+        Ok(!masks.is_empty())
     }
 }
 

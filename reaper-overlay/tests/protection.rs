@@ -190,5 +190,14 @@ fn the_upper_may_be_on_another_disk() {
         // It is found again by the next one.
         let session = open(&request);
         assert_eq!(sh(&session, "cat /etc/new"), "1");
+        // The disk itself has an overlay too, in which the base is hidden.
+        let base = request.overlay.base.to_str().unwrap().replace('\\', "\\\\");
+        let disk = dir.join("disk");
+        let script = format!(
+            "echo 2 >{0}/new && cat {0}/new; ls -A \"{base}\"",
+            disk.display()
+        );
+        assert_eq!(sh(&session, &script), "2");
+        assert!(!disk.join("new").exists());
     });
 }
