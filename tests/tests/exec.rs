@@ -202,7 +202,7 @@ fn exits_of_execs_are_told_before_the_exit_of_init() {
 
 #[test]
 fn thousands_one_after_another_leave_the_shim_and_the_monitor_as_they_were() {
-    const ROUNDS: u32 = 2500;
+    const ROUNDS: u32 = 5000;
     on_each(|node| {
         if is_yardstick() {
             return;
