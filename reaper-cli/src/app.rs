@@ -60,9 +60,7 @@ pub(crate) fn run(open: Open) -> ExitCode {
     };
     match execute(&global, command, open) {
         Ok(outcome) => outcome.finish().into(),
-        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
-            failure.into()
-        }
+        Err(error) if error.is_broken_pipe() => failure.into(),
         Err(error) => {
             report(&error);
             failure.into()

@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf};
 
 use reaper_exec::{Error as ExecutorError, engine::Error as EngineError};
+use reaper_overlay::Error as OverlayError;
 use reaper_spec::Status;
 
 /// The result of a command.
@@ -21,6 +22,9 @@ pub(crate) enum Error {
     /// The executor's reason, about an exec'd process.
     #[error(transparent)]
     Executor(#[from] ExecutorError),
+    /// What was written over this machine cannot be read or changed.
+    #[error(transparent)]
+    Overlay(#[from] OverlayError),
     /// A file or a system call failed.
     #[error("{operation}: {source}")]
     Io {
@@ -92,12 +96,29 @@ impl Error {
             Self::Engine(EngineError::Store(StoreError::AlreadyExists { id })) => Some(format!(
                 "choose another name, or remove it by `reaper-runtime delete {id}`"
             )),
+            Self::Overlay(OverlayError::NoScope { .. }) => Some(
+                "`reaper-runtime overlay ls` has the names; a container without an overlay of its \
+                 own shares that of its scope"
+                    .to_owned(),
+            ),
+            Self::Overlay(OverlayError::InUse { .. }) => {
+                Some("end these containers first".to_owned())
+            }
             _ if self.is_denied() && !nix::unistd::geteuid().is_root() => Some(format!(
                 "this is uid {}: the state below /run, mounts, cgroups and other users need root \
                  (sudo, or CAP_SYS_ADMIN)",
                 nix::unistd::geteuid()
             )),
             _ => None,
+        }
+    }
+
+    /// Whether nobody reads the output any more.
+    pub(crate) fn is_broken_pipe(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::BrokenPipe,
+            Self::Overlay(error) => error.errno() == Some(nix::libc::EPIPE),
+            _ => false,
         }
     }
 
@@ -111,6 +132,9 @@ impl Error {
                 EngineError::Folder { source, .. }
                 | EngineError::Store(reaper_state::Error::Io { source, .. }),
             ) => denied(source),
+            Self::Overlay(error) => error
+                .errno()
+                .is_some_and(|errno| denied(&io::Error::from_raw_os_error(errno))),
             Self::Engine(EngineError::Executor(error)) | Self::Executor(error) => match error {
                 ExecutorError::Setup {
                     errno: Some(errno), ..

@@ -4,6 +4,7 @@ mod container;
 mod exec;
 mod global;
 mod inspect;
+mod overlay;
 mod process;
 mod run;
 
@@ -14,6 +15,7 @@ pub(crate) use self::{
     exec::ExecArgs,
     global::{GlobalArgs, LogFormat},
     inspect::{EventsArgs, Format, IdArgs, ListArgs, PsArgs},
+    overlay::{CommitArgs, DiffArgs, ExportArgs, Output, OverlayArgs, OverlayCommand},
     process::{ProcessArgs, UserArg},
     run::RunArgs,
 };
@@ -70,6 +72,7 @@ pub(crate) enum Command {
     /// Wait for the end of a container, and print its exit code
     Wait(IdArgs),
     Events(EventsArgs),
+    Overlay(OverlayArgs),
     /// Print what this runtime supports, as JSON
     Features,
     Spec(SpecArgs),

@@ -7,6 +7,7 @@ mod exec;
 mod features;
 mod kill;
 mod list;
+mod overlay;
 mod pause;
 mod ps;
 mod run;
@@ -60,6 +61,7 @@ pub(crate) async fn run(
         Command::Resume(args) => pause::resume(&call.containers, &args.id).await,
         Command::Wait(args) => wait::run(&call.containers, &args.id, out).await,
         Command::Events(args) => events::run(&call.containers, &args, out).await,
+        Command::Overlay(args) => overlay::run(&call, &args, out),
         Command::Features => features::run(out),
         Command::Spec(args) => spec::run(&args),
         Command::Version => version::run(out),

@@ -24,6 +24,19 @@ pub(crate) fn print_table<const N: usize>(
     print(out, format_args!("{text}"))
 }
 
+/// A name that somebody else has chosen, on one line and without commands for a terminal.
+pub(crate) fn printable(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    for c in name.chars() {
+        if c.is_control() {
+            text.extend(c.escape_default());
+        } else {
+            text.push(c);
+        }
+    }
+    text
+}
+
 fn line<'a>(fields: impl Iterator<Item = &'a str>, widths: &[usize]) -> String {
     let mut line = String::new();
     for (field, width) in fields.zip(widths) {
@@ -37,6 +50,11 @@ fn line<'a>(fields: impl Iterator<Item = &'a str>, widths: &[usize]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_stays_on_its_line() {
+        assert_eq!(printable("a b\n\x1b[2J\u{9b}é"), "a b\\n\\u{1b}[2J\\u{9b}é");
+    }
 
     #[test]
     fn columns_are_aligned() {

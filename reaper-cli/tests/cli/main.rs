@@ -3,6 +3,7 @@
 mod engine;
 mod exec;
 mod lifecycle;
+mod overlay;
 mod rig;
 mod run;
 mod terminal;

@@ -17,12 +17,19 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(
-            dir.path().join("config.toml"),
-            "[overlay]\nenabled = false\n",
-        )
-        .unwrap();
+        Self::configured(tempfile::tempdir().unwrap(), "enabled = false\n")
+    }
+
+    /// The same with overlays, below a base of its own, as they are by default.
+    pub(crate) fn with_overlay() -> Self {
+        let dir = tempfile::tempdir_in("/run").unwrap();
+        let base = format!("base = {:?}\n", dir.path().join("base"));
+        Self::configured(dir, &base)
+    }
+
+    fn configured(dir: tempfile::TempDir, overlay: &str) -> Self {
+        let config = format!("[overlay]\n{overlay}");
+        fs::write(dir.path().join("config.toml"), config).unwrap();
         Self { dir }
     }
 
@@ -137,6 +144,8 @@ impl Drop for Rig {
         for id in String::from_utf8_lossy(&list.unwrap_or_default()).lines() {
             let _ = self.command(&["delete", "--force", id]).status();
         }
+        // With all that is mounted below it.
+        let _ = nix::mount::umount2(&self.path("base"), nix::mount::MntFlags::MNT_DETACH);
         if !std::thread::panicking() && self.root().exists() {
             let left: Vec<_> = fs::read_dir(self.root())
                 .unwrap()

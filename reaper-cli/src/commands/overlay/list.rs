@@ -1,0 +1,192 @@
+//! `overlay ls` and `overlay du`.
+
+use std::{
+    io::Write,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use reaper_overlay::{Error as OverlayError, Overlays, Scope, ScopeInfo, Usage};
+use serde::Serialize;
+
+use super::progress::Progress;
+use crate::{
+    args::Output,
+    commands::{
+        print, print_json,
+        table::{print_table, printable},
+    },
+    error::Result,
+};
+
+/// One scope, for programs.
+#[derive(Debug, Serialize)]
+struct Listed {
+    name: String,
+    files: u64,
+    bytes: u64,
+    created: String,
+    last_used: String,
+    members: Vec<String>,
+    mounted: bool,
+    read_only: Vec<String>,
+    changed_below: Vec<String>,
+}
+
+pub(super) fn list(overlays: &Overlays, output: Output, out: &mut dyn Write) -> Result<()> {
+    let mut listed = Vec::new();
+    let mut progress = Progress::of_unknown("looking at");
+    for info in overlays.list()? {
+        match overlays.usage(&info.scope, &mut |seen| progress.show(&seen)) {
+            Ok(usage) => listed.push((info, usage)),
+            // It was removed meanwhile.
+            Err(OverlayError::NoScope { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    drop(progress);
+    if output.json {
+        let listed: Vec<_> = listed.into_iter().map(for_programs).collect();
+        return print_json(out, &listed);
+    }
+    let rows: Vec<_> = listed.iter().map(row).collect();
+    print_table(out, ["NAME", "SIZE", "AGE", "MEMBERS", "NOTES"], &rows)
+}
+
+fn row((info, usage): &(ScopeInfo, Usage)) -> [String; 5] {
+    let members = match info.members.as_slice() {
+        [] => "-".to_owned(),
+        members => printable(&members.join(", ")),
+    };
+    let mut notes = Vec::new();
+    if !info.mounted {
+        notes.push("not mounted until its next member".to_owned());
+    }
+    if !info.read_only.is_empty() {
+        notes.push(format!("read-only: {}", names(&info.read_only).join(", ")));
+    }
+    if !info.changed_below.is_empty() {
+        let changed = info.changed_below.join(", ");
+        notes.push(format!("this machine changed below it: {changed}"));
+    }
+    [
+        info.scope.to_string(),
+        size(usage.bytes),
+        age(info.created),
+        members,
+        printable(&notes.join("; ")),
+    ]
+}
+
+fn names(paths: &[PathBuf]) -> Vec<String> {
+    let name = |path: &PathBuf| path.to_string_lossy().into_owned();
+    paths.iter().map(name).collect()
+}
+
+fn for_programs((info, usage): (ScopeInfo, Usage)) -> Listed {
+    let time = |time| humantime::format_rfc3339_seconds(time).to_string();
+    Listed {
+        name: info.scope.to_string(),
+        files: usage.files,
+        bytes: usage.bytes,
+        created: time(info.created),
+        last_used: time(info.last_used),
+        members: info.members,
+        mounted: info.mounted,
+        read_only: names(&info.read_only),
+        changed_below: info.changed_below,
+    }
+}
+
+/// How much one scope holds, for programs.
+#[derive(Debug, Serialize)]
+struct Used {
+    name: String,
+    files: u64,
+    bytes: u64,
+}
+
+pub(super) fn usage(
+    overlays: &Overlays,
+    scopes: &[Scope],
+    output: Output,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let scopes = if scopes.is_empty() {
+        let all = overlays.list()?;
+        all.into_iter().map(|info| info.scope).collect()
+    } else {
+        scopes.to_vec()
+    };
+    let mut used = Vec::new();
+    let mut progress = Progress::of_unknown("looking at");
+    for scope in scopes {
+        let usage = overlays.usage(&scope, &mut |seen| progress.show(&seen))?;
+        used.push(Used {
+            name: scope.to_string(),
+            files: usage.files,
+            bytes: usage.bytes,
+        });
+    }
+    drop(progress);
+    if output.json {
+        return print_json(out, &used);
+    }
+    for used in used {
+        let size = size(used.bytes);
+        print(
+            out,
+            format_args!("{size}\t{} files\t{}\n", used.files, used.name),
+        )?;
+    }
+    Ok(())
+}
+
+/// A number of bytes for people.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut unit = "B";
+    let (mut whole, mut rest) = (bytes, 0);
+    for larger in UNITS {
+        if whole < 1024 {
+            break;
+        }
+        (whole, rest, unit) = (whole / 1024, whole % 1024, larger);
+    }
+    if unit == "B" || whole >= 10 {
+        return format!("{whole} {unit}");
+    }
+    format!("{whole}.{} {unit}", rest * 10 / 1024)
+}
+
+/// How long ago something was, in its largest unit. A clock that was set back makes it now.
+fn age(then: SystemTime) -> String {
+    let elapsed = SystemTime::now().duration_since(then).unwrap_or_default();
+    coarse(elapsed)
+}
+
+fn coarse(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_ages_are_short() {
+        let sizes = [0, 1023, 1024, 1536, 10 << 10, 3 << 30, u64::MAX].map(size);
+        let expected = [
+            "0 B", "1023 B", "1.0 KiB", "1.5 KiB", "10 KiB", "3.0 GiB", "15 EiB",
+        ];
+        assert_eq!(sizes, expected);
+        let ages = [0, 59, 60, 7199, 172_799, 172_800].map(|s| coarse(Duration::from_secs(s)));
+        assert_eq!(ages, ["0s", "59s", "1m", "1h", "47h", "2d"]);
+    }
+}

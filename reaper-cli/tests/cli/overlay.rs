@@ -1,0 +1,362 @@
+//! Containers over an overlay, and what `overlay` shows of it and does with it.
+
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::rig::{Rig, code};
+
+/// Runs a line of shell over an overlay of its own, which is kept as `try1`.
+fn try1(rig: &Rig, script: &str) {
+    let output = rig.call(&[
+        "run",
+        "--name",
+        "try1",
+        "--keep",
+        "--overlay=container",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ]);
+    assert!(output.status.success(), "{output:?}");
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+/// The names of the scopes that there are.
+fn scopes(rig: &Rig) -> Vec<String> {
+    let list = json(&rig.ok(&["overlay", "ls", "--json"]));
+    let list = list.as_array().unwrap();
+    let name = |scope: &Value| scope["name"].as_str().unwrap().to_owned();
+    list.iter().map(name).collect()
+}
+
+/// The first example of the section `title` of the README: a script, and what it prints.
+fn example(title: &str) -> (String, String) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = fs::read_to_string(path).unwrap();
+    let section = readme.split_once(&format!("## {title}\n")).unwrap().1;
+    let example = section.split_once("```console\n").unwrap().1;
+    let example = example.split_once("```").unwrap().0;
+    let (mut script, mut output) = (String::new(), String::new());
+    for line in example.lines() {
+        match line.strip_prefix("# ") {
+            Some(command) => script.push_str(&format!("{command}\n")),
+            None => output.push_str(&format!("{line}\n")),
+        }
+    }
+    (script, output)
+}
+
+/// Removes what a demonstration leaves on this machine, if it fails.
+struct Cleared(&'static Path);
+
+impl Drop for Cleared {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.0);
+    }
+}
+
+#[test]
+fn the_demo_works_as_it_is_written() {
+    let rig = Rig::with_overlay();
+    let hello = Path::new("/etc/hello");
+    assert!(!hello.exists());
+    let _cleared = Cleared(hello);
+    let (script, expected) = example("A demo");
+    let programs = Path::new(env!("CARGO_BIN_EXE_reaper-runtime")).parent();
+    let path = format!(
+        "{}:{}",
+        programs.unwrap().display(),
+        std::env::var("PATH").unwrap()
+    );
+    let output = Command::new("sh")
+        .args(["-c", &format!("exec 2>&1\n{script}")])
+        .env("PATH", path)
+        .env("LC_ALL", "C")
+        .env("REAPER_RUNTIME_ROOT", rig.root())
+        .env("REAPER_OVERLAY_BASE", rig.path("base"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+    assert!(!hello.exists());
+    assert_eq!(scopes(&rig), Vec::<String>::new());
+}
+
+#[test]
+fn exit_codes_and_streams_pass() {
+    let rig = Rig::with_overlay();
+    for (script, expected) in [("exit 0", 0), ("exit 77", 77), ("kill -TERM $$", 143)] {
+        let script = format!("echo out; echo err >&2; {script}");
+        let output = rig.call(&["run", "--", "sh", "-c", &script]);
+        assert_eq!(code(output.status), expected);
+        assert_eq!(
+            (&*output.stdout, &*output.stderr),
+            (&b"out\n"[..], &b"err\n"[..])
+        );
+    }
+}
+
+#[test]
+fn by_default_all_share_one_overlay_and_nothing_else_is_left() {
+    let rig = Rig::with_overlay();
+    let script = "echo shared > /etc/reaper-cli-test";
+    rig.ok(&["run", "--", "sh", "-c", script]);
+    assert!(!Path::new("/etc/reaper-cli-test").exists());
+    let read = rig.ok(&["run", "--", "cat", "/etc/reaper-cli-test"]);
+    assert_eq!(read, "shared\n");
+    assert_eq!(scopes(&rig), ["node"]);
+    assert_eq!(
+        rig.ok(&["overlay", "diff", "node"]),
+        "A /etc/reaper-cli-test\n"
+    );
+    rig.ok(&["overlay", "rm", "node"]);
+    assert_eq!(scopes(&rig), Vec::<String>::new());
+}
+
+#[test]
+fn an_overlay_of_a_containers_own_goes_with_it() {
+    let rig = Rig::with_overlay();
+    rig.ok(&[
+        "run",
+        "--overlay=container",
+        "--",
+        "touch",
+        "/etc/reaper-cli-test",
+    ]);
+    assert_eq!(scopes(&rig), Vec::<String>::new());
+    try1(&rig, "touch /etc/reaper-cli-test");
+    assert_eq!(scopes(&rig), ["container-try1"]);
+    rig.ok(&["delete", "try1"]);
+    assert_eq!(scopes(&rig), Vec::<String>::new());
+    // One that was removed before is no obstacle.
+    try1(&rig, "true");
+    rig.ok(&["overlay", "rm", "try1"]);
+    rig.ok(&["delete", "try1"]);
+}
+
+#[test]
+fn processes_over_an_overlay_have_their_directory_user_and_terminal() {
+    let rig = Rig::with_overlay();
+    let here = tempfile::tempdir().unwrap();
+    fs::set_permissions(here.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let cwd = here.path().to_str().unwrap();
+    let script = "pwd; id -u; touch made";
+    let text = rig.ok(&[
+        "run", "--cwd", cwd, "--user", "12345", "--", "sh", "-c", script,
+    ]);
+    assert_eq!(text, format!("{cwd}\n12345\n"));
+    assert!(!here.path().join("made").exists());
+    // A directory that this machine has not is made in the overlay.
+    let none = "/reaper-cli-test/none";
+    assert_eq!(
+        rig.ok(&["run", "--cwd", none, "--", "pwd"]),
+        format!("{none}\n")
+    );
+    assert!(!Path::new(none).exists());
+
+    rig.detached("c", &["sleep", "1000"]);
+    let text = rig.ok(&[
+        "exec",
+        "--tty",
+        "--user",
+        "12345",
+        "--cwd",
+        cwd,
+        "c",
+        "sh",
+        "-c",
+        "pwd; id -u; test -t 0 && tty; ls made",
+    ]);
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[..2], [cwd, "12345"]);
+    assert!(lines[2].starts_with("/dev/pts/"), "{text}");
+    assert_eq!(lines[3], "made");
+}
+
+#[test]
+fn the_list_says_what_there_is_and_who_uses_it() {
+    let rig = Rig::with_overlay();
+    assert_eq!(rig.ok(&["overlay", "ls", "--json"]), "[]\n");
+    assert_eq!(rig.ok(&["overlay", "du"]), "");
+    rig.detached("c", &["sleep", "1000"]);
+    let script = "head -c 100000 /dev/zero > /etc/reaper-cli-test";
+    rig.ok(&["exec", "c", "sh", "-c", script]);
+    let list = json(&rig.ok(&["overlay", "ls", "--json"]));
+    assert_eq!(list[0]["name"], "node");
+    assert_eq!(list[0]["members"], serde_json::json!(["c"]));
+    assert!(list[0]["bytes"].as_u64().unwrap() >= 100_000, "{list}");
+    assert!(
+        list[0]["created"].as_str().unwrap().ends_with('Z'),
+        "{list}"
+    );
+    let table = rig.ok(&["overlay", "ls"]);
+    let fields: Vec<Vec<_>> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(fields[0][..4], ["NAME", "SIZE", "AGE", "MEMBERS"]);
+    assert_eq!(
+        (fields[1][0], fields[1][2], fields[1][4]),
+        ("node", "KiB", "c"),
+        "{table}"
+    );
+    let used = json(&rig.ok(&["overlay", "du", "--json", "node"]));
+    assert_eq!(
+        (&used[0]["name"], &used[0]["bytes"]),
+        (&"node".into(), &list[0]["bytes"])
+    );
+    assert!(rig.ok(&["overlay", "du"]).ends_with(" files\tnode\n"));
+}
+
+#[test]
+fn the_differences_are_told_by_path_and_by_line() {
+    let rig = Rig::with_overlay();
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    for name in ["changed", "gone", "mode", "type"] {
+        fs::write(at(name), "one\ntwo\n").unwrap();
+    }
+    let script = format!(
+        "cd {}; echo three >> changed; rm gone; chmod 600 mode; rm type; mkdir type; \
+         echo new > \"$(printf 'odd\\nname')\"",
+        dir.path().display()
+    );
+    try1(&rig, &script);
+    let [changed, gone, mode, odd, kind] =
+        ["changed", "gone", "mode", "odd\\nname", "type"].map(at);
+    let expected = format!("M {changed}\nD {gone}\nP {mode}\nA {odd}\nT {kind}\n");
+    assert_eq!(rig.ok(&["overlay", "diff", "try1"]), expected);
+    assert_eq!(rig.ok(&["overlay", "diff", "container-try1"]), expected);
+
+    let text = rig.ok(&["overlay", "diff", "--content", "try1"]);
+    let content = format!(
+        "M {changed}\n--- a{changed}\n+++ b{changed}\n@@ -1,2 +1,3 @@\n one\n two\n+three\n"
+    );
+    assert!(text.starts_with(&content), "{text}");
+
+    let changes = json(&rig.ok(&["overlay", "diff", "--json", "try1"]));
+    assert_eq!(changes[0]["path"], changed.as_str());
+    assert_eq!(changes[0]["kind"], "modified");
+    assert_eq!(changes[2]["after"]["mode"], 0o600);
+    assert_eq!(changes[3]["path"], at("odd\nname"));
+    assert_eq!(changes[4]["after"]["kind"], "directory");
+    let changes = json(&rig.ok(&["overlay", "diff", "--json", "--content", "try1"]));
+    let content = changes[0]["content"].as_str().unwrap();
+    assert!(content.contains("+three"), "{content}");
+}
+
+#[test]
+fn an_archive_goes_to_a_file_or_on() {
+    let rig = Rig::with_overlay();
+    try1(&rig, "echo hi > /etc/reaper-cli-test; rm /etc/passwd");
+    let file = rig.path("try1.tar").to_str().unwrap().to_owned();
+    rig.ok(&["overlay", "export", "--output", &file, "try1"]);
+    let output = rig.call(&["overlay", "export", "try1"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stdout == fs::read(&file).unwrap(), "the same");
+    let names = Command::new("tar").args(["-tf", &file]).output().unwrap();
+    let names = String::from_utf8(names.stdout).unwrap();
+    for name in ["etc/reaper-cli-test\n", "etc/.wh.passwd\n"] {
+        assert!(names.contains(name), "{names}");
+    }
+    rig.fails(1, &["overlay", "export", "--output", &file, "other"]);
+    assert!(
+        fs::metadata(&file).unwrap().len() > 0,
+        "a mistake costs no file"
+    );
+}
+
+#[test]
+fn chosen_changes_are_made_on_this_machine_when_confirmed() {
+    let rig = Rig::with_overlay();
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("old"), "old").unwrap();
+    let path = dir.path().to_str().unwrap();
+    let script = format!("cd {path}; mkdir -p a/b; echo 1 > a/b/c; echo 2 > other; rm old");
+    try1(&rig, &script);
+    let chosen = format!("{path}/a");
+    let expected = format!("A {path}/a\nA {path}/a/b\nA {path}/a/b/c\n");
+    let dry = rig.call(&["overlay", "commit", "try1", &chosen]);
+    assert_eq!(String::from_utf8_lossy(&dry.stdout), expected);
+    assert!(
+        String::from_utf8_lossy(&dry.stderr).contains("--yes"),
+        "{dry:?}"
+    );
+    assert!(!dir.path().join("a").exists());
+
+    let done = rig.ok(&["overlay", "commit", "--yes", "try1", &chosen]);
+    assert_eq!(done, expected);
+    assert_eq!(fs::read(dir.path().join("a/b/c")).unwrap(), b"1\n");
+    assert!(!dir.path().join("other").exists() && dir.path().join("old").exists());
+    let error = rig.fails(1, &["overlay", "commit", "--yes", "try1", &chosen]);
+    assert!(error.contains("nothing changed there"), "{error}");
+    rig.ok(&["overlay", "commit", "--yes", "try1", path]);
+    assert!(dir.path().join("other").exists() && !dir.path().join("old").exists());
+}
+
+#[test]
+fn what_is_in_use_is_neither_emptied_nor_removed() {
+    let rig = Rig::with_overlay();
+    rig.detached("user", &["sleep", "1000"]);
+    rig.ok(&["exec", "user", "touch", "/etc/reaper-cli-test"]);
+    for command in ["reset", "rm"] {
+        let error = rig.fails(1, &["overlay", command, "node"]);
+        assert!(error.contains("node is in use by user"), "{error}");
+    }
+    assert_eq!(
+        rig.ok(&["overlay", "diff", "node"]),
+        "A /etc/reaper-cli-test\n"
+    );
+    rig.ok(&["delete", "--force", "user"]);
+    rig.ok(&["overlay", "reset", "node"]);
+    assert_eq!(rig.ok(&["overlay", "diff", "node"]), "");
+    assert_eq!(scopes(&rig), ["node"]);
+    rig.ok(&["overlay", "rm", "node"]);
+}
+
+#[test]
+fn names_that_are_none_are_refused() {
+    let rig = Rig::with_overlay();
+    for command in ["diff", "du", "export", "reset", "rm"] {
+        let error = rig.fails(1, &["overlay", command, "nobody"]);
+        assert!(error.contains("no scope container-nobody"), "{error}");
+        assert!(error.contains("`reaper-runtime overlay ls`"), "{error}");
+    }
+    let output = rig.call(&["overlay", "rm", "../../etc"]);
+    assert_eq!(code(output.status), 1);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("../../etc"));
+}
+
+#[test]
+fn who_is_not_root_is_told_what_is_missing() {
+    let rig = Rig::with_overlay();
+    try1(&rig, "true");
+    // A place from which everybody may run it.
+    let program = rig.path("program");
+    fs::copy(env!("CARGO_BIN_EXE_reaper-runtime"), &program).unwrap();
+    fs::set_permissions(rig.path("."), fs::Permissions::from_mode(0o755)).unwrap();
+    let output = Command::new(program)
+        .arg("--config")
+        .arg(rig.path("config.toml"))
+        .args(["overlay", "diff", "try1"])
+        .uid(65534)
+        .gid(65534)
+        .output()
+        .unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(code(output.status), 1, "{error}");
+    assert!(
+        error.contains("this is uid 65534") && error.contains("root"),
+        "{error}"
+    );
+}
