@@ -10,15 +10,12 @@ use crate::{
     usage,
 };
 
-/// How long the start's last work may take.
-const SETTLE: Duration = Duration::from_secs(2);
-
 pub(crate) fn measure(effort: Effort) -> Report {
     let rig = Rig::new();
     let span = Duration::from_secs(effort.pick(60, 10));
     let pods = Shim::BOTH.map(|shim| Pod::start(&rig, shim));
     let tasks: Vec<Task<'_>> = pods.iter().map(Pod::idle_task).collect();
-    thread::sleep(SETTLE);
+    usage::settle();
     let before = pods.each_ref().map(|pod| usage::of(&pod.process));
     thread::sleep(span);
     let after = pods.each_ref().map(|pod| usage::of(&pod.process));

@@ -16,11 +16,13 @@ pub(crate) fn measure(effort: Effort) -> Report {
     let mut report = Report::new("Private anonymous memory and threads of an idle pod");
     for shim in Shim::BOTH {
         let [mut memory, mut threads, mut further]: [Samples; 3] = Default::default();
-        for _ in 0..effort.pick(5, 1) {
+        for _ in 0..effort.pick(3, 1) {
             let pod = Pod::start(&rig, shim);
             let mut tasks = vec![pod.idle_task()];
+            usage::settle();
             let one = usage::of(&pod.process);
             tasks.extend((0..FURTHER).map(|_| pod.idle_task()));
+            usage::settle();
             let all = usage::of(&pod.process);
             memory.push(one.anonymous_kib as f64);
             threads.push(one.threads as f64);

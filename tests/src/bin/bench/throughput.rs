@@ -25,7 +25,7 @@ pub(crate) fn measure(effort: Effort) -> Report {
     for _ in 0..effort.pick(7, 1) {
         for (index, pod) in pods.iter().enumerate() {
             let fifo = rig.dir().join(rig.id("stdout"));
-            let (duration, before, after) = pass(&rig, pod, &fifo);
+            let (duration, before, after) = pass(pod, &fifo);
             speeds[index].push(MEBIBYTES as f64 / 1024.0 / duration.as_secs_f64());
             calls[index].push((after.read_write_calls - before.read_write_calls) as f64);
             // A tick is 10 ms wherever /proc is read by user programs.
@@ -48,11 +48,13 @@ pub(crate) fn measure(effort: Effort) -> Report {
 }
 
 /// Runs a workload that writes, and reads what it writes.
-fn pass(rig: &Rig, pod: &Pod<'_>, fifo: &Path) -> (Duration, usage::Usage, usage::Usage) {
+fn pass(pod: &Pod<'_>, fifo: &Path) -> (Duration, usage::Usage, usage::Usage) {
     let mut output = make_fifo(fifo);
-    let count = format!("count={MEBIBYTES}");
-    let args = [BUSYBOX, "dd", "if=/dev/zero", "bs=1M", &count];
-    let task = pod.task(&args, Some(fifo));
+    // It stays until it is killed: the kernel adds the calls of children that were waited for to
+    // those of the parent.
+    let script =
+        format!("{BUSYBOX} dd if=/dev/zero bs=1M count={MEBIBYTES}; exec {BUSYBOX} sleep 1000000");
+    let task = pod.task(&[BUSYBOX, "sh", "-c", &script], Some(fifo));
     let before = usage::of(&pod.process);
     let start = Instant::now();
     task.start();
@@ -65,7 +67,6 @@ fn pass(rig: &Rig, pod: &Pod<'_>, fifo: &Path) -> (Duration, usage::Usage, usage
     let after = usage::of(&pod.process);
     // The shim may wait for its reader to be done with the rest.
     drop(output);
-    rig.events.exit_of(task.id());
-    task.delete();
+    task.kill_and_delete();
     (duration, before, after)
 }

@@ -1,6 +1,6 @@
 //! What a shim and its monitors use.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, thread, time::Duration};
 
 use reaper_tests::procfs::{self, Process};
 
@@ -12,6 +12,12 @@ pub(crate) struct Usage {
     pub(crate) switches: u64,
     pub(crate) read_write_calls: u64,
     pub(crate) cpu_ticks: u64,
+}
+
+/// Waits until a shim is idle: pools keep a thread that has nothing to do for some seconds (ten by
+/// Tokio's default).
+pub(crate) fn settle() {
+    thread::sleep(Duration::from_secs(12));
 }
 
 /// The shim and those below it that are the same program: Reaper's monitors. Workloads are not.
