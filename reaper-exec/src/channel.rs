@@ -201,6 +201,8 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<Message>> {
 }
 
 fn unspill(document: OwnedFd) -> io::Result<Vec<u8>> {
+    // Only files in memory know seals. Reading from anything else could take for ever.
+    rustix::fs::fcntl_get_seals(&document).map_err(|_| invalid("the document is no memfd"))?;
     let mut json = Vec::new();
     File::from(document)
         .take(DOCUMENT_LIMIT + 1)

@@ -1,82 +1,19 @@
 //! An executor and a store together: the lives of containers.
 
-use std::{collections::BTreeMap, io, os::fd::OwnedFd, path::PathBuf, sync::Arc};
+mod error;
+mod record;
+mod request;
 
-use reaper_overlay::ViewRequest;
-use reaper_spec::{
-    CgroupsPath, ContainerId, Exit, ExitStatus, InvalidTransition, ProcessSpec, Status, Timestamp,
-    Transition,
+use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _, sync::Arc};
+
+use reaper_spec::{ContainerId, Exit, Status, Timestamp, Transition};
+use reaper_state::{ContainerDir, Record, RootDir, StateStore, Stored, durable};
+
+pub use self::{
+    error::{Error, Result},
+    request::NewContainer,
 };
-use reaper_state::{Record, RootDir, StateStore, Stored};
-
-use crate::{
-    CreateRequest, Error as ExecutorError, Executor, MonitorOptions, Observation, Signal, Target,
-    io::StdioRequest, procfs,
-};
-
-/// A container to be made.
-#[derive(Debug)]
-pub struct NewContainer {
-    /// Its id.
-    pub id: ContainerId,
-    /// Its bundle, absolute.
-    pub bundle: PathBuf,
-    /// Its init process.
-    pub process: ProcessSpec,
-    /// Where its cgroup goes; `None` for `reaper/ID`.
-    pub cgroups_path: Option<CgroupsPath>,
-    /// What it sees of the filesystem.
-    pub view: ViewRequest,
-    /// Where its init process's streams go.
-    pub stdio: StdioRequest,
-    /// Descriptors that its init process gets from number 3 on.
-    pub preserved: Vec<OwnedFd>,
-    /// How its monitor relates to the caller.
-    pub monitor: MonitorOptions,
-    /// Kept in its record.
-    pub annotations: BTreeMap<String, String>,
-}
-
-/// The result of an engine's operation.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// Why an engine did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The executor's reason.
-    #[error(transparent)]
-    Executor(#[from] ExecutorError),
-    /// The store's reason.
-    #[error(transparent)]
-    Store(#[from] reaper_state::Error),
-    /// The container is not in a status in which this can be done.
-    #[error("container {id}: {source}")]
-    Transition {
-        /// The container.
-        id: ContainerId,
-        /// Why not.
-        source: InvalidTransition,
-    },
-    /// The container has not ended, and the deletion was not forced.
-    #[error("container {id} is {status}: kill it first, or delete it by force")]
-    NotStopped {
-        /// The container.
-        id: ContainerId,
-        /// What it is doing.
-        status: Status,
-    },
-    /// The container's folder could not be made or removed.
-    #[error("{operation} {}: {source}", path.display())]
-    Folder {
-        /// What was being done.
-        operation: &'static str,
-        /// The folder.
-        path: PathBuf,
-        /// What went wrong.
-        source: io::Error,
-    },
-}
+use crate::{CreateRequest, Error as ExecutorError, Executor, Observation, Signal, Target, procfs};
 
 /// Containers of one state root: an [`Executor`] that runs them and a [`StateStore`] that
 /// remembers them, kept in step.
@@ -135,10 +72,17 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     pub async fn create(&self, new: NewContainer) -> Result<(Record, Vec<String>)> {
         let mut record = Record::new(new.id.clone(), new.bundle.clone());
         record.annotations = new.annotations;
-        let taken = record.clone();
-        let revision = self.stored(move |store| store.create(&taken)).await?;
+        // Whoever finds the record still `creating` sees whether somebody is at it.
+        record.monitor = procfs::identify(std::process::id()).ok();
+        self.stored(move |store| store.create(&record)).await?;
+        let id = new.id.clone();
+        let dir = self.root.container(&id);
+        if let Err(error) = make_folder(&self.root, &dir) {
+            self.forget(&id).await?;
+            return Err(error);
+        }
         let request = CreateRequest {
-            dir: self.root.container(&new.id),
+            dir,
             id: new.id,
             bundle: new.bundle,
             process: new.process,
@@ -148,26 +92,24 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
             preserved: new.preserved,
             monitor: new.monitor,
         };
-        let id = record.id.clone();
         let created = match self.executor.create(request).await {
             Ok(created) => created,
             Err(error) => {
-                self.stored(move |store| store.delete(&id)).await?;
+                self.forget(&id).await?;
+                // The executor may keep its own files there, if it could not clean up.
+                let _ = std::fs::remove_dir(self.root.container(&id).path());
                 return Err(error.into());
             }
         };
-        record.process = Some(created.process);
-        record.monitor = created.monitor;
-        advance(&mut record, Transition::Create)?;
-        let made = record.clone();
-        match self
-            .stored(move |store| store.update(&revision, &made))
-            .await
-        {
-            Ok(_) => Ok((record, created.warnings)),
+        let warnings = created.warnings.clone();
+        let made = move |record: &mut Record| record::created(record, &created);
+        match self.change(&id, made).await {
+            Ok(record) => Ok((record, warnings)),
             Err(error) => {
                 self.destroy(&id).await?;
-                Err(error.into())
+                // The store has just failed; if it fails again a deletion by force is needed.
+                let _ = self.forget(&id).await;
+                Err(error)
             }
         }
     }
@@ -205,13 +147,8 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
             self.state(id).await?;
             return Err(error.into());
         }
-        self.change(id, move |record| {
-            record.started = Some(started);
-            if record.status == Status::Created {
-                record.status = Status::Running;
-            }
-        })
-        .await
+        self.change(id, move |record| record::started(record, started))
+            .await
     }
 
     /// A container's record, brought up to date with what its executor observes: an end that
@@ -227,7 +164,10 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         let seen = match self.executor.observe(id).await {
             Ok(seen) => seen,
             Err(ExecutorError::NotFound(_)) if stored.record.status == Status::Creating => {
-                return Ok(stored.record);
+                if stored.record.monitor.as_ref().is_none_or(procfs::is_alive) {
+                    return Ok(stored.record);
+                }
+                record::lost("whoever created it was killed")
             }
             // Not this executor's: a shim, for example, is itself the process of its pod's sandbox.
             Err(ExecutorError::NotFound(_))
@@ -235,13 +175,14 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
             {
                 return Ok(stored.record);
             }
-            Err(ExecutorError::NotFound(_)) => lost("nothing is left of it"),
+            Err(ExecutorError::NotFound(_)) => record::lost("nothing is left of it"),
             Err(error) => return Err(error.into()),
         };
         if seen.status == stored.record.status {
             return Ok(stored.record);
         }
-        self.change(id, move |record| observe(record, &seen)).await
+        self.change(id, move |record| record::observed(record, &seen))
+            .await
     }
 
     /// The ids of all containers, sorted.
@@ -259,7 +200,10 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     pub async fn wait(&self, id: &ContainerId) -> Result<Exit> {
         let exit = self.executor.wait(&Target::Init(id.clone())).await?;
         let seen = Observation::stopped(exit.clone());
-        match self.change(id, move |record| observe(record, &seen)).await {
+        match self
+            .change(id, move |record| record::observed(record, &seen))
+            .await
+        {
             Ok(_) | Err(Error::Store(reaper_state::Error::NotFound { .. })) => Ok(exit),
             Err(error) => Err(error),
         }
@@ -324,9 +268,17 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
             self.end(id).await?;
         }
         let seen = self.executor.delete(&Target::Init(id.clone())).await?;
-        let gone = id.clone();
-        self.stored(move |store| store.delete(&gone)).await?;
+        self.forget(id).await?;
         Ok(seen.or_else(|| record.and_then(|record| record.exit)))
+    }
+
+    /// Takes a container out of the store, if it is in there.
+    async fn forget(&self, id: &ContainerId) -> Result<()> {
+        let gone = id.clone();
+        match self.stored(move |store| store.delete(&gone)).await {
+            Ok(()) | Err(reaper_state::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Undoes a creation.
@@ -340,10 +292,11 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     async fn end(&self, id: &ContainerId) -> Result<()> {
         let target = Target::Init(id.clone());
         match self.executor.kill(&target, Signal::KILL, true).await {
-            Ok(()) => {
-                self.executor.wait(&target).await?;
-                Ok(())
-            }
+            Ok(()) => match self.executor.wait(&target).await {
+                // Somebody else was faster.
+                Ok(_) | Err(ExecutorError::NotFound(_)) => Ok(()),
+                Err(error) => Err(error.into()),
+            },
             Err(ExecutorError::NotFound(_) | ExecutorError::Ended(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -398,39 +351,22 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     }
 }
 
-fn advance(record: &mut Record, transition: Transition) -> Result<()> {
-    record.status = record
-        .status
-        .after(transition)
-        .map_err(|source| Error::Transition {
-            id: record.id.clone(),
-            source,
-        })?;
-    Ok(())
-}
-
-/// Takes over what the executor sees. `stopped` is final, and a later status is never undone by
-/// an observation that was made before it.
-fn observe(record: &mut Record, seen: &Observation) {
-    if record.status == Status::Stopped {
-        return;
-    }
-    record.status = seen.status;
-    if record.process.is_none() {
-        record.process.clone_from(&seen.process);
-        record.monitor.clone_from(&seen.monitor);
-    }
-    if seen.status == Status::Stopped {
-        record.exit.clone_from(&seen.exit);
-    }
-}
-
-fn lost(reason: &str) -> Observation {
-    let status = ExitStatus::Lost {
-        reason: reason.to_owned(),
+fn make_folder(root: &RootDir, dir: &ContainerDir) -> Result<()> {
+    let failed = |path: &std::path::Path, source| Error::Folder {
+        operation: "make the folder",
+        path: path.to_owned(),
+        source,
     };
-    Observation::stopped(Exit {
-        status,
-        at: Timestamp::now(),
-    })
+    let make = || match DirBuilder::new().mode(0o700).create(dir.path()) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    };
+    match make() {
+        // A store that keeps nothing below the root does not make it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            durable::make_folders(root.path()).map_err(|source| failed(root.path(), source))?;
+            make().map_err(|source| failed(dir.path(), source))
+        }
+        made => made.map_err(|source| failed(dir.path(), source)),
+    }
 }

@@ -69,10 +69,12 @@ pub(crate) struct ExecCall {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Call {
     Create(Box<CreateCall>),
-    /// Ends what a killed monitor left, and records that. `dir` is the container's folder.
+    /// Ends what a killed monitor left, and records that. `dir` is the container's folder. To
+    /// `forget` is to leave nothing there.
     Bury {
         id: ContainerId,
         dir: PathBuf,
+        forget: bool,
     },
     Exec(Box<ExecCall>),
     /// With three descriptors, they replace the process's streams.

@@ -11,7 +11,8 @@ struct Versioned {
     version: u32,
 }
 
-/// Reads a record; `None` if there is none.
+/// Reads a record; `None` if there is none, or if the machine stopped before its contents, which
+/// nobody had made durable, were written.
 ///
 /// # Errors
 /// It cannot be read, is no record, or was written by a newer release.
@@ -20,6 +21,9 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         read => read?,
     };
+    if json.is_empty() {
+        return Ok(None);
+    }
     let Versioned { version } = serde_json::from_slice(&json)?;
     if version > VERSION {
         let reason = format!("record of version {version}, this program reads up to {VERSION}");

@@ -6,7 +6,10 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
-use nix::unistd::{ForkResult, Pid};
+use nix::{
+    sys::signal::{SigHandler, Signal},
+    unistd::{ForkResult, Pid},
+};
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// Forks. In the child it returns `None`.
@@ -140,6 +143,19 @@ pub(crate) fn duplicate_onto(from: RawFd, to: RawFd) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// Ignores SIGPIPE, as the standard library does at the start of a program.
+pub(crate) fn ignore_sigpipe() -> io::Result<()> {
+    // SAFETY: to ignore a signal runs no code of this process.
+    unsafe { nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigIgn) }?;
+    Ok(())
+}
+
+/// Sends a signal, a real-time one too, to the calling thread.
+pub(crate) fn raise(signal: i32) {
+    // SAFETY: raise(3) takes a number; whatever the signal does is what the caller wants.
+    unsafe { libc::raise(signal) };
 }
 
 /// Makes the terminal `fd` the controlling terminal of the calling session leader.

@@ -54,6 +54,18 @@ impl ContainerCgroup {
         Ok(Self { root, path })
     }
 
+    /// As [`at`](Self::at), if nobody else has processes there.
+    ///
+    /// # Errors
+    /// [`Error::Path`]; [`Error::Populated`]; [`Error::Io`].
+    pub fn unpopulated(hierarchy: &Hierarchy, relative: &Path) -> Result<Self, Error> {
+        let cgroup = Self::at(hierarchy, relative)?;
+        if cgroup.populated()? {
+            return Err(Error::Populated(cgroup.path));
+        }
+        Ok(cgroup)
+    }
+
     /// Makes the cgroup at `relative` below the hierarchy's root, and the ancestors that are
     /// missing, which are marked so that [`remove`](Self::remove) takes them away again.
     /// What an earlier container left there is reused if there are no processes in it.

@@ -9,6 +9,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::{
@@ -75,8 +76,9 @@ impl Link {
             pending: Mutex::new(Some(HashMap::new())),
         });
         let child = child.map(Arc::new);
+        let mut reaped = child.clone().map(reap);
         let (sender, ended) = watch::channel(false);
-        let (reading, awaited) = (Arc::clone(&shared), child.clone());
+        let reading = Arc::clone(&shared);
         let reader = tokio::spawn(async move {
             while let Ok(Some(response)) = receive(&reading.socket).await {
                 let waiting = reading
@@ -90,8 +92,9 @@ impl Link {
             }
             // Dropping the senders tells all that wait.
             *reading.pending() = None;
-            if let Some(child) = awaited {
-                child.reaped().await;
+            if let Some(reaped) = &mut reaped {
+                // An error is the end of the runtime.
+                let _ = reaped.wait_for(|reaped| *reaped).await;
             }
             let _ = sender.send(true);
         });
@@ -139,13 +142,23 @@ impl Link {
         }
     }
 
-    /// Waits until the monitor has closed the connection, and, if it is this program's own child,
-    /// has ended and is reaped.
-    pub(super) async fn ended(&self) {
+    /// Waits, but not for longer than `limit`, until the monitor has closed the connection, and,
+    /// if it is this program's own child, has ended and is reaped.
+    pub(super) async fn ended(&self, limit: Duration) {
         let mut ended = self.ended.clone();
         // An error means that the reader is gone, which is the end of the connection too.
-        let _ = ended.wait_for(|ended| *ended).await;
+        let _ = tokio::time::timeout(limit, ended.wait_for(|ended| *ended)).await;
     }
+}
+
+/// Reaps a monitor whenever it ends, also when nobody is connected to it any more.
+fn reap(child: Arc<Child>) -> watch::Receiver<bool> {
+    let (sender, reaped) = watch::channel(false);
+    tokio::spawn(async move {
+        child.reaped().await;
+        let _ = sender.send(true);
+    });
+    reaped
 }
 
 impl Drop for Link {

@@ -1,61 +1,48 @@
 //! Containers whose monitor does not answer.
 
-use std::{fs, io};
+use std::{fs, io, os::fd::AsFd as _, time::Duration};
 
-use reaper_spec::{ContainerId, Exit, ExitStatus, Timestamp};
+use reaper_spec::{ContainerId, Exit, ExitStatus, Status, Timestamp};
+use serde::de::DeserializeOwned;
+use tokio::io::Interest;
 
 use super::{HostExecutor, link::Gone, nonsense, spawn};
 use crate::{
-    Error, Observation, Result, Target,
-    protocol::{Answer, Call, ExitRecord},
-    records,
+    Error, Observation, Result, Target, procfs,
+    protocol::{Answer, Call, ExitRecord, Plan},
+    records, sys,
 };
+
+/// How long cleaning up after a monitor may take. An unmount of a file server that does not answer
+/// must not hold up the caller for ever.
+const BURIAL: Duration = Duration::from_secs(60);
+
+/// How long a process that was killed may take to end.
+pub(super) const DEATH: Duration = Duration::from_secs(5);
 
 impl HostExecutor {
     /// What became of a container without a monitor: its recorded end, or, if the monitor was
-    /// killed, the end that is recorded now, after what it left has been ended.
+    /// killed, the end that is recorded now, after what it left has been ended. One that is being
+    /// made is `creating`.
     pub(super) async fn settle(&self, id: &ContainerId) -> Result<Observation> {
-        let target = Target::Init(id.clone());
-        let dir = self.root.container(id);
-        if !dir.plan_file().exists() {
-            let path = dir.exit_file();
-            let record: Option<ExitRecord> = records::read(&path).map_err(|source| Error::Io {
-                operation: format!("read {}", path.display()),
-                source,
-            })?;
-            let record = record.ok_or(Error::NotFound(target))?;
+        if let Some(record) = self.exit_record(id)? {
             return Ok(Observation::stopped(record.exit));
         }
-        let call = Call::Bury {
-            id: id.clone(),
-            dir: dir.path().to_owned(),
-        };
-        let link = self.spawn_monitor(&target)?;
-        let buried = match link.call(&call, &[]).await {
-            Ok(Ok(Answer::Observed(observation))) => Ok(observation),
-            Ok(Ok(_)) => Err(nonsense(&target)),
-            Ok(Err(failure)) => Err(failure.into_error(&target)),
-            Err(Gone::Closed) => Err(Error::Monitor {
-                target,
-                reason: spawn::NO_ANSWER.to_owned(),
-            }),
-            Err(Gone::Send(source)) => Err(Error::Io {
-                operation: format!("clean up after {target}"),
-                source,
-            }),
-        };
-        link.ended().await;
-        if self.subreaper {
-            self.children.end_orphans();
-        }
-        buried
+        self.bury(id, false).await
     }
 
-    /// Removes what monitors have left in a container's folder, and the folder if nothing else
-    /// is in it.
-    pub(super) fn remove_files(&self, id: &ContainerId) -> Result<()> {
-        let dir = self.root.container(id);
-        for path in [dir.exit_file(), dir.plan_file(), dir.socket()] {
+    /// As [`settle`](Self::settle), and nothing of the container is left, unless it lives.
+    pub(super) async fn settle_for_good(&self, id: &ContainerId) -> Result<Observation> {
+        let settled = match self.bury(id, true).await {
+            // Buried before, or there was nothing to be buried.
+            Err(Error::NotFound(_)) => match self.exit_record(id)? {
+                Some(record) => Ok(Observation::stopped(record.exit)),
+                None => Err(Error::NotFound(Target::Init(id.clone()))),
+            },
+            buried => buried,
+        };
+        if settled.as_ref().is_ok_and(|seen| seen.exit.is_some()) {
+            let path = self.root.container(id).exit_file();
             match fs::remove_file(&path) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
                     let operation = format!("remove {}", path.display());
@@ -64,10 +51,90 @@ impl HostExecutor {
                 _ => {}
             }
         }
-        // A store may keep its record there; whoever is last removes the folder.
-        let _ = fs::remove_dir(dir.path());
-        Ok(())
+        settled
     }
+
+    async fn bury(&self, id: &ContainerId, forget: bool) -> Result<Observation> {
+        let target = Target::Init(id.clone());
+        let dir = self.root.container(id);
+        let plan: Option<Plan> = read(&dir.plan_file())?;
+        let plan = plan.ok_or(Error::NotFound(target.clone()))?;
+        if procfs::is_alive(&plan.monitor) {
+            if !dir.socket().exists() {
+                return Ok(Observation {
+                    status: Status::Creating,
+                    process: None,
+                    monitor: Some(plan.monitor),
+                    exit: None,
+                });
+            }
+            // It may have begun to listen since it was called.
+            if let Some(link) = self.link(id)?
+                && let Ok(Ok(Answer::Observed(seen))) = link.call(&Call::Observe, &[]).await
+            {
+                return Ok(seen);
+            }
+        }
+        let call = Call::Bury {
+            id: id.clone(),
+            dir: dir.path().to_owned(),
+            forget,
+        };
+        let link = self.spawn_monitor(&target)?;
+        let answer = tokio::time::timeout(BURIAL, link.call(&call, &[])).await;
+        let buried = match answer {
+            Ok(Ok(Ok(Answer::Observed(observation)))) => Ok(observation),
+            Ok(Ok(Ok(_))) => Err(nonsense(&target)),
+            Ok(Ok(Err(failure))) => Err(failure.into_error(&target)),
+            Ok(Err(Gone::Closed)) => Err(Error::Monitor {
+                target,
+                reason: spawn::NO_ANSWER.to_owned(),
+            }),
+            Ok(Err(Gone::Send(source))) => Err(Error::Io {
+                operation: format!("clean up after {target}"),
+                source,
+            }),
+            Err(_) => {
+                link.kill();
+                let reason = format!("cleaning up took longer than {} s", BURIAL.as_secs());
+                Err(Error::Monitor { target, reason })
+            }
+        };
+        link.ended(DEATH).await;
+        if self.subreaper {
+            self.children.end_orphans();
+        }
+        buried
+    }
+
+    /// Kills the monitor of a container that is being made, and cleans up after it.
+    pub(super) async fn interrupt(&self, id: &ContainerId) -> Result<()> {
+        let plan: Option<Plan> = read(&self.root.container(id).plan_file())?;
+        let plan = plan.ok_or(Error::NotFound(Target::Init(id.clone())))?;
+        // It may have ended meanwhile.
+        if let Ok(monitor) = procfs::open_pidfd(&plan.monitor) {
+            let _ = sys::pidfd_send_signal(monitor.as_fd(), libc::SIGKILL);
+            if let Ok(monitor) = sys::watch(monitor, Interest::READABLE) {
+                let _ = tokio::time::timeout(DEATH, monitor.readable()).await;
+            }
+        }
+        match self.bury(id, false).await {
+            // Its maker has seen to it.
+            Ok(_) | Err(Error::NotFound(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn exit_record(&self, id: &ContainerId) -> Result<Option<ExitRecord>> {
+        read(&self.root.container(id).exit_file())
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &std::path::Path) -> Result<Option<T>> {
+    records::read(path).map_err(|source| Error::Io {
+        operation: format!("read {}", path.display()),
+        source,
+    })
 }
 
 /// The end of an exec that only its monitor knew.

@@ -7,6 +7,7 @@ mod spawn;
 
 use std::{
     collections::HashMap,
+    fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -23,7 +24,7 @@ use self::{
 };
 use crate::{
     CreateRequest, Created, Error, ExecRequest, Executor, Observation, ProcessEntry, Result,
-    Signal, Stats, Target,
+    Signal, Stats, Target, channel,
     io::{Attachments, StdioRequest, Streams},
     protocol::{Answer, Attached, Call, CreateCall, ExecCall},
 };
@@ -31,6 +32,13 @@ use crate::{
 /// How long a container may take to be made: a mount of a file server that does not answer must
 /// not hold up its pod for ever.
 const CREATION: Duration = Duration::from_secs(60);
+
+/// How long a monitor may take to leave after the deletion: its loggers are given some time.
+const FAREWELL: Duration = Duration::from_secs(20);
+
+/// Descriptors in one message, less those of the streams, the console socket, and the message
+/// itself where it is large.
+const MAX_PRESERVED: usize = channel::MAX_DESCRIPTORS - 5;
 
 /// Runs processes on the host, each container below a monitor of its own.
 ///
@@ -107,21 +115,26 @@ impl HostExecutor {
     }
 
     /// The connection to a container's monitor, made if need be; `None` if no monitor answers.
-    fn link(&self, id: &ContainerId) -> Option<Arc<Link>> {
+    fn link(&self, id: &ContainerId) -> Result<Option<Arc<Link>>> {
         let mut links = self.links();
         if let Some(link) = links.get(id).filter(|link| link.is_alive()) {
-            return Some(Arc::clone(link));
+            return Ok(Some(Arc::clone(link)));
         }
         match Link::connect(&self.root.container(id).socket()) {
             Ok(link) => {
                 let link = Arc::new(link);
                 links.insert(id.clone(), Arc::clone(&link));
-                Some(link)
+                Ok(Some(link))
             }
+            // It is there, and busy.
+            Err(source) if source.kind() == io::ErrorKind::WouldBlock => Err(Error::Io {
+                operation: format!("connect to the monitor of container {id}"),
+                source,
+            }),
             // Refused or missing: whatever the reason, nobody answers here.
             Err(_) => {
                 links.remove(id);
-                None
+                Ok(None)
             }
         }
     }
@@ -133,7 +146,7 @@ impl HostExecutor {
         call: &Call,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<Option<Answer>> {
-        let Some(link) = self.link(target.container()) else {
+        let Some(link) = self.link(target.container())? else {
             return Ok(None);
         };
         match link.call(call, descriptors).await {
@@ -161,12 +174,38 @@ impl HostExecutor {
         }
     }
 
-    /// Why there is no monitor: the container has ended, or it never was.
+    /// Why there is no monitor: the container has ended, it never was, or it is being made.
     async fn without_monitor(&self, target: &Target) -> Error {
         match self.settle(target.container()).await {
-            Ok(_) => Error::Ended(target.clone()),
+            Ok(seen) if seen.exit.is_some() => Error::Ended(target.clone()),
+            Ok(seen) => unreachable_yet(target.container(), seen.status),
             Err(error) => error,
         }
+    }
+
+    /// Takes a stale folder for what it is: an id may be used again when its container is gone,
+    /// even if whoever should have deleted it was killed.
+    async fn make_room(&self, id: &ContainerId) -> Result<()> {
+        if !self.root.container(id).plan_file().exists() {
+            return Ok(());
+        }
+        if self.link(id)?.is_some() {
+            return Err(Error::AlreadyExists(Target::Init(id.clone())));
+        }
+        match self.settle_for_good(id).await {
+            Ok(seen) if seen.exit.is_none() => Err(Error::AlreadyExists(Target::Init(id.clone()))),
+            Ok(_) | Err(Error::NotFound(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A container that lives, without a monitor that listens.
+fn unreachable_yet(id: &ContainerId, status: Status) -> Error {
+    Error::Status {
+        operation: "reach".to_owned(),
+        target: Target::Init(id.clone()),
+        status,
     }
 }
 
@@ -178,7 +217,14 @@ fn nonsense(target: &Target) -> Error {
 }
 
 /// Separates what is data from what is descriptors.
-fn pack(stdio: StdioRequest, preserved: Vec<OwnedFd>) -> (Streams, Attached, Vec<OwnedFd>) {
+fn pack(stdio: StdioRequest, preserved: Vec<OwnedFd>) -> Result<(Streams, Attached, Vec<OwnedFd>)> {
+    if preserved.len() > MAX_PRESERVED {
+        return Err(Error::Setup {
+            step: format!("preserve {} descriptors", preserved.len()),
+            message: format!("{MAX_PRESERVED} is the most that can be handed over"),
+            errno: Some(libc::E2BIG),
+        });
+    }
     let StdioRequest {
         streams,
         attachments: Attachments {
@@ -196,14 +242,14 @@ fn pack(stdio: StdioRequest, preserved: Vec<OwnedFd>) -> (Streams, Attached, Vec
         .flatten()
         .chain(console_socket)
         .chain(preserved);
-    (streams, attached, descriptors.collect())
+    Ok((streams, attached, descriptors.collect()))
 }
 
 #[async_trait]
 impl Executor for HostExecutor {
     async fn create(&self, request: CreateRequest) -> Result<Created> {
         let target = Target::Init(request.id.clone());
-        let (streams, attached, descriptors) = pack(request.stdio, request.preserved);
+        let (streams, attached, descriptors) = pack(request.stdio, request.preserved)?;
         let call = Call::Create(Box::new(CreateCall {
             id: request.id.clone(),
             namespace: self.namespace.clone(),
@@ -215,6 +261,7 @@ impl Executor for HostExecutor {
             attached,
             options: request.monitor,
         }));
+        self.make_room(&request.id).await?;
         let link = Arc::new(self.spawn_monitor(&target)?);
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
         let answer = tokio::time::timeout(CREATION, link.call(&call, &descriptors)).await;
@@ -225,7 +272,7 @@ impl Executor for HostExecutor {
             }
             Ok(Ok(Ok(_))) => return Err(nonsense(&target)),
             Ok(Ok(Err(failure))) => {
-                link.ended().await;
+                link.ended(lost::DEATH).await;
                 return Err(failure.into_error(&target));
             }
             Ok(Err(Gone::Send(error))) => format!("cannot be asked: {error}"),
@@ -233,16 +280,20 @@ impl Executor for HostExecutor {
             Err(_) => format!("did not make the container within {} s", CREATION.as_secs()),
         };
         link.kill();
-        link.ended().await;
-        // It may have come far enough to leave something.
-        let _ = self.settle(&request.id).await;
-        self.remove_files(&request.id)?;
-        Err(Error::Monitor { target, reason })
+        link.ended(lost::DEATH).await;
+        match self.settle_for_good(&request.id).await {
+            Ok(_) | Err(Error::NotFound(_)) => Err(Error::Monitor { target, reason }),
+            // Its plan stays, so that the next container of this id finds it.
+            Err(error) => {
+                let reason = format!("{reason}; then: {error}");
+                Err(Error::Monitor { target, reason })
+            }
+        }
     }
 
     async fn exec(&self, id: &ContainerId, exec: &ExecId, request: ExecRequest) -> Result<Created> {
         let target = Target::Exec(id.clone(), exec.clone());
-        let (streams, attached, descriptors) = pack(request.stdio, request.preserved);
+        let (streams, attached, descriptors) = pack(request.stdio, request.preserved)?;
         let call = Call::Exec(Box::new(ExecCall {
             exec: exec.clone(),
             process: request.process,
@@ -250,7 +301,15 @@ impl Executor for HostExecutor {
             attached,
         }));
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-        match self.call(&target, &call, &descriptors).await {
+        let Ok(answer) =
+            tokio::time::timeout(CREATION, self.call(&target, &call, &descriptors)).await
+        else {
+            // It hangs in some system call; nobody could name it afterwards.
+            let _ = self.kill(&target, Signal::KILL, true).await;
+            let reason = format!("did not make it within {} s", CREATION.as_secs());
+            return Err(Error::Monitor { target, reason });
+        };
+        match answer {
             Ok(Some(Answer::Created(created))) => Ok(created),
             Ok(Some(_)) => Err(nonsense(&target)),
             Ok(None) => match self.without_monitor(&Target::Init(id.clone())).await {
@@ -289,7 +348,14 @@ impl Executor for HostExecutor {
             signal,
             all,
         };
-        self.call_done(target, &call, &[]).await
+        match self.call_done(target, &call, &[]).await {
+            // Its maker may be gone, and its monitor hang.
+            Err(Error::Status {
+                status: Status::Creating,
+                ..
+            }) if all && signal == Signal::KILL => self.interrupt(target.container()).await,
+            killed => killed,
+        }
     }
 
     async fn wait(&self, target: &Target) -> Result<Exit> {
@@ -305,7 +371,7 @@ impl Executor for HostExecutor {
                     (Some(exit), Target::Init(_)) => Ok(exit),
                     // Its monitor alone knew how it ended.
                     (Some(exit), Target::Exec(..)) => Ok(lost::exec_exit(exit.at)),
-                    (None, _) => Err(Error::NotFound(target.clone())),
+                    (None, _) => Err(unreachable_yet(target.container(), settled.status)),
                 }
             }
         }
@@ -367,11 +433,22 @@ impl Executor for HostExecutor {
         let call = Call::Delete {
             exec: target.exec_id().cloned(),
         };
-        let link = self.link(target.container());
+        let link = self.link(target.container())?;
         let exit = match self.call(target, &call, &[]).await {
             Ok(Some(Answer::Deleted(exit))) => exit,
             Ok(Some(_)) => return Err(nonsense(target)),
-            Ok(None) => match self.settle(target.container()).await {
+            // With its monitor the exec is gone.
+            Ok(None) if target.exec_id().is_some() => None,
+            Ok(None) => match self.settle_for_good(target.container()).await {
+                Ok(Observation {
+                    exit: None, status, ..
+                }) => {
+                    return Err(Error::Status {
+                        operation: "delete".to_owned(),
+                        target: target.clone(),
+                        status,
+                    });
+                }
                 Ok(settled) => settled.exit,
                 Err(Error::NotFound(_)) => None,
                 Err(error) => return Err(error),
@@ -382,9 +459,10 @@ impl Executor for HostExecutor {
         if let Target::Init(id) = target {
             self.links().remove(id);
             if let Some(link) = link {
-                link.ended().await;
+                link.ended(FAREWELL).await;
             }
-            self.remove_files(id)?;
+            // A store may keep its record there; whoever is last removes the folder.
+            let _ = fs::remove_dir(self.root.container(id).path());
         }
         Ok(exit)
     }

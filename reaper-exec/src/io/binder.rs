@@ -11,7 +11,8 @@ use super::{
     fifo::{InputFifo, OutputFifo},
     file,
     locate::Located,
-    logger::{self, Logger, LoggerLimits},
+    logger::{Logger, LoggerLimits},
+    loggers::Loggers,
     owner,
     pty::{self, Pty},
     sink::Sink,
@@ -25,8 +26,8 @@ use super::{
 /// * A FIFO, as `fifo:///path` or a bare path, must exist. It is handed to the process itself.
 /// * A file, as `file:///path`, is appended to and made if it is missing, with its folders. A bare
 ///   path may name one that exists. As an input it is read.
-/// * A logger, as `binary:///program?key=value`, is started and waited for until it is ready, by
-///   default for 10 s at most: the one thing that [`bind`](IoBinder::bind) waits for.
+/// * A logger, as `binary:///program?key=value`, is started, and has by default 10 s to say that
+///   it is ready: see [`is_ready`](BoundStdio::is_ready).
 /// * Where both outputs have the same target they share one FIFO, open file or logger.
 /// * With a terminal the error output is not used. Its streams cannot be inherited; who wants to
 ///   have the terminal gives a console socket.
@@ -72,7 +73,7 @@ impl IoBinder for StandardBinder {
             limits: self.logger_limits,
             attachments: stdio.attachments,
             fifos: Vec::new(),
-            loggers: Vec::new(),
+            loggers: Loggers::default(),
         };
         match terminal {
             None => Ok(Box::new(binding.direct(&stdio.streams)?)),
@@ -89,7 +90,7 @@ struct Binding<'a> {
     limits: LoggerLimits,
     attachments: Attachments,
     fifos: Vec<OutputFifo>,
-    loggers: Vec<Logger>,
+    loggers: Loggers,
 }
 
 impl Binding<'_> {
@@ -117,7 +118,7 @@ impl Binding<'_> {
             child: Some(child),
             stdin_keep_alive: keep_alive,
             fifos: self.fifos,
-            loggers: logger::bound(self.loggers),
+            loggers: self.loggers.bound(),
         })
     }
 

@@ -6,7 +6,8 @@
 //! SIGTERM after a while, and SIGKILL after another.
 
 use std::{
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    path::PathBuf,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -14,7 +15,6 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::OFlag,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         signal::{Signal, kill},
         wait::waitpid,
@@ -28,7 +28,7 @@ use super::{IoError, Stream, sys, uri::LoggerCommand};
 /// How long loggers may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoggerLimits {
-    /// To get ready, which the creation of a process waits for.
+    /// To get ready, which the process that it logs for waits for at its gate.
     pub ready: Duration,
     /// From the end of file to SIGTERM. containerd sends that at once, and so ends a logger that
     /// does not expect it before it has read what is left.
@@ -54,15 +54,27 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 #[derive(Debug)]
 pub(super) struct Logger {
     pid: Pid,
+    stream: Stream,
+    program: PathBuf,
+    readiness: Readiness,
     /// Held until the process has ended: a logger that dies means a full pipe, not SIGPIPE.
     readers: Option<[OwnedFd; 2]>,
     limits: LoggerLimits,
     phase: Phase,
 }
 
+#[derive(Debug)]
+enum Readiness {
+    /// Not yet: the descriptor says when, until then it has time.
+    Awaited(OwnedFd, Instant),
+    Ready,
+    /// Its time was over.
+    Late,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Being bound: whoever drops it has to reap it.
+    /// Other streams are still being opened: whoever drops it has to reap it.
     Starting,
     /// The monitor reaps it from now on.
     Serving,
@@ -75,8 +87,8 @@ enum Phase {
 }
 
 impl Logger {
-    /// Starts a logger and waits, for as long as the limits say, until it is ready. Returns it with
-    /// the write ends for the output and the error output, blocking.
+    /// Starts a logger. Returns it with the write ends for the output and the error output,
+    /// blocking.
     pub(super) fn start(
         stream: Stream,
         command: &LoggerCommand,
@@ -115,18 +127,45 @@ impl Logger {
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
         let logger = Self {
             pid,
+            stream,
+            program: command.program.clone(),
+            readiness: Readiness::Awaited(ready, Instant::now() + limits.ready),
             readers: Some(readers),
             limits,
             phase: Phase::Starting,
         };
-        if wait_ready(&ready, limits.ready).map_err(|errno| failed(errno.into()))? {
-            Ok((logger, [output_end, errors_end]))
-        } else {
-            Err(IoError::LoggerNotReady {
-                stream: stream.name(),
-                program: command.program.clone(),
-                waited: limits.ready,
-            })
+        Ok((logger, [output_end, errors_end]))
+    }
+
+    /// The monitor reaps it from now on.
+    pub(super) fn bound(&mut self) {
+        self.phase = Phase::Serving;
+    }
+
+    /// What to wait for, with `POLLIN`, until it is ready.
+    pub(super) fn interest(&self) -> Option<BorrowedFd<'_>> {
+        match &self.readiness {
+            Readiness::Awaited(ready, _) => Some(ready.as_fd()),
+            Readiness::Ready | Readiness::Late => None,
+        }
+    }
+
+    /// A descriptor has reported something.
+    pub(super) fn ready(&mut self, fd: RawFd) {
+        if self.interest().is_some_and(|ready| ready.as_raw_fd() == fd) {
+            self.readiness = Readiness::Ready;
+        }
+    }
+
+    pub(super) fn is_ready(&self) -> Result<bool, IoError> {
+        match self.readiness {
+            Readiness::Ready => Ok(true),
+            Readiness::Awaited(..) => Ok(false),
+            Readiness::Late => Err(IoError::LoggerNotReady {
+                stream: self.stream.name(),
+                program: self.program.clone(),
+                waited: self.limits.ready,
+            }),
         }
     }
 
@@ -139,16 +178,22 @@ impl Logger {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        match self.phase {
-            Phase::Finishing(deadline) | Phase::Terminating(deadline) => Some(deadline),
-            Phase::Starting | Phase::Serving | Phase::Killed | Phase::Reaped => None,
+        match (self.phase, &self.readiness) {
+            (Phase::Finishing(deadline) | Phase::Terminating(deadline), _) => Some(deadline),
+            (Phase::Serving, Readiness::Awaited(_, deadline)) => Some(*deadline),
+            _ => None,
         }
     }
 
     /// Takes the next step if its time has come.
     pub(super) fn timeout(&mut self) {
         let now = Instant::now();
+        let late = matches!(self.readiness, Readiness::Awaited(_, deadline) if deadline <= now);
         let (signal, next) = match self.phase {
+            Phase::Serving if late => {
+                self.readiness = Readiness::Late;
+                (Signal::SIGKILL, Phase::Killed)
+            }
             Phase::Finishing(deadline) if deadline <= now => (
                 Signal::SIGTERM,
                 Phase::Terminating(now + self.limits.terminate),
@@ -193,30 +238,6 @@ impl Drop for Logger {
         let _ = kill(self.pid, Signal::SIGKILL);
         if self.phase == Phase::Starting {
             while waitpid(self.pid, None) == Err(Errno::EINTR) {}
-        }
-    }
-}
-
-/// Everything else is bound too: the monitor reaps these loggers from now on.
-pub(super) fn bound(mut loggers: Vec<Logger>) -> Vec<Logger> {
-    for logger in &mut loggers {
-        logger.phase = Phase::Serving;
-    }
-    loggers
-}
-
-fn wait_ready(ready: &OwnedFd, limit: Duration) -> Result<bool, Errno> {
-    let deadline = Instant::now() + limit;
-    loop {
-        let mut fds = [PollFd::new(ready.as_fd(), PollFlags::POLLIN)];
-        let left = deadline.saturating_duration_since(Instant::now());
-        match poll(
-            &mut fds,
-            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
-        ) {
-            Ok(reported) => return Ok(reported > 0),
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
         }
     }
 }

@@ -12,6 +12,7 @@ mod fifo;
 mod file;
 mod locate;
 mod logger;
+mod loggers;
 mod owner;
 mod pty;
 mod sink;
@@ -146,6 +147,15 @@ pub trait BoundStdio {
 
     /// Ends the input once what is buffered was read. Idempotent.
     fn close_stdin(&mut self);
+
+    /// Whether the peers are ready for the process, which waits at its gate until then. Asked
+    /// after [`ready`](Self::ready) and [`timeout`](Self::timeout).
+    ///
+    /// # Errors
+    /// They will never be: the process is given up.
+    fn is_ready(&self) -> Result<bool, IoError> {
+        Ok(true)
+    }
 
     /// Changes the terminal's size. Without a terminal it does nothing.
     ///

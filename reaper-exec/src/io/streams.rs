@@ -9,7 +9,7 @@ use std::{
 use nix::poll::PollFlags;
 use reaper_spec::ConsoleSize;
 
-use super::{BoundStdio, ChildStdio, fifo::OutputFifo, logger::Logger};
+use super::{BoundStdio, ChildStdio, IoError, fifo::OutputFifo, loggers::Loggers};
 
 /// The monitor's side of streams without a terminal: it holds, and copies nothing.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(super) struct DirectStreams {
     pub(super) child: Option<[OwnedFd; 3]>,
     pub(super) stdin_keep_alive: Option<OwnedFd>,
     pub(super) fifos: Vec<OutputFifo>,
-    pub(super) loggers: Vec<Logger>,
+    pub(super) loggers: Loggers,
 }
 
 impl BoundStdio for DirectStreams {
@@ -28,9 +28,15 @@ impl BoundStdio for DirectStreams {
     fn interests<'a>(&'a self, wanted: &mut Vec<(BorrowedFd<'a>, PollFlags)>) {
         let fifos = self.fifos.iter().filter_map(OutputFifo::interest);
         wanted.extend(fifos.map(|fd| (fd, PollFlags::POLLIN)));
+        self.loggers.interests(wanted);
     }
 
-    fn ready(&mut self, _fd: RawFd, _events: PollFlags) {
+    fn is_ready(&self) -> Result<bool, IoError> {
+        self.loggers.are_ready()
+    }
+
+    fn ready(&mut self, fd: RawFd, _events: PollFlags) {
+        self.loggers.ready(fd);
         for fifo in &mut self.fifos {
             fifo.ready();
         }
@@ -50,34 +56,28 @@ impl BoundStdio for DirectStreams {
         for fifo in &mut self.fifos {
             fifo.release();
         }
-        for logger in &mut self.loggers {
-            logger.finish();
-        }
+        self.loggers.finish();
     }
 
     fn is_finished(&self) -> bool {
         self.child.is_none()
             && self.fifos.iter().all(OutputFifo::is_closed)
-            && self.loggers.iter().all(Logger::is_ended)
+            && self.loggers.are_ended()
     }
 
     fn helpers(&self) -> Vec<u32> {
-        self.loggers.iter().filter_map(Logger::pid).collect()
+        self.loggers.pids()
     }
 
     fn helper_ended(&mut self, pid: u32) {
-        for logger in &mut self.loggers {
-            logger.reaped(pid);
-        }
+        self.loggers.reaped(pid);
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.loggers.iter().filter_map(Logger::deadline).min()
+        self.loggers.deadline()
     }
 
     fn timeout(&mut self) {
-        for logger in &mut self.loggers {
-            logger.timeout();
-        }
+        self.loggers.timeout();
     }
 }

@@ -10,10 +10,10 @@ use nix::poll::PollFlags;
 use reaper_spec::ConsoleSize;
 
 use super::{
-    BoundStdio, ChildStdio,
+    BoundStdio, ChildStdio, IoError,
     buffer::{Buffer, Transfer},
     file,
-    logger::{self, Logger},
+    loggers::Loggers,
     pty::{self, Pty},
     sink::Sink,
 };
@@ -48,7 +48,7 @@ pub(super) struct Terminal {
     input: Buffer,
     output: Buffer,
     sink: Sink,
-    loggers: Vec<Logger>,
+    loggers: Loggers,
     /// Set once the process has ended: how much may still be read.
     last_words: Option<usize>,
 }
@@ -59,7 +59,7 @@ impl Terminal {
         terminal: Pty,
         source: Option<Source>,
         sink: Sink,
-        loggers: Vec<Logger>,
+        loggers: Loggers,
     ) -> io::Result<Self> {
         file::set_nonblocking(&terminal.master, true)?;
         let slave = terminal.slave.try_clone()?;
@@ -71,7 +71,7 @@ impl Terminal {
             input: Buffer::new(),
             output: Buffer::new(),
             sink,
-            loggers: logger::bound(loggers),
+            loggers: loggers.bound(),
             last_words: None,
         })
     }
@@ -146,9 +146,15 @@ impl BoundStdio for Terminal {
             wanted.push((source.reader.as_fd(), PollFlags::POLLIN));
         }
         wanted.extend(self.sink.interest(!self.output.is_empty()));
+        self.loggers.interests(wanted);
     }
 
-    fn ready(&mut self, _fd: RawFd, _events: PollFlags) {
+    fn is_ready(&self) -> Result<bool, IoError> {
+        self.loggers.are_ready()
+    }
+
+    fn ready(&mut self, fd: RawFd, _events: PollFlags) {
+        self.loggers.ready(fd);
         self.sink.ready();
         self.pump();
     }
@@ -172,9 +178,7 @@ impl BoundStdio for Terminal {
         self.input.clear();
         self.last_words.get_or_insert(LAST_WORDS);
         while self.pump() {}
-        for logger in &mut self.loggers {
-            logger.finish();
-        }
+        self.loggers.finish();
     }
 
     fn is_finished(&self) -> bool {
@@ -182,29 +186,25 @@ impl BoundStdio for Terminal {
             && self.master.is_none()
             && self.output.is_empty()
             && self.sink.is_closed()
-            && self.loggers.iter().all(Logger::is_ended)
+            && self.loggers.are_ended()
     }
 
     fn helpers(&self) -> Vec<u32> {
-        self.loggers.iter().filter_map(Logger::pid).collect()
+        self.loggers.pids()
     }
 
     fn helper_ended(&mut self, pid: u32) {
-        for logger in &mut self.loggers {
-            logger.reaped(pid);
-        }
+        self.loggers.reaped(pid);
         if self.last_words.is_some() {
             self.pump();
         }
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.loggers.iter().filter_map(Logger::deadline).min()
+        self.loggers.deadline()
     }
 
     fn timeout(&mut self) {
-        for logger in &mut self.loggers {
-            logger.timeout();
-        }
+        self.loggers.timeout();
     }
 }

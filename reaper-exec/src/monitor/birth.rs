@@ -17,7 +17,7 @@ use super::{
     Setup,
     connection::{Connection, ReplyTo},
     process::{Process, Stage},
-    server::{Monitor, Newborn, Phase},
+    server::{Monitor, Newborn, Phase, STARTER},
 };
 use crate::{
     cgroup::{ContainerCgroup, Hierarchy, Leaf},
@@ -35,8 +35,12 @@ const DEFAULT_ROOT: &str = "/run/reaper";
 /// The leaf of init in a container's cgroup.
 const INIT_LEAF: &str = "init";
 
+/// The number of init among the processes.
+const INIT: u64 = 0;
+
 /// What a process is made of.
 struct Making<'a> {
+    number: u64,
     setup: &'a Setup,
     id: &'a ContainerId,
     namespace: &'a str,
@@ -75,14 +79,17 @@ pub(super) fn create(
     };
     let attempt = || -> Result<(OwnedFd, Process), Failure> {
         let cgroup = plan_cgroup(&call)?;
+        // What an earlier container of this id left is no end of this one.
+        remove(&dir.exit_file())?;
+        remove(&dir.socket())?;
         let plan = Plan {
             version: VERSION,
             monitor: identity.clone(),
             view: call.view.clone(),
             cgroup: match &cgroup {
                 Some((hierarchy, path)) => Some(
-                    ContainerCgroup::at(hierarchy, path)
-                        .map_err(|error| described("name the cgroup", &error))?,
+                    ContainerCgroup::unpopulated(hierarchy, path)
+                        .map_err(|error| described("make the cgroup", &error))?,
                 ),
                 None => None,
             },
@@ -104,6 +111,7 @@ pub(super) fn create(
             .map_err(|error| Failure::setup("listen on the monitor's socket", &error))?;
         let view = made.view.as_deref().expect("it was just prepared");
         let init = make(Making {
+            number: INIT,
             setup: &setup,
             id: &call.id,
             namespace: &call.namespace,
@@ -131,14 +139,18 @@ pub(super) fn create(
             signals,
             listener,
             connections: vec![starter],
-            next_connection: 1,
+            next_connection: STARTER + 1,
+            deaf: false,
+            view_request: call.view,
             view: made.view.expect("init was made in it"),
             cgroup: made.cgroup,
             processes: vec![init],
+            next_process: INIT + 1,
             phase: Phase::Alive,
             freezing: None,
             frozen: false,
-            deleted: false,
+            deleted_for: None,
+            cpu_ns: (0, 0),
         }),
         Err(failure) => {
             made.undo();
@@ -168,10 +180,20 @@ impl Made {
     }
 }
 
-/// Removes the files by which a living monitor is found.
+/// Removes the files by which a monitor, or what it left, is found. The socket goes last: without
+/// it, but with a plan, a container is taken for one that is being made.
 pub(super) fn remove_traces(dir: &ContainerDir) {
-    for file in [dir.socket(), dir.plan_file()] {
+    for file in [dir.plan_file(), dir.socket()] {
         let _ = std::fs::remove_file(file);
+    }
+}
+
+fn remove(path: &Path) -> Result<(), Failure> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Failure::setup(format!("remove {}", path.display()), &error))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -204,11 +226,18 @@ fn default_cgroup(dir: &Path, id: &ContainerId) -> PathBuf {
 }
 
 /// The plan is for whoever finds the monitor dead on a machine that runs on, so it need not
-/// survive the machine.
+/// survive the machine. But it must be there whole or not at all.
 fn write_plan(dir: &ContainerDir, plan: &Plan) -> Result<(), Failure> {
     let path = dir.plan_file();
-    let write = || std::fs::write(&path, serde_json::to_vec(plan)?);
-    write().map_err(|error: io::Error| Failure::setup(format!("write {}", path.display()), &error))
+    let staged = path.with_extension("new");
+    let write = || {
+        std::fs::write(&staged, serde_json::to_vec(plan)?)?;
+        std::fs::rename(&staged, &path)
+    };
+    write().map_err(|error: io::Error| {
+        let _ = std::fs::remove_file(&staged);
+        Failure::setup(format!("write {}", path.display()), &error)
+    })
 }
 
 pub(super) fn described(step: &str, error: &dyn std::error::Error) -> Failure {
@@ -227,7 +256,10 @@ impl Monitor {
         descriptors: Vec<OwnedFd>,
         reply_to: ReplyTo,
     ) -> Result<(), Failure> {
+        let number = self.next_process;
+        self.next_process += 1;
         let process = make(Making {
+            number,
             setup: &self.setup,
             id: &self.id,
             namespace: &self.namespace,
@@ -292,17 +324,24 @@ fn make(mut making: Making<'_>) -> Result<Process, Failure> {
         }
     };
     let number = u32::try_from(pid.as_raw()).unwrap_or_default();
+    // Without its gate a child that cannot be looked at ends by itself.
     let identity =
         procfs::identify(number).map_err(|error| Failure::setup("read /proc", &error))?;
     Ok(Process {
+        number: making.number,
         exec: making.exec,
         pid,
         identity,
-        stage: Stage::Preparing(making.reply_to),
+        stage: Stage::Preparing {
+            reply_to: making.reply_to,
+            warnings: None,
+        },
         gate: Some(gate),
         leaf,
         stdio,
         waiters: Vec::new(),
+        not_started: None,
+        deleted: false,
         owner: making.reply_to.connection,
     })
 }

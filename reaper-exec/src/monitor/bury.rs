@@ -6,7 +6,7 @@
 use std::{
     fs::File,
     io,
-    os::fd::AsFd,
+    os::fd::{AsFd, BorrowedFd},
     path::Path,
     time::{Duration, Instant},
 };
@@ -21,79 +21,123 @@ use reaper_state::{ContainerDir, durable};
 
 use super::birth::{described, remove_traces};
 use crate::{
-    cgroup::ContainerCgroup,
+    cgroup::{self, ContainerCgroup, read_events},
     executor::Observation,
     procfs,
     protocol::{ExitRecord, Failure, Plan, VERSION},
 };
 
-/// How long what the monitor left may take to end.
+/// How long a dying monitor, and what it left, may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Ends what is left of the container in `dir`, frees what it held, and records an end if there
-/// is no record. Any number of callers may bury one container: the first does it, the others find
-/// its record.
+/// Ends what is left of the container in `dir`, records an end if there is no record, and frees
+/// what it held. To `forget` it is to leave nothing; else the plan stays for whoever does, and so
+/// what cannot be freed now is tried again then.
+///
+/// Any number of callers may bury one container: the first does it, the others find its record.
 pub(super) fn bury(
     isolation: &dyn FilesystemIsolation,
     myself: &ProcessIdentity,
     id: &ContainerId,
     dir: &Path,
+    forget: bool,
 ) -> Result<Observation, Failure> {
     let dir = ContainerDir::at(dir);
-    let recorded = || {
-        read_exit(&dir)?
-            .map(Observation::stopped)
-            .ok_or(Failure::NotFound)
-    };
     let plan_file = match File::open(dir.plan_file()) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return recorded(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return recorded(&dir),
         Err(error) => return Err(Failure::setup("open the monitor's plan", &error)),
     };
     let _lock = Flock::lock(plan_file, FlockArg::LockExclusive)
         .map_err(|(_, errno)| Failure::setup("lock the monitor's plan", &errno.into()))?;
     // Whoever had the lock before may have finished.
-    let Some(plan) = read_plan(&dir)? else {
-        return recorded();
+    let Some(plan) = read::<Plan>(&dir.plan_file())? else {
+        return recorded(&dir);
     };
-    if procfs::is_alive(&plan.monitor) {
+    if !has_ended(&plan.monitor) {
         let reason = format!("the monitor of {id} (pid {}) is alive", plan.monitor.pid);
         return Err(Failure::Refused { reason });
     }
     let rebooted = plan.monitor.boot_id != myself.boot_id;
-    if let (Some(cgroup), false) = (&plan.cgroup, rebooted) {
-        end(cgroup).map_err(|error| described("end what the monitor left", &error))?;
-    }
-    isolation
-        .collect(&plan.view)
-        .map_err(|error| described("free the filesystem view", &error))?;
-    let exit = match read_exit(&dir)? {
-        Some(exit) => exit,
-        None => record(&dir, rebooted)?,
+    let cgroup = plan.cgroup.as_ref().filter(|_| !rebooted);
+    let exit = match read::<ExitRecord>(&dir.exit_file())? {
+        // When it was written all had ended; what is in the cgroup now is somebody else's.
+        Some(record) => record.exit,
+        None => {
+            if let Some(cgroup) = cgroup {
+                end(cgroup).map_err(|error| described("end what the monitor left", &error))?;
+            }
+            // A process that cannot be killed does not hold back the news.
+            record(&dir, rebooted)?
+        }
     };
-    remove_traces(&dir);
+    let freed = free(isolation, &plan, cgroup, forget);
+    if forget {
+        freed?;
+        let _ = std::fs::remove_file(dir.exit_file());
+        remove_traces(&dir);
+    } else {
+        let _ = std::fs::remove_file(dir.socket());
+    }
     Ok(Observation::stopped(exit))
 }
 
-fn end(cgroup: &ContainerCgroup) -> Result<(), crate::cgroup::Error> {
+fn recorded(dir: &ContainerDir) -> Result<Observation, Failure> {
+    let record: Option<ExitRecord> = read(&dir.exit_file())?;
+    record
+        .map(|record| Observation::stopped(record.exit))
+        .ok_or(Failure::NotFound)
+}
+
+fn free(
+    isolation: &dyn FilesystemIsolation,
+    plan: &Plan,
+    cgroup: Option<&ContainerCgroup>,
+    forget: bool,
+) -> Result<(), Failure> {
+    let viewed = if forget {
+        isolation.forget(&plan.view)
+    } else {
+        isolation.collect(&plan.view)
+    };
+    match cgroup.map(ContainerCgroup::remove) {
+        None | Some(Ok(()) | Err(cgroup::Error::Populated(_))) => {}
+        Some(Err(error)) => return Err(described("remove the cgroup", &error)),
+    }
+    viewed.map_err(|error| described("free the filesystem view", &error))
+}
+
+/// Waits for the end of a monitor. Its socket closes a moment before it is dead.
+fn has_ended(monitor: &ProcessIdentity) -> bool {
+    let Ok(pidfd) = procfs::open_pidfd(monitor) else {
+        return true;
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while procfs::is_alive(monitor) && Instant::now() < deadline {
+        wait(pidfd.as_fd(), PollFlags::POLLIN, deadline);
+    }
+    !procfs::is_alive(monitor)
+}
+
+/// Kills what is in the cgroup, and waits for its end.
+fn end(cgroup: &ContainerCgroup) -> Result<(), cgroup::Error> {
     if !cgroup.path().exists() {
         return Ok(());
     }
     let events = cgroup.events_fd()?;
     let deadline = Instant::now() + PATIENCE;
     cgroup.kill()?;
-    while cgroup.populated()? && Instant::now() < deadline {
-        let left = deadline
-            .saturating_duration_since(Instant::now())
-            .as_millis();
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-        // An interrupted or spurious wake-up only looks again.
-        let _ = poll(
-            &mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)],
-            timeout,
-        );
+    while read_events(&events).is_ok_and(|events| events.populated) && Instant::now() < deadline {
+        wait(events.as_fd(), PollFlags::POLLPRI, deadline);
     }
-    cgroup.remove()
+    Ok(())
+}
+
+/// An interruption or a spurious wake-up is left to the caller, who looks again anyway.
+fn wait(fd: BorrowedFd<'_>, flags: PollFlags, deadline: Instant) {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+    let _ = poll(&mut [PollFd::new(fd, flags)], timeout);
 }
 
 fn record(dir: &ContainerDir, rebooted: bool) -> Result<Exit, Failure> {
@@ -118,14 +162,6 @@ fn record(dir: &ContainerDir, rebooted: bool) -> Result<Exit, Failure> {
         .and_then(|json| durable::write(&dir.exit_file(), &json));
     written.map_err(|error| Failure::setup("record the exit", &error))?;
     Ok(exit)
-}
-
-fn read_plan(dir: &ContainerDir) -> Result<Option<Plan>, Failure> {
-    read(&dir.plan_file())
-}
-
-fn read_exit(dir: &ContainerDir) -> Result<Option<Exit>, Failure> {
-    Ok(read::<ExitRecord>(&dir.exit_file())?.map(|record| record.exit))
 }
 
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, Failure> {

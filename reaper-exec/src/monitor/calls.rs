@@ -2,16 +2,17 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::{errno::Errno, sys::resource};
+use nix::errno::Errno;
 use reaper_spec::{ExecId, Status};
 
 use super::{
+    birth::{described, remove_traces},
     connection::ReplyTo,
     process::{Process, Stage},
     server::{Monitor, Phase, parse},
 };
 use crate::{
-    ProcessEntry, Signal, Stats,
+    Signal,
     channel::{self, Message},
     executor::{Created, Observation},
     procfs,
@@ -30,7 +31,8 @@ impl Monitor {
                     connection,
                     serial: response.serial,
                 };
-                return self.reply(to, response.answer);
+                self.reply(to, response.answer);
+                return;
             }
         };
         let to = ReplyTo {
@@ -38,10 +40,8 @@ impl Monitor {
             serial: request.envelope.serial,
         };
         let descriptors = std::mem::take(&mut message.descriptors);
-        match self.call(request.call, descriptors, to) {
-            Ok(None) => {}
-            Ok(Some(answer)) => self.reply(to, Ok(answer)),
-            Err(failure) => self.reply(to, Err(failure)),
+        if let Some(answer) = self.call(request.call, descriptors, to).transpose() {
+            self.reply(to, answer);
         }
     }
 
@@ -89,7 +89,7 @@ impl Monitor {
             Call::Pids => Ok(Some(Answer::Pids(self.pids()))),
             Call::Stats => Ok(Some(Answer::Stats(self.stats()))),
             Call::Observe => Ok(Some(Answer::Observed(self.observe()))),
-            Call::Delete { exec } => self.delete(exec.as_ref()).map(Some),
+            Call::Delete { exec } => self.delete(exec.as_ref(), to.connection).map(Some),
         }
     }
 
@@ -97,14 +97,18 @@ impl Monitor {
         let found = self
             .processes
             .iter_mut()
-            .find(|process| process.exec.as_ref() == exec);
+            .find(|process| process.exec.as_ref() == exec && !process.is_forgotten());
         found.ok_or(Failure::NotFound)
     }
 
     fn may_exec(&self) -> Result<(), Failure> {
+        let refused = |status| Err(Failure::status("exec in", status));
         match self.status() {
+            // What init started is being ended, the new process would be, too.
+            _ if !matches!(self.phase, Phase::Alive) => refused(Status::Stopped),
+            Status::Running if self.freezing.is_some() => refused(Status::Paused),
             Status::Running => Ok(()),
-            status => Err(Failure::status("exec in", status)),
+            status => refused(status),
         }
     }
 
@@ -112,9 +116,17 @@ impl Monitor {
         if !matches!(self.phase, Phase::Alive) {
             return Err(Failure::status("start", Status::Stopped));
         }
+        // A frozen process would not come through its gate, nor say so.
+        if self.frozen || self.freezing.is_some() {
+            return Err(Failure::status("start", Status::Paused));
+        }
         let process = self.find(exec)?;
         let (Stage::Gated, Some(gate)) = (&process.stage, &process.gate) else {
-            let status = process_status(process);
+            let status = match process.stage {
+                // Somebody else's start is under way.
+                Stage::Starting(_) => Status::Running,
+                _ => process_status(process),
+            };
             return Err(Failure::status("start", status));
         };
         let streams: Vec<BorrowedFd<'_>> = streams.iter().map(AsFd::as_fd).collect();
@@ -129,10 +141,20 @@ impl Monitor {
     }
 
     fn kill(&mut self, exec: Option<&ExecId>, signal: Signal, all: bool) -> Result<(), Failure> {
-        let over = !matches!(self.phase, Phase::Alive);
+        let (over, ending) = match self.phase {
+            Phase::Alive => (false, false),
+            Phase::Ending(_) => (false, true),
+            Phase::Ended(_) | Phase::Aborted => (true, false),
+        };
         let process = self.find(exec)?;
-        if process.has_ended() || over {
+        // The end of init is not announced before all that it started has ended.
+        let announced = process.has_ended() && (exec.is_some() || !ending);
+        if over || announced {
             return Err(Failure::Ended);
+        }
+        if ending {
+            // A lost race: all of it is being killed.
+            return Ok(());
         }
         let pid = process.pid_number();
         // An exec is killed with what it started: nobody could name the rest afterwards.
@@ -157,73 +179,7 @@ impl Monitor {
                     .collect();
             }
         };
-        killed.map_err(|error| super::birth::described("signal the cgroup", &error))
-    }
-
-    /// A process and its descendants, as far as they can be found without a cgroup.
-    fn tree(&self, root: u32) -> Vec<u32> {
-        let mut tree = vec![root];
-        let mut next = 0;
-        while let Some(&pid) = tree.get(next) {
-            // A process that ended meanwhile has no children any more.
-            tree.extend(procfs::children(pid).unwrap_or_default());
-            next += 1;
-        }
-        tree
-    }
-
-    fn pids(&self) -> Vec<ProcessEntry> {
-        let listed = self.cgroup.as_ref().and_then(|cgroup| cgroup.pids().ok());
-        let Some(listed) = listed else {
-            let roots = self.processes.iter().filter(|process| !process.has_ended());
-            return roots
-                .flat_map(|process| {
-                    self.tree(process.pid_number())
-                        .into_iter()
-                        .map(|pid| ProcessEntry {
-                            pid,
-                            exec: process.exec.clone(),
-                        })
-                })
-                .collect();
-        };
-        let exec = |leaf: &str| {
-            let name = leaf.strip_prefix("exec-")?;
-            ExecId::new(name.split_once('~').map_or(name, |(name, _)| name)).ok()
-        };
-        listed
-            .into_iter()
-            .map(|(pid, leaf)| ProcessEntry {
-                pid,
-                exec: exec(&leaf),
-            })
-            .collect()
-    }
-
-    fn stats(&self) -> Stats {
-        let mut stats = Stats::default();
-        // What has been waited for, by the monitor or by a process that it waited for, is here.
-        if let Ok(usage) = resource::getrusage(resource::UsageWho::RUSAGE_CHILDREN) {
-            let nanoseconds = |time: nix::sys::time::TimeVal| {
-                u64::try_from(time.tv_sec()).unwrap_or(0) * 1_000_000_000
-                    + u64::try_from(time.tv_usec()).unwrap_or(0) * 1_000
-            };
-            stats.cpu_user_ns = nanoseconds(usage.user_time());
-            stats.cpu_system_ns = nanoseconds(usage.system_time());
-        }
-        for entry in self.pids() {
-            // One that ended since is in the sum above the next time.
-            let Ok(usage) = procfs::usage(entry.pid) else {
-                continue;
-            };
-            stats.cpu_user_ns += usage.cpu_user_ns;
-            stats.cpu_system_ns += usage.cpu_system_ns;
-            stats.memory_bytes += usage.rss_bytes;
-            stats.memory_anonymous_bytes += usage.anonymous_bytes;
-            stats.threads += usage.threads;
-            stats.processes += 1;
-        }
-        stats
+        killed.map_err(|error| described("signal the cgroup", &error))
     }
 
     pub(super) fn status(&self) -> Status {
@@ -249,36 +205,32 @@ impl Monitor {
         }
     }
 
-    fn delete(&mut self, exec: Option<&ExecId>) -> Result<Answer, Failure> {
+    fn delete(&mut self, exec: Option<&ExecId>, client: u64) -> Result<Answer, Failure> {
         let Some(_) = exec else {
             let Phase::Ended(exit) = &self.phase else {
                 return Err(Failure::status("delete", self.status()));
             };
             let exit = exit.clone();
-            super::birth::remove_traces(&self.dir);
-            self.deleted = true;
+            if self.deleted_for.is_none() {
+                self.setup
+                    .isolation
+                    .forget(&self.view_request)
+                    .map_err(|error| described("remove the filesystem view", &error))?;
+                // The record first: with a plan a deletion that was cut short can be repeated.
+                let _ = std::fs::remove_file(self.dir.exit_file());
+                remove_traces(&self.dir);
+                self.deleted_for = Some(client);
+            }
             return Ok(Answer::Deleted(Some(exit)));
         };
-        let index = self
-            .processes
-            .iter()
-            .position(|process| process.exec.as_ref() == exec)
-            .ok_or(Failure::NotFound)?;
-        match &self.processes[index].stage {
-            Stage::Ended(exit) => {
-                let exit = exit.clone();
-                if self.processes[index].stdio.helpers().is_empty() {
-                    self.processes.remove(index);
-                } else {
-                    self.processes[index].owner = u64::MAX;
-                }
-                Ok(Answer::Deleted(Some(exit)))
-            }
-            _ => Err(Failure::status(
-                "delete",
-                process_status(&self.processes[index]),
-            )),
-        }
+        let process = self.find(exec)?;
+        let Stage::Ended(exit) = &process.stage else {
+            let status = process_status(process);
+            return Err(Failure::status("delete", status));
+        };
+        let exit = exit.clone();
+        process.deleted = true;
+        Ok(Answer::Deleted(Some(exit)))
     }
 
     pub(super) fn created(&self, index: usize, warnings: Vec<String>) -> Answer {
@@ -296,10 +248,10 @@ fn done(_: ()) -> Option<Answer> {
 
 fn process_status(process: &Process) -> Status {
     match process.stage {
-        Stage::Preparing(_) => Status::Creating,
+        Stage::Preparing { .. } => Status::Creating,
         Stage::Gated | Stage::Starting(_) => Status::Created,
         Stage::Running => Status::Running,
-        Stage::Ended(_) => Status::Stopped,
+        Stage::Ended(_) | Stage::Discarded => Status::Stopped,
     }
 }
 

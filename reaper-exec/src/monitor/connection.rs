@@ -13,6 +13,9 @@ use crate::{
     protocol::{Answer, Failure, Response},
 };
 
+/// So many answers may wait for a client; one that does not read them is not read from, either.
+const ANSWERS: usize = 64;
+
 /// Whom an answer goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ReplyTo {
@@ -24,7 +27,7 @@ pub(super) struct ReplyTo {
 pub(super) struct Connection {
     pub(super) number: u64,
     socket: OwnedFd,
-    /// Answers that the socket had no room for. A client that never reads costs memory, not time.
+    /// Answers that the socket had no room for.
     outbox: VecDeque<Response>,
     closed: bool,
 }
@@ -40,13 +43,32 @@ impl Connection {
     }
 
     pub(super) fn interest(&self) -> (BorrowedFd<'_>, PollFlags) {
-        let mut flags = PollFlags::POLLIN;
+        let mut flags = PollFlags::empty();
+        flags.set(PollFlags::POLLIN, self.is_heard());
         flags.set(PollFlags::POLLOUT, !self.outbox.is_empty());
         (self.socket.as_fd(), flags)
     }
 
+    fn is_heard(&self) -> bool {
+        self.outbox.len() < ANSWERS
+    }
+
+    /// The socket has something to say.
+    pub(super) fn ready(&mut self, events: PollFlags) {
+        if events.contains(PollFlags::POLLOUT) {
+            self.flush();
+        }
+        // Of a client that is not heard no end of file is seen.
+        if !self.is_heard() && events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR) {
+            self.closed = true;
+        }
+    }
+
     /// The next message. A client that is gone, or sends what is no message, is closed.
     pub(super) fn receive(&mut self) -> Option<Message> {
+        if self.closed || !self.is_heard() {
+            return None;
+        }
         match channel::receive(self.socket.as_fd()) {
             Ok(Some(message)) => Some(message),
             Err(error) if is_temporary(&error) => None,
@@ -63,7 +85,7 @@ impl Connection {
     }
 
     /// Sends what the socket has room for.
-    pub(super) fn flush(&mut self) {
+    fn flush(&mut self) {
         while let Some(response) = self.outbox.front() {
             match channel::send(self.socket.as_fd(), response, &[]) {
                 Ok(()) => _ = self.outbox.pop_front(),

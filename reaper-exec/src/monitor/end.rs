@@ -1,29 +1,24 @@
-//! Ends: of gates, of processes, of the container.
+//! Ends: of processes, and of the container.
 
-use std::{
-    os::fd::AsFd,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use nix::{
-    errno::Errno,
-    sys::signal::{SigSet, SigmaskHow, Signal as NixSignal, kill, raise, sigprocmask},
+    sys::signal::{Signal as NixSignal, kill},
     unistd::Pid,
 };
 use reaper_spec::{Exit, ExitStatus, Timestamp};
 use reaper_state::durable;
-use rustix::process::WaitOptions;
 
 use super::{
     connection::ReplyTo,
     process::Stage,
+    reap::{any_children, die_by, next_ended, reap},
     server::{Monitor, Phase},
 };
 use crate::{
     cgroup::ContainerCgroup,
-    channel, procfs,
-    protocol::{Answer, ChildReport, ExitRecord, Failure, VERSION},
-    sys,
+    procfs,
+    protocol::{Answer, ExitRecord, Failure, VERSION},
 };
 
 /// How long ending what init left may take. A process in uninterruptible sleep must not hold back
@@ -44,136 +39,27 @@ enum Outcome {
 }
 
 impl Ending {
+    fn exit(exit: Exit) -> Self {
+        Self::new(Outcome::Exit(exit))
+    }
+
+    pub(super) fn abort(reply_to: ReplyTo, failure: Failure) -> Self {
+        Self::new(Outcome::Abort(reply_to, failure))
+    }
+
+    fn new(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            deadline: Instant::now() + PATIENCE,
+        }
+    }
+
     pub(super) fn deadline(&self) -> Instant {
         self.deadline
     }
 }
 
 impl Monitor {
-    /// A process reports, or its end of the pair has closed.
-    pub(super) fn gate_ready(&mut self, index: usize) {
-        let Some(gate) = &self.processes[index].gate else {
-            return;
-        };
-        match channel::receive(gate.as_fd()).map(|message| message.map(|m| m.parse())) {
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Ok(Some(Ok(report))) => self.reported(index, report),
-            Ok(None) => self.gate_closed(index),
-            Ok(Some(Err(error))) | Err(error) => {
-                let failure = Failure::setup("read the process's report", &error);
-                self.not_made(index, failure);
-            }
-        }
-    }
-
-    fn reported(&mut self, index: usize, report: ChildReport) {
-        let process = &mut self.processes[index];
-        match report {
-            ChildReport::Ready { warnings } => {
-                let Stage::Preparing(to) = process.stage else {
-                    return;
-                };
-                process.stage = Stage::Gated;
-                let number = process.pid_number();
-                let kept = if index == 0 {
-                    self.view.entered(number)
-                } else {
-                    Ok(())
-                };
-                if let Err(error) = kept {
-                    let failure = super::birth::described("keep the filesystem view", &error);
-                    self.processes[0].stage = Stage::Preparing(to);
-                    return self.not_made(0, failure);
-                }
-                let answer = self.created(index, warnings);
-                self.reply(to, Ok(answer));
-            }
-            ChildReport::Failed {
-                step,
-                message,
-                errno,
-            } => {
-                self.not_made(
-                    index,
-                    Failure::Setup {
-                        step,
-                        message,
-                        errno,
-                    },
-                );
-            }
-            ChildReport::Execve {
-                program,
-                message,
-                errno,
-            } => {
-                process.gate = None;
-                if let Stage::Starting(to) = process.stage {
-                    process.stage = Stage::Running;
-                    self.reply(
-                        to,
-                        Err(Failure::Execve {
-                            program,
-                            message,
-                            errno,
-                        }),
-                    );
-                }
-            }
-        }
-    }
-
-    /// The child's end of the pair has closed: by `execve`, or by its death.
-    fn gate_closed(&mut self, index: usize) {
-        let process = &mut self.processes[index];
-        process.gate = None;
-        match process.stage {
-            Stage::Starting(to) => {
-                let executed = procfs::has_execed(process.pid_number()).unwrap_or(false);
-                process.stage = Stage::Running;
-                let answer = if executed {
-                    Ok(Answer::Done)
-                } else {
-                    Err(Failure::Ended)
-                };
-                self.reply(to, answer);
-            }
-            Stage::Preparing(_) => {
-                let failure = Failure::Setup {
-                    step: "prepare the process".to_owned(),
-                    message: "it was killed".to_owned(),
-                    errno: None,
-                };
-                self.not_made(index, failure);
-            }
-            Stage::Gated | Stage::Running | Stage::Ended(_) => {}
-        }
-    }
-
-    /// A process could not be made. For init that is the end of everything, for an exec its own.
-    fn not_made(&mut self, index: usize, failure: Failure) {
-        let process = &mut self.processes[index];
-        process.gate = None;
-        let Stage::Preparing(to) = process.stage else {
-            return;
-        };
-        // It may have ended by itself; reaped it is not.
-        let _ = kill(process.pid, NixSignal::SIGKILL);
-        if index == 0 {
-            self.phase = Phase::Ending(Ending {
-                outcome: Outcome::Abort(to, failure),
-                deadline: soon(),
-            });
-        } else {
-            // The orphan is reaped like any other.
-            let process = self.processes.remove(index);
-            for waiter in process.waiters {
-                self.reply(waiter, Err(failure.clone()));
-            }
-            self.reply(to, Err(failure));
-        }
-    }
-
     pub(super) fn signals_ready(&mut self) {
         while let Ok(Some(info)) = self.signals.read_signal() {
             let number = i32::try_from(info.ssi_signo).unwrap_or(0);
@@ -196,8 +82,10 @@ impl Monitor {
             // What the gate has to say, and whether the program was executed, must be read while
             // the process is still in /proc.
             if let Some(index) = self.index_of(pid) {
-                self.gate_ready(index);
-                self.gate_ready_again(pid);
+                let number = self.processes[index].number;
+                self.gate_ready(number);
+                // A report may be followed by the end of the pair.
+                self.gate_ready(number);
             }
             if let Some(status) = reap(pid) {
                 self.ended(
@@ -210,13 +98,6 @@ impl Monitor {
             }
         }
         self.sweep();
-    }
-
-    /// A report may be followed by the end of the pair.
-    fn gate_ready_again(&mut self, pid: Pid) {
-        if let Some(index) = self.index_of(pid) {
-            self.gate_ready(index);
-        }
     }
 
     fn index_of(&self, pid: Pid) -> Option<usize> {
@@ -241,24 +122,37 @@ impl Monitor {
         }
         self.processes[0].stage = Stage::Ended(exit.clone());
         if matches!(self.phase, Phase::Alive) {
-            self.phase = Phase::Ending(Ending {
-                outcome: Outcome::Exit(exit),
-                deadline: soon(),
-            });
+            self.phase = Phase::Ending(Ending::exit(exit));
             self.end_the_rest();
         }
     }
 
     fn exec_ended(&mut self, index: usize, exit: Exit) {
         let process = &mut self.processes[index];
-        process.stage = Stage::Ended(exit.clone());
-        process.stdio.ended();
         if let Some(leaf) = &process.leaf {
             // What the exec left in the background stays in its leaf until init ends.
             let _ = leaf.remove();
         }
+        process.stdio.ended();
+        let discarded = matches!(process.stage, Stage::Discarded);
+        process.stage = Stage::Ended(exit.clone());
+        if discarded {
+            // Its loggers, if it had any, are killed with it, and reaped like orphans.
+            self.processes.remove(index);
+            return;
+        }
+        self.tell(index, &exit);
+    }
+
+    /// Answers all who wait for the end of a process.
+    fn tell(&mut self, index: usize, exit: &Exit) {
+        let process = &mut self.processes[index];
+        let not_started = process.not_started.take();
         for waiter in std::mem::take(&mut process.waiters) {
             self.reply(waiter, Ok(Answer::Exit(exit.clone())));
+        }
+        if let Some((to, failure)) = not_started {
+            self.reply(to, Err(failure));
         }
     }
 
@@ -330,6 +224,7 @@ impl Monitor {
         let Phase::Ending(ending) = std::mem::replace(&mut self.phase, Phase::Aborted) else {
             return;
         };
+        self.freezing_ended();
         match ending.outcome {
             Outcome::Abort(to, failure) => {
                 self.processes[0].stdio.ended();
@@ -345,7 +240,8 @@ impl Monitor {
     }
 
     fn announce(&mut self, exit: Exit) {
-        for index in 1..self.processes.len() {
+        // From the end: one that was discarded is taken out of the list.
+        for index in (1..self.processes.len()).rev() {
             if !self.processes[index].has_ended() {
                 let reason = "it could not be killed with its container".to_owned();
                 let status = ExitStatus::Lost { reason };
@@ -371,9 +267,7 @@ impl Monitor {
             self.log(&format!("record the exit: {error}"));
         }
         self.phase = Phase::Ended(exit.clone());
-        for waiter in std::mem::take(&mut self.init().waiters) {
-            self.reply(waiter, Ok(Answer::Exit(exit.clone())));
-        }
+        self.tell(0, &exit);
     }
 
     /// Gives back what the container had on the node.
@@ -394,7 +288,7 @@ impl Monitor {
                 .waiters
                 .retain(|waiter| waiter.connection != connection);
             let unseen = match process.stage {
-                Stage::Preparing(_) => true,
+                Stage::Preparing { .. } => true,
                 // Nobody else knows the exec, so nobody would ever start or delete it.
                 Stage::Gated => process.exec.is_some(),
                 _ => false,
@@ -421,50 +315,4 @@ impl Monitor {
         }
         i32::try_from(exit.status.code()).unwrap_or(1)
     }
-}
-
-fn soon() -> Instant {
-    Instant::now() + PATIENCE
-}
-
-/// Ends this process by a signal, without a core dump. Returns only if the signal cannot do that.
-fn die_by(signal: i32) {
-    let Ok(signal) = NixSignal::try_from(signal) else {
-        return;
-    };
-    let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
-    sys::default_signals();
-    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
-    let _ = raise(signal);
-}
-
-/// A child that has ended and has not been reaped.
-fn next_ended() -> Option<Pid> {
-    loop {
-        match sys::next_ended() {
-            Err(Errno::EINTR) => {}
-            ended => return ended.ok().flatten(),
-        }
-    }
-}
-
-fn any_children() -> bool {
-    sys::next_ended() != Err(Errno::ECHILD)
-}
-
-/// Reaps a child that has ended.
-fn reap(pid: Pid) -> Option<ExitStatus> {
-    let pid = rustix::process::Pid::from_raw(pid.as_raw());
-    let (_, status) = rustix::process::waitpid(pid, WaitOptions::NOHANG)
-        .ok()
-        .flatten()?;
-    if let Some(signal) = status.terminating_signal() {
-        const CORE: i32 = 0x80;
-        return Some(ExitStatus::Signaled {
-            signal,
-            core: status.as_raw() & CORE != 0,
-        });
-    }
-    let code = u8::try_from(status.exit_status()?).unwrap_or(u8::MAX);
-    Some(ExitStatus::Exited { code })
 }

@@ -10,7 +10,7 @@ use reaper_spec::Transition;
 
 use super::{connection::ReplyTo, server::Monitor};
 use crate::{
-    cgroup::ContainerCgroup,
+    cgroup::{ContainerCgroup, read_events},
     protocol::{Answer, Failure},
 };
 
@@ -79,16 +79,23 @@ impl Monitor {
 
     /// The kernel has something to say about the cgroup.
     pub(super) fn freezer_ready(&mut self) {
-        let frozen = self
-            .cgroup
-            .as_ref()
-            .is_some_and(|cgroup| cgroup.is_frozen().unwrap_or(false));
-        if !frozen {
+        let Some(freezing) = &self.freezing else {
+            return;
+        };
+        // By the file that is polled: only reading that one makes it quiet again.
+        if !read_events(&freezing.events).is_ok_and(|events| events.frozen) {
             return;
         }
         if let Some(freezing) = self.freezing.take() {
             self.frozen = true;
             self.reply(freezing.reply_to, Ok(Answer::Done));
+        }
+    }
+
+    /// The container has ended while it was being frozen.
+    pub(super) fn freezing_ended(&mut self) {
+        if let Some(freezing) = self.freezing.take() {
+            self.reply(freezing.reply_to, Err(Failure::Ended));
         }
     }
 

@@ -22,8 +22,11 @@ mod bury;
 mod calls;
 mod connection;
 mod end;
+mod figures;
 mod freeze;
+mod gates;
 mod process;
+mod reap;
 mod server;
 mod turn;
 

@@ -6,12 +6,16 @@ use nix::unistd::Pid;
 use reaper_spec::{ExecId, Exit, ProcessIdentity};
 
 use super::connection::ReplyTo;
-use crate::{cgroup::Leaf, io::BoundStdio};
+use crate::{cgroup::Leaf, io::BoundStdio, protocol::Failure};
 
 /// Where a process is.
 pub(super) enum Stage {
     /// It sets itself up; whoever asked for it gets the answer.
-    Preparing(ReplyTo),
+    Preparing {
+        reply_to: ReplyTo,
+        /// Its warnings, once it waits at its gate and only its streams are not ready.
+        warnings: Option<Vec<String>>,
+    },
     /// It waits at its gate.
     Gated,
     /// The gate is open; whoever opened it gets the answer.
@@ -20,10 +24,15 @@ pub(super) enum Stage {
     Running,
     /// It has ended.
     Ended(Exit),
+    /// It could not be made, which its maker was told. Nobody knows it, it is only to be reaped.
+    Discarded,
 }
 
 /// One process of the container.
 pub(super) struct Process {
+    /// Names it for as long as the monitor lives, which neither its place in the list nor its pid
+    /// does.
+    pub(super) number: u64,
     /// `None` for init.
     pub(super) exec: Option<ExecId>,
     pub(super) pid: Pid,
@@ -34,8 +43,12 @@ pub(super) struct Process {
     pub(super) leaf: Option<Leaf>,
     pub(super) stdio: Box<dyn BoundStdio>,
     pub(super) waiters: Vec<ReplyTo>,
+    /// Why it could not be started, and who is to be told once it has ended.
+    pub(super) not_started: Option<(ReplyTo, Failure)>,
     /// The connection that asked for it.
     pub(super) owner: u64,
+    /// An exec that was deleted, whose loggers may not have finished.
+    pub(super) deleted: bool,
 }
 
 impl Process {
@@ -47,11 +60,20 @@ impl Process {
         self.identity.pid
     }
 
-    /// An exec that has ended and that nobody can ask about any more: its client is gone.
-    pub(super) fn is_unreachable(&self, is_connected: impl Fn(u64) -> bool) -> bool {
-        self.exec.is_some()
-            && self.has_ended()
-            && self.stdio.is_finished()
-            && !is_connected(self.owner)
+    /// One that clients do not know, or no more.
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.deleted || matches!(self.stage, Stage::Discarded)
+    }
+
+    /// An exec that has ended and that is of no use to anybody: it was deleted, or nobody can ask
+    /// about it any more, since its client is gone.
+    pub(super) fn is_over(&self, is_connected: impl Fn(u64) -> bool) -> bool {
+        if self.exec.is_none() || !self.has_ended() {
+            return false;
+        }
+        if self.deleted {
+            return self.stdio.helpers().is_empty();
+        }
+        self.stdio.is_finished() && !is_connected(self.owner)
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{
     io::{self, Write as _},
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd, RawFd},
+        unix::fs::OpenOptionsExt as _,
+    },
 };
 
 use nix::{
@@ -14,7 +17,7 @@ use nix::{
     },
     unistd::{chdir, setsid},
 };
-use reaper_overlay::View;
+use reaper_overlay::{View, ViewRequest};
 use reaper_spec::{ContainerId, Exit, ProcessIdentity};
 use reaper_state::ContainerDir;
 
@@ -48,6 +51,12 @@ const FORWARDED: [Signal; 7] = [
     Signal::SIGALRM,
 ];
 
+/// The first descriptor that a program is not told about.
+const FIRST_UNKNOWN: RawFd = 3;
+
+/// The number of the connection to whoever started the monitor.
+pub(super) const STARTER: u64 = 0;
+
 /// Where the container is.
 pub(super) enum Phase {
     /// Init has not ended.
@@ -73,14 +82,21 @@ pub(super) struct Monitor {
     pub(super) listener: OwnedFd,
     pub(super) connections: Vec<Connection>,
     pub(super) next_connection: u64,
+    /// There was no descriptor for another client.
+    pub(super) deaf: bool,
+    pub(super) view_request: ViewRequest,
     pub(super) view: Box<dyn View>,
     pub(super) cgroup: Option<ContainerCgroup>,
     /// Init first, for the whole life of the monitor.
     pub(super) processes: Vec<Process>,
+    pub(super) next_process: u64,
     pub(super) phase: Phase,
     pub(super) freezing: Option<Freezing>,
     pub(super) frozen: bool,
-    pub(super) deleted: bool,
+    /// The client that has deleted the container.
+    pub(super) deleted_for: Option<u64>,
+    /// The most CPU time that was ever told, user mode and kernel.
+    pub(super) cpu_ns: (u64, u64),
 }
 
 /// What a monitor has before it knows its container.
@@ -105,6 +121,9 @@ pub(super) fn serve(setup: Setup) -> ! {
 }
 
 fn start(setup: Setup) -> io::Result<i32> {
+    // A pipe that the starter forgot to mark close-on-exec would stay open as long as the
+    // container, and whoever reads from it would wait as long.
+    sys::close_range(FIRST_UNKNOWN, RawFd::MAX)?;
     let starter = take_starter()?;
     setsid()?;
     chdir("/")?;
@@ -130,9 +149,9 @@ fn start(setup: Setup) -> io::Result<i32> {
         identity,
         oom_score_adj,
         signals,
-        starter: Connection::new(0, starter),
+        starter: Connection::new(STARTER, starter),
         reply_to: ReplyTo {
-            connection: 0,
+            connection: STARTER,
             serial,
         },
     };
@@ -144,8 +163,9 @@ fn start(setup: Setup) -> io::Result<i32> {
                 Err((starter, failure)) => newborn_failed(starter, serial, failure),
             }
         }
-        Call::Bury { id, dir } => {
-            let buried = bury::bury(&*newborn.setup.isolation, &newborn.identity, &id, &dir);
+        Call::Bury { id, dir, forget } => {
+            let isolation = &*newborn.setup.isolation;
+            let buried = bury::bury(isolation, &newborn.identity, &id, &dir, forget);
             newborn.starter.reply(serial, buried.map(Answer::Observed));
         }
         _ => newborn_failed(newborn.starter, serial, Failure::NotFound),
@@ -178,6 +198,9 @@ fn lower_oom_score() -> Option<i32> {
 }
 
 fn catch_signals() -> io::Result<SignalFd> {
+    // If the starter ignores SIGCHLD, and that is inherited, no child's end could be waited for.
+    sys::default_signals();
+    sys::ignore_sigpipe()?;
     let mut caught: SigSet = FORWARDED.into_iter().collect();
     caught.add(Signal::SIGCHLD);
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&caught), None)?;
@@ -216,14 +239,26 @@ impl Monitor {
         &mut self.processes[0]
     }
 
-    pub(super) fn reply(&mut self, to: ReplyTo, answer: Result<Answer, Failure>) {
-        let connection = self
-            .connections
+    /// The place of a process in the list now.
+    pub(super) fn numbered(&self, number: u64) -> Option<usize> {
+        self.processes
+            .iter()
+            .position(|process| process.number == number)
+    }
+
+    pub(super) fn connection(&mut self, number: u64) -> Option<&mut Connection> {
+        self.connections
             .iter_mut()
-            .find(|known| known.number == to.connection);
-        if let Some(connection) = connection {
+            .find(|known| known.number == number)
+    }
+
+    /// Answers a client, unless it is gone.
+    pub(super) fn reply(&mut self, to: ReplyTo, answer: Result<Answer, Failure>) -> bool {
+        let connection = self.connection(to.connection);
+        connection.is_some_and(|connection| {
             connection.reply(to.serial, answer);
-        }
+            !connection.is_closed()
+        })
     }
 
     /// Notes what nobody asked about.
@@ -231,9 +266,11 @@ impl Monitor {
         let Some(path) = &self.options.log else {
             return;
         };
+        // A FIFO that nobody reads must not hold up the monitor.
         let file = std::fs::File::options()
             .append(true)
             .create(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
             .open(path);
         if let Ok(mut file) = file {
             let now = reaper_spec::Timestamp::now();

@@ -9,18 +9,22 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{
     connection::Connection,
-    server::{Monitor, Phase},
+    server::{Monitor, Phase, STARTER},
 };
 use crate::channel;
 
-/// Whose descriptor is ready.
+/// How many requests of one client are answered in a turn: the others want theirs, too.
+const REQUESTS: usize = 32;
+
+/// Whose descriptor is ready. Clients and processes are named by their numbers: what is seen to
+/// first may take others out of the lists.
 #[derive(Clone, Copy)]
 enum Source {
     Signals,
     Listener,
-    Connection(usize),
-    Gate(usize),
-    Stdio(usize, RawFd),
+    Connection(u64),
+    Gate(u64),
+    Stdio(u64, RawFd),
     Freezer,
 }
 
@@ -34,24 +38,32 @@ impl Monitor {
     }
 
     fn is_done(&self) -> bool {
-        let finished = self
-            .processes
-            .iter()
-            .all(|process| process.stdio.is_finished());
-        let answered = !self.connections.iter().any(Connection::has_answers);
+        // Who does not read its answers keeps nobody but itself waiting.
+        let answered = |number| {
+            !self
+                .connections
+                .iter()
+                .any(|client| client.number == number && client.has_answers())
+        };
+        let finished = || {
+            self.processes
+                .iter()
+                .all(|process| process.stdio.is_finished())
+        };
         match self.phase {
             Phase::Alive | Phase::Ending(_) => false,
-            Phase::Aborted => answered,
-            Phase::Ended(_) if self.options.mirror_exit => finished && answered,
-            // Loggers are given the time to finish; all other streams close with the monitor.
-            Phase::Ended(_) if self.deleted => {
-                answered
-                    && self
-                        .processes
-                        .iter()
-                        .all(|process| process.stdio.helpers().is_empty())
-            }
-            Phase::Ended(_) => finished && self.connections.is_empty(),
+            Phase::Aborted => answered(STARTER),
+            Phase::Ended(_) => match self.deleted_for {
+                // Loggers are given the time to finish; all other streams close with the monitor.
+                Some(client) => {
+                    answered(client)
+                        && self
+                            .processes
+                            .iter()
+                            .all(|process| process.stdio.helpers().is_empty())
+                }
+                None => finished() && (self.options.mirror_exit || self.connections.is_empty()),
+            },
         }
     }
 
@@ -59,8 +71,8 @@ impl Monitor {
         let ready = self.wait();
         // Gates first: whether a program was executed must be seen before its process is reaped.
         for &(source, _) in &ready {
-            if let Source::Gate(index) = source {
-                self.gate_ready(index);
+            if let Source::Gate(number) = source {
+                self.gate_ready(number);
             }
         }
         for &(source, events) in &ready {
@@ -68,8 +80,8 @@ impl Monitor {
                 Source::Gate(_) => {}
                 Source::Signals => self.signals_ready(),
                 Source::Listener => self.accept(),
-                Source::Connection(index) => self.connection_ready(index, events),
-                Source::Stdio(index, fd) => self.processes[index].stdio.ready(fd, events),
+                Source::Connection(number) => self.connection_ready(number, events),
+                Source::Stdio(number, fd) => self.stdio_ready(number, fd, events),
                 Source::Freezer => self.freezer_ready(),
             }
         }
@@ -80,25 +92,26 @@ impl Monitor {
     /// Waits for the next event or deadline. Nothing is watched that the monitor could do nothing
     /// about, so an idle monitor never wakes up.
     fn wait(&self) -> Vec<(Source, PollFlags)> {
-        let mut sources = vec![Source::Signals, Source::Listener];
-        let mut fds = vec![
-            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
-        ];
-        for (index, connection) in self.connections.iter().enumerate() {
+        let mut sources = vec![Source::Signals];
+        let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        if !self.deaf {
+            sources.push(Source::Listener);
+            fds.push(PollFd::new(self.listener.as_fd(), PollFlags::POLLIN));
+        }
+        for connection in &self.connections {
             let (fd, flags) = connection.interest();
-            sources.push(Source::Connection(index));
+            sources.push(Source::Connection(connection.number));
             fds.push(PollFd::new(fd, flags));
         }
         let mut wanted = Vec::new();
-        for (index, process) in self.processes.iter().enumerate() {
+        for process in &self.processes {
             if let Some(gate) = &process.gate {
-                sources.push(Source::Gate(index));
+                sources.push(Source::Gate(process.number));
                 fds.push(PollFd::new(gate.as_fd(), PollFlags::POLLIN));
             }
             process.stdio.interests(&mut wanted);
             for (fd, flags) in wanted.drain(..) {
-                sources.push(Source::Stdio(index, fd.as_raw_fd()));
+                sources.push(Source::Stdio(process.number, fd.as_raw_fd()));
                 fds.push(PollFd::new(fd, flags));
             }
         }
@@ -143,6 +156,7 @@ impl Monitor {
 
     fn deadlines(&mut self) {
         let now = Instant::now();
+        let mut late = Vec::new();
         for process in &mut self.processes {
             if process
                 .stdio
@@ -150,27 +164,50 @@ impl Monitor {
                 .is_some_and(|deadline| deadline <= now)
             {
                 process.stdio.timeout();
+                late.push(process.number);
             }
+        }
+        for number in late {
+            self.prepared(number);
         }
         self.ending_deadline(now);
         self.freezing_deadline(now);
     }
 
     fn accept(&mut self) {
-        while let Ok(Some(socket)) = channel::accept(self.listener.as_fd()) {
-            self.connections
-                .push(Connection::new(self.next_connection, socket));
-            self.next_connection += 1;
+        loop {
+            match channel::accept(self.listener.as_fd()) {
+                Ok(Some(socket)) => {
+                    self.connections
+                        .push(Connection::new(self.next_connection, socket));
+                    self.next_connection += 1;
+                }
+                Ok(None) => return,
+                // No descriptor is free. Those who wait are heard when one is again: to poll for
+                // them until then would be a busy loop.
+                Err(_) => {
+                    self.deaf = true;
+                    return;
+                }
+            }
         }
     }
 
-    fn connection_ready(&mut self, index: usize, events: PollFlags) {
-        if events.contains(PollFlags::POLLOUT) {
-            self.connections[index].flush();
+    fn connection_ready(&mut self, number: u64, events: PollFlags) {
+        if let Some(connection) = self.connection(number) {
+            connection.ready(events);
         }
-        let number = self.connections[index].number;
-        while let Some(message) = self.connections[index].receive() {
+        for _ in 0..REQUESTS {
+            let message = self.connection(number).and_then(Connection::receive);
+            let Some(message) = message else { return };
             self.answer(number, message);
+        }
+    }
+
+    fn stdio_ready(&mut self, number: u64, fd: RawFd, events: PollFlags) {
+        if let Some(index) = self.numbered(number) {
+            self.processes[index].stdio.ready(fd, events);
+            self.prepared(number);
         }
     }
 
@@ -179,6 +216,7 @@ impl Monitor {
         let (closed, open): (Vec<_>, Vec<_>) =
             self.connections.drain(..).partition(Connection::is_closed);
         self.connections = open;
+        self.deaf &= closed.is_empty();
         for connection in &closed {
             self.abandoned(connection.number);
         }
@@ -186,8 +224,9 @@ impl Monitor {
         let connected = |number| connections.iter().any(|open| open.number == number);
         let mut index = 0;
         while index < self.processes.len() {
-            if self.processes[index].is_unreachable(connected) {
+            if self.processes[index].is_over(connected) {
                 self.processes.remove(index);
+                self.deaf = false;
             } else {
                 index += 1;
             }

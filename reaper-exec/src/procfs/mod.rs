@@ -15,9 +15,10 @@ use stat::Stat;
 /// What one process uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// CPU time in user mode of all its threads, nanoseconds, in steps of a clock tick.
+    /// CPU time in user mode of all its threads, and of the children that it has waited for,
+    /// nanoseconds, in steps of a clock tick.
     pub cpu_user_ns: u64,
-    /// CPU time in the kernel of all its threads, nanoseconds, in steps of a clock tick.
+    /// CPU time in the kernel, likewise.
     pub cpu_system_ns: u64,
     /// Resident memory, bytes.
     pub rss_bytes: u64,
@@ -156,8 +157,14 @@ pub fn usage(pid: u32) -> io::Result<Usage> {
     let page = rustix::param::page_size() as u64;
     let tick = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
     Ok(Usage {
-        cpu_user_ns: stat.user_ticks.saturating_mul(tick),
-        cpu_system_ns: stat.system_ticks.saturating_mul(tick),
+        cpu_user_ns: stat
+            .user_ticks
+            .saturating_add(stat.reaped_user_ticks)
+            .saturating_mul(tick),
+        cpu_system_ns: stat
+            .system_ticks
+            .saturating_add(stat.reaped_system_ticks)
+            .saturating_mul(tick),
         rss_bytes: resident.saturating_mul(page),
         anonymous_bytes: resident.saturating_sub(shared).saturating_mul(page),
         threads: stat.threads,

@@ -8,6 +8,9 @@ pub(super) struct Stat {
     pub(super) flags: u64,
     pub(super) user_ticks: u64,
     pub(super) system_ticks: u64,
+    /// Of children that it has waited for, and theirs.
+    pub(super) reaped_user_ticks: u64,
+    pub(super) reaped_system_ticks: u64,
     pub(super) threads: u64,
     pub(super) start_time: u64,
 }
@@ -28,6 +31,8 @@ impl Stat {
             flags: number(9)?,
             user_ticks: number(14)?,
             system_ticks: number(15)?,
+            reaped_user_ticks: number(16)?,
+            reaped_system_ticks: number(17)?,
             threads: number(20)?,
             start_time: number(22)?,
         })

@@ -190,7 +190,7 @@ fn line(name: &[u8], state: char, ppid: u32, flags: u32, threads: u32, start: u6
     line.extend_from_slice(name);
     line.extend_from_slice(
         format!(
-            ") {state} {ppid} 9 8 7 -1 {flags} 101 0 0 0 11 12 0 0 20 0 {threads} 0 {start} 3133440 \
+            ") {state} {ppid} 9 8 7 -1 {flags} 101 0 0 0 11 12 13 14 20 0 {threads} 0 {start} 3133440 \
              397 18446744073709551615 0\n"
         )
         .as_bytes(),
@@ -211,6 +211,8 @@ proptest! {
             flags: u64::from(flags),
             user_ticks: 11,
             system_ticks: 12,
+            reaped_user_ticks: 13,
+            reaped_system_ticks: 14,
             threads: u64::from(threads),
             start_time: start,
         }));

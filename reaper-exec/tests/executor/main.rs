@@ -2,10 +2,14 @@
 //!
 //! The test program is its own monitor, so it has a `main` of its own.
 
+mod clients;
+mod crashes;
 mod ends;
 mod execs;
 mod lives;
+mod races;
 mod rig;
+mod stalling;
 
 use std::process::ExitCode;
 
@@ -13,10 +17,23 @@ use libtest_mimic::{Arguments, Trial};
 use reaper_exec::{io::StandardBinder, monitor};
 
 fn main() -> ExitCode {
-    monitor::run_if_asked(|| {
-        monitor::Setup::new(reaper_overlay::HostRoot, StandardBinder::default())
-    });
-    let cases = [lives::CASES, execs::CASES, ends::CASES].concat();
+    monitor::run_if_asked(|| monitor::Setup::new(stalling::Stalling, StandardBinder::default()));
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, create, root, stall, id] = &arguments[..]
+        && create == "--create"
+    {
+        rig::create(root.as_ref(), stall.as_ref(), id);
+        return ExitCode::SUCCESS;
+    }
+    let cases = [
+        lives::CASES,
+        execs::CASES,
+        ends::CASES,
+        crashes::CASES,
+        races::CASES,
+        clients::CASES,
+    ]
+    .concat();
     let trials = cases.into_iter().map(|(name, case)| {
         Trial::test(name, move || {
             rig::block_on(case);

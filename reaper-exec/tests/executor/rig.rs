@@ -6,7 +6,7 @@ use std::{
     future::Future,
     io::{PipeReader, Read},
     os::fd::{AsFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
 };
@@ -40,7 +40,6 @@ pub(crate) fn block_on(case: Case) {
         .build()
         .unwrap();
     let rig = Rig::new();
-    let cgroups = rig.cgroups();
     let rig = runtime.block_on(case(rig));
     drop(runtime);
     let left: Vec<_> = std::fs::read_dir(rig.root.path())
@@ -48,23 +47,54 @@ pub(crate) fn block_on(case: Case) {
         .map(|e| e.unwrap())
         .collect();
     assert!(left.is_empty(), "left in the root: {left:?}");
-    assert_eq!(rig.cgroups(), cgroups, "left as cgroups");
+    assert_eq!(rig.cgroup(""), None, "left as cgroups");
     assert!(
         !rig.marked_process_exists(),
         "a process with this case's mark is left"
     );
 }
 
+/// Creates a container, as another program, in the root of a case. The rootfs of its view is
+/// `stall`: see [`Stalling`](crate::stalling::Stalling).
+pub(crate) fn create(root: &Path, stall: &Path, id: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let rig = Rig::at(Root::Others(root.to_owned()));
+    let mut new = rig.container(id, rig.process(&["sleep", "1000"]), StdioRequest::default());
+    new.view.rootfs = Some(stall.to_owned());
+    runtime.block_on(rig.engine.create(new)).unwrap();
+}
+
+/// Where a case's containers are.
+pub(crate) enum Root {
+    Own(TempDir),
+    Others(PathBuf),
+}
+
+impl Root {
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Own(folder) => folder.path(),
+            Self::Others(path) => path,
+        }
+    }
+}
+
 /// An engine on a private root.
 pub(crate) struct Rig {
-    pub(crate) root: TempDir,
+    pub(crate) root: Root,
     pub(crate) engine: Engine<HostExecutor, FileStore>,
     mark: String,
 }
 
 impl Rig {
     fn new() -> Self {
-        let root = tempfile::tempdir().unwrap();
+        Self::at(Root::Own(tempfile::tempdir().unwrap()))
+    }
+
+    fn at(root: Root) -> Self {
         let dir = RootDir::new(root.path());
         let mark = format!("REAPER_TEST_MARK={}", root.path().display());
         let executor = HostExecutor::new(dir.clone());
@@ -117,10 +147,14 @@ impl Rig {
         let id = ContainerId::new(id).unwrap();
         NewContainer {
             view: ViewRequest::new(id.clone(), process.cwd.clone()),
-            id,
             bundle: self.root.path().to_owned(),
             process,
-            cgroups_path: None,
+            cgroups_path: Some(
+                format!("/{}/{id}", Self::cgroup_folder(self.root.path()))
+                    .parse()
+                    .unwrap(),
+            ),
+            id,
             stdio,
             preserved: Vec::new(),
             monitor: MonitorOptions::default(),
@@ -160,19 +194,17 @@ impl Rig {
         (target, output)
     }
 
-    fn cgroups(&self) -> Vec<PathBuf> {
-        let Ok(Some(hierarchy)) = reaper_exec::cgroup::Hierarchy::find() else {
-            return Vec::new();
-        };
-        let Ok(entries) = std::fs::read_dir(hierarchy.root().join("reaper")) else {
-            return Vec::new();
-        };
-        let mark = self.root.path().display().to_string();
-        let ours = |path: &PathBuf| path.to_string_lossy().contains(&mark);
-        entries
-            .map(|entry| entry.unwrap().path())
-            .filter(ours)
-            .collect()
+    /// The folder of this case's cgroups, below the hierarchy's root.
+    fn cgroup_folder(root: &Path) -> String {
+        let name = root.file_name().unwrap().to_str().unwrap();
+        format!("reaper-test-{}", name.trim_start_matches('.'))
+    }
+
+    /// The cgroup of a container, if it is there.
+    pub(crate) fn cgroup(&self, id: &str) -> Option<PathBuf> {
+        let hierarchy = reaper_exec::cgroup::Hierarchy::find().unwrap()?;
+        let folder = hierarchy.root().join(Self::cgroup_folder(self.root.path()));
+        Some(folder.join(id)).filter(|path| path.exists())
     }
 
     /// Whether any process has this case's mark in its environment. Zombies have none.

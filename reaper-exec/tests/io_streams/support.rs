@@ -146,7 +146,19 @@ impl Ask {
             terminal,
             owner,
         };
-        binder.bind(request).map(Monitor::new)
+        let mut monitor = Monitor::new(binder.bind(request)?);
+        loop {
+            match monitor.bound.is_ready() {
+                Ok(true) => return Ok(monitor),
+                Ok(false) => drop(monitor.turn(&[])),
+                Err(error) => {
+                    while !monitor.bound.helpers().is_empty() {
+                        monitor.turn(&[]);
+                    }
+                    return Err(error);
+                }
+            }
+        }
     }
 
     pub(crate) fn bind(self) -> Monitor {

@@ -1,0 +1,49 @@
+//! How a record follows from what an executor says.
+
+use reaper_spec::{Exit, ExitStatus, Status, Timestamp};
+use reaper_state::Record;
+
+use crate::{Created, Observation};
+
+/// The process was made. Somebody may have observed that already, or even its end.
+pub(super) fn created(record: &mut Record, created: &Created) {
+    if record.status == Status::Creating {
+        record.status = Status::Created;
+    }
+    record.process = Some(created.process.clone());
+    record.monitor.clone_from(&created.monitor);
+}
+
+/// The program was executed.
+pub(super) fn started(record: &mut Record, at: Timestamp) {
+    record.started = Some(at);
+    if record.status == Status::Created {
+        record.status = Status::Running;
+    }
+}
+
+/// Takes over what the executor sees. `stopped` is final, and a later status is never undone by
+/// an observation that was made before it.
+pub(super) fn observed(record: &mut Record, seen: &Observation) {
+    if record.status == Status::Stopped {
+        return;
+    }
+    record.status = seen.status;
+    if record.process.is_none() {
+        record.process.clone_from(&seen.process);
+        record.monitor.clone_from(&seen.monitor);
+    }
+    if seen.status == Status::Stopped {
+        record.exit.clone_from(&seen.exit);
+    }
+}
+
+pub(super) fn lost(reason: &str) -> Observation {
+    let status = ExitStatus::Lost {
+        reason: reason.to_owned(),
+    };
+    Observation::stopped(Exit {
+        status,
+        at: Timestamp::now(),
+    })
+}

@@ -1,0 +1,382 @@
+//! Kills at every step, of whoever creates, of the monitor, of both.
+
+use std::{
+    fs::{self, File},
+    os::fd::AsFd as _,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus as HostStatus, Stdio},
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, poll},
+    sys::{
+        signal::{Signal as NixSignal, kill},
+        stat::Mode,
+    },
+    unistd::{Pid, mkfifo},
+};
+use reaper_exec::{Executor, Target, cgroup::read_events, procfs};
+use reaper_spec::{ContainerId, ExitStatus, ProcessIdentity, Status};
+use reaper_state::{Record, StateStore as _};
+
+use crate::rig::{Rig, cases};
+
+cases! {
+    a_container_that_is_being_made_is_creating,
+    a_container_that_is_being_made_can_be_deleted_by_force,
+    a_creator_killed_before_its_monitor_began_leaves_a_stopped_container,
+    a_creator_killed_during_the_creation_leaves_nothing_running,
+    a_creator_killed_afterwards_leaves_a_container_that_can_be_started,
+    a_monitor_killed_during_the_creation_is_an_error_and_nothing_else,
+    both_killed_during_the_creation_can_be_deleted,
+    a_monitor_killed_at_any_time_is_buried_by_many_at_once,
+    a_reused_pid_is_not_signalled,
+    a_plan_of_another_boot_ends_nobody,
+    an_old_end_is_not_taken_for_the_next_ones,
+    a_plan_that_was_never_written_blocks_nothing,
+    monitors_are_reaped_though_their_executor_is_gone,
+}
+
+/// A program that creates a container, and a step at which that stalls.
+struct Creation {
+    creator: Child,
+    fifo: PathBuf,
+    id: ContainerId,
+}
+
+impl Creation {
+    fn stalled_at(rig: &Rig, step: &str) -> Self {
+        let folder = rig.root.path().with_extension("fifos");
+        fs::create_dir_all(&folder).unwrap();
+        let fifo = folder.join(step);
+        mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+        let id = ContainerId::new("stalled").unwrap();
+        let creator = Command::new(std::env::current_exe().unwrap())
+            .args(["--create".as_ref(), rig.root.path().as_os_str()])
+            .args([fifo.as_os_str(), id.as_str().as_ref()])
+            .env_clear()
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self { creator, fifo, id }
+    }
+
+    /// Returns when the step is waiting; what it returns ends the wait when it is dropped.
+    fn reached(&self) -> File {
+        File::options().write(true).open(&self.fifo).unwrap()
+    }
+
+    async fn monitor(&self, rig: &Rig) -> ProcessIdentity {
+        let seen = rig.engine.executor().observe(&self.id).await.unwrap();
+        seen.monitor.unwrap()
+    }
+
+    fn kill(&mut self) {
+        self.creator.kill().unwrap();
+        self.creator.wait().unwrap();
+    }
+
+    fn end(&mut self) -> HostStatus {
+        self.creator.wait().unwrap()
+    }
+}
+
+impl Drop for Creation {
+    fn drop(&mut self) {
+        let _ = self.creator.kill();
+        let _ = self.creator.wait();
+        let _ = fs::remove_dir_all(self.fifo.parent().unwrap());
+    }
+}
+
+fn kill_process(process: &ProcessIdentity) {
+    let pid = i32::try_from(process.pid).unwrap();
+    kill(Pid::from_raw(pid), NixSignal::SIGKILL).unwrap();
+}
+
+/// Waits for the end of a process.
+pub(crate) async fn has_ended(process: &ProcessIdentity) {
+    let Ok(pidfd) = procfs::open_pidfd(process) else {
+        return;
+    };
+    let ended = tokio::task::spawn_blocking(move || {
+        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, 20_000_u16).unwrap()
+    });
+    assert_eq!(ended.await.unwrap(), 1, "it stays");
+}
+
+async fn a_container_that_is_being_made_is_creating(rig: &Rig) {
+    let mut creation = Creation::stalled_at(rig, "prepare");
+    let stall = creation.reached();
+    let id = creation.id.clone();
+    assert_eq!(
+        rig.engine.state(&id).await.unwrap().status,
+        Status::Creating
+    );
+    let refused = rig.engine.delete(&id, false).await.unwrap_err();
+    assert!(refused.to_string().contains("creating"), "{refused}");
+    let target = Target::Init(id.clone());
+    let refused = rig.engine.executor().delete(&target).await.unwrap_err();
+    assert!(refused.to_string().contains("creating"), "{refused}");
+    drop(stall);
+    assert!(creation.end().success());
+    assert_eq!(rig.engine.state(&id).await.unwrap().status, Status::Created);
+    rig.engine.delete(&id, true).await.unwrap();
+}
+
+async fn a_container_that_is_being_made_can_be_deleted_by_force(rig: &Rig) {
+    for step in ["prepare", "enter"] {
+        let mut creation = Creation::stalled_at(rig, step);
+        let _stall = creation.reached();
+        rig.engine.delete(&creation.id, true).await.unwrap();
+        assert!(!creation.end().success(), "{step}");
+    }
+}
+
+async fn a_creator_killed_before_its_monitor_began_leaves_a_stopped_container(rig: &Rig) {
+    let mut process = Command::new("sleep").arg("1000").spawn().unwrap();
+    let creator = procfs::identify(process.id()).unwrap();
+    process.kill().unwrap();
+    process.wait().unwrap();
+    let id = ContainerId::new("early").unwrap();
+    let mut record = Record::new(id.clone(), "/".into());
+    record.monitor = Some(creator);
+    rig.engine.store().create(&record).unwrap();
+    let record = rig.engine.state(&id).await.unwrap();
+    assert_eq!(record.status, Status::Stopped);
+    assert_eq!(record.exit.unwrap().status.code(), 137);
+    rig.engine.delete(&id, false).await.unwrap();
+}
+
+async fn a_creator_killed_during_the_creation_leaves_nothing_running(rig: &Rig) {
+    for step in ["prepare", "enter"] {
+        let mut creation = Creation::stalled_at(rig, step);
+        let stall = creation.reached();
+        let monitor = creation.monitor(rig).await;
+        creation.kill();
+        drop(stall);
+        has_ended(&monitor).await;
+        assert!(!rig.marked_process_exists());
+        let record = rig.engine.state(&creation.id).await.unwrap();
+        assert_eq!(record.status, Status::Stopped, "{step}");
+        assert_eq!(record.exit.unwrap().status.code(), 137);
+        rig.engine.delete(&creation.id, false).await.unwrap();
+    }
+}
+
+async fn a_creator_killed_afterwards_leaves_a_container_that_can_be_started(rig: &Rig) {
+    let mut creation = Creation::stalled_at(rig, "prepare");
+    drop(creation.reached());
+    assert!(creation.end().success());
+    // As if it had been killed before it could commit.
+    let stored = rig.engine.store().get(&creation.id).unwrap();
+    let mut record = Record::new(creation.id.clone(), "/".into());
+    record.monitor = Some(ProcessIdentity {
+        pid: creation.creator.id(),
+        ..procfs::identify(std::process::id()).unwrap()
+    });
+    rig.engine
+        .store()
+        .update(&stored.revision, &record)
+        .unwrap();
+    assert_eq!(
+        rig.engine.state(&creation.id).await.unwrap().status,
+        Status::Created
+    );
+    rig.engine.start(&creation.id).await.unwrap();
+    rig.engine.delete(&creation.id, true).await.unwrap();
+}
+
+async fn a_monitor_killed_during_the_creation_is_an_error_and_nothing_else(rig: &Rig) {
+    for step in ["prepare", "enter"] {
+        let mut creation = Creation::stalled_at(rig, step);
+        let stall = creation.reached();
+        kill_process(&creation.monitor(rig).await);
+        drop(stall);
+        assert!(!creation.end().success(), "{step}");
+        assert!(!rig.root.path().join("stalled").exists(), "{step}");
+    }
+}
+
+async fn both_killed_during_the_creation_can_be_deleted(rig: &Rig) {
+    for step in ["prepare", "enter"] {
+        let mut creation = Creation::stalled_at(rig, step);
+        let stall = creation.reached();
+        let monitor = creation.monitor(rig).await;
+        creation.kill();
+        kill_process(&monitor);
+        has_ended(&monitor).await;
+        drop(stall);
+        let record = rig.engine.state(&creation.id).await.unwrap();
+        assert_eq!(record.status, Status::Stopped, "{step}");
+        assert_eq!(record.exit.unwrap().status.code(), 137);
+        rig.engine.delete(&creation.id, false).await.unwrap();
+    }
+}
+
+async fn a_monitor_killed_at_any_time_is_buried_by_many_at_once(rig: &Rig) {
+    for stage in ["gated", "running", "execs"] {
+        let (new, mut output) = rig.shell(
+            "lost",
+            "setsid sh -c 'sleep 1000 & (setsid sleep 1000 &) ; wait' & echo up; exec sleep 1000",
+        );
+        let id = new.id.clone();
+        let (record, _) = rig.engine.create(new).await.unwrap();
+        if stage != "gated" {
+            rig.engine.start(&id).await.unwrap();
+            assert_eq!(output.line(), "up");
+        }
+        let mut outputs = Vec::new();
+        if stage == "execs" {
+            for exec in ["a", "b"] {
+                outputs.push(
+                    rig.exec_shell(&id, exec, "setsid sleep 1000 & exec sleep 1000")
+                        .await,
+                );
+            }
+        }
+        kill_process(&record.monitor.unwrap());
+        let others = [(); 4].map(|()| rig.another());
+        let (a, b, c, d) = tokio::join!(
+            others[0].state(&id),
+            others[1].wait(&id),
+            others[2].state(&id),
+            rig.engine.wait(&id),
+        );
+        let exits = [
+            a.unwrap().exit.unwrap(),
+            b.unwrap(),
+            c.unwrap().exit.unwrap(),
+            d.unwrap(),
+        ];
+        assert!(
+            matches!(exits[0].status, ExitStatus::Lost { .. }),
+            "{stage}: {exits:?}"
+        );
+        assert!(
+            exits.iter().all(|exit| *exit == exits[0]),
+            "{stage}: {exits:?}"
+        );
+        assert_eq!(exits[0].status.code(), 137);
+        assert!(!rig.marked_process_exists(), "{stage}");
+        let (a, b) = tokio::join!(others[0].delete(&id, true), others[1].delete(&id, true));
+        assert!(a.is_ok() || b.is_ok(), "{stage}: {a:?} {b:?}");
+        assert!(!rig.root.path().join("lost").exists(), "{stage}");
+    }
+}
+
+/// Changes the plan of a container whose monitor was killed.
+async fn with_plan(rig: &Rig, id: &str, change: impl FnOnce(String) -> String) -> ContainerId {
+    let (id, _output) = rig.start_shell(id, "exec sleep 1000").await;
+    let monitor = rig.engine.state(&id).await.unwrap().monitor.unwrap();
+    kill_process(&monitor);
+    has_ended(&monitor).await;
+    let plan = rig.root.path().join(id.as_str()).join("plan.json");
+    let text = fs::read_to_string(&plan).unwrap();
+    fs::write(&plan, change(text)).unwrap();
+    id
+}
+
+async fn a_reused_pid_is_not_signalled(rig: &Rig) {
+    let mut innocent = Command::new("sleep").arg("1000").spawn().unwrap();
+    let pid = innocent.id();
+    let reused = |plan: String| {
+        let start = plan.find("\"pid\":").unwrap() + 6;
+        let end = start + plan[start..].find(',').unwrap();
+        format!("{}{pid}{}", &plan[..start], &plan[end..])
+    };
+    let id = with_plan(rig, "reused", reused).await;
+    assert_eq!(rig.engine.wait(&id).await.unwrap().status.code(), 137);
+    rig.engine.delete(&id, false).await.unwrap();
+    assert!(innocent.try_wait().unwrap().is_none());
+    innocent.kill().unwrap();
+    innocent.wait().unwrap();
+}
+
+async fn a_plan_of_another_boot_ends_nobody(rig: &Rig) {
+    let (other, _output) = rig.start_shell("other", "exec sleep 1000").await;
+    let boot = procfs::boot_id().unwrap();
+    let id = with_plan(rig, "before", |plan| {
+        // The cgroup's name is another container's by now.
+        plan.replace(&boot, "another boot")
+            .replace("/before\"", "/other\"")
+    })
+    .await;
+    let processes = rig.engine.state(&id).await.unwrap();
+    let ExitStatus::Lost { reason } = processes.exit.unwrap().status else {
+        panic!("not lost")
+    };
+    assert!(reason.contains("restarted"), "{reason}");
+    assert_eq!(
+        rig.engine.state(&other).await.unwrap().status,
+        Status::Running
+    );
+    rig.engine.delete(&id, false).await.unwrap();
+    rig.engine.delete(&other, true).await.unwrap();
+    // In this boot it had a cgroup, which nobody knows of any more.
+    let cgroup = rig.cgroup("before").unwrap();
+    let events = File::open(cgroup.join("cgroup.events")).unwrap();
+    fs::write(cgroup.join("cgroup.kill"), "1").unwrap();
+    while read_events(&events).unwrap().populated {
+        poll(
+            &mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)],
+            10_000_u16,
+        )
+        .unwrap();
+    }
+    for folder in [
+        cgroup.join("init"),
+        cgroup.clone(),
+        cgroup.parent().unwrap().to_owned(),
+    ] {
+        fs::remove_dir(folder).unwrap();
+    }
+}
+
+async fn an_old_end_is_not_taken_for_the_next_ones(rig: &Rig) {
+    let folder = rig.root.path().join("again");
+    fs::create_dir_all(&folder).unwrap();
+    let exit = reaper_spec::Exit {
+        status: ExitStatus::Exited { code: 0 },
+        at: reaper_spec::Timestamp::now(),
+    };
+    let mut old = serde_json::to_value(exit).unwrap();
+    old["version"] = 1.into();
+    fs::write(folder.join("exit.json"), old.to_string()).unwrap();
+    fs::write(folder.join("monitor"), "").unwrap();
+    let (id, _output) = rig.start_shell("again", "exec sleep 1000").await;
+    let monitor = rig.engine.state(&id).await.unwrap().monitor.unwrap();
+    kill_process(&monitor);
+    assert_eq!(rig.engine.wait(&id).await.unwrap().status.code(), 137);
+    rig.engine.delete(&id, false).await.unwrap();
+}
+
+async fn a_plan_that_was_never_written_blocks_nothing(rig: &Rig) {
+    let folder = rig.root.path().join("empty");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("plan.json"), "").unwrap();
+    let (id, output) = rig.start_shell("empty", "echo up").await;
+    assert_eq!(output.all(), "up\n");
+    rig.engine.wait(&id).await.unwrap();
+    rig.engine.delete(&id, false).await.unwrap();
+}
+
+async fn monitors_are_reaped_though_their_executor_is_gone(rig: &Rig) {
+    let other = rig.another();
+    let (new, _output) = rig.shell("zombie", "exec sleep 1000");
+    let id = new.id.clone();
+    let (record, _) = other.create(new).await.unwrap();
+    drop(other);
+    rig.engine.delete(&id, true).await.unwrap();
+    let path = PathBuf::from(format!("/proc/{}", record.monitor.unwrap().pid));
+    let reaped = async {
+        while path.exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let limit = std::time::Duration::from_secs(10);
+    tokio::time::timeout(limit, reaped)
+        .await
+        .expect("a zombie stays");
+}
