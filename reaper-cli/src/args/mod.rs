@@ -3,6 +3,7 @@
 mod container;
 mod exec;
 mod global;
+mod housekeeping;
 mod inspect;
 mod overlay;
 mod process;
@@ -14,6 +15,7 @@ pub(crate) use self::{
     container::{CreateArgs, DeleteArgs, KillArgs, SpecArgs, StartArgs},
     exec::ExecArgs,
     global::{GlobalArgs, LogFormat},
+    housekeeping::{CompletionsArgs, DoctorArgs, PruneArgs},
     inspect::{EventsArgs, Format, IdArgs, ListArgs, PsArgs},
     overlay::{CommitArgs, DiffArgs, ExportArgs, Output, OverlayArgs, OverlayCommand},
     process::{ProcessArgs, UserArg},
@@ -76,6 +78,9 @@ pub(crate) enum Command {
     /// Print what this runtime supports, as JSON
     Features,
     Spec(SpecArgs),
+    Prune(PruneArgs),
+    Doctor(DoctorArgs),
+    Completions(CompletionsArgs),
     /// Print the version
     Version,
 }

@@ -92,3 +92,9 @@ fn users_are_numbers() {
     assert!("www-data".parse::<UserArg>().is_err());
     assert!("1:".parse::<UserArg>().is_err());
 }
+
+#[test]
+fn a_mistyped_command_gets_a_suggestion() {
+    assert!(refused("overlay difff node").contains("'diff'"));
+    assert!(refused("delet c").contains("'delete'"));
+}

@@ -1,7 +1,9 @@
 //! The commands, one a file.
 
+mod completions;
 mod create;
 mod delete;
+mod doctor;
 mod events;
 mod exec;
 mod features;
@@ -9,6 +11,7 @@ mod kill;
 mod list;
 mod overlay;
 mod pause;
+mod prune;
 mod ps;
 mod run;
 mod spec;
@@ -64,6 +67,9 @@ pub(crate) async fn run(
         Command::Overlay(args) => overlay::run(&call, &args, out),
         Command::Features => features::run(out),
         Command::Spec(args) => spec::run(&args),
+        Command::Prune(args) => prune::run(&call, &args, out).await,
+        Command::Doctor(args) => doctor::run(&call, &args, out).await,
+        Command::Completions(args) => completions::run(&args, out),
         Command::Version => version::run(out),
     }
 }

@@ -2,6 +2,7 @@
 
 mod engine;
 mod exec;
+mod housekeeping;
 mod lifecycle;
 mod overlay;
 mod rig;

@@ -143,7 +143,7 @@ pub(super) fn usage(
 }
 
 /// A number of bytes for people.
-pub(super) fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let mut unit = "B";
     let (mut whole, mut rest) = (bytes, 0);

@@ -8,6 +8,7 @@ use std::io::Write;
 
 use reaper_overlay::Overlays;
 
+pub(crate) use self::list::size;
 use super::Call;
 use crate::{
     args::{OverlayArgs, OverlayCommand},

@@ -1,0 +1,51 @@
+//! Options of the commands that look after this machine.
+
+use std::time::Duration;
+
+use clap::Args;
+use clap_complete::Shell;
+
+/// Check this machine, and say how to put right what is wrong
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  reaper-runtime doctor
+  reaper-runtime --namespace k8s.io doctor    leftovers of Kubernetes' containers too
+  reaper-runtime doctor --json
+
+The exit code is 1 if something keeps containers from running. Nothing is changed.")]
+pub(crate) struct DoctorArgs {
+    /// For programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Remove the containers that have stopped
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  reaper-runtime prune --dry-run
+  reaper-runtime prune --overlays 7d    and the overlays that nobody used for a week
+
+What was written in an overlay of a container's own goes with the container.")]
+pub(crate) struct PruneArgs {
+    /// Only say what would be removed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Remove the overlays too that nobody is in, and nobody was for this time
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) overlays: Option<Duration>,
+}
+
+/// Print a script that completes this program's command lines
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  reaper-runtime completions bash > /usr/share/bash-completion/completions/reaper-runtime
+  reaper-runtime completions zsh > \"${fpath[1]}/_reaper-runtime\"
+  reaper-runtime completions fish > ~/.config/fish/completions/reaper-runtime.fish")]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub(crate) shell: Shell,
+}

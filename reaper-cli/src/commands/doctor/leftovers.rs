@@ -1,0 +1,105 @@
+//! What earlier containers left.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use reaper_overlay::Overlays;
+
+use super::Finding;
+use crate::commands::{Call, prune::stopped};
+
+/// Folders of the state root that are no containers'.
+const NO_CONTAINERS: [&str; 2] = ["ns", "overlay"];
+
+pub(super) async fn examine(call: &Call) -> Vec<Finding> {
+    let mut findings = containers(call).await;
+    match Overlays::new(&call.config.overlay).list() {
+        Ok(scopes) => {
+            for info in scopes.iter().filter(|info| !info.changed_below.is_empty()) {
+                let scope = &info.scope;
+                findings.push(Finding::warning(
+                    "overlays",
+                    format!(
+                        "this machine changed below {scope}: {}",
+                        info.changed_below.join(", ")
+                    ),
+                    format!("`reaper-runtime overlay reset {scope}` when nobody uses it"),
+                ));
+            }
+            findings.push(Finding::good(
+                "overlays",
+                format!("{} scopes", scopes.len()),
+            ));
+        }
+        Err(error) => findings.push(Finding::warning(
+            "overlays",
+            error.to_string(),
+            "see why they cannot be looked at",
+        )),
+    }
+    findings
+}
+
+async fn containers(call: &Call) -> Vec<Finding> {
+    let listed = async {
+        let all = call.containers.list().await?;
+        Ok::<_, crate::error::Error>((all, stopped(&call.containers).await?))
+    };
+    let (all, stopped) = match listed.await {
+        Ok(both) => both,
+        Err(error) => {
+            let fix = "see why they cannot be looked at";
+            return vec![Finding::warning("containers", error.line(), fix)];
+        }
+    };
+    let mut findings = Vec::new();
+    let found = format!("{} in all, {} have stopped", all.len(), stopped.len());
+    findings.push(if stopped.is_empty() {
+        Finding::good("containers", found)
+    } else {
+        let fix = "`reaper-runtime prune` removes those that have stopped, if they are not needed";
+        Finding::warning("containers", found, fix)
+    });
+    let known = all.iter().map(ToString::to_string).collect();
+    for name in orphans(call.containers.root().path(), &known) {
+        let path = call.containers.root().path().join(name);
+        findings.push(Finding::warning(
+            "leftovers",
+            format!("{} belongs to no container", path.display()),
+            format!("`rm -r {}`", path.display()),
+        ));
+    }
+    findings
+}
+
+/// The folders below `root` that would be containers', and no container has.
+fn orphans(root: &Path, known: &BTreeSet<String>) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(root) else {
+        return Vec::new();
+    };
+    let mut found: Vec<_> = entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| !name.starts_with('.') && !NO_CONTAINERS.contains(&name.as_str()))
+        .filter(|name| !known.contains(name))
+        .collect();
+    found.sort();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_container_has_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["ns", "overlay", ".s", "known", "lost"] {
+            fs::create_dir(root.path().join(name)).unwrap();
+        }
+        fs::write(root.path().join("state.db"), "").unwrap();
+        let known = BTreeSet::from(["known".to_owned()]);
+        assert_eq!(orphans(root.path(), &known), ["lost"]);
+        assert!(orphans(Path::new("/nowhere"), &known).is_empty());
+    }
+}
