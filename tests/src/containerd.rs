@@ -18,7 +18,7 @@ use nix::sys::{prctl, signal::Signal};
 use crate::{
     Options, config,
     image::{self, PAUSE},
-    leftovers::{self, Baseline},
+    leftovers,
     procfs::{self, Process},
     runtime::{block_on, until},
     suite::{Suite, reaper_bin, suites},
@@ -66,7 +66,6 @@ pub struct Node {
     options: Options,
     daemon: Mutex<Option<Child>>,
     channel: Mutex<Option<Channel>>,
-    baseline: Baseline,
 }
 
 impl Node {
@@ -107,7 +106,6 @@ impl Node {
             options,
             daemon: Mutex::new(None),
             channel: Mutex::new(None),
-            baseline: Baseline::take(),
             dir,
         };
         node.start_containerd();
@@ -202,10 +200,6 @@ impl Node {
                     .is_none_or(|parent| !parent.name.starts_with("containerd-shim"))
             })
             .collect()
-    }
-
-    pub(crate) fn baseline(&self) -> &Baseline {
-        &self.baseline
     }
 
     /// Starts containerd, again if it was stopped, and waits until it answers.

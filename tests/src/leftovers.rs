@@ -1,7 +1,6 @@
 //! What a test has left behind on its node.
 
 use std::{
-    collections::BTreeSet,
     env, fs,
     path::{Path, PathBuf},
     process,
@@ -18,24 +17,6 @@ use crate::{
     procfs,
     runtime::until_within,
 };
-
-/// Where shims put their sockets, for all containerds of a machine.
-const SHIM_SOCKETS: &str = "/run/containerd/s";
-
-/// What was there before a test.
-#[derive(Debug)]
-pub struct Baseline {
-    sockets: BTreeSet<PathBuf>,
-}
-
-impl Baseline {
-    /// Takes note of what is there.
-    pub fn take() -> Self {
-        Self {
-            sockets: entries(Path::new(SHIM_SOCKETS)).into_iter().collect(),
-        }
-    }
-}
 
 /// Panics with a list unless all of a test's processes, zombies, mounts, sockets, cgroups and
 /// files are gone, or go within a few seconds.
@@ -70,13 +51,6 @@ pub fn find(node: &Node) -> Vec<String> {
         // The parent that all have in common may stay, as it does with other runtimes.
         (path.file_name()? != node.marker()).then(|| format!("cgroup {}", path.display()))
     }));
-    let sockets = entries(Path::new(SHIM_SOCKETS));
-    left.extend(
-        sockets
-            .into_iter()
-            .filter(|path| !node.baseline().sockets.contains(path))
-            .map(|path| format!("socket {}", path.display())),
-    );
     left.extend(unix_sockets(node));
     for namespace in [node.marker(), "k8s.io"] {
         let bundles = entries(&node.bundles(namespace));
@@ -117,13 +91,6 @@ pub(crate) fn clear(node: &Node) {
     for path in cgroups(node).iter().rev() {
         if let Err(error) = fs::remove_dir(path) {
             eprintln!("rmdir {}: {error}", path.display());
-        }
-    }
-    for socket in entries(Path::new(SHIM_SOCKETS)) {
-        let dead = std::os::unix::net::UnixStream::connect(&socket).is_err();
-        if dead && !node.baseline().sockets.contains(&socket) {
-            // Another run may be faster, and that is as good.
-            let _ = fs::remove_file(socket);
         }
     }
     if env::var_os("REAPER_TEST_KEEP").is_some() {
