@@ -5,7 +5,12 @@
 
 mod stat;
 
-use std::{fs, io, os::fd::OwnedFd, sync::OnceLock};
+use std::{
+    fs::{self, File},
+    io::{self, Read as _},
+    os::fd::OwnedFd,
+    sync::OnceLock,
+};
 
 use reaper_spec::ProcessIdentity;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -185,10 +190,13 @@ pub(crate) fn raw_pid(pid: u32) -> io::Result<Pid> {
 }
 
 fn stat(pid: u32) -> io::Result<Stat> {
-    // Bytes: a command's name need not be UTF-8.
-    let line = fs::read(format!("/proc/{pid}/stat"))?;
-    Stat::parse(&line).ok_or_else(|| {
-        let shown = String::from_utf8_lossy(&line).into_owned();
+    // Bytes: a command's name need not be UTF-8. The kernel gives the whole line, 52 numbers and
+    // a name of at most 64 bytes, to one read; fs::read would take half a dozen.
+    let mut buffer = [0; 2048];
+    let length = File::open(format!("/proc/{pid}/stat"))?.read(&mut buffer)?;
+    let line = &buffer[..length];
+    Stat::parse(line).ok_or_else(|| {
+        let shown = String::from_utf8_lossy(line).into_owned();
         io::Error::new(
             io::ErrorKind::InvalidData,
             format!("/proc/{pid}/stat: {shown:?}"),

@@ -21,13 +21,11 @@ use nix::{
     sys::{
         signal::{Signal, kill},
         stat::Mode,
+        wait::waitpid,
     },
     unistd::{Pid, mkfifo},
 };
-use reaper_tests::{
-    procfs::{Process, reap_orphans},
-    runtime::{LIMIT, until},
-};
+use reaper_tests::{procfs::Process, runtime::LIMIT};
 use serde_json::json;
 
 use crate::rig::{Rig, Shim};
@@ -244,8 +242,9 @@ impl<'a> Pod<'a> {
         );
         let mut clients = rig.clients.lock().unwrap_or_else(PoisonError::into_inner);
         clients.remove(&sandbox.server.address);
-        until("the shim ends", || (!process.is_alive()).then_some(()));
-        reap_orphans(&[]);
+        // Whoever started it is gone, so it is a child of this program.
+        let shim = Pid::from_raw(process.pid.cast_signed());
+        waitpid(shim, None).expect("wait for the shim");
     }
 }
 
