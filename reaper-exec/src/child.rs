@@ -174,7 +174,7 @@ fn set_limit(limit: &Rlimit) -> Result<(), Failed> {
         current: value(limit.soft),
         maximum: value(limit.hard),
     };
-    rustix::process::setrlimit(resource, wanted).step(format!("set {:?}", limit.resource))
+    rustix::process::setrlimit(resource, wanted).step(format!("set {}", limit.resource))
 }
 
 /// The order matters: groups while still privileged, the user last.

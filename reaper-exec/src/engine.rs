@@ -144,7 +144,10 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         // Taken before, so that no end can come out earlier than the start.
         let started = Timestamp::now();
         if let Err(error) = open.await {
-            self.state(id).await?;
+            // The reason is what the caller needs; an end that cannot be committed now is later.
+            if let Err(uncommitted) = self.state(id).await {
+                tracing::warn!(%id, "commit the end after a failed start: {uncommitted}");
+            }
             return Err(error.into());
         }
         self.change(id, move |record| record::started(record, started))

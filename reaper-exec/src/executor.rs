@@ -96,6 +96,10 @@ pub struct ExecRequest {
     pub stdio: StdioRequest,
     /// Descriptors that it gets from number 3 on.
     pub preserved: Vec<OwnedFd>,
+    /// It is killed, with what it started, when the program that asked for it ends or lets go of
+    /// its executor: for a program that stands for the process in the eyes of an engine, which
+    /// kills the one and means the other.
+    pub tied: bool,
 }
 
 /// A process that was made and waits at its gate.
@@ -174,7 +178,9 @@ pub struct Stats {
 /// * **Order**: exits of exec'd processes are seen before the exit of init, and with init
 ///   everything that it started has ended.
 /// * **Cancellation**: dropping a returned future abandons the answer, not the operation.
+/// * **Killing** what is ending already, but is not yet seen to have ended, succeeds.
 /// * Calls for different containers don't wait for each other. Nothing blocks the calling thread.
+#[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Executor: Send + Sync {
     /// Makes a container's init process and leaves it at its gate.

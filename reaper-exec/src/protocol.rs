@@ -63,6 +63,7 @@ pub(crate) struct ExecCall {
     pub(crate) process: ProcessSpec,
     pub(crate) streams: Streams,
     pub(crate) attached: Attached,
+    pub(crate) tied: bool,
 }
 
 /// A call. `exec` names an exec'd process; without it the init process is meant.

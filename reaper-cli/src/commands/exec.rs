@@ -40,6 +40,7 @@ pub(crate) async fn run(call: Call, args: ExecArgs, role: &Role) -> Result<Outco
         process,
         stdio,
         preserved: call.preserved,
+        tied: args.pid_file.is_some(),
     };
     let executor = containers.executor();
     let created = executor.exec(&args.id, &exec, request).await?;

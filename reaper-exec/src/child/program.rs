@@ -89,7 +89,8 @@ impl Program {
                 None => "its dynamic loader does not exist".to_owned(),
             },
             Errno::ENOENT if self.candidates.len() > 1 => {
-                "no such program in the container's PATH".to_owned()
+                // In these words engines look for it, to report 127.
+                "executable file not found in $PATH".to_owned()
             }
             Errno::EACCES => "permission denied: is it an executable file?".to_owned(),
             Errno::ENOEXEC => {

@@ -299,6 +299,7 @@ impl Executor for HostExecutor {
             process: request.process,
             streams,
             attached,
+            tied: request.tied,
         }));
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
         let Ok(answer) =

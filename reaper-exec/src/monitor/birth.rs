@@ -258,7 +258,7 @@ impl Monitor {
     ) -> Result<(), Failure> {
         let number = self.next_process;
         self.next_process += 1;
-        let process = make(Making {
+        let mut process = make(Making {
             number,
             setup: &self.setup,
             id: &self.id,
@@ -273,6 +273,7 @@ impl Monitor {
             descriptors,
             reply_to,
         })?;
+        process.tied = call.tied;
         self.processes.push(process);
         Ok(())
     }
@@ -342,6 +343,7 @@ fn make(mut making: Making<'_>) -> Result<Process, Failure> {
         waiters: Vec::new(),
         not_started: None,
         deleted: false,
+        tied: false,
         owner: making.reply_to.connection,
     })
 }

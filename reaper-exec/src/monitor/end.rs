@@ -282,7 +282,7 @@ impl Monitor {
 
     /// A client is gone. What it had asked for and was not told about is given up.
     pub(super) fn abandoned(&mut self, connection: u64) {
-        let mut gated = Vec::new();
+        let mut given_up = Vec::new();
         for (index, process) in self.processes.iter_mut().enumerate() {
             process
                 .waiters
@@ -291,14 +291,20 @@ impl Monitor {
                 Stage::Preparing { .. } => true,
                 // Nobody else knows the exec, so nobody would ever start or delete it.
                 Stage::Gated => process.exec.is_some(),
-                _ => false,
+                Stage::Starting(_) | Stage::Running => process.tied,
+                Stage::Ended(_) | Stage::Discarded => false,
             };
             if process.owner == connection && unseen {
-                gated.push(index);
+                given_up.push(index);
             }
         }
-        for index in gated {
-            let _ = kill(self.processes[index].pid, NixSignal::SIGKILL);
+        for index in given_up {
+            let process = &self.processes[index];
+            if let (true, Some(leaf)) = (process.tied, &process.leaf) {
+                // What cannot be killed with the cgroup is killed alone, below.
+                let _ = leaf.kill();
+            }
+            let _ = kill(process.pid, NixSignal::SIGKILL);
         }
     }
 

@@ -47,6 +47,8 @@ pub(super) struct Process {
     pub(super) not_started: Option<(ReplyTo, Failure)>,
     /// The connection that asked for it.
     pub(super) owner: u64,
+    /// It shall end with that connection.
+    pub(super) tied: bool,
     /// An exec that was deleted, whose loggers may not have finished.
     pub(super) deleted: bool,
 }

@@ -156,6 +156,7 @@ async fn too_many_descriptors_are_refused_with_the_limit(rig: &Rig) {
         process: rig.process(&["true"]),
         stdio: capture().0,
         preserved: std::iter::repeat_with(null).take(124).collect(),
+        tied: false,
     };
     let exec = ExecId::new("e").unwrap();
     let refused = rig
@@ -231,6 +232,7 @@ async fn a_slow_logger_holds_up_its_own_exec_alone(rig: &Rig) {
             ..StdioRequest::default()
         },
         preserved: Vec::new(),
+        tied: false,
     };
     let exec = ExecId::new("logged").unwrap();
     let other = rig.another();

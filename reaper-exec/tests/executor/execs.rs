@@ -14,6 +14,7 @@ cases! {
     what_an_exec_leaves_lives_until_init_ends,
     exits_of_execs_come_before_the_exit_of_init,
     a_hundred_execs_at_once,
+    a_tied_exec_dies_with_who_asked_for_it,
 }
 
 async fn an_exec_has_its_own_exit_and_output(rig: &Rig) {
@@ -46,6 +47,7 @@ async fn exec_ids_are_unique_and_free_again(rig: &Rig) {
         process: rig.process(&["true"]),
         stdio,
         preserved: Vec::new(),
+        tied: false,
     };
     let exec = ExecId::new("same").unwrap();
     let taken = rig
@@ -98,6 +100,7 @@ async fn an_exec_is_refused_unless_the_container_runs(rig: &Rig) {
             process,
             stdio: capture().0,
             preserved: Vec::new(),
+            tied: false,
         }
     };
     let refused = rig
@@ -133,6 +136,7 @@ async fn a_failed_start_says_why_and_can_be_deleted(rig: &Rig) {
         process,
         stdio: capture().0,
         preserved: Vec::new(),
+        tied: false,
     };
     rig.engine
         .executor()
@@ -260,5 +264,29 @@ async fn a_hundred_execs_at_once(rig: &Rig) {
         assert_eq!(exit.status.code() as usize, number);
         rig.engine.executor().delete(target).await.unwrap();
     }
+    rig.engine.delete(&id, true).await.unwrap();
+}
+
+async fn a_tied_exec_dies_with_who_asked_for_it(rig: &Rig) {
+    let (id, _output) = rig.start_shell("main", "exec sleep 1000").await;
+    let other = rig.another();
+    let (stdio, mut output) = capture();
+    let script = "setsid sleep 1000 & echo up; exec sleep 1000";
+    let request = ExecRequest {
+        process: rig.process(&["/bin/sh", "-c", script]),
+        stdio,
+        preserved: Vec::new(),
+        tied: true,
+    };
+    let exec = ExecId::new("tied").unwrap();
+    other.executor().exec(&id, &exec, request).await.unwrap();
+    let target = Target::Exec(id.clone(), exec);
+    other.executor().start(&target).await.unwrap();
+    assert_eq!(output.line(), "up");
+    let waiting = rig.engine.executor().wait(&target);
+    let (exit, ()) = tokio::join!(waiting, async { drop(other) });
+    assert_eq!(exit.unwrap().status.code(), 137);
+    assert_eq!(output.all(), "", "what it started is dead too");
+    assert_eq!(rig.engine.state(&id).await.unwrap().status, Status::Running);
     rig.engine.delete(&id, true).await.unwrap();
 }

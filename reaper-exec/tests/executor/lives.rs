@@ -140,7 +140,7 @@ async fn a_program_that_cannot_be_executed_is_named(rig: &Rig) {
         ),
         (
             "nope".to_owned(),
-            "exec nope: no such program in the container's PATH",
+            "exec nope: executable file not found in $PATH",
             libc::ENOENT,
         ),
         (

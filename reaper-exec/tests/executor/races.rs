@@ -28,6 +28,7 @@ fn exec_request(rig: &Rig, args: &[&str]) -> ExecRequest {
         process: rig.process(args),
         stdio: capture().0,
         preserved: Vec::new(),
+        tied: false,
     }
 }
 

@@ -183,6 +183,7 @@ impl Rig {
             process,
             stdio,
             preserved: Vec::new(),
+            tied: false,
         };
         self.engine
             .executor()

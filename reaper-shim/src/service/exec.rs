@@ -48,6 +48,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             process,
             stdio: stdio.request(),
             preserved: Vec::new(),
+            tied: false,
         };
         let executor = self.engine.executor();
         let created = match step("exec", executor.exec(&container.id, &exec, made)).await {
