@@ -18,8 +18,8 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        let (fake, containers) = Fake::new();
         let bundle = tempfile::tempdir().unwrap();
+        let (fake, containers) = Fake::new(&bundle.path().join("root"));
         let config = r#"{"process": {"args": ["init"], "cwd": "/srv", "env": ["A=1"]}}"#;
         std::fs::write(bundle.path().join("config.json"), config).unwrap();
         Self {

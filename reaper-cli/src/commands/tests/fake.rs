@@ -2,6 +2,7 @@
 
 use std::{
     os::fd::OwnedFd,
+    path::Path,
     sync::{Arc, Mutex},
 };
 
@@ -29,11 +30,12 @@ struct Seen {
 }
 
 impl Fake {
-    pub(super) fn new() -> (Arc<Self>, Containers) {
+    /// Containers whose folders are below `root`.
+    pub(super) fn new(root: &Path) -> (Arc<Self>, Containers) {
         let fake = Arc::new(Self::default());
         let host: Arc<dyn Host> = Arc::clone(&fake) as Arc<dyn Host>;
         let store: Arc<dyn StateStore> = Arc::new(MemoryStore::new());
-        (fake, Engine::new(host, store, RootDir::new("/nowhere")))
+        (fake, Engine::new(host, store, RootDir::new(root)))
     }
 
     /// The container's process ends.
