@@ -15,12 +15,15 @@ reaper-runtime run [OPTIONS] -- COMMAND...
 Examples:
   reaper-runtime run -- make install
   reaper-runtime run --name try --keep --env DEBUG=1 --cwd /srv --user 33 -- ./serve
+  reaper-runtime run --keep --name try --overlay=container -- make install
   reaper-runtime run -t -- bash
   reaper-runtime run --bundle /tmp/hello hello
 
 A command runs in the working directory and the environment of the caller. The exit code is the
 command's, or 128 and the signal's number where a signal ended it. Signals are passed on. At the
-end the container is deleted unless it is to be kept."
+end the container is deleted unless it is to be kept, and with it an overlay of its own
+(--overlay=container). What is written in any other overlay stays there until
+`reaper-runtime overlay rm`; see `reaper-runtime overlay --help`."
 )]
 pub(crate) struct RunArgs {
     /// The container's name, for a bundle
