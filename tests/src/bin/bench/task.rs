@@ -269,11 +269,15 @@ struct Server {
 
 fn start_shim(rig: &Rig, shim: Shim, id: &str, bundle: &Path) -> Server {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let output = Command::new(shim.program())
+    // Not by current_dir, with which a static program forks. That takes the longer, the more
+    // shims this one is connected to.
+    let output = Command::new("/usr/bin/env")
+        .arg("-C")
+        .arg(bundle)
+        .arg(shim.program())
         .args(["-namespace", rig.namespace(), "-address"])
         .arg(rig.dir().join("containerd.sock"))
         .args(["-publish-binary", "/bin/false", "-id", id, "start"])
-        .current_dir(bundle)
         .env_clear()
         .env("PATH", path)
         .env("NAMESPACE", rig.namespace())
