@@ -65,6 +65,11 @@ pub fn write_archive(path: &Path) -> std::io::Result<()> {
     archive.finish()
 }
 
+/// Writes the images' root filesystem, as `podman import` reads it.
+pub fn write_root(path: &Path) -> std::io::Result<()> {
+    fs::write(path, layer()?)
+}
+
 /// Go's name for this machine's architecture, as image configurations have it.
 fn architecture() -> &'static str {
     match std::env::consts::ARCH {

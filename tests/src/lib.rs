@@ -25,6 +25,7 @@ pub mod fifo;
 pub mod image;
 pub mod leftovers;
 pub mod options;
+pub mod podman;
 pub mod procfs;
 pub mod pty;
 pub mod runtime;
