@@ -35,6 +35,11 @@ impl Samples {
         self.0.push(value);
     }
 
+    /// Adds another run's samples.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     /// Takes a duration down in milliseconds.
     pub(crate) fn push_time(&mut self, duration: Duration) {
         self.push(duration.as_secs_f64() * 1000.0);
@@ -137,7 +142,11 @@ impl fmt::Display for Report {
                 } else {
                     "**not reached**"
                 };
-                format!("≤ {}: {verdict}", row.unit.show(limit))
+                let limit = match row.unit {
+                    Unit::Ratio => limit.to_string(),
+                    unit => unit.show(limit),
+                };
+                format!("≤ {limit}: {verdict}")
             });
             let (what, value) = (&row.what, row.unit.show(row.value));
             writeln!(f, "| {what} | {value} | {spread} | {count} | {goal} |")?;
