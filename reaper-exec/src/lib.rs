@@ -2,14 +2,64 @@
 //!
 //! [`Executor`] is the contract, [`HostExecutor`] its implementation on the host. [`IoBinder`]
 //! decides where a process's streams go. [`Engine`] composes an executor with a
-//! [`StateStore`](reaper_state::StateStore) into the lives of containers.
+//! [`StateStore`](reaper_state::StateStore) into the lives of containers:
+//!
+//! ```
+//! use std::{path::PathBuf, sync::Arc};
+//!
+//! use reaper_exec::{
+//!     Engine, HostExecutor, MonitorOptions, NewContainer,
+//!     io::{StandardBinder, StdioRequest},
+//!     monitor,
+//! };
+//! use reaper_overlay::{HostRoot, ViewRequest};
+//! use reaper_spec::{ContainerId, Exit, ProcessSpec};
+//! use reaper_state::{FileStore, RootDir};
+//!
+//! /// Runs a command, and says how it ended.
+//! async fn run(id: ContainerId, process: ProcessSpec) -> reaper_exec::engine::Result<Exit> {
+//!     let root = RootDir::new("/run/example");
+//!     let store = Arc::new(FileStore::new(root.clone()));
+//!     let engine = Engine::new(HostExecutor::new(root.clone()), store, root);
+//!     engine
+//!         .create(NewContainer {
+//!             id: id.clone(),
+//!             bundle: PathBuf::from("/"),
+//!             view: ViewRequest::new(id.clone(), process.cwd.clone()),
+//!             process,
+//!             cgroups_path: None,
+//!             stdio: StdioRequest::default(),
+//!             preserved: Vec::new(),
+//!             monitor: MonitorOptions::default(),
+//!             annotations: Default::default(),
+//!         })
+//!         .await?;
+//!     engine.start(&id).await?;
+//!     let exit = engine.wait(&id).await?;
+//!     engine.delete(&id, false).await?;
+//!     Ok(exit)
+//! }
+//!
+//! fn main() {
+//!     // The program is its own monitor.
+//!     monitor::run_if_asked(|| monitor::Setup::new(HostRoot, StandardBinder::default()));
+//! }
+//! ```
+//!
+//! For tests of consumers there are `FakeExecutor` (feature `fake`) and `MockExecutor` (feature
+//! `mock`), and for other executors the contract as a suite in `conformance` (feature
+//! `conformance`).
 #![deny(unsafe_code)]
 
 pub mod cgroup;
 mod channel;
 mod child;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod engine;
 mod executor;
+#[cfg(feature = "fake")]
+mod fake;
 mod host;
 pub mod io;
 pub mod monitor;
@@ -20,10 +70,18 @@ mod signal;
 mod sys;
 
 pub use engine::{Engine, NewContainer};
+#[cfg(feature = "mock")]
+pub use executor::MockExecutor;
 pub use executor::{
     CreateRequest, Created, Error, ExecRequest, Executor, MonitorOptions, Observation,
     ProcessEntry, Result, Stats, Target,
 };
+#[cfg(feature = "fake")]
+pub use fake::{Call as FakeCall, FakeExecutor};
 pub use host::HostExecutor;
 pub use io::{BindRequest, BoundStdio, IoBinder};
 pub use signal::{ParseSignalError, Signal};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -3,6 +3,7 @@
 //! The test program is its own monitor, so it has a `main` of its own.
 
 mod clients;
+mod contract;
 mod crashes;
 mod ends;
 mod execs;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         crashes::CASES,
         races::CASES,
         clients::CASES,
+        contract::CASES,
     ]
     .concat();
     let trials = cases.into_iter().map(|(name, case)| {

@@ -1,0 +1,222 @@
+//! The contract of [`Executor`] as a suite that any executor can be run against.
+//!
+//! ```
+//! # #[cfg(feature = "fake")] {
+//! use reaper_exec::{FakeExecutor, conformance::{self, Program, Subject}};
+//!
+//! let subject = || {
+//!     Subject::new(FakeExecutor::new(), std::env::temp_dir()).running(|program| match program {
+//!         Program::Ends(code) => vec!["exit".into(), code.to_string()],
+//!         Program::Lasts => vec!["last".into()],
+//!         Program::Missing => vec!["missing".into()],
+//!     })
+//! };
+//! let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+//! runtime.block_on(conformance::run(subject));
+//! # }
+//! ```
+//!
+//! The rules speak about what callers see. That an end survives its monitor, and that nothing is
+//! left of a container, needs processes to kill: the crate's own `tests/executor` shows how.
+
+use std::{any::Any, fmt, future::Future, path::PathBuf, pin::Pin, sync::Arc};
+
+use reaper_overlay::ViewRequest;
+use reaper_spec::{ContainerId, ExecId, ProcessSpec, Status};
+use reaper_state::RootDir;
+
+use crate::{
+    CreateRequest, Error, ExecRequest, Executor, MonitorOptions, Signal, Target, io::StdioRequest,
+};
+
+/// What a process of the suite runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// It ends at once with this code.
+    Ends(u8),
+    /// It lasts until a signal ends it.
+    Lasts,
+    /// It does not exist.
+    Missing,
+}
+
+/// An executor without containers, to be checked.
+pub struct Subject {
+    executor: Arc<dyn Executor>,
+    root: RootDir,
+    args: fn(Program) -> Vec<String>,
+    // Dropped last: a temporary folder, say.
+    _kept: Option<Box<dyn Any>>,
+}
+
+impl Subject {
+    /// An executor whose containers have their folders below `root`. The programs are the host's
+    /// shell and `sleep`.
+    pub fn new(executor: impl Executor + 'static, root: impl Into<PathBuf>) -> Self {
+        Self {
+            executor: Arc::new(executor),
+            root: RootDir::new(root),
+            args: |program| match program {
+                Program::Ends(code) => {
+                    vec![
+                        "/bin/sh".to_owned(),
+                        "-c".to_owned(),
+                        format!("exit {code}"),
+                    ]
+                }
+                Program::Lasts => vec!["/bin/sleep".to_owned(), "1000000".to_owned()],
+                Program::Missing => vec!["/nowhere/missing".to_owned()],
+            },
+            _kept: None,
+        }
+    }
+
+    /// Runs other programs.
+    #[must_use]
+    pub fn running(mut self, args: fn(Program) -> Vec<String>) -> Self {
+        self.args = args;
+        self
+    }
+
+    /// Keeps `value`, what the containers are in, until the check is over.
+    #[must_use]
+    pub fn keeping(mut self, value: impl Any) -> Self {
+        self._kept = Some(Box::new(value));
+        self
+    }
+
+    fn process(&self, program: Program) -> ProcessSpec {
+        ProcessSpec {
+            args: (self.args)(program),
+            cwd: PathBuf::from("/"),
+            env: vec!["PATH=/usr/bin:/bin".to_owned()],
+            terminal: false,
+            console_size: None,
+            user: None,
+            rlimits: Vec::new(),
+            oom_score_adj: None,
+            no_new_privileges: false,
+        }
+    }
+
+    /// A container at its gate.
+    async fn create(&self, program: Program) -> ContainerId {
+        let id: ContainerId = "conformance".parse().expect("an id");
+        let dir = self.root.container(&id);
+        std::fs::create_dir_all(dir.path()).expect("the folder of the container");
+        let request = CreateRequest {
+            bundle: self.root.path().to_owned(),
+            dir,
+            process: self.process(program),
+            cgroups_path: None,
+            view: ViewRequest::new(id.clone(), PathBuf::from("/")),
+            id: id.clone(),
+            stdio: StdioRequest::default(),
+            preserved: Vec::new(),
+            monitor: MonitorOptions::default(),
+        };
+        self.executor.create(request).await.expect("create");
+        id
+    }
+
+    async fn start(&self, program: Program) -> Target {
+        let target = Target::Init(self.create(program).await);
+        self.executor.start(&target).await.expect("start");
+        target
+    }
+
+    async fn exec(&self, id: &ContainerId, name: &str, program: Program) -> Result<Target, Error> {
+        let exec: ExecId = name.parse().expect("an exec id");
+        let request = ExecRequest {
+            process: self.process(program),
+            stdio: StdioRequest::default(),
+            preserved: Vec::new(),
+            tied: false,
+        };
+        self.executor.exec(id, &exec, request).await?;
+        Ok(Target::Exec(id.clone(), exec))
+    }
+
+    async fn kill(&self, target: &Target) -> Result<(), Error> {
+        self.executor.kill(target, Signal::KILL, false).await
+    }
+
+    async fn status(&self, target: &Target) -> Status {
+        let seen = self.executor.observe(target.container()).await;
+        seen.expect("observe").status
+    }
+
+    async fn clean(&self, target: &Target) {
+        match self.executor.kill(target, Signal::KILL, true).await {
+            Ok(()) | Err(Error::Ended(_)) => {}
+            Err(error) => panic!("kill: {error}"),
+        }
+        self.executor.wait(target).await.expect("wait");
+        self.executor.delete(target).await.expect("delete");
+    }
+}
+
+impl fmt::Debug for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subject")
+            .field("root", &self.root)
+            .finish_non_exhaustive()
+    }
+}
+
+type Checking<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+/// One rule of the contract.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    /// The rule in words, joined by underscores.
+    pub name: &'static str,
+    check: for<'a> fn(&'a Subject) -> Checking<'a>,
+}
+
+impl Rule {
+    /// Checks the rule on an executor without containers.
+    ///
+    /// # Panics
+    /// The executor breaks the rule; the message says how.
+    pub async fn check(&self, subject: &Subject) {
+        (self.check)(subject).await;
+    }
+}
+
+/// Checks every rule, each on an executor of its own made by `subject`.
+///
+/// # Panics
+/// The executor breaks a rule; the message says which and how.
+pub async fn run(subject: impl Fn() -> Subject) {
+    for rule in RULES {
+        rule.check(&subject()).await;
+    }
+}
+
+macro_rules! rules {
+    ($($rule:ident)*) => {
+        /// The rules, in the order of the contract.
+        pub const RULES: &[Rule] = &[$(Rule {
+            name: stringify!($rule),
+            check: |subject| Box::pin(rules::$rule(subject)),
+        }),*];
+    };
+}
+
+rules! {
+    a_created_process_waits_at_its_gate
+    an_end_is_kept_until_the_deletion
+    there_are_any_number_of_waiters
+    a_program_that_cannot_be_executed_has_ended
+    a_second_start_is_refused
+    a_process_can_be_killed_at_its_gate
+    what_has_ended_or_never_was_cannot_be_killed
+    what_runs_cannot_be_deleted
+    an_exec_needs_a_running_container
+    an_exec_id_is_taken_until_its_deletion
+    an_exec_ends_alone
+    execs_end_before_init
+}
+
+mod rules;

@@ -1,0 +1,218 @@
+//! The rules.
+
+use reaper_spec::{ExitStatus, Status};
+
+use super::{Program, Subject};
+use crate::{Error, Signal, Target};
+
+const KILLED: ExitStatus = ExitStatus::Signaled {
+    signal: 9,
+    core: false,
+};
+
+pub(super) async fn a_created_process_waits_at_its_gate(subject: &Subject) {
+    let target = Target::Init(subject.create(Program::Ends(3)).await);
+    assert_eq!(subject.status(&target).await, Status::Created);
+    let pids = subject.executor.pids(target.container()).await;
+    assert_eq!(pids.expect("pids").len(), 1);
+    subject.clean(&target).await;
+}
+
+pub(super) async fn an_end_is_kept_until_the_deletion(subject: &Subject) {
+    let target = subject.start(Program::Ends(3)).await;
+    let exit = subject.executor.wait(&target).await.expect("wait");
+    assert_eq!(exit.status, ExitStatus::Exited { code: 3 });
+    assert_eq!(
+        subject.executor.wait(&target).await.expect("wait again"),
+        exit
+    );
+    let seen = subject
+        .executor
+        .observe(target.container())
+        .await
+        .expect("observe");
+    assert_eq!(
+        (seen.status, seen.exit),
+        (Status::Stopped, Some(exit.clone()))
+    );
+    let deleted = subject.executor.delete(&target).await.expect("delete");
+    assert_eq!(deleted, Some(exit));
+    assert_eq!(
+        subject
+            .executor
+            .delete(&target)
+            .await
+            .expect("delete again"),
+        None
+    );
+    for gone in [
+        subject.executor.wait(&target).await.map(drop),
+        subject.executor.observe(target.container()).await.map(drop),
+    ] {
+        assert!(matches!(gone, Err(Error::NotFound(_))), "{gone:?}");
+    }
+}
+
+pub(super) async fn there_are_any_number_of_waiters(subject: &Subject) {
+    let target = Target::Init(subject.create(Program::Ends(7)).await);
+    let executor = &subject.executor;
+    let (first, second, started, third) = tokio::join!(
+        executor.wait(&target),
+        executor.wait(&target),
+        executor.start(&target),
+        executor.wait(&target),
+    );
+    started.expect("start");
+    for exit in [first, second, third] {
+        assert_eq!(exit.expect("wait").status, ExitStatus::Exited { code: 7 });
+    }
+    subject.clean(&target).await;
+}
+
+pub(super) async fn a_program_that_cannot_be_executed_has_ended(subject: &Subject) {
+    let target = Target::Init(subject.create(Program::Missing).await);
+    let refused = subject.executor.start(&target).await;
+    assert!(matches!(refused, Err(Error::Execve { .. })), "{refused:?}");
+    assert_eq!(subject.status(&target).await, Status::Stopped);
+    let exit = subject.executor.wait(&target).await.expect("wait");
+    assert_ne!(exit.status.code(), 0);
+    subject.clean(&target).await;
+}
+
+pub(super) async fn a_second_start_is_refused(subject: &Subject) {
+    let target = subject.start(Program::Lasts).await;
+    let refused = subject.executor.start(&target).await;
+    let running = matches!(
+        refused,
+        Err(Error::Status {
+            status: Status::Running,
+            ..
+        })
+    );
+    assert!(running, "{refused:?}");
+    subject.clean(&target).await;
+}
+
+pub(super) async fn a_process_can_be_killed_at_its_gate(subject: &Subject) {
+    let target = Target::Init(subject.create(Program::Ends(0)).await);
+    subject.kill(&target).await.expect("kill");
+    assert_eq!(
+        subject.executor.wait(&target).await.expect("wait").status,
+        KILLED
+    );
+    assert!(subject.executor.start(&target).await.is_err());
+    subject.clean(&target).await;
+}
+
+pub(super) async fn what_has_ended_or_never_was_cannot_be_killed(subject: &Subject) {
+    let never = Target::Init("never".parse().expect("an id"));
+    let refused = subject.executor.kill(&never, Signal::TERM, false).await;
+    assert!(matches!(refused, Err(Error::NotFound(_))), "{refused:?}");
+    let target = subject.start(Program::Ends(0)).await;
+    subject.executor.wait(&target).await.expect("wait");
+    let refused = subject.kill(&target).await;
+    assert!(matches!(refused, Err(Error::Ended(_))), "{refused:?}");
+    subject.clean(&target).await;
+}
+
+pub(super) async fn what_runs_cannot_be_deleted(subject: &Subject) {
+    let target = subject.start(Program::Lasts).await;
+    let refused = subject.executor.delete(&target).await;
+    let running = matches!(
+        refused,
+        Err(Error::Status {
+            status: Status::Running,
+            ..
+        })
+    );
+    assert!(running, "{refused:?}");
+    assert_eq!(subject.status(&target).await, Status::Running);
+    subject.clean(&target).await;
+}
+
+pub(super) async fn an_exec_needs_a_running_container(subject: &Subject) {
+    let target = Target::Init(subject.create(Program::Ends(0)).await);
+    let id = target.container();
+    let refused = subject.exec(id, "early", Program::Lasts).await;
+    let created = matches!(
+        refused,
+        Err(Error::Status {
+            status: Status::Created,
+            ..
+        })
+    );
+    assert!(created, "{refused:?}");
+    subject.executor.start(&target).await.expect("start");
+    subject.executor.wait(&target).await.expect("wait");
+    let refused = subject.exec(id, "late", Program::Lasts).await;
+    let stopped = matches!(
+        refused,
+        Err(Error::Status {
+            status: Status::Stopped,
+            ..
+        })
+    );
+    assert!(stopped, "{refused:?}");
+    subject.clean(&target).await;
+}
+
+pub(super) async fn an_exec_id_is_taken_until_its_deletion(subject: &Subject) {
+    let target = subject.start(Program::Lasts).await;
+    let id = target.container();
+    let exec = subject
+        .exec(id, "same", Program::Ends(5))
+        .await
+        .expect("exec");
+    let taken = subject.exec(id, "same", Program::Lasts).await;
+    assert!(matches!(taken, Err(Error::AlreadyExists(_))), "{taken:?}");
+    subject.executor.start(&exec).await.expect("start");
+    let exit = subject.executor.wait(&exec).await.expect("wait");
+    assert_eq!(exit.status, ExitStatus::Exited { code: 5 });
+    assert_eq!(
+        subject.executor.delete(&exec).await.expect("delete"),
+        Some(exit)
+    );
+    assert_eq!(
+        subject.executor.delete(&exec).await.expect("delete again"),
+        None
+    );
+    subject
+        .exec(id, "same", Program::Lasts)
+        .await
+        .expect("exec again");
+    subject.clean(&target).await;
+}
+
+pub(super) async fn an_exec_ends_alone(subject: &Subject) {
+    let target = subject.start(Program::Lasts).await;
+    let exec = subject
+        .exec(target.container(), "one", Program::Lasts)
+        .await
+        .expect("exec");
+    subject.executor.start(&exec).await.expect("start");
+    subject.kill(&exec).await.expect("kill");
+    assert_eq!(
+        subject.executor.wait(&exec).await.expect("wait").status,
+        KILLED
+    );
+    assert_eq!(subject.status(&target).await, Status::Running);
+    subject.clean(&target).await;
+}
+
+pub(super) async fn execs_end_before_init(subject: &Subject) {
+    let target = subject.start(Program::Lasts).await;
+    let exec = subject
+        .exec(target.container(), "one", Program::Lasts)
+        .await
+        .expect("exec");
+    subject.executor.start(&exec).await.expect("start");
+    subject.kill(&target).await.expect("kill");
+    let init = subject.executor.wait(&target).await.expect("wait");
+    let ended = subject.executor.delete(&exec).await.expect("it has ended");
+    let ended = ended.expect("its end is known");
+    assert!(
+        ended.at <= init.at || ended.status == KILLED,
+        "{ended:?} {init:?}"
+    );
+    subject.clean(&target).await;
+}

@@ -1,0 +1,218 @@
+//! The engine over a scripted executor: races that real processes seldom run.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use proptest::prelude::*;
+use reaper_exec::{
+    Engine, Error, Executor as _, FakeCall, FakeExecutor, MonitorOptions, NewContainer, Signal,
+    Target,
+    conformance::{self, Program, Subject},
+    engine,
+    io::StdioRequest,
+};
+use reaper_overlay::ViewRequest;
+use reaper_spec::{ContainerId, ExitStatus, ProcessSpec, Status};
+use reaper_state::{MemoryStore, RootDir};
+use tempfile::TempDir;
+
+struct Rig {
+    engine: Arc<Engine<FakeExecutor, MemoryStore>>,
+    fake: FakeExecutor,
+    id: ContainerId,
+    _root: TempDir,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let fake = FakeExecutor::new();
+        let dir = RootDir::new(root.path());
+        let engine = Engine::new(fake.clone(), Arc::new(MemoryStore::new()), dir);
+        Self {
+            engine: Arc::new(engine),
+            fake,
+            id: ContainerId::new("web-1").unwrap(),
+            _root: root,
+        }
+    }
+
+    fn container(&self) -> NewContainer {
+        NewContainer {
+            id: self.id.clone(),
+            bundle: PathBuf::from("/"),
+            process: ProcessSpec {
+                args: vec!["last".to_owned()],
+                cwd: PathBuf::from("/"),
+                env: Vec::new(),
+                terminal: false,
+                console_size: None,
+                user: None,
+                rlimits: Vec::new(),
+                oom_score_adj: None,
+                no_new_privileges: false,
+            },
+            cgroups_path: None,
+            view: ViewRequest::new(self.id.clone(), PathBuf::from("/")),
+            stdio: StdioRequest::default(),
+            preserved: Vec::new(),
+            monitor: MonitorOptions::default(),
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    fn target(&self) -> Target {
+        Target::Init(self.id.clone())
+    }
+}
+
+/// Lets every task that can run do so.
+async fn settle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn the_fake_keeps_the_contract() {
+    conformance::run(|| {
+        Subject::new(FakeExecutor::new(), std::env::temp_dir()).running(|program| match program {
+            Program::Ends(code) => vec!["exit".to_owned(), code.to_string()],
+            Program::Lasts => vec!["last".to_owned()],
+            Program::Missing => vec!["missing".to_owned()],
+        })
+    })
+    .await;
+    let _ = std::fs::remove_dir(std::env::temp_dir().join("conformance"));
+}
+
+#[tokio::test]
+async fn whoever_looks_at_a_container_in_the_making_does_it_no_harm() {
+    let rig = Rig::new();
+    // It is made, and its maker has not been told.
+    rig.fake.hold(FakeCall::Create);
+    let (engine, new) = (Arc::clone(&rig.engine), rig.container());
+    let creating = tokio::spawn(async move { engine.create(new).await });
+    settle().await;
+    assert_eq!(
+        rig.engine.state(&rig.id).await.unwrap().status,
+        Status::Creating
+    );
+    rig.fake.release(FakeCall::Create);
+    let seen = loop {
+        let record = rig.engine.state(&rig.id).await.unwrap();
+        if record.status == Status::Created {
+            break record;
+        }
+        tokio::task::yield_now().await;
+    };
+    let (record, _) = creating.await.unwrap().unwrap();
+    assert_eq!(
+        (record.status, record.process),
+        (Status::Created, seen.process)
+    );
+    assert!(rig.fake.exists(&rig.target()));
+}
+
+#[tokio::test]
+async fn a_creation_that_fails_leaves_no_record() {
+    let rig = Rig::new();
+    let setup = Error::Setup {
+        step: "mount".to_owned(),
+        message: "no".to_owned(),
+        errno: None,
+    };
+    rig.fake.fail_next(FakeCall::Create, setup);
+    let failed = rig.engine.create(rig.container()).await.unwrap_err();
+    assert_eq!(failed.to_string(), "mount: no");
+    assert!(rig.engine.list().await.unwrap().is_empty());
+    rig.engine.create(rig.container()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_exit_before_start_has_returned_is_kept() {
+    let rig = Rig::new();
+    rig.engine.create(rig.container()).await.unwrap();
+    rig.fake.exit(&rig.target(), 19);
+    let refused = rig.engine.start(&rig.id).await.unwrap_err();
+    assert!(
+        matches!(refused, engine::Error::Transition { .. }),
+        "{refused}"
+    );
+    let record = rig.engine.state(&rig.id).await.unwrap();
+    assert_eq!(record.exit.unwrap().status, ExitStatus::Exited { code: 19 });
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Create,
+    Start,
+    Pause,
+    Resume,
+    Exit,
+    Kill,
+    Look,
+    Delete(bool),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        Just(Step::Create),
+        Just(Step::Start),
+        Just(Step::Pause),
+        Just(Step::Resume),
+        Just(Step::Exit),
+        Just(Step::Kill),
+        Just(Step::Look),
+        any::<bool>().prop_map(Step::Delete),
+    ];
+    proptest::collection::vec(step, 1..40)
+}
+
+/// The status that follows, or `None` where the step is refused.
+fn model(status: Option<Status>, step: Step) -> Option<Option<Status>> {
+    use Status::{Created, Paused, Running, Stopped};
+    match (status, step) {
+        (None, Step::Create) => Some(Some(Created)),
+        (Some(Created), Step::Start) => Some(Some(Running)),
+        (Some(Running), Step::Pause) => Some(Some(Paused)),
+        (Some(Paused), Step::Resume) => Some(Some(Running)),
+        (Some(Created | Running | Paused), Step::Exit | Step::Kill) => Some(Some(Stopped)),
+        (status, Step::Exit) => Some(status),
+        (Some(status), Step::Look) => Some(Some(status)),
+        (Some(Stopped), Step::Delete(_)) | (Some(_), Step::Delete(true)) => Some(None),
+        _ => None,
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_order_of_steps_keeps_to_the_table(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let rig = Rig::new();
+            let mut status = None;
+            for step in steps {
+                let done = match step {
+                    Step::Create => rig.engine.create(rig.container()).await.map(drop),
+                    Step::Start => rig.engine.start(&rig.id).await.map(drop),
+                    Step::Pause => rig.engine.pause(&rig.id).await.map(drop),
+                    Step::Resume => rig.engine.resume(&rig.id).await.map(drop),
+                    Step::Kill => rig.engine.kill(&rig.id, Signal::KILL, false).await,
+                    Step::Look => rig.engine.state(&rig.id).await.map(drop),
+                    Step::Delete(force) => rig.engine.delete(&rig.id, force).await.map(drop),
+                    Step::Exit => {
+                        rig.fake.exit(&rig.target(), 3);
+                        Ok(())
+                    }
+                };
+                let expected = model(status, step);
+                assert_eq!(done.is_ok(), expected.is_some(), "{step:?} when {status:?}: {done:?}");
+                status = expected.unwrap_or(status);
+                let seen = rig.engine.state(&rig.id).await.ok().map(|record| record.status);
+                assert_eq!(seen, status, "after {step:?}");
+                let observed = rig.fake.observe(&rig.id).await.ok().map(|seen| seen.status);
+                assert_eq!(observed, status, "after {step:?}");
+            }
+        });
+    }
+}
