@@ -53,7 +53,9 @@ fn main() -> ExitCode {
         Some("start") => start(&socket_path(&arguments)),
         Some("delete") => delete(&socket_path(&arguments)),
         Some(SERVE) => serve(),
-        _ => Err(io::Error::other("usage: containerd-shim-noop-v2 -id ID … start|delete")),
+        _ => Err(io::Error::other(
+            "usage: containerd-shim-noop-v2 -id ID … start|delete",
+        )),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -68,7 +70,10 @@ fn main() -> ExitCode {
 fn socket_path(arguments: &[String]) -> PathBuf {
     let mut hasher = DefaultHasher::new();
     for flag in ["-address", "-namespace", "-id"] {
-        let value = arguments.iter().skip_while(|argument| *argument != flag).nth(1);
+        let value = arguments
+            .iter()
+            .skip_while(|argument| *argument != flag)
+            .nth(1);
         value.hash(&mut hasher);
     }
     PathBuf::from(SOCKETS).join(format!("noop-{:016x}", hasher.finish()))
@@ -108,7 +113,9 @@ async fn serve() -> io::Result<()> {
         .into_values()
         .map(|service| ("containerd.task.v2.Task".to_owned(), service))
         .collect();
-    let mut server = Server::new().add_listener(listener.into()).register_service(services);
+    let mut server = Server::new()
+        .add_listener(listener.into())
+        .register_service(services);
     server.start().await.map_err(io::Error::other)?;
     shim.shutdown.notified().await;
     if let Some(socket) = env::var_os("NOOP_SOCKET") {
@@ -134,16 +141,26 @@ impl Noop {
 #[async_trait]
 impl Task for Noop {
     async fn create(&self, _: &TtrpcContext, _: CreateTaskRequest) -> Answer<CreateTaskResponse> {
-        Ok(CreateTaskResponse { pid: self.pid(), ..Default::default() })
+        Ok(CreateTaskResponse {
+            pid: self.pid(),
+            ..Default::default()
+        })
     }
 
     async fn start(&self, _: &TtrpcContext, _: StartRequest) -> Answer<StartResponse> {
         self.started.send_replace(true);
-        Ok(StartResponse { pid: self.pid(), ..Default::default() })
+        Ok(StartResponse {
+            pid: self.pid(),
+            ..Default::default()
+        })
     }
 
     async fn state(&self, _: &TtrpcContext, request: StateRequest) -> Answer<StateResponse> {
-        let status = if *self.started.borrow() { Status::STOPPED } else { Status::CREATED };
+        let status = if *self.started.borrow() {
+            Status::STOPPED
+        } else {
+            Status::CREATED
+        };
         Ok(StateResponse {
             id: request.id,
             pid: self.pid(),
@@ -159,11 +176,18 @@ impl Task for Noop {
     }
 
     async fn delete(&self, _: &TtrpcContext, _: DeleteRequest) -> Answer<DeleteResponse> {
-        Ok(DeleteResponse { pid: self.pid(), ..Default::default() })
+        Ok(DeleteResponse {
+            pid: self.pid(),
+            ..Default::default()
+        })
     }
 
     async fn connect(&self, _: &TtrpcContext, _: ConnectRequest) -> Answer<ConnectResponse> {
-        Ok(ConnectResponse { shim_pid: self.pid(), task_pid: self.pid(), ..Default::default() })
+        Ok(ConnectResponse {
+            shim_pid: self.pid(),
+            task_pid: self.pid(),
+            ..Default::default()
+        })
     }
 
     async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> Answer<Empty> {
