@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{Read, Write},
     process::Command,
+    thread,
 };
 
 use reaper_tests::{
@@ -211,5 +212,41 @@ fn file_targets_are_appended_to_by_both_outputs() {
             fs::read_to_string(log).expect("read the file"),
             "before\nout\nerr\n"
         );
+    });
+}
+
+#[test]
+fn a_gibibyte_through_cat_arrives_whole() {
+    const BLOCKS: u64 = 1024;
+    // Every block is its own: lost, doubled or swapped ones show.
+    let block = |number: u64| {
+        let mut block = vec![0x5a_u8; 1 << 20];
+        block[..8].copy_from_slice(&number.to_le_bytes());
+        block[1 << 19..(1 << 19) + 8].copy_from_slice(&(!number).to_le_bytes());
+        block
+    };
+    on_each(|node| {
+        let (input, out) = (node.fifo("in"), node.fifo("out"));
+        let streams = Streams::default().stdin(&input).stdout(&out);
+        let mut reader = out.open_reader();
+        let id = node.run("cat", &Workload::new(&["/bin/cat"]), &streams);
+        let mut writer = input.open_writer().expect("the workload reads");
+        let writing = thread::spawn(move || {
+            (0..BLOCKS).try_for_each(|number| writer.write_all(&block(number)))
+        });
+        let mut seen = vec![0; 1 << 20];
+        for number in 0..BLOCKS {
+            reader.read_exact(&mut seen).expect("read a block");
+            assert!(
+                seen == block(number),
+                "block {number} is whole and in its place"
+            );
+        }
+        writing.join().expect("the writer").expect("write all");
+        // The client has closed its end, which is no end of the input.
+        node.api().close_stdin(&id, "").expect("close the input");
+        assert_eq!(node.api().wait(&id, "").finish().expect("wait").code, 0);
+        assert_eq!(reader.read(&mut seen).expect("read the end"), 0);
+        node.delete(&id);
     });
 }
