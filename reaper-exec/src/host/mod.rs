@@ -1,5 +1,6 @@
 //! The executor that runs processes on the host.
 
+mod calls;
 mod children;
 mod link;
 mod lost;
@@ -7,15 +8,13 @@ mod spawn;
 
 use std::{
     collections::HashMap,
-    fs, io,
+    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-use async_trait::async_trait;
-use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, Status};
+use reaper_spec::{ContainerId, Status};
 use reaper_state::RootDir;
 
 use self::{
@@ -23,22 +22,9 @@ use self::{
     link::{Gone, Link},
 };
 use crate::{
-    CreateRequest, Created, Error, ExecRequest, Executor, Observation, ProcessEntry, Result,
-    Signal, Stats, Target, channel,
-    io::{Attachments, StdioRequest, Streams},
-    protocol::{Answer, Attached, Call, CreateCall, ExecCall},
+    Error, Result, Target,
+    protocol::{Answer, Call},
 };
-
-/// How long a container may take to be made: a mount of a file server that does not answer must
-/// not hold up its pod for ever.
-const CREATION: Duration = Duration::from_secs(60);
-
-/// How long a monitor may take to leave after the deletion: its loggers are given some time.
-const FAREWELL: Duration = Duration::from_secs(20);
-
-/// Descriptors in one message, less those of the streams, the console socket, and the message
-/// itself where it is large.
-const MAX_PRESERVED: usize = channel::MAX_DESCRIPTORS - 5;
 
 /// Runs processes on the host, each container below a monitor of its own.
 ///
@@ -213,258 +199,5 @@ fn nonsense(target: &Target) -> Error {
     Error::Monitor {
         target: target.clone(),
         reason: "it answered something else".to_owned(),
-    }
-}
-
-/// Separates what is data from what is descriptors.
-fn pack(stdio: StdioRequest, preserved: Vec<OwnedFd>) -> Result<(Streams, Attached, Vec<OwnedFd>)> {
-    if preserved.len() > MAX_PRESERVED {
-        return Err(Error::Setup {
-            step: format!("preserve {} descriptors", preserved.len()),
-            message: format!("{MAX_PRESERVED} is the most that can be handed over"),
-            errno: Some(libc::E2BIG),
-        });
-    }
-    let StdioRequest {
-        streams,
-        attachments: Attachments {
-            inherited,
-            console_socket,
-        },
-    } = stdio;
-    let attached = Attached {
-        inherited: inherited.each_ref().map(Option::is_some),
-        console_socket: console_socket.is_some(),
-        preserved: u32::try_from(preserved.len()).unwrap_or(u32::MAX),
-    };
-    let descriptors = inherited
-        .into_iter()
-        .flatten()
-        .chain(console_socket)
-        .chain(preserved);
-    Ok((streams, attached, descriptors.collect()))
-}
-
-#[async_trait]
-impl Executor for HostExecutor {
-    async fn create(&self, request: CreateRequest) -> Result<Created> {
-        let target = Target::Init(request.id.clone());
-        let (streams, attached, descriptors) = pack(request.stdio, request.preserved)?;
-        let call = Call::Create(Box::new(CreateCall {
-            id: request.id.clone(),
-            namespace: self.namespace.clone(),
-            dir: request.dir.path().to_owned(),
-            process: request.process,
-            cgroups_path: request.cgroups_path,
-            view: request.view,
-            streams,
-            attached,
-            options: request.monitor,
-        }));
-        self.make_room(&request.id).await?;
-        let link = Arc::new(self.spawn_monitor(&target)?);
-        let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-        let answer = tokio::time::timeout(CREATION, link.call(&call, &descriptors)).await;
-        let reason = match answer {
-            Ok(Ok(Ok(Answer::Created(created)))) => {
-                self.links().insert(request.id, link);
-                return Ok(created);
-            }
-            Ok(Ok(Ok(_))) => return Err(nonsense(&target)),
-            Ok(Ok(Err(failure))) => {
-                link.ended(lost::DEATH).await;
-                return Err(failure.into_error(&target));
-            }
-            Ok(Err(Gone::Send(error))) => format!("cannot be asked: {error}"),
-            Ok(Err(Gone::Closed)) => spawn::NO_ANSWER.to_owned(),
-            Err(_) => format!("did not make the container within {} s", CREATION.as_secs()),
-        };
-        link.kill();
-        link.ended(lost::DEATH).await;
-        match self.settle_for_good(&request.id).await {
-            Ok(_) | Err(Error::NotFound(_)) => Err(Error::Monitor { target, reason }),
-            // Its plan stays, so that the next container of this id finds it.
-            Err(error) => {
-                let reason = format!("{reason}; then: {error}");
-                Err(Error::Monitor { target, reason })
-            }
-        }
-    }
-
-    async fn exec(&self, id: &ContainerId, exec: &ExecId, request: ExecRequest) -> Result<Created> {
-        let target = Target::Exec(id.clone(), exec.clone());
-        let (streams, attached, descriptors) = pack(request.stdio, request.preserved)?;
-        let call = Call::Exec(Box::new(ExecCall {
-            exec: exec.clone(),
-            process: request.process,
-            streams,
-            attached,
-            tied: request.tied,
-        }));
-        let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-        let Ok(answer) =
-            tokio::time::timeout(CREATION, self.call(&target, &call, &descriptors)).await
-        else {
-            // It hangs in some system call; nobody could name it afterwards.
-            let _ = self.kill(&target, Signal::KILL, true).await;
-            let reason = format!("did not make it within {} s", CREATION.as_secs());
-            return Err(Error::Monitor { target, reason });
-        };
-        match answer {
-            Ok(Some(Answer::Created(created))) => Ok(created),
-            Ok(Some(_)) => Err(nonsense(&target)),
-            Ok(None) => match self.without_monitor(&Target::Init(id.clone())).await {
-                Error::Ended(target) => {
-                    let operation = "exec in".to_owned();
-                    Err(Error::Status {
-                        operation,
-                        target,
-                        status: Status::Stopped,
-                    })
-                }
-                error => Err(error),
-            },
-            // The container is in a wrong status, not the exec.
-            Err(Error::Status {
-                operation, status, ..
-            }) => Err(Error::Status {
-                operation,
-                target: Target::Init(id.clone()),
-                status,
-            }),
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn start(&self, target: &Target) -> Result<()> {
-        let call = Call::Start {
-            exec: target.exec_id().cloned(),
-        };
-        self.call_done(target, &call, &[]).await
-    }
-
-    async fn kill(&self, target: &Target, signal: Signal, all: bool) -> Result<()> {
-        let call = Call::Kill {
-            exec: target.exec_id().cloned(),
-            signal,
-            all,
-        };
-        match self.call_done(target, &call, &[]).await {
-            // Its maker may be gone, and its monitor hang.
-            Err(Error::Status {
-                status: Status::Creating,
-                ..
-            }) if all && signal == Signal::KILL => self.interrupt(target.container()).await,
-            killed => killed,
-        }
-    }
-
-    async fn wait(&self, target: &Target) -> Result<Exit> {
-        let call = Call::Wait {
-            exec: target.exec_id().cloned(),
-        };
-        match self.call(target, &call, &[]).await? {
-            Some(Answer::Exit(exit)) => Ok(exit),
-            Some(_) => Err(nonsense(target)),
-            None => {
-                let settled = self.settle(target.container()).await?;
-                match (settled.exit, target) {
-                    (Some(exit), Target::Init(_)) => Ok(exit),
-                    // Its monitor alone knew how it ended.
-                    (Some(exit), Target::Exec(..)) => Ok(lost::exec_exit(exit.at)),
-                    (None, _) => Err(unreachable_yet(target.container(), settled.status)),
-                }
-            }
-        }
-    }
-
-    async fn resize(&self, target: &Target, size: ConsoleSize) -> Result<()> {
-        let call = Call::Resize {
-            exec: target.exec_id().cloned(),
-            size,
-        };
-        self.call_done(target, &call, &[]).await
-    }
-
-    async fn close_stdin(&self, target: &Target) -> Result<()> {
-        let call = Call::CloseStdin {
-            exec: target.exec_id().cloned(),
-        };
-        self.call_done(target, &call, &[]).await
-    }
-
-    async fn pause(&self, id: &ContainerId) -> Result<()> {
-        self.call_done(&Target::Init(id.clone()), &Call::Pause, &[])
-            .await
-    }
-
-    async fn resume(&self, id: &ContainerId) -> Result<()> {
-        self.call_done(&Target::Init(id.clone()), &Call::Resume, &[])
-            .await
-    }
-
-    async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessEntry>> {
-        let target = Target::Init(id.clone());
-        match self.call(&target, &Call::Pids, &[]).await? {
-            Some(Answer::Pids(pids)) => Ok(pids),
-            Some(_) => Err(nonsense(&target)),
-            None => self.settle(id).await.map(|_| Vec::new()),
-        }
-    }
-
-    async fn stats(&self, id: &ContainerId) -> Result<Stats> {
-        let target = Target::Init(id.clone());
-        match self.call(&target, &Call::Stats, &[]).await? {
-            Some(Answer::Stats(stats)) => Ok(stats),
-            Some(_) => Err(nonsense(&target)),
-            None => self.settle(id).await.map(|_| Stats::default()),
-        }
-    }
-
-    async fn observe(&self, id: &ContainerId) -> Result<Observation> {
-        let target = Target::Init(id.clone());
-        match self.call(&target, &Call::Observe, &[]).await? {
-            Some(Answer::Observed(observation)) => Ok(observation),
-            Some(_) => Err(nonsense(&target)),
-            None => self.settle(id).await,
-        }
-    }
-
-    async fn delete(&self, target: &Target) -> Result<Option<Exit>> {
-        let call = Call::Delete {
-            exec: target.exec_id().cloned(),
-        };
-        let link = self.link(target.container())?;
-        let exit = match self.call(target, &call, &[]).await {
-            Ok(Some(Answer::Deleted(exit))) => exit,
-            Ok(Some(_)) => return Err(nonsense(target)),
-            // With its monitor the exec is gone.
-            Ok(None) if target.exec_id().is_some() => None,
-            Ok(None) => match self.settle_for_good(target.container()).await {
-                Ok(Observation {
-                    exit: None, status, ..
-                }) => {
-                    return Err(Error::Status {
-                        operation: "delete".to_owned(),
-                        target: target.clone(),
-                        status,
-                    });
-                }
-                Ok(settled) => settled.exit,
-                Err(Error::NotFound(_)) => None,
-                Err(error) => return Err(error),
-            },
-            Err(Error::NotFound(_)) => None,
-            Err(error) => return Err(error),
-        };
-        if let Target::Init(id) = target {
-            self.links().remove(id);
-            if let Some(link) = link {
-                link.ended(FAREWELL).await;
-            }
-            // A store may keep its record there; whoever is last removes the folder.
-            let _ = fs::remove_dir(self.root.container(id).path());
-        }
-        Ok(exit)
     }
 }

@@ -19,7 +19,7 @@ use reaper_overlay::FilesystemIsolation;
 use reaper_spec::{ContainerId, Exit, ExitStatus, ProcessIdentity, Timestamp};
 use reaper_state::{ContainerDir, durable};
 
-use super::birth::{described, remove_traces};
+use super::{birth::described, plan::remove_traces};
 use crate::{
     cgroup::{self, ContainerCgroup, read_events},
     executor::Observation,

@@ -6,8 +6,9 @@ use nix::errno::Errno;
 use reaper_spec::{ExecId, Status};
 
 use super::{
-    birth::{described, remove_traces},
+    birth::described,
     connection::ReplyTo,
+    plan::remove_traces,
     process::{Process, Stage},
     server::{Monitor, Phase, parse},
 };

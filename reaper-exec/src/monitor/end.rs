@@ -229,7 +229,7 @@ impl Monitor {
             Outcome::Abort(to, failure) => {
                 self.processes[0].stdio.ended();
                 self.release();
-                super::birth::remove_traces(&self.dir);
+                super::plan::remove_traces(&self.dir);
                 self.reply(to, Err(failure));
             }
             Outcome::Exit(exit) => {

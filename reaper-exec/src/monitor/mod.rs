@@ -25,6 +25,7 @@ mod end;
 mod figures;
 mod freeze;
 mod gates;
+mod plan;
 mod process;
 mod reap;
 mod server;
