@@ -135,9 +135,8 @@ async fn a_container_that_is_being_made_can_be_deleted_by_force(rig: &Rig) {
 }
 
 async fn a_creator_killed_before_its_monitor_began_leaves_a_stopped_container(rig: &Rig) {
-    let mut process = Command::new("sleep").arg("1000").spawn().unwrap();
+    let mut process = Command::new("true").spawn().unwrap();
     let creator = procfs::identify(process.id()).unwrap();
-    process.kill().unwrap();
     process.wait().unwrap();
     let id = ContainerId::new("early").unwrap();
     let mut record = Record::new(id.clone(), "/".into());
@@ -278,20 +277,44 @@ async fn with_plan(rig: &Rig, id: &str, change: impl FnOnce(String) -> String) -
     id
 }
 
+/// A process that has nothing to do with containers, and does not outlive a failing test.
+struct Innocent(Child);
+
+impl Innocent {
+    /// One that was not started in the same clock tick as `other`, as no process that gets its
+    /// pid later can have been.
+    fn younger_than(other: &ProcessIdentity) -> Self {
+        loop {
+            let mut command = Command::new("sleep");
+            let innocent = Self(command.arg("1000").stdout(Stdio::null()).spawn().unwrap());
+            let identity = procfs::identify(innocent.0.id()).unwrap();
+            if identity.start_time != other.start_time {
+                return innocent;
+            }
+        }
+    }
+}
+
+impl Drop for Innocent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 async fn a_reused_pid_is_not_signalled(rig: &Rig) {
-    let mut innocent = Command::new("sleep").arg("1000").spawn().unwrap();
-    let pid = innocent.id();
+    let mut innocent = None;
     let reused = |plan: String| {
-        let start = plan.find("\"pid\":").unwrap() + 6;
-        let end = start + plan[start..].find(',').unwrap();
-        format!("{}{pid}{}", &plan[..start], &plan[end..])
+        let mut plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+        let monitor = serde_json::from_value(plan["monitor"].clone()).unwrap();
+        let process = innocent.insert(Innocent::younger_than(&monitor));
+        plan["monitor"]["pid"] = process.0.id().into();
+        plan.to_string()
     };
     let id = with_plan(rig, "reused", reused).await;
     assert_eq!(rig.engine.wait(&id).await.unwrap().status.code(), 137);
     rig.engine.delete(&id, false).await.unwrap();
-    assert!(innocent.try_wait().unwrap().is_none());
-    innocent.kill().unwrap();
-    innocent.wait().unwrap();
+    assert!(innocent.unwrap().0.try_wait().unwrap().is_none());
 }
 
 async fn a_plan_of_another_boot_ends_nobody(rig: &Rig) {
