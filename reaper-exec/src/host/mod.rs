@@ -83,11 +83,11 @@ impl HostExecutor {
         self
     }
 
-    /// Starts a container as [`Executor::start`] does, but with `streams` instead of those that
+    /// Starts a container as [`Executor::start`](crate::Executor::start) does, but with `streams` instead of those that
     /// it was created with.
     ///
     /// # Errors
-    /// As [`Executor::start`].
+    /// As [`Executor::start`](crate::Executor::start).
     pub async fn start_with_streams(&self, id: &ContainerId, streams: [OwnedFd; 3]) -> Result<()> {
         let target = Target::Init(id.clone());
         let streams = streams.each_ref().map(AsFd::as_fd);
