@@ -145,10 +145,10 @@ pub(crate) fn duplicate_onto(from: RawFd, to: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Ignores SIGPIPE, as the standard library does at the start of a program.
-pub(crate) fn ignore_sigpipe() -> io::Result<()> {
-    // SAFETY: to ignore a signal runs no code of this process.
-    unsafe { nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigIgn) }?;
+/// Gives SIGCHLD its default disposition, whatever was inherited.
+pub(crate) fn default_sigchld() -> io::Result<()> {
+    // SAFETY: the default of a signal runs no code of this process.
+    unsafe { nix::sys::signal::signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
     Ok(())
 }
 

@@ -199,8 +199,7 @@ fn lower_oom_score() -> Option<i32> {
 
 fn catch_signals() -> io::Result<SignalFd> {
     // If the starter ignores SIGCHLD, and that is inherited, no child's end could be waited for.
-    sys::default_signals();
-    sys::ignore_sigpipe()?;
+    sys::default_sigchld()?;
     let mut caught: SigSet = FORWARDED.into_iter().collect();
     caught.add(Signal::SIGCHLD);
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&caught), None)?;
