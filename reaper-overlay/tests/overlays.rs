@@ -180,6 +180,21 @@ fn diff_and_commit_agree_with_a_naive_model() {
 }
 
 #[test]
+fn a_directory_made_anew_hides_what_all_below_it_had() {
+    isolated(|dir| {
+        let data = dir.join("data");
+        fs::create_dir_all(data.join("a/b/c")).unwrap();
+        fs::write(data.join("a/b/c/old"), "x").unwrap();
+        let request = request(dir, "a", OverlayScope::Node);
+        let session = open(&request);
+        let cd = format!("cd {}; ", data.display());
+        sh(&session, &(cd + "rm -r a; mkdir -p a/b/c"));
+        let deleted = (ChangeKind::Deleted, PathBuf::from("a/b/c/old"));
+        assert_eq!(changes(&request, &data), [deleted]);
+    });
+}
+
+#[test]
 fn a_diff_shows_kinds_and_text() {
     isolated(|dir| {
         let data = dir.join("data");

@@ -169,6 +169,9 @@ struct Lower {
     mask: Option<PathBuf>,
     /// Whether the host's is hidden here.
     masked: bool,
+    /// Whether the upper layer shows nothing of what lies below: it or a directory above it is
+    /// opaque. Overlayfs marks the topmost one alone.
+    replaced: bool,
 }
 
 impl Lower {
@@ -180,6 +183,7 @@ impl Lower {
             host: None,
             mask: None,
             masked: true,
+            replaced: self.replaced,
         };
         if let Some(mask) = mask
             && let Some(metadata) = walk::look(&mask)?
@@ -197,6 +201,7 @@ impl Lower {
                 host,
                 mask: Some(mask),
                 masked: self.masked,
+                replaced: self.replaced,
             });
         }
         let host = match host {
@@ -207,6 +212,7 @@ impl Lower {
             host,
             mask: None,
             masked: self.masked,
+            replaced: self.replaced,
         })
     }
 
@@ -243,7 +249,7 @@ pub(super) fn diff(layers: &[Layer], on_progress: OnProgress<'_>) -> Result<Vec<
         let lower = Lower {
             host: Some(layer.mount.clone()),
             mask,
-            masked: false,
+            ..Lower::default()
         };
         // An own stack: the depth is up to workloads.
         let mut todo = vec![(layer.upper.clone(), layer.mount.clone(), lower)];
@@ -270,7 +276,12 @@ pub(super) fn diff(layers: &[Layer], on_progress: OnProgress<'_>) -> Result<Vec<
 
 impl Diff<'_> {
     /// Compares one entry. If it is a directory, what its entries are to be compared with.
-    fn compare(&mut self, upper: &Path, path: &Path, lower: Lower) -> Result<Option<Lower>, Error> {
+    fn compare(
+        &mut self,
+        upper: &Path,
+        path: &Path,
+        mut lower: Lower,
+    ) -> Result<Option<Lower>, Error> {
         // Another filesystem is mounted there: its layer says what changed.
         if self.layers.iter().any(|layer| layer.mount == path) {
             return Ok(None);
@@ -308,7 +319,8 @@ impl Diff<'_> {
         if !after.is_dir() {
             return Ok(None);
         }
-        if attributes::is_opaque(upper)? {
+        lower.replaced = lower.replaced || attributes::is_opaque(upper)?;
+        if lower.replaced {
             self.deleted_behind(upper, path, &lower)?;
         }
         Ok(Some(lower))
