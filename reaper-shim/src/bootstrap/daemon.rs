@@ -88,7 +88,7 @@ where
         };
         let service = TaskService::new(engine, publisher.clone(), settings);
         let socket = SocketPath::from_address(&flags.socket);
-        until_closed(&service, listener, &socket).await?;
+        until_closed(&service, listener, socket).await?;
         if !publisher.drain(DRAIN_LIMIT).await {
             tracing::warn!("containerd is away, the last events are lost");
         }
@@ -103,7 +103,7 @@ where
 async fn until_closed<E, S>(
     service: &TaskService<E, S>,
     listener: UnixListener,
-    socket: &SocketPath,
+    socket: SocketPath,
 ) -> Result<()>
 where
     E: Executor + 'static,
@@ -118,6 +118,12 @@ where
     let mut child = handler(SignalKind::child())?;
 
     let identity = socket.identity()?;
+    // First of all, so that no new container finds a shim that is about to end.
+    service.on_close(move || {
+        if let Err(error) = socket.remove(identity) {
+            tracing::warn!(%error, "the socket is left behind");
+        }
+    });
     let listener = Listener::try_from(listener).map_err(system("take over the listener"))?;
     let mut server = Server::new()
         .add_listener(listener)
@@ -132,10 +138,6 @@ where
             _ = int.recv() => end_if_idle(service),
             _ = child.recv() => reap(),
         }
-    }
-    // First of all, so that no new container finds a shim that is about to end.
-    if let Err(error) = socket.remove(identity) {
-        tracing::warn!(%error, "the socket is left behind");
     }
     // What is being answered is answered.
     server.shutdown().await.map_err(Error::Serve)

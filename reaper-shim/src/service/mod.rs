@@ -6,7 +6,11 @@ mod life;
 mod options;
 mod query;
 
-use std::{collections::HashMap, future::Future, sync::Arc};
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use async_trait::async_trait;
 use containerd_shim_protos::{
@@ -74,7 +78,10 @@ struct Inner<E, S: ?Sized> {
     settings: Settings,
     metrics: Form,
     closed: watch::Sender<bool>,
+    on_close: Mutex<Option<CloseHook>>,
 }
+
+type CloseHook = Box<dyn FnOnce() + Send>;
 
 impl<E, S: ?Sized> Clone for TaskService<E, S> {
     fn clone(&self) -> Self {
@@ -95,16 +102,34 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> TaskService<E, S> 
             settings,
             metrics: Form::of_node(),
             closed: watch::Sender::new(false),
+            on_close: Mutex::default(),
         };
         Self {
             inner: Arc::new(inner),
         }
     }
 
+    /// Has `hook` called once when the service is [closed](Self::close), before the request that
+    /// closes it is answered: the place to take the socket away, so that nobody who has the answer
+    /// finds it. It runs on the serving thread and must not block. The last hook counts.
+    pub fn on_close(&self, hook: impl FnOnce() + Send + 'static) {
+        *self.hook() = Some(Box::new(hook));
+    }
+
+    fn hook(&self) -> MutexGuard<'_, Option<CloseHook>> {
+        // A slot that is set or taken: no panic leaves it half changed.
+        let slot = self.inner.on_close.lock();
+        slot.unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Refuses new containers from now on, if there are none, and says whether it does.
     pub fn close(&self) -> bool {
         let closed = self.inner.registry.close();
         if closed {
+            let hook = self.hook().take();
+            if let Some(hook) = hook {
+                hook();
+            }
             self.inner.closed.send_replace(true);
         }
         closed

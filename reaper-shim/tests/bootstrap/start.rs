@@ -30,8 +30,8 @@ async fn start_prints_the_address_of_a_shim_that_serves() {
     shim.create("pod", &bundle).await.unwrap();
     shim.remove("pod").await;
     shim.shutdown().await;
+    assert!(!shim.socket().exists(), "removed before the answer");
     shim.ended();
-    assert!(!shim.socket().exists(), "removed with the shim");
 }
 
 #[tokio::test]
