@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use reaper_spec::{ContainerId, CriAnnotations, DnsMode, ImageMode, Mount, OverlayConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::{Error, RootfsMount};
 
 /// What the processes of one container shall see. It is plain data: it crosses a socket from the
 /// program that decides to the monitor that mounts.
@@ -19,8 +19,11 @@ pub struct ViewRequest {
     pub dns: DnsMode,
     /// What becomes of the image.
     pub image: ImageMode,
-    /// The image's mounted root, for the image modes that use it.
+    /// The image's root, for the image modes that use it.
     pub rootfs: Option<PathBuf>,
+    /// What is to be mounted on `rootfs` for whoever uses it; empty where it has its content
+    /// already. See [`mount_rootfs`](crate::mount_rootfs).
+    pub rootfs_mounts: Vec<RootfsMount>,
     /// The volumes, in order.
     pub mounts: Vec<Mount>,
     /// The working directory, made where the view lacks it.
@@ -40,6 +43,7 @@ impl ViewRequest {
             dns: DnsMode::default(),
             image: ImageMode::default(),
             rootfs: None,
+            rootfs_mounts: Vec::new(),
             mounts: Vec::new(),
             cwd,
             kubernetes_namespace: None,

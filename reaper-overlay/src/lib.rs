@@ -18,6 +18,7 @@ mod overlayfs;
 mod overlays;
 mod plan;
 mod read_only;
+mod rootfs;
 mod scope;
 mod session;
 mod shared;
@@ -36,6 +37,7 @@ pub use overlays::{
     ScopeInfo, Usage,
 };
 pub use read_only::ReadOnlyHost;
+pub use rootfs::{RootfsMount, mount_rootfs, unmount_rootfs};
 pub use scope::Scope;
 pub use session::{Session, run_in};
 pub use shared::SharedOverlay;

@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use containerd_shim_protos::{
-    api::{CreateTaskRequest, CreateTaskResponse},
+    api::{CreateTaskRequest, CreateTaskResponse, Mount},
     events::task::{TaskCreate, TaskIO},
     protobuf::MessageField,
 };
 use reaper_exec::{Executor, MonitorOptions, NewContainer, Target, engine};
-use reaper_overlay::ViewRequest;
+use reaper_overlay::{RootfsMount, ViewRequest};
 use reaper_spec::{
     Bundle, Config, ContainerId, CriAnnotations, Exit, ExitStatus, ProcessSpec, Timestamp, Workload,
 };
@@ -50,7 +50,8 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
                 .await?
                 .pid
         } else {
-            let new = self.new_container(id.clone(), &path, workload, config, &stdio);
+            let mut new = self.new_container(id.clone(), &path, workload, config, &stdio);
+            new.view.rootfs_mounts = request.rootfs.iter().map(rootfs_mount).collect();
             self.make(new)
                 .await?
                 .process
@@ -95,6 +96,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
     ) -> NewContainer {
         let Workload {
             mut process,
+            rootfs,
             mounts,
             cgroups_path,
             annotations,
@@ -103,7 +105,10 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         process.terminal = stdio.terminal;
         process.oom_score_adj = process.oom_score_adj.or(self.settings.oom_score_adj);
         NewContainer {
-            view: view(id.clone(), &process, mounts, &annotations, &config),
+            view: ViewRequest {
+                rootfs,
+                ..view(id.clone(), &process, mounts, &annotations, &config)
+            },
             id,
             bundle: bundle.to_owned(),
             process,
@@ -182,6 +187,14 @@ fn view(
         ..ViewRequest::new(id, process.cwd.clone())
     }
     .in_pod(&CriAnnotations::read(annotations))
+}
+
+fn rootfs_mount(mount: &Mount) -> RootfsMount {
+    RootfsMount {
+        kind: mount.type_.clone(),
+        source: mount.source.clone(),
+        options: mount.options.clone(),
+    }
 }
 
 fn created(request: &CreateTaskRequest, pid: u32) -> Event {
