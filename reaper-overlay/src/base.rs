@@ -100,7 +100,7 @@ impl Base {
     }
 }
 
-/// Mounts a private tmpfs on `path`, unless one of ours is there, left by a process that was
+/// Mounts an unbindable tmpfs on `path`, unless one of ours is there, left by a process that was
 /// killed before the base was ready.
 fn own_tmpfs(path: &Path, size: &str) -> Result<(), Error> {
     let mounts = mountinfo::read()?;
@@ -120,8 +120,10 @@ fn own_tmpfs(path: &Path, size: &str) -> Result<(), Error> {
         )
         .context("mount a tmpfs on", path)?;
     }
-    // A namespace can be bound only to a file on a private mount.
-    mount_change(path, MountPropagationFlags::PRIVATE).context("make private", path)
+    // A namespace can be bound only to a file on a private mount. An unbindable one is that, and is
+    // left out of the copies that volumes are: a copy with a namespace in it can't be mounted in
+    // a younger one (ELOOP), and nobody should see the overlays by the way of a volume.
+    mount_change(path, MountPropagationFlags::UNBINDABLE).context("make unbindable", path)
 }
 
 /// Whether Reaper mounts a tmpfs of its own: where a size is to be kept, and where the directory
