@@ -61,6 +61,7 @@ pub struct Node {
     suite: Suite,
     title: String,
     major: u32,
+    version: String,
     dir: PathBuf,
     marker: String,
     options: Options,
@@ -89,7 +90,7 @@ impl Node {
             .output()
             .expect("ask containerd for its version");
         let version = String::from_utf8_lossy(&version.stdout).into_owned();
-        let major = major_version(&version);
+        let (major, minor) = version_numbers(&version);
         for name in ["bin", "fifo", "logs", "work"] {
             fs::create_dir(dir.join(name)).expect("make a folder of the node");
         }
@@ -102,6 +103,7 @@ impl Node {
             ),
             suite,
             major,
+            version: format!("{major}.{minor}"),
             marker,
             options,
             daemon: Mutex::new(None),
@@ -116,6 +118,11 @@ impl Node {
     /// The suite that its containerd is from.
     pub fn suite(&self) -> &Suite {
         &self.suite
+    }
+
+    /// The first two numbers of containerd's version, such as `1.6`.
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     /// The first number of containerd's version.
@@ -363,10 +370,14 @@ pub fn is_yardstick() -> bool {
 }
 
 /// Reads `containerd github.com/… 1.6.20~ds1 …`, where newer ones have `…/v2 2.1.9`.
-fn major_version(text: &str) -> u32 {
+fn version_numbers(text: &str) -> (u32, u32) {
+    let numbers = |word: &str| {
+        let mut parts = word.trim_start_matches('v').split('.');
+        let mut number = || parts.next()?.parse().ok();
+        Some((number()?, number()?))
+    };
     text.split_whitespace()
-        .filter_map(|word| word.trim_start_matches('v').split_once('.'))
-        .find_map(|(major, _)| major.parse().ok())
+        .find_map(numbers)
         .unwrap_or_else(|| panic!("no version in {text:?}"))
 }
 
@@ -379,17 +390,25 @@ pub(crate) const SETTLE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
-    use super::major_version;
+    use super::version_numbers;
 
     #[test]
     fn the_generation_of_a_containerd_is_read_from_its_version() {
-        assert_eq!(
-            major_version("containerd github.com/containerd/containerd 1.6.20~ds1 x"),
-            1
-        );
-        assert_eq!(
-            major_version("containerd github.com/containerd/containerd/v2 2.1.9+unknown "),
-            2
-        );
+        for (text, numbers) in [
+            (
+                "containerd github.com/containerd/containerd 1.6.20~ds1 x",
+                (1, 6),
+            ),
+            (
+                "containerd github.com/containerd/containerd v1.7.24 x",
+                (1, 7),
+            ),
+            (
+                "containerd github.com/containerd/containerd/v2 2.1.9+unknown ",
+                (2, 1),
+            ),
+        ] {
+            assert_eq!(version_numbers(text), numbers);
+        }
     }
 }
