@@ -29,7 +29,7 @@ fn parse(file: &Path) -> Workload {
 #[test]
 fn every_file_gives_the_expected_workload() {
     let files = corpus();
-    assert!(files.len() >= 3, "{files:?}");
+    assert!(files.len() >= 29, "{files:?}");
     for file in files {
         let workload = serde_json::to_string_pretty(&parse(&file)).unwrap() + "\n";
         let expected = file.with_extension("workload.json");
@@ -59,27 +59,28 @@ fn every_file_is_a_whole_oci_spec() {
             process.args().as_ref(),
             Some(&bundle.workload().process.args)
         );
-        assert_eq!(spec.root().as_ref().unwrap().path(), Path::new("rootfs"));
+        assert!(spec.root().is_some());
     }
 }
 
 #[test]
 fn a_container_and_its_pod_are_told_apart() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
-    let container = parse(&folder.join("containerd-1.6-cri-container.json"));
-    let sandbox = parse(&folder.join("containerd-1.6-cri-sandbox.json"));
-    let (container, sandbox) = (
-        CriAnnotations::read(&container.annotations),
-        CriAnnotations::read(&sandbox.annotations),
-    );
-    assert_eq!(sandbox.container_type, Some(ContainerType::Sandbox));
-    assert_eq!(
-        container.container_type,
-        Some(ContainerType::Container),
-        "although its image is called pause"
-    );
-    assert!(container.sandbox_id.is_some());
-    assert_eq!(container.sandbox_id, sandbox.sandbox_id);
-    assert_eq!(container.sandbox_namespace.as_deref(), Some("default"));
-    assert_eq!(container.container_name.as_deref(), Some("main"));
+    for version in ["1.6", "1.7", "2.1"] {
+        let read = |kind: &str| {
+            let workload = parse(&folder.join(format!("containerd-{version}-cri-{kind}.json")));
+            CriAnnotations::read(&workload.annotations)
+        };
+        let (container, sandbox) = (read("plain"), read("sandbox"));
+        assert_eq!(sandbox.container_type, Some(ContainerType::Sandbox));
+        assert_eq!(
+            container.container_type,
+            Some(ContainerType::Container),
+            "although its image is called pause"
+        );
+        assert!(container.sandbox_id.is_some());
+        assert_eq!(container.sandbox_id, sandbox.sandbox_id);
+        assert_eq!(container.sandbox_namespace.as_deref(), Some("default"));
+        assert_eq!(container.container_name.as_deref(), Some("plain"));
+    }
 }

@@ -165,7 +165,7 @@ fn workload() -> impl Strategy<Value = Workload> {
 
 /// A whole document with all of OCI's fields, in which only the workload's are replaced.
 fn oci_document(workload: &Workload) -> Map<String, Value> {
-    let whole = include_str!("corpus/containerd-1.6-cri-container.json");
+    let whole = include_str!("corpus/containerd-2.1-cri-privileged.json");
     let mut document: Value = serde_json::from_str(whole).unwrap();
     let capabilities = document["process"]["capabilities"].take();
     document["process"] = oci(&workload.process).into();
