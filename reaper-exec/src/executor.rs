@@ -109,8 +109,9 @@ pub struct Created {
     pub process: ProcessIdentity,
     /// Who waits on it; absent where an executor has no monitors.
     pub monitor: Option<ProcessIdentity>,
-    /// What was asked and could not be done, without being worth a failure: for example an OOM
-    /// adjustment that the kernel refused.
+    /// What was asked and could not be done, without being worth a failure, for example an OOM
+    /// adjustment that the kernel refused, and what people should know of the container's view of
+    /// the filesystem.
     pub warnings: Vec<String>,
 }
 

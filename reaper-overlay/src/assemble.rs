@@ -23,13 +23,13 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error,
+    Error, Scope,
     error::Context,
     layers::Layer,
     masks::{How, Mask},
     mountinfo,
     overlayfs::{Interface, Overlay},
-    plan::{Plan, Submount},
+    plan::{HOST_TREES, Plan, Submount},
     sys::{self, MountAttr},
 };
 
@@ -47,6 +47,8 @@ pub(crate) struct Recipe {
     pub(crate) at: PathBuf,
     pub(crate) persistent: bool,
     pub(crate) interface: Interface,
+    /// The mounts that need not be protected where that cannot be done.
+    pub(crate) unprotected: Vec<PathBuf>,
 }
 
 /// A layer whose directories were made.
@@ -59,9 +61,49 @@ pub(crate) struct Prepared {
 /// What came out of it.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Outcome {
-    /// Escaped as in mountinfo.
+    /// Escaped as in mountinfo, as are the others.
     pub(crate) read_only: Vec<String>,
+    /// Writable, since they could not be protected and need not be.
+    pub(crate) unprotected: Vec<String>,
+    /// Not in the view, since they could not even be shown and need not be.
+    pub(crate) missing: Vec<String>,
     pub(crate) locked: bool,
+}
+
+impl Outcome {
+    /// What people should know of it.
+    pub(crate) fn warnings(&self, scope: &Scope) -> Vec<String> {
+        let kinds = [
+            (
+                &self.read_only,
+                "read-only, since there can be no overlay over them",
+            ),
+            (
+                &self.unprotected,
+                "not protected: what is written there reaches the node",
+            ),
+            (&self.missing, "not in the view"),
+        ];
+        let mut warnings: Vec<String> = kinds
+            .into_iter()
+            .filter(|(paths, _)| !paths.is_empty())
+            .map(|(paths, how)| format!("overlay {scope}: {how}: {}", paths.join(", ")))
+            .collect();
+        if !self.locked {
+            warnings.push(format!(
+                "overlay {scope}: its mounts are not locked, since user namespaces are forbidden"
+            ));
+        }
+        warnings
+    }
+}
+
+/// What stands for a mount of the host in the view.
+enum Stand {
+    Overlay,
+    ReadOnly,
+    Writable,
+    Nothing,
 }
 
 impl Recipe {
@@ -84,25 +126,37 @@ impl Recipe {
         )
         .context("open", &self.at)?;
         let view = View { root: root.as_fd() };
-        for tree in &self.plan.host {
+        let (trees, shown) = self.plan.host.split_at(HOST_TREES.len());
+        for tree in trees {
             // A symlink is followed by lookups in the view itself.
             if fs::symlink_metadata(tree).is_ok_and(|metadata| !metadata.is_symlink()) {
                 view.bind(tree, true).context("bind", tree)?;
             }
         }
-        for path in &self.plan.detached {
-            view.detach(path)?;
-        }
         let hiding = self.hiding();
+        let is_hidden = |path: &Path| hiding.iter().any(|mask| path.starts_with(mask));
         for (submount, prepared) in self.plan.submounts.iter().zip(&self.layers) {
-            if hiding.iter().any(|mask| submount.path.starts_with(mask)) {
+            if is_hidden(&submount.path) {
                 continue;
             }
-            if !self.protect(view, submount, prepared)? {
-                outcome
-                    .read_only
-                    .push(mountinfo::escape(submount.path.as_os_str()));
+            let name = mountinfo::escape(submount.path.as_os_str());
+            match self.protect(view, submount, prepared)? {
+                Stand::Overlay => {}
+                Stand::ReadOnly => outcome.read_only.push(name),
+                Stand::Writable => outcome.unprotected.push(name),
+                Stand::Nothing => outcome.missing.push(name),
             }
+        }
+        // On the mounts that they may lie in.
+        for path in shown {
+            if is_hidden(path) {
+                outcome.missing.push(mountinfo::escape(path.as_os_str()));
+            } else {
+                view.bind(path, true).context("bind", path)?;
+            }
+        }
+        for path in &self.plan.detached {
+            view.detach(path)?;
         }
         for mask in &self.covers {
             view.cover(mask)?;
@@ -120,17 +174,16 @@ impl Recipe {
         let masks = self.layers.iter().flat_map(|layer| &layer.masks);
         masks
             .chain(&self.root.masks)
-            .chain(&self.covers)
             .map(|mask| mask.path.as_path())
             .collect()
     }
 
-    /// Mounts what stands for one mount of the host. Returns false if that is a read-only bind.
-    fn protect(&self, view: View<'_>, mount: &Submount, layer: &Prepared) -> Result<bool, Error> {
+    /// Mounts what stands for one mount of the host.
+    fn protect(&self, view: View<'_>, mount: &Submount, layer: &Prepared) -> Result<Stand, Error> {
         if mount.overlay && mount.path.is_dir() {
             let overlay = self.overlay(layer, mount.attributes, None);
             match overlay.mount(self.interface, view.root, relative(&mount.path)) {
-                Ok(()) => return Ok(true),
+                Ok(()) => return Ok(Stand::Overlay),
                 Err(error) => tracing::debug!(
                     "no overlay over {} ({}): {error}",
                     mount.path.display(),
@@ -138,15 +191,23 @@ impl Recipe {
                 ),
             }
         }
-        let unprotected = |source| Error::Unprotected {
-            path: mount.path.clone(),
-            source,
+        let stand = match view.bind_read_only(&mount.path) {
+            Ok(()) => Stand::ReadOnly,
+            Err(_) if self.unprotected.contains(&mount.path) => {
+                if view.bind(&mount.path, false).is_err() {
+                    return Ok(Stand::Nothing);
+                }
+                Stand::Writable
+            }
+            Err(source) => {
+                let path = mount.path.clone();
+                return Err(Error::Unprotected { path, source });
+            }
         };
-        view.bind_read_only(&mount.path).map_err(unprotected)?;
         for mask in &layer.masks {
             view.cover(mask)?;
         }
-        Ok(false)
+        Ok(stand)
     }
 
     fn overlay(
@@ -296,7 +357,7 @@ fn lock_mounts() -> bool {
     match unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS) {
         Ok(()) => true,
         Err(errno) => {
-            tracing::warn!("the mounts of the overlay are not locked: no user namespace: {errno}");
+            tracing::debug!("the mounts of the overlay are not locked: {errno}");
             false
         }
     }

@@ -1,6 +1,6 @@
 //! The isolation that the configuration names.
 
-use crate::{Error, FilesystemIsolation, HostRoot, SharedOverlay, View, ViewRequest};
+use crate::{Error, FilesystemIsolation, HostRoot, Housekeeping, SharedOverlay, View, ViewRequest};
 
 /// [`SharedOverlay`] where the request's overlay is enabled, [`HostRoot`] where it is not.
 ///
@@ -36,5 +36,9 @@ impl FilesystemIsolation for Configured {
 
     fn forget(&self, request: &ViewRequest) -> Result<(), Error> {
         self.choose(request).forget(request)
+    }
+
+    fn housekeeping(&self, request: &ViewRequest) -> Option<Housekeeping> {
+        self.choose(request).housekeeping(request)
     }
 }

@@ -93,7 +93,18 @@ pub trait FilesystemIsolation {
     fn forget(&self, request: &ViewRequest) -> Result<(), Error> {
         self.collect(request)
     }
+
+    /// What there is to do on the node when a container is gone for good and nobody waits for it
+    /// any more, for example to remove overlays that were not used for long. `None` is nothing.
+    /// It may take long: it is run in a process of its own, which may be killed at any time.
+    fn housekeeping(&self, request: &ViewRequest) -> Option<Housekeeping> {
+        let _ = request;
+        None
+    }
 }
+
+/// Work that nobody waits for, see [`FilesystemIsolation::housekeeping`].
+pub type Housekeeping = Box<dyn FnOnce() -> Result<(), Error>>;
 
 /// The view of one container.
 pub trait View {
@@ -117,6 +128,12 @@ pub trait View {
 
     /// Environment variables that the view adds to the container's processes (`KEY=VALUE`).
     fn environment(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What people should know of the view, one sentence each: what of the node could not be
+    /// overlaid and is read-only, or that the node has changed below an overlay.
+    fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
 

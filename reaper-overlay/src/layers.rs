@@ -33,6 +33,9 @@ pub(crate) struct Table {
     directories: BTreeMap<String, u32>,
     /// The mounts that are bound read-only, because overlay refused them; escaped as well.
     pub(crate) read_only: Vec<String>,
+    /// The mounts that are shown as they are, because they could not be protected; likewise.
+    #[serde(default)]
+    pub(crate) unprotected: Vec<String>,
     /// Whether the mounts of the view are locked, so that workloads cannot take them away.
     pub(crate) locked: bool,
     /// What the lower layers looked like when they were last mounted.
@@ -63,6 +66,7 @@ impl Table {
             created,
             directories: BTreeMap::new(),
             read_only: Vec::new(),
+            unprotected: Vec::new(),
             locked: false,
             stamps: Stamps::default(),
         }

@@ -25,12 +25,13 @@ mod shared;
 mod shared_view;
 mod stamps;
 mod sys;
+mod trash;
 mod volumes;
 
 pub use configured::Configured;
 pub use error::Error;
 pub use host_root::HostRoot;
-pub use isolation::{FilesystemIsolation, View, ViewRequest};
+pub use isolation::{FilesystemIsolation, Housekeeping, View, ViewRequest};
 pub use masks::DEFAULT_MASKS;
 pub use overlays::{
     Change, ChangeKind, CommitMode, Entry, FileKind, Keep, OnProgress, Overlays, Progress,

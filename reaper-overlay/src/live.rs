@@ -24,6 +24,7 @@ use crate::{
     plan::{HOST_TREES, Plan, below_any},
     scope::ScopePaths,
     stamps::Stamps,
+    trash::Trash,
 };
 
 /// `f_type` of a file that stands for a namespace.
@@ -35,6 +36,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) masks: &'a reaper_spec::MaskConfig,
     /// Bound from the host, besides its usual trees.
     pub(crate) host_paths: &'a [PathBuf],
+    /// The mounts that need not be protected.
+    pub(crate) unprotected: &'a [PathBuf],
     pub(crate) image: Option<PathBuf>,
     pub(crate) interface: Interface,
 }
@@ -47,6 +50,9 @@ pub(crate) struct Member {
     /// Whether the namespace belongs to another user namespace. Copies of it then consist of
     /// slaves from the start.
     pub(crate) locked: bool,
+    /// What people should know of the scope: what could not be had when it was made, and that the
+    /// host has changed since.
+    pub(crate) warnings: Vec<String>,
     marker: PathBuf,
     table: PathBuf,
     _marker: Lock,
@@ -63,23 +69,25 @@ impl Member {
     ) -> Result<Self, Error> {
         let paths = ScopePaths::new(&base.path, scope);
         let shared = Lock::take(&paths.members_lock, Mode::Shared)?;
+        let mut warnings = Vec::new();
         let pin = match open_pin(&paths)? {
             Some(pin) => pin,
             None => {
                 let _changing = Lock::take(&paths.changing, Mode::Exclusive)?;
                 match open_pin(&paths)? {
                     Some(pin) => pin,
-                    None => make(base, scope, &paths, wanted)?,
+                    None => make(base, scope, &paths, wanted, &mut warnings)?,
                 }
             }
         };
         let table = Table::read(&paths)?.unwrap_or_else(Table::new);
-        report_changes(scope, &paths, &table);
+        warnings.extend(changes(scope, &paths, &table));
         let marker = paths.members().join(id);
         let lock = Lock::take(&marker, Mode::Shared)?;
         Ok(Self {
             pin,
             locked: table.locked,
+            warnings,
             marker,
             table: paths.layers(),
             _marker: lock,
@@ -142,9 +150,10 @@ fn make(
     scope: &Scope,
     paths: &ScopePaths,
     wanted: &Wanted<'_>,
+    warnings: &mut Vec<String>,
 ) -> Result<File, Error> {
     let is_new = Table::read(paths)?.is_none();
-    let made = try_to_make(base, scope, paths, wanted);
+    let made = try_to_make(base, scope, paths, wanted, warnings);
     if made.is_err() && is_new {
         // The first error is the one to tell.
         let _ = unpin(paths)
@@ -159,6 +168,7 @@ fn try_to_make(
     scope: &Scope,
     paths: &ScopePaths,
     wanted: &Wanted<'_>,
+    warnings: &mut Vec<String>,
 ) -> Result<File, Error> {
     make_dir(&paths.data)?;
     make_dir(&paths.members())?;
@@ -167,10 +177,9 @@ fn try_to_make(
     // Before the layers are used: a killed starter must not leave one that nobody knows.
     table.write(paths)?;
     let (outcome, helper) = Helper::start("assemble the overlay", || recipe.assemble())?;
-    for mount in &outcome.read_only {
-        tracing::warn!("{scope}: {mount} is shown read-only, there can be no overlay over it");
-    }
+    warnings.extend(outcome.warnings(scope));
     table.read_only = outcome.read_only;
+    table.unprotected = outcome.unprotected;
     table.locked = outcome.locked;
     table.write(paths)?;
     pin(paths, &helper)?;
@@ -244,19 +253,20 @@ fn recipe(
         at: base.path.join("root"),
         persistent: base.persistent,
         interface: wanted.interface,
+        unprotected: wanted.unprotected.to_vec(),
         plan,
     })
 }
 
-/// Says in the log if the host is not what it was when the scope was made.
-fn report_changes(scope: &Scope, paths: &ScopePaths, table: &Table) {
+/// Says so if the host is not what it was when the scope was made.
+fn changes(scope: &Scope, paths: &ScopePaths, table: &Table) -> Option<String> {
     let changed = changed_below(paths, table);
-    if !changed.is_empty() {
-        tracing::warn!(
-            "{scope}: the node changed below the overlay ({}); reset the scope when it is free",
+    (!changed.is_empty()).then(|| {
+        format!(
+            "overlay {scope}: the node changed below it ({}); reset it when nobody uses it",
             changed.join(", ")
-        );
-    }
+        )
+    })
 }
 
 /// What of the host changed since the scope was made.
@@ -289,17 +299,21 @@ impl Alone {
     }
 
     /// Throws away the namespace and the layers.
-    pub(crate) fn clear(&self, paths: &ScopePaths) -> Result<(), Error> {
+    pub(crate) fn clear(&self, base: &Base, paths: &ScopePaths) -> Result<Trash, Error> {
         unpin(paths)?;
-        remove_tree(&paths.data)?;
-        remove_tree(&paths.live)
+        let trash = Trash::discard(&base.path, &paths.data)?;
+        remove_tree(&paths.live)?;
+        Ok(trash)
     }
 
-    /// Removes the locks as well, when the scope is gone for good.
-    pub(crate) fn remove(self, paths: &ScopePaths) -> Result<(), Error> {
-        self.clear(paths)?;
+    /// Removes the scope for good, with its locks.
+    pub(crate) fn remove(self, base: &Base, paths: &ScopePaths) -> Result<(), Error> {
+        let trash = self.clear(base, paths)?;
         remove_file(&paths.members_lock)?;
-        remove_file(&paths.changing)
+        remove_file(&paths.changing)?;
+        // From here on the name is free for the next scope.
+        drop(self);
+        trash.remove()
     }
 }
 

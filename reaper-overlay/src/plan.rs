@@ -59,7 +59,8 @@ pub(crate) struct Submount {
 /// What a scope is made of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// Bound from the host, with everything below them.
+    /// Bound from the host, with everything below them: its own trees, and then what the admin
+    /// shows.
     pub(crate) host: Vec<PathBuf>,
     /// Separate filesystems, parents before children.
     pub(crate) submounts: Vec<Submount>,

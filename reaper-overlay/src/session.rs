@@ -28,6 +28,11 @@ impl Session {
         Ok(session)
     }
 
+    /// What people should know of the view, see [`View::warnings`].
+    pub fn warnings(&self) -> Vec<String> {
+        self.view.warnings()
+    }
+
     /// Starts `command` in the view. Its working directory is the request's, unless it names one
     /// of its own.
     ///

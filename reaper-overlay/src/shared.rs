@@ -1,14 +1,15 @@
 //! One overlay over the host's root for each scope.
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
-use reaper_spec::ImageMode;
+use reaper_spec::{ImageMode, KeepConfig};
 
 use crate::{
-    Error, FilesystemIsolation, Scope, View, ViewRequest,
+    Error, FilesystemIsolation, Housekeeping, Overlays, Scope, View, ViewRequest,
     base::Base,
     live::{Alone, Member, Wanted},
     overlayfs::Interface,
+    plan::HOST_TREES,
     scope::ScopePaths,
     shared_view::SharedView,
     volumes::{self, points},
@@ -28,7 +29,8 @@ pub struct SharedOverlay {
 }
 
 impl SharedOverlay {
-    /// The overlay as the configuration in each request describes it.
+    /// The overlay as the configuration in each request describes it. What is set here is added to
+    /// that.
     pub fn new() -> Self {
         Self::default()
     }
@@ -47,6 +49,34 @@ impl SharedOverlay {
         self.remove_with_last = true;
         self
     }
+
+    /// The paths that are shown as they are, where they are, and those that do not exist. The
+    /// host's own trees need not be named.
+    fn shown(&self, request: &ViewRequest) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let (mut shown, mut missing) = (Vec::new(), Vec::new());
+        for path in self.host_paths.iter().chain(&request.overlay.host_paths) {
+            match fs::canonicalize(path) {
+                Ok(path) => shown.push(path),
+                Err(_) => missing.push(path.clone()),
+            }
+        }
+        shown.retain(|path| !HOST_TREES.iter().any(|tree| path.starts_with(tree)));
+        (shown, missing)
+    }
+}
+
+/// The paths without symlinks, as the table of mounts has them.
+fn canonical(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let canonical = |path: &PathBuf| fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+    paths.iter().map(canonical).collect()
+}
+
+fn not_there(missing: &[PathBuf]) -> Option<String> {
+    let names: Vec<_> = missing
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    (!names.is_empty()).then(|| format!("overlay: on this node there is no {}", names.join(", ")))
 }
 
 impl FilesystemIsolation for SharedOverlay {
@@ -60,14 +90,18 @@ impl FilesystemIsolation for SharedOverlay {
             ImageMode::Beneath => Some(request.rootfs.clone().ok_or(Error::NoImage)?),
             _ => None,
         };
+        let (host_paths, missing) = self.shown(request);
+        let unprotected = canonical(&request.overlay.unprotected);
         let wanted = Wanted {
             masks: &request.overlay.masks,
-            host_paths: &self.host_paths,
+            host_paths: &host_paths,
+            unprotected: &unprotected,
             image,
             interface: Interface::Best,
         };
-        let member = Member::join(&base, &scope, request.id.as_str(), &wanted)?;
-        let volumes = volumes::open(request, &self.host_paths, &base, &scope, &member.pin);
+        let mut member = Member::join(&base, &scope, request.id.as_str(), &wanted)?;
+        member.warnings.extend(not_there(&missing));
+        let volumes = volumes::open(request, &host_paths, &base, &scope, &member.pin);
         let volumes = match volumes {
             Ok(volumes) => volumes,
             Err(error) => {
@@ -82,7 +116,7 @@ impl FilesystemIsolation for SharedOverlay {
             request,
             member,
             volumes,
-            self.remove_with_last,
+            self.remove_with_last || request.overlay.remove_with_last,
         )))
     }
 
@@ -114,6 +148,15 @@ impl FilesystemIsolation for SharedOverlay {
             return Ok(());
         };
         let paths = ScopePaths::new(&base.path, &scope);
-        Alone::take(&scope, &paths)?.remove(&paths)
+        Alone::take(&scope, &paths)?.remove(&base, &paths)
+    }
+
+    fn housekeeping(&self, request: &ViewRequest) -> Option<Housekeeping> {
+        let keep = request.overlay.keep;
+        if keep == KeepConfig::default() {
+            return None;
+        }
+        let overlays = Overlays::new(&request.overlay);
+        Some(Box::new(move || overlays.collect(keep.into()).map(drop)))
     }
 }

@@ -134,6 +134,11 @@ impl View for SharedView {
         image.into_iter().collect()
     }
 
+    fn warnings(&self) -> Vec<String> {
+        let member = self.member.as_ref();
+        member.map_or_else(Vec::new, |member| member.warnings.clone())
+    }
+
     fn release(&mut self) -> Result<(), Error> {
         // First the mounts, then what they were mounted on.
         self.namespace = None;
@@ -150,7 +155,7 @@ impl View for SharedView {
         if self.remove_with_last {
             let paths = ScopePaths::new(&self.base.path, &self.scope);
             match Alone::take(&self.scope, &paths) {
-                Ok(alone) => alone.remove(&paths)?,
+                Ok(alone) => alone.remove(&self.base, &paths)?,
                 Err(Error::InUse { .. }) => {}
                 Err(error) => return Err(error),
             }

@@ -6,7 +6,7 @@ mod keys;
 mod load;
 mod scope;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +64,25 @@ pub struct OverlayConfig {
     pub size: Option<u64>,
     /// Which of the host's secrets are hidden.
     pub masks: MaskConfig,
+    /// Files, directories and sockets of the host that workloads see as they are, writable.
+    pub host_paths: Vec<PathBuf>,
+    /// Mounts of the host that may be writable or missing for workloads, where they can neither be
+    /// overlaid nor be made read-only. Any other such mount is an error.
+    pub unprotected: Vec<PathBuf>,
+    /// Whether a scope is removed, with all that was written in it, when its last member ends.
+    pub remove_with_last: bool,
+    /// Which scopes that nobody uses are kept.
+    pub keep: KeepConfig,
+}
+
+/// Which scopes that nobody uses are kept. Without limits all are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeepConfig {
+    /// Those that were used within this time.
+    pub age: Option<Duration>,
+    /// This many, the last used ones.
+    pub count: Option<usize>,
 }
 
 /// Which of the host's files are hidden from workloads.
@@ -171,6 +190,10 @@ impl Default for OverlayConfig {
             scope: OverlayScope::Node,
             size: None,
             masks: MaskConfig::default(),
+            host_paths: Vec::new(),
+            unprotected: Vec::new(),
+            remove_with_last: false,
+            keep: KeepConfig::default(),
         }
     }
 }

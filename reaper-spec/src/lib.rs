@@ -32,8 +32,8 @@ pub use annotations::{ContainerType, CriAnnotations};
 pub use bundle::Bundle;
 pub use cgroups_path::{CgroupsPath, CgroupsPathError};
 pub use config::{
-    AnnotationPolicy, Config, DEFAULT_CONFIG_FILE, DnsMode, ImageMode, LogConfig, MaskConfig,
-    NetworkMode, OverlayConfig, OverlayScope, PodAnnotation, ScopeError, StoreKind,
+    AnnotationPolicy, Config, DEFAULT_CONFIG_FILE, DnsMode, ImageMode, KeepConfig, LogConfig,
+    MaskConfig, NetworkMode, OverlayConfig, OverlayScope, PodAnnotation, ScopeError, StoreKind,
 };
 pub use error::{Error, Invalid, Origin};
 pub use exit::{Exit, ExitStatus};

@@ -5,10 +5,12 @@ use std::{
     ffi::OsString,
     fs,
     path::Path,
+    time::Duration,
 };
 
 use reaper_spec::{
-    Config, DnsMode, Error, ImageMode, OverlayConfig, OverlayScope, PodAnnotation, StoreKind,
+    Config, DnsMode, Error, ImageMode, KeepConfig, OverlayConfig, OverlayScope, PodAnnotation,
+    StoreKind,
 };
 
 fn file(text: &str) -> tempfile::NamedTempFile {
@@ -58,6 +60,13 @@ enabled = false
 base = "/srv/overlay"
 scope = "group:build"
 size = "512MiB"
+host_paths = ["/var/lib/db.sock", "/srv/a,b"]
+unprotected = ["/mnt/odd"]
+remove_with_last = true
+
+[overlay.keep]
+age = "7d"
+count = 20
 
 [overlay.masks]
 replace = ["/etc/shadow"]
@@ -102,7 +111,10 @@ fn a_file_sets_everything() {
         scope,
         size,
         masks,
-        ..
+        host_paths,
+        unprotected,
+        remove_with_last,
+        keep,
     } = config.overlay.clone();
     assert!(!enabled);
     assert_eq!(base, Path::new("/srv/overlay"));
@@ -110,6 +122,18 @@ fn a_file_sets_everything() {
     assert_eq!(size, Some(512 << 20));
     assert_eq!(masks.replace, Some(vec!["/etc/shadow".to_owned()]));
     assert_eq!(masks.add, ["/opt/secret*", "/a,b"]);
+    assert_eq!(
+        host_paths,
+        [Path::new("/var/lib/db.sock"), Path::new("/srv/a,b")]
+    );
+    assert_eq!(unprotected, [Path::new("/mnt/odd")]);
+    assert!(remove_with_last);
+    let week = Duration::from_secs(7 * 24 * 3600);
+    let expected = KeepConfig {
+        age: Some(week),
+        count: Some(20),
+    };
+    assert_eq!(keep, expected);
     assert_eq!(config.log.level.as_deref(), Some("reaper_shim=debug"));
     assert_eq!(config.annotations.allow, ["overlay-scope", "image"]);
 
@@ -132,6 +156,11 @@ fn the_environment_wins_over_the_file() {
         ("REAPER_OVERLAY_SCOPE", "pod"),
         ("REAPER_OVERLAY_SIZE", "1048576"),
         ("REAPER_OVERLAY_MASKS_ADD", "/a, /b,"),
+        ("REAPER_OVERLAY_HOST_PATHS", "/a, /b,"),
+        ("REAPER_OVERLAY_UNPROTECTED", "/c"),
+        ("REAPER_OVERLAY_REMOVE_WITH_LAST", "no"),
+        ("REAPER_OVERLAY_KEEP_AGE", "1h 30m"),
+        ("REAPER_OVERLAY_KEEP_COUNT", "0"),
         ("REAPER_ANNOTATIONS_ALLOW", "dns-mode"),
         ("REAPER_CGROUPS", ""),
     ];
@@ -148,6 +177,15 @@ fn the_environment_wins_over_the_file() {
     assert_eq!(config.overlay.scope, OverlayScope::Pod);
     assert_eq!(config.overlay.size, Some(1 << 20));
     assert_eq!(config.overlay.masks.add, ["/a", "/b"]);
+    assert_eq!(
+        config.overlay.host_paths,
+        [Path::new("/a"), Path::new("/b")]
+    );
+    assert_eq!(config.overlay.unprotected, [Path::new("/c")]);
+    assert!(!config.overlay.remove_with_last);
+    let keep = config.overlay.keep;
+    let age = Some(Duration::from_secs(90 * 60));
+    assert_eq!((keep.age, keep.count), (age, Some(0)));
     assert_eq!(config.annotations.allow, ["dns-mode"]);
     assert!(!config.cgroups, "an empty variable counts as unset");
 }
@@ -222,6 +260,18 @@ fn what_is_wrong_in_a_file_is_named() {
             "[overlay]\nscope = \"group:../x\"",
             "overlay.scope: expected node, namespace, pod, container or group:NAME, found \
              \"group:../x\"",
+        ),
+        (
+            "overlay.keep.age = 7",
+            "overlay.keep.age: expected a time such as \"7d\" or \"12h 30m\", found the number 7",
+        ),
+        (
+            "overlay.keep.count = -1",
+            "overlay.keep.count: expected a number, 0 or more, found the number -1",
+        ),
+        (
+            "overlay.host_paths = [\"/a\", \"b\"]",
+            "overlay.host_paths: expected a list of absolute paths, found [\"/a\", \"b\"]",
         ),
         ("overlay = true", "overlay: expected a table, found boolean"),
         (

@@ -58,7 +58,8 @@ pub(crate) async fn run(call: Call, args: CreateArgs) -> Result<Outcome> {
 pub(crate) async fn make(containers: &Containers, new: NewContainer) -> Result<Record> {
     let (record, warnings) = containers.create(new).await?;
     for warning in warnings {
-        tracing::warn!("container {}: {warning}", record.id);
+        // Nothing to interrupt a program's own output for.
+        tracing::info!("container {}: {warning}", record.id);
     }
     Ok(record)
 }

@@ -5,6 +5,7 @@ use std::{
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::Path,
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -359,4 +360,57 @@ fn who_is_not_root_is_told_what_is_missing() {
         error.contains("this is uid 65534") && error.contains("root"),
         "{error}"
     );
+}
+
+#[test]
+fn scopes_that_nobody_uses_go_when_so_configured() {
+    let rig = Rig::with_overlay();
+    let run = |name: &str, keep: &str| {
+        let scope = format!("--overlay=group:{name}");
+        let mut run = rig.command(&["run", &scope, "--", "touch", "/mark"]);
+        let output = run.env("REAPER_OVERLAY_KEEP_COUNT", keep).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    run("first", "2");
+    run("second", "2");
+    assert_eq!(scopes(&rig), ["group-first", "group-second"]);
+    run("third", "1");
+    // Nobody waits for it, so neither did the call.
+    let patience = Instant::now() + Duration::from_secs(30);
+    while scopes(&rig) != ["group-third"] {
+        assert!(Instant::now() < patience, "{:?}", scopes(&rig));
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_scope_goes_with_its_last_member_when_so_configured() {
+    let rig = Rig::with_overlay();
+    let mut run = rig.command(&["run", "--", "touch", "/mark"]);
+    let run = run.env("REAPER_OVERLAY_REMOVE_WITH_LAST", "true");
+    assert!(run.status().unwrap().success());
+    assert_eq!(scopes(&rig), Vec::<String>::new());
+}
+
+#[test]
+fn what_people_should_know_of_the_view_is_in_the_log_and_not_between_the_output() {
+    let rig = Rig::with_overlay();
+    let (log, missing) = (rig.path("log"), rig.path("missing"));
+    let run = |log: Option<&Path>| {
+        let mut run = rig.command(&["run", "--", "echo", "hello"]);
+        run.env("REAPER_OVERLAY_HOST_PATHS", &missing);
+        if let Some(log) = log {
+            run.env("REAPER_RUNTIME_LOG", log);
+        }
+        run.output().unwrap()
+    };
+    for output in [run(None), run(Some(&log))] {
+        assert_eq!(
+            (&*output.stdout, &*output.stderr),
+            (&b"hello\n"[..], &b""[..])
+        );
+    }
+    let log = fs::read_to_string(log).unwrap();
+    let line = format!("there is no {}", missing.display());
+    assert!(log.contains(&line), "{log}");
 }

@@ -234,7 +234,10 @@ impl Monitor {
         Ok(Answer::Deleted(Some(exit)))
     }
 
-    pub(super) fn created(&self, index: usize, warnings: Vec<String>) -> Answer {
+    pub(super) fn created(&self, index: usize, mut warnings: Vec<String>) -> Answer {
+        if self.processes[index].exec.is_none() {
+            warnings.extend(self.view.warnings());
+        }
         Answer::Created(Created {
             process: self.processes[index].identity.clone(),
             monitor: Some(self.identity.clone()),

@@ -11,6 +11,7 @@ use reaper_state::durable;
 
 use super::{
     connection::ReplyTo,
+    housekeeping,
     process::Stage,
     reap::{any_children, die_by, next_ended, reap},
     server::{Monitor, Phase},
@@ -313,6 +314,14 @@ impl Monitor {
         let Phase::Ended(exit) = &self.phase else {
             return 1;
         };
+        if self.deleted_for.is_some() {
+            housekeeping::leave_to_child(
+                &*self.setup.isolation,
+                &self.view_request,
+                self.oom_score_adj,
+                self.options.log.as_deref(),
+            );
+        }
         if !self.options.mirror_exit {
             return 0;
         }

@@ -25,6 +25,7 @@ mod end;
 mod figures;
 mod freeze;
 mod gates;
+mod housekeeping;
 mod plan;
 mod process;
 mod reap;

@@ -6,6 +6,7 @@ use std::{
         fd::{AsFd, OwnedFd, RawFd},
         unix::fs::OpenOptionsExt as _,
     },
+    path::Path,
 };
 
 use nix::{
@@ -262,18 +263,23 @@ impl Monitor {
 
     /// Notes what nobody asked about.
     pub(super) fn log(&self, message: &str) {
-        let Some(path) = &self.options.log else {
-            return;
-        };
-        // A FIFO that nobody reads must not hold up the monitor.
-        let file = std::fs::File::options()
-            .append(true)
-            .create(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open(path);
-        if let Ok(mut file) = file {
-            let now = reaper_spec::Timestamp::now();
-            let _ = writeln!(file, "{now} {NAME} {}: {message}", self.id);
-        }
+        note(self.options.log.as_deref(), self.id.as_str(), message);
+    }
+}
+
+/// Writes a line about the container `id` to the monitors' log, if there is one.
+pub(super) fn note(log: Option<&Path>, id: &str, message: &str) {
+    let Some(path) = log else {
+        return;
+    };
+    // A FIFO that nobody reads must not hold up the monitor.
+    let file = std::fs::File::options()
+        .append(true)
+        .create(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path);
+    if let Ok(mut file) = file {
+        let now = reaper_spec::Timestamp::now();
+        let _ = writeln!(file, "{now} {NAME} {id}: {message}");
     }
 }

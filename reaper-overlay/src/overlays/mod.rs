@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use reaper_spec::OverlayConfig;
+use reaper_spec::{KeepConfig, OverlayConfig};
 
 use crate::{
     Error, Scope,
@@ -17,6 +17,7 @@ use crate::{
     live::{Alone, changed_below, members, open_pin},
     mountinfo::unescape,
     scope::ScopePaths,
+    trash,
     volumes::points,
 };
 
@@ -58,6 +59,8 @@ pub struct ScopeInfo {
     pub locked: bool,
     /// The mounts of the host that are shown read-only.
     pub read_only: Vec<PathBuf>,
+    /// The mounts of the host that are shown as they are, where the configuration allows it.
+    pub unprotected: Vec<PathBuf>,
     /// What changed on the host below the overlay since it was mounted.
     pub changed_below: Vec<String>,
 }
@@ -91,6 +94,12 @@ pub struct Keep {
     pub age: Option<Duration>,
     /// This many, the last used ones; `None` is any number.
     pub count: Option<usize>,
+}
+
+impl From<KeepConfig> for Keep {
+    fn from(KeepConfig { age, count }: KeepConfig) -> Self {
+        Self { age, count }
+    }
 }
 
 /// Where progress is reported to. It is called for every file.
@@ -203,9 +212,11 @@ impl Overlays {
         let paths = ScopePaths::new(&base.path, scope);
         let alone = Alone::take(scope, &paths)?;
         points::release_all(&base, scope)?;
-        alone.clear(&paths)?;
+        let trash = alone.clear(&base, &paths)?;
         crate::base::make_dir(&paths.data)?;
-        Table::new().write(&paths)
+        Table::new().write(&paths)?;
+        drop(alone);
+        trash.remove()
     }
 
     /// Removes `scope` with all that was written in it.
@@ -217,14 +228,19 @@ impl Overlays {
         let paths = ScopePaths::new(&base.path, scope);
         let alone = Alone::take(scope, &paths)?;
         points::release_all(&base, scope)?;
-        alone.remove(&paths)
+        alone.remove(&base, &paths)
     }
 
-    /// Removes the scopes that nobody uses and `keep` does not keep; returns them.
+    /// Removes the scopes that nobody uses and `keep` does not keep, and what a process that was
+    /// killed did not get to remove; returns the scopes. Scopes of others are locked for no longer
+    /// than a rename takes.
     ///
     /// # Errors
     /// Something cannot be read or removed.
     pub fn collect(&self, keep: Keep) -> Result<Vec<Scope>, Error> {
+        if let Some(base) = Base::open(&self.config)? {
+            trash::empty(&base.path)?;
+        }
         let mut unused: Vec<_> = self
             .list()?
             .into_iter()
@@ -284,12 +300,14 @@ fn info(base: &Base, scope: Scope) -> Result<Option<ScopeInfo>, Error> {
         members: members(&paths)?,
         mounted,
         locked: table.locked,
-        read_only: table
-            .read_only
-            .iter()
-            .map(|path| unescape(path.as_bytes()).into())
-            .collect(),
+        read_only: paths_of(&table.read_only),
+        unprotected: paths_of(&table.unprotected),
         changed_below,
         scope,
     }))
+}
+
+fn paths_of(escaped: &[String]) -> Vec<PathBuf> {
+    let path = |path: &String| unescape(path.as_bytes()).into();
+    escaped.iter().map(path).collect()
 }

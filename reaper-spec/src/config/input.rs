@@ -1,6 +1,6 @@
 //! Values of settings, as files and as environment variables write them.
 
-use std::{borrow::Cow, ffi::OsStr, path::PathBuf};
+use std::{borrow::Cow, ffi::OsStr, path::PathBuf, time::Duration};
 
 use toml::Value;
 
@@ -174,6 +174,47 @@ impl Setting for Size {
                 .map(Self),
             value => Self::from_text(value.as_str()?.as_ref()),
         }
+    }
+}
+
+impl Setting for usize {
+    const EXPECTED: &'static str = "a number, 0 or more";
+
+    fn from_text(text: &OsStr) -> Option<Self> {
+        text.to_str()?.trim().parse().ok()
+    }
+
+    fn from_toml(value: &Value) -> Option<Self> {
+        value.as_integer()?.try_into().ok()
+    }
+}
+
+/// A length of time. A bare number is refused: nobody could tell its unit.
+pub(super) struct Age(pub(super) Duration);
+
+impl Setting for Age {
+    const EXPECTED: &'static str = "a time such as \"7d\" or \"12h 30m\"";
+
+    fn from_text(text: &OsStr) -> Option<Self> {
+        let text = text.to_str()?;
+        let has_unit = text.ends_with(|c: char| c.is_ascii_alphabetic());
+        let age = humantime::parse_duration(text).ok()?;
+        has_unit.then_some(Self(age))
+    }
+}
+
+impl Setting for Vec<PathBuf> {
+    const EXPECTED: &'static str = "a list of absolute paths";
+
+    /// Separated by commas.
+    fn from_text(text: &OsStr) -> Option<Self> {
+        let items = Vec::<String>::from_text(text)?;
+        let item = |item: &String| PathBuf::from_text(item.as_ref());
+        items.iter().map(item).collect()
+    }
+
+    fn from_toml(value: &Value) -> Option<Self> {
+        value.as_array()?.iter().map(PathBuf::from_toml).collect()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Config,
-    input::{AllowedAnnotations, Input, Program, Size, Wrong},
+    input::{Age, AllowedAnnotations, Input, Program, Size, Wrong},
 };
 
 /// A setting.
@@ -47,6 +47,16 @@ keys! {
         |c, input| c.overlay.masks.add = input.read()?;
     "overlay.masks.except" "REAPER_OVERLAY_MASKS_EXCEPT"
         |c, input| c.overlay.masks.except = input.read()?;
+    "overlay.host_paths" "REAPER_OVERLAY_HOST_PATHS"
+        |c, input| c.overlay.host_paths = input.read()?;
+    "overlay.unprotected" "REAPER_OVERLAY_UNPROTECTED"
+        |c, input| c.overlay.unprotected = input.read()?;
+    "overlay.remove_with_last" "REAPER_OVERLAY_REMOVE_WITH_LAST"
+        |c, input| c.overlay.remove_with_last = input.read()?;
+    "overlay.keep.age" "REAPER_OVERLAY_KEEP_AGE"
+        |c, input| c.overlay.keep.age = input.read::<Option<Age>>()?.map(|age| age.0);
+    "overlay.keep.count" "REAPER_OVERLAY_KEEP_COUNT"
+        |c, input| c.overlay.keep.count = input.read()?;
     "log.shim" "REAPER_SHIM_LOG" |c, input| c.log.shim = input.read()?;
     "log.runtime" "REAPER_RUNTIME_LOG" |c, input| c.log.runtime = input.read()?;
     "log.level" "REAPER_LOG_LEVEL" |c, input| c.log.level = input.read()?;

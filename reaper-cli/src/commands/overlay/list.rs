@@ -30,6 +30,7 @@ struct Listed {
     members: Vec<String>,
     mounted: bool,
     read_only: Vec<String>,
+    unprotected: Vec<String>,
     changed_below: Vec<String>,
 }
 
@@ -65,6 +66,10 @@ fn row((info, usage): &(ScopeInfo, Usage)) -> [String; 5] {
     if !info.read_only.is_empty() {
         notes.push(format!("read-only: {}", names(&info.read_only).join(", ")));
     }
+    if !info.unprotected.is_empty() {
+        let unprotected = names(&info.unprotected).join(", ");
+        notes.push(format!("not protected: {unprotected}"));
+    }
     if !info.changed_below.is_empty() {
         let changed = info.changed_below.join(", ");
         notes.push(format!("this machine changed below it: {changed}"));
@@ -94,6 +99,7 @@ fn for_programs((info, usage): (ScopeInfo, Usage)) -> Listed {
         members: info.members,
         mounted: info.mounted,
         read_only: names(&info.read_only),
+        unprotected: names(&info.unprotected),
         changed_below: info.changed_below,
     }
 }

@@ -1,0 +1,201 @@
+//! What the node's configuration says takes effect.
+
+mod common;
+
+use std::{
+    fs,
+    os::unix::net::{UnixListener, UnixStream},
+    path::Path,
+    process::Command,
+    time::Duration,
+};
+
+use common::*;
+use reaper_overlay::{Configured, Error, FilesystemIsolation, Overlays, Session, ViewRequest};
+use reaper_spec::OverlayScope;
+
+/// The name of a socket that [`one_client`] connects to.
+const SOCKET: &str = "REAPER_TEST_SOCKET";
+
+fn configured(request: &ViewRequest) -> Session {
+    Session::open(&Configured::default(), request).unwrap()
+}
+
+/// Connects to a socket, in a process of its own that runs in a view.
+#[test]
+fn one_client() {
+    if let Some(socket) = std::env::var_os(SOCKET) {
+        UnixStream::connect(socket).unwrap();
+    }
+}
+
+fn can_connect(session: &Session, socket: &Path) -> bool {
+    let mut client = Command::new(std::env::current_exe().unwrap());
+    client
+        .args(["--exact", "one_client", "--test-threads=1"])
+        .env(SOCKET, socket)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null());
+    session.spawn(client).unwrap().wait().unwrap().success()
+}
+
+#[test]
+fn paths_of_the_host_are_shown_as_they_are() {
+    isolated(|dir| {
+        // On the file system of the root's layer, and on one of its own.
+        mount_tmpfs(&dir.join("disk"));
+        fs::create_dir(dir.join("disk/shown")).unwrap();
+        std::os::unix::fs::symlink("disk/shown", dir.join("link")).unwrap();
+        let (shown, other) = (dir.join("shown.sock"), dir.join("other.sock"));
+        let _listeners = [&shown, &other].map(|path| UnixListener::bind(path).unwrap());
+        let mut request = request(dir, "a", OverlayScope::Node);
+        let missing = dir.join("missing");
+        request.overlay.host_paths = vec![shown.clone(), dir.join("link"), missing.clone()];
+        let session = configured(&request);
+        assert!(can_connect(&session, &shown));
+        assert!(!can_connect(&session, &other));
+        let disk = dir.join("disk");
+        let disk = disk.display();
+        sh(&session, &format!("touch {disk}/shown/yes {disk}/no"));
+        assert!(dir.join("disk/shown/yes").exists());
+        assert!(!dir.join("disk/no").exists());
+        let warnings = session.warnings();
+        let named = |warning: &String| warning.ends_with(missing.to_str().unwrap());
+        assert!(warnings.iter().any(named), "{warnings:?}");
+    });
+}
+
+#[test]
+fn what_cannot_be_protected_is_refused_by_name_unless_it_is_allowed() {
+    isolated(|dir| {
+        fs::create_dir(dir.join("disk")).unwrap();
+        let disk = dir.join("disk");
+        let disk = disk.to_str().unwrap();
+        let mut request = request(dir, "a", OverlayScope::Node);
+        let session = configured(&request);
+        sh(&session, &format!("rmdir {disk}; echo kept >/kept"));
+        session.close().unwrap();
+        // As a reboot would: the layers are there, the namespace is not.
+        tool(
+            "umount",
+            &[dir.join("base/live/scopes/node/pin").to_str().unwrap()],
+        );
+        // What lies on it now has no place in the view.
+        mount_tmpfs(&dir.join("disk"));
+        let refused = Configured::default().prepare(&request).err().unwrap();
+        assert!(
+            matches!(&refused, Error::Unprotected { path, .. } if *path == dir.join("disk")),
+            "{refused}"
+        );
+        let message = refused.to_string();
+        assert!(
+            message.starts_with(&format!("{disk} cannot be protected: ")),
+            "{message}"
+        );
+
+        request.overlay.unprotected = vec![dir.join("disk")];
+        let session = configured(&request);
+        assert_eq!(
+            sh(&session, &format!("cat /kept; test -e {disk} || echo none")),
+            "kept\nnone"
+        );
+        let warnings = session.warnings();
+        let said = |warning: &String| warning.contains("not in the view") && warning.contains(disk);
+        assert!(warnings.iter().any(said), "{warnings:?}");
+    });
+}
+
+#[test]
+fn what_overlay_refuses_is_read_only_and_people_are_told_so_once() {
+    isolated(|dir| {
+        fs::write(dir.join("file"), "the node's").unwrap();
+        fs::write(dir.join("bound"), "").unwrap();
+        bind(&dir.join("file"), &dir.join("bound"));
+        let session = configured(&request(dir, "a", OverlayScope::Node));
+        let bound = dir.join("bound");
+        let bound = bound.to_str().unwrap();
+        assert_eq!(sh(&session, &format!("cat {bound}")), "the node's");
+        let refused = attempt(&session, &format!("echo x >{bound}"));
+        let refused = String::from_utf8(refused.stderr).unwrap();
+        assert!(refused.contains("Read-only file system"), "{refused}");
+        let warnings = session.warnings();
+        let said = |warning: &String| {
+            warning.starts_with("overlay node: read-only") && warning.contains(bound)
+        };
+        assert!(warnings.iter().any(said), "{warnings:?}");
+        let second = configured(&request(dir, "b", OverlayScope::Node));
+        assert_eq!(second.warnings(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn who_joins_is_told_that_the_node_has_changed_below_the_scope() {
+    isolated(|dir| {
+        mount_tmpfs(&dir.join("disk"));
+        let first = configured(&request(dir, "a", OverlayScope::Node));
+        mount_tmpfs(&dir.join("disk"));
+        let second = configured(&request(dir, "b", OverlayScope::Node));
+        let warnings = second.warnings();
+        let disk = dir.join("disk");
+        let said = |warning: &String| {
+            warning.contains("changed below") && warning.contains(disk.to_str().unwrap())
+        };
+        assert!(warnings.iter().any(said), "{warnings:?}");
+        drop((first, second));
+    });
+}
+
+#[test]
+fn a_scope_goes_with_its_last_member_if_so_configured() {
+    isolated(|dir| {
+        let mut request = request(dir, "a", OverlayScope::Group("g".to_owned()));
+        let scope = dir.join("base/scopes/group-g");
+        configured(&request).close().unwrap();
+        assert!(scope.exists());
+        request.overlay.remove_with_last = true;
+        configured(&request).close().unwrap();
+        assert!(!scope.exists());
+        let trash = fs::read_dir(dir.join("base/trash")).unwrap();
+        assert_eq!(trash.count(), 0, "nothing of it is left");
+    });
+}
+
+#[test]
+fn unused_scopes_are_kept_as_the_configuration_says() {
+    isolated(|dir| {
+        let group = |name: &str| request(dir, name, OverlayScope::Group(name.to_owned()));
+        for name in ["a", "b", "c"] {
+            configured(&group(name)).close().unwrap();
+        }
+        let used = configured(&group("used"));
+        // What a process that was killed has not finished.
+        fs::create_dir_all(dir.join("base/trash/1.1/upper")).unwrap();
+        let isolation = Configured::default();
+        let mut last = group("c");
+        assert!(
+            isolation.housekeeping(&last).is_none(),
+            "nothing is asked for"
+        );
+        last.overlay.keep.age = Some(Duration::from_secs(3600));
+        last.overlay.keep.count = Some(1);
+        isolation.housekeeping(&last).unwrap()().unwrap();
+        let overlays = Overlays::new(&last.overlay);
+        let names = || -> Vec<String> {
+            let scopes = overlays.list().unwrap();
+            scopes.iter().map(|info| info.scope.to_string()).collect()
+        };
+        assert_eq!(
+            names(),
+            ["group-c", "group-used"],
+            "the last used one stays"
+        );
+        let trash = fs::read_dir(dir.join("base/trash")).unwrap();
+        assert_eq!(trash.count(), 0);
+        last.overlay.keep.age = Some(Duration::ZERO);
+        isolation.housekeeping(&last).unwrap()().unwrap();
+        assert_eq!(names(), ["group-used"]);
+        last.overlay.enabled = false;
+        assert!(isolation.housekeeping(&last).is_none());
+        used.close().unwrap();
+    });
+}
