@@ -1,1 +1,6 @@
-//! Examples.
+//! Programs of one topic each; `README.md` orders them as a tour.
+//!
+//! Most are programs, in `src/bin`. What is here is the logic of a consumer of the crates, generic
+//! over the contracts, so that `tests/fakes.rs` can test it without running a process.
+
+pub mod retry;

@@ -74,6 +74,22 @@ pub fn reaper_program(name: &str) -> PathBuf {
     program
 }
 
+/// A program of the examples, which a test builds with its own profile.
+pub fn example_program(name: &str) -> PathBuf {
+    let test = env::current_exe().expect("find this test's own program");
+    let program = test
+        .ancestors()
+        .nth(2)
+        .expect("a profile's folder")
+        .join(name);
+    assert!(
+        program.exists(),
+        "no {}: run cargo build -p reaper-examples",
+        program.display()
+    );
+    program
+}
+
 /// The workspace's target folder.
 fn target_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target")

@@ -29,3 +29,21 @@ pub struct NewContainer {
     /// Kept in its record.
     pub annotations: BTreeMap<String, String>,
 }
+
+impl NewContainer {
+    /// A container for `process` that has no bundle, no volumes and no streams (`/dev/null`), and
+    /// everything else as it is by default. Its fields are there to be changed.
+    pub fn new(id: ContainerId, process: ProcessSpec) -> Self {
+        Self {
+            bundle: PathBuf::from("/"),
+            view: ViewRequest::new(id.clone(), process.cwd.clone()),
+            id,
+            process,
+            cgroups_path: None,
+            stdio: StdioRequest::default(),
+            preserved: Vec::new(),
+            monitor: MonitorOptions::default(),
+            annotations: BTreeMap::new(),
+        }
+    }
+}

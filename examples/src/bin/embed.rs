@@ -1,0 +1,79 @@
+//! Runs a command as a container from within a program, and passes on what it says while it says
+//! it: `embed sh -c 'echo one; echo two >&2; exit 3'`, as root.
+//!
+//! A monitor watches the command. It is this program executed again, so the container would
+//! outlive a crash of this one, and its exit code would not be lost.
+
+use std::{
+    error::Error,
+    io::{BufRead as _, BufReader, PipeReader},
+    process::ExitCode,
+    sync::Arc,
+    thread,
+};
+
+use reaper_exec::{
+    Engine, HostExecutor, NewContainer,
+    io::{StandardBinder, StreamTarget},
+    monitor,
+};
+use reaper_overlay::HostRoot;
+use reaper_spec::{ContainerId, ProcessSpec};
+use reaper_state::{FileStore, RootDir};
+
+fn main() -> ExitCode {
+    // First of all, before any thread: the monitor never comes past this line.
+    monitor::run_if_asked(|| monitor::Setup::new(HostRoot, StandardBinder::new()));
+    run(std::env::args().skip(1).collect()).unwrap_or_else(|error| {
+        eprintln!("embed: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn run(command: Vec<String>) -> Result<ExitCode, Box<dyn Error>> {
+    // A program of some importance has a fixed root, `/run/NAME`, and finds there after a crash
+    // what it had started.
+    let folder = tempfile::tempdir()?;
+    let root = RootDir::new(folder.path());
+    let store = Arc::new(FileStore::new(root.clone()));
+    let engine = Engine::new(HostExecutor::new(root.clone()), store, root);
+
+    let mut process = ProcessSpec::new(command, "/")?;
+    process
+        .env
+        .push("PATH=/usr/sbin:/usr/bin:/sbin:/bin".into());
+    let id = ContainerId::new("embedded")?;
+    let mut container = NewContainer::new(id.clone(), process);
+    let (out, stdout) = std::io::pipe()?;
+    let (err, stderr) = std::io::pipe()?;
+    container.stdio.streams.stdout = StreamTarget::Inherit;
+    container.stdio.streams.stderr = StreamTarget::Inherit;
+    container.stdio.attachments.inherited = [None, Some(stdout.into()), Some(stderr.into())];
+
+    // Whatever the process may not do, or lacks, is an error of `create`; a program that does not
+    // exist one of `start`.
+    engine.create(container).await?;
+    if let Err(error) = engine.start(&id).await {
+        engine.delete(&id, true).await?;
+        return Err(error.into());
+    }
+    let readers = [
+        thread::spawn(move || pass_on("out", out)),
+        thread::spawn(move || pass_on("err", err)),
+    ];
+    let exit = engine.wait(&id).await?;
+    engine.delete(&id, false).await?;
+    for reader in readers {
+        reader.join().map_err(|_| "a reader panicked")??;
+    }
+    println!("exit code {}", exit.status.code());
+    Ok(ExitCode::from(u8::try_from(exit.status.code())?))
+}
+
+fn pass_on(name: &str, pipe: PipeReader) -> std::io::Result<()> {
+    for line in BufReader::new(pipe).lines() {
+        println!("{name}: {}", line?);
+    }
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! A custom isolation: the host as it is, but for a `/tmp` of the container's own.
+//! `private-tmp sh -c 'echo hi >/tmp/file; ls /tmp'`, as root.
+//!
+//! `FilesystemIsolation` makes a view in the monitor, and `View::enter` moves the forked child
+//! into it. An exec'd process enters later, and has to see exactly the same mounts.
+
+use std::{error::Error, fs::File, os::fd::AsFd as _, path::PathBuf, process::ExitCode, sync::Arc};
+
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, setns, unshare},
+};
+use reaper_exec::{
+    Engine, HostExecutor, NewContainer,
+    io::{StandardBinder, StreamTarget},
+    monitor,
+};
+use reaper_overlay::{Error as ViewError, FilesystemIsolation, View, ViewRequest};
+use reaper_spec::{ContainerId, ProcessSpec};
+use reaper_state::{MemoryStore, RootDir};
+
+/// Containers have a `/tmp` of their own, empty at first and gone with them.
+struct PrivateTmp;
+
+/// One container's view.
+struct TmpView {
+    cwd: PathBuf,
+    /// The mounts that the first process has made, for those that are exec'd.
+    namespace: Option<File>,
+}
+
+impl FilesystemIsolation for PrivateTmp {
+    fn prepare(&self, request: &ViewRequest) -> Result<Box<dyn View>, ViewError> {
+        // Fail closed: whoever asks for volumes must not run without them.
+        if let Some(volume) = request.mounts.first() {
+            let destination = volume.destination.clone();
+            return Err(ViewError::MountDestination { destination });
+        }
+        Ok(Box::new(TmpView {
+            cwd: request.cwd.clone(),
+            namespace: None,
+        }))
+    }
+
+    /// The kernel removes the mounts with the last process: nothing stays on the node.
+    fn collect(&self, _request: &ViewRequest) -> Result<(), ViewError> {
+        Ok(())
+    }
+}
+
+impl View for TmpView {
+    fn enter(&self, _first: bool) -> Result<(), ViewError> {
+        const NONE: Option<&str> = None;
+        match &self.namespace {
+            Some(namespace) => at(
+                "enter the mounts of",
+                "/tmp",
+                setns(namespace, CloneFlags::CLONE_NEWNS),
+            )?,
+            None => {
+                at("copy the mounts of", "/", unshare(CloneFlags::CLONE_NEWNS))?;
+                // What the node mounts later arrives here, and nothing goes back.
+                let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+                at(
+                    "hold back changes of",
+                    "/",
+                    mount(NONE, "/", NONE, slave, NONE),
+                )?;
+                let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+                at(
+                    "mount on",
+                    "/tmp",
+                    mount(
+                        Some("tmpfs"),
+                        "/tmp",
+                        Some("tmpfs"),
+                        flags,
+                        Some("mode=1777"),
+                    ),
+                )?;
+            }
+        }
+        at("change to", &self.cwd, std::env::set_current_dir(&self.cwd))
+    }
+
+    fn entered(&mut self, pid: u32) -> Result<(), ViewError> {
+        let path = format!("/proc/{pid}/ns/mnt");
+        self.namespace = Some(at("open", &path, File::open(&path))?);
+        Ok(())
+    }
+
+    fn release(&mut self) -> Result<(), ViewError> {
+        self.namespace = None;
+        Ok(())
+    }
+}
+
+/// An error says what was being done, and to what.
+fn at<T, E: Into<std::io::Error>>(
+    operation: &'static str,
+    path: impl Into<PathBuf>,
+    result: Result<T, E>,
+) -> Result<T, ViewError> {
+    result.map_err(|source| ViewError::System {
+        operation,
+        path: path.into(),
+        source: source.into(),
+    })
+}
+
+fn main() -> ExitCode {
+    monitor::run_if_asked(|| monitor::Setup::new(PrivateTmp, StandardBinder::new()));
+    run().unwrap_or_else(|error| {
+        eprintln!("private-tmp: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs the command of this program's command line, with this program's own output.
+#[tokio::main(flavor = "current_thread")]
+async fn run() -> Result<ExitCode, Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    let root = RootDir::new(folder.path());
+    let engine = Engine::new(
+        HostExecutor::new(root.clone()),
+        Arc::new(MemoryStore::new()),
+        root,
+    );
+    let mut process = ProcessSpec::new(std::env::args().skip(1), "/")?;
+    process
+        .env
+        .push("PATH=/usr/sbin:/usr/bin:/sbin:/bin".into());
+    let id = ContainerId::new("private-tmp")?;
+    let mut container = NewContainer::new(id.clone(), process);
+    container.stdio.streams.stdout = StreamTarget::Inherit;
+    container.stdio.streams.stderr = StreamTarget::Inherit;
+    container.stdio.attachments.inherited = [
+        None,
+        Some(std::io::stdout().as_fd().try_clone_to_owned()?),
+        Some(std::io::stderr().as_fd().try_clone_to_owned()?),
+    ];
+    engine.create(container).await?;
+    engine.start(&id).await?;
+    let exit = engine.wait(&id).await?;
+    engine.delete(&id, false).await?;
+    Ok(ExitCode::from(u8::try_from(exit.status.code())?))
+}

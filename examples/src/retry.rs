@@ -1,0 +1,44 @@
+//! Runs a container again until it succeeds.
+
+use reaper_exec::{Engine, Executor, NewContainer, engine};
+use reaper_spec::{Exit, ExitStatus};
+use reaper_state::StateStore;
+
+/// Runs the container that `make` describes until it exits with 0, at most `attempts` times, and
+/// returns how it ended the last time. Each attempt's container is deleted.
+///
+/// What is not tried again: a container that a signal has ended, as somebody wanted that, and one
+/// that cannot be made or started, as it could not the next time either.
+///
+/// # Errors
+/// What the engine says; nothing is left of the attempt then, unless it is the deletion that
+/// failed.
+pub async fn until_success<E: Executor, S: StateStore + ?Sized + 'static>(
+    engine: &Engine<E, S>,
+    attempts: u32,
+    make: impl Fn() -> NewContainer,
+) -> engine::Result<Exit> {
+    let mut attempt = 1;
+    loop {
+        let exit = run(engine, make()).await?;
+        match exit.status {
+            ExitStatus::Exited { code } if code != 0 && attempt < attempts => attempt += 1,
+            _ => return Ok(exit),
+        }
+    }
+}
+
+async fn run<E: Executor, S: StateStore + ?Sized + 'static>(
+    engine: &Engine<E, S>,
+    container: NewContainer,
+) -> engine::Result<Exit> {
+    let id = container.id.clone();
+    engine.create(container).await?;
+    if let Err(error) = engine.start(&id).await {
+        engine.delete(&id, true).await?;
+        return Err(error);
+    }
+    let exit = engine.wait(&id).await?;
+    engine.delete(&id, false).await?;
+    Ok(exit)
+}
