@@ -1,17 +1,17 @@
 //! An executor without processes, that does what a test's script says.
 
+mod state;
+
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
-use reaper_spec::{
-    ConsoleSize, ContainerId, ExecId, Exit, ExitStatus, ProcessIdentity, ProcessSpec, Status,
-    Timestamp,
-};
+use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ExitStatus, Status};
 use tokio::sync::watch;
 
+use self::state::State;
 use crate::{
     CreateRequest, Created, Error, ExecRequest, Executor, Observation, ProcessEntry, Result,
     Signal, Stats, Target,
@@ -42,7 +42,8 @@ pub enum Call {
 ///
 /// A process lasts until [`exit`](Self::exit) or a signal, any but 0, ends it. Three programs are
 /// known: `exit N` ends at once with that code, `missing` cannot be executed, and any other lasts.
-/// Every call can be [held](Self::hold) before it does anything, or [fail](Self::fail_next).
+/// Every call can be [held](Self::hold) before it does anything, or [after](Self::hold_answer),
+/// and can [fail](Self::fail_next) or [panic](Self::panic_next).
 ///
 /// Clones are handles of one executor.
 ///
@@ -65,23 +66,23 @@ pub struct FakeExecutor(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     state: Mutex<State>,
-    held: watch::Sender<HashSet<Call>>,
+    held: watch::Sender<HashSet<Gate>>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    processes: HashMap<Target, Process>,
-    failures: HashMap<Call, Error>,
-    entered: Vec<Call>,
-    last_pid: u32,
+/// Where calls wait.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Gate {
+    call: Call,
+    /// Whose calls; `None` is everybody's.
+    target: Option<Target>,
+    /// After the call has done its work, not before.
+    answer: bool,
 }
 
 #[derive(Debug)]
-struct Process {
-    identity: ProcessIdentity,
-    program: Vec<String>,
-    status: Status,
-    end: watch::Sender<Option<Exit>>,
+enum Failure {
+    Error(Error),
+    Panic,
 }
 
 impl FakeExecutor {
@@ -90,20 +91,47 @@ impl FakeExecutor {
         Self::default()
     }
 
-    /// From now on calls of this kind wait, before they do anything, until they are released.
+    /// From now on calls of this kind wait, before they do anything, until they are released. A
+    /// wait is held once the end is known.
     pub fn hold(&self, call: Call) {
-        self.0.held.send_modify(|held| _ = held.insert(call));
+        self.shut(call, None, false);
     }
 
     /// Lets go of the calls that wait, and of those to come.
     pub fn release(&self, call: Call) {
-        self.0.held.send_modify(|held| _ = held.remove(&call));
+        self.open(call, None, false);
+    }
+
+    /// As [`hold`](Self::hold), for the calls about one process alone.
+    pub fn hold_for(&self, call: Call, target: &Target) {
+        self.shut(call, Some(target.clone()), false);
+    }
+
+    /// Lets go of what [`hold_for`](Self::hold_for) holds.
+    pub fn release_for(&self, call: Call, target: &Target) {
+        self.open(call, Some(target.clone()), false);
+    }
+
+    /// From now on calls of this kind do what they are to do, and wait before they return. Calls
+    /// that fail are not held.
+    pub fn hold_answer(&self, call: Call) {
+        self.shut(call, None, true);
+    }
+
+    /// Lets go of what [`hold_answer`](Self::hold_answer) holds.
+    pub fn release_answer(&self, call: Call) {
+        self.open(call, None, true);
     }
 
     /// The next call of this kind fails, and does nothing else. A start that fails with
     /// [`Error::Execve`] ends its process, as the contract has it.
     pub fn fail_next(&self, call: Call, error: Error) {
-        self.state().failures.insert(call, error);
+        self.state().failures.insert(call, Failure::Error(error));
+    }
+
+    /// The next call of this kind panics, and does nothing else.
+    pub fn panic_next(&self, call: Call) {
+        self.state().failures.insert(call, Failure::Panic);
     }
 
     /// A process ends by itself, and with init all of its container.
@@ -126,16 +154,56 @@ impl FakeExecutor {
             .count()
     }
 
-    async fn enter(&self, call: Call) -> Result<()> {
+    fn shut(&self, call: Call, target: Option<Target>, answer: bool) {
+        let gate = Gate {
+            call,
+            target,
+            answer,
+        };
+        self.0.held.send_modify(|held| _ = held.insert(gate));
+    }
+
+    fn open(&self, call: Call, target: Option<Target>, answer: bool) {
+        let gate = Gate {
+            call,
+            target,
+            answer,
+        };
+        self.0.held.send_modify(|held| _ = held.remove(&gate));
+    }
+
+    /// One call: waits where it is held, fails if it shall, and does `work` otherwise.
+    async fn scripted<T>(
+        &self,
+        call: Call,
+        target: &Target,
+        work: impl FnOnce(&mut State) -> Result<T>,
+    ) -> Result<T> {
         let failure = {
             let mut state = self.state();
             state.entered.push(call);
             state.failures.remove(&call)
         };
+        self.pass(call, target, false).await;
+        match failure {
+            None => {}
+            Some(Failure::Error(error)) => return Err(error),
+            Some(Failure::Panic) => panic!("scripted in {call:?}"),
+        }
+        let done = work(&mut self.state())?;
+        self.pass(call, target, true).await;
+        Ok(done)
+    }
+
+    /// Waits until no gate there is shut.
+    async fn pass(&self, call: Call, target: &Target, answer: bool) {
+        let concerns = |gate: &Gate| {
+            (gate.call, gate.answer) == (call, answer)
+                && gate.target.as_ref().is_none_or(|of| of == target)
+        };
         let mut held = self.0.held.subscribe();
         // An error would be the end of the sender, which `self` owns.
-        let _ = held.wait_for(|held| !held.contains(&call)).await;
-        failure.map_or(Ok(()), Err)
+        let _ = held.wait_for(|held| !held.iter().any(concerns)).await;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -143,142 +211,47 @@ impl FakeExecutor {
     }
 }
 
-impl State {
-    fn make(&mut self, target: Target, process: ProcessSpec) -> Result<Created> {
-        if self.processes.contains_key(&target) {
-            return Err(Error::AlreadyExists(target));
-        }
-        self.last_pid += 1;
-        let identity = ProcessIdentity {
-            pid: self.last_pid,
-            start_time: 1,
-            boot_id: "fake".to_owned(),
-        };
-        let made = Process {
-            identity: identity.clone(),
-            program: process.args,
-            status: Status::Created,
-            end: watch::Sender::new(None),
-        };
-        self.processes.insert(target, made);
-        Ok(Created {
-            process: identity,
-            monitor: None,
-            warnings: Vec::new(),
-        })
-    }
-
-    fn find(&mut self, target: &Target) -> Result<&mut Process> {
-        let found = self.processes.get_mut(target);
-        found.ok_or_else(|| Error::NotFound(target.clone()))
-    }
-
-    /// A process, if it has a status in which the operation is possible.
-    fn find_in(
-        &mut self,
-        target: &Target,
-        wanted: Status,
-        operation: &str,
-    ) -> Result<&mut Process> {
-        let process = self.find(target)?;
-        if process.status == wanted {
-            return Ok(process);
-        }
-        Err(Error::Status {
-            operation: operation.to_owned(),
-            target: target.clone(),
-            status: process.status,
-        })
-    }
-
-    fn end(&mut self, target: &Target, status: ExitStatus) {
-        if let Target::Init(id) = target {
-            let of = |known: &Target| known.exec_id().is_some() && known.container() == id;
-            let execs: Vec<Target> = self
-                .processes
-                .keys()
-                .filter(|known| of(known))
-                .cloned()
-                .collect();
-            for exec in execs {
-                let killed = ExitStatus::Signaled {
-                    signal: Signal::KILL.number(),
-                    core: false,
-                };
-                self.end(&exec, killed);
-            }
-        }
-        let Some(process) = self.processes.get_mut(target) else {
-            return;
-        };
-        if process.status != Status::Stopped {
-            process.status = Status::Stopped;
-            let at = Timestamp::now();
-            process.end.send_replace(Some(Exit { status, at }));
-        }
-    }
-}
-
 #[async_trait]
 impl Executor for FakeExecutor {
     async fn create(&self, request: CreateRequest) -> Result<Created> {
-        self.enter(Call::Create).await?;
-        self.state().make(Target::Init(request.id), request.process)
+        let target = Target::Init(request.id);
+        self.scripted(Call::Create, &target, |state| {
+            state.make(target.clone(), request.process)
+        })
+        .await
     }
 
     async fn exec(&self, id: &ContainerId, exec: &ExecId, request: ExecRequest) -> Result<Created> {
-        self.enter(Call::Exec).await?;
-        let mut state = self.state();
-        state.find_in(&Target::Init(id.clone()), Status::Running, "exec in")?;
-        state.make(Target::Exec(id.clone(), exec.clone()), request.process)
+        let target = Target::Exec(id.clone(), exec.clone());
+        self.scripted(Call::Exec, &target, |state| {
+            state.find_in(&Target::Init(id.clone()), Status::Running, "exec in")?;
+            state.make(target.clone(), request.process)
+        })
+        .await
     }
 
     async fn start(&self, target: &Target) -> Result<()> {
-        if let Err(error) = self.enter(Call::Start).await {
-            if matches!(error, Error::Execve { .. }) {
-                self.exit(target, 127);
-            }
-            return Err(error);
+        let started = self
+            .scripted(Call::Start, target, |state| state.start(target))
+            .await;
+        if matches!(started, Err(Error::Execve { .. })) {
+            self.exit(target, 127);
         }
-        let mut state = self.state();
-        let process = state.find_in(target, Status::Created, "start")?;
-        process.status = Status::Running;
-        let code = match &process.program[..] {
-            [name, code] if name == "exit" => code.parse().ok(),
-            [name] if name == "missing" => {
-                state.end(target, ExitStatus::Exited { code: 127 });
-                return Err(Error::Execve {
-                    program: "missing".to_owned(),
-                    message: "No such file or directory".to_owned(),
-                    errno: libc::ENOENT,
-                });
-            }
-            _ => None,
-        };
-        if let Some(code) = code {
-            state.end(target, ExitStatus::Exited { code });
-        }
-        Ok(())
+        started
     }
 
     async fn kill(&self, target: &Target, signal: Signal, _all: bool) -> Result<()> {
-        self.enter(Call::Kill).await?;
-        let mut state = self.state();
-        if state.find(target)?.status == Status::Stopped {
-            return Err(Error::Ended(target.clone()));
-        }
-        let number = signal.number();
-        if number != 0 {
-            let core = false;
-            state.end(
-                target,
-                ExitStatus::Signaled {
-                    signal: number,
-                    core,
-                },
-            );
-        }
-        Ok(())
+        self.scripted(Call::Kill, target, |state| {
+            if state.find(target)?.status == Status::Stopped {
+                return Err(Error::Ended(target.clone()));
+            }
+            let (signal, core) = (signal.number(), false);
+            if signal != 0 {
+                state.end(target, ExitStatus::Signaled { signal, core });
+            }
+            Ok(())
+        })
+        .await
     }
 
     async fn wait(&self, target: &Target) -> Result<Exit> {
@@ -288,85 +261,83 @@ impl Executor for FakeExecutor {
             .await
             .ok()
             .and_then(|end| end.clone());
-        self.enter(Call::Wait).await?;
-        exit.ok_or_else(|| Error::NotFound(target.clone()))
+        self.scripted(Call::Wait, target, |_| {
+            exit.ok_or_else(|| Error::NotFound(target.clone()))
+        })
+        .await
     }
 
     async fn resize(&self, target: &Target, _size: ConsoleSize) -> Result<()> {
-        self.enter(Call::Resize).await?;
-        self.state().find(target).map(drop)
+        self.scripted(Call::Resize, target, |state| state.find(target).map(drop))
+            .await
     }
 
     async fn close_stdin(&self, target: &Target) -> Result<()> {
-        self.enter(Call::CloseStdin).await?;
-        self.state().find(target).map(drop)
+        self.scripted(Call::CloseStdin, target, |state| {
+            state.find(target).map(drop)
+        })
+        .await
     }
 
     async fn pause(&self, id: &ContainerId) -> Result<()> {
-        self.enter(Call::Pause).await?;
         let target = Target::Init(id.clone());
-        self.state()
-            .find_in(&target, Status::Running, "pause")?
-            .status = Status::Paused;
-        Ok(())
+        self.scripted(Call::Pause, &target, |state| {
+            state.find_in(&target, Status::Running, "pause")?.status = Status::Paused;
+            Ok(())
+        })
+        .await
     }
 
     async fn resume(&self, id: &ContainerId) -> Result<()> {
-        self.enter(Call::Resume).await?;
         let target = Target::Init(id.clone());
-        self.state()
-            .find_in(&target, Status::Paused, "resume")?
-            .status = Status::Running;
-        Ok(())
+        self.scripted(Call::Resume, &target, |state| {
+            state.find_in(&target, Status::Paused, "resume")?.status = Status::Running;
+            Ok(())
+        })
+        .await
     }
 
     async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessEntry>> {
-        self.enter(Call::Pids).await?;
-        let mut state = self.state();
-        state.find(&Target::Init(id.clone()))?;
-        let living = state.processes.iter().filter(|(target, process)| {
-            target.container() == id && process.status != Status::Stopped
-        });
-        let entries = living.map(|(target, process)| ProcessEntry {
-            pid: process.identity.pid,
-            exec: target.exec_id().cloned(),
-        });
-        Ok(entries.collect())
+        let target = Target::Init(id.clone());
+        self.scripted(Call::Pids, &target, |state| {
+            state.find(&target)?;
+            let living = state.processes.iter().filter(|(target, process)| {
+                target.container() == id && process.status != Status::Stopped
+            });
+            let entries = living.map(|(target, process)| ProcessEntry {
+                pid: process.identity.pid,
+                exec: target.exec_id().cloned(),
+            });
+            Ok(entries.collect())
+        })
+        .await
     }
 
     async fn stats(&self, id: &ContainerId) -> Result<Stats> {
-        self.enter(Call::Stats).await?;
-        self.state().find(&Target::Init(id.clone()))?;
-        Ok(Stats::default())
+        let target = Target::Init(id.clone());
+        self.scripted(Call::Stats, &target, |state| {
+            state.find(&target)?;
+            Ok(Stats::default())
+        })
+        .await
     }
 
     async fn observe(&self, id: &ContainerId) -> Result<Observation> {
-        self.enter(Call::Observe).await?;
-        let mut state = self.state();
-        let process = state.find(&Target::Init(id.clone()))?;
-        Ok(Observation {
-            status: process.status,
-            process: Some(process.identity.clone()),
-            monitor: None,
-            exit: process.end.borrow().clone(),
+        let target = Target::Init(id.clone());
+        self.scripted(Call::Observe, &target, |state| {
+            let process = state.find(&target)?;
+            Ok(Observation {
+                status: process.status,
+                process: Some(process.identity.clone()),
+                monitor: None,
+                exit: process.end.borrow().clone(),
+            })
         })
+        .await
     }
 
     async fn delete(&self, target: &Target) -> Result<Option<Exit>> {
-        self.enter(Call::Delete).await?;
-        let mut state = self.state();
-        if !state.processes.contains_key(target) {
-            return Ok(None);
-        }
-        let exit = state
-            .find_in(target, Status::Stopped, "delete")?
-            .end
-            .borrow()
-            .clone();
-        match target {
-            Target::Init(id) => state.processes.retain(|known, _| known.container() != id),
-            Target::Exec(..) => drop(state.processes.remove(target)),
-        }
-        Ok(exit)
+        self.scripted(Call::Delete, target, |state| state.delete(target))
+            .await
     }
 }

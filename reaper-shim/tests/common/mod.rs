@@ -1,7 +1,5 @@
 //! A task service over a scripted executor, and what it publishes.
 
-pub(crate) mod fake;
-
 use std::{
     path::Path,
     sync::{Arc, Mutex},
@@ -13,14 +11,12 @@ use containerd_shim_protos::{
     shim_async::Task,
     ttrpc::{self, Code, r#async::TtrpcContext},
 };
-use reaper_exec::{Engine, Target};
+use reaper_exec::{Engine, FakeExecutor, Target};
 use reaper_shim::{Event, Events, Settings, TaskService};
 use reaper_spec::{ContainerId, ExecId};
 use reaper_state::{MemoryStore, RootDir};
 use tempfile::TempDir;
 use tokio::sync::watch;
-
-use fake::Fake;
 
 /// What was published, one short text for each event.
 #[derive(Clone, Default)]
@@ -65,8 +61,8 @@ impl Recorder {
 
 /// A service and what it is made of.
 pub(crate) struct Shim {
-    pub(crate) service: TaskService<Fake, MemoryStore>,
-    pub(crate) fake: Fake,
+    pub(crate) service: TaskService<FakeExecutor, MemoryStore>,
+    pub(crate) fake: FakeExecutor,
     pub(crate) store: Arc<MemoryStore>,
     pub(crate) events: Recorder,
     dir: TempDir,
@@ -81,7 +77,7 @@ pub(crate) fn shim() -> Shim {
 pub(crate) fn shim_with(settings: Settings) -> Shim {
     let dir = tempfile::tempdir().unwrap();
     let (fake, store, events) = (
-        Fake::default(),
+        FakeExecutor::new(),
         Arc::new(MemoryStore::new()),
         Recorder::default(),
     );

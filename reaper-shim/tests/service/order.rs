@@ -1,7 +1,7 @@
 //! The order of events, and what can be seen when.
 
 use containerd_shim_protos::{api::Status, ttrpc::Code};
-use reaper_exec::Error;
+use reaper_exec::{Error, FakeCall as Call};
 
 use crate::common::{code, exec, init, settle, shim};
 
@@ -22,13 +22,13 @@ async fn a_life_is_published_in_order() {
 async fn an_exit_before_the_start_is_answered_comes_after_the_start() {
     let shim = shim();
     shim.create("web").await.unwrap();
-    shim.fake.hold("start");
+    shim.fake.hold_answer(Call::Start);
     let (started, ()) = tokio::join!(shim.start("web", ""), async {
         settle().await;
         shim.fake.exit(&init("web"), 0);
         settle().await;
         assert_eq!(shim.events.seen(), ["create web"]);
-        shim.fake.release("start");
+        shim.fake.release_answer(Call::Start);
     });
     started.unwrap();
     assert_eq!(
@@ -41,7 +41,7 @@ async fn an_exit_before_the_start_is_answered_comes_after_the_start() {
 async fn a_kill_that_loses_the_race_succeeds_until_the_exit_is_published() {
     let shim = shim();
     shim.create("web").await.unwrap();
-    shim.fake.hold("start");
+    shim.fake.hold_answer(Call::Start);
     let (started, ()) = tokio::join!(shim.start("web", ""), async {
         settle().await;
         shim.fake.exit(&init("web"), 0);
@@ -49,7 +49,7 @@ async fn a_kill_that_loses_the_race_succeeds_until_the_exit_is_published() {
         shim.kill("web", "", 15)
             .await
             .expect("it has ended, but nobody was told");
-        shim.fake.release("start");
+        shim.fake.release_answer(Call::Start);
     });
     started.unwrap();
     shim.wait("web", "").await.unwrap();
@@ -80,12 +80,12 @@ async fn exits_of_execs_come_before_the_exit_of_init() {
     shim.run("web").await;
     shim.exec("web", "probe").await.unwrap();
     shim.start("web", "probe").await.unwrap();
-    shim.fake.hold("wait-exec");
+    shim.fake.hold_for(Call::Wait, &exec("web", "probe"));
     shim.fake.exit(&exec("web", "probe"), 1);
     shim.fake.exit(&init("web"), 0);
     settle().await;
     assert_eq!(shim.events.seen().last().unwrap(), "started probe");
-    shim.fake.release("wait-exec");
+    shim.fake.release_for(Call::Wait, &exec("web", "probe"));
     let seen = shim.events.until(6).await;
     assert_eq!(seen[4..], ["exit probe 1", "exit web 0"]);
 }
@@ -96,6 +96,7 @@ async fn an_exec_whose_end_is_never_told_holds_back_the_exit_of_init_for_seconds
     shim.run("web").await;
     shim.exec("web", "probe").await.unwrap();
     shim.start("web", "probe").await.unwrap();
+    shim.fake.hold_for(Call::Wait, &exec("web", "probe"));
     let before = tokio::time::Instant::now();
     shim.fake.exit(&init("web"), 0);
     assert_eq!(shim.wait("web", "").await.unwrap().exit_status, 0);
@@ -112,7 +113,7 @@ async fn an_exec_that_cannot_start_holds_back_nothing() {
         message: "No such file".into(),
         errno: 2,
     };
-    shim.fake.fail_next("start", missing);
+    shim.fake.fail_next(Call::Start, missing);
     assert_eq!(code(shim.start("web", "probe").await), Code::UNKNOWN);
     assert_eq!(shim.wait("web", "probe").await.unwrap().exit_status, 127);
     shim.fake.exit(&init("web"), 0);
@@ -136,19 +137,23 @@ async fn nothing_is_added_or_started_after_the_end_of_init() {
         code(shim.exec("web", "late").await),
         Code::FAILED_PRECONDITION
     );
-    assert_eq!(shim.fake.calls("exec"), 1, "the executor is not even asked");
+    assert_eq!(
+        shim.fake.calls(Call::Exec),
+        1,
+        "the executor is not even asked"
+    );
 }
 
 #[tokio::test]
 async fn an_exec_that_is_made_while_init_ends_is_undone() {
     let shim = shim();
     shim.run("web").await;
-    shim.fake.hold("exec");
+    shim.fake.hold(Call::Exec);
     let (added, ()) = tokio::join!(shim.exec("web", "probe"), async {
         settle().await;
         shim.fake.exit(&init("web"), 0);
         shim.wait("web", "").await.unwrap();
-        shim.fake.release("exec");
+        shim.fake.release(Call::Exec);
     });
     assert_eq!(code(added), Code::FAILED_PRECONDITION);
     assert!(!shim.fake.exists(&exec("web", "probe")));
@@ -184,7 +189,7 @@ async fn a_failed_start_ends_the_waiting() {
         message: "No such file".into(),
         errno: 2,
     };
-    shim.fake.fail_next("start", missing);
+    shim.fake.fail_next(Call::Start, missing);
     let (waited, started) = tokio::join!(shim.wait("web", ""), shim.start("web", ""));
     let error = crate::common::message(started);
     assert!(
@@ -216,7 +221,7 @@ async fn an_end_that_cannot_be_committed_is_published_all_the_same() {
         target: init("web"),
         reason: "gone".into(),
     };
-    shim.fake.fail_next("wait", lost);
+    shim.fake.fail_next(Call::Wait, lost);
     shim.fake.exit(&init("web"), 5);
     assert_eq!(shim.wait("web", "").await.unwrap().exit_status, 5);
 }

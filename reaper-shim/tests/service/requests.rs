@@ -7,7 +7,7 @@ use containerd_shim_protos::{
     shim_async::Task,
     ttrpc::{Code, r#async::TtrpcContext},
 };
-use reaper_exec::Error;
+use reaper_exec::{Error, FakeCall as Call};
 use reaper_state::StateStore;
 use tokio::time::{Instant, timeout};
 
@@ -78,7 +78,7 @@ async fn ids_are_taken_once() {
         code(if one.is_err() { one } else { other }),
         Code::ALREADY_EXISTS
     );
-    assert_eq!(shim.fake.calls("exec"), 1);
+    assert_eq!(shim.fake.calls(Call::Exec), 1);
 }
 
 #[tokio::test]
@@ -192,7 +192,7 @@ async fn what_is_not_supported_says_so() {
         operation: "pause".into(),
         reason: "no cgroup".into(),
     };
-    shim.fake.fail_next("pause", unsupported);
+    shim.fake.fail_next(Call::Pause, unsupported);
     let request = PauseRequest {
         id: "web".into(),
         ..Default::default()
@@ -211,7 +211,7 @@ async fn a_creation_that_fails_leaves_nothing() {
         message: "gone".into(),
         errno: None,
     };
-    shim.fake.fail_next("create", setup);
+    shim.fake.fail_next(Call::Create, setup);
     assert!(message(shim.create("web").await).contains("open /run/out"));
     assert!(shim.events.seen().is_empty());
     assert!(shim.store.list().unwrap().is_empty());
@@ -239,9 +239,9 @@ async fn what_cannot_be_read_is_refused_by_name() {
 async fn a_panic_is_an_answer() {
     let shim = shim();
     shim.run("web").await;
-    shim.fake.panic_next("stats");
+    shim.fake.panic_next(Call::Stats);
     let answer = shim.stats("web").await;
-    assert!(message(answer).contains("scripted in stats"));
+    assert!(message(answer).contains("scripted in Stats"));
     shim.stats("web").await.expect("the next one is served");
 }
 
@@ -249,7 +249,7 @@ async fn a_panic_is_an_answer() {
 async fn a_panic_in_a_start_does_not_hold_back_the_exit() {
     let shim = shim();
     shim.create("web").await.unwrap();
-    shim.fake.panic_next("start");
+    shim.fake.panic_next(Call::Start);
     assert_eq!(code(shim.start("web", "").await), Code::INTERNAL);
     shim.fake.exit(&init("web"), 4);
     assert_eq!(shim.wait("web", "").await.unwrap().exit_status, 4);
@@ -259,8 +259,8 @@ async fn a_panic_in_a_start_does_not_hold_back_the_exit() {
 async fn a_request_that_hangs_is_answered() {
     let shim = shim();
     shim.run("web").await;
-    for operation in ["stats", "pids", "kill", "observe"] {
-        shim.fake.hold(operation);
+    for call in [Call::Stats, Call::Pids, Call::Kill, Call::Observe] {
+        shim.fake.hold(call);
     }
     let before = Instant::now();
     assert_eq!(code(shim.stats("web").await), Code::DEADLINE_EXCEEDED);
@@ -281,11 +281,11 @@ async fn a_request_that_hangs_is_answered() {
 #[tokio::test(start_paused = true)]
 async fn a_creation_that_hangs_is_undone() {
     let shim = shim();
-    shim.fake.hold("create");
+    shim.fake.hold(Call::Create);
     assert_eq!(code(shim.create("web").await), Code::DEADLINE_EXCEEDED);
     assert!(shim.store.list().unwrap().is_empty());
     assert!(shim.events.seen().is_empty());
-    shim.fake.release("create");
+    shim.fake.release(Call::Create);
     shim.create("web").await.expect("its id is free again");
 }
 
@@ -293,27 +293,27 @@ async fn a_creation_that_hangs_is_undone() {
 async fn kill_and_state_do_not_wait_for_a_start() {
     let shim = shim();
     shim.create("web").await.unwrap();
-    shim.fake.hold("start");
+    shim.fake.hold(Call::Start);
     let (started, ()) = tokio::join!(shim.start("web", ""), async {
         settle().await;
         assert_eq!(shim.status("web", "").await, Status::CREATED);
         shim.kill("web", "", 9).await.unwrap();
-        shim.fake.release("start");
+        shim.fake.release(Call::Start);
     });
-    started.unwrap();
+    assert_eq!(code(started), Code::FAILED_PRECONDITION, "it came too late");
     assert_eq!(shim.wait("web", "").await.unwrap().exit_status, 137);
 }
 
 #[tokio::test]
 async fn a_creation_goes_on_when_the_requester_goes_away() {
     let shim = shim();
-    shim.fake.hold("create");
+    shim.fake.hold(Call::Create);
     assert!(
         timeout(Duration::from_millis(1), shim.create("web"))
             .await
             .is_err()
     );
-    shim.fake.release("create");
+    shim.fake.release(Call::Create);
     assert_eq!(shim.events.until(1).await, ["create web"]);
     settle().await;
     shim.start("web", "")

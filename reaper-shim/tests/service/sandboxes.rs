@@ -1,6 +1,7 @@
 //! Pods' sandboxes, which have no process.
 
 use containerd_shim_protos::{api::Status, ttrpc::Code};
+use reaper_exec::FakeCall as Call;
 use reaper_shim::Settings;
 use reaper_state::StateStore;
 
@@ -44,7 +45,10 @@ async fn a_sandbox_lives_without_a_process_until_it_is_killed() {
         ["create pod", "start pod", "exit pod 137", "delete pod 137"]
     );
     assert!(shim.store.list().unwrap().is_empty());
-    assert_eq!(shim.fake.calls("create") + shim.fake.calls("delete"), 0);
+    assert_eq!(
+        shim.fake.calls(Call::Create) + shim.fake.calls(Call::Delete),
+        0
+    );
 }
 
 #[tokio::test]
