@@ -99,6 +99,7 @@ fn execute(global: &GlobalArgs, command: Command, open: Open) -> Result<Outcome>
         let call = Call {
             containers: open(settings.root, &settings.config)?,
             config: settings.config,
+            one_namespace: global.namespace.is_some(),
             preserved,
             log_format: global.log_format,
         };

@@ -5,6 +5,7 @@ use std::{io, path::PathBuf};
 use reaper_exec::{Error as ExecutorError, engine::Error as EngineError};
 use reaper_overlay::Error as OverlayError;
 use reaper_spec::Status;
+use reaper_state::Error as StoreError;
 
 /// The result of a command.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
@@ -19,6 +20,17 @@ pub(crate) enum Error {
     /// The engine's reason.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// A store's reason, about more than one container.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Some containers' records could not be moved; each was named.
+    #[error("{failed} of {all} containers could not be moved, see above")]
+    NotMoved {
+        /// How many.
+        failed: usize,
+        /// Of how many.
+        all: usize,
+    },
     /// The executor's reason, about an exec'd process.
     #[error(transparent)]
     Executor(#[from] ExecutorError),
@@ -83,7 +95,6 @@ impl Error {
     }
 
     fn hint(&self) -> Option<String> {
-        use reaper_state::Error as StoreError;
         match self {
             Self::Spec(reaper_spec::Error::NoConfigJson { .. }) => Some(
                 "name a bundle by --bundle, make one by `reaper-runtime spec`, or run a command \
@@ -128,9 +139,10 @@ impl Error {
         match self {
             Self::Io { source, .. }
             | Self::Spec(reaper_spec::Error::Read { source, .. })
+            | Self::Store(StoreError::Io { source, .. })
             | Self::Engine(
                 EngineError::Folder { source, .. }
-                | EngineError::Store(reaper_state::Error::Io { source, .. }),
+                | EngineError::Store(StoreError::Io { source, .. }),
             ) => denied(source),
             Self::Overlay(error) => error
                 .errno()

@@ -3,11 +3,9 @@
 use std::{os::fd::OwnedFd, sync::Arc};
 
 use async_trait::async_trait;
-use reaper_exec::{Engine, Executor, HostExecutor, Result as ExecutorResult};
-use reaper_spec::{Config, ContainerId, StoreKind};
-use reaper_state::{FileStore, RootDir, StateStore};
-
-use crate::error::{Error, Result};
+use reaper_exec::{Engine, Executor, Result as ExecutorResult};
+use reaper_spec::ContainerId;
+use reaper_state::StateStore;
 
 /// The containers of one state root, over any executor and any store.
 pub(crate) type Containers = Engine<Arc<dyn Host>, dyn StateStore>;
@@ -22,30 +20,4 @@ pub(crate) trait Host: Executor {
         id: &ContainerId,
         streams: [OwnedFd; 3],
     ) -> ExecutorResult<()>;
-}
-
-#[async_trait]
-impl Host for HostExecutor {
-    async fn start_with_streams(
-        &self,
-        id: &ContainerId,
-        streams: [OwnedFd; 3],
-    ) -> ExecutorResult<()> {
-        Self::start_with_streams(self, id, streams).await
-    }
-}
-
-/// The backends of this program.
-pub(crate) fn open(root: RootDir, config: &Config) -> Result<Containers> {
-    let store: Arc<dyn StateStore> = match config.store {
-        StoreKind::File => Arc::new(FileStore::new(root.clone())),
-        other => {
-            return Err(Error::Option {
-                option: "store",
-                problem: format!("this program was built without the store {other:?}"),
-            });
-        }
-    };
-    let executor: Arc<dyn Host> = Arc::new(HostExecutor::new(root.clone()));
-    Ok(Engine::new(executor, store, root))
 }

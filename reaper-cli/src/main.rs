@@ -2,6 +2,7 @@
 
 mod app;
 mod args;
+mod backends;
 mod commands;
 mod container;
 mod detached;
@@ -26,5 +27,5 @@ use reaper_overlay::Configured;
 
 fn main() -> ExitCode {
     monitor::run_if_asked(|| monitor::Setup::new(Configured::default(), StandardBinder::new()));
-    app::run(host::open)
+    app::run(backends::open)
 }

@@ -6,7 +6,7 @@ mod keys;
 mod load;
 mod scope;
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -119,6 +119,25 @@ pub enum StoreKind {
     File,
     /// One SQLite database (needs the feature `sqlite` of `reaper-state`).
     Sqlite,
+}
+
+impl StoreKind {
+    /// Every kind.
+    pub const ALL: &[Self] = &[Self::File, Self::Sqlite];
+
+    /// The word for it in configurations.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Sqlite => "sqlite",
+        }
+    }
+}
+
+impl fmt::Display for StoreKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// Whose name resolution a workload sees.

@@ -20,6 +20,12 @@ impl RootDir {
         Self(self.0.join("ns").join(namespace))
     }
 
+    /// The database of a store that keeps the root's records in one. No container's id begins
+    /// with a dot.
+    pub fn database(&self) -> PathBuf {
+        self.0.join(".state.db")
+    }
+
     /// Where the root is.
     pub fn path(&self) -> &Path {
         &self.0

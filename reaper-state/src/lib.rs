@@ -32,7 +32,8 @@
 //! ```
 //!
 //! [`FileStore`] keeps records in files, [`MemoryStore`] in memory, and `SqliteStore` (feature
-//! `sqlite`) in a database; [`migrate()`] moves them. Who writes another store finds the format in
+//! `sqlite`) in a database; [`open()`] makes the one that a configuration names, and [`migrate()`]
+//! moves records. Who writes another store finds the format in
 //! [`format`](mod@format) and the contract as a suite of tests in `conformance` (feature
 //! `conformance`). For tests of consumers there are `FakeStore` (feature `fake`) and
 //! `MockStateStore` (feature `mock`).
@@ -53,6 +54,7 @@ mod forward;
 mod layout;
 mod memory;
 mod migrate;
+mod open;
 mod record;
 mod revision;
 #[cfg(feature = "sqlite")]
@@ -65,6 +67,7 @@ pub use file::FileStore;
 pub use layout::{ContainerDir, RootDir};
 pub use memory::MemoryStore;
 pub use migrate::{Migration, migrate};
+pub use open::open;
 pub use record::{RECORD_VERSION, Record};
 pub use revision::{ParseRevisionError, Revision};
 #[cfg(feature = "sqlite")]

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use reaper_spec::{ContainerId, Status};
+use reaper_spec::{ContainerId, Status, StoreKind};
 
 use crate::{Record, Revision};
 
@@ -141,6 +141,12 @@ pub enum Error {
         id: ContainerId,
         /// What is wrong.
         reason: String,
+    },
+    /// The store was left out when this program was built.
+    #[error("the store {kind} is not in this program: it was built without that feature")]
+    NotBuilt {
+        /// The store.
+        kind: StoreKind,
     },
     /// The medium failed.
     #[error("{operation} {}: {source}", path.display())]

@@ -63,11 +63,13 @@ pub fn find(node: &Node) -> Vec<String> {
         left.extend(
             states
                 .iter()
+                .filter(|path| !is_database(path))
                 .map(|path| format!("state {}", path.display())),
         );
     }
     let mut files = Vec::new();
     collect_files(&node.state_root(), &mut files);
+    files.retain(|path| !is_database(path));
     left.extend(files.iter().map(|path| format!("file {}", path.display())));
     left
 }
@@ -172,6 +174,12 @@ fn collect_files(dir: &Path, found: &mut Vec<PathBuf>) {
             found.push(path);
         }
     }
+}
+
+/// Whether this is the database of a state root, which stays as the root does, or beside it.
+fn is_database(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with(".state.db")
 }
 
 /// The sockets that somebody listens on below the node's folder, but for containerd's own.

@@ -8,6 +8,7 @@ mod inspect;
 mod overlay;
 mod process;
 mod run;
+mod state;
 
 use clap::{Parser, Subcommand};
 
@@ -20,6 +21,7 @@ pub(crate) use self::{
     overlay::{CommitArgs, DiffArgs, ExportArgs, Output, OverlayArgs, OverlayCommand},
     process::{ProcessArgs, UserArg},
     run::RunArgs,
+    state::{MigrateArgs, StateArgs, StateCommand},
 };
 
 /// Runs containers as processes of this machine: an OCI runtime for engines, and a tool for
@@ -59,8 +61,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Create(CreateArgs),
     Start(StartArgs),
-    /// Print the state of a container as JSON
-    State(IdArgs),
+    State(StateArgs),
     Kill(KillArgs),
     Delete(DeleteArgs),
     Run(RunArgs),

@@ -9,6 +9,7 @@ mod exec;
 mod features;
 mod kill;
 mod list;
+mod migrate;
 mod overlay;
 mod pause;
 mod prune;
@@ -37,6 +38,8 @@ use crate::{
 pub(crate) struct Call {
     pub(crate) containers: Containers,
     pub(crate) config: Config,
+    /// Whether they are those of one containerd namespace, which the caller named.
+    pub(crate) one_namespace: bool,
     /// The caller's descriptors from 3 on, as many as it named.
     pub(crate) preserved: Vec<OwnedFd>,
     /// How the caller wants to be told.
@@ -53,7 +56,7 @@ pub(crate) async fn run(
     match command {
         Command::Create(args) => create::run(call, args).await,
         Command::Start(args) => start::run(call, args).await,
-        Command::State(args) => state::run(&call.containers, &args.id, out).await,
+        Command::State(args) => state::run(&call, args, out).await,
         Command::Kill(args) => kill::run(&call.containers, &args).await,
         Command::Delete(args) => delete::run(&call.containers, &args).await,
         Command::Run(args) => run::run(call, args, out).await,

@@ -4,15 +4,32 @@ use std::io::Write;
 
 use reaper_spec::ContainerId;
 
-use super::print_json;
-use crate::{error::Result, host::Containers, oci::State, outcome::Outcome};
+use super::{Call, migrate, print_json};
+use crate::{
+    args::{StateArgs, StateCommand},
+    error::{Error, Result},
+    oci::State,
+    outcome::Outcome,
+};
 
-pub(crate) async fn run(
-    containers: &Containers,
-    id: &ContainerId,
-    out: &mut dyn Write,
-) -> Result<Outcome> {
-    let record = containers.state(id).await?;
+/// What a container is called whose name is that of the subcommand.
+const MIGRATE: &str = "migrate";
+
+pub(crate) async fn run(call: &Call, args: StateArgs, out: &mut dyn Write) -> Result<Outcome> {
+    let id = match (args.command, args.id) {
+        (Some(StateCommand::Migrate(args)), _) => match args.to {
+            Some(to) => return migrate::run(call, &args, to, out),
+            // Engines give containers any name.
+            None => ContainerId::new(MIGRATE),
+        },
+        (None, Some(id)) => Ok(id),
+        (None, None) => ContainerId::new(""),
+    };
+    let id = id.map_err(|error| Error::Option {
+        option: "ID",
+        problem: error.to_string(),
+    })?;
+    let record = call.containers.state(&id).await?;
     print_json(out, &State::of(&record))?;
     Ok(Outcome::DONE)
 }

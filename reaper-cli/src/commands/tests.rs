@@ -44,6 +44,7 @@ impl Rig {
         let call = Call {
             containers: next,
             config: Config::default(),
+            one_namespace: false,
             preserved: Vec::new(),
             log_format: cli.global.log_format,
         };

@@ -7,4 +7,5 @@ mod lifecycle;
 mod overlay;
 mod rig;
 mod run;
+mod stores;
 mod terminal;

@@ -27,6 +27,12 @@ impl Rig {
         Self::configured(dir, &base)
     }
 
+    /// From now on the configuration names this store.
+    pub(crate) fn choose_store(&self, store: &str) {
+        let config = format!("store = {store:?}\n[overlay]\nenabled = false\n");
+        fs::write(self.path("config.toml"), config).unwrap();
+    }
+
     fn configured(dir: tempfile::TempDir, overlay: &str) -> Self {
         let config = format!("[overlay]\n{overlay}");
         fs::write(dir.path().join("config.toml"), config).unwrap();
@@ -150,10 +156,17 @@ impl Drop for Rig {
             let left: Vec<_> = fs::read_dir(self.root())
                 .unwrap()
                 .map(Result::unwrap)
+                // A database stays, as the root itself does.
+                .filter(|entry| !is_database(&entry.file_name().to_string_lossy()))
                 .collect();
             assert!(left.is_empty(), "left behind: {left:?}");
         }
     }
+}
+
+/// Whether this is the name of a root's database, or of a file beside it.
+pub(crate) fn is_database(name: &str) -> bool {
+    name.starts_with(".state.db")
 }
 
 /// Reads a child's standard output up to and with the first line.

@@ -1,0 +1,34 @@
+//! The store that a configuration names.
+
+use std::sync::Arc;
+
+use reaper_spec::StoreKind;
+
+use crate::{Error, FileStore, RootDir, StateStore};
+
+/// The store of this kind for the containers below `root`: [`FileStore`] in the root itself, or
+/// `SqliteStore` (feature `sqlite`) in [`RootDir::database`]. Nothing is read or made before it is
+/// needed.
+///
+/// ```
+/// use reaper_spec::StoreKind;
+/// use reaper_state::{RootDir, StateStore};
+///
+/// # fn main() -> Result<(), reaper_state::Error> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// let store = reaper_state::open(StoreKind::File, &RootDir::new(folder.path()))?;
+/// assert_eq!(store.list()?, []);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`Error::NotBuilt`] for a store whose feature is off.
+pub fn open(kind: StoreKind, root: &RootDir) -> Result<Arc<dyn StateStore>, Error> {
+    match kind {
+        StoreKind::File => Ok(Arc::new(FileStore::new(root.clone()))),
+        #[cfg(feature = "sqlite")]
+        StoreKind::Sqlite => Ok(Arc::new(crate::SqliteStore::new(root.database()))),
+        kind => Err(Error::NotBuilt { kind }),
+    }
+}
