@@ -3,11 +3,21 @@
 //! [`IoBinder`] is the contract: it runs in the monitor, turns a [`StdioRequest`] into the
 //! descriptors that a process gets as its standard streams, and keeps, for as long as the monitor
 //! lives, whatever must be held or pumped. [`StandardBinder`] is what containerd and the command
-//! line need.
+//! line need; [`CaptureBinder`] brings the output to the program that embeds the engine, see
+//! [`Capture`].
+//!
+//! For tests of what uses a binder there are `FakeBinder` (feature `fake`) and `MockIoBinder`
+//! (feature `mock`), and for other binders the contract as a suite in `conformance` (feature
+//! `conformance`).
 
 mod binder;
 mod buffer;
+mod capture;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod console;
+#[cfg(feature = "fake")]
+mod fake;
 mod fifo;
 mod file;
 mod locate;
@@ -33,6 +43,9 @@ use reaper_spec::{ConsoleSize, ContainerId};
 use serde::{Deserialize, Serialize};
 
 pub use binder::StandardBinder;
+pub use capture::{Capture, CaptureBinder, Captured, Chunk, OutputStream};
+#[cfg(feature = "fake")]
+pub use fake::{FakeBinder, Seen as FakeSeen};
 pub use logger::LoggerLimits;
 
 /// Where one stream goes.
@@ -120,14 +133,45 @@ pub enum ChildStdio {
 
 /// Opens the streams of processes.
 ///
-/// It is called by a monitor: one process, one thread. Its methods must not wait for a peer: a
-/// FIFO that nobody has opened, a reader that does not read.
+/// # Contract
+/// * It is called by a monitor, one process with one thread, for each process of the container, and
+///   lives as long as the monitor does: longer than the program that asked for the streams.
+/// * **Never blocking.** Neither it nor what it returns waits for a peer: a FIFO that nobody has
+///   opened, a reader that does not read.
+/// * **All or nothing.** On an error nothing is left open and no helper runs.
+/// * **The child's ends are its own**: blocking, close-on-exec, and open file descriptions that the
+///   monitor does not use itself.
+/// * **Nothing is lost** that a process has written as long as somebody is there who may still read
+///   it, and who reads slowly holds up the process, not the monitor.
+/// * **Nothing breaks**: a peer that goes away is no signal and no error for a process that writes.
+/// * **An input lasts** until [`close_stdin`](BoundStdio::close_stdin), however often clients come
+///   and go, and ends then once what is buffered was read.
+/// * Dropping what it returned closes everything, and ends its helpers.
+///
+/// References and [`Box`]es of a binder are binders.
+#[cfg_attr(feature = "mock", mockall::automock)]
 pub trait IoBinder {
     /// Opens what a process needs.
     ///
     /// # Errors
     /// The stream and its path, and what went wrong. Nothing is left behind.
-    fn bind(&self, request: BindRequest<'_>) -> Result<Box<dyn BoundStdio>, IoError>;
+    #[allow(
+        clippy::needless_lifetimes,
+        reason = "a mock of it has to name the lifetime"
+    )]
+    fn bind<'a>(&self, request: BindRequest<'a>) -> Result<Box<dyn BoundStdio>, IoError>;
+}
+
+impl<B: IoBinder + ?Sized> IoBinder for &B {
+    fn bind(&self, request: BindRequest<'_>) -> Result<Box<dyn BoundStdio>, IoError> {
+        (**self).bind(request)
+    }
+}
+
+impl<B: IoBinder + ?Sized> IoBinder for Box<B> {
+    fn bind(&self, request: BindRequest<'_>) -> Result<Box<dyn BoundStdio>, IoError> {
+        (**self).bind(request)
+    }
 }
 
 /// The open streams of one process, on the monitor's side.

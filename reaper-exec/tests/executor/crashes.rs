@@ -89,7 +89,7 @@ impl Drop for Creation {
     }
 }
 
-fn kill_process(process: &ProcessIdentity) {
+pub(crate) fn kill_process(process: &ProcessIdentity) {
     let pid = i32::try_from(process.pid).unwrap();
     kill(Pid::from_raw(pid), NixSignal::SIGKILL).unwrap();
 }

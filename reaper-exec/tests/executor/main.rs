@@ -2,11 +2,13 @@
 //!
 //! The test program is its own monitor, so it has a `main` of its own.
 
+mod capture;
 mod clients;
 mod contract;
 mod crashes;
 mod ends;
 mod execs;
+mod interleavings;
 mod lives;
 mod races;
 mod rig;
@@ -15,10 +17,15 @@ mod stalling;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
-use reaper_exec::{io::StandardBinder, monitor};
+use reaper_exec::{
+    io::{CaptureBinder, StandardBinder},
+    monitor,
+};
 
 fn main() -> ExitCode {
-    monitor::run_if_asked(|| monitor::Setup::new(stalling::Stalling, StandardBinder::default()));
+    // What is not captured is bound as by the standard binder alone.
+    let binder = || CaptureBinder::over(StandardBinder::default());
+    monitor::run_if_asked(|| monitor::Setup::new(stalling::Stalling, binder()));
     let arguments: Vec<String> = std::env::args().collect();
     if let [_, create, root, stall, id] = &arguments[..]
         && create == "--create"
@@ -34,6 +41,7 @@ fn main() -> ExitCode {
         races::CASES,
         clients::CASES,
         contract::CASES,
+        capture::CASES,
     ]
     .concat();
     let trials = cases.into_iter().map(|(name, case)| {
@@ -42,5 +50,10 @@ fn main() -> ExitCode {
             Ok(())
         })
     });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+    let interleavings = Trial::test("random_lives_follow_the_model", || {
+        interleavings::check();
+        Ok(())
+    });
+    let trials = trials.chain([interleavings]).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -21,7 +21,10 @@ use reaper_state::{FileStore, RootDir};
 use tempfile::TempDir;
 
 /// A case, to be run on a fresh rig.
-pub(crate) type Case = fn(Rig) -> Pin<Box<dyn Future<Output = Rig>>>;
+pub(crate) type Case = fn(Rig) -> Running;
+
+/// A case that runs.
+pub(crate) type Running = Pin<Box<dyn Future<Output = Rig>>>;
 
 /// Makes a table of cases of async functions that take a rig and give it back.
 macro_rules! cases {
@@ -34,7 +37,7 @@ macro_rules! cases {
 pub(crate) use cases;
 
 /// Runs a case, and checks that nothing is left of it.
-pub(crate) fn block_on(case: Case) {
+pub(crate) fn block_on(case: impl FnOnce(Rig) -> Running) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

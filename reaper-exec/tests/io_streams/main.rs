@@ -1,5 +1,7 @@
 //! The standard streams of processes, with real FIFOs, files, loggers and terminals.
 
+mod conformance;
+mod fakes;
 mod fifo;
 mod file;
 mod leaks;

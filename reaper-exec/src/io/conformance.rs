@@ -1,0 +1,147 @@
+//! The contract of [`IoBinder`] as a suite that any binder can be run against.
+//!
+//! ```
+//! use reaper_exec::io::{StandardBinder, conformance::{self, Subject}};
+//!
+//! # let folder = || tempfile::tempdir().unwrap();
+//! conformance::run(|| {
+//!     let folder = folder();
+//!     Subject::new(StandardBinder::new(), folder.path()).keeping(folder)
+//! });
+//! ```
+//!
+//! The suite runs shell scripts with the streams, and serves them as a monitor does.
+
+mod client;
+mod driver;
+mod rules;
+
+use std::{
+    any::Any,
+    fmt,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+pub use self::client::{Client, Output};
+use self::driver::Process;
+use super::{IoBinder, IoError, StreamTarget};
+
+/// A binder to be checked, and how clients come by what it binds.
+pub struct Subject {
+    binder: Box<dyn IoBinder>,
+    folder: PathBuf,
+    clients: AtomicU32,
+    connect: fn(&Path) -> Client,
+    // Dropped last: a temporary folder, say.
+    _kept: Option<Box<dyn Any>>,
+}
+
+impl Subject {
+    /// A binder of which each process gets FIFOs in `folder`.
+    pub fn new(binder: impl IoBinder + 'static, folder: impl Into<PathBuf>) -> Self {
+        Self {
+            binder: Box::new(binder),
+            folder: folder.into(),
+            clients: AtomicU32::new(0),
+            connect: Client::of_fifos,
+            _kept: None,
+        }
+    }
+
+    /// Asks for other streams. `connect` gets a path of which nothing is there yet.
+    #[must_use]
+    pub fn connecting(mut self, connect: fn(&Path) -> Client) -> Self {
+        self.connect = connect;
+        self
+    }
+
+    /// Keeps `value`, what the streams are in, until the check is over.
+    #[must_use]
+    pub fn keeping(mut self, value: impl Any) -> Self {
+        self._kept = Some(Box::new(value));
+        self
+    }
+
+    fn client(&self) -> Client {
+        let number = self.clients.fetch_add(1, Ordering::Relaxed);
+        (self.connect)(&self.folder.join(number.to_string()))
+    }
+
+    fn bind(&self, client: &mut Client) -> Process {
+        self.try_bind(client).expect("bind")
+    }
+
+    fn try_bind(&self, client: &mut Client) -> Result<Process, IoError> {
+        Process::bind(&*self.binder, std::mem::take(&mut client.stdio))
+    }
+
+    /// What is said of a target that no binder knows.
+    fn refused(&self) -> IoError {
+        let mut client = self.client();
+        client.stdio.streams.stdout = StreamTarget::Uri("of-nobody".to_owned());
+        match self.try_bind(&mut client) {
+            Ok(_) => panic!("an unknown target was bound"),
+            Err(error) => error,
+        }
+    }
+}
+
+impl fmt::Debug for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subject")
+            .field("folder", &self.folder)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One rule of the contract.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    /// The rule in words, joined by underscores.
+    pub name: &'static str,
+    check: fn(&Subject),
+}
+
+impl Rule {
+    /// Checks the rule on a new binder.
+    ///
+    /// # Panics
+    /// The binder breaks the rule; the message says how.
+    pub fn check(&self, subject: &Subject) {
+        (self.check)(subject);
+    }
+}
+
+/// Checks every rule, each on a binder of its own made by `subject`.
+///
+/// # Panics
+/// The binder breaks a rule; the message says which and how.
+pub fn run(subject: impl Fn() -> Subject) {
+    for rule in RULES {
+        rule.check(&subject());
+    }
+}
+
+macro_rules! rules {
+    ($($rule:ident)*) => {
+        /// The rules, in the order of the contract.
+        pub const RULES: &[Rule] = &[$(Rule {
+            name: stringify!($rule),
+            check: rules::$rule,
+        }),*];
+    };
+}
+
+rules! {
+    what_is_written_arrives_and_ends
+    the_childs_ends_are_its_own
+    an_unknown_target_is_refused_by_its_name
+    a_slow_reader_loses_nothing
+    a_reader_that_is_gone_breaks_nothing
+    an_input_outlives_its_clients_until_it_is_closed
+    an_input_can_be_closed_before_the_start
+    processes_do_not_mix
+    a_size_without_a_terminal_is_ignored
+    dropping_closes_everything
+}

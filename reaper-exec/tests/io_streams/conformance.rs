@@ -1,0 +1,32 @@
+//! The published contract, on every binder.
+
+use reaper_exec::io::{
+    CaptureBinder, IoBinder, StandardBinder,
+    conformance::{self, Client, Subject},
+};
+
+use crate::support::Scratch;
+
+fn subject(binder: impl IoBinder + 'static) -> Subject {
+    let folder = Scratch::new();
+    Subject::new(binder, folder.path()).keeping(folder)
+}
+
+#[test]
+fn the_standard_binder_keeps_the_contract() {
+    conformance::run(|| subject(StandardBinder::new()));
+}
+
+#[test]
+fn the_capturing_binder_keeps_the_contract_for_what_it_captures() {
+    conformance::run(|| {
+        subject(CaptureBinder::over(StandardBinder::new())).connecting(Client::capturing)
+    });
+}
+
+#[test]
+fn the_capturing_binder_keeps_the_contract_for_everything_else() {
+    // Chosen when the program runs, as a boxed binder is.
+    let others = || -> Box<dyn IoBinder> { Box::new(StandardBinder::new()) };
+    conformance::run(|| subject(CaptureBinder::over(others())));
+}
