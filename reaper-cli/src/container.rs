@@ -6,8 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use reaper_exec::{MonitorOptions, NewContainer, io::StdioRequest};
-use reaper_overlay::ViewRequest;
+use reaper_exec::{MonitorOptions, NewContainer, engine::SCOPE_ANNOTATION, io::StdioRequest};
+use reaper_overlay::{Scope, ViewRequest};
 use reaper_spec::{Bundle, Config, ContainerId, CriAnnotations, ProcessSpec, Workload};
 use reaper_state::Record;
 
@@ -126,12 +126,17 @@ pub(crate) fn init_process(record: &Record) -> Result<ProcessSpec> {
     }
 }
 
+/// The overlay that a container runs over, if it does.
+pub(crate) fn scope(record: &Record) -> Option<Scope> {
+    record.annotations.get(SCOPE_ANNOTATION)?.parse().ok()
+}
+
 /// The annotations that are not this program's own.
 pub(crate) fn visible(record: &Record) -> BTreeMap<&str, &str> {
     record
         .annotations
         .iter()
-        .filter(|(key, _)| !key.starts_with(OWN_PREFIX))
+        .filter(|(key, _)| !key.starts_with(OWN_PREFIX) && *key != SCOPE_ANNOTATION)
         .map(|(key, value)| (key.as_str(), value.as_str()))
         .collect()
 }

@@ -6,6 +6,7 @@ mod request;
 
 use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _, sync::Arc};
 
+use reaper_overlay::{Scope, ViewRequest};
 use reaper_spec::{ContainerId, Exit, Status, Timestamp, Transition};
 use reaper_state::{ContainerDir, Record, RootDir, StateStore, Stored, durable};
 
@@ -14,6 +15,10 @@ pub use self::{
     request::NewContainer,
 };
 use crate::{CreateRequest, Error as ExecutorError, Executor, Observation, Signal, Target, procfs};
+
+/// The annotation that [`Engine::create`] adds to the record of a container that runs over an
+/// overlay: the name of its [`Scope`].
+pub const SCOPE_ANNOTATION: &str = "reaper.overlay/scope";
 
 /// Containers of one state root: an [`Executor`] that runs them and a [`StateStore`] that
 /// remembers them, kept in step.
@@ -72,6 +77,8 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     pub async fn create(&self, new: NewContainer) -> Result<(Record, Vec<String>)> {
         let mut record = Record::new(new.id.clone(), new.bundle.clone());
         record.annotations = new.annotations;
+        let view = new.view.in_root(self.root.path());
+        note_scope(&view, &mut record);
         // Whoever finds the record still `creating` sees whether somebody is at it.
         record.monitor = procfs::identify(std::process::id()).ok();
         self.stored(move |store| store.create(&record)).await?;
@@ -87,7 +94,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
             bundle: new.bundle,
             process: new.process,
             cgroups_path: new.cgroups_path,
-            view: new.view,
+            view,
             stdio: new.stdio,
             preserved: new.preserved,
             monitor: new.monitor,
@@ -275,6 +282,16 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         Ok(seen.or_else(|| record.and_then(|record| record.exit)))
     }
 
+    /// Removes what is kept for the container of `view` beyond its end, where it had no process of
+    /// the executor's: see [`Executor::forget_view`].
+    ///
+    /// # Errors
+    /// What [`Executor::forget_view`] says.
+    pub async fn forget_view(&self, view: ViewRequest) -> Result<()> {
+        let view = view.in_root(self.root.path());
+        Ok(self.executor.forget_view(&view).await?)
+    }
+
     /// Takes a container out of the store, if it is in there.
     async fn forget(&self, id: &ContainerId) -> Result<()> {
         let gone = id.clone();
@@ -351,6 +368,20 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
             Ok(answer) => answer,
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         }
+    }
+}
+
+/// Notes which overlay a container is in, for whoever looks for what it wrote.
+fn note_scope(view: &ViewRequest, record: &mut Record) {
+    if !view.overlay.enabled {
+        return;
+    }
+    // A name that cannot be a scope's is refused by the view itself.
+    if let Ok(scope) = Scope::of(view) {
+        let scope = scope.to_string();
+        record
+            .annotations
+            .insert(SCOPE_ANNOTATION.to_owned(), scope);
     }
 }
 

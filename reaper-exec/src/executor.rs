@@ -267,6 +267,17 @@ pub trait Executor: Send + Sync {
     /// # Errors
     /// [`Error::Status`] if it has not ended.
     async fn delete(&self, target: &Target) -> Result<Option<Exit>>;
+
+    /// Removes what the views of the filesystem keep for `view.id`, which had no process of this
+    /// executor's: a pod's sandbox, for which an overlay may be kept that only the pod's
+    /// containers share. Idempotent. An executor without views does nothing.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] if something could not be removed.
+    async fn forget_view(&self, view: &ViewRequest) -> Result<()> {
+        let _ = view;
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -309,6 +320,9 @@ impl<T: Executor + ?Sized> Executor for Arc<T> {
     }
     async fn delete(&self, target: &Target) -> Result<Option<Exit>> {
         (**self).delete(target).await
+    }
+    async fn forget_view(&self, view: &ViewRequest) -> Result<()> {
+        (**self).forget_view(view).await
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use reaper_overlay::ViewRequest;
 use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ExitStatus, Status};
 use tokio::sync::watch;
 
@@ -35,6 +36,7 @@ pub enum Call {
     Stats,
     Observe,
     Delete,
+    ForgetView,
 }
 
 /// An executor without processes, for tests of races and failures. It keeps the contract of
@@ -339,5 +341,10 @@ impl Executor for FakeExecutor {
     async fn delete(&self, target: &Target) -> Result<Option<Exit>> {
         self.scripted(Call::Delete, target, |state| state.delete(target))
             .await
+    }
+
+    async fn forget_view(&self, view: &ViewRequest) -> Result<()> {
+        let target = Target::Init(view.id.clone());
+        self.scripted(Call::ForgetView, &target, |_| Ok(())).await
     }
 }

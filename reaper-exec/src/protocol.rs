@@ -77,6 +77,8 @@ pub(crate) enum Call {
         dir: PathBuf,
         forget: bool,
     },
+    /// Removes what a view keeps for a container that ran no process of its own.
+    Forget(Box<ViewRequest>),
     Exec(Box<ExecCall>),
     /// With three descriptors, they replace the process's streams.
     Start {

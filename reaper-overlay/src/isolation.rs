@@ -1,11 +1,17 @@
 //! The contract of filesystem isolation.
 
-use std::path::PathBuf;
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    path::{Component, Path, PathBuf},
+};
 
 use reaper_spec::{ContainerId, CriAnnotations, DnsMode, ImageMode, Mount, OverlayConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, RootfsMount};
+
+/// The state root whose ids need no distinction.
+const DEFAULT_ROOT: &str = "/run/reaper";
 
 /// What the processes of one container shall see. It is plain data: it crosses a socket from the
 /// program that decides to the monitor that mounts.
@@ -13,6 +19,9 @@ use crate::{Error, RootfsMount};
 pub struct ViewRequest {
     /// Whose view.
     pub id: ContainerId,
+    /// What tells the id from the same id elsewhere, see [`in_root`](Self::in_root).
+    #[serde(default)]
+    pub realm: Option<String>,
     /// The overlay's settings, the pod's wishes already applied.
     pub overlay: OverlayConfig,
     /// Whose `/etc/resolv.conf` and friends.
@@ -39,6 +48,7 @@ impl ViewRequest {
     pub fn new(id: ContainerId, cwd: PathBuf) -> Self {
         Self {
             id,
+            realm: None,
             overlay: OverlayConfig::default(),
             dns: DnsMode::default(),
             image: ImageMode::default(),
@@ -51,6 +61,24 @@ impl ViewRequest {
         }
     }
 
+    /// The same for a container of the state root `root`, since ids are unique in one root only:
+    /// overlays and mount points are the node's. The containers of `/run/reaper` need no
+    /// distinction, those of `/run/reaper/ns/NAMESPACE` get the namespace's name, and all others a
+    /// hash of their root.
+    #[must_use]
+    pub fn in_root(mut self, root: &Path) -> Self {
+        self.realm = realm(root);
+        self
+    }
+
+    /// A name of the container that is unique on the node: its id, or `ID~REALM`.
+    pub fn unique_id(&self) -> String {
+        match &self.realm {
+            Some(realm) => format!("{}~{realm}", self.id),
+            None => self.id.to_string(),
+        }
+    }
+
     /// The same, with what CRI annotations say of the pod.
     #[must_use]
     pub fn in_pod(mut self, cri: &CriAnnotations) -> Self {
@@ -58,6 +86,24 @@ impl ViewRequest {
         self.pod.clone_from(&cri.sandbox_id);
         self
     }
+}
+
+fn realm(root: &Path) -> Option<String> {
+    let default = Path::new(DEFAULT_ROOT);
+    if root == default {
+        return None;
+    }
+    let namespace = root.strip_prefix(default.join("ns")).ok();
+    let mut parts = namespace.into_iter().flat_map(Path::components);
+    if let (Some(Component::Normal(name)), None) = (parts.next(), parts.next())
+        && let Some(name) = name.to_str().filter(|name| crate::scope::is_name(name))
+    {
+        return Some(name.to_owned());
+    }
+    let mut hasher = DefaultHasher::new();
+    root.hash(&mut hasher);
+    // No name of a namespace begins like this.
+    Some(format!("+{:016x}", hasher.finish()))
 }
 
 /// Makes the views in which processes run.
@@ -85,8 +131,9 @@ pub trait FilesystemIsolation {
     fn collect(&self, request: &ViewRequest) -> Result<(), Error>;
 
     /// Called when the container is deleted: removes what it kept beyond its end for people to
-    /// look at, such as an overlay that nobody else shares. Idempotent, and includes
-    /// [`collect`](Self::collect).
+    /// look at, such as an overlay that nobody else shares. Called for a pod's sandbox too, which
+    /// may have had no view: then what was kept for the pod is removed. What somebody still uses
+    /// goes with its last user. Idempotent, and includes [`collect`](Self::collect).
     ///
     /// # Errors
     /// Something could not be removed; calling again continues.

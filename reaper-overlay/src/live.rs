@@ -317,6 +317,16 @@ impl Alone {
     }
 }
 
+/// Removes `scope` unless somebody uses it.
+pub(crate) fn remove_unused(base: &Base, scope: &Scope) -> Result<(), Error> {
+    let paths = ScopePaths::new(&base.path, scope);
+    match Alone::take(scope, &paths) {
+        Ok(alone) => alone.remove(base, &paths),
+        Err(Error::InUse { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// The host's own trees, and those that are bound like them.
 pub(crate) fn is_host_path(path: &Path, host_paths: &[PathBuf]) -> bool {
     HOST_TREES.iter().any(|tree| path.starts_with(tree)) || below_any(path, host_paths)

@@ -48,12 +48,19 @@ impl Scope {
         Self::named("pod", sandbox)
     }
 
-    /// The scope of one container.
+    /// The scope of one container, by its id, or, outside of the usual state root, by its
+    /// [unique id](ViewRequest::unique_id) `ID~REALM`.
     ///
     /// # Errors
     /// [`Error::ScopeName`].
     pub fn container(id: &str) -> Result<Self, Error> {
-        Self::named("container", id)
+        let (plain, realm) = id.split_once('~').unwrap_or((id, "_"));
+        if is_name(plain) && is_name(realm.strip_prefix('+').unwrap_or(realm)) {
+            return Ok(Self(format!("container-{id}")));
+        }
+        Err(Error::ScopeName {
+            name: id.to_owned(),
+        })
     }
 
     /// The scope of all that name the same group.
@@ -71,7 +78,7 @@ impl Scope {
     /// # Errors
     /// [`Error::ScopeName`].
     pub fn of(request: &ViewRequest) -> Result<Self, Error> {
-        let own = || Self::container(request.id.as_str());
+        let own = || Self::container(&request.unique_id());
         if request.image == ImageMode::Beneath {
             return own();
         }
@@ -107,9 +114,26 @@ impl Scope {
     pub fn is_container(&self) -> bool {
         self.0.starts_with("container-")
     }
+
+    /// The container that it belongs to, by its [unique id](ViewRequest::unique_id).
+    pub fn container_id(&self) -> Option<&str> {
+        self.0.strip_prefix("container-")
+    }
+
+    /// The scope that goes when `request`'s container is deleted: its own, or its pod's where it is
+    /// the pod's sandbox.
+    ///
+    /// # Errors
+    /// [`Error::ScopeName`].
+    pub fn deleted_with(request: &ViewRequest) -> Result<Option<Self>, Error> {
+        let scope = Self::of(request)?;
+        let is_sandbox = request.pod.as_deref() == Some(request.id.as_str());
+        let its_pods = is_sandbox && scope.0.starts_with("pod-");
+        Ok((scope.is_container() || its_pods).then_some(scope))
+    }
 }
 
-fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     name.len() <= MAX_NAME
         && name.starts_with(word)
@@ -133,7 +157,10 @@ impl FromStr for Scope {
         if name == "node" {
             return Ok(Self::node());
         }
-        for kind in ["namespace", "pod", "container", "group"] {
+        if let Some(id) = name.strip_prefix("container-") {
+            return Self::container(id);
+        }
+        for kind in ["namespace", "pod", "group"] {
             if let Some(rest) = name
                 .strip_prefix(kind)
                 .and_then(|rest| rest.strip_prefix('-'))
@@ -172,6 +199,11 @@ impl ScopePaths {
         }
     }
 
+    /// Says that the scope is to go with its last member.
+    pub(crate) fn forgotten(&self) -> PathBuf {
+        self.live.join("forgotten")
+    }
+
     /// A file for each member, which it holds locked.
     pub(crate) fn members(&self) -> PathBuf {
         self.live.join("members")
@@ -208,6 +240,43 @@ mod tests {
         let mut beneath = request(OverlayScope::Node);
         beneath.image = ImageMode::Beneath;
         assert_eq!(Scope::of(&beneath).unwrap(), own);
+    }
+
+    #[test]
+    fn the_same_id_elsewhere_is_another_container() {
+        let of = |root: &str| {
+            let request = request(OverlayScope::Container).in_root(Path::new(root));
+            Scope::of(&request).unwrap()
+        };
+        assert_eq!(of("/run/reaper").as_str(), "container-c1");
+        assert_eq!(of("/run/reaper/ns/k8s.io").as_str(), "container-c1~k8s.io");
+        let elsewhere = of("/srv/state");
+        assert!(elsewhere.as_str().starts_with("container-c1~+"));
+        assert_ne!(elsewhere, of("/srv/state/ns/k8s.io"));
+        assert_ne!(of("/run/reaper/ns/a/b"), of("/run/reaper/ns/b"));
+        for scope in [elsewhere, of("/run/reaper/ns/k8s.io")] {
+            assert_eq!(scope.as_str().parse::<Scope>().unwrap(), scope);
+            let bare = scope.container_id().unwrap();
+            assert_eq!(bare.parse::<Scope>().unwrap(), scope);
+        }
+        for wrong in ["c1~", "c1~a/b", "c1~a~b", "c1~+", "~a"] {
+            assert!(Scope::container(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_goes_with_a_container_is_its_own_scope_or_that_of_its_pod() {
+        let mut request = request(OverlayScope::Pod);
+        request.pod = Some("p1".to_owned());
+        assert_eq!(Scope::deleted_with(&request).unwrap(), None);
+        request.pod = Some("c1".to_owned());
+        let pod = Scope::pod("c1").unwrap();
+        assert_eq!(Scope::deleted_with(&request).unwrap(), Some(pod));
+        request.overlay.scope = OverlayScope::Group("c1".to_owned());
+        assert_eq!(Scope::deleted_with(&request).unwrap(), None);
+        request.overlay.scope = OverlayScope::Container;
+        let own = Scope::container("c1").unwrap();
+        assert_eq!(Scope::deleted_with(&request).unwrap(), Some(own));
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! One overlay over the host's root for each scope.
 
-use std::{fs, path::PathBuf};
+use std::{fs, io, path::PathBuf};
 
 use reaper_spec::{ImageMode, KeepConfig};
 
 use crate::{
     Error, FilesystemIsolation, Housekeeping, Overlays, Scope, View, ViewRequest,
-    base::Base,
-    live::{Alone, Member, Wanted},
+    base::{Base, exists},
+    error::Context,
+    live::{Member, Wanted, remove_unused},
     overlayfs::Interface,
     plan::HOST_TREES,
     scope::ScopePaths,
@@ -99,7 +100,7 @@ impl FilesystemIsolation for SharedOverlay {
             image,
             interface: Interface::Best,
         };
-        let mut member = Member::join(&base, &scope, request.id.as_str(), &wanted)?;
+        let mut member = Member::join(&base, &scope, &request.unique_id(), &wanted)?;
         member.warnings.extend(not_there(&missing));
         let volumes = volumes::open(request, &host_paths, &base, &scope, &member.pin);
         let volumes = match volumes {
@@ -125,30 +126,33 @@ impl FilesystemIsolation for SharedOverlay {
             return Ok(());
         };
         let scope = Scope::of(request)?;
-        points::release(&base, &scope, request.id.as_str())?;
+        let id = request.unique_id();
+        points::release(&base, &scope, &id)?;
         let paths = ScopePaths::new(&base.path, &scope);
-        crate::layers::remove_file(&paths.members().join(request.id.as_str()))
+        crate::layers::remove_file(&paths.members().join(id))
     }
 
     fn forget(&self, request: &ViewRequest) -> Result<(), Error> {
         self.collect(request)?;
-        let scope = Scope::of(request)?;
-        let sandbox = request
-            .pod
-            .as_deref()
-            .filter(|pod| *pod == request.id.as_str());
-        let its_pods = sandbox
-            .map(Scope::pod)
-            .transpose()?
-            .is_some_and(|pod| pod == scope);
-        if !scope.is_container() && !its_pods {
+        let Some(scope) = Scope::deleted_with(request)? else {
             return Ok(());
-        }
+        };
         let Some(base) = Base::open(&request.overlay)? else {
             return Ok(());
         };
         let paths = ScopePaths::new(&base.path, &scope);
-        Alone::take(&scope, &paths)?.remove(&base, &paths)
+        if !exists(&paths.data)? && !exists(&paths.live)? {
+            return Ok(());
+        }
+        // A persistent base whose scopes nobody has used since the boot.
+        let base = Base::prepare(&request.overlay)?;
+        // First the mark: who leaves from now on looks for it.
+        match fs::write(paths.forgotten(), "") {
+            // It is not mounted, so nobody is in it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            marked => marked.context("write", paths.forgotten())?,
+        }
+        remove_unused(&base, &scope)
     }
 
     fn housekeeping(&self, request: &ViewRequest) -> Option<Housekeeping> {

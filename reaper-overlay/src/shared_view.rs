@@ -15,9 +15,9 @@ use rustix::{
 
 use crate::{
     Error, Scope, View, ViewRequest,
-    base::Base,
+    base::{Base, exists},
     error::Context,
-    live::{Alone, Member},
+    live::{Member, remove_unused},
     scope::ScopePaths,
     volumes::{IMAGE_ROOT, Volume, points},
 };
@@ -48,7 +48,7 @@ impl SharedView {
         Self {
             base,
             scope,
-            id: request.id.as_str().to_owned(),
+            id: request.unique_id(),
             cwd: request.cwd.clone(),
             image_at: request.image == ImageMode::At,
             member: Some(member),
@@ -152,13 +152,9 @@ impl View for SharedView {
         };
         member.leave()?;
         drop(member);
-        if self.remove_with_last {
-            let paths = ScopePaths::new(&self.base.path, &self.scope);
-            match Alone::take(&self.scope, &paths) {
-                Ok(alone) => alone.remove(&self.base, &paths)?,
-                Err(Error::InUse { .. }) => {}
-                Err(error) => return Err(error),
-            }
+        let paths = ScopePaths::new(&self.base.path, &self.scope);
+        if self.remove_with_last || exists(&paths.forgotten())? {
+            remove_unused(&self.base, &self.scope)?;
         }
         Ok(())
     }

@@ -165,3 +165,56 @@ fn a_scope_can_go_with_its_last_member_or_its_container() {
         assert!(!dir.join("base/scopes/container-mine").exists());
     });
 }
+
+#[test]
+fn the_scope_of_a_pod_goes_with_its_sandbox_or_with_whoever_is_still_in_it() {
+    isolated(|dir| {
+        let of_pod = |id: &str| {
+            let mut request = request(dir, id, OverlayScope::Pod);
+            request.pod = Some("sandbox".to_owned());
+            request
+        };
+        let scope = dir.join("base/scopes/pod-sandbox");
+        let isolation = SharedOverlay::new();
+        isolation.forget(&of_pod("sandbox")).unwrap();
+        open(&of_pod("a")).close().unwrap();
+        isolation.forget(&of_pod("a")).unwrap();
+        assert!(scope.exists(), "the rest of the pod may need it");
+        isolation.forget(&of_pod("sandbox")).unwrap();
+        assert!(!scope.exists());
+
+        let (a, b) = (open(&of_pod("a")), open(&of_pod("b")));
+        isolation.forget(&of_pod("sandbox")).unwrap();
+        sh(&a, "echo still >/here");
+        a.close().unwrap();
+        assert_eq!(sh(&b, "cat /here"), "still");
+        b.close().unwrap();
+        assert!(!scope.exists());
+        let locks = fs::read_dir(dir.join("base/live/members")).unwrap();
+        assert_eq!(locks.count(), 0);
+    });
+}
+
+#[test]
+fn the_same_id_in_another_state_root_shares_nothing() {
+    isolated(|dir| {
+        let of = |root: &str| request(dir, "c1", OverlayScope::Container).in_root(root.as_ref());
+        let (one, other) = (of("/run/reaper"), of("/run/reaper/ns/k8s.io"));
+        let (first, second) = (open(&one), open(&other));
+        sh(&first, "touch /mark");
+        assert_eq!(sh(&second, "test -e /mark || echo none"), "none");
+        // Nor are they one member of what they do share.
+        let shared = |request: &reaper_overlay::ViewRequest| {
+            let mut request = request.clone();
+            request.overlay.scope = OverlayScope::Node;
+            open(&request)
+        };
+        let (a, b) = (shared(&one), shared(&other));
+        a.close().unwrap();
+        let overlays = reaper_overlay::Overlays::new(&one.overlay);
+        let node = overlays.list().unwrap().pop().unwrap();
+        assert_eq!(node.scope.as_str(), "node");
+        assert_eq!(node.members, ["c1~k8s.io"]);
+        b.close().unwrap();
+    });
+}

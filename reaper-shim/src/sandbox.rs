@@ -6,7 +6,8 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use reaper_exec::{Signal, procfs};
+use reaper_exec::{Engine, Executor, Signal, procfs};
+use reaper_overlay::{Scope, ViewRequest};
 use reaper_spec::{
     ContainerId, ContainerType, CriAnnotations, Exit, ExitStatus, ProcessIdentity, Status,
     Timestamp,
@@ -61,13 +62,28 @@ mod libc_signal {
     ];
 }
 
-/// Adds a sandbox to the store, as created.
+/// The annotation that this crate adds to the record of a sandbox whose pod has an overlay of its
+/// own: the view in whose name that is kept, in JSON.
+const VIEW: &str = "reaper.shim/view";
+
+/// Adds a sandbox to the store, as created. `view` is what a container of this id would see.
 pub(crate) async fn create<S: StateStore + ?Sized + 'static>(
     store: &Arc<S>,
-    id: ContainerId,
     bundle: PathBuf,
-    annotations: BTreeMap<String, String>,
+    mut annotations: BTreeMap<String, String>,
+    view: &ViewRequest,
 ) -> Result<ProcessIdentity> {
+    let id = view.id.clone();
+    // All other overlays outlive the pod, or go with its containers.
+    let pods = |scope: &Scope| !scope.is_container();
+    if view.overlay.enabled && matches!(Scope::deleted_with(view), Ok(Some(scope)) if pods(&scope))
+    {
+        let view = serde_json::to_string(view).map_err(|source| Error::System {
+            operation: "write the view of a sandbox",
+            source: source.into(),
+        })?;
+        annotations.insert(VIEW.to_owned(), view);
+    }
     let me = procfs::identify(std::process::id()).map_err(|source| Error::System {
         operation: "identify this process",
         source,
@@ -107,15 +123,34 @@ pub(crate) async fn end<S: StateStore + ?Sized + 'static>(
     .await
 }
 
-/// Removes a sandbox from the store; it may be gone already.
-pub(crate) async fn delete<S: StateStore + ?Sized + 'static>(
-    store: &Arc<S>,
+/// Removes a sandbox from the store, where it may be gone already, and what was kept for its pod.
+pub(crate) async fn delete<E: Executor, S: StateStore + ?Sized + 'static>(
+    engine: &Engine<E, S>,
     id: &ContainerId,
 ) -> Result<()> {
-    let (store, id) = (Arc::clone(store), id.clone());
+    let (store, wanted) = (Arc::clone(engine.store()), id.clone());
+    if let Ok(stored) = blocking(move || store.get(&wanted)).await {
+        forget_view(engine, &stored.record).await;
+    }
+    let (store, id) = (Arc::clone(engine.store()), id.clone());
     match blocking(move || store.delete(&id)).await {
         Ok(()) | Err(reaper_state::Error::NotFound { .. }) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes the overlay of the pod whose sandbox has this record, if it has one of its own. What
+/// cannot be removed is left for people to see and must not keep the pod.
+pub(crate) async fn forget_view<E: Executor, S: StateStore + ?Sized + 'static>(
+    engine: &Engine<E, S>,
+    record: &Record,
+) {
+    let view = record.annotations.get(VIEW);
+    let Some(Ok(view)) = view.map(|json| serde_json::from_str::<ViewRequest>(json)) else {
+        return;
+    };
+    if let Err(error) = engine.forget_view(view).await {
+        tracing::warn!(id = %record.id, %error, "the overlay of a pod is left behind");
     }
 }
 

@@ -16,8 +16,8 @@ Examples:
   reaper-runtime delete try1                                and throw the rest away
   reaper-runtime overlay ls                                 which overlays there are
 
-NAME is the name of a scope as `overlay ls` prints it, or that of a container that has an overlay
-of its own. An overlay of a container's own lives until the container is deleted; all others live
+NAME is the name of a scope as `overlay ls` prints it, or that of a container, which stands for the
+scope that it is in; to reset or remove one that it shares, name the scope. An overlay of a container's own lives until the container is deleted; all others live
 until `overlay rm`, or until the next boot if their base directory does not outlive it.")]
 pub(crate) struct OverlayArgs {
     #[command(subcommand)]

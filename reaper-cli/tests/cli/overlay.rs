@@ -136,7 +136,8 @@ fn an_overlay_of_a_containers_own_goes_with_it() {
     ]);
     assert_eq!(scopes(&rig), Vec::<String>::new());
     try1(&rig, "touch /etc/reaper-cli-test");
-    assert_eq!(scopes(&rig), ["container-try1"]);
+    let [scope] = scopes(&rig).try_into().unwrap();
+    assert!(scope.starts_with("container-try1~"), "{scope}");
     rig.ok(&["delete", "try1"]);
     assert_eq!(scopes(&rig), Vec::<String>::new());
     // One that was removed before is no obstacle.
@@ -413,4 +414,57 @@ fn what_people_should_know_of_the_view_is_in_the_log_and_not_between_the_output(
     let log = fs::read_to_string(log).unwrap();
     let line = format!("there is no {}", missing.display());
     assert!(log.contains(&line), "{log}");
+}
+
+#[test]
+fn a_container_stands_for_the_overlay_that_it_shares_but_not_for_its_removal() {
+    let rig = Rig::with_overlay();
+    rig.quietly(&[
+        "run",
+        "--keep",
+        "--name",
+        "web",
+        "--overlay=group:g",
+        "--",
+        "touch",
+        "/mark",
+    ]);
+    assert_eq!(rig.ok(&["overlay", "diff", "web"]), "A /mark\n");
+    assert!(rig.ok(&["overlay", "du", "web"]).contains("group-g"));
+    for command in ["rm", "reset"] {
+        let error = rig.fails(1, &["overlay", command, "web"]);
+        assert!(error.contains("shares the overlay group-g"), "{error}");
+    }
+    let state = rig.state("web");
+    assert_eq!(state["annotations"], serde_json::json!({}));
+    rig.ok(&["delete", "web"]);
+    rig.ok(&["overlay", "rm", "group-g"]);
+}
+
+#[test]
+fn containers_of_the_same_name_in_two_roots_have_an_overlay_each() {
+    let rig = Rig::with_overlay();
+    let inner = |args: &[&str]| {
+        let mut all = vec!["--namespace", "other"];
+        all.extend(args);
+        rig.ok(&all)
+    };
+    try1(&rig, "touch /here");
+    inner(&[
+        "run",
+        "--name",
+        "try1",
+        "--keep",
+        "--overlay=container",
+        "--",
+        "touch",
+        "/there",
+    ]);
+    assert_eq!(rig.ok(&["overlay", "diff", "try1"]), "A /here\n");
+    assert_eq!(inner(&["overlay", "diff", "try1"]), "A /there\n");
+    rig.ok(&["delete", "try1"]);
+    assert_eq!(inner(&["overlay", "diff", "try1"]), "A /there\n");
+    inner(&["delete", "try1"]);
+    assert_eq!(scopes(&rig), Vec::<String>::new());
+    fs::remove_dir_all(rig.root()).unwrap();
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use reaper_overlay::ViewRequest;
 use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, Status};
 
 use super::{HostExecutor, link::Gone, lost, nonsense, spawn, unreachable_yet};
@@ -279,5 +280,14 @@ impl Executor for HostExecutor {
             let _ = fs::remove_dir(self.root.container(id).path());
         }
         Ok(exit)
+    }
+
+    async fn forget_view(&self, view: &ViewRequest) -> Result<()> {
+        let target = Target::Init(view.id.clone());
+        let call = Call::Forget(Box::new(view.clone()));
+        match self.have_done(&target, &call, "remove the view").await? {
+            Answer::Done => Ok(()),
+            _ => Err(nonsense(&target)),
+        }
     }
 }

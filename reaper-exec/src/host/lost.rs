@@ -80,31 +80,44 @@ impl HostExecutor {
             dir: dir.path().to_owned(),
             forget,
         };
-        let link = self.spawn_monitor(&target)?;
-        let answer = tokio::time::timeout(BURIAL, link.call(&call, &[])).await;
-        let buried = match answer {
-            Ok(Ok(Ok(Answer::Observed(observation)))) => Ok(observation),
-            Ok(Ok(Ok(_))) => Err(nonsense(&target)),
-            Ok(Ok(Err(failure))) => Err(failure.into_error(&target)),
-            Ok(Err(Gone::Closed)) => Err(Error::Monitor {
-                target,
-                reason: spawn::NO_ANSWER.to_owned(),
-            }),
+        let buried = self.have_done(&target, &call, "clean up").await;
+        if self.subreaper {
+            self.children.end_orphans();
+        }
+        match buried? {
+            Answer::Observed(observation) => Ok(observation),
+            _ => Err(nonsense(&target)),
+        }
+    }
+
+    /// Has a process of its own do what may block, and waits for its answer and its end.
+    pub(super) async fn have_done(
+        &self,
+        target: &Target,
+        call: &Call,
+        what: &str,
+    ) -> Result<Answer> {
+        let link = self.spawn_monitor(target)?;
+        let monitor = |reason| Error::Monitor {
+            target: target.clone(),
+            reason,
+        };
+        let answer = match tokio::time::timeout(BURIAL, link.call(call, &[])).await {
+            Ok(Ok(Ok(answer))) => Ok(answer),
+            Ok(Ok(Err(failure))) => Err(failure.into_error(target)),
+            Ok(Err(Gone::Closed)) => Err(monitor(spawn::NO_ANSWER.to_owned())),
             Ok(Err(Gone::Send(source))) => Err(Error::Io {
-                operation: format!("clean up after {target}"),
+                operation: format!("{what} after {target}"),
                 source,
             }),
             Err(_) => {
                 link.kill();
-                let reason = format!("cleaning up took longer than {} s", BURIAL.as_secs());
-                Err(Error::Monitor { target, reason })
+                let limit = BURIAL.as_secs();
+                Err(monitor(format!("to {what} took longer than {limit} s")))
             }
         };
         link.ended(DEATH).await;
-        if self.subreaper {
-            self.children.end_orphans();
-        }
-        buried
+        answer
     }
 
     /// Kills the monitor of a container that is being made, and cleans up after it.

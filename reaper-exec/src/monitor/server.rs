@@ -169,6 +169,13 @@ fn start(setup: Setup) -> io::Result<i32> {
             let buried = bury::bury(isolation, &newborn.identity, &id, &dir, forget);
             newborn.starter.reply(serial, buried.map(Answer::Observed));
         }
+        Call::Forget(view) => {
+            let forgotten = newborn.setup.isolation.forget(&view);
+            let answer = forgotten.map(|()| Answer::Done);
+            let answer =
+                answer.map_err(|error| birth::described("remove the filesystem view", &error));
+            newborn.starter.reply(serial, answer);
+        }
         _ => newborn_failed(newborn.starter, serial, Failure::NotFound),
     }
     Ok(0)

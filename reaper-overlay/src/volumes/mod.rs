@@ -71,7 +71,8 @@ pub(crate) fn open(
         .iter()
         .map(|v| (v.destination.clone(), v.directory))
         .collect();
-    let id = request.id.as_str();
+    let id = request.unique_id();
+    let id = id.as_str();
     let places = points::acquire(base, scope, id, pin, host_paths, &wanted)?;
     for (at, place) in places.into_iter().enumerate() {
         let made = match place.inside {

@@ -10,7 +10,7 @@ use reaper_state::StateStore;
 use tokio::{runtime::Builder, time::timeout};
 
 use super::{Shim, bundle, config, print, socket::SocketPath};
-use crate::{Error, Result, process::proto_time};
+use crate::{Error, Result, process::proto_time, sandbox};
 
 /// containerd itself gives up after five seconds.
 const LIMIT: Duration = Duration::from_secs(4);
@@ -62,10 +62,12 @@ where
     E: Executor + 'static,
     S: StateStore + ?Sized + 'static,
 {
-    let pid = match engine.state(id).await {
-        Ok(record) => record.process.map_or(0, |process| process.pid),
-        Err(_) => 0,
-    };
+    let record = engine.state(id).await.ok();
+    let process = record.as_ref().and_then(|record| record.process.as_ref());
+    let pid = process.map_or(0, |process| process.pid);
+    if let Some(record) = &record {
+        sandbox::forget_view(engine, record).await;
+    }
     let exit = match engine.delete(id, true).await {
         Ok(exit) => exit,
         // Deleted before, or its creation was cut short before there was a record.

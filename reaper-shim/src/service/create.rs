@@ -46,9 +46,13 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             && sandbox::is_sandbox(&workload.annotations, &workload.process.args);
         let pid = if is_sandbox {
             let store = self.engine.store();
-            sandbox::create(store, id.clone(), path, workload.annotations)
-                .await?
-                .pid
+            let Workload {
+                process,
+                annotations,
+                ..
+            } = workload;
+            let view = view(id.clone(), &process, Vec::new(), &annotations, &config);
+            sandbox::create(store, path, annotations, &view).await?.pid
         } else {
             let mut new = self.new_container(id.clone(), &path, workload, config, &stdio);
             new.view.rootfs_mounts = request.rootfs.iter().map(rootfs_mount).collect();

@@ -201,7 +201,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
     async fn delete_container(&self, container: &Container, exit: &Exit) -> Result<()> {
         let id = &container.id;
         if container.sandbox {
-            sandbox::delete(self.engine.store(), id).await?;
+            step("delete", sandbox::delete(&self.engine, id)).await?;
         } else {
             match step("delete", self.engine.delete(id, false)).await {
                 // Deleted from outside, by `reaper-runtime` for example.

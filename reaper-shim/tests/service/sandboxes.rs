@@ -3,6 +3,7 @@
 use containerd_shim_protos::{api::Status, ttrpc::Code};
 use reaper_exec::FakeCall as Call;
 use reaper_shim::Settings;
+use reaper_spec::OverlayScope;
 use reaper_state::StateStore;
 
 use crate::common::{code, init, settle, shim, shim_with};
@@ -95,4 +96,38 @@ async fn an_executor_of_real_containers_runs_the_sandbox() {
     });
     shim.create_as("pod", PAUSE, SANDBOX).await.unwrap();
     assert!(shim.fake.exists(&init("pod")));
+}
+
+#[tokio::test]
+async fn the_overlay_that_only_a_pod_shares_goes_with_its_sandbox() {
+    let of_pod = format!(r#"{SANDBOX},"io.kubernetes.cri.sandbox-id":"pod""#);
+    for (scope, forgotten) in [
+        (OverlayScope::Pod, 1),
+        (OverlayScope::Node, 0),
+        (OverlayScope::Container, 0),
+    ] {
+        let mut settings = Settings::default();
+        settings.config.overlay.scope = scope;
+        let shim = shim_with(settings);
+        shim.create_as("pod", PAUSE, &of_pod).await.unwrap();
+        shim.start("pod", "").await.unwrap();
+        shim.kill("pod", "", 9).await.unwrap();
+        assert_eq!(shim.fake.calls(Call::ForgetView), 0);
+        shim.delete("pod", "").await.unwrap();
+        assert_eq!(shim.fake.calls(Call::ForgetView), forgotten);
+    }
+}
+
+#[tokio::test]
+async fn an_overlay_that_cannot_be_removed_keeps_no_pod() {
+    let mut settings = Settings::default();
+    settings.config.overlay.scope = OverlayScope::Pod;
+    let shim = shim_with(settings);
+    let of_pod = format!(r#"{SANDBOX},"io.kubernetes.cri.sandbox-id":"pod""#);
+    shim.create_as("pod", PAUSE, &of_pod).await.unwrap();
+    let error = reaper_exec::Error::NotFound(init("pod"));
+    shim.fake.fail_next(Call::ForgetView, error);
+    shim.delete("pod", "").await.unwrap();
+    assert_eq!(shim.fake.calls(Call::ForgetView), 1);
+    assert!(shim.store.list().unwrap().is_empty());
 }

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use reaper_overlay::{Change, CommitMode, Overlays};
+use reaper_overlay::{Change, CommitMode, Overlays, Scope};
 use serde::Serialize;
 
 use super::progress::Progress;
@@ -25,9 +25,14 @@ struct WithContent<'a> {
     content: Option<String>,
 }
 
-pub(super) fn diff(overlays: &Overlays, args: &DiffArgs, out: &mut dyn Write) -> Result<()> {
-    let mut progress = Progress::start("comparing", overlays, &args.scope)?;
-    let changes = overlays.diff(&args.scope, &mut |seen| progress.show(&seen))?;
+pub(super) fn diff(
+    overlays: &Overlays,
+    scope: &Scope,
+    args: &DiffArgs,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let mut progress = Progress::start("comparing", overlays, scope)?;
+    let changes = overlays.diff(scope, &mut |seen| progress.show(&seen))?;
     drop(progress);
     match (args.output.json, args.content) {
         (true, false) => print_json(out, &changes),
@@ -74,7 +79,12 @@ fn print_text(out: &mut dyn Write, text: &str, terminal: bool) -> Result<()> {
     print(out, format_args!("{text}"))
 }
 
-pub(super) fn export(overlays: &Overlays, args: &ExportArgs, out: &mut dyn Write) -> Result<()> {
+pub(super) fn export(
+    overlays: &Overlays,
+    scope: &Scope,
+    args: &ExportArgs,
+    out: &mut dyn Write,
+) -> Result<()> {
     let Some(path) = &args.output else {
         if io::stdout().is_terminal() {
             return Err(Error::Option {
@@ -84,28 +94,33 @@ pub(super) fn export(overlays: &Overlays, args: &ExportArgs, out: &mut dyn Write
                     .to_owned(),
             });
         }
-        return write(overlays, args, out, "write to stdout");
+        return write(overlays, scope, out, "write to stdout");
     };
     // A name that does not exist must not cost the file that is there.
-    overlays.usage(&args.scope, &mut |_| ())?;
+    overlays.usage(scope, &mut |_| ())?;
     let operation = format!("write {}", path.display());
     let file = File::create(path).map_err(Error::io(operation.clone()))?;
-    write(overlays, args, file, &operation)
+    write(overlays, scope, file, &operation)
 }
 
-fn write(overlays: &Overlays, args: &ExportArgs, to: impl Write, operation: &str) -> Result<()> {
-    let mut progress = Progress::start("archiving", overlays, &args.scope)?;
+fn write(overlays: &Overlays, scope: &Scope, to: impl Write, operation: &str) -> Result<()> {
+    let mut progress = Progress::start("archiving", overlays, scope)?;
     let to = BufWriter::new(to);
-    let mut to = overlays.export(&args.scope, to, &mut |seen| progress.show(&seen))?;
+    let mut to = overlays.export(scope, to, &mut |seen| progress.show(&seen))?;
     to.flush().map_err(Error::io(operation))
 }
 
-pub(super) fn commit(overlays: &Overlays, args: &CommitArgs, out: &mut dyn Write) -> Result<()> {
+pub(super) fn commit(
+    overlays: &Overlays,
+    scope: &Scope,
+    args: &CommitArgs,
+    out: &mut dyn Write,
+) -> Result<()> {
     let mut paths = Vec::new();
     for path in &args.paths {
         paths.push(absolute("PATH", path)?);
     }
-    let planned = overlays.commit(&args.scope, &paths, CommitMode::DryRun, &mut |_| ())?;
+    let planned = overlays.commit(scope, &paths, CommitMode::DryRun, &mut |_| ())?;
     for path in &paths {
         if !planned.iter().any(|change| change.path.starts_with(path)) {
             return Err(unchanged(path));
@@ -115,7 +130,7 @@ pub(super) fn commit(overlays: &Overlays, args: &CommitArgs, out: &mut dyn Write
         let total = planned.len().try_into().ok();
         let mut progress = Progress::new("changing", total);
         let mode = CommitMode::Apply;
-        overlays.commit(&args.scope, &paths, mode, &mut |seen| progress.show(&seen))?;
+        overlays.commit(scope, &paths, mode, &mut |seen| progress.show(&seen))?;
     }
     for change in &planned {
         print_change(out, change)?;

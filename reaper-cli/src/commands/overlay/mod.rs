@@ -6,13 +6,15 @@ mod progress;
 
 use std::io::Write;
 
-use reaper_overlay::Overlays;
+use reaper_overlay::{Overlays, Scope};
+use reaper_spec::ContainerId;
 
 pub(crate) use self::list::size;
 use super::Call;
 use crate::{
     args::{OverlayArgs, OverlayCommand},
-    error::Result,
+    container,
+    error::{Error, Result},
     outcome::Outcome,
 };
 
@@ -20,16 +22,50 @@ pub(crate) fn run(call: &Call, args: &OverlayArgs, out: &mut dyn Write) -> Resul
     let overlays = Overlays::new(&call.config.overlay);
     match &args.command {
         OverlayCommand::Ls { output } => list::list(&overlays, *output, out)?,
-        OverlayCommand::Du { scopes, output } => list::usage(&overlays, scopes, *output, out)?,
-        OverlayCommand::Diff(args) => changes::diff(&overlays, args, out)?,
-        OverlayCommand::Export(args) => changes::export(&overlays, args, out)?,
-        OverlayCommand::Commit(args) => changes::commit(&overlays, args, out)?,
-        OverlayCommand::Reset { scope } => overlays.reset(scope)?,
+        OverlayCommand::Du { scopes, output } => {
+            let scopes: Vec<_> = scopes.iter().map(|scope| of(call, scope)).collect();
+            list::usage(&overlays, &scopes, *output, out)?;
+        }
+        OverlayCommand::Diff(args) => {
+            changes::diff(&overlays, &of(call, &args.scope), args, out)?;
+        }
+        OverlayCommand::Export(args) => {
+            changes::export(&overlays, &of(call, &args.scope), args, out)?;
+        }
+        OverlayCommand::Commit(args) => {
+            changes::commit(&overlays, &of(call, &args.scope), args, out)?;
+        }
+        OverlayCommand::Reset { scope } => overlays.reset(&alone(call, scope)?)?,
         OverlayCommand::Rm { scopes } => {
-            for scope in scopes {
-                overlays.remove(scope)?;
+            let scopes: Result<Vec<_>> = scopes.iter().map(|scope| alone(call, scope)).collect();
+            for scope in scopes? {
+                overlays.remove(&scope)?;
             }
         }
     }
     Ok(Outcome::DONE)
+}
+
+/// The scope that is meant: where `named` is a container of this root, the one that it is in.
+fn of(call: &Call, named: &Scope) -> Scope {
+    let id = named.container_id().map(ContainerId::new);
+    let Some(Ok(id)) = id else {
+        return named.clone();
+    };
+    let stored = call.containers.store().get(&id).ok();
+    let scope = stored.and_then(|stored| container::scope(&stored.record));
+    scope.unwrap_or_else(|| named.clone())
+}
+
+/// As [`of`], for what is the end of all that was written there: a container's name must not stand
+/// for what it shares.
+fn alone(call: &Call, named: &Scope) -> Result<Scope> {
+    let scope = of(call, named);
+    match named.container_id() {
+        Some(id) if !scope.is_container() => Err(Error::Option {
+            option: "NAME",
+            problem: format!("{id} shares the overlay {scope} with others: name that"),
+        }),
+        _ => Ok(scope),
+    }
 }
