@@ -4,3 +4,7 @@
 //! over the contracts, so that `tests/fakes.rs` can test it without running a process.
 
 pub mod retry;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/your-own-shim.md")]
+struct YourOwnShim;

@@ -5,14 +5,10 @@
 //! [`StateStore`](reaper_state::StateStore) into the lives of containers:
 //!
 //! ```
-//! use std::{path::PathBuf, sync::Arc};
+//! use std::sync::Arc;
 //!
-//! use reaper_exec::{
-//!     Engine, HostExecutor, MonitorOptions, NewContainer,
-//!     io::{StandardBinder, StdioRequest},
-//!     monitor,
-//! };
-//! use reaper_overlay::{HostRoot, ViewRequest};
+//! use reaper_exec::{Engine, HostExecutor, NewContainer, io::StandardBinder, monitor};
+//! use reaper_overlay::HostRoot;
 //! use reaper_spec::{ContainerId, Exit, ProcessSpec};
 //! use reaper_state::{FileStore, RootDir};
 //!
@@ -21,19 +17,7 @@
 //!     let root = RootDir::new("/run/example");
 //!     let store = Arc::new(FileStore::new(root.clone()));
 //!     let engine = Engine::new(HostExecutor::new(root.clone()), store, root);
-//!     engine
-//!         .create(NewContainer {
-//!             id: id.clone(),
-//!             bundle: PathBuf::from("/"),
-//!             view: ViewRequest::new(id.clone(), process.cwd.clone()),
-//!             process,
-//!             cgroups_path: None,
-//!             stdio: StdioRequest::default(),
-//!             preserved: Vec::new(),
-//!             monitor: MonitorOptions::default(),
-//!             annotations: Default::default(),
-//!         })
-//!         .await?;
+//!     engine.create(NewContainer::new(id.clone(), process)).await?;
 //!     engine.start(&id).await?;
 //!     let exit = engine.wait(&id).await?;
 //!     engine.delete(&id, false).await?;

@@ -46,3 +46,7 @@ pub use error::{Error, Result};
 pub use event::{Event, Events};
 pub use publisher::Publisher;
 pub use service::{Settings, TaskService};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
