@@ -2,6 +2,7 @@
 
 use std::{env, fs, path::PathBuf};
 
+use nix::unistd::geteuid;
 use reaper_spec::{ProcessSpec, User};
 
 use crate::{
@@ -48,8 +49,11 @@ pub(crate) fn apply(settings: &ProcessArgs, process: &mut ProcessSpec) -> Result
         };
     }
     if let Some(user) = settings.user {
-        // The home is another one then: the account's, unless it is named.
-        if process.user.as_ref().map_or_else(own_uid, |user| user.uid) != user.uid {
+        // The home is another one then: the account's, unless it is named. Without root it is the
+        // same user, under another number.
+        if geteuid().is_root()
+            && process.user.as_ref().map_or_else(own_uid, |user| user.uid) != user.uid
+        {
             process.env.retain(|entry| !entry.starts_with("HOME="));
         }
         process.user = Some(whom(user, process.user.as_ref()));
@@ -90,7 +94,7 @@ fn set(process: &mut ProcessSpec, name: &str, entry: String) {
 }
 
 fn own_uid() -> u32 {
-    nix::unistd::geteuid().as_raw()
+    geteuid().as_raw()
 }
 
 fn own_user() -> User {

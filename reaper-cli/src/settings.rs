@@ -1,6 +1,9 @@
 //! Where the containers are, and how they are to be run.
 
-use std::path::{Path, PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 use reaper_spec::{Config, ExecId};
 use reaper_state::RootDir;
@@ -19,7 +22,11 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn load(global: &GlobalArgs) -> Result<Self> {
-        let config = Config::load(global.config.as_deref(), &|name| std::env::var_os(name))?;
+        let config = if nix::unistd::geteuid().is_root() {
+            Config::load(global.config.as_deref(), &|name| env::var_os(name))?
+        } else {
+            of_user(global.config.as_deref())?
+        };
         let root = match &global.root {
             Some(root) => absolute("--root", root)?,
             None => config.state_root.clone(),
@@ -38,6 +45,23 @@ impl Settings {
         };
         Ok(Self { config, root })
     }
+}
+
+/// An ordinary user's configuration: state and overlays are below the user's own directory, and the
+/// node's file, which says where root's are, is not read.
+fn of_user(file: Option<&Path>) -> Result<Config> {
+    let directory = reaper_overlay::user_directory()?;
+    let mut defaults = Config::default();
+    defaults.overlay.base = directory.join("overlay");
+    defaults.state_root = directory;
+    let named = |name| env::var_os(name).map(PathBuf::from);
+    let settings = named("XDG_CONFIG_HOME")
+        .filter(|path| path.is_absolute())
+        .or_else(|| Some(named("HOME")?.join(".config")))
+        .unwrap_or_default();
+    let default_file = settings.join("reaper/config.toml");
+    let env = |name: &str| env::var_os(name);
+    Ok(Config::load_over(defaults, &default_file, file, &env)?)
 }
 
 /// `path` as seen from anywhere: engines and monitors have working directories of their own.

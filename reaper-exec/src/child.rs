@@ -15,12 +15,13 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     sys::{
         prctl,
         signal::{SigSet, SigmaskHow, Signal as NixSignal, sigprocmask},
         stat::{Mode, umask},
     },
-    unistd::{Gid, Uid, chdir, setgid, setgroups, setsid, setuid},
+    unistd::{Gid, Uid, chdir, geteuid, setgid, setgroups, setsid, setuid},
 };
 use reaper_overlay::View;
 use reaper_spec::{ProcessSpec, Resource, Rlimit, User};
@@ -188,13 +189,27 @@ fn become_user(user: Option<&User>) -> Result<(), Failed> {
             .copied()
             .map(Gid::from_raw)
             .collect();
-        setgroups(&groups).step("set the supplementary groups")?;
+        set_groups(&groups).step("set the supplementary groups")?;
         setgid(Gid::from_raw(user.gid)).step(format!("become group {}", user.gid))?;
         setuid(Uid::from_raw(user.uid)).step(format!("become user {}", user.uid))?;
     }
     let mask = user.and_then(|user| user.umask).unwrap_or(DEFAULT_UMASK);
     umask(Mode::from_bits_truncate(mask));
     Ok(())
+}
+
+/// Without root nobody can give up groups: what comes without any of its own keeps the caller's.
+fn set_groups(groups: &[Gid]) -> nix::Result<()> {
+    match setgroups(groups) {
+        Err(Errno::EPERM) if groups.is_empty() && !may_set_groups() => Ok(()),
+        other => other,
+    }
+}
+
+/// Whether root, or whoever is called so in a user namespace, has the right to set groups here.
+fn may_set_groups() -> bool {
+    let denied = std::fs::read("/proc/self/setgroups").is_ok_and(|text| text == b"deny\n");
+    geteuid().is_root() && !denied
 }
 
 /// Waits at the gate and executes the program. It returns what to report if that failed.

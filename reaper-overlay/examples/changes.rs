@@ -1,5 +1,5 @@
 //! Runs a command over an overlay of `/`, then shows what it changed:
-//! `changes sh -c 'echo hi >/etc/motd'`, as root. The host stays as it is.
+//! `changes sh -c 'echo hi >/etc/motd'`, The host stays as it is.
 
 use std::{error::Error, process::Command};
 

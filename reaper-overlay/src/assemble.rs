@@ -235,17 +235,17 @@ impl Recipe {
 
 /// The view that is being assembled.
 #[derive(Clone, Copy)]
-struct View<'a> {
-    root: BorrowedFd<'a>,
+pub(crate) struct View<'a> {
+    pub(crate) root: BorrowedFd<'a>,
 }
 
 impl View<'_> {
-    fn place(self, tree: OwnedFd, path: &Path) -> rustix::io::Result<()> {
+    pub(crate) fn place(self, tree: OwnedFd, path: &Path) -> rustix::io::Result<()> {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         move_mount(tree, "", self.root, relative(path), flags)
     }
 
-    fn bind(self, path: &Path, recursive: bool) -> rustix::io::Result<()> {
+    pub(crate) fn bind(self, path: &Path, recursive: bool) -> rustix::io::Result<()> {
         let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         if recursive {
             flags |= OpenTreeFlags::AT_RECURSIVE;
@@ -321,7 +321,7 @@ impl View<'_> {
     }
 }
 
-fn small_tmpfs(open: bool) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn small_tmpfs(open: bool) -> rustix::io::Result<OwnedFd> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(context.as_fd(), "source", "reaper-cover")?;
     fsconfig_set_string(context.as_fd(), "size", "64k")?;
@@ -335,7 +335,7 @@ fn small_tmpfs(open: bool) -> rustix::io::Result<OwnedFd> {
 
 /// Makes the assembled tree the root, and lets go of everything else: what stays mounted here
 /// would be copied for every container, and keep the host's devices busy.
-fn enter(root: &OwnedFd, at: &Path) -> Result<(), Error> {
+pub(crate) fn enter(root: &OwnedFd, at: &Path) -> Result<(), Error> {
     fchdir(root).context("change to", at)?;
     match pivot_root(".", ".") {
         Ok(()) => unmount(".", UnmountFlags::DETACH).context("let go of the host's", "/")?,
@@ -384,6 +384,6 @@ fn make_bindable(outside: Option<u64>) -> Result<(), Error> {
     Ok(())
 }
 
-fn relative(path: &Path) -> &Path {
+pub(crate) fn relative(path: &Path) -> &Path {
     path.strip_prefix("/").unwrap_or(path)
 }

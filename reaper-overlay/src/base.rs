@@ -13,7 +13,7 @@ use crate::{
     Error,
     error::Context,
     lock::{Lock, Mode},
-    mountinfo,
+    mountinfo, rootless,
 };
 
 /// The source that Reaper's own filesystems show in the mount table.
@@ -43,9 +43,7 @@ pub(crate) struct Base {
 impl Base {
     /// Makes the base ready if it is not yet.
     pub(crate) fn prepare(config: &OverlayConfig) -> Result<Self, Error> {
-        let path = checked(&config.base)?;
-        let persistent = !wants_tmpfs(config)?;
-        let base = Self { path, persistent };
+        let base = Self::of(config)?;
         if base.is_ready()? {
             return Ok(base);
         }
@@ -61,13 +59,24 @@ impl Base {
 
     /// The base at `path` if it is ready, for those who only look.
     pub(crate) fn open(config: &OverlayConfig) -> Result<Option<Self>, Error> {
-        let base = Self {
-            path: checked(&config.base)?,
-            persistent: !wants_tmpfs(config)?,
-        };
+        let base = Self::of(config)?;
         // A persistent base has scopes before anything was mounted since the boot.
         let there = base.is_ready()? || exists(&base.path.join("scopes"))?;
         Ok(there.then_some(base))
+    }
+
+    fn of(config: &OverlayConfig) -> Result<Self, Error> {
+        let rootless = rootless::is_needed();
+        // Root's place is no place for others, who have one as well.
+        let path = if rootless && config.base == OverlayConfig::default().base {
+            rootless::user_directory()?.join("overlay")
+        } else {
+            checked(&config.base)?
+        };
+        Ok(Self {
+            persistent: rootless || !wants_tmpfs(config)?,
+            path,
+        })
     }
 
     fn is_ready(&self) -> Result<bool, Error> {
@@ -76,7 +85,10 @@ impl Base {
 
     fn make(&self, config: &OverlayConfig) -> Result<(), Error> {
         let live = self.path.join("live");
-        if self.persistent {
+        if rootless::is_needed() {
+            // Nothing is pinned, and nothing can be mounted.
+            make_dir(&live)?;
+        } else if self.persistent {
             make_dir(&live)?;
             own_tmpfs(&live, "64m")?;
         } else {

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::rootless::Obstacle;
+
 /// Why a view could not be made, entered or released, or a scope not be read or changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -34,12 +36,25 @@ pub enum Error {
         /// How it ended.
         status: String,
     },
-    /// The caller may not mount.
+    /// The machine does not let an ordinary user have an overlay.
     #[error(
-        "an overlay over / needs root (CAP_SYS_ADMIN); without it run with \
-         REAPER_OVERLAY_ENABLED=false, on the host itself"
+        "{operation}: {source}: {obstacle}; or run as root, or, with REAPER_OVERLAY_ENABLED=false, \
+         on the host itself"
     )]
-    Unprivileged,
+    Forbidden {
+        /// The step that was refused, and where.
+        operation: String,
+        /// What the kernel said.
+        source: std::io::Error,
+        /// Why, and what can be done.
+        obstacle: Obstacle,
+    },
+    /// Something is asked for that an ordinary user cannot have.
+    #[error("{what} needs root")]
+    NeedsRoot {
+        /// What is asked for.
+        what: String,
+    },
     /// A name is no name for a scope.
     #[error(
         "the scope name {name:?} is refused: letters, digits, '_', '-', '.' and '+' are allowed, \
@@ -166,6 +181,7 @@ impl Error {
         match self {
             Self::System { source, .. }
             | Self::Helper { source, .. }
+            | Self::Forbidden { source, .. }
             | Self::Unprotected { source, .. } => source.raw_os_error(),
             _ => None,
         }

@@ -8,7 +8,7 @@ use std::{
 use reaper_spec::{ContainerId, CriAnnotations, DnsMode, ImageMode, Mount, OverlayConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, RootfsMount};
+use crate::{Error, RootfsMount, rootless};
 
 /// The state root whose ids need no distinction.
 const DEFAULT_ROOT: &str = "/run/reaper";
@@ -37,6 +37,10 @@ pub struct ViewRequest {
     pub mounts: Vec<Mount>,
     /// The working directory, made where the view lacks it.
     pub cwd: PathBuf,
+    /// The uid and gid that its first process becomes, where it becomes others. Only a view without
+    /// root looks at it: there the caller gets these numbers, and no others exist.
+    #[serde(default)]
+    pub user: Option<(u32, u32)>,
     /// The pod's Kubernetes namespace, for the scope `namespace`.
     pub kubernetes_namespace: Option<String>,
     /// The pod's sandbox id, for the scope `pod`.
@@ -56,14 +60,15 @@ impl ViewRequest {
             rootfs_mounts: Vec::new(),
             mounts: Vec::new(),
             cwd,
+            user: None,
             kubernetes_namespace: None,
             pod: None,
         }
     }
 
     /// The same for a container of the state root `root`, since ids are unique in one root only:
-    /// overlays and mount points are the node's. The containers of `/run/reaper` need no
-    /// distinction, those of `/run/reaper/ns/NAMESPACE` get the namespace's name, and all others a
+    /// overlays and mount points are the node's. The containers of `/run/reaper` (without root, of
+    /// [`user_directory`](crate::user_directory)) need no distinction, those of `/run/reaper/ns/NAMESPACE` get the namespace's name, and all others a
     /// hash of their root.
     #[must_use]
     pub fn in_root(mut self, root: &Path) -> Self {
@@ -89,7 +94,12 @@ impl ViewRequest {
 }
 
 fn realm(root: &Path) -> Option<String> {
-    let default = Path::new(DEFAULT_ROOT);
+    let user = if rootless::is_needed() {
+        rootless::user_directory().ok()
+    } else {
+        None
+    };
+    let default = user.as_deref().unwrap_or(Path::new(DEFAULT_ROOT));
     if root == default {
         return None;
     }

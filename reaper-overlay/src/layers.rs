@@ -3,7 +3,9 @@
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
-    fs, io,
+    fs::{self, Permissions},
+    io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -134,10 +136,33 @@ impl Layer {
 
 /// Removes `path` with everything below; it may be missing.
 pub(crate) fn remove_tree(path: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(path) {
+    let mut removed = fs::remove_dir_all(path);
+    let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    if removed.as_ref().is_err_and(denied) {
+        // Without root a directory's mode keeps its owner out, as overlay's own work directory's.
+        open_up(path)?;
+        removed = fs::remove_dir_all(path);
+    }
+    match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context("remove", path),
         _ => Ok(()),
     }
+}
+
+/// Gives the owner of all directories at and below `root` access to them.
+fn open_up(root: &Path) -> Result<(), Error> {
+    let mut todo = vec![root.to_owned()];
+    while let Some(dir) = todo.pop() {
+        fs::set_permissions(&dir, Permissions::from_mode(0o700))
+            .context("change the mode of", &dir)?;
+        for entry in fs::read_dir(&dir).context("list", &dir)? {
+            let entry = entry.context("list", &dir)?;
+            if entry.file_type().context("stat", &dir)?.is_dir() {
+                todo.push(entry.path());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Removes the file `path`; it may be missing.

@@ -19,6 +19,7 @@ mod overlays;
 mod plan;
 mod read_only;
 mod rootfs;
+mod rootless;
 mod scope;
 mod session;
 mod shared;
@@ -39,6 +40,7 @@ pub use overlays::{
 };
 pub use read_only::ReadOnlyHost;
 pub use rootfs::{RootfsMount, mount_rootfs, unmount_rootfs};
+pub use rootless::{Obstacle, user_directory};
 pub use scope::Scope;
 pub use session::{Session, run_in};
 pub use shared::SharedOverlay;

@@ -13,7 +13,7 @@ use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use crate::{
     Error, Scope,
     assemble::{Prepared, Recipe},
-    base::{Base, make_dir},
+    base::{Base, exists, make_dir},
     error::Context,
     helper::Helper,
     layers::{Table, remove_file, remove_tree},
@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// `f_type` of a file that stands for a namespace.
-const NSFS_MAGIC: u64 = 0x6e73_6673;
+pub(crate) const NSFS_MAGIC: u64 = 0x6e73_6673;
 
 /// What the makers of a scope want of it.
 #[derive(Debug, Clone)]
@@ -136,6 +136,9 @@ pub(crate) fn open_pin(paths: &ScopePaths) -> Result<Option<File>, Error> {
 /// Ends a scope's namespace: nobody can join it any more.
 pub(crate) fn unpin(paths: &ScopePaths) -> Result<(), Error> {
     use rustix::io::Errno;
+    if !exists(&paths.pin)? {
+        return Ok(());
+    }
     match unmount(&paths.pin, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         // Not mounted, or not there at all.
         Ok(()) | Err(Errno::INVAL | Errno::NOENT) => remove_file(&paths.pin),
@@ -259,7 +262,7 @@ fn recipe(
 }
 
 /// Says so if the host is not what it was when the scope was made.
-fn changes(scope: &Scope, paths: &ScopePaths, table: &Table) -> Option<String> {
+pub(crate) fn changes(scope: &Scope, paths: &ScopePaths, table: &Table) -> Option<String> {
     let changed = changed_below(paths, table);
     (!changed.is_empty()).then(|| {
         format!(
@@ -272,7 +275,8 @@ fn changes(scope: &Scope, paths: &ScopePaths, table: &Table) -> Option<String> {
 /// What of the host changed since the scope was made.
 pub(crate) fn changed_below(paths: &ScopePaths, table: &Table) -> Vec<String> {
     let layers = table.layers(paths);
-    let now = Stamps::take(layers.iter().map(|layer| layer.mount.as_path()));
+    let mounts = layers.iter().map(|layer| layer.mount.as_path());
+    let now = Stamps::take(mounts.filter(|mount| table.stamps.has(mount)));
     now.changed_since(&table.stamps)
 }
 

@@ -24,7 +24,7 @@ pub(crate) const HIDDEN: [&str; 6] = [
 ];
 
 /// Filesystems without files of their own: nothing to keep clean, and overlay refuses most.
-const PSEUDO: [&str; 19] = [
+pub(crate) const PSEUDO: [&str; 19] = [
     "autofs",
     "binfmt_misc",
     "bpf",

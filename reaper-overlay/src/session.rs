@@ -6,9 +6,8 @@ use crate::{Error, FilesystemIsolation, View, ViewRequest, error::Context, helpe
 
 /// A view in which ordinary commands can be run, for programs that have no engine of their own.
 ///
-/// All commands of a session see the same mounts. Like the whole crate it needs root (or the
-/// capability `CAP_SYS_ADMIN`), and should be used from a process with a single thread: a forked
-/// child does work before it executes the command.
+/// All commands of a session see the same mounts. It should be used from a process with a single
+/// thread: a forked child does work before it executes the command.
 pub struct Session {
     view: Box<dyn View>,
 }

@@ -11,6 +11,7 @@ use crate::{
     live::{Member, Wanted, remove_unused},
     overlayfs::Interface,
     plan::HOST_TREES,
+    rootless,
     scope::ScopePaths,
     shared_view::SharedView,
     volumes::{self, points},
@@ -82,8 +83,15 @@ fn not_there(missing: &[PathBuf]) -> Option<String> {
 
 impl FilesystemIsolation for SharedOverlay {
     fn prepare(&self, request: &ViewRequest) -> Result<Box<dyn View>, Error> {
-        if !rustix::process::geteuid().is_root() {
-            return Err(Error::Unprivileged);
+        let (host_paths, missing) = self.shown(request);
+        let remove_with_last = self.remove_with_last || request.overlay.remove_with_last;
+        let unprotected = canonical(&request.overlay.unprotected);
+        if rootless::is_needed() {
+            let wanted = rootless::Wanted {
+                host_paths: &host_paths,
+                unprotected: &unprotected,
+            };
+            return rootless::prepare(request, &wanted, not_there(&missing), remove_with_last);
         }
         let scope = Scope::of(request)?;
         let base = Base::prepare(&request.overlay)?;
@@ -91,8 +99,6 @@ impl FilesystemIsolation for SharedOverlay {
             ImageMode::Beneath => Some(request.rootfs.clone().ok_or(Error::NoImage)?),
             _ => None,
         };
-        let (host_paths, missing) = self.shown(request);
-        let unprotected = canonical(&request.overlay.unprotected);
         let wanted = Wanted {
             masks: &request.overlay.masks,
             host_paths: &host_paths,
@@ -117,11 +123,14 @@ impl FilesystemIsolation for SharedOverlay {
             request,
             member,
             volumes,
-            self.remove_with_last || request.overlay.remove_with_last,
+            remove_with_last,
         )))
     }
 
     fn collect(&self, request: &ViewRequest) -> Result<(), Error> {
+        if rootless::is_needed() {
+            return rootless::collect(request);
+        }
         let Some(base) = Base::open(&request.overlay)? else {
             return Ok(());
         };

@@ -44,6 +44,11 @@ impl Stamps {
         Self(databases.chain(mounts).collect())
     }
 
+    /// Whether it knows of `path`.
+    pub(crate) fn has(&self, path: &Path) -> bool {
+        self.0.contains_key(&*path.to_string_lossy())
+    }
+
     /// The paths that are not what they were.
     pub(crate) fn changed_since(&self, before: &Self) -> Vec<String> {
         let paths = self

@@ -23,7 +23,10 @@ A command runs in the working directory and the environment of the caller. The e
 command's, or 128 and the signal's number where a signal ended it. Signals are passed on. At the
 end the container is deleted unless it is to be kept, and with it an overlay of its own
 (--overlay=container). What is written in any other overlay stays there until
-`reaper-runtime overlay rm`; see `reaper-runtime overlay --help`."
+`reaper-runtime overlay rm`; see `reaper-runtime overlay --help`.
+
+Without root it runs in a user namespace, over an overlay as well, as the caller; --user 0 calls
+the caller root inside."
 )]
 pub(crate) struct RunArgs {
     /// The container's name, for a bundle

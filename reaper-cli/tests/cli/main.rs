@@ -6,6 +6,7 @@ mod housekeeping;
 mod lifecycle;
 mod overlay;
 mod rig;
+mod rootless;
 mod run;
 mod stores;
 mod terminal;

@@ -68,6 +68,8 @@ pub(super) fn create(
     } = newborn;
     let dir = ContainerDir::at(&call.dir);
     let streams = std::mem::take(&mut call.streams);
+    let user = call.process.user.as_ref();
+    call.view.user = user.map(|user| (user.uid, user.gid));
     let mut made = Made {
         dir: dir.clone(),
         cgroup: None,

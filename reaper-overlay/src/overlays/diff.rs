@@ -303,6 +303,10 @@ impl Diff<'_> {
         self.bytes += after.len();
         let sides = (before.as_ref(), Some((upper, &after)));
         let Some(before) = before.as_ref() else {
+            // The host's, which this one stands for, has gone.
+            if attributes::is_made(upper, &after)? {
+                return Ok(Some(lower.nothing()));
+            }
             self.add(ChangeKind::Added, path, &lower, sides.0, sides.1);
             return Ok(after.is_dir().then(|| lower.nothing()));
         };

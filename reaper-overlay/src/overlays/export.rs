@@ -31,6 +31,9 @@ pub(super) fn export<W: Write>(
             .unwrap_or(&layer.mount)
             .to_owned();
         walk::walk(&layer.upper, &mut |upper, metadata| {
+            if attributes::is_made(upper, metadata)? {
+                return Ok(());
+            }
             let relative = upper.strip_prefix(&layer.upper).unwrap_or(upper);
             let name = root.join(relative);
             on_progress(Progress {

@@ -10,7 +10,7 @@ use std::{
 use reaper_spec::{KeepConfig, OverlayConfig};
 
 use crate::{
-    Error, Scope,
+    Error, Scope, attributes,
     base::Base,
     error::Context,
     layers::{Layer, Table},
@@ -145,6 +145,9 @@ impl Overlays {
         let mut usage = Usage::default();
         for layer in self.layers(scope)?.1 {
             walk::walk(&layer.upper, &mut |path, metadata| {
+                if attributes::is_made(path, metadata)? {
+                    return Ok(());
+                }
                 usage.files += 1;
                 usage.bytes += metadata.blocks() * 512;
                 on_progress(Progress {
@@ -288,7 +291,9 @@ fn info(base: &Base, scope: Scope) -> Result<Option<ScopeInfo>, Error> {
     };
     let created = UNIX_EPOCH + Duration::from_secs(table.created);
     let last_used = fs::metadata(paths.layers()).and_then(|metadata| metadata.modified());
-    let mounted = open_pin(&paths)?.is_some();
+    let members = members(&paths)?;
+    // Without root there is no pin: members alone keep the namespace.
+    let mounted = !members.is_empty() || open_pin(&paths)?.is_some();
     let changed_below = if mounted {
         changed_below(&paths, &table)
     } else {
@@ -297,7 +302,7 @@ fn info(base: &Base, scope: Scope) -> Result<Option<ScopeInfo>, Error> {
     Ok(Some(ScopeInfo {
         created,
         last_used: last_used.unwrap_or(created),
-        members: members(&paths)?,
+        members,
         mounted,
         locked: table.locked,
         read_only: paths_of(&table.read_only),

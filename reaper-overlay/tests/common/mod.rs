@@ -21,7 +21,7 @@ const INSIDE: &str = "REAPER_OVERLAY_TEST_INSIDE";
 
 /// Runs `test` alone in a process of its own, with mounts of its own that all vanish with it. The
 /// argument is an empty tmpfs. The tree is shared among itself, as on a node with systemd.
-pub fn isolated(test: fn(&Path)) {
+pub fn isolated(test: impl FnOnce(&Path)) {
     if std::env::var_os(INSIDE).is_some() {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         change(

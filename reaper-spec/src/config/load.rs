@@ -48,15 +48,30 @@ impl Config {
         file: Option<&Path>,
         env: &dyn Fn(&str) -> Option<OsString>,
     ) -> Result<Self, Error> {
+        Self::load_over(Self::default(), Path::new(DEFAULT_CONFIG_FILE), file, env)
+    }
+
+    /// As [`load`](Self::load), with defaults of the caller's: the settings in `defaults`, and
+    /// `default_file` in the place of [`DEFAULT_CONFIG_FILE`]. An ordinary user's programs have
+    /// other ones than the node.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_over(
+        defaults: Self,
+        default_file: &Path,
+        file: Option<&Path>,
+        env: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, Error> {
         let env = |name: &str| env(name).filter(|value| !value.is_empty());
         let named = file
             .map(Path::to_owned)
             .or_else(|| env(CONFIG_VARIABLE).map(PathBuf::from));
 
-        let mut config = Self::default();
+        let mut config = defaults;
         match named {
             Some(path) => config.apply_file(&path)?,
-            None => match config.apply_file(Path::new(DEFAULT_CONFIG_FILE)) {
+            None => match config.apply_file(default_file) {
                 Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
                 result => result?,
             },

@@ -36,10 +36,10 @@ fn rights(root: bool) -> Finding {
     if root {
         return Finding::good("rights", "root");
     }
-    Finding::problem(
+    Finding::warning(
         "rights",
-        "not root",
-        "mounts, cgroups and other users need root: use sudo",
+        "not root: containers run in a user namespace",
+        "volumes, cgroups and other users need root: use sudo",
     )
 }
 

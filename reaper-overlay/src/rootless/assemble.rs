@@ -1,0 +1,128 @@
+//! Putting an ordinary user's mounts together. All of it runs in a helper process.
+
+use std::{io, os::fd::AsFd, path::PathBuf};
+
+use rustix::{
+    fs::{CWD, Mode, OFlags, open},
+    mount::{MountAttrFlags, MountPropagationFlags, OpenTreeFlags, mount_change, open_tree},
+};
+
+use super::{
+    identity,
+    layer::lower_of,
+    plan::{Place, Shape},
+};
+use crate::{
+    Error,
+    assemble::{Outcome, View, enter, relative, small_tmpfs},
+    error::Context,
+    layers::Layer,
+    mountinfo,
+    overlayfs::{Interface, Overlay},
+    sys::{self, MountAttr},
+};
+
+/// What the step is called in which the kernel may refuse overlays to ordinary users.
+pub(crate) const FIRST_OVERLAY: &str = "mount, as an ordinary user, the overlay over";
+
+/// All that is needed, decided and made before the fork.
+pub(crate) struct Recipe {
+    /// Parents before children, the root first. A layer for those that are overlays.
+    pub(crate) places: Vec<(Place, Option<Layer>)>,
+    /// The directory to assemble on.
+    pub(crate) at: PathBuf,
+    /// Shown as an empty directory: where the layers themselves are.
+    pub(crate) hidden: PathBuf,
+    /// The mounts that need not be protected where that cannot be done.
+    pub(crate) unprotected: Vec<PathBuf>,
+}
+
+impl Recipe {
+    /// Moves the calling process into new namespaces that show the scope.
+    pub(crate) fn assemble(&self) -> Result<Outcome, Error> {
+        identity::unshare_as(identity::own())?;
+        let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+        mount_change("/", downstream).context("make a slave of", "/")?;
+        let mut places = self.places.iter();
+        if let Some((root, Some(layer))) = places.next() {
+            overlay(root, layer)
+                .mount(Interface::Best, CWD, &self.at)
+                .context(FIRST_OVERLAY, &root.path)?;
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = open(&self.at, flags, Mode::empty()).context("open", &self.at)?;
+        let view = View { root: root.as_fd() };
+        // Whoever enters it does so in a user namespace of its own.
+        let mut outcome = Outcome {
+            locked: true,
+            ..Outcome::default()
+        };
+        for (place, layer) in places {
+            let name = || mountinfo::escape(place.path.as_os_str());
+            match mount(view, place, layer.as_ref()) {
+                Ok(true) => {}
+                Ok(false) => outcome.read_only.push(name()),
+                // It has gone since.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(_) if self.unprotected.contains(&place.path) => outcome.missing.push(name()),
+                Err(source) => {
+                    let path = place.path.clone();
+                    return Err(Error::Unprotected { path, source });
+                }
+            }
+        }
+        let cover = small_tmpfs(true).context("make a cover for", &self.hidden)?;
+        view.place(cover, &self.hidden)
+            .context("cover", &self.hidden)?;
+        enter(&root, &self.at)?;
+        let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
+        mount_change("/", shared).context("share within the scope", "/")?;
+        Ok(outcome)
+    }
+}
+
+/// Returns false if an overlay was wanted and there is a read-only bind instead.
+fn mount(view: View<'_>, place: &Place, layer: Option<&Layer>) -> io::Result<bool> {
+    match (&place.shape, layer) {
+        (Shape::Host, _) => view.bind(&place.path, true)?,
+        (Shape::ReadOnly, _) | (_, None) => bind_read_only(view, place)?,
+        (_, Some(layer)) => {
+            let overlay = overlay(place, layer);
+            if let Err(error) = overlay.mount(Interface::Best, view.root, relative(&place.path)) {
+                tracing::debug!("no overlay over {}: {error}", place.path.display());
+                bind_read_only(view, place)?;
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// With all that is mounted below, without which the kernel allows no bind.
+fn bind_read_only(view: View<'_>, place: &Place) -> io::Result<()> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE;
+    let tree = open_tree(CWD, &place.path, flags)?;
+    let read_only = MountAttr {
+        set: MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into(),
+        ..MountAttr::default()
+    };
+    sys::mount_setattr(tree.as_fd(), true, read_only)?;
+    Ok(view.place(tree, &place.path)?)
+}
+
+fn overlay(place: &Place, layer: &Layer) -> Overlay {
+    let lower = match place.shape {
+        Shape::Shell(_) => lower_of(layer),
+        _ => place.path.clone(),
+    };
+    Overlay {
+        lower: vec![lower],
+        upper: layer.upper.clone(),
+        work: layer.work.clone(),
+        persistent: true,
+        userxattr: true,
+        attributes: place.attributes,
+    }
+}

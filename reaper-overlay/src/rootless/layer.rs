@@ -1,0 +1,158 @@
+//! The directories of an ordinary user's layers.
+//!
+//! What is somebody else's cannot be copied up: the copy would have an owner that the user
+//! namespace does not know. So the upper layer has, from the start, directories of the user's own
+//! in the place of others' ones near the root. That makes room for new files, and lets the old
+//! ones be replaced and removed; they cannot be changed in place.
+
+use std::{
+    fs::{self, Metadata, Permissions},
+    io,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{Access, CWD, Timespec, Timestamps, access, utimensat};
+
+use super::{
+    identity,
+    plan::{Place, Shape},
+};
+use crate::{
+    Error, attributes,
+    base::make_dir,
+    error::Context,
+    layers::{Layer, remove_tree},
+};
+
+/// Down to here, counted in names from the root, others' directories are the user's in the view.
+/// It reaches `/usr/share/man/man1` and `/usr/lib/ARCH/pkgconfig`: where packages put their files.
+const DEPTH: usize = 4;
+
+/// Like [`DEPTH`], below here.
+const LOCAL: (&str, usize) = ("/usr/local", 5);
+
+/// Makes the directories of the layer over `place`; an upper layer that exists is kept. Returns
+/// false if the place is not there any more.
+pub(crate) fn make(layer: &Layer, place: &Place) -> Result<bool, Error> {
+    if !layer.upper.try_exists().context("look for", &layer.upper)? {
+        let metadata = match fs::metadata(&place.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            other => other.context("stat", &place.path)?,
+        };
+        make_dir(&layer.upper)?;
+        // The directories in a shell have layers of their own.
+        let whole = !matches!(place.shape, Shape::Shell(_));
+        fill((&place.path, metadata), &layer.upper, whole)?;
+    }
+    make_dir(&layer.work)?;
+    Ok(true)
+}
+
+/// Where the directory is that a shell has as its lower layer.
+pub(crate) fn lower_of(layer: &Layer) -> PathBuf {
+    layer.upper.with_file_name("lower")
+}
+
+/// Makes the lower layer of a shell anew: the entries `copies` as they are now, and places to
+/// mount `parts` on.
+pub(crate) fn make_shell<'a>(
+    layer: &Layer,
+    copies: &[PathBuf],
+    parts: impl Iterator<Item = &'a Place>,
+) -> Result<(), Error> {
+    let lower = lower_of(layer);
+    remove_tree(&lower)?;
+    make_dir(&lower)?;
+    let inside = |path: &Path| lower.join(path.file_name().unwrap_or_default());
+    for from in copies {
+        match copy(from, &inside(from)) {
+            // It has gone since.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other.context("copy", from)?,
+        }
+    }
+    for part in parts {
+        let to = inside(&part.path);
+        if part.directory {
+            make_dir(&to)?;
+        } else {
+            fs::write(&to, "").context("make", to)?;
+        }
+    }
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(from)?;
+    if metadata.is_symlink() {
+        return symlink(fs::read_link(from)?, to);
+    }
+    fs::write(to, fs::read(from)?)?;
+    liken(to, &metadata)
+}
+
+/// Gives `to` the mode and the times of what `metadata` is of.
+fn liken(to: &Path, metadata: &Metadata) -> io::Result<()> {
+    fs::set_permissions(to, Permissions::from_mode(metadata.mode() & 0o7777))?;
+    let time = |seconds: i64, nanoseconds: i64| Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds as _,
+    };
+    let times = Timestamps {
+        last_access: time(metadata.atime(), metadata.atime_nsec()),
+        last_modification: time(metadata.mtime(), metadata.mtime_nsec()),
+    };
+    Ok(utimensat(CWD, to, &times, rustix::fs::AtFlags::empty())?)
+}
+
+/// Makes `upper` like `dir`, and, if it is to stand for the `whole`, in it the directories of others
+/// that are to be the user's.
+fn fill((dir, metadata): (&Path, Metadata), upper: &Path, whole: bool) -> Result<(), Error> {
+    let device = metadata.dev();
+    let mut todo = Vec::new();
+    if whole {
+        todo.push((dir.to_owned(), upper.to_owned()));
+    }
+    let mut made = vec![(upper.to_owned(), metadata)];
+    while let Some((dir, upper)) = todo.pop() {
+        if dir.components().count() > depth(&dir) {
+            continue;
+        }
+        let Ok(entries) = fs::read_dir(&dir) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            let path = entry.path();
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            let own = (metadata.uid(), metadata.gid()) == identity::own();
+            let closed = access(&path, Access::READ_OK | Access::EXEC_OK).is_err();
+            if own || closed || metadata.dev() != device {
+                continue;
+            }
+            let upper = upper.join(entry.file_name());
+            make_dir(&upper)?;
+            attributes::mark_made(&upper)?;
+            todo.push((path, upper.clone()));
+            made.push((upper, metadata));
+        }
+    }
+    // Children first: making one changes its parent's time.
+    for (path, metadata) in made.iter().rev() {
+        liken(path, metadata).context("change the mode of", path)?;
+    }
+    Ok(())
+}
+
+fn depth(dir: &Path) -> usize {
+    if dir.starts_with(LOCAL.0) {
+        LOCAL.1
+    } else {
+        DEPTH
+    }
+}

@@ -1,0 +1,255 @@
+//! A scope of an ordinary user, which lives as long as its members.
+//!
+//! Nothing can be pinned without root. Each member's process holds the scope's namespaces open and
+//! says in its marker by which descriptors; whoever joins opens them through `/proc`.
+
+use std::{
+    collections::HashSet,
+    fs::{self, File},
+    io,
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    assemble::{FIRST_OVERLAY, Recipe},
+    identity::{Namespaces, USER_NAMESPACE},
+    layer,
+    obstacle::{self, Obstacle},
+    plan::{self, Place, Shape},
+};
+use crate::{
+    Error, Scope,
+    base::{Base, make_dir},
+    error::Context,
+    helper::Helper,
+    layers::{Layer, Table, read_json, remove_file, remove_tree},
+    live::{NSFS_MAGIC, changes, members},
+    lock::{Lock, Mode},
+    mountinfo,
+    scope::ScopePaths,
+    stamps::Stamps,
+};
+
+/// Where a member has the namespaces open.
+#[derive(Debug, Serialize, Deserialize)]
+struct Holder {
+    pid: u32,
+    user: i32,
+    mount: i32,
+    /// The inode of the mount namespace: the pid and the descriptors may have become others'.
+    inode: u64,
+}
+
+/// What the makers of a scope want of it.
+#[derive(Debug)]
+pub(crate) struct Wanted<'a> {
+    /// Bound from the host, besides its usual trees.
+    pub(crate) host_paths: &'a [PathBuf],
+    /// The mounts that need not be protected.
+    pub(crate) unprotected: &'a [PathBuf],
+}
+
+/// A membership: as long as it lives, nobody resets the scope, and others can join.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) namespaces: Namespaces,
+    /// What people should know of the scope.
+    pub(crate) warnings: Vec<String>,
+    marker: PathBuf,
+    table: PathBuf,
+    _marker: Lock,
+    _shared: Lock,
+}
+
+impl Member {
+    /// Joins `scope` as `id`, and makes it first if it has no members.
+    pub(crate) fn join(
+        base: &Base,
+        scope: &Scope,
+        id: &str,
+        wanted: &Wanted<'_>,
+    ) -> Result<Self, Error> {
+        let paths = ScopePaths::new(&base.path, scope);
+        let shared = Lock::take(&paths.members_lock, Mode::Shared)?;
+        let _changing = Lock::take(&paths.changing, Mode::Exclusive)?;
+        let mut warnings = Vec::new();
+        let namespaces = match find(&paths)? {
+            Some(namespaces) => namespaces,
+            None => make(base, scope, &paths, wanted, &mut warnings)?,
+        };
+        let table = Table::read(&paths)?.unwrap_or_else(Table::new);
+        warnings.extend(changes(scope, &paths, &table));
+        let marker = paths.members().join(id);
+        let lock = Lock::take(&marker, Mode::Shared)?;
+        let holder = Holder {
+            pid: std::process::id(),
+            user: namespaces.user.as_raw_fd(),
+            mount: namespaces.mount.as_raw_fd(),
+            inode: namespaces.mount.metadata().context("stat", &marker)?.ino(),
+        };
+        let text = serde_json::to_vec(&holder).map_err(io::Error::from);
+        text.and_then(|text| fs::write(&marker, text))
+            .context("write", &marker)?;
+        Ok(Self {
+            namespaces,
+            warnings,
+            marker,
+            table: paths.layers(),
+            _marker: lock,
+            _shared: shared,
+        })
+    }
+
+    /// Ends the membership. Idempotent.
+    pub(crate) fn leave(&self) -> Result<(), Error> {
+        // When the scope was last used; nothing depends on it but its collection.
+        let _ = File::open(&self.table).and_then(|table| table.set_modified(SystemTime::now()));
+        remove_file(&self.marker)
+    }
+}
+
+/// The namespaces of a scope that has members.
+fn find(paths: &ScopePaths) -> Result<Option<Namespaces>, Error> {
+    for id in members(paths)? {
+        let marker = paths.members().join(id);
+        let Ok(Some(holder)) = read_json::<Holder>(&marker) else {
+            // Its joiner was killed before it could write it.
+            continue;
+        };
+        match holder.open() {
+            Ok(Some(namespaces)) => return Ok(Some(namespaces)),
+            // It is ending: all its processes have ended before.
+            Ok(None) => {}
+            Err(error) => return Err(error).context("join the scope of", marker),
+        }
+    }
+    Ok(None)
+}
+
+impl Holder {
+    fn open(&self) -> io::Result<Option<Namespaces>> {
+        let open = |fd: i32| match File::open(format!("/proc/{}/fd/{fd}", self.pid)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some),
+        };
+        let (Some(user), Some(mount)) = (open(self.user)?, open(self.mount)?) else {
+            return Ok(None);
+        };
+        let namespace =
+            |file: &File| rustix::fs::fstatfs(file).is_ok_and(|fs| fs.f_type as u64 == NSFS_MAGIC);
+        let same = namespace(&user)
+            && namespace(&mount)
+            && mount
+                .metadata()
+                .is_ok_and(|there| there.ino() == self.inode);
+        Ok(same.then_some(Namespaces { user, mount }))
+    }
+}
+
+/// Makes the scope; one that did not exist and cannot be made is not there afterwards. The caller
+/// holds the lock `changing`.
+fn make(
+    base: &Base,
+    scope: &Scope,
+    paths: &ScopePaths,
+    wanted: &Wanted<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Namespaces, Error> {
+    let is_new = Table::read(paths)?.is_none();
+    let made = try_to_make(base, scope, paths, wanted, warnings);
+    if made.is_err() && is_new {
+        // The first error is the one to tell.
+        let _ = remove_tree(&paths.data).and_then(|()| remove_tree(&paths.live));
+    }
+    made
+}
+
+fn try_to_make(
+    base: &Base,
+    scope: &Scope,
+    paths: &ScopePaths,
+    wanted: &Wanted<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Namespaces, Error> {
+    make_dir(&paths.data)?;
+    make_dir(&paths.members())?;
+    let mut table = Table::read(paths)?.unwrap_or_else(Table::new);
+    let recipe = recipe(base, paths, wanted, &mut table)?;
+    // Before the layers are used: a killed starter must not leave one that nobody knows.
+    table.write(paths)?;
+    let (outcome, helper) =
+        Helper::start("assemble the overlay", || recipe.assemble()).map_err(explain)?;
+    warnings.extend(outcome.warnings(scope));
+    table.read_only = outcome.read_only;
+    table.unprotected = outcome.unprotected;
+    table.locked = outcome.locked;
+    table.write(paths)?;
+    Namespaces::of(helper.pid().as_raw().unsigned_abs())
+}
+
+fn recipe(
+    base: &Base,
+    paths: &ScopePaths,
+    wanted: &Wanted<'_>,
+    table: &mut Table,
+) -> Result<Recipe, Error> {
+    let mounts = mountinfo::read()?;
+    let points: HashSet<&Path> = mounts.iter().map(|m| m.mount_point.as_path()).collect();
+    let places = plan::plan(&mounts, wanted.host_paths)?;
+    let mut layers: Vec<Option<Layer>> = Vec::new();
+    for place in &places {
+        let overlaid = matches!(place.shape, Shape::Overlay | Shape::Shell(_));
+        let layer = overlaid.then(|| table.layer(paths, &place.path));
+        if let Some(layer) = &layer
+            && layer::make(layer, place)?
+            && let Shape::Shell(copies) = &place.shape
+        {
+            let inside = |part: &&Place| part.path.parent() == Some(&place.path);
+            layer::make_shell(layer, copies, places.iter().filter(inside))?;
+        }
+        layers.push(layer);
+    }
+    let lower = layers.iter().flatten().map(|layer| layer.mount.as_path());
+    table.stamps = Stamps::take(lower.filter(|path| points.contains(path)));
+    Ok(Recipe {
+        places: places.into_iter().zip(layers).collect(),
+        at: base.path.join("root"),
+        hidden: base.path.clone(),
+        unprotected: wanted.unprotected.to_vec(),
+    })
+}
+
+/// Says which setting of the machine is the reason, where one is known.
+fn explain(error: Error) -> Error {
+    let Error::Helper {
+        operation,
+        path,
+        source,
+    } = error
+    else {
+        return error;
+    };
+    let errno = Errno::from_io_error(&source).unwrap_or(Errno::IO);
+    let uname = rustix::system::uname();
+    let overlay = operation == FIRST_OVERLAY;
+    let release = uname.release().to_string_lossy();
+    let obstacle = obstacle::find(Path::new("/proc"), &release, overlay, errno);
+    // Steps that follow have reasons of their own.
+    if obstacle == Obstacle::Unknown && !overlay && !path.ends_with(USER_NAMESPACE) {
+        return Error::Helper {
+            operation,
+            path,
+            source,
+        };
+    }
+    Error::Forbidden {
+        operation: format!("{operation} {}", path.display()),
+        source,
+        obstacle,
+    }
+}

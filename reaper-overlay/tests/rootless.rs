@@ -1,0 +1,375 @@
+//! The overlay of an ordinary user.
+
+mod common;
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, chown},
+    path::{Path, PathBuf},
+};
+
+use common::*;
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use reaper_overlay::{
+    Error, FilesystemIsolation, Obstacle, Overlays, Scope, Session, SharedOverlay, ViewRequest,
+};
+use reaper_spec::{ImageMode, Mount, OverlayScope};
+
+const USER: u32 = 43210;
+
+/// Runs `test` as an ordinary user, in mounts of its own in which `prepare` has worked as root. The
+/// argument is the user's home, outside `/run`.
+fn as_user(prepare: fn(&Path), test: fn(&Path)) {
+    isolated(|dir| {
+        let home = dir.join("home");
+        for dir in [home.clone(), dir.join("state")] {
+            fs::create_dir(&dir).unwrap();
+            chown(&dir, Some(USER), Some(USER)).unwrap();
+        }
+        prepare(&home);
+        become_user();
+        test(&home);
+    });
+}
+
+fn become_user() {
+    setgroups(&[]).unwrap();
+    let (uid, gid) = (Uid::from_raw(USER), Gid::from_raw(USER));
+    setresgid(gid, gid, gid).unwrap();
+    setresuid(uid, uid, uid).unwrap();
+    nix::sys::prctl::set_dumpable(true).unwrap();
+}
+
+fn owned(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    chown(path, Some(USER), Some(USER)).unwrap();
+}
+
+/// A request whose base is beside `home`.
+fn of(home: &Path, id: &str, scope: OverlayScope) -> ViewRequest {
+    request(&home.with_file_name("state"), id, scope)
+}
+
+fn changes(request: &ViewRequest) -> Vec<String> {
+    let scope = Scope::of(request).unwrap();
+    let changes = Overlays::new(&request.overlay).diff(&scope, &mut |_| ());
+    changes.unwrap().iter().map(ToString::to_string).collect()
+}
+
+fn remove(request: &ViewRequest) {
+    let scope = Scope::of(request).unwrap();
+    Overlays::new(&request.overlay).remove(&scope).unwrap();
+    let left = fs::read_dir(request.overlay.base.join("scopes")).unwrap();
+    assert_eq!(left.count(), 0);
+    let left = fs::read_dir(request.overlay.base.join("live/scopes")).unwrap();
+    assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn what_a_user_does_stays_in_the_overlay() {
+    as_user(
+        |home| {
+            owned(&home.join("mine"), "one");
+            owned(&home.join("gone"), "x");
+            let roots = home.with_file_name("roots");
+            fs::create_dir(&roots).unwrap();
+            fs::write(roots.join("file"), "root's").unwrap();
+        },
+        |home| {
+            let node = home.parent().unwrap().to_owned();
+            let before = [fingerprint(home), fingerprint(&node.join("roots"))];
+            let request = of(home, "a", OverlayScope::Container);
+            let session = open(&request);
+            let script = format!(
+                "cd {}; echo two >>mine; rm gone; mkdir -p new/dir; echo 3 >new/dir/file; \
+                 ln mine new/link; chmod 600 mine; mv new newer; mknod newer/fifo p; \
+                 echo mine >../roots/new; mv -f ../roots/new ../roots/file; cat ../roots/file; \
+                 touch /etc/reaper-hello /tmp/reaper-hello; rm /etc/hostname; mkdir -p /usr/local/x",
+                home.display()
+            );
+            assert_eq!(sh(&session, &script), "mine");
+            // The same as outside: no rights, no other number.
+            assert_eq!(sh(&session, "id -u; id -g"), format!("{USER}\n{USER}"));
+            assert!(!attempt(&session, "cat /etc/shadow").status.success());
+            assert!(!attempt(&session, "ls /root").status.success());
+            let said = attempt(&session, "echo x >>/etc/passwd").stderr;
+            assert!(String::from_utf8_lossy(&said).contains("ermission denied"));
+            session.close().unwrap();
+            let after = [fingerprint(home), fingerprint(&node.join("roots"))];
+            assert_eq!(after, before);
+            assert!(!Path::new("/etc/reaper-hello").exists());
+            let shown = changes(&request);
+            let inside = |path: &str| home.join(path).display().to_string();
+            let expected = [
+                "A /etc/reaper-hello".to_owned(),
+                "D /etc/hostname".to_owned(),
+                "A /tmp/reaper-hello".to_owned(),
+                "A /usr/local/x".to_owned(),
+                format!("D {}", inside("gone")),
+                format!("M {}", inside("mine")),
+                format!("A {}", inside("newer")),
+                format!("A {}", inside("newer/dir")),
+                format!("M {}", inside("../roots/file").replace("home/../", "")),
+            ];
+            for change in &expected {
+                assert!(shown.contains(change), "{change} in {shown:#?}");
+            }
+            // Not a directory that merely is the user's in the view.
+            let known = |line: &String| {
+                expected.contains(line) || line.starts_with(&format!("A {}", inside("newer/")))
+            };
+            assert!(shown.iter().all(known), "{shown:#?}");
+            remove(&request);
+        },
+    );
+}
+
+#[test]
+fn what_is_mounted_below_a_directory_is_protected_too() {
+    const ODD: &str = "a b\n:,\\";
+    as_user(
+        |home| {
+            for name in ["disk", "image", ODD, "other"] {
+                fs::create_dir(home.join(name)).unwrap();
+            }
+            mount_tmpfs(&home.join("disk"));
+            mount_tmpfs(&home.join(ODD));
+            mount_ext4(&home.with_file_name("ext4"), &home.join("image"));
+            fs::remove_dir(home.join("image/lost+found")).unwrap();
+            fs::create_dir(home.join("disk/deeper")).unwrap();
+            mount_tmpfs(&home.join("disk/deeper"));
+            owned(&home.join("bound"), "host");
+            owned(&home.join("place"), "");
+            bind(&home.join("bound"), &home.join("place"));
+            for name in ["disk", ODD, "image", "disk/deeper", "other"] {
+                chown(home.join(name), Some(USER), Some(USER)).unwrap();
+                owned(&home.join(name).join("file"), "host");
+            }
+            owned(&home.join("file"), "host");
+            std::os::unix::fs::symlink("file", home.join("link")).unwrap();
+        },
+        |home| {
+            let inside: Vec<PathBuf> = ["", "disk", ODD, "image", "disk/deeper", "other"]
+                .iter()
+                .map(|name| home.join(name))
+                .collect();
+            let before: Vec<_> = inside.iter().map(|dir| fingerprint(dir)).collect();
+            let mounts = mount_table(Path::new("/nowhere"));
+            let request = of(home, "a", OverlayScope::Container);
+            let session = open(&request);
+            for dir in &inside {
+                let mut command = std::process::Command::new("sh");
+                command
+                    .args(["-c", "cat file; echo view >file; echo x >new; cat file new"])
+                    .current_dir(dir)
+                    .stdout(std::process::Stdio::piped());
+                let output = session.spawn(command).unwrap().wait_with_output().unwrap();
+                let text = String::from_utf8(output.stdout).unwrap();
+                assert_eq!(text, "hostview\nx\n", "{dir:?}");
+            }
+            let place = home.join("place");
+            assert_eq!(sh(&session, &format!("cat {}", place.display())), "host");
+            let write = format!("echo x >{}", place.display());
+            assert!(!attempt(&session, &write).status.success(), "a bound file");
+            sh(&session, &format!("rm {}/link", home.display()));
+            session.close().unwrap();
+            let after: Vec<_> = inside.iter().map(|dir| fingerprint(dir)).collect();
+            assert_eq!(after, before);
+            assert_eq!(mount_table(Path::new("/nowhere")), mounts);
+            let shown = changes(&request);
+            for dir in &inside {
+                for (kind, name) in [("M", "file"), ("A", "new")] {
+                    let change = format!("{kind} {}", dir.join(name).display());
+                    assert!(shown.contains(&change), "{change:?} in {shown:#?}");
+                }
+            }
+            assert!(shown.contains(&format!("D {}", home.join("link").display())));
+            assert_eq!(shown.len(), 2 * inside.len() + 1, "{shown:#?}");
+            remove(&request);
+        },
+    );
+}
+
+#[test]
+fn members_of_a_scope_share_it_and_nobody_else_does() {
+    as_user(
+        |_| {},
+        |home| {
+            let group = |id: &str| of(home, id, "group:g".parse().unwrap());
+            let file = home.join("file").display().to_string();
+            let a = open(&group("a"));
+            let b = open(&group("b"));
+            sh(&a, &format!("echo hello >{file}"));
+            assert_eq!(sh(&b, &format!("cat {file}")), "hello");
+            let other = of(home, "c", OverlayScope::Container);
+            let c = open(&other);
+            assert!(!attempt(&c, &format!("cat {file}")).status.success());
+            let overlays = Overlays::new(&other.overlay);
+            let scope = Scope::of(&group("a")).unwrap();
+            assert!(matches!(
+                overlays.remove(&scope),
+                Err(Error::InUse { by, .. }) if by == ["a", "b"]
+            ));
+            let listed = overlays.list().unwrap();
+            let info = listed.iter().find(|info| info.scope == scope).unwrap();
+            assert!(info.mounted && info.locked && info.changed_below.is_empty());
+            a.close().unwrap();
+            let d = open(&group("d"));
+            assert_eq!(
+                sh(&d, &format!("cat {file}")),
+                "hello",
+                "the maker has left, and the scope is alive"
+            );
+            b.close().unwrap();
+            d.close().unwrap();
+            // Its mounts end with its last member, and what was written does not.
+            let e = open(&group("e"));
+            assert_eq!(sh(&e, &format!("cat {file}")), "hello");
+            e.close().unwrap();
+            c.close().unwrap();
+            SharedOverlay::new().forget(&other).unwrap();
+            remove(&group("a"));
+        },
+    );
+}
+
+#[test]
+fn who_asks_for_root_is_called_root_and_can_do_no_more() {
+    as_user(
+        |home| owned(&home.join("mine"), "x"),
+        |home| {
+            let mut request = of(home, "a", OverlayScope::Container);
+            request.user = Some((0, 0));
+            let session = open(&request);
+            assert_eq!(sh(&session, "id -u; id -g"), "0\n0");
+            let script = format!(
+                "cd {}; install -o 0 -g 0 -m 755 mine /usr/local/bin/reaper-installed; \
+                 stat -c %u:%g mine",
+                home.display()
+            );
+            assert_eq!(sh(&session, &script), "0:0");
+            for refused in [
+                "cat /etc/shadow",
+                "ls /root",
+                "ls /proc/1/root/",
+                "umount /etc",
+                "umount -l /",
+                "mount -o remount,rw /proc",
+            ] {
+                assert!(!attempt(&session, refused).status.success(), "{refused}");
+            }
+            session.close().unwrap();
+            assert_eq!(changes(&request), ["A /usr/local/bin/reaper-installed"]);
+            remove(&request);
+        },
+    );
+}
+
+#[test]
+fn what_lies_in_the_way_of_its_owner_is_removed() {
+    as_user(
+        |_| {},
+        |home| {
+            let request = of(home, "a", OverlayScope::Container);
+            let session = open(&request);
+            let dir = home.join("closed").display().to_string();
+            sh(
+                &session,
+                &format!("mkdir -p {dir}/in; chmod 0 {dir}/in {dir}"),
+            );
+            session.close().unwrap();
+            remove(&request);
+        },
+    );
+}
+
+#[test]
+fn what_needs_root_is_refused_by_name() {
+    as_user(
+        |_| {},
+        |home| {
+            let prepare = |request: &ViewRequest| {
+                let error = SharedOverlay::new().prepare(request).err().unwrap();
+                assert!(matches!(error, Error::NeedsRoot { .. }), "{error}");
+                error.to_string()
+            };
+            let mut request = of(home, "a", OverlayScope::Container);
+            request.mounts.push(Mount {
+                destination: "/data".into(),
+                kind: Some("bind".to_owned()),
+                source: Some(home.to_owned()),
+                options: vec!["rbind".to_owned()],
+            });
+            assert!(prepare(&request).contains("/data"));
+            request.mounts[0].destination = "/proc".into();
+            request.mounts[0].kind = Some("proc".to_owned());
+            request.mounts[0].options.clear();
+            open(&request).close().unwrap();
+            request.image = ImageMode::Beneath;
+            assert!(prepare(&request).contains("image"));
+        },
+    );
+}
+
+#[test]
+fn a_process_that_is_not_dumpable_is_told_so() {
+    as_user(
+        |_| {},
+        |home| {
+            nix::sys::prctl::set_dumpable(false).unwrap();
+            let request = of(home, "a", OverlayScope::Container);
+            let error = Session::open(&SharedOverlay::new(), &request)
+                .err()
+                .unwrap();
+            let Error::Forbidden { obstacle, .. } = &error else {
+                panic!("{error}");
+            };
+            assert_eq!(*obstacle, Obstacle::Undumpable, "{error}");
+            let scopes = fs::read_dir(request.overlay.base.join("scopes")).unwrap();
+            assert_eq!(scopes.count(), 0, "nothing is left of it");
+        },
+    );
+}
+
+#[test]
+fn a_base_that_can_hold_no_upper_layer_is_named() {
+    as_user(
+        |home| {
+            let at = |name: &str| {
+                let dir = home.join(name);
+                fs::create_dir(&dir).unwrap();
+                chown(&dir, Some(USER), Some(USER)).unwrap();
+                dir
+            };
+            let (upper, work, target) = (at("upper"), at("work"), at("target"));
+            let options = format!(
+                "lowerdir=/etc,upperdir={},workdir={}",
+                upper.display(),
+                work.display()
+            );
+            tool(
+                "mount",
+                &[
+                    "-t",
+                    "overlay",
+                    "-o",
+                    &options,
+                    "x",
+                    target.to_str().unwrap(),
+                ],
+            );
+            chown(&target, Some(USER), Some(USER)).unwrap();
+            fs::set_permissions(&target, fs::Permissions::from_mode(0o700)).unwrap();
+        },
+        |home| {
+            let mut request = of(home, "a", OverlayScope::Container);
+            request.overlay.base = home.join("target/base");
+            let error = SharedOverlay::new().prepare(&request).err().unwrap();
+            let Error::Forbidden { obstacle, .. } = &error else {
+                panic!("{error}");
+            };
+            assert_eq!(*obstacle, Obstacle::Base, "{error}");
+            assert!(error.to_string().contains("REAPER_OVERLAY_BASE"), "{error}");
+        },
+    );
+}
