@@ -6,15 +6,14 @@
 
 use std::{
     error::Error,
-    io::{BufRead as _, BufReader, PipeReader},
+    io::{Write as _, stderr, stdout},
     process::ExitCode,
     sync::Arc,
-    thread,
 };
 
 use reaper_exec::{
     Engine, HostExecutor, NewContainer,
-    io::{StandardBinder, StreamTarget},
+    io::{Capture, CaptureBinder, OutputStream, StandardBinder},
     monitor,
 };
 use reaper_overlay::HostRoot;
@@ -23,7 +22,9 @@ use reaper_state::{FileStore, RootDir};
 
 fn main() -> ExitCode {
     // First of all, before any thread: the monitor never comes past this line.
-    monitor::run_if_asked(|| monitor::Setup::new(HostRoot, StandardBinder::new()));
+    monitor::run_if_asked(|| {
+        monitor::Setup::new(HostRoot, CaptureBinder::over(StandardBinder::new()))
+    });
     run(std::env::args().skip(1).collect()).unwrap_or_else(|error| {
         eprintln!("embed: {error}");
         ExitCode::FAILURE
@@ -45,11 +46,8 @@ async fn run(command: Vec<String>) -> Result<ExitCode, Box<dyn Error>> {
         .push("PATH=/usr/sbin:/usr/bin:/sbin:/bin".into());
     let id = ContainerId::new("embedded")?;
     let mut container = NewContainer::new(id.clone(), process);
-    let (out, stdout) = std::io::pipe()?;
-    let (err, stderr) = std::io::pipe()?;
-    container.stdio.streams.stdout = StreamTarget::Inherit;
-    container.stdio.streams.stderr = StreamTarget::Inherit;
-    container.stdio.attachments.inherited = [None, Some(stdout.into()), Some(stderr.into())];
+    let (stdio, mut output) = Capture::new()?;
+    container.stdio = stdio;
 
     // Whatever the process may not do, or lacks, is an error of `create`; a program that does not
     // exist one of `start`.
@@ -58,22 +56,14 @@ async fn run(command: Vec<String>) -> Result<ExitCode, Box<dyn Error>> {
         engine.delete(&id, true).await?;
         return Err(error.into());
     }
-    let readers = [
-        thread::spawn(move || pass_on("out", out)),
-        thread::spawn(move || pass_on("err", err)),
-    ];
+    while let Some(chunk) = output.next().await? {
+        match chunk.output {
+            OutputStream::Stdout => stdout().write_all(&chunk.bytes)?,
+            OutputStream::Stderr => stderr().write_all(&chunk.bytes)?,
+        }
+    }
     let exit = engine.wait(&id).await?;
     engine.delete(&id, false).await?;
-    for reader in readers {
-        reader.join().map_err(|_| "a reader panicked")??;
-    }
     println!("exit code {}", exit.status.code());
     Ok(ExitCode::from(u8::try_from(exit.status.code())?))
-}
-
-fn pass_on(name: &str, pipe: PipeReader) -> std::io::Result<()> {
-    for line in BufReader::new(pipe).lines() {
-        println!("{name}: {}", line?);
-    }
-    Ok(())
 }

@@ -28,7 +28,7 @@ pub(crate) fn replay(block: &Block) -> Result<(), String> {
     ));
     // The output goes to a file, as what is started may keep it for longer than the shell.
     let status = Command::new("timeout")
-        .args(["-s", "KILL", "60", "unshare", "--mount", "bash"])
+        .args(["-s", "KILL", "300", "unshare", "--mount", "bash"])
         .arg(path("script"))
         .current_dir(path("work"))
         .env("PATH", std::env::join_paths(paths).expect("a PATH"))
