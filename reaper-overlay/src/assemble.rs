@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Error, Scope,
     error::Context,
+    image::Image,
     layers::Layer,
     masks::{How, Mask},
     mountinfo,
@@ -42,7 +43,7 @@ pub(crate) struct Recipe {
     /// Masks that lie on the host's own trees, where there is no layer to hide them in.
     pub(crate) covers: Vec<Mask>,
     /// The image's root, to show beneath the host's.
-    pub(crate) image: Option<PathBuf>,
+    pub(crate) image: Option<Image>,
     /// The directory to assemble on.
     pub(crate) at: PathBuf,
     pub(crate) persistent: bool,
@@ -116,7 +117,11 @@ impl Recipe {
         // shall arrive.
         let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
         mount_change("/", downstream).context("make a slave of", "/")?;
-        self.overlay(&self.root, MountAttrFlags::empty(), self.image.as_deref())
+        if let Some(image) = &self.image {
+            image.mount()?;
+        }
+        let image = self.image.as_ref().map(|image| image.root.as_path());
+        self.overlay(&self.root, MountAttrFlags::empty(), image)
             .mount(self.interface, CWD, &self.at)
             .context("mount the overlay over", "/")?;
         let root = open(

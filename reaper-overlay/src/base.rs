@@ -57,6 +57,15 @@ impl Base {
         Ok(base)
     }
 
+    /// The base if it is ready for members.
+    pub(crate) fn if_ready(config: &OverlayConfig) -> Result<Option<Self>, Error> {
+        let base = Self {
+            path: checked(&config.base)?,
+            persistent: !wants_tmpfs(config)?,
+        };
+        Ok(base.is_ready()?.then_some(base))
+    }
+
     /// The base at `path` if it is ready, for those who only look.
     pub(crate) fn open(config: &OverlayConfig) -> Result<Option<Self>, Error> {
         let base = Self::of(config)?;

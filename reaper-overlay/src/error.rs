@@ -104,10 +104,10 @@ pub enum Error {
         /// Whether the source is a directory.
         directory: bool,
     },
-    /// Mount points do not exist, and this isolation makes none.
-    #[error("nothing to mount on: {} missing on the host", list(paths))]
+    /// Paths that shall be writable do not exist on the host.
+    #[error("nothing to make writable: {} missing on the host", list(paths))]
     MissingMountPoints {
-        /// The destinations that do not exist.
+        /// The paths that do not exist.
         paths: Vec<PathBuf>,
     },
     /// The image was asked for, and its root filesystem was not given.

@@ -6,16 +6,22 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::{
     Error, FilesystemIsolation, View, ViewRequest,
+    base::Base,
     error::Context,
+    image::Image,
     shared_view::{change_near, change_to, namespace_of, own_namespace},
-    volumes::{self, Volume},
+    volumes::{
+        self, Volume,
+        points::{self, Owner},
+    },
 };
 
 /// No isolation: processes see and change the host's filesystem.
 ///
 /// A container that brings no volumes runs in the host's own mount namespace, at no cost. Volumes
-/// are mounted for the container alone, in a copy of that namespace, on directories and files that
-/// exist: making mount points would change the host for everybody, so missing ones are an error.
+/// are mounted for the container alone, in a copy of that namespace. Missing mount points are made
+/// on the host, counted below the overlay's base, and removed with their last user. Unlike in an
+/// overlay they are not guarded: who removes one on the host takes away what is mounted on it.
 /// What engines mount by default (`/proc`, `/dev`, `/sys`, `/run` and what lies below) is the
 /// host's already and is left out.
 #[derive(Debug, Clone, Copy, Default)]
@@ -23,6 +29,8 @@ pub struct HostRoot;
 
 pub(crate) struct HostView {
     id: String,
+    /// Where its mount points are counted, if they are.
+    base: Option<Base>,
     cwd: PathBuf,
     volumes: Vec<Volume>,
     image: Option<PathBuf>,
@@ -41,41 +49,22 @@ impl HostView {
         let image = match request.image {
             reaper_spec::ImageMode::Ignore => None,
             // There is nothing to lie beneath; its root can be read where it is.
-            _ => Some(request.rootfs.clone().ok_or(Error::NoImage)?),
+            _ => Some(Image::of(request)?),
         };
         let mut plain = request.clone();
         plain.image = reaper_spec::ImageMode::Ignore;
-        let volumes = volumes::open_all(&plain)?;
-        let mut missing = Vec::new();
-        let mut places: Vec<PathBuf> = Vec::new();
-        for volume in &volumes {
-            // What lies in another volume is looked for there, when it is mounted.
-            let nested = places
-                .iter()
-                .any(|place| volume.destination.starts_with(place));
-            places.push(volume.destination.clone());
-            match std::fs::metadata(&volume.destination) {
-                _ if nested => {}
-                Ok(there) if there.is_dir() == volume.directory => {}
-                Ok(_) => {
-                    let destination = volume.destination.clone();
-                    return Err(Error::MountKind {
-                        destination,
-                        directory: volume.directory,
-                    });
-                }
-                Err(_) => missing.push(volume.destination.clone()),
-            }
+        let mut volumes = volumes::open_all(&plain)?;
+        if let Some(image) = image.as_ref().filter(|image| !image.is_there()) {
+            volumes.push(volumes::image(image, image.root.clone())?);
         }
-        if !missing.is_empty() {
-            return Err(Error::MissingMountPoints { paths: missing });
-        }
+        let base = place(&mut volumes, request)?;
         Ok(Self {
-            id: request.id.as_str().to_owned(),
+            id: request.unique_id(),
+            base,
             cwd: request.cwd.clone(),
             own: !volumes.is_empty() || restrict.is_some(),
             volumes,
-            image,
+            image: image.map(|image| image.root),
             namespace: None,
             restrict,
         })
@@ -90,13 +79,55 @@ impl HostView {
     }
 }
 
+/// Finds or makes the mount points of `volumes`. Where all are there and nobody has ever counted
+/// any, there is nothing to count.
+fn place(volumes: &mut [Volume], request: &ViewRequest) -> Result<Option<Base>, Error> {
+    if volumes.is_empty() {
+        return Ok(None);
+    }
+    let missing = volumes.iter().any(|volume| !volume.destination.exists());
+    let base = if missing {
+        Some(Base::prepare(&request.overlay)?)
+    } else {
+        Base::if_ready(&request.overlay)?
+    };
+    match &base {
+        Some(base) => volumes::place(volumes, request, base, Owner::Host, None, &[])?,
+        None => {
+            let wrong = volumes
+                .iter()
+                .find(|volume| volume.destination.is_dir() != volume.directory);
+            if let Some(Volume {
+                destination,
+                directory,
+                ..
+            }) = wrong
+            {
+                return Err(Error::MountKind {
+                    destination: destination.clone(),
+                    directory: *directory,
+                });
+            }
+        }
+    }
+    Ok(base)
+}
+
+/// Gives back the mount points that a view whose monitor was killed has made on the host.
+pub(crate) fn collect(request: &ViewRequest) -> Result<(), Error> {
+    match Base::if_ready(&request.overlay)? {
+        Some(base) => points::release(&base, Owner::Host, &request.unique_id()),
+        None => Ok(()),
+    }
+}
+
 impl FilesystemIsolation for HostRoot {
     fn prepare(&self, request: &ViewRequest) -> Result<Box<dyn View>, Error> {
         Ok(Box::new(HostView::new(request, None)?))
     }
 
-    fn collect(&self, _request: &ViewRequest) -> Result<(), Error> {
-        Ok(())
+    fn collect(&self, request: &ViewRequest) -> Result<(), Error> {
+        collect(request)
     }
 }
 
@@ -133,6 +164,10 @@ impl View for HostView {
     fn release(&mut self) -> Result<(), Error> {
         self.namespace = None;
         self.volumes.clear();
+        if let Some(base) = &self.base {
+            points::release(base, Owner::Host, &self.id)?;
+            self.base = None;
+        }
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ mod configured;
 mod error;
 mod helper;
 mod host_root;
+mod image;
 mod isolation;
 mod layers;
 mod live;

@@ -16,6 +16,7 @@ use crate::{
     base::{Base, exists, make_dir},
     error::Context,
     helper::Helper,
+    image::Image,
     layers::{Table, remove_file, remove_tree},
     lock::{Lock, Mode, is_held},
     masks::{self, Mask},
@@ -38,7 +39,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) host_paths: &'a [PathBuf],
     /// The mounts that need not be protected.
     pub(crate) unprotected: &'a [PathBuf],
-    pub(crate) image: Option<PathBuf>,
+    pub(crate) image: Option<Image>,
     pub(crate) interface: Interface,
 }
 

@@ -13,7 +13,7 @@ use rustix::{
 use crate::{
     Error, FilesystemIsolation, View, ViewRequest,
     error::Context,
-    host_root::HostView,
+    host_root::{self, HostView},
     sys::{self, MountAttr},
 };
 
@@ -54,8 +54,8 @@ impl FilesystemIsolation for ReadOnlyHost {
         Ok(Box::new(HostView::new(request, Some(restrict))?))
     }
 
-    fn collect(&self, _request: &ViewRequest) -> Result<(), Error> {
-        Ok(())
+    fn collect(&self, request: &ViewRequest) -> Result<(), Error> {
+        host_root::collect(request)
     }
 }
 

@@ -8,13 +8,17 @@ use crate::{
     Error, FilesystemIsolation, Housekeeping, Overlays, Scope, View, ViewRequest,
     base::{Base, exists},
     error::Context,
+    image::Image,
     live::{Member, Wanted, remove_unused},
     overlayfs::Interface,
     plan::HOST_TREES,
     rootless,
     scope::ScopePaths,
     shared_view::SharedView,
-    volumes::{self, points},
+    volumes::{
+        self,
+        points::{self, Owner},
+    },
 };
 
 /// The default isolation: the host's root read-only beneath a layer that takes all writes.
@@ -96,7 +100,7 @@ impl FilesystemIsolation for SharedOverlay {
         let scope = Scope::of(request)?;
         let base = Base::prepare(&request.overlay)?;
         let image = match request.image {
-            ImageMode::Beneath => Some(request.rootfs.clone().ok_or(Error::NoImage)?),
+            ImageMode::Beneath => Some(Image::of(request)?),
             _ => None,
         };
         let wanted = Wanted {
@@ -136,7 +140,7 @@ impl FilesystemIsolation for SharedOverlay {
         };
         let scope = Scope::of(request)?;
         let id = request.unique_id();
-        points::release(&base, &scope, &id)?;
+        points::release(&base, Owner::Scope(&scope), &id)?;
         let paths = ScopePaths::new(&base.path, &scope);
         crate::layers::remove_file(&paths.members().join(id))
     }

@@ -19,7 +19,10 @@ use crate::{
     error::Context,
     live::{Member, remove_unused},
     scope::ScopePaths,
-    volumes::{IMAGE_ROOT, Volume, points},
+    volumes::{
+        IMAGE_ROOT, Volume,
+        points::{self, Owner},
+    },
 };
 
 /// What the monitor holds of a view.
@@ -144,7 +147,7 @@ impl View for SharedView {
         self.namespace = None;
         self.volumes.clear();
         if self.had_volumes {
-            points::release(&self.base, &self.scope, &self.id)?;
+            points::release(&self.base, Owner::Scope(&self.scope), &self.id)?;
             self.had_volumes = false;
         }
         let Some(member) = self.member.take() else {

@@ -59,10 +59,74 @@ fn volumes_of_the_bare_host_are_the_containers_own() {
         assert_eq!(mount_table(&dir.join("base")), before);
         session.close().unwrap();
 
-        volume(&mut request, &dir.join("data"), &dir.join("missing/one"));
+        fs::remove_dir(dir.join("place")).unwrap();
+        fs::write(dir.join("place"), "").unwrap();
         let error = HostRoot.prepare(&request).err().unwrap();
-        assert!(matches!(&error, Error::MissingMountPoints { paths } if paths.len() == 1));
-        assert!(error.to_string().contains("missing/one"), "{error}");
+        assert!(matches!(error, Error::MountKind { .. }), "{error}");
+        assert!(!dir.join("base").exists(), "there was nothing to count");
+    });
+}
+
+#[test]
+fn mount_points_that_the_bare_host_lacks_are_there_as_long_as_somebody_needs_them() {
+    isolated(|dir| {
+        fs::create_dir(dir.join("data")).unwrap();
+        fs::write(dir.join("data/content"), "x").unwrap();
+        fs::write(dir.join("file"), "y").unwrap();
+        let of = |id: &str| {
+            let mut request = request(dir, id, OverlayScope::Node);
+            request.overlay.enabled = false;
+            volume(&mut request, &dir.join("data"), &dir.join("made/deep"));
+            volume(&mut request, &dir.join("file"), &dir.join("made/file"));
+            request
+        };
+        let open = |id: &str| Session::open(&Configured::default(), &of(id)).unwrap();
+        let made = dir.join("made");
+        let cat = format!("cat {0}/deep/content {0}/file", made.display());
+        let table = mount_table(&dir.join("base"));
+        let (a, b) = (open("a"), open("b"));
+        assert_eq!(sh(&a, &cat), "xy");
+        assert_eq!(mount_table(&dir.join("base")), table, "nothing is guarded");
+        a.close().unwrap();
+        assert_eq!(sh(&b, &cat), "xy");
+        b.close().unwrap();
+        assert!(!made.exists());
+
+        // One whose monitor was killed, and one that was made with the overlay on.
+        let killed = open("killed");
+        std::mem::forget(killed);
+        Configured::default().collect(&of("killed")).unwrap();
+        assert!(!made.exists());
+        Configured::default().collect(&of("nobody")).unwrap();
+
+        // What others keep there is theirs.
+        let c = open("c");
+        fs::write(made.join("deep/kept"), "").unwrap();
+        c.close().unwrap();
+        assert!(made.join("deep/kept").exists());
+    });
+}
+
+#[test]
+fn with_and_without_an_overlay_the_mount_points_of_the_host_are_counted_together() {
+    isolated(|dir| {
+        fs::create_dir(dir.join("data")).unwrap();
+        let name = format!("reaper-test-{}", std::process::id());
+        let place = Path::new("/run").join(name);
+        let of = |id: &str, overlay: bool| {
+            let mut request = request(dir, id, OverlayScope::Node);
+            request.overlay.enabled = overlay;
+            volume(&mut request, &dir.join("data"), &place);
+            Session::open(&Configured::default(), &request).unwrap()
+        };
+        let (over, bare) = (of("over", true), of("bare", false));
+        over.close().unwrap();
+        assert!(place.exists(), "somebody still needs it");
+        let over = of("again", true);
+        bare.close().unwrap();
+        assert!(place.exists());
+        over.close().unwrap();
+        assert!(!place.exists());
     });
 }
 

@@ -15,6 +15,9 @@ pub const PAUSE: &str = "docker.io/library/reaper-pause:test";
 /// The busybox again, under a name that has "pause" in it.
 pub const BUSYBOX_PAUSE: &str = "docker.io/library/not-a-pause-but-a-busybox:test";
 
+/// A program that the images have and the node has not.
+pub const TOOL: &str = "/opt/reaper-test-image/tool";
+
 /// The commands that the images have.
 const APPLETS: [&str; 18] = [
     "cat", "dd", "echo", "env", "false", "grep", "head", "id", "kill", "ls", "seq", "sh", "sleep",
@@ -98,6 +101,12 @@ fn layer() -> std::io::Result<Vec<u8>> {
         "pause",
         0o755,
         b"#!/bin/sh\ntrap 'exit 0' TERM INT\nsleep 100000 & wait\n",
+    )?;
+    file(
+        &mut layer,
+        &TOOL[1..],
+        0o755,
+        b"#!/bin/sh\necho brought along\n",
     )?;
     for applet in APPLETS {
         let mut header = Header::new_gnu();

@@ -3,7 +3,10 @@
 use std::{fs, path::Path};
 
 use nix::sys::signal::Signal;
-use reaper_tests::{Options, cri::container, on_each_with, runtime::until};
+use reaper_tests::{
+    Options, containerd::is_yardstick, cri::container, image::TOOL, on_each, on_each_with,
+    runtime::until,
+};
 
 #[test]
 fn what_is_written_is_shared_by_workloads_and_never_reaches_the_node() {
@@ -99,4 +102,73 @@ fn the_overlay_that_a_pod_has_for_itself_goes_with_it() {
             scopes(node).is_empty().then_some(())
         });
     });
+}
+
+#[test]
+fn without_an_overlay_a_pod_has_its_volumes_all_the_same() {
+    on_each(|node| {
+        if is_yardstick() {
+            return;
+        }
+        let places = [
+            format!("/var/run/secrets/{}", node.name("token")),
+            format!("/dev/{}", node.name("termination-log")),
+            format!("/{}/deep", node.name("data")),
+        ];
+        let volume = node.work().join("volume");
+        fs::create_dir(&volume).expect("make a folder");
+        fs::write(node.work().join("file"), "").expect("make a file");
+        let mut config = container("writes", &["/bin/sh", "-c", "true"]);
+        for (place, from) in places.iter().zip(["volume", "file", "volume"]) {
+            config.mounts.push(reaper_tests::cri::messages::Mount {
+                container_path: place.clone(),
+                host_path: node.work().join(from).display().to_string(),
+                ..Default::default()
+            });
+        }
+        let [secret, log, data] = &places;
+        let script = format!("echo secret >{secret}/a; echo end >{log}; cat {data}/a");
+        config.command[2] = script;
+        let pod = node.run_pod("bare");
+        let id = pod.start(&config);
+        assert_eq!(node.cri().exited(&id).exit_code, 0);
+        until("what it read is logged", || {
+            (pod.log("writes") == ["stdout F secret"]).then_some(())
+        });
+        let log = fs::read_to_string(node.work().join("file"));
+        assert_eq!(log.expect("read the file"), "end\n");
+        pod.stop();
+        pod.remove();
+        let top = format!("/{}", node.name("data"));
+        for place in places.iter().chain([&top]) {
+            assert!(!Path::new(place).exists(), "{place} is removed again");
+        }
+    });
+}
+
+#[test]
+fn an_image_brings_a_tool_along() {
+    let at = format!("$REAPER_IMAGE_ROOT{TOOL}");
+    for (mode, overlay, tool) in [
+        ("beneath", true, TOOL),
+        ("at", true, at.as_str()),
+        ("at", false, at.as_str()),
+    ] {
+        let mut options = Options::default().env("REAPER_IMAGE", mode);
+        options.overlay = overlay;
+        on_each_with(&options, |node| {
+            assert!(!Path::new(TOOL).exists(), "the node has none");
+            let output = node.ctr_run("tool", &["/bin/sh", "-c", tool]);
+            let said = (output.code, output.stdout.as_str());
+            assert_eq!(said, (0, "brought along\n"), "{output:?}");
+            let pod = node.run_pod("tool");
+            let id = pod.start(&container("tool", &["/bin/sh", "-c", tool]));
+            assert_eq!(node.cri().exited(&id).exit_code, 0);
+            until("it has spoken", || {
+                (pod.log("tool") == ["stdout F brought along"]).then_some(())
+            });
+            pod.stop();
+            pod.remove();
+        });
+    }
 }

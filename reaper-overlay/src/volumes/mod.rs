@@ -19,15 +19,18 @@ use crate::{
     Error, Scope, ViewRequest,
     base::Base,
     error::Context,
+    image::Image,
     sys::{self, MountAttr},
 };
 
+pub(crate) mod mount_point;
 pub(crate) mod nested;
 pub(crate) mod options;
 pub(crate) mod points;
 pub(crate) mod resolve;
 
 use options::{Options, Recursion};
+use points::Owner;
 
 /// Where the image's root is shown in the mode `at`.
 pub(crate) const IMAGE_ROOT: &str = "/.reaper-image";
@@ -64,47 +67,79 @@ pub(crate) fn open(
     pin: &fs::File,
 ) -> Result<Vec<Volume>, Error> {
     let mut volumes = open_all(request)?;
+    let owner = Owner::Scope(scope);
+    place(&mut volumes, request, base, owner, Some(pin), host_paths)?;
+    Ok(volumes)
+}
+
+/// Finds or makes the mount points of `volumes`, for `owner`.
+pub(crate) fn place(
+    volumes: &mut [Volume],
+    request: &ViewRequest,
+    base: &Base,
+    owner: Owner<'_>,
+    pin: Option<&fs::File>,
+    host_paths: &[PathBuf],
+) -> Result<(), Error> {
     if volumes.is_empty() {
-        return Ok(volumes);
+        return Ok(());
     }
     let wanted: Vec<_> = volumes
         .iter()
         .map(|v| (v.destination.clone(), v.directory))
         .collect();
     let id = request.unique_id();
-    let id = id.as_str();
-    let places = points::acquire(base, scope, id, pin, host_paths, &wanted)?;
+    let places = points::acquire(base, owner, &id, pin, host_paths, &wanted)?;
     for (at, place) in places.into_iter().enumerate() {
+        let mut note = |path: &Path, missing| points::use_inside(base, owner, &id, path, missing);
         let made = match place.inside {
-            Some(outer) => nested::make(&volumes[outer], &place.path, volumes[at].directory),
+            Some(outer) => {
+                let directory = volumes[at].directory;
+                nested::make(&volumes[outer], &place.path, directory, &mut note)
+            }
             None => Ok(()),
         };
         if let Err(error) = made {
-            points::release(base, scope, id)?;
+            points::release(base, owner, &id)?;
             return Err(error);
         }
         volumes[at].destination = place.path;
     }
-    Ok(volumes)
+    Ok(())
 }
 
 /// Opens the volumes of `request`, without a place for them yet.
 pub(crate) fn open_all(request: &ViewRequest) -> Result<Vec<Volume>, Error> {
-    let mut mounts: Vec<Mount> = request
-        .mounts
-        .iter()
+    let mounts = request.mounts.iter();
+    let mut volumes = mounts
         .filter(|mount| is_wanted(mount, request.dns))
-        .cloned()
-        .collect();
+        .map(open_one)
+        .collect::<Result<Vec<_>, _>>()?;
     if request.image == ImageMode::At {
-        mounts.push(Mount {
-            destination: IMAGE_ROOT.into(),
-            kind: Some("bind".to_owned()),
-            source: Some(request.rootfs.clone().ok_or(Error::NoImage)?),
-            options: vec!["rbind".to_owned(), "rro".to_owned()],
-        });
+        volumes.push(image(&Image::of(request)?, IMAGE_ROOT.into())?);
     }
-    mounts.iter().map(open_one).collect()
+    Ok(volumes)
+}
+
+/// The root of an image as a volume, read-only.
+pub(crate) fn image(image: &Image, destination: PathBuf) -> Result<Volume, Error> {
+    let mount = Mount {
+        destination,
+        kind: Some("bind".to_owned()),
+        source: Some(image.root.clone()),
+        options: vec!["rbind".to_owned(), "rro".to_owned()],
+    };
+    if image.is_there() {
+        return open_one(&mount);
+    }
+    let tree = image.detached()?;
+    apply(&tree, &Options::parse(&mount)?, &mount.destination)?;
+    Ok(Volume {
+        tree,
+        source: None,
+        destination: mount.destination,
+        directory: true,
+    })
 }
 
 /// Whether a mount of the bundle has a meaning here: `/proc`, `/sys`, `/dev` and `/run` are the

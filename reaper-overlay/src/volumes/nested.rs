@@ -1,8 +1,9 @@
 //! Mount points that lie inside another volume.
 
 use std::{
-    os::fd::{AsFd, OwnedFd},
-    path::Path,
+    ffi::OsStr,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
 };
 
 use rustix::{
@@ -10,12 +11,20 @@ use rustix::{
     io::Errno,
 };
 
-use super::Volume;
+use super::{Volume, mount_point::Kind};
 use crate::{Error, error::Context};
 
-/// Makes the mount point `path` inside `outer` if it is missing, in the volume itself, where it
-/// stays, as container runtimes do it. Symlinks in the volume lead nowhere else.
-pub(super) fn make(outer: &Volume, path: &Path, directory: bool) -> Result<(), Error> {
+/// Is told of a part of a mount point: its path on the host, and what it will be if it is missing.
+pub(super) type Note<'a> = &'a mut dyn FnMut(&Path, Option<Kind>) -> Result<(), Error>;
+
+/// Makes the mount point `path` inside `outer` if it is missing, in the volume itself. `note` is told
+/// of each part on the way before it is made or used. Symlinks in the volume lead nowhere else.
+pub(super) fn make(
+    outer: &Volume,
+    path: &Path,
+    directory: bool,
+    note: Note<'_>,
+) -> Result<(), Error> {
     let root = outer.source.as_ref().unwrap_or(&outer.tree);
     let Ok(relative) = path.strip_prefix(&outer.destination) else {
         return Ok(());
@@ -33,9 +42,16 @@ pub(super) fn make(outer: &Volume, path: &Path, directory: bool) -> Result<(), E
             let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
             openat2(parent, part.as_os_str(), flags, Mode::empty(), resolve)
         };
+        // A file system of the volume's own is nowhere on the host, and goes with it.
+        let mut note = |missing| match outer.source {
+            Some(_) => note(&on_host(parent, part.as_os_str())?, missing),
+            None => Ok(()),
+        };
         let found = match find() {
             Err(Errno::NOENT) => {
-                if last && !directory {
+                let is_file = last && !directory;
+                note(Some(if is_file { Kind::File } else { Kind::Directory }))?;
+                if is_file {
                     let create = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::EXCL;
                     openat(parent, part.as_os_str(), create, Mode::from_raw_mode(0o644))
                         .context("make the mount point", path)?;
@@ -45,7 +61,10 @@ pub(super) fn make(outer: &Volume, path: &Path, directory: bool) -> Result<(), E
                 }
                 find()
             }
-            other => other,
+            other => {
+                note(None)?;
+                other
+            }
         };
         let found = match found {
             Err(Errno::NOTDIR) => {
@@ -68,4 +87,11 @@ pub(super) fn make(outer: &Volume, path: &Path, directory: bool) -> Result<(), E
         dir = Some(found);
     }
     Ok(())
+}
+
+/// The path on the host of what is called `name` in `parent`.
+fn on_host(parent: BorrowedFd<'_>, name: &OsStr) -> Result<PathBuf, Error> {
+    let link = format!("/proc/self/fd/{}", parent.as_raw_fd());
+    let parent = std::fs::read_link(&link).context("follow", link)?;
+    Ok(parent.join(name))
 }

@@ -7,20 +7,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
-    io,
     os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use nix::sched::{CloneFlags, setns};
-use rustix::{
-    fs::{AtFlags, CWD, Mode as Permissions, OFlags, StatxAttributes, StatxFlags, open, statx},
-    io::Errno,
-    mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount},
-};
+use rustix::fs::{Mode as Permissions, OFlags, open};
 use serde::{Deserialize, Serialize};
 
-use super::resolve::{Resolved, resolve};
+use super::{
+    mount_point::{Kind, bind_to_itself, is_mount_point, make, remove, unguard},
+    resolve::{Resolved, resolve},
+};
 use crate::{
     Error, Scope,
     base::Base,
@@ -33,6 +31,27 @@ use crate::{
     scope::ScopePaths,
 };
 
+/// What the keys of mount points inside volumes begin with. They are paths of the host.
+const INSIDE: &str = "@ ";
+
+/// Whose mount points they are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Owner<'a> {
+    /// A member of a scope.
+    Scope(&'a Scope),
+    /// A container without an overlay.
+    Host,
+}
+
+impl Owner<'_> {
+    fn name(&self) -> &str {
+        match self {
+            Self::Scope(scope) => scope.as_str(),
+            Self::Host => "host",
+        }
+    }
+}
+
 /// Where a volume is to be mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
@@ -42,7 +61,7 @@ pub(crate) struct Place {
 }
 
 /// All mount points of a base that were made or are guarded. The key is the scope, or nothing
-/// for the host's own trees, and the escaped path.
+/// for the host's own trees, or [`INSIDE`], and the escaped path.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Points(BTreeMap<String, Point>);
 
@@ -57,21 +76,18 @@ struct Point {
     guarded: BTreeSet<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum Kind {
-    Directory,
-    File,
-}
-
 /// What [`acquire`] answers, as it crosses the pipe.
 type Found = Vec<(String, Option<usize>)>;
 
 struct Desk<'a> {
-    scope: &'a str,
+    owner: Owner<'a>,
     id: &'a str,
     host_paths: &'a [PathBuf],
     table: PathBuf,
     points: Points,
+    /// Whether this process has entered the scope. Nowhere else mount points are guarded: all of
+    /// the host would see that.
+    entered: bool,
 }
 
 fn lock(base: &Base) -> Result<Lock, Error> {
@@ -83,28 +99,22 @@ fn table(base: &Base) -> PathBuf {
     base.path.join("live/mount-points.json")
 }
 
-/// Finds, and makes where it is missing, a mount point for each of `wanted` in the scope, and
-/// counts `id` as its user until [`release`].
+/// Finds, and makes where it is missing, a mount point for each of `wanted`, in the scope of which
+/// `pin` is the namespace or on the host itself, and counts `id` as its user until [`release`].
 pub(super) fn acquire(
     base: &Base,
-    scope: &Scope,
+    owner: Owner<'_>,
     id: &str,
-    pin: &File,
+    pin: Option<&File>,
     host_paths: &[PathBuf],
     wanted: &[(PathBuf, bool)],
 ) -> Result<Vec<Place>, Error> {
     let _lock = lock(base)?;
-    let table = table(base);
-    let points = read_json(&table)?.unwrap_or_default();
-    let mut desk = Desk {
-        scope: scope.as_str(),
-        id,
-        host_paths,
-        table,
-        points,
-    };
+    let mut desk = Desk::open(base, owner, id, host_paths)?;
     let found: Result<Found, Error> = Helper::run("make mount points", || {
-        desk.enter(pin)?;
+        if let Some(pin) = pin {
+            desk.enter(pin)?;
+        }
         desk.acquire(wanted)
     });
     match found {
@@ -117,19 +127,42 @@ pub(super) fn acquire(
             .collect()),
         Err(error) => {
             // The first error is the one to tell; `collect` tries again.
-            let _ = release_locked(base, scope, id);
+            let _ = release_locked(base, owner, id);
             Err(error)
         }
     }
 }
 
+/// Counts `id` as a user of the mount point at `path` inside a volume until [`release`]. With
+/// `missing` it is about to be made. `path` is the host's.
+pub(super) fn use_inside(
+    base: &Base,
+    owner: Owner<'_>,
+    id: &str,
+    path: &Path,
+    missing: Option<Kind>,
+) -> Result<(), Error> {
+    let _lock = lock(base)?;
+    let mut desk = Desk::open(base, owner, id, &[])?;
+    let key = format!("{INSIDE}{}", escape(path.as_os_str()));
+    if missing.is_none() && !desk.points.0.contains_key(&key) {
+        return Ok(());
+    }
+    let point = desk.points.0.entry(key).or_default();
+    point.path = escape(path.as_os_str());
+    point.made = point.made.or(missing);
+    let users = point.users.entry(owner.name().to_owned()).or_default();
+    users.insert(id.to_owned());
+    desk.save()
+}
+
 /// Gives back the mount points of `id`, and removes those that nobody else uses. Idempotent.
-pub(crate) fn release(base: &Base, scope: &Scope, id: &str) -> Result<(), Error> {
+pub(crate) fn release(base: &Base, owner: Owner<'_>, id: &str) -> Result<(), Error> {
     if !table(base).try_exists().context("look for", table(base))? {
         return Ok(());
     }
     let _lock = lock(base)?;
-    release_locked(base, scope, id)
+    release_locked(base, owner, id)
 }
 
 /// Gives back the mount points of all users in `scope`, which nobody is in any more.
@@ -142,46 +175,59 @@ pub(crate) fn release_all(base: &Base, scope: &Scope) -> Result<(), Error> {
         .filter_map(|point| point.users.get(scope.as_str()));
     let ids: BTreeSet<String> = users.flatten().cloned().collect();
     ids.iter()
-        .try_for_each(|id| release_locked(base, scope, id))
+        .try_for_each(|id| release_locked(base, Owner::Scope(scope), id))
 }
 
-fn release_locked(base: &Base, scope: &Scope, id: &str) -> Result<(), Error> {
-    let table = table(base);
-    let points: Points = read_json(&table)?.unwrap_or_default();
-    let mine = |point: &Point| {
-        point
-            .users
-            .get(scope.as_str())
-            .is_some_and(|ids| ids.contains(id))
-    };
-    if !points.0.values().any(mine) {
+fn release_locked(base: &Base, owner: Owner<'_>, id: &str) -> Result<(), Error> {
+    let mut desk = Desk::open(base, owner, id, &[])?;
+    if desk.mine(|_| true).is_empty() {
         return Ok(());
     }
-    let pin = open_pin(&ScopePaths::new(&base.path, scope))?;
-    let mut desk = Desk {
-        scope: scope.as_str(),
-        id,
-        host_paths: &[],
-        table,
-        points,
+    // What lies in volumes is the host's to find.
+    desk.release(|key| key.starts_with(INSIDE))?;
+    let pin = match owner {
+        Owner::Scope(scope) => open_pin(&ScopePaths::new(&base.path, scope))?,
+        Owner::Host => None,
     };
     Helper::run("remove mount points", || {
         match &pin {
             Some(pin) => desk.enter(pin)?,
             // The scope is gone, and with it all but what was made on the host's trees.
-            None => desk.points.0.retain(|key, _| key.starts_with(' ')),
+            None => {
+                let gone = format!("{} ", owner.name());
+                desk.points.0.retain(|key, _| !key.starts_with(&gone));
+            }
         }
-        desk.release()
+        desk.release(|_| true)
     })
 }
 
-impl Desk<'_> {
+impl<'a> Desk<'a> {
+    fn open(
+        base: &Base,
+        owner: Owner<'a>,
+        id: &'a str,
+        host_paths: &'a [PathBuf],
+    ) -> Result<Self, Error> {
+        let table = table(base);
+        let points = read_json(&table)?.unwrap_or_default();
+        Ok(Self {
+            owner,
+            id,
+            host_paths,
+            table,
+            points,
+            entered: false,
+        })
+    }
+
     /// Moves the calling process into the scope. The table stays reachable.
     fn enter(&mut self, pin: &File) -> Result<(), Error> {
         let folder = self.table.parent().unwrap_or(Path::new("/"));
         let folder: OwnedFd = open(folder, OFlags::PATH | OFlags::CLOEXEC, Permissions::empty())
             .context("open", folder)?;
-        setns(pin, CloneFlags::CLONE_NEWNS).context("enter the scope", self.scope)?;
+        setns(pin, CloneFlags::CLONE_NEWNS).context("enter the scope", self.owner.name())?;
+        self.entered = true;
         let name = self.table.file_name().unwrap_or_default().to_owned();
         self.table = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
         // Until the process ends.
@@ -251,9 +297,9 @@ impl Desk<'_> {
         for part in missing {
             make(part, !is_last(part) || directory)?;
         }
-        let scope = self.scope.to_owned();
-        if !is_mount_point(path)? {
+        if self.entered && !is_mount_point(path)? {
             bind_to_itself(path)?;
+            let scope = self.owner.name().to_owned();
             self.entry(path).guarded.insert(scope);
             self.save()?;
         }
@@ -261,10 +307,9 @@ impl Desk<'_> {
     }
 
     fn key(&self, path: &Path) -> String {
-        let domain = if is_host_path(path, self.host_paths) {
-            ""
-        } else {
-            self.scope
+        let domain = match self.owner {
+            Owner::Scope(scope) if !is_host_path(path, self.host_paths) => scope.as_str(),
+            _ => "",
         };
         format!("{domain} {}", escape(path.as_os_str()))
     }
@@ -277,26 +322,40 @@ impl Desk<'_> {
     }
 
     fn use_it(&mut self, path: &Path) {
-        let (scope, id) = (self.scope.to_owned(), self.id.to_owned());
+        let (scope, id) = (self.owner.name().to_owned(), self.id.to_owned());
         self.entry(path).users.entry(scope).or_default().insert(id);
     }
 
-    fn release(&mut self) -> Result<(), Error> {
-        let mut keys: Vec<String> = self.points.0.keys().cloned().collect();
+    /// The keys of what `id` uses, what lies deeper first.
+    fn mine(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+        let owner = self.owner.name();
+        let is_mine = |point: &Point| {
+            let users = point.users.get(owner);
+            users.is_some_and(|ids| ids.contains(self.id))
+        };
+        let points = self.points.0.iter();
+        let mut keys: Vec<String> = points
+            .filter(|(key, point)| wanted(key) && is_mine(point))
+            .map(|(key, _)| key.clone())
+            .collect();
         keys.sort_by_key(|key| std::cmp::Reverse(key.matches('/').count()));
-        for key in keys {
+        keys
+    }
+
+    fn release(&mut self, wanted: impl Fn(&str) -> bool) -> Result<(), Error> {
+        let owner = self.owner.name();
+        for key in self.mine(wanted) {
             let Some(point) = self.points.0.get_mut(&key) else {
                 continue;
             };
-            let Some(ids) = point.users.get_mut(self.scope) else {
-                continue;
-            };
-            if !ids.remove(self.id) || !ids.is_empty() {
+            let ids = point.users.entry(owner.to_owned()).or_default();
+            ids.remove(self.id);
+            if !ids.is_empty() {
                 continue;
             }
-            point.users.remove(self.scope);
+            point.users.remove(owner);
             let path = PathBuf::from(unescape(point.path.as_bytes()));
-            if point.guarded.remove(self.scope) {
+            if point.guarded.remove(owner) && self.entered {
                 unguard(&path)?;
             }
             if point.users.is_empty() {
@@ -307,61 +366,5 @@ impl Desk<'_> {
             }
         }
         self.save()
-    }
-}
-
-fn make(path: &Path, directory: bool) -> Result<(), Error> {
-    let made = if directory {
-        fs::create_dir(path)
-    } else {
-        fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(path)
-            .map(drop)
-    };
-    match made {
-        // A workload was quicker.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other.context("make the mount point", path),
-    }
-}
-
-/// Removes what was made, unless a workload keeps something in it.
-fn remove(path: &Path, kind: Kind) -> Result<(), Error> {
-    let removed = match kind {
-        Kind::Directory => fs::remove_dir(path),
-        Kind::File => match fs::symlink_metadata(path) {
-            Ok(metadata) if metadata.is_file() && metadata.len() == 0 => fs::remove_file(path),
-            _ => Ok(()),
-        },
-    };
-    match removed {
-        Err(error) => match error.raw_os_error().map(Errno::from_raw_os_error) {
-            Some(Errno::NOENT | Errno::NOTEMPTY | Errno::NOTDIR | Errno::BUSY) => Ok(()),
-            _ => Err(error).context("remove the mount point", path),
-        },
-        Ok(()) => Ok(()),
-    }
-}
-
-fn is_mount_point(path: &Path) -> Result<bool, Error> {
-    let stat = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE)
-        .context("stat the mount point", path)?;
-    Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
-}
-
-fn bind_to_itself(path: &Path) -> Result<(), Error> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_RECURSIVE;
-    let tree = open_tree(CWD, path, flags).context("guard", path)?;
-    move_mount(tree, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).context("guard", path)
-}
-
-fn unguard(path: &Path) -> Result<(), Error> {
-    match unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-        Ok(()) | Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => Ok(()),
-        Err(errno) => Err(errno).context("take the guard off", path),
     }
 }

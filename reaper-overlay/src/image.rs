@@ -1,0 +1,105 @@
+//! The root of a container's image, mounted where it is needed and nowhere else.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+};
+
+use nix::sched::{CloneFlags, unshare};
+use rustix::{
+    fs::CWD,
+    mount::{MountPropagationFlags, OpenTreeFlags, mount_change, open_tree},
+    net::{
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    },
+};
+
+use crate::{
+    Error, ViewRequest,
+    error::Context,
+    helper::Helper,
+    rootfs::{RootfsMount, mount_rootfs},
+};
+
+/// The root of an image: a directory, and what is to be mounted on it first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Image {
+    pub(crate) root: PathBuf,
+    mounts: Vec<RootfsMount>,
+}
+
+impl Image {
+    /// The image that comes with `request`.
+    pub(crate) fn of(request: &ViewRequest) -> Result<Self, Error> {
+        Ok(Self {
+            root: request.rootfs.clone().ok_or(Error::NoImage)?,
+            mounts: request.rootfs_mounts.clone(),
+        })
+    }
+
+    /// Whether it is on the host already.
+    pub(crate) fn is_there(&self) -> bool {
+        self.mounts.is_empty()
+    }
+
+    /// Mounts it on its root, in the calling process's mount namespace, which is a copy that nobody
+    /// else sees.
+    pub(crate) fn mount(&self) -> Result<(), Error> {
+        mount_rootfs(&self.mounts, &self.root)
+    }
+
+    /// The image as a tree that is mounted nowhere. A process that is killed meanwhile leaves
+    /// nothing.
+    pub(crate) fn detached(&self) -> Result<OwnedFd, Error> {
+        let root = &self.root;
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .context("make a socket for", root)?;
+        Helper::run("mount the image", || {
+            unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts for", root)?;
+            let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+            mount_change("/", private).context("make private", "/")?;
+            self.mount()?;
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE
+                | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                | OpenTreeFlags::AT_RECURSIVE;
+            let tree = open_tree(CWD, root, flags).context("open the image", root)?;
+            send(&theirs, &tree).context("hand over the image", root)
+        })?;
+        receive(&ours).context("take over the image", root)
+    }
+}
+
+fn send(socket: &OwnedFd, tree: &OwnedFd) -> rustix::io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let trees = [tree.as_fd()];
+    control.push(SendAncillaryMessage::ScmRights(&trees));
+    sendmsg(
+        socket,
+        &[IoSlice::new(b"t")],
+        &mut control,
+        SendFlags::empty(),
+    )?;
+    Ok(())
+}
+
+fn receive(socket: &OwnedFd) -> io::Result<OwnedFd> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let mut bytes = [IoSliceMut::new(&mut byte)];
+    recvmsg(socket, &mut bytes, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let tree = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut trees) => trees.next(),
+        _ => None,
+    });
+    tree.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}

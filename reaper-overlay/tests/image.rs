@@ -1,0 +1,125 @@
+//! The root of an image that the view mounts itself.
+
+mod common;
+
+use std::{fs, path::Path};
+
+use common::*;
+use reaper_overlay::{Configured, RootfsMount, Session, ViewRequest};
+use reaper_spec::{ImageMode, OverlayScope};
+
+const TOOL: &str = "/reaper-test-image/tool";
+
+/// A container whose image is an overlay of two layers, as containerd describes it.
+fn of_image(dir: &Path, id: &str, mode: ImageMode) -> ViewRequest {
+    let layer = |name: &str| dir.join("layers").join(name);
+    for name in ["a", "b", "upper", "work"] {
+        fs::create_dir_all(layer(name)).unwrap();
+    }
+    fs::create_dir_all(dir.join("rootfs")).unwrap();
+    fs::create_dir_all(layer("a").join("reaper-test-image")).unwrap();
+    fs::write(
+        layer("a").join("reaper-test-image/tool"),
+        "#!/bin/sh\necho from the image\n",
+    )
+    .unwrap();
+    tool(
+        "chmod",
+        &["+x", layer("a").join(&TOOL[1..]).to_str().unwrap()],
+    );
+    fs::create_dir_all(layer("b").join("etc")).unwrap();
+    fs::write(layer("b").join("etc/hostname"), "the image's\n").unwrap();
+    let mut request = request(dir, id, OverlayScope::Node);
+    request.image = mode;
+    request.rootfs = Some(dir.join("rootfs"));
+    let layers = dir.join("layers");
+    let layers = layers.display();
+    request.rootfs_mounts = vec![RootfsMount {
+        kind: "overlay".to_owned(),
+        source: "overlay".to_owned(),
+        options: vec![
+            format!("workdir={layers}/work"),
+            format!("upperdir={layers}/upper"),
+            format!("lowerdir={layers}/a:{layers}/b"),
+        ],
+    }];
+    request
+}
+
+fn is_empty(dir: &Path) -> bool {
+    fs::read_dir(dir).unwrap().next().is_none()
+}
+
+#[test]
+fn beneath_the_host_it_brings_what_the_host_lacks() {
+    isolated(|dir| {
+        let request = of_image(dir, "a", ImageMode::Beneath);
+        let table = mount_table(&dir.join("base"));
+        let session = Session::open(&Configured::default(), &request).unwrap();
+        assert_eq!(sh(&session, TOOL), "from the image");
+        let name = fs::read_to_string("/etc/hostname").unwrap();
+        assert_eq!(sh(&session, "cat /etc/hostname"), name.trim_end());
+        sh(&session, &format!("echo x >{TOOL}"));
+        assert_eq!(mount_table(&dir.join("base")), table);
+        session.close().unwrap();
+        assert!(is_empty(&dir.join("rootfs")), "it was never mounted here");
+        assert!(is_empty(&dir.join("layers/upper")), "nor written to");
+    });
+}
+
+#[test]
+fn at_a_path_of_its_own_it_is_read_only() {
+    isolated(|dir| {
+        let request = of_image(dir, "a", ImageMode::At);
+        let table = mount_table(&dir.join("base"));
+        let session = Session::open(&Configured::default(), &request).unwrap();
+        assert_eq!(
+            sh(&session, "cat $REAPER_IMAGE_ROOT/etc/hostname"),
+            "the image's"
+        );
+        let run = format!("$REAPER_IMAGE_ROOT{TOOL}");
+        assert_eq!(sh(&session, &run), "from the image");
+        let refused = attempt(&session, "touch $REAPER_IMAGE_ROOT/new");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("Read-only"));
+        assert_eq!(mount_table(&dir.join("base")), table);
+        let other = open(&common::request(dir, "b", OverlayScope::Node));
+        assert_eq!(sh(&other, "ls /.reaper-image"), "", "only its place");
+        session.close().unwrap();
+        assert!(is_empty(&dir.join("rootfs")));
+    });
+}
+
+#[test]
+fn on_the_bare_host_it_is_seen_by_its_container_alone() {
+    isolated(|dir| {
+        let mut request = of_image(dir, "a", ImageMode::At);
+        request.overlay.enabled = false;
+        let session = Session::open(&Configured::default(), &request).unwrap();
+        let run = format!("$REAPER_IMAGE_ROOT{TOOL}");
+        assert_eq!(sh(&session, &run), "from the image");
+        assert!(is_empty(&dir.join("rootfs")));
+        session.close().unwrap();
+        assert!(is_empty(&dir.join("rootfs")));
+    });
+}
+
+#[test]
+fn what_cannot_be_mounted_is_named_and_leaves_nothing() {
+    isolated(|dir| {
+        for mode in [ImageMode::Beneath, ImageMode::At] {
+            let mut request = of_image(dir, "a", mode);
+            request.rootfs_mounts[0].options[2] = "lowerdir=/nowhere/at/all".to_owned();
+            let table = mount_table(&dir.join("base"));
+            let error = Session::open(&Configured::default(), &request)
+                .err()
+                .unwrap();
+            let root = dir.join("rootfs");
+            assert!(
+                error.to_string().contains(root.to_str().unwrap()),
+                "{error}"
+            );
+            assert_eq!(mount_table(&dir.join("base")), table);
+        }
+        assert!(!dir.join("base/scopes/container-a").exists());
+    });
+}

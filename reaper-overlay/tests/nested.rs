@@ -1,0 +1,98 @@
+//! Mount points that lie inside another volume.
+
+mod common;
+
+use std::{fs, path::Path};
+
+use common::*;
+use reaper_overlay::{Configured, FilesystemIsolation, Session, ViewRequest};
+use reaper_spec::{Mount, OverlayScope};
+
+fn volume(request: &mut ViewRequest, from: &Path, to: &str) {
+    request.mounts.push(Mount {
+        destination: to.into(),
+        kind: Some("bind".to_owned()),
+        source: Some(from.to_owned()),
+        options: vec!["rbind".to_owned(), "rprivate".to_owned()],
+    });
+}
+
+/// A container `id` with a directory and a file mounted in a volume, which has places for neither.
+fn nested(dir: &Path, id: &str, overlay: bool) -> ViewRequest {
+    let mut request = request(dir, id, OverlayScope::Node);
+    request.overlay.enabled = overlay;
+    volume(&mut request, &dir.join("outer"), "/nested-test");
+    volume(&mut request, &dir.join("inner"), "/nested-test/on/the/way");
+    volume(
+        &mut request,
+        &dir.join("inner/content"),
+        "/nested-test/file",
+    );
+    request
+}
+
+fn prepare(dir: &Path) {
+    fs::create_dir_all(dir.join("outer/kept")).unwrap();
+    fs::create_dir(dir.join("inner")).unwrap();
+    fs::write(dir.join("inner/content"), "x").unwrap();
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| name(entry).into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn they_go_with_their_last_user(dir: &Path, overlay: bool) {
+    prepare(dir);
+    let open = |id: &str| Session::open(&Configured::default(), &nested(dir, id, overlay)).unwrap();
+    let cat = "cat /nested-test/on/the/way/content /nested-test/file";
+    let (a, b) = (open("a"), open("b"));
+    assert_eq!(sh(&a, cat), "xx");
+    assert_eq!(names(&dir.join("outer")), ["file", "kept", "on"]);
+    a.close().unwrap();
+    assert_eq!(sh(&b, cat), "xx");
+    // What somebody keeps beside stays.
+    sh(&b, "touch /nested-test/on/mine");
+    b.close().unwrap();
+    assert_eq!(names(&dir.join("outer")), ["kept", "on"]);
+    assert_eq!(names(&dir.join("outer/on")), ["mine"]);
+    fs::remove_dir_all(dir.join("outer/on")).unwrap();
+
+    // Of one whose monitor was killed nothing stays either.
+    std::mem::forget(open("killed"));
+    let killed = nested(dir, "killed", overlay);
+    Configured::default().collect(&killed).unwrap();
+    assert_eq!(names(&dir.join("outer")), ["kept"]);
+    assert!(!Path::new("/nested-test").exists());
+}
+
+#[test]
+fn over_an_overlay_they_go_with_their_last_user() {
+    isolated(|dir| they_go_with_their_last_user(dir, true));
+}
+
+#[test]
+fn on_the_bare_host_they_go_with_their_last_user() {
+    isolated(|dir| they_go_with_their_last_user(dir, false));
+}
+
+#[test]
+fn what_was_there_before_stays() {
+    isolated(|dir| {
+        prepare(dir);
+        fs::create_dir_all(dir.join("outer/on/the/way")).unwrap();
+        fs::write(dir.join("outer/file"), "").unwrap();
+        let request = nested(dir, "a", true);
+        Session::open(&Configured::default(), &request)
+            .unwrap()
+            .close()
+            .unwrap();
+        assert_eq!(names(&dir.join("outer")), ["file", "kept", "on"]);
+        assert!(dir.join("outer/on/the/way").exists());
+    });
+}
