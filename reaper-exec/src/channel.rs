@@ -69,7 +69,7 @@ fn socket() -> io::Result<OwnedFd> {
 
 /// An address that fits `sockaddr_un` whatever the length of `path`: the socket is named through
 /// a descriptor of its folder, which must live until the address was used.
-fn short_address(path: &Path) -> io::Result<(OwnedFd, SocketAddrUnix)> {
+pub(crate) fn short_address(path: &Path) -> io::Result<(OwnedFd, SocketAddrUnix)> {
     use std::os::fd::AsRawFd;
     let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
     let folder = path.parent().ok_or_else(invalid)?;

@@ -45,6 +45,7 @@ pub struct Subject {
     executor: Arc<dyn Executor>,
     root: RootDir,
     args: fn(Program) -> Vec<String>,
+    bundle: Box<dyn Fn(&ProcessSpec) -> PathBuf>,
     // Dropped last: a temporary folder, say.
     _kept: Option<Box<dyn Any>>,
 }
@@ -53,9 +54,12 @@ impl Subject {
     /// An executor whose containers have their folders below `root`. The programs are the host's
     /// shell and `sleep`.
     pub fn new(executor: impl Executor + 'static, root: impl Into<PathBuf>) -> Self {
+        let root = RootDir::new(root);
+        let bundle = root.path().to_owned();
         Self {
             executor: Arc::new(executor),
-            root: RootDir::new(root),
+            root,
+            bundle: Box::new(move |_| bundle.clone()),
             args: |program| match program {
                 Program::Ends(code) => {
                     vec![
@@ -75,6 +79,14 @@ impl Subject {
     #[must_use]
     pub fn running(mut self, args: fn(Program) -> Vec<String>) -> Self {
         self.args = args;
+        self
+    }
+
+    /// Makes the bundle of each container by `bundle`, which is told the init process and returns
+    /// the bundle's path: for executors that read it. Without, the bundle is an empty folder.
+    #[must_use]
+    pub fn in_bundles(mut self, bundle: impl Fn(&ProcessSpec) -> PathBuf + 'static) -> Self {
+        self.bundle = Box::new(bundle);
         self
     }
 
@@ -101,13 +113,18 @@ impl Subject {
 
     /// A container at its gate.
     async fn create(&self, program: Program) -> ContainerId {
+        self.try_create(program).await.expect("create")
+    }
+
+    async fn try_create(&self, program: Program) -> Result<ContainerId, Error> {
         let id: ContainerId = "conformance".parse().expect("an id");
         let dir = self.root.container(&id);
         std::fs::create_dir_all(dir.path()).expect("the folder of the container");
+        let process = self.process(program);
         let request = CreateRequest {
-            bundle: self.root.path().to_owned(),
+            bundle: (self.bundle)(&process),
             dir,
-            process: self.process(program),
+            process,
             cgroups_path: None,
             view: ViewRequest::new(id.clone(), PathBuf::from("/")),
             id: id.clone(),
@@ -115,8 +132,8 @@ impl Subject {
             preserved: Vec::new(),
             monitor: MonitorOptions::default(),
         };
-        self.executor.create(request).await.expect("create");
-        id
+        self.executor.create(request).await?;
+        Ok(id)
     }
 
     async fn start(&self, program: Program) -> Target {
@@ -129,6 +146,7 @@ impl Subject {
         let exec: ExecId = name.parse().expect("an exec id");
         let request = ExecRequest {
             process: self.process(program),
+            document: None,
             stdio: StdioRequest::default(),
             preserved: Vec::new(),
             tied: false,

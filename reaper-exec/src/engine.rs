@@ -128,7 +128,8 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// container has stopped.
     pub async fn start(&self, id: &ContainerId) -> Result<Record> {
         let target = Target::Init(id.clone());
-        self.start_by(id, self.executor.start(&target)).await
+        let started = async { self.executor.start(&target).await.map(drop) };
+        self.start_by(id, started).await
     }
 
     /// As [`start`](Self::start), but the gate is opened by `open`: for executors that have ways

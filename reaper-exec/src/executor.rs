@@ -92,6 +92,10 @@ pub struct MonitorOptions {
 pub struct ExecRequest {
     /// The process.
     pub process: ProcessSpec,
+    /// The whole of OCI's `process` object that `process` was read from, as JSON, for executors
+    /// that hand it on: what `process` has no field for, such as capabilities, counts there as it
+    /// says here.
+    pub document: Option<String>,
     /// Where its streams go.
     pub stdio: StdioRequest,
     /// Descriptors that it gets from number 3 on.
@@ -105,8 +109,9 @@ pub struct ExecRequest {
 /// A process that was made and waits at its gate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Created {
-    /// The process.
-    pub process: ProcessIdentity,
+    /// The process. `None` for an exec'd one where the runtime behind an executor has no gate for
+    /// these: it is made when it is started, and [`Executor::start`] names it.
+    pub process: Option<ProcessIdentity>,
     /// Who waits on it; absent where an executor has no monitors.
     pub monitor: Option<ProcessIdentity>,
     /// What was asked and could not be done, without being worth a failure, for example an OOM
@@ -187,7 +192,8 @@ pub trait Executor: Send + Sync {
     /// Makes a container's init process and leaves it at its gate.
     ///
     /// # Errors
-    /// [`Error::Setup`] with the step that failed; nothing is left behind then.
+    /// [`Error::Setup`] with the step that failed, or [`Error::Execve`] where the program is
+    /// looked for already now; nothing is left behind then.
     async fn create(&self, request: CreateRequest) -> Result<Created>;
 
     /// Adds a process to a running container and leaves it at its gate.
@@ -197,12 +203,12 @@ pub trait Executor: Send + Sync {
     /// running, [`Error::Setup`].
     async fn exec(&self, id: &ContainerId, exec: &ExecId, request: ExecRequest) -> Result<Created>;
 
-    /// Executes the program of a process at its gate.
+    /// Executes the program of a process at its gate, and names the process.
     ///
     /// # Errors
     /// [`Error::Execve`] if the program cannot be executed: the process has then ended, as
     /// [`wait`](Self::wait) says too. [`Error::Status`] if it is not at its gate.
-    async fn start(&self, target: &Target) -> Result<()>;
+    async fn start(&self, target: &Target) -> Result<ProcessIdentity>;
 
     /// Sends a signal to a process, or to everything in its container or exec with `all`.
     ///
@@ -288,7 +294,7 @@ impl<T: Executor + ?Sized> Executor for Arc<T> {
     async fn exec(&self, id: &ContainerId, exec: &ExecId, request: ExecRequest) -> Result<Created> {
         (**self).exec(id, exec, request).await
     }
-    async fn start(&self, target: &Target) -> Result<()> {
+    async fn start(&self, target: &Target) -> Result<ProcessIdentity> {
         (**self).start(target).await
     }
     async fn kill(&self, target: &Target, signal: Signal, all: bool) -> Result<()> {

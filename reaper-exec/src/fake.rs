@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use reaper_overlay::ViewRequest;
-use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ExitStatus, Status};
+use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ExitStatus, ProcessIdentity, Status};
 use tokio::sync::watch;
 
 use self::state::State;
@@ -232,7 +232,7 @@ impl Executor for FakeExecutor {
         .await
     }
 
-    async fn start(&self, target: &Target) -> Result<()> {
+    async fn start(&self, target: &Target) -> Result<ProcessIdentity> {
         let started = self
             .scripted(Call::Start, target, |state| state.start(target))
             .await;

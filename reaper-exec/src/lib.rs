@@ -1,6 +1,7 @@
 //! Runs commands as processes of the host, each watched by a monitor that survives its starter.
 //!
-//! [`Executor`] is the contract, [`HostExecutor`] its implementation on the host. [`IoBinder`]
+//! [`Executor`] is the contract, [`HostExecutor`] its implementation on the host, and
+//! [`OciExecutor`] the one that has an OCI runtime make real containers. [`IoBinder`]
 //! decides where a process's streams go. [`Engine`] composes an executor with a
 //! [`StateStore`](reaper_state::StateStore) into the lives of containers:
 //!
@@ -47,6 +48,7 @@ mod fake;
 mod host;
 pub mod io;
 pub mod monitor;
+mod oci;
 pub mod procfs;
 mod protocol;
 mod records;
@@ -64,6 +66,7 @@ pub use executor::{
 pub use fake::{Call as FakeCall, FakeExecutor};
 pub use host::HostExecutor;
 pub use io::{BindRequest, BoundStdio, IoBinder};
+pub use oci::OciExecutor;
 pub use signal::{ParseSignalError, Signal};
 
 #[cfg(doctest)]

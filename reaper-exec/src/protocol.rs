@@ -55,12 +55,24 @@ pub(crate) struct CreateCall {
     pub(crate) streams: Streams,
     pub(crate) attached: Attached,
     pub(crate) options: MonitorOptions,
+    #[serde(default)]
+    pub(crate) runtime: Option<Driven>,
+}
+
+/// An OCI runtime that makes a container, instead of the monitor.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Driven {
+    /// Its program, absolute.
+    pub(crate) program: PathBuf,
+    pub(crate) bundle: PathBuf,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ExecCall {
     pub(crate) exec: ExecId,
     pub(crate) process: ProcessSpec,
+    #[serde(default)]
+    pub(crate) document: Option<String>,
     pub(crate) streams: Streams,
     pub(crate) attached: Attached,
     pub(crate) tied: bool,
@@ -119,6 +131,7 @@ pub(crate) struct Response {
 pub(crate) enum Answer {
     Done,
     Created(Created),
+    Started(ProcessIdentity),
     Exit(Exit),
     Deleted(Option<Exit>),
     Observed(Observation),
@@ -238,6 +251,8 @@ pub(crate) struct Plan {
     pub(crate) monitor: ProcessIdentity,
     pub(crate) view: ViewRequest,
     pub(crate) cgroup: Option<ContainerCgroup>,
+    #[serde(default)]
+    pub(crate) runtime: Option<Driven>,
 }
 
 /// The durable record of a container's end.

@@ -56,6 +56,22 @@ impl Signal {
     /// SIGTERM.
     pub const TERM: Self = Self(libc::SIGTERM);
 
+    /// Whether it ends a process that has not said what to do about it (signal(7)).
+    pub(crate) fn ends_by_default(self) -> bool {
+        const HARMLESS: [i32; 9] = [
+            0,
+            libc::SIGCHLD,
+            libc::SIGURG,
+            libc::SIGWINCH,
+            libc::SIGCONT,
+            libc::SIGSTOP,
+            libc::SIGTSTP,
+            libc::SIGTTIN,
+            libc::SIGTTOU,
+        ];
+        !HARMLESS.contains(&self.0)
+    }
+
     /// The number.
     pub fn number(self) -> i32 {
         self.0

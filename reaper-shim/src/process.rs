@@ -1,6 +1,9 @@
 //! One process, and the order of what is said about it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU32, Ordering},
+};
 
 use containerd_shim_protos::{
     events::task::{TaskExecStarted, TaskExit, TaskStart},
@@ -44,7 +47,8 @@ impl Stdio {
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) target: Target,
-    pub(crate) pid: u32,
+    /// 0 where it is not known before the start.
+    pid: AtomicU32,
     pub(crate) stdio: Stdio,
     life: Mutex<Life>,
     end: watch::Sender<Option<Exit>>,
@@ -69,11 +73,15 @@ impl Process {
     pub(crate) fn new(target: Target, pid: u32, stdio: Stdio) -> Self {
         Self {
             target,
-            pid,
+            pid: AtomicU32::new(pid),
             stdio,
             life: Mutex::default(),
             end: watch::Sender::new(None),
         }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid.load(Ordering::Relaxed)
     }
 
     /// Takes the start for the caller, who says later how it went.
@@ -94,9 +102,10 @@ impl Process {
         })
     }
 
-    /// The program was executed.
-    pub(crate) fn started(&self, events: &dyn Events) {
+    /// The program was executed, as `pid`.
+    pub(crate) fn started(&self, pid: u32, events: &dyn Events) {
         let mut life = self.life();
+        self.pid.store(pid, Ordering::Relaxed);
         life.stage = Stage::Started;
         events.publish(self.start_event());
         if let Some(exit) = life.early.take() {
@@ -160,7 +169,7 @@ impl Process {
         let event = TaskExit {
             container_id: self.target.container().to_string(),
             id,
-            pid: self.pid,
+            pid: self.pid(),
             exit_status: exit.status.code(),
             exited_at: proto_time(exit.at),
             ..TaskExit::default()
@@ -175,12 +184,12 @@ impl Process {
             Some(exec) => Event::ExecStarted(TaskExecStarted {
                 container_id,
                 exec_id: exec.to_string(),
-                pid: self.pid,
+                pid: self.pid(),
                 ..TaskExecStarted::default()
             }),
             None => Event::Start(TaskStart {
                 container_id,
-                pid: self.pid,
+                pid: self.pid(),
                 ..TaskStart::default()
             }),
         }

@@ -1,6 +1,9 @@
 //! `exec`.
 
-use std::hash::{BuildHasher, RandomState};
+use std::{
+    fs,
+    hash::{BuildHasher, RandomState},
+};
 
 use reaper_exec::{ExecRequest, Executor, Target, io::StdioRequest};
 use reaper_spec::{ExecId, Exit, ProcessSpec, Status};
@@ -36,8 +39,13 @@ pub(crate) async fn run(call: Call, args: ExecArgs, role: &Role) -> Result<Outco
     let (stdio, console) = streams(&args, &mut process)?;
     let exec = made_up_id()?;
     let target = Target::Exec(args.id.clone(), exec.clone());
+    let document = args
+        .process
+        .as_deref()
+        .and_then(|path| fs::read_to_string(path).ok());
     let request = ExecRequest {
         process,
+        document,
         stdio,
         preserved: call.preserved,
         tied: args.pid_file.is_some(),
@@ -73,9 +81,10 @@ async fn attended(
     console: Option<Console>,
     signals: &mut Signals,
 ) -> Result<Exit> {
-    let master = console.map(Console::receive).transpose()?;
     let executor = containers.executor();
     executor.start(target).await?;
+    // Not before: a runtime that is driven makes the terminal only now.
+    let master = console.map(Console::receive).transpose()?;
     match (role, &args.pid_file) {
         (Role::Helper(report), _) => report.running()?,
         (_, Some(path)) => pid_file::write(path, std::process::id())?,

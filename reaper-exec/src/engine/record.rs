@@ -10,7 +10,7 @@ pub(super) fn created(record: &mut Record, created: &Created) {
     if record.status == Status::Creating {
         record.status = Status::Created;
     }
-    record.process = Some(created.process.clone());
+    record.process.clone_from(&created.process);
     record.monitor.clone_from(&created.monitor);
 }
 

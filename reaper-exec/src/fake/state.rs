@@ -43,7 +43,7 @@ impl State {
         };
         self.processes.insert(target, made);
         Ok(Created {
-            process: identity,
+            process: Some(identity),
             monitor: None,
             warnings: Vec::new(),
         })
@@ -72,7 +72,7 @@ impl State {
         })
     }
 
-    pub(super) fn start(&mut self, target: &Target) -> Result<()> {
+    pub(super) fn start(&mut self, target: &Target) -> Result<ProcessIdentity> {
         let process = self.find_in(target, Status::Created, "start")?;
         let code = match &process.program[..] {
             [name, code] if name == "exit" => code.parse().ok(),
@@ -86,10 +86,11 @@ impl State {
             _ => None,
         };
         process.status = Status::Running;
+        let identity = process.identity.clone();
         if let Some(code) = code {
             self.end(target, ExitStatus::Exited { code });
         }
-        Ok(())
+        Ok(identity)
     }
 
     pub(super) fn delete(&mut self, target: &Target) -> Result<Option<Exit>> {

@@ -9,14 +9,14 @@ use std::{
 
 use async_trait::async_trait;
 use reaper_overlay::ViewRequest;
-use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, Status};
+use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity, Status};
 
 use super::{HostExecutor, link::Gone, lost, nonsense, spawn, unreachable_yet};
 use crate::{
     CreateRequest, Created, Error, ExecRequest, Executor, Observation, ProcessEntry, Result,
     Signal, Stats, Target, channel,
     io::{Attachments, StdioRequest, Streams},
-    protocol::{Answer, Attached, Call, CreateCall, ExecCall},
+    protocol::{Answer, Attached, Call, CreateCall, Driven, ExecCall},
 };
 
 /// How long a container may take to be made: a mount of a file server that does not answer must
@@ -59,9 +59,13 @@ fn pack(stdio: StdioRequest, preserved: Vec<OwnedFd>) -> Result<(Streams, Attach
     Ok((streams, attached, descriptors.collect()))
 }
 
-#[async_trait]
-impl Executor for HostExecutor {
-    async fn create(&self, request: CreateRequest) -> Result<Created> {
+impl HostExecutor {
+    /// Makes a container, by an OCI runtime if there is one.
+    pub(crate) async fn make(
+        &self,
+        request: CreateRequest,
+        runtime: Option<Driven>,
+    ) -> Result<Created> {
         let target = Target::Init(request.id.clone());
         let (streams, attached, descriptors) = pack(request.stdio, request.preserved)?;
         let call = Call::Create(Box::new(CreateCall {
@@ -74,6 +78,7 @@ impl Executor for HostExecutor {
             streams,
             attached,
             options: request.monitor,
+            runtime,
         }));
         self.make_room(&request.id).await?;
         let link = Arc::new(self.spawn_monitor(&target)?);
@@ -104,6 +109,13 @@ impl Executor for HostExecutor {
             }
         }
     }
+}
+
+#[async_trait]
+impl Executor for HostExecutor {
+    async fn create(&self, request: CreateRequest) -> Result<Created> {
+        self.make(request, None).await
+    }
 
     async fn exec(&self, id: &ContainerId, exec: &ExecId, request: ExecRequest) -> Result<Created> {
         let target = Target::Exec(id.clone(), exec.clone());
@@ -111,6 +123,7 @@ impl Executor for HostExecutor {
         let call = Call::Exec(Box::new(ExecCall {
             exec: exec.clone(),
             process: request.process,
+            document: request.document,
             streams,
             attached,
             tied: request.tied,
@@ -150,11 +163,8 @@ impl Executor for HostExecutor {
         }
     }
 
-    async fn start(&self, target: &Target) -> Result<()> {
-        let call = Call::Start {
-            exec: target.exec_id().cloned(),
-        };
-        self.call_done(target, &call, &[]).await
+    async fn start(&self, target: &Target) -> Result<ProcessIdentity> {
+        self.start_with(target, &[]).await
     }
 
     async fn kill(&self, target: &Target, signal: Signal, all: bool) -> Result<()> {

@@ -14,7 +14,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use reaper_spec::{ContainerId, Status};
+use reaper_spec::{ContainerId, ProcessIdentity, Status};
 use reaper_state::RootDir;
 
 use self::{
@@ -91,8 +91,20 @@ impl HostExecutor {
     pub async fn start_with_streams(&self, id: &ContainerId, streams: [OwnedFd; 3]) -> Result<()> {
         let target = Target::Init(id.clone());
         let streams = streams.each_ref().map(AsFd::as_fd);
-        self.call_done(&target, &Call::Start { exec: None }, &streams)
-            .await
+        self.start_with(&target, &streams).await.map(drop)
+    }
+
+    async fn start_with(
+        &self,
+        target: &Target,
+        streams: &[BorrowedFd<'_>],
+    ) -> Result<ProcessIdentity> {
+        let exec = target.exec_id().cloned();
+        match self.call(target, &Call::Start { exec }, streams).await? {
+            Some(Answer::Started(process)) => Ok(process),
+            Some(_) => Err(nonsense(target)),
+            None => Err(self.without_monitor(target).await),
+        }
     }
 
     fn links(&self) -> MutexGuard<'_, HashMap<ContainerId, Arc<Link>>> {

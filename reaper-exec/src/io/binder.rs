@@ -64,6 +64,7 @@ impl IoBinder for StandardBinder {
             namespace,
             stdio,
             terminal,
+            master,
             owner,
         } = request;
         let binding = Binding {
@@ -77,7 +78,7 @@ impl IoBinder for StandardBinder {
         };
         match terminal {
             None => Ok(Box::new(binding.direct(&stdio.streams)?)),
-            Some(size) => binding.terminal(&stdio.streams, size),
+            Some(size) => binding.terminal(&stdio.streams, size, master),
         }
     }
 }
@@ -228,12 +229,16 @@ impl Binding<'_> {
         mut self,
         streams: &Streams,
         size: Option<ConsoleSize>,
+        master: Option<OwnedFd>,
     ) -> Result<Box<dyn BoundStdio>, IoError> {
         let failed = |operation: &str| {
             let operation = operation.to_owned();
             move |source| IoError::System { operation, source }
         };
-        let terminal = Pty::open().map_err(failed("terminal: open"))?;
+        let terminal = match master {
+            Some(master) => Pty::of(master).map_err(failed("terminal: take over"))?,
+            None => Pty::open().map_err(failed("terminal: open"))?,
+        };
         if let Some(size) = size {
             pty::resize(&terminal.slave, size).map_err(failed("terminal: set its size"))?;
         }

@@ -28,6 +28,7 @@ use super::{BindRequest, BoundStdio, ChildStdio, IoBinder, IoError, Stream, Stre
 ///     namespace: "",
 ///     stdio: StdioRequest::default(),
 ///     terminal: None,
+///     master: None,
 ///     owner: None,
 /// })?;
 /// assert!(!streams.is_ready()?, "the process waits at its gate");

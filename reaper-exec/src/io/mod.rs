@@ -23,6 +23,7 @@ mod file;
 mod locate;
 mod logger;
 mod loggers;
+mod none;
 mod owner;
 mod pty;
 mod sink;
@@ -47,6 +48,7 @@ pub use capture::{Capture, CaptureBinder, Captured, Chunk, OutputStream};
 #[cfg(feature = "fake")]
 pub use fake::{FakeBinder, Seen as FakeSeen};
 pub use logger::LoggerLimits;
+pub(crate) use none::NoStreams;
 
 /// Where one stream goes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +119,8 @@ pub struct BindRequest<'a> {
     pub stdio: StdioRequest,
     /// Whether the process gets a terminal, and its first size.
     pub terminal: Option<Option<ConsoleSize>>,
+    /// The master of that terminal, where a runtime has made it; otherwise the binder makes one.
+    pub master: Option<OwnedFd>,
     /// The uid and gid of the process, which the streams are handed to so that it can open
     /// `/dev/stderr`. `None` keeps the runtime's.
     pub owner: Option<(u32, u32)>,

@@ -22,6 +22,12 @@ impl Pty {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let master = openpt(flags)?;
         unlockpt(&master)?;
+        Self::of(master)
+    }
+
+    /// The terminal of a master that somebody else has opened.
+    pub(super) fn of(master: OwnedFd) -> io::Result<Self> {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let name = ptsname(&master, Vec::new())?;
         // Not by its name, which could be another terminal's in another mount of devpts.
         let slave = ioctl_tiocgptpeer(&master, flags)?;

@@ -15,7 +15,8 @@ use super::{
     Setup,
     connection::{Connection, ReplyTo},
     plan::{plan_cgroup, remove, remove_traces, write_plan},
-    process::{Process, Stage},
+    process::{Body, Process, Stage},
+    runtime::{Image, Runtime, make_init},
     server::{Monitor, Newborn, Phase, STARTER},
 };
 use crate::{
@@ -32,7 +33,7 @@ use crate::{
 const INIT_LEAF: &str = "init";
 
 /// The number of init among the processes.
-const INIT: u64 = 0;
+pub(super) const INIT: u64 = 0;
 
 /// What a process is made of.
 struct Making<'a> {
@@ -59,7 +60,7 @@ pub(super) fn create(
     descriptors: Vec<OwnedFd>,
 ) -> Result<Monitor, (Connection, Failure)> {
     let Newborn {
-        setup,
+        mut setup,
         identity,
         oom_score_adj,
         signals,
@@ -74,7 +75,11 @@ pub(super) fn create(
         dir: dir.clone(),
         cgroup: None,
         view: None,
+        runtime: None,
     };
+    if call.runtime.is_some() {
+        setup.isolation = Box::new(Image);
+    }
     let attempt = || -> Result<(OwnedFd, Process), Failure> {
         let cgroup = plan_cgroup(&call)?;
         // What an earlier container of this id left is no end of this one.
@@ -91,6 +96,7 @@ pub(super) fn create(
                 ),
                 None => None,
             },
+            runtime: call.runtime.clone(),
         };
         write_plan(&dir, &plan)?;
         if let Some((hierarchy, path)) = cgroup {
@@ -107,6 +113,13 @@ pub(super) fn create(
         );
         let listener = channel::listen(&dir.socket())
             .map_err(|error| Failure::setup("listen on the monitor's socket", &error))?;
+        if let Some(driven) = call.runtime.clone() {
+            let adjustment = call.process.oom_score_adj.or(oom_score_adj);
+            let runtime = Runtime::new(driven, &call, oom_score_adj.and(adjustment))?;
+            let runtime = made.runtime.insert(runtime);
+            let init = make_init(runtime, &setup, &call, streams, descriptors, reply_to)?;
+            return Ok((listener, init));
+        }
         let view = made.view.as_deref().expect("it was just prepared");
         let init = make(Making {
             number: INIT,
@@ -142,6 +155,7 @@ pub(super) fn create(
             view_request: call.view,
             view: made.view.expect("init was made in it"),
             cgroup: made.cgroup,
+            runtime: made.runtime,
             processes: vec![init],
             next_process: INIT + 1,
             phase: Phase::Alive,
@@ -162,6 +176,7 @@ struct Made {
     dir: ContainerDir,
     cgroup: Option<ContainerCgroup>,
     view: Option<Box<dyn View>>,
+    runtime: Option<Runtime>,
 }
 
 impl Made {
@@ -173,6 +188,9 @@ impl Made {
         }
         if let Some(cgroup) = self.cgroup {
             let _ = cgroup.remove();
+        }
+        if let Some(runtime) = self.runtime {
+            runtime.remove_files();
         }
         remove_traces(&self.dir);
     }
@@ -194,6 +212,9 @@ impl Monitor {
         descriptors: Vec<OwnedFd>,
         reply_to: ReplyTo,
     ) -> Result<(), Failure> {
+        if self.runtime.is_some() {
+            return self.keep_exec(call, descriptors, reply_to);
+        }
         let number = self.next_process;
         self.next_process += 1;
         let mut process = make(Making {
@@ -237,6 +258,7 @@ fn make(mut making: Making<'_>) -> Result<Process, Failure> {
                 .process
                 .terminal
                 .then_some(making.process.console_size),
+            master: None,
             owner: user.map(|user| (user.uid, user.gid)),
         })
         .map_err(|error| described("open the streams", &error))?;
@@ -266,23 +288,17 @@ fn make(mut making: Making<'_>) -> Result<Process, Failure> {
     // Without its gate a child that cannot be looked at ends by itself.
     let identity =
         procfs::identify(number).map_err(|error| Failure::setup("read /proc", &error))?;
+    let stage = Stage::Preparing {
+        reply_to: making.reply_to,
+        warnings: None,
+    };
+    let owner = making.reply_to.connection;
     Ok(Process {
-        number: making.number,
-        exec: making.exec,
-        pid,
-        identity,
-        stage: Stage::Preparing {
-            reply_to: making.reply_to,
-            warnings: None,
-        },
+        body: Some(Body { pid, identity }),
         gate: Some(gate),
         leaf,
         stdio,
-        waiters: Vec::new(),
-        not_started: None,
-        deleted: false,
-        tied: false,
-        owner: making.reply_to.connection,
+        ..Process::new(making.number, making.exec, stage, owner)
     })
 }
 
@@ -335,7 +351,7 @@ fn unknown_to_the_kernel(error: &io::Error) -> bool {
 }
 
 /// Tells apart what came with a message.
-fn sort(
+pub(super) fn sort(
     attached: Attached,
     descriptors: Vec<OwnedFd>,
 ) -> Result<(Attachments, Vec<OwnedFd>), Failure> {

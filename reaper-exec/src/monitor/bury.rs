@@ -19,7 +19,11 @@ use reaper_overlay::FilesystemIsolation;
 use reaper_spec::{ContainerId, Exit, ExitStatus, ProcessIdentity, Timestamp};
 use reaper_state::{ContainerDir, durable};
 
-use super::{birth::described, plan::remove_traces};
+use super::{
+    birth::described,
+    plan::remove_traces,
+    runtime::{self, Image},
+};
 use crate::{
     cgroup::{self, ContainerCgroup, read_events},
     executor::Observation,
@@ -58,8 +62,15 @@ pub(super) fn bury(
         let reason = format!("the monitor of {id} (pid {}) is alive", plan.monitor.pid);
         return Err(Failure::Refused { reason });
     }
+    let isolation = match &plan.runtime {
+        Some(_) => &Image,
+        None => isolation,
+    };
     let rebooted = plan.monitor.boot_id != myself.boot_id;
     let cgroup = plan.cgroup.as_ref().filter(|_| !rebooted);
+    if let Some(driven) = &plan.runtime {
+        runtime::bury(driven, id, &dir, &plan.monitor)?;
+    }
     let exit = match read::<ExitRecord>(&dir.exit_file())? {
         // When it was written all had ended; what is in the cgroup now is somebody else's.
         Some(record) => record.exit,

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use reaper_spec::{ExecId, Status};
+use reaper_spec::{ExecId, Status, Transition};
 
 use super::{
     birth::described,
@@ -57,7 +57,7 @@ impl Monitor {
                 self.make_exec(*call, descriptors, to).map(|()| None)
             }
             Call::Start { exec } => self.start(exec.as_ref(), &descriptors, to),
-            Call::Kill { exec, signal, all } => self.kill(exec.as_ref(), signal, all).map(done),
+            Call::Kill { exec, signal, all } => self.kill(exec.as_ref(), signal, all, to),
             Call::Wait { exec } => {
                 let process = self.find(exec.as_ref())?;
                 match &process.stage {
@@ -76,15 +76,28 @@ impl Monitor {
             }
             Call::Resize { exec, size } => {
                 let process = self.find(exec.as_ref())?;
+                if let Some(later) = &mut process.later {
+                    later.resize(size);
+                }
                 let resized = process.stdio.resize(size);
                 resized
                     .map_err(|error| Failure::setup("resize the terminal", &error))
                     .map(done)
             }
             Call::CloseStdin { exec } => {
-                self.find(exec.as_ref())?.stdio.close_stdin();
+                let process = self.find(exec.as_ref())?;
+                process.stdio.close_stdin();
+                if let Some(later) = &mut process.later {
+                    later.close_stdin();
+                }
                 Ok(done(()))
             }
+            Call::Pause if self.runtime.is_some() => {
+                self.freeze_by_runtime(Transition::Pause, to).map(|()| None)
+            }
+            Call::Resume if self.runtime.is_some() => self
+                .freeze_by_runtime(Transition::Resume, to)
+                .map(|()| None),
             Call::Pause => self.pause(to).map(|()| None),
             Call::Resume => self.resume().map(done),
             Call::Pids => Ok(Some(Answer::Pids(self.pids()))),
@@ -121,7 +134,17 @@ impl Monitor {
         if self.frozen || self.freezing.is_some() {
             return Err(Failure::status("start", Status::Paused));
         }
+        let driven = self.runtime.is_some();
         let process = self.find(exec)?;
+        if driven && matches!(process.stage, Stage::Gated) {
+            if !streams.is_empty() {
+                return Err(Failure::Unsupported {
+                    operation: "give a process other streams when it starts".to_owned(),
+                    reason: "the runtime has given it those of its creation".to_owned(),
+                });
+            }
+            return self.start_by_runtime(exec, to).map(|()| None);
+        }
         let (Stage::Gated, Some(gate)) = (&process.stage, &process.gate) else {
             let status = match process.stage {
                 // Somebody else's start is under way.
@@ -141,7 +164,7 @@ impl Monitor {
         }
     }
 
-    fn kill(&mut self, exec: Option<&ExecId>, signal: Signal, all: bool) -> Result<(), Failure> {
+    fn kill(&mut self, exec: Option<&ExecId>, signal: Signal, all: bool, to: ReplyTo) -> Now {
         let (over, ending) = match self.phase {
             Phase::Alive => (false, false),
             Phase::Ending(_) => (false, true),
@@ -155,13 +178,17 @@ impl Monitor {
         }
         if ending {
             // A lost race: all of it is being killed.
-            return Ok(());
+            return Ok(done(()));
         }
-        let pid = process.pid_number();
+        if self.runtime.is_some() {
+            return self.kill_by_runtime(exec, signal, all, to);
+        }
+        let process = self.find(exec)?;
+        let pid = process.pid_number().ok_or(Failure::NotFound)?;
         // An exec is killed with what it started: nobody could name the rest afterwards.
         let whole = all || (exec.is_some() && signal == Signal::KILL);
         if !whole {
-            return send_signal(pid, signal);
+            return send_signal(pid, signal).map(done);
         }
         let leaf = process.leaf.clone();
         let number = signal.number();
@@ -175,12 +202,15 @@ impl Monitor {
                     .tree(pid)
                     .into_iter()
                     .map(|pid| send_signal(pid, signal));
-                return sent
+                let sent: Result<(), _> = sent
                     .filter(|sent| !matches!(sent, Err(Failure::Ended)))
                     .collect();
+                return sent.map(done);
             }
         };
-        killed.map_err(|error| described("signal the cgroup", &error))
+        killed
+            .map_err(|error| described("signal the cgroup", &error))
+            .map(done)
     }
 
     pub(super) fn status(&self) -> Status {
@@ -200,7 +230,7 @@ impl Monitor {
         };
         Observation {
             status: self.status(),
-            process: Some(self.processes[0].identity.clone()),
+            process: self.processes[0].identity(),
             monitor: Some(self.identity.clone()),
             exit,
         }
@@ -239,7 +269,7 @@ impl Monitor {
             warnings.extend(self.view.warnings());
         }
         Answer::Created(Created {
-            process: self.processes[index].identity.clone(),
+            process: self.processes[index].identity(),
             monitor: Some(self.identity.clone()),
             warnings,
         })
@@ -261,7 +291,7 @@ fn process_status(process: &Process) -> Status {
 
 /// The pid cannot have been reused: it is the monitor's child and has not been reaped, or it is a
 /// member of the tree of such a child.
-fn send_signal(pid: u32, signal: Signal) -> Result<(), Failure> {
+pub(super) fn send_signal(pid: u32, signal: Signal) -> Result<(), Failure> {
     let identity = match procfs::identify(pid) {
         Ok(identity) => identity,
         Err(_) => return Err(Failure::Ended),

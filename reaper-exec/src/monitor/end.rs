@@ -6,17 +6,19 @@ use nix::{
     sys::signal::{Signal as NixSignal, kill},
     unistd::Pid,
 };
-use reaper_spec::{Exit, ExitStatus, Timestamp};
+use reaper_spec::{Exit, ExitStatus, ProcessIdentity, Timestamp};
 use reaper_state::durable;
 
 use super::{
     connection::ReplyTo,
     housekeeping,
-    process::Stage,
+    process::{Body, Stage},
     reap::{any_children, die_by, next_ended, reap},
+    runtime::{Runtime, killed_by},
     server::{Monitor, Phase},
 };
 use crate::{
+    Signal,
     cgroup::ContainerCgroup,
     procfs,
     protocol::{Answer, ExitRecord, Failure, VERSION},
@@ -25,6 +27,9 @@ use crate::{
 /// How long ending what init left may take. A process in uninterruptible sleep must not hold back
 /// the news that init has ended.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How much longer it may take where a runtime is called for it.
+const REMOVAL: Duration = Duration::from_secs(25);
 
 /// Init has ended, and what it started is being ended.
 pub(super) struct Ending {
@@ -40,21 +45,6 @@ enum Outcome {
 }
 
 impl Ending {
-    fn exit(exit: Exit) -> Self {
-        Self::new(Outcome::Exit(exit))
-    }
-
-    pub(super) fn abort(reply_to: ReplyTo, failure: Failure) -> Self {
-        Self::new(Outcome::Abort(reply_to, failure))
-    }
-
-    fn new(outcome: Outcome) -> Self {
-        Self {
-            outcome,
-            deadline: Instant::now() + PATIENCE,
-        }
-    }
-
     pub(super) fn deadline(&self) -> Instant {
         self.deadline
     }
@@ -72,7 +62,7 @@ impl Monitor {
                 && matches!(self.phase, Phase::Alive)
             {
                 // Init has not been reaped while the container is alive.
-                let _ = kill(self.processes[0].pid, signal);
+                self.processes[0].signal(signal);
             }
         }
         self.reap();
@@ -88,27 +78,35 @@ impl Monitor {
                 // A report may be followed by the end of the pair.
                 self.gate_ready(number);
             }
+            // It may be a process that the runtime has not named yet.
+            let identity = match &self.runtime {
+                Some(_) => procfs::identify(pid.as_raw().unsigned_abs()).ok(),
+                None => None,
+            };
             if let Some(status) = reap(pid) {
-                self.ended(
-                    pid,
-                    Exit {
-                        status,
-                        at: Timestamp::now(),
-                    },
-                );
+                let at = Timestamp::now();
+                self.ended(pid, identity, Exit { status, at });
             }
         }
         self.sweep();
     }
 
     fn index_of(&self, pid: Pid) -> Option<usize> {
-        self.processes
-            .iter()
-            .position(|process| process.pid == pid && !process.has_ended())
+        self.processes.iter().position(|process| {
+            let is_it = |body: &Body| body.pid == pid;
+            process.body.as_ref().is_some_and(is_it) && !process.has_ended()
+        })
     }
 
-    fn ended(&mut self, pid: Pid, exit: Exit) {
+    /// A child has ended, and was reaped.
+    pub(super) fn ended(&mut self, pid: Pid, identity: Option<ProcessIdentity>, exit: Exit) {
+        if self.command_ended(pid, &exit.status) {
+            return;
+        }
         let Some(index) = self.index_of(pid) else {
+            if let (Some(runtime), Some(identity)) = (&mut self.runtime, identity) {
+                runtime.ended_early(pid, identity, exit);
+            }
             let number = u32::try_from(pid.as_raw()).unwrap_or(0);
             for process in &mut self.processes {
                 if process.stdio.helpers().contains(&number) {
@@ -123,12 +121,12 @@ impl Monitor {
         }
         self.processes[0].stage = Stage::Ended(exit.clone());
         if matches!(self.phase, Phase::Alive) {
-            self.phase = Phase::Ending(Ending::exit(exit));
+            self.begin_ending(Outcome::Exit(exit));
             self.end_the_rest();
         }
     }
 
-    fn exec_ended(&mut self, index: usize, exit: Exit) {
+    pub(super) fn exec_ended(&mut self, index: usize, exit: Exit) {
         let process = &mut self.processes[index];
         if let Some(leaf) = &process.leaf {
             // What the exec left in the background stays in its leaf until init ends.
@@ -155,6 +153,19 @@ impl Monitor {
         if let Some((to, failure)) = not_started {
             self.reply(to, Err(failure));
         }
+    }
+
+    /// The container could not be made: what there is of it is ended, then its maker is told.
+    pub(super) fn abort(&mut self, reply_to: ReplyTo, failure: Failure) {
+        self.begin_ending(Outcome::Abort(reply_to, failure));
+    }
+
+    fn begin_ending(&mut self, outcome: Outcome) {
+        let removal = self.runtime.as_ref().map_or(Duration::ZERO, |_| REMOVAL);
+        self.phase = Phase::Ending(Ending {
+            outcome,
+            deadline: Instant::now() + PATIENCE + removal,
+        });
     }
 
     /// Kills all that is left of the container, as the end of a pid namespace would.
@@ -187,6 +198,7 @@ impl Monitor {
             .processes
             .iter()
             .flat_map(|process| process.stdio.helpers())
+            .chain(self.runtime.iter().flat_map(Runtime::commands))
             .collect();
         let children = procfs::children(std::process::id()).unwrap_or_default();
         children
@@ -199,10 +211,16 @@ impl Monitor {
         if !matches!(self.phase, Phase::Ending(_)) {
             return;
         }
-        if self.left().is_empty() {
-            self.finish();
-        } else {
-            self.kill_children();
+        if !self.left().is_empty() {
+            return self.kill_children();
+        }
+        match self.runtime.as_mut().map_or(Ok(true), Runtime::is_over) {
+            Ok(false) => {}
+            Ok(true) => self.finish(),
+            Err(failure) => {
+                self.log(&format!("{failure:?}"));
+                self.finish();
+            }
         }
     }
 
@@ -243,7 +261,9 @@ impl Monitor {
     fn announce(&mut self, exit: Exit) {
         // From the end: one that was discarded is taken out of the list.
         for index in (1..self.processes.len()).rev() {
-            if !self.processes[index].has_ended() {
+            if self.processes[index].body.is_none() && !self.processes[index].has_ended() {
+                self.end_unmade(index, killed_by(Signal::KILL));
+            } else if !self.processes[index].has_ended() {
                 let reason = "it could not be killed with its container".to_owned();
                 let status = ExitStatus::Lost { reason };
                 self.exec_ended(
@@ -279,6 +299,9 @@ impl Monitor {
         if let Some(Err(error)) = self.cgroup.as_ref().map(ContainerCgroup::remove) {
             self.log(&format!("remove the cgroup: {error}"));
         }
+        if let Some(runtime) = &self.runtime {
+            runtime.remove_files();
+        }
     }
 
     /// A client is gone. What it had asked for and was not told about is given up.
@@ -305,7 +328,7 @@ impl Monitor {
                 // What cannot be killed with the cgroup is killed alone, below.
                 let _ = leaf.kill();
             }
-            let _ = kill(process.pid, NixSignal::SIGKILL);
+            self.give_up(index);
         }
     }
 

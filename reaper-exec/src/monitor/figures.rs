@@ -20,19 +20,12 @@ impl Monitor {
     }
 
     pub(super) fn pids(&self) -> Vec<ProcessEntry> {
+        if self.runtime.is_some() {
+            return self.pids_by_descent();
+        }
         let listed = self.cgroup.as_ref().and_then(|cgroup| cgroup.pids().ok());
         let Some(listed) = listed else {
-            let roots = self.processes.iter().filter(|process| !process.has_ended());
-            return roots
-                .flat_map(|process| {
-                    self.tree(process.pid_number())
-                        .into_iter()
-                        .map(|pid| ProcessEntry {
-                            pid,
-                            exec: process.exec.clone(),
-                        })
-                })
-                .collect();
+            return self.pids_by_descent();
         };
         let exec = |leaf: &str| {
             let name = leaf.strip_prefix("exec-")?;
@@ -43,6 +36,19 @@ impl Monitor {
             .map(|(pid, leaf)| ProcessEntry {
                 pid,
                 exec: exec(&leaf),
+            })
+            .collect()
+    }
+
+    fn pids_by_descent(&self) -> Vec<ProcessEntry> {
+        let roots = self.processes.iter().filter(|process| !process.has_ended());
+        roots
+            .filter_map(|process| Some((process, process.pid_number()?)))
+            .flat_map(|(process, root)| {
+                self.tree(root).into_iter().map(|pid| ProcessEntry {
+                    pid,
+                    exec: process.exec.clone(),
+                })
             })
             .collect()
     }

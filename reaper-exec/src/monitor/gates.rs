@@ -2,9 +2,13 @@
 
 use std::os::fd::AsFd;
 
-use nix::sys::signal::{Signal as NixSignal, kill};
+use nix::sys::signal::Signal as NixSignal;
 
-use super::{birth::described, end::Ending, process::Stage, server::Monitor, server::Phase};
+use super::{
+    birth::described,
+    process::{Body, Stage},
+    server::Monitor,
+};
 use crate::{
     channel, procfs,
     protocol::{Answer, ChildReport, Failure},
@@ -39,7 +43,7 @@ impl Monitor {
                 };
                 *warnings = Some(given);
                 let (number, pid) = (process.number, process.pid_number());
-                if index == 0
+                if let (0, Some(pid)) = (index, pid)
                     && let Err(error) = self.view.entered(pid)
                 {
                     return self.not_made(0, described("keep the filesystem view", &error));
@@ -79,11 +83,15 @@ impl Monitor {
         process.gate = None;
         match process.stage {
             Stage::Starting(to) => {
-                if procfs::has_execed(process.pid_number()).unwrap_or(false) {
-                    process.stage = Stage::Running;
-                    self.reply(to, Ok(Answer::Done));
-                } else {
-                    self.not_started(index, Failure::Ended);
+                let executed =
+                    |body: &&Body| procfs::has_execed(body.identity.pid).unwrap_or(false);
+                match process.body.as_ref().filter(executed) {
+                    Some(body) => {
+                        let identity = body.identity.clone();
+                        process.stage = Stage::Running;
+                        self.reply(to, Ok(Answer::Started(identity)));
+                    }
+                    None => self.not_started(index, Failure::Ended),
                 }
             }
             Stage::Preparing { .. } => {
@@ -128,7 +136,7 @@ impl Monitor {
 
     /// The gate was opened, and the program was not executed. Whoever opened it is told once the
     /// process has ended, so that nobody sees it run after that.
-    fn not_started(&mut self, index: usize, failure: Failure) {
+    pub(super) fn not_started(&mut self, index: usize, failure: Failure) {
         let process = &mut self.processes[index];
         process.gate = None;
         if let Stage::Starting(to) = process.stage {
@@ -137,17 +145,16 @@ impl Monitor {
     }
 
     /// A process could not be made. For init that is the end of everything, for an exec its own.
-    fn not_made(&mut self, index: usize, failure: Failure) {
+    pub(super) fn not_made(&mut self, index: usize, failure: Failure) {
         let process = &mut self.processes[index];
         process.gate = None;
         let Stage::Preparing { reply_to, .. } = process.stage else {
             return;
         };
         // It may have ended by itself; reaped it is not.
-        let _ = kill(process.pid, NixSignal::SIGKILL);
+        process.signal(NixSignal::SIGKILL);
         if index == 0 {
-            self.phase = Phase::Ending(Ending::abort(reply_to, failure));
-            return;
+            return self.abort(reply_to, failure);
         }
         process.stage = Stage::Discarded;
         process.stdio.ended();

@@ -29,6 +29,7 @@ mod housekeeping;
 mod plan;
 mod process;
 mod reap;
+mod runtime;
 mod server;
 mod turn;
 

@@ -35,7 +35,7 @@ pub(super) fn remove(path: &Path) -> Result<(), Failure> {
 }
 
 pub(super) fn plan_cgroup(call: &CreateCall) -> Result<Option<(Hierarchy, PathBuf)>, Failure> {
-    if call.options.without_cgroup {
+    if call.options.without_cgroup || call.runtime.is_some() {
         return Ok(None);
     }
     let found =

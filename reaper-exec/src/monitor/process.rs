@@ -2,11 +2,18 @@
 
 use std::os::fd::OwnedFd;
 
-use nix::unistd::Pid;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use reaper_spec::{ExecId, Exit, ProcessIdentity};
 
-use super::connection::ReplyTo;
-use crate::{cgroup::Leaf, io::BoundStdio, protocol::Failure};
+use super::{connection::ReplyTo, runtime::Later};
+use crate::{
+    cgroup::Leaf,
+    io::{BoundStdio, NoStreams},
+    protocol::Failure,
+};
 
 /// Where a process is.
 pub(super) enum Stage {
@@ -28,6 +35,12 @@ pub(super) enum Stage {
     Discarded,
 }
 
+/// A process that exists, or that existed and is remembered.
+pub(super) struct Body {
+    pub(super) pid: Pid,
+    pub(super) identity: ProcessIdentity,
+}
+
 /// One process of the container.
 pub(super) struct Process {
     /// Names it for as long as the monitor lives, which neither its place in the list nor its pid
@@ -35,8 +48,8 @@ pub(super) struct Process {
     pub(super) number: u64,
     /// `None` for init.
     pub(super) exec: Option<ExecId>,
-    pub(super) pid: Pid,
-    pub(super) identity: ProcessIdentity,
+    /// The process itself; `None` until a runtime has made it.
+    pub(super) body: Option<Body>,
     pub(super) stage: Stage,
     /// The pair to the child; its other end closes on `execve`.
     pub(super) gate: Option<OwnedFd>,
@@ -49,17 +62,49 @@ pub(super) struct Process {
     pub(super) owner: u64,
     /// It shall end with that connection.
     pub(super) tied: bool,
+    /// What its start needs, where a runtime makes it then.
+    pub(super) later: Option<Later>,
     /// An exec that was deleted, whose loggers may not have finished.
     pub(super) deleted: bool,
 }
 
 impl Process {
+    /// A process without a body, streams, or anything else.
+    pub(super) fn new(number: u64, exec: Option<ExecId>, stage: Stage, owner: u64) -> Self {
+        Self {
+            number,
+            exec,
+            body: None,
+            stage,
+            gate: None,
+            leaf: None,
+            stdio: Box::new(NoStreams),
+            waiters: Vec::new(),
+            not_started: None,
+            owner,
+            tied: false,
+            later: None,
+            deleted: false,
+        }
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         matches!(self.stage, Stage::Ended(_))
     }
 
-    pub(super) fn pid_number(&self) -> u32 {
-        self.identity.pid
+    pub(super) fn pid_number(&self) -> Option<u32> {
+        self.body.as_ref().map(|body| body.identity.pid)
+    }
+
+    pub(super) fn identity(&self) -> Option<ProcessIdentity> {
+        self.body.as_ref().map(|body| body.identity.clone())
+    }
+
+    /// Sends a signal to the process, which must not have been reaped. It may have ended.
+    pub(super) fn signal(&self, signal: Signal) {
+        if let Some(body) = &self.body {
+            let _ = kill(body.pid, signal);
+        }
     }
 
     /// One that clients do not know, or no more.

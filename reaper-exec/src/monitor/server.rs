@@ -28,6 +28,7 @@ use super::{
     end::Ending,
     freeze::Freezing,
     process::Process,
+    runtime::Runtime,
 };
 use crate::{
     MonitorOptions,
@@ -38,7 +39,10 @@ use crate::{
 };
 
 /// What a lower adjustment makes the OOM killer choose last, short of never.
-const OOM_SCORE_ADJ: &str = "-999";
+pub(super) const OOM_SCORE_ADJ: &str = "-999";
+
+/// Where a process finds and sets its adjustment.
+pub(super) const OWN_OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
 
 /// The signals that a monitor which mirrors its workload passes on. A monitor that does not
 /// ignores them: they are for whoever started it.
@@ -88,6 +92,8 @@ pub(super) struct Monitor {
     pub(super) view_request: ViewRequest,
     pub(super) view: Box<dyn View>,
     pub(super) cgroup: Option<ContainerCgroup>,
+    /// What makes and ends the container, if it is not the monitor itself.
+    pub(super) runtime: Option<Runtime>,
     /// Init first, for the whole life of the monitor.
     pub(super) processes: Vec<Process>,
     pub(super) next_process: u64,
@@ -198,10 +204,10 @@ fn take_starter() -> io::Result<OwnedFd> {
 
 /// Returns what the adjustment was, if it was changed: the workload gets that.
 fn lower_oom_score() -> Option<i32> {
-    const FILE: &str = "/proc/self/oom_score_adj";
-    let before = std::fs::read_to_string(FILE).ok()?.trim().parse().ok()?;
+    let before = std::fs::read_to_string(OWN_OOM_SCORE_ADJ);
+    let before = before.ok()?.trim().parse().ok()?;
     // Without CAP_SYS_RESOURCE it is refused; the monitor is then as likely a victim as others.
-    std::fs::write(FILE, OOM_SCORE_ADJ).ok()?;
+    std::fs::write(OWN_OOM_SCORE_ADJ, OOM_SCORE_ADJ).ok()?;
     Some(before)
 }
 

@@ -119,6 +119,15 @@ pub fn children(pid: u32) -> io::Result<Vec<u32>> {
 }
 
 fn children_by_scan(parent: u32) -> io::Result<Vec<u32>> {
+    scan(|stat| stat.parent == parent)
+}
+
+/// The processes of a session (setsid(2)), zombies included.
+pub(crate) fn session(leader: u32) -> io::Result<Vec<u32>> {
+    scan(|stat| stat.session == leader)
+}
+
+fn scan(is_wanted: impl Fn(&Stat) -> bool) -> io::Result<Vec<u32>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let Some(pid) = entry?
@@ -128,8 +137,8 @@ fn children_by_scan(parent: u32) -> io::Result<Vec<u32>> {
         else {
             continue;
         };
-        // One that ended since the folder was read is nobody's child.
-        if stat(pid).is_ok_and(|stat| stat.parent == parent) {
+        // One that ended since the folder was read is not there any more.
+        if stat(pid).is_ok_and(|stat| is_wanted(&stat)) {
             found.push(pid);
         }
     }

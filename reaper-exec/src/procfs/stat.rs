@@ -5,6 +5,7 @@
 pub(super) struct Stat {
     pub(super) state: u8,
     pub(super) parent: u32,
+    pub(super) session: u32,
     pub(super) flags: u64,
     pub(super) user_ticks: u64,
     pub(super) system_ticks: u64,
@@ -28,6 +29,7 @@ impl Stat {
         Some(Self {
             state: *field(3)?.as_bytes().first()?,
             parent: field(4)?.parse().ok()?,
+            session: field(6)?.parse().ok()?,
             flags: number(9)?,
             user_ticks: number(14)?,
             system_ticks: number(15)?,

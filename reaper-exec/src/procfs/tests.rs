@@ -208,6 +208,7 @@ proptest! {
         prop_assert_eq!(parsed, Some(Stat {
             state: b'S',
             parent: ppid,
+            session: 8,
             flags: u64::from(flags),
             user_ticks: 11,
             system_ticks: 12,

@@ -75,6 +75,7 @@ async fn an_execd_process_has_its_own_capture(rig: &Rig) {
     let exec = ExecId::new("e").unwrap();
     let request = ExecRequest {
         process: rig.process(&["/bin/echo", "exec"]),
+        document: None,
         stdio,
         preserved: Vec::new(),
         tied: false,

@@ -154,6 +154,7 @@ async fn too_many_descriptors_are_refused_with_the_limit(rig: &Rig) {
     assert_eq!(output.line(), "127");
     let request = ExecRequest {
         process: rig.process(&["true"]),
+        document: None,
         stdio: capture().0,
         preserved: std::iter::repeat_with(null).take(124).collect(),
         tied: false,
@@ -223,6 +224,7 @@ async fn a_slow_logger_holds_up_its_own_exec_alone(rig: &Rig) {
     let target = StreamTarget::Uri(format!("binary://{}", logger.display()));
     let request = ExecRequest {
         process: rig.process(&["true"]),
+        document: None,
         stdio: StdioRequest {
             streams: Streams {
                 stdin: StreamTarget::Null,

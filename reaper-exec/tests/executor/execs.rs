@@ -45,6 +45,7 @@ async fn exec_ids_are_unique_and_free_again(rig: &Rig) {
     let (stdio, _out) = capture();
     let request = ExecRequest {
         process: rig.process(&["true"]),
+        document: None,
         stdio,
         preserved: Vec::new(),
         tied: false,
@@ -98,6 +99,7 @@ async fn an_exec_is_refused_unless_the_container_runs(rig: &Rig) {
         let process = rig.process(&["true"]);
         ExecRequest {
             process,
+            document: None,
             stdio: capture().0,
             preserved: Vec::new(),
             tied: false,
@@ -134,6 +136,7 @@ async fn a_failed_start_says_why_and_can_be_deleted(rig: &Rig) {
     let process = rig.process(&["/bin/nope"]);
     let request = ExecRequest {
         process,
+        document: None,
         stdio: capture().0,
         preserved: Vec::new(),
         tied: false,
@@ -274,6 +277,7 @@ async fn a_tied_exec_dies_with_who_asked_for_it(rig: &Rig) {
     let script = "setsid sleep 1000 & echo up; exec sleep 1000";
     let request = ExecRequest {
         process: rig.process(&["/bin/sh", "-c", script]),
+        document: None,
         stdio,
         preserved: Vec::new(),
         tied: true,

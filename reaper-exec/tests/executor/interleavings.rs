@@ -208,6 +208,7 @@ impl Life {
         let (stdio, gate) = gated();
         let request = ExecRequest {
             process: self.rig.process(&program()),
+            document: None,
             stdio,
             preserved: Vec::new(),
             tied: false,
@@ -239,7 +240,7 @@ impl Life {
             None => self.rig.engine.start(&self.id).await.map(drop),
             Some(_) => {
                 let started = self.rig.engine.executor().start(&target).await;
-                started.map_err(EngineError::Executor)
+                started.map(drop).map_err(EngineError::Executor)
             }
         };
         match self.process(exec) {

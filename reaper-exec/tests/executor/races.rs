@@ -26,6 +26,7 @@ cases! {
 fn exec_request(rig: &Rig, args: &[&str]) -> ExecRequest {
     ExecRequest {
         process: rig.process(args),
+        document: None,
         stdio: capture().0,
         preserved: Vec::new(),
         tied: false,

@@ -184,6 +184,7 @@ impl Rig {
         let process = self.process(&["/bin/sh", "-c", script]);
         let request = ExecRequest {
             process,
+            document: None,
             stdio,
             preserved: Vec::new(),
             tied: false,

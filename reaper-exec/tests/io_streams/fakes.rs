@@ -18,6 +18,7 @@ fn bind(binder: &dyn IoBinder, output: &str) -> Result<Box<dyn BoundStdio>, IoEr
         namespace: "",
         stdio,
         terminal: Some(None),
+        master: None,
         owner: None,
     })
 }

@@ -144,6 +144,7 @@ impl Ask {
             namespace: "k8s.io",
             stdio,
             terminal,
+            master: None,
             owner,
         };
         let mut monitor = Monitor::new(binder.bind(request)?);

@@ -36,6 +36,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             });
         }
         let mut process = ProcessSpec::parse(&request.spec.value)?;
+        let document = String::from_utf8(request.spec.value.clone()).ok();
         process.terminal = request.terminal;
         process.oom_score_adj = process.oom_score_adj.or(self.settings.oom_score_adj);
         let stdio = Stdio {
@@ -46,6 +47,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         };
         let made = ExecRequest {
             process,
+            document,
             stdio: stdio.request(),
             preserved: Vec::new(),
             tied: false,
@@ -63,7 +65,8 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         for warning in created.warnings {
             tracing::warn!(%target, "{warning}");
         }
-        let process = Arc::new(Process::new(target.clone(), created.process.pid, stdio));
+        let pid = created.process.map_or(0, |process| process.pid);
+        let process = Arc::new(Process::new(target.clone(), pid, stdio));
         if let Err(ended) = reservation.fill(Arc::clone(&process), &*self.events) {
             self.discard(&target).await;
             return Err(ended);

@@ -32,20 +32,27 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         let mut starting = Starting {
             inner: &self,
             process: &process,
-            succeeded: false,
+            pid: None,
         };
         let started = match &process.target {
             Target::Init(id) if container.sandbox => {
-                step("start", sandbox::start(self.engine.store(), id)).await
+                let started = step("start", sandbox::start(self.engine.store(), id)).await;
+                started.map(|()| process.pid())
             }
-            Target::Init(id) => step("start", self.engine.start(id)).await.map(drop),
-            Target::Exec(..) => step("start", self.engine.executor().start(&process.target)).await,
+            Target::Init(id) => {
+                let started = step("start", self.engine.start(id)).await;
+                started.map(|_| process.pid())
+            }
+            Target::Exec(..) => {
+                let executor = self.engine.executor();
+                let started = step("start", executor.start(&process.target)).await;
+                started.map(|process| process.pid)
+            }
         };
-        starting.succeeded = started.is_ok();
+        starting.pid = started.as_ref().ok().copied();
         drop(starting);
-        started?;
         Ok(StartResponse {
-            pid: process.pid,
+            pid: started?,
             ..StartResponse::default()
         })
     }
@@ -153,7 +160,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             None => self.delete_container(&container, &exit).await?,
         }
         Ok(DeleteResponse {
-            pid: process.pid,
+            pid: process.pid(),
             exit_status: exit.status.code(),
             exited_at: proto_time(exit.at),
             ..DeleteResponse::default()
@@ -214,7 +221,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         self.registry.remove(id);
         self.events.publish(Event::Delete(TaskDelete {
             container_id: id.to_string(),
-            pid: container.init.pid,
+            pid: container.init.pid(),
             exit_status: exit.status.code(),
             exited_at: proto_time(exit.at),
             ..TaskDelete::default()
@@ -235,15 +242,15 @@ fn not_stopped(process: &Process, status: Status) -> Error {
 struct Starting<'a, E, S: ?Sized> {
     inner: &'a Inner<E, S>,
     process: &'a Process,
-    succeeded: bool,
+    /// Once the program was executed.
+    pid: Option<u32>,
 }
 
 impl<E, S: ?Sized> Drop for Starting<'_, E, S> {
     fn drop(&mut self) {
-        if self.succeeded {
-            self.process.started(&*self.inner.events);
-        } else {
-            self.process.start_failed(&*self.inner.events);
+        match self.pid {
+            Some(pid) => self.process.started(pid, &*self.inner.events),
+            None => self.process.start_failed(&*self.inner.events),
         }
     }
 }

@@ -37,7 +37,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             id: request.id,
             exec_id: request.exec_id,
             bundle: container.bundle.clone(),
-            pid: process.pid,
+            pid: process.pid(),
             status: task_status(status).into(),
             stdin: process.stdio.stdin.clone(),
             stdout: process.stdio.stdout.clone(),
@@ -92,7 +92,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             task_pid: self
                 .registry
                 .get(&request.id)
-                .map_or(0, |container| container.init.pid),
+                .map_or(0, |container| container.init.pid()),
             ..ConnectResponse::default()
         }
     }
@@ -104,7 +104,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         // has fetched yet.
         let entries = if container.sandbox || container.init.exit().is_some() {
             vec![ProcessEntry {
-                pid: container.init.pid,
+                pid: container.init.pid(),
                 exec: None,
             }]
         } else {

@@ -64,14 +64,17 @@ impl Fake {
     }
 }
 
-fn made(pid: u32) -> Created {
-    let identity = |pid| ProcessIdentity {
+fn identity(pid: u32) -> ProcessIdentity {
+    ProcessIdentity {
         pid,
         start_time: 1,
         boot_id: "boot".to_owned(),
-    };
+    }
+}
+
+fn made(pid: u32) -> Created {
     Created {
-        process: identity(pid),
+        process: Some(identity(pid)),
         monitor: Some(identity(pid - 1)),
         warnings: Vec::new(),
     }
@@ -102,10 +105,10 @@ impl Executor for Fake {
         Ok(made(52))
     }
 
-    async fn start(&self, target: &Target) -> Result<()> {
+    async fn start(&self, target: &Target) -> Result<ProcessIdentity> {
         self.note("start");
         match target {
-            Target::Init(_) => self.started(),
+            Target::Init(_) => self.started().map(|()| identity(42)),
             Target::Exec(..) => Err(Error::Execve {
                 program: "nope".to_owned(),
                 message: "No such file or directory".to_owned(),

@@ -31,6 +31,7 @@ impl Process {
             namespace: "",
             stdio,
             terminal: None,
+            master: None,
             owner: None,
         };
         let mut process = Self {

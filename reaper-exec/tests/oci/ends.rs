@@ -1,0 +1,139 @@
+//! Containers that end, by themselves and by force.
+
+use std::{fs, os::fd::AsFd};
+
+use nix::sys::signal::{Signal as NixSignal, kill};
+use nix::unistd::Pid;
+use reaper_exec::{Error, Executor, Signal, Target, procfs};
+use reaper_spec::{ExitStatus, ProcessIdentity, Status};
+
+use crate::rig::{Rig, capture, cases};
+
+cases! {
+    what_init_leaves_behind_ends_with_it,
+    an_end_that_nobody_watched_is_known,
+    what_a_killed_monitor_leaves_is_ended,
+    a_monitor_that_is_killed_at_the_gate_leaves_nothing,
+    an_exec_that_was_never_started_is_killed,
+    an_exec_that_cannot_be_executed_has_ended,
+    a_signal_reaches_init,
+}
+
+async fn what_init_leaves_behind_ends_with_it(rig: &Rig) {
+    let (stdio, output) = capture();
+    let script = "sleep 1000 & sleep 1000 & echo up; exit 3";
+    // In the host's pid namespace nothing ends with init by itself.
+    let new = rig.container("web", rig.shell(script), stdio, |spec| {
+        let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != "pid");
+    });
+    let id = new.id.clone();
+    rig.engine.create(new).await.unwrap();
+    rig.engine.start(&id).await.unwrap();
+    let exit = rig.engine.wait(&id).await.unwrap();
+    assert_eq!(exit.status, ExitStatus::Exited { code: 3 });
+    assert!(!rig.marked_process_exists());
+    assert_eq!(output.all(), "up\n");
+    rig.engine.delete(&id, false).await.unwrap();
+}
+
+async fn an_end_that_nobody_watched_is_known(rig: &Rig) {
+    let (id, mut output) = rig.start("web", "echo up; exit 9").await;
+    assert_eq!(output.line(), "up");
+    let other = rig.another();
+    let exit = other.wait(&id).await.unwrap();
+    assert_eq!(exit.status, ExitStatus::Exited { code: 9 });
+    assert_eq!(rig.engine.state(&id).await.unwrap().exit, Some(exit));
+    rig.engine.delete(&id, false).await.unwrap();
+}
+
+/// Kills a monitor with SIGKILL, and waits for its end.
+fn kill_monitor(monitor: &ProcessIdentity) {
+    let pidfd = procfs::open_pidfd(monitor).unwrap();
+    kill(Pid::from_raw(monitor.pid.cast_signed()), NixSignal::SIGKILL).unwrap();
+    let mut wanted = [nix::poll::PollFd::new(
+        pidfd.as_fd(),
+        nix::poll::PollFlags::POLLIN,
+    )];
+    nix::poll::poll(&mut wanted, nix::poll::PollTimeout::NONE).unwrap();
+}
+
+async fn what_a_killed_monitor_leaves_is_ended(rig: &Rig) {
+    let (id, mut output) = rig.start("web", "echo up; sleep 1000").await;
+    assert_eq!(output.line(), "up");
+    let record = rig.engine.state(&id).await.unwrap();
+    kill_monitor(&record.monitor.unwrap());
+    let ended = rig.engine.state(&id).await.unwrap();
+    assert_eq!(ended.status, Status::Stopped);
+    assert_eq!(ended.exit.unwrap().status.code(), 137);
+    assert!(!procfs::is_alive(&record.process.unwrap()));
+    rig.engine.delete(&id, false).await.unwrap();
+}
+
+async fn a_monitor_that_is_killed_at_the_gate_leaves_nothing(rig: &Rig) {
+    let (stdio, _output) = capture();
+    let new = rig.container("web", rig.process(&["sleep", "1000"]), stdio, |_| {});
+    let id = new.id.clone();
+    let (record, _) = rig.engine.create(new).await.unwrap();
+    kill_monitor(&record.monitor.unwrap());
+    rig.engine.delete(&id, true).await.unwrap();
+    assert!(!procfs::is_alive(&record.process.unwrap()));
+    assert!(!fs::exists(rig.engine.root().container(&id).path()).unwrap());
+}
+
+async fn an_exec_that_was_never_started_is_killed(rig: &Rig) {
+    let (id, _output) = rig.start("web", "sleep 1000").await;
+    let executor = rig.engine.executor();
+    let (exec, output) = rig.exec(&id, "one", "echo never").await;
+    executor.kill(&exec, Signal::KILL, true).await.unwrap();
+    let exit = executor.wait(&exec).await.unwrap();
+    assert_eq!(exit.status.code(), 137);
+    let started = executor.start(&exec).await;
+    assert!(matches!(started, Err(Error::Status { .. })), "{started:?}");
+    executor.delete(&exec).await.unwrap();
+    assert_eq!(output.all(), "");
+    let (left, _output) = rig.exec(&id, "two", "echo never").await;
+    executor
+        .kill(&Target::Init(id.clone()), Signal::KILL, false)
+        .await
+        .unwrap();
+    rig.engine.wait(&id).await.unwrap();
+    assert_eq!(executor.wait(&left).await.unwrap().status.code(), 137);
+    rig.engine.delete(&id, false).await.unwrap();
+}
+
+async fn an_exec_that_cannot_be_executed_has_ended(rig: &Rig) {
+    let (id, _output) = rig.start("web", "sleep 1000").await;
+    let executor = rig.engine.executor();
+    let (stdio, output) = capture();
+    let request = crate::rig::exec_request(rig.process(&["/nowhere/missing"]), stdio);
+    let exec = "one".parse().unwrap();
+    executor.exec(&id, &exec, request).await.unwrap();
+    let target = Target::Exec(id.clone(), exec);
+    let refused = executor.start(&target).await;
+    let Err(Error::Execve { message, errno, .. }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(message.contains("/nowhere/missing"), "{message}");
+    assert_eq!(errno, libc::ENOENT);
+    assert_eq!(executor.wait(&target).await.unwrap().status.code(), 127);
+    executor.delete(&target).await.unwrap();
+    drop(output);
+    rig.engine.delete(&id, true).await.unwrap();
+}
+
+async fn a_signal_reaches_init(rig: &Rig) {
+    let (id, mut output) = rig
+        .start(
+            "web",
+            "trap 'exit 5' TERM; echo up; while :; do sleep 1000 & wait; done",
+        )
+        .await;
+    assert_eq!(output.line(), "up");
+    let target = Target::Init(id.clone());
+    let executor = rig.engine.executor();
+    executor.kill(&target, Signal::TERM, false).await.unwrap();
+    let exit = rig.engine.wait(&id).await.unwrap();
+    assert_eq!(exit.status, ExitStatus::Exited { code: 5 });
+    rig.engine.delete(&id, false).await.unwrap();
+}
