@@ -1,9 +1,14 @@
 //! What `main` composes this program of.
 
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::{
+    fs,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    path::Path,
+    sync::Arc,
+};
 
 use async_trait::async_trait;
-use reaper_exec::{Engine, HostExecutor, Result as ExecutorResult};
+use reaper_exec::{Engine, Executor, HostExecutor, OciExecutor, Result as ExecutorResult, Target};
 use reaper_spec::{Config, ContainerId};
 use reaper_state::RootDir;
 
@@ -14,6 +19,10 @@ use crate::{
 
 #[async_trait]
 impl Host for HostExecutor {
+    fn defers_streams(&self) -> bool {
+        true
+    }
+
     async fn start_with_streams(
         &self,
         id: &ContainerId,
@@ -26,6 +35,37 @@ impl Host for HostExecutor {
 /// The containers below a root, with the store that the configuration names.
 pub(crate) fn open(root: RootDir, config: &Config) -> Result<Containers> {
     let store = reaper_state::open(config.store, &root)?;
-    let executor: Arc<dyn Host> = Arc::new(HostExecutor::new(root.clone()));
+    let host = HostExecutor::new(root.clone());
+    let executor: Arc<dyn Host> = match &config.runtime_path {
+        Some(runtime) if !is_this_program(runtime) => Arc::new(OciExecutor::new(host, runtime)),
+        _ => Arc::new(host),
+    };
     Ok(Engine::new(executor, store, root))
+}
+
+#[async_trait]
+impl Host for OciExecutor {
+    fn defers_streams(&self) -> bool {
+        false
+    }
+
+    async fn start_with_streams(
+        &self,
+        id: &ContainerId,
+        _streams: [OwnedFd; 3],
+    ) -> ExecutorResult<()> {
+        self.start(&Target::Init(id.clone())).await.map(drop)
+    }
+}
+
+/// Whether a configuration that is meant for the shim names this program as its runtime: it would
+/// drive itself without end.
+fn is_this_program(runtime: &Path) -> bool {
+    let Some(runtime) = OciExecutor::find(runtime) else {
+        return false;
+    };
+    match (fs::metadata(runtime), fs::metadata("/proc/self/exe")) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
 }

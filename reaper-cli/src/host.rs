@@ -10,9 +10,12 @@ use reaper_state::StateStore;
 /// The containers of one state root, over any executor and any store.
 pub(crate) type Containers = Engine<Arc<dyn Host>, dyn StateStore>;
 
-/// An executor whose gated processes can get other streams when they start.
+/// An executor whose gated processes may get other streams when they start.
 #[async_trait]
 pub(crate) trait Host: Executor {
+    /// Whether they do: else a process has those of its creation.
+    fn defers_streams(&self) -> bool;
+
     /// As [`Executor::start`] for an init process, which gets these as its standard streams,
     /// unless it has a terminal.
     async fn start_with_streams(

@@ -1,19 +1,24 @@
 //! `containerd-shim-reaper-v2`: containers as processes of the node.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
-use reaper_exec::{HostExecutor, io::StandardBinder, monitor};
+use reaper_exec::{Executor, HostExecutor, OciExecutor, io::StandardBinder, monitor};
 use reaper_overlay::Configured;
 use reaper_shim::{Backend, Shim};
 
 fn main() -> ExitCode {
     monitor::run_if_asked(|| monitor::Setup::new(Configured::default(), StandardBinder::new()));
     Shim::new("io.containerd.reaper.v2", |context| {
-        let executor = HostExecutor::new(context.root.clone())
+        let host = HostExecutor::new(context.root.clone())
             .in_namespace(&context.namespace)
             .is_subreaper(true);
+        let executor: Arc<dyn Executor> = match &context.config.runtime_path {
+            Some(runtime) => Arc::new(OciExecutor::new(host, runtime)),
+            None => Arc::new(host),
+        };
         let store = reaper_state::open(context.config.store, &context.root)?;
         Ok(Backend { executor, store })
     })
+    .sandbox_process(|config| config.runtime_path.is_some())
     .run()
 }

@@ -21,7 +21,8 @@ pub(crate) async fn run(call: Call, args: CreateArgs) -> Result<Outcome> {
     let mut new = container::of_bundle(&call.config, args.id, &bundle)?;
     let engine = options.pid_file.is_some()
         || options.console_socket.is_some()
-        || call.log_format == LogFormat::Json;
+        || call.log_format == LogFormat::Json
+        || !call.containers.executor().defers_streams();
     let stdio = match (&options.console_socket, new.process.terminal) {
         (Some(socket), true) => streams::engine_console(socket)?,
         (None, true) => return Err(Error::NoTerminal),

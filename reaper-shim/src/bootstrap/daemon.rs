@@ -82,9 +82,9 @@ where
         let events = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
         let publisher = Publisher::new(&events, &flags.namespace);
         let settings = Settings {
+            sandbox_process: (shim.sandbox_process)(&config),
             config,
             oom_score_adj,
-            sandbox_process: shim.sandbox_process,
         };
         let service = TaskService::new(engine, publisher.clone(), settings);
         let socket = SocketPath::from_address(&flags.socket);

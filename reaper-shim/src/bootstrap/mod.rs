@@ -65,7 +65,7 @@ type Open<E, S> =
 pub struct Shim<E, S: ?Sized> {
     name: &'static str,
     version: &'static str,
-    sandbox_process: bool,
+    sandbox_process: Box<dyn Fn(&Config) -> bool>,
     open: Box<Open<E, S>>,
 }
 
@@ -84,7 +84,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Shim<E, S> {
         Self {
             name,
             version,
-            sandbox_process: false,
+            sandbox_process: Box::new(|_| false),
             open: Box::new(open),
         }
     }
@@ -96,10 +96,11 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Shim<E, S> {
         self
     }
 
-    /// Run sandboxes by the executor: see [`Settings::sandbox_process`](crate::Settings).
+    /// Run sandboxes by the executor where `decide` says so of the node's configuration: see
+    /// [`Settings::sandbox_process`](crate::Settings). By default nowhere.
     #[must_use]
-    pub fn sandbox_process(mut self, sandbox_process: bool) -> Self {
-        self.sandbox_process = sandbox_process;
+    pub fn sandbox_process(mut self, decide: impl Fn(&Config) -> bool + 'static) -> Self {
+        self.sandbox_process = Box::new(decide);
         self
     }
 

@@ -82,6 +82,10 @@ fn made(pid: u32) -> Created {
 
 #[async_trait]
 impl Host for Fake {
+    fn defers_streams(&self) -> bool {
+        true
+    }
+
     async fn start_with_streams(&self, _id: &ContainerId, streams: [OwnedFd; 3]) -> Result<()> {
         self.note(format!("start with {} streams", streams.len()));
         self.started()
