@@ -127,6 +127,7 @@ fn realm(root: &Path) -> Option<String> {
 ///   that names what could not be done, and nothing of it is left behind.
 /// * [`collect`](Self::collect) undoes what a `prepare` left whose monitor was killed before it
 ///   could call [`View::release`]. It is idempotent, and succeeds for an id that has nothing.
+#[cfg_attr(feature = "mock", mockall::automock)]
 pub trait FilesystemIsolation {
     /// Makes ready a view for one container. Called before the fork of its first process.
     ///
@@ -164,6 +165,7 @@ pub trait FilesystemIsolation {
 pub type Housekeeping = Box<dyn FnOnce() -> Result<(), Error>>;
 
 /// The view of one container.
+#[cfg_attr(feature = "mock", mockall::automock)]
 pub trait View {
     /// Moves the calling process into the view. Called in the forked child, as root and still
     /// single threaded: for the container's first process, and again for each exec'd one, which

@@ -5,7 +5,11 @@ mod assemble;
 mod attributes;
 mod base;
 mod configured;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
+#[cfg(feature = "fake")]
+mod fake;
 mod helper;
 mod host_root;
 mod image;
@@ -32,8 +36,12 @@ mod volumes;
 
 pub use configured::Configured;
 pub use error::Error;
+#[cfg(feature = "fake")]
+pub use fake::{Call as FakeCall, FakeIsolation};
 pub use host_root::HostRoot;
 pub use isolation::{FilesystemIsolation, Housekeeping, View, ViewRequest};
+#[cfg(feature = "mock")]
+pub use isolation::{MockFilesystemIsolation, MockView};
 pub use masks::DEFAULT_MASKS;
 pub use overlays::{
     Change, ChangeKind, CommitMode, Entry, FileKind, Keep, OnProgress, Overlays, Progress,

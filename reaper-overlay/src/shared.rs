@@ -110,6 +110,7 @@ impl FilesystemIsolation for SharedOverlay {
             image,
             interface: Interface::Best,
         };
+        let is_new = !exists(&ScopePaths::new(&base.path, &scope).data)?;
         let mut member = Member::join(&base, &scope, &request.unique_id(), &wanted)?;
         member.warnings.extend(not_there(&missing));
         let volumes = volumes::open(request, &host_paths, &base, &scope, &member.pin);
@@ -118,6 +119,10 @@ impl FilesystemIsolation for SharedOverlay {
             Err(error) => {
                 // The first error says what went wrong; what cannot be removed now, `collect` will.
                 let _ = member.leave();
+                drop(member);
+                if is_new && scope.is_container() {
+                    let _ = remove_unused(&base, &scope);
+                }
                 return Err(error);
             }
         };
