@@ -54,11 +54,14 @@ fn of_user(file: Option<&Path>) -> Result<Config> {
     let mut defaults = Config::default();
     defaults.overlay.base = directory.join("overlay");
     defaults.state_root = directory;
-    let named = |name| env::var_os(name).map(PathBuf::from);
+    let named = |name| {
+        let path = env::var_os(name).map(PathBuf::from);
+        path.filter(|path| path.is_absolute())
+    };
     let settings = named("XDG_CONFIG_HOME")
-        .filter(|path| path.is_absolute())
         .or_else(|| Some(named("HOME")?.join(".config")))
-        .unwrap_or_default();
+        // Who has no home has no other place of its own.
+        .unwrap_or_else(|| defaults.state_root.clone());
     let default_file = settings.join("reaper/config.toml");
     let env = |name: &str| env::var_os(name);
     Ok(Config::load_over(defaults, &default_file, file, &env)?)

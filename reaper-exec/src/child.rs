@@ -190,12 +190,23 @@ fn become_user(user: Option<&User>) -> Result<(), Failed> {
             .map(Gid::from_raw)
             .collect();
         set_groups(&groups).step("set the supplementary groups")?;
-        setgid(Gid::from_raw(user.gid)).step(format!("become group {}", user.gid))?;
-        setuid(Uid::from_raw(user.uid)).step(format!("become user {}", user.uid))?;
+        let become_group = setgid(Gid::from_raw(user.gid));
+        become_group.step(becoming(become_group, "group", user.gid))?;
+        let become_user = setuid(Uid::from_raw(user.uid));
+        become_user.step(becoming(become_user, "user", user.uid))?;
     }
     let mask = user.and_then(|user| user.umask).unwrap_or(DEFAULT_UMASK);
     umask(Mode::from_bits_truncate(mask));
     Ok(())
+}
+
+/// The step of becoming somebody, who may be unknown in a user namespace.
+fn becoming(result: nix::Result<()>, kind: &str, id: u32) -> String {
+    let unknown = match result {
+        Err(Errno::EINVAL) => ", whom the container's user namespace does not have",
+        _ => "",
+    };
+    format!("become {kind} {id}{unknown}")
 }
 
 /// Without root nobody can give up groups: what comes without any of its own keeps the caller's.

@@ -312,6 +312,28 @@ fn what_needs_root_is_refused_by_name() {
 }
 
 #[test]
+fn settings_without_effect_are_warned_of() {
+    as_user(
+        |_| {},
+        |home| {
+            let mut request = of(home, "a", OverlayScope::Container);
+            let warnings = |request: &ViewRequest| {
+                let mut view = SharedOverlay::new().prepare(request).unwrap();
+                let warnings = view.warnings().join("\n");
+                view.release().unwrap();
+                warnings
+            };
+            assert_eq!(warnings(&request), "");
+            request.overlay.size = Some(1 << 20);
+            request.overlay.masks.add.push("/home/*/.ssh".to_owned());
+            let said = warnings(&request);
+            assert!(said.contains("size") && said.contains("masks"), "{said}");
+            remove(&request);
+        },
+    );
+}
+
+#[test]
 fn a_process_that_is_not_dumpable_is_told_so() {
     as_user(
         |_| {},

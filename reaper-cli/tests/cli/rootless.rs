@@ -187,6 +187,8 @@ fn containers_of_a_user_share_a_scope_and_are_managed_as_roots_are() {
     );
     let said = someone.fails(&["overlay", "rm", "node"]);
     assert!(said.contains("in use by a, b"), "{said}");
+    let said = someone.fails(&["exec", "--user", "0", "a", "true"]);
+    assert!(said.contains("user namespace does not have"), "{said}");
     someone.ok(&["kill", "a", "TERM"]);
     assert_eq!(someone.ok(&["wait", "a"]).trim(), "143");
     assert_eq!(

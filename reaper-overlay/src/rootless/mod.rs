@@ -9,7 +9,7 @@ mod place;
 mod plan;
 mod view;
 
-use reaper_spec::ImageMode;
+use reaper_spec::{ImageMode, MaskConfig};
 
 pub(crate) use self::member::Wanted;
 use self::{member::Member, view::UserView};
@@ -47,6 +47,10 @@ pub(crate) fn prepare(
     let base = Base::prepare(&request.overlay)?;
     let mut member = Member::join(&base, &scope, &request.unique_id(), wanted)?;
     member.warnings.extend(warnings);
+    if request.overlay.masks != MaskConfig::default() {
+        let text = "overlay: masks are not applied without root; what the user can read is shown";
+        member.warnings.push(text.to_owned());
+    }
     if request.overlay.size.is_some() {
         member.warnings.push(format!(
             "overlay: size is not kept without root; the filesystem of {} is the limit",
