@@ -195,7 +195,9 @@ fn the_list_says_what_there_is_and_who_uses_it() {
     rig.ok(&["exec", "c", "sh", "-c", script]);
     let list = json(&rig.ok(&["overlay", "ls", "--json"]));
     assert_eq!(list[0]["name"], "node");
-    assert_eq!(list[0]["members"], serde_json::json!(["c"]));
+    // A container of another root than the usual one has that in its name.
+    let member = list[0]["members"][0].as_str().unwrap();
+    assert!(member.starts_with("c~"), "{list}");
     assert!(list[0]["bytes"].as_u64().unwrap() >= 100_000, "{list}");
     assert!(
         list[0]["created"].as_str().unwrap().ends_with('Z'),
@@ -209,7 +211,7 @@ fn the_list_says_what_there_is_and_who_uses_it() {
     assert_eq!(fields[0][..4], ["NAME", "SIZE", "AGE", "MEMBERS"]);
     assert_eq!(
         (fields[1][0], fields[1][2], fields[1][4]),
-        ("node", "KiB", "c"),
+        ("node", "KiB", member),
         "{table}"
     );
     let used = json(&rig.ok(&["overlay", "du", "--json", "node"]));
