@@ -83,10 +83,11 @@ fn mount_points_that_the_bare_host_lacks_are_there_as_long_as_somebody_needs_the
         let open = |id: &str| Session::open(&Configured::default(), &of(id)).unwrap();
         let made = dir.join("made");
         let cat = format!("cat {0}/deep/content {0}/file", made.display());
-        let table = mount_table(&dir.join("base"));
         let (a, b) = (open("a"), open("b"));
         assert_eq!(sh(&a, &cat), "xy");
-        assert_eq!(mount_table(&dir.join("base")), table, "nothing is guarded");
+        let table = mount_table(&dir.join("base"));
+        let seen = |line: &String| line.contains(made.to_str().unwrap());
+        assert!(!table.iter().any(seen), "nothing is guarded: {table:?}");
         a.close().unwrap();
         assert_eq!(sh(&b, &cat), "xy");
         b.close().unwrap();

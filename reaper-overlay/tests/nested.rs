@@ -17,17 +17,21 @@ fn volume(request: &mut ViewRequest, from: &Path, to: &str) {
     });
 }
 
+/// Where the outer volume is. On the bare host it is made in the root that all tests share.
+fn place(overlay: bool) -> String {
+    let kind = if overlay { "over" } else { "bare" };
+    format!("/nested-{kind}-{}", std::process::id())
+}
+
 /// A container `id` with a directory and a file mounted in a volume, which has places for neither.
 fn nested(dir: &Path, id: &str, overlay: bool) -> ViewRequest {
     let mut request = request(dir, id, OverlayScope::Node);
     request.overlay.enabled = overlay;
-    volume(&mut request, &dir.join("outer"), "/nested-test");
-    volume(&mut request, &dir.join("inner"), "/nested-test/on/the/way");
-    volume(
-        &mut request,
-        &dir.join("inner/content"),
-        "/nested-test/file",
-    );
+    let place = place(overlay);
+    let inside = |path: &str| format!("{place}/{path}");
+    volume(&mut request, &dir.join("outer"), &place);
+    volume(&mut request, &dir.join("inner"), &inside("on/the/way"));
+    volume(&mut request, &dir.join("inner/content"), &inside("file"));
     request
 }
 
@@ -50,14 +54,15 @@ fn names(dir: &Path) -> Vec<String> {
 fn they_go_with_their_last_user(dir: &Path, overlay: bool) {
     prepare(dir);
     let open = |id: &str| Session::open(&Configured::default(), &nested(dir, id, overlay)).unwrap();
-    let cat = "cat /nested-test/on/the/way/content /nested-test/file";
+    let place = place(overlay);
+    let cat = format!("cat {place}/on/the/way/content {place}/file");
     let (a, b) = (open("a"), open("b"));
-    assert_eq!(sh(&a, cat), "xx");
+    assert_eq!(sh(&a, &cat), "xx");
     assert_eq!(names(&dir.join("outer")), ["file", "kept", "on"]);
     a.close().unwrap();
-    assert_eq!(sh(&b, cat), "xx");
+    assert_eq!(sh(&b, &cat), "xx");
     // What somebody keeps beside stays.
-    sh(&b, "touch /nested-test/on/mine");
+    sh(&b, &format!("touch {place}/on/mine"));
     b.close().unwrap();
     assert_eq!(names(&dir.join("outer")), ["kept", "on"]);
     assert_eq!(names(&dir.join("outer/on")), ["mine"]);
@@ -68,7 +73,7 @@ fn they_go_with_their_last_user(dir: &Path, overlay: bool) {
     let killed = nested(dir, "killed", overlay);
     Configured::default().collect(&killed).unwrap();
     assert_eq!(names(&dir.join("outer")), ["kept"]);
-    assert!(!Path::new("/nested-test").exists());
+    assert!(!Path::new(&place).exists());
 }
 
 #[test]
