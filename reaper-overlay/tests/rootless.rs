@@ -84,7 +84,7 @@ fn what_a_user_does_stays_in_the_overlay() {
                 "cd {}; echo two >>mine; rm gone; mkdir -p new/dir; echo 3 >new/dir/file; \
                  ln mine new/link; chmod 600 mine; mv new newer; mknod newer/fifo p; \
                  echo mine >../roots/new; mv -f ../roots/new ../roots/file; cat ../roots/file; \
-                 touch /etc/reaper-hello /tmp/reaper-hello; rm /etc/hostname; mkdir -p /usr/local/x",
+                 touch /etc/reaper-hello /tmp/reaper-hello; rm /etc/group; mkdir -p /usr/local/x",
                 home.display()
             );
             assert_eq!(sh(&session, &script), "mine");
@@ -92,7 +92,7 @@ fn what_a_user_does_stays_in_the_overlay() {
             assert_eq!(sh(&session, "id -u; id -g"), format!("{USER}\n{USER}"));
             assert!(!attempt(&session, "cat /etc/shadow").status.success());
             assert!(!attempt(&session, "ls /root").status.success());
-            let said = attempt(&session, "echo x >>/etc/passwd").stderr;
+            let said = attempt(&session, "echo x >>/usr/lib/os-release").stderr;
             assert!(String::from_utf8_lossy(&said).contains("ermission denied"));
             session.close().unwrap();
             let after = [fingerprint(home), fingerprint(&node.join("roots"))];
@@ -102,7 +102,7 @@ fn what_a_user_does_stays_in_the_overlay() {
             let inside = |path: &str| home.join(path).display().to_string();
             let expected = [
                 "A /etc/reaper-hello".to_owned(),
-                "D /etc/hostname".to_owned(),
+                "D /etc/group".to_owned(),
                 "A /tmp/reaper-hello".to_owned(),
                 "A /usr/local/x".to_owned(),
                 format!("D {}", inside("gone")),
