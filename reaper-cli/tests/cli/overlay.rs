@@ -2,7 +2,10 @@
 
 use std::{
     fs,
-    os::unix::{fs::PermissionsExt, process::CommandExt},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
     path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -349,10 +352,14 @@ fn who_is_not_root_is_told_what_is_missing() {
     let program = rig.path("program");
     fs::copy(env!("CARGO_BIN_EXE_reaper-runtime"), &program).unwrap();
     fs::set_permissions(rig.path("."), fs::Permissions::from_mode(0o755)).unwrap();
+    let own = rig.path("own");
+    fs::create_dir(&own).unwrap();
+    chown(&own, Some(65534), Some(65534)).unwrap();
     let output = Command::new(program)
         .arg("--config")
         .arg(rig.path("config.toml"))
         .args(["overlay", "diff", "try1"])
+        .env("XDG_RUNTIME_DIR", own)
         .uid(65534)
         .gid(65534)
         .output()
