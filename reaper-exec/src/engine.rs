@@ -3,6 +3,7 @@
 mod error;
 mod record;
 mod request;
+mod watch;
 
 use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _, sync::Arc};
 
@@ -13,6 +14,7 @@ use reaper_state::{ContainerDir, Record, RootDir, StateStore, Stored, durable};
 pub use self::{
     error::{Error, Result},
     request::NewContainer,
+    watch::{LifeChange, LifeEvent, Watch},
 };
 use crate::{CreateRequest, Error as ExecutorError, Executor, Observation, Signal, Target, procfs};
 
@@ -192,8 +194,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         if seen.status == stored.record.status {
             return Ok(stored.record);
         }
-        self.change(id, move |record| record::observed(record, &seen))
-            .await
+        self.change(id, only(stored.record.created, seen)).await
     }
 
     /// The ids of all containers, sorted.
@@ -209,12 +210,17 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// # Errors
     /// What [`Executor::wait`] and the store say.
     pub async fn wait(&self, id: &ContainerId) -> Result<Exit> {
+        let created = match self.get(id).await {
+            Ok(stored) => Some(stored.record.created),
+            Err(Error::Store(reaper_state::Error::NotFound { .. })) => None,
+            Err(error) => return Err(error),
+        };
         let exit = self.executor.wait(&Target::Init(id.clone())).await?;
+        let Some(created) = created else {
+            return Ok(exit);
+        };
         let seen = Observation::stopped(exit.clone());
-        match self
-            .change(id, move |record| record::observed(record, &seen))
-            .await
-        {
+        match self.change(id, only(created, seen)).await {
             Ok(_) | Err(Error::Store(reaper_state::Error::NotFound { .. })) => Ok(exit),
             Err(error) => Err(error),
         }
@@ -383,6 +389,16 @@ fn note_scope(view: &ViewRequest, record: &mut Record) {
         record
             .annotations
             .insert(SCOPE_ANNOTATION.to_owned(), scope);
+    }
+}
+
+/// What was observed of a container, for the record of the one that was made then. By the time it
+/// is committed another may have its id.
+fn only(created: Timestamp, seen: Observation) -> impl Fn(&mut Record) + Send + 'static {
+    move |record| {
+        if record.created == created {
+            record::observed(record, &seen);
+        }
     }
 }
 

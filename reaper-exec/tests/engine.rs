@@ -129,6 +129,29 @@ async fn a_creation_that_fails_leaves_no_record() {
 }
 
 #[tokio::test]
+async fn an_end_is_not_committed_to_the_next_container_of_that_name() {
+    let rig = Rig::new();
+    rig.engine.create(rig.container()).await.unwrap();
+    rig.engine.start(&rig.id).await.unwrap();
+    rig.fake.hold(FakeCall::Wait);
+    let waiting = tokio::spawn({
+        let (engine, id) = (Arc::clone(&rig.engine), rig.id.clone());
+        async move { engine.wait(&id).await }
+    });
+    settle().await;
+    rig.fake.exit(&rig.target(), 3);
+    settle().await;
+    assert_eq!(rig.fake.calls(FakeCall::Wait), 1, "it knows the end");
+    rig.engine.delete(&rig.id, false).await.unwrap();
+    rig.engine.create(rig.container()).await.unwrap();
+    rig.fake.release(FakeCall::Wait);
+    let exit = waiting.await.unwrap().unwrap();
+    assert_eq!(exit.status, ExitStatus::Exited { code: 3 });
+    let record = rig.engine.state(&rig.id).await.unwrap();
+    assert_eq!((record.status, record.exit), (Status::Created, None));
+}
+
+#[tokio::test]
 async fn an_exit_before_start_has_returned_is_kept() {
     let rig = Rig::new();
     rig.engine.create(rig.container()).await.unwrap();

@@ -32,6 +32,8 @@ use crate::{
 ///   database of another program is refused.
 /// * The table `record` has the columns `id`, `revision`, and `document`, the JSON of
 ///   [`format`](mod@crate::format).
+/// * After each change that can be read the times of `PATH-lock` change, for who watches the folder
+///   by inotify.
 /// * A value must not be used on both sides of a `fork`.
 ///
 /// ```

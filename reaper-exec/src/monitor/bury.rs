@@ -62,6 +62,11 @@ pub(super) fn bury(
         let reason = format!("the monitor of {id} (pid {}) is alive", plan.monitor.pid);
         return Err(Failure::Refused { reason });
     }
+    // It may have ended because it was told to leave nothing, and the id may be another's now.
+    let still = read::<Plan>(&dir.plan_file())?;
+    if still.is_none_or(|still| still.monitor != plan.monitor) {
+        return recorded(&dir);
+    }
     let isolation = match &plan.runtime {
         Some(_) => &Image,
         None => isolation,

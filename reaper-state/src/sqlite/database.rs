@@ -10,7 +10,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rustix::{
-    fs::{FlockOperation, flock},
+    fs::{FlockOperation, Timespec, Timestamps, UTIME_NOW, flock, futimens},
     io::retry_on_intr,
 };
 
@@ -134,6 +134,17 @@ impl Queue {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
+        // SQLite makes a change visible by shared memory, of which inotify tells nobody: who
+        // watches the folder hears of this. It takes no space, and is only a hint.
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_NOW,
+        };
+        let times = Timestamps {
+            last_access: now,
+            last_modification: now,
+        };
+        let _ = futimens(&self.0.file, &times);
         let _ = flock(&self.0.file, FlockOperation::Unlock);
     }
 }

@@ -1,0 +1,387 @@
+//! What happens to the containers of a root, as it happens.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    ffi::OsStr,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+};
+
+use nix::{
+    errno::Errno,
+    sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor},
+};
+use reaper_spec::{ContainerId, Exit, ExitStatus, Status, Timestamp};
+use reaper_state::{Error as StoreError, Record, StateStore, durable};
+use tokio::io::{Interest, unix::AsyncFd};
+
+use super::{Engine, Error, Result};
+use crate::Executor;
+
+/// A change in the life of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LifeEvent {
+    /// The container.
+    pub id: ContainerId,
+    /// When it happened; for what a record has no time of, when it was seen.
+    pub at: Timestamp,
+    /// What happened.
+    pub change: LifeChange,
+}
+
+/// What happened to a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LifeChange {
+    /// It was made, and waits for its start.
+    Created,
+    /// Its program was executed.
+    Started,
+    /// It was frozen.
+    Paused,
+    /// It was thawed.
+    Resumed,
+    /// It has ended.
+    Stopped(Exit),
+    /// It was deleted.
+    Deleted,
+}
+
+impl LifeChange {
+    /// The word for it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Started => "started",
+            Self::Paused => "paused",
+            Self::Resumed => "resumed",
+            Self::Stopped(_) => "stopped",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+/// What tells that entries of a folder have come, gone or been replaced.
+const ENTRIES: AddWatchFlags = AddWatchFlags::IN_CREATE
+    .union(AddWatchFlags::IN_DELETE)
+    .union(AddWatchFlags::IN_MOVE)
+    .union(AddWatchFlags::IN_ONLYDIR);
+
+/// The code of a process whose program could not be executed.
+const NOT_EXECUTED: u8 = 127;
+
+/// The lives of an engine's containers: see [`Engine::watch`].
+#[derive(Debug)]
+pub struct Watch<'a, E, S: ?Sized> {
+    engine: &'a Engine<E, S>,
+    changes: Changes,
+    dirty: Dirty,
+    known: BTreeMap<ContainerId, Record>,
+    events: VecDeque<LifeEvent>,
+}
+
+impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
+    /// Watches what happens to the containers from now on, whoever does it, in any process.
+    ///
+    /// Nothing is polled: the kernel tells of changes below the state root, and so the store has
+    /// to keep its records there, as [`reaper_state::open`] does.
+    ///
+    /// # Errors
+    /// The root cannot be made or watched; a record cannot be read.
+    pub async fn watch(&self) -> Result<Watch<'_, E, S>> {
+        let mut watch = Watch {
+            engine: self,
+            changes: Changes::below(self.root.path()).map_err(|source| Error::Folder {
+                operation: "watch",
+                path: self.root.path().to_owned(),
+                source,
+            })?,
+            dirty: Dirty {
+                all: true,
+                ids: BTreeSet::new(),
+            },
+            known: BTreeMap::new(),
+            events: VecDeque::new(),
+        };
+        watch.look().await?;
+        watch.events.clear();
+        Ok(watch)
+    }
+}
+
+impl<E: Executor, S: StateStore + ?Sized + 'static> Watch<'_, E, S> {
+    /// Waits for the next event. Those of one container come in the order of its life, and none
+    /// is left out: what was not seen by itself is concluded from the record. Except for a
+    /// container that came and went between two looks, and for the start of one that a signal
+    /// ended before its start was committed. It may be dropped while it waits.
+    ///
+    /// An end that nobody has committed yet is committed, as by [`Engine::state`].
+    ///
+    /// # Errors
+    /// The store as a whole cannot be read. A single record that cannot is not told of.
+    pub async fn next(&mut self) -> Result<LifeEvent> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Ok(event);
+            }
+            if self.dirty.is_empty() {
+                let failed = |source| Error::Folder {
+                    operation: "watch",
+                    path: self.engine.root.path().to_owned(),
+                    source,
+                };
+                self.dirty = self.changes.wait().await.map_err(failed)?;
+            }
+            self.look().await?;
+        }
+    }
+
+    /// Looks at what may have changed. What was looked at is forgotten step by step, so that
+    /// nothing is left out if this is dropped meanwhile.
+    async fn look(&mut self) -> Result<()> {
+        if self.dirty.all {
+            let ids = self.engine.list().await?;
+            self.dirty.ids.extend(ids);
+            self.dirty.ids.extend(self.known.keys().cloned());
+            self.dirty.all = false;
+        }
+        while let Some(id) = self.dirty.ids.first().cloned() {
+            self.look_at(&id).await?;
+            self.dirty.ids.remove(&id);
+        }
+        Ok(())
+    }
+
+    async fn look_at(&mut self, id: &ContainerId) -> Result<()> {
+        // Before the record is read, or a change in between would be missed.
+        self.changes
+            .follow(self.engine.root.container(id).path(), id);
+        let record = match self.engine.state(id).await {
+            Ok(record) => record,
+            Err(Error::Store(StoreError::NotFound { .. })) => {
+                self.deleted(id);
+                return Ok(());
+            }
+            Err(error) => {
+                tracing::debug!(%id, "watch: {error}");
+                return Ok(());
+            }
+        };
+        let another = |known: &Record| known.created != record.created;
+        if self.known.get(id).is_some_and(another) {
+            self.deleted(id);
+        }
+        let changes = between(self.known.get(id), &record);
+        let events = changes.into_iter().map(|(at, change)| LifeEvent {
+            id: id.clone(),
+            at,
+            change,
+        });
+        self.events.extend(events);
+        self.known.insert(id.clone(), record);
+        Ok(())
+    }
+
+    fn deleted(&mut self, id: &ContainerId) {
+        let known = self.known.remove(id);
+        // Whose creation failed was never told of.
+        if known.is_some_and(|record| record.status != Status::Creating) {
+            self.events.push_back(LifeEvent {
+                id: id.clone(),
+                at: Timestamp::now(),
+                change: LifeChange::Deleted,
+            });
+        }
+    }
+}
+
+/// What has happened between two records of one container, in order.
+fn between(before: Option<&Record>, now: &Record) -> Vec<(Timestamp, LifeChange)> {
+    let mut changes = Vec::new();
+    if now.status == Status::Creating {
+        return changes;
+    }
+    let was = before.map_or(Status::Creating, |record| record.status);
+    if was == Status::Creating {
+        changes.push((now.created, LifeChange::Created));
+    }
+    if let Some(started) = started(now)
+        && before.is_none_or(started_untold)
+    {
+        changes.push((started, LifeChange::Started));
+    }
+    match (was, now.status) {
+        (Status::Paused, Status::Running) => changes.push((Timestamp::now(), LifeChange::Resumed)),
+        (was, Status::Paused) if was != Status::Paused => {
+            changes.push((Timestamp::now(), LifeChange::Paused));
+        }
+        _ => {}
+    }
+    if let Some(exit) = &now.exit
+        && before.is_none_or(|record| record.exit.is_none())
+    {
+        changes.push((exit.at, LifeChange::Stopped(exit.clone())));
+    }
+    changes
+}
+
+/// When a container's program was executed. Its end may be known before that is committed, and then
+/// the time of the end has to do.
+fn started(record: &Record) -> Option<Timestamp> {
+    let exit = record.exit.as_ref();
+    let ended = exit.filter(|exit| match exit.status {
+        // Only a program ends so by itself: who waits at a gate is killed, or cannot be executed.
+        ExitStatus::Exited { code } => code != NOT_EXECUTED,
+        _ => false,
+    });
+    record.started.or(ended.map(|exit| exit.at))
+}
+
+/// Whether a start was not told of with this record, and can still be.
+fn started_untold(record: &Record) -> bool {
+    started(record).is_none() && record.exit.is_none()
+}
+
+/// The containers whose records may have changed.
+#[derive(Debug, Default)]
+struct Dirty {
+    /// Any of them.
+    all: bool,
+    ids: BTreeSet<ContainerId>,
+}
+
+impl Dirty {
+    fn is_empty(&self) -> bool {
+        !self.all && self.ids.is_empty()
+    }
+}
+
+/// Tells which containers below a root may have changed, not how.
+#[derive(Debug)]
+struct Changes {
+    notes: AsyncFd<OwnedFd>,
+    inotify: Inotify,
+    root: WatchDescriptor,
+    followed: HashMap<WatchDescriptor, ContainerId>,
+}
+
+impl Changes {
+    fn below(root: &Path) -> io::Result<Self> {
+        durable::make_folders(root)?;
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        // A database is changed in place, and says so by the times of a file beside it.
+        let wanted = ENTRIES | AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_ATTRIB;
+        let root = inotify.add_watch(root, wanted)?;
+        let notes = inotify.as_fd().try_clone_to_owned()?;
+        Ok(Self {
+            notes: crate::sys::watch(notes, Interest::READABLE)?,
+            inotify,
+            root,
+            followed: HashMap::new(),
+        })
+    }
+
+    /// Watches a container's folder too, once it is there. To do so again changes nothing.
+    fn follow(&mut self, folder: &Path, id: &ContainerId) {
+        match self.inotify.add_watch(folder, ENTRIES) {
+            Ok(folder) => drop(self.followed.insert(folder, id.clone())),
+            // Its coming is a change of the root.
+            Err(Errno::ENOENT) => {}
+            Err(error) => tracing::warn!("watch {}: {error}", folder.display()),
+        }
+    }
+
+    async fn wait(&mut self) -> io::Result<Dirty> {
+        loop {
+            let mut ready = self.notes.readable().await?;
+            if let Ok(events) = ready.try_io(|_| Ok(self.inotify.read_events()?)) {
+                drop(ready);
+                let mut dirty = Dirty::default();
+                for event in events? {
+                    self.note(&event, &mut dirty);
+                }
+                return Ok(dirty);
+            }
+        }
+    }
+
+    fn note(&mut self, event: &InotifyEvent, dirty: &mut Dirty) {
+        if event.mask.contains(AddWatchFlags::IN_IGNORED) {
+            self.followed.remove(&event.wd);
+        } else if let Some(id) = self.followed.get(&event.wd) {
+            dirty.ids.insert(id.clone());
+        } else if event.wd == self.root {
+            let name = event.name.as_deref().and_then(OsStr::to_str);
+            match name.and_then(|name| ContainerId::new(name).ok()) {
+                Some(id) => drop(dirty.ids.insert(id)),
+                // A store's own file.
+                None => dirty.all = true,
+            }
+        } else {
+            // Notes were lost, or came late.
+            dirty.all = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(status: Status) -> Record {
+        let mut record = Record::new("web".parse().unwrap(), "/bundle".into());
+        record.status = status;
+        record
+    }
+
+    fn ended(code: u8) -> Record {
+        let mut record = record(Status::Stopped);
+        record.exit = Some(Exit {
+            status: ExitStatus::Exited { code },
+            at: Timestamp::now(),
+        });
+        record
+    }
+
+    fn words(before: Option<&Record>, now: &Record) -> Vec<&'static str> {
+        let changes = between(before, now);
+        changes.iter().map(|(_, change)| change.as_str()).collect()
+    }
+
+    #[test]
+    fn what_was_not_seen_is_concluded() {
+        let mut now = ended(0);
+        assert_eq!(words(None, &record(Status::Creating)), [""; 0]);
+        assert_eq!(words(None, &now), ["created", "started", "stopped"]);
+        let created = record(Status::Created);
+        assert_eq!(words(Some(&created), &now), ["started", "stopped"]);
+        now.started = Some(now.created);
+        assert_eq!(words(Some(&ended(0)), &now), [""; 0], "told of already");
+    }
+
+    #[test]
+    fn what_never_ran_was_never_started() {
+        let created = record(Status::Created);
+        assert_eq!(words(Some(&created), &ended(127)), ["stopped"]);
+        let mut killed = ended(0);
+        let status = ExitStatus::Signaled {
+            signal: 9,
+            core: false,
+        };
+        killed.exit.as_mut().unwrap().status = status;
+        assert_eq!(words(Some(&created), &killed), ["stopped"]);
+        let mut late = killed.clone();
+        late.started = Some(late.created);
+        assert_eq!(words(Some(&killed), &late), [""; 0], "not after its end");
+    }
+
+    #[test]
+    fn freezing_and_thawing_are_told_of() {
+        let (mut running, mut paused) = (record(Status::Running), record(Status::Paused));
+        running.started = Some(running.created);
+        paused.started = Some(paused.created);
+        assert_eq!(words(Some(&running), &paused), ["paused"]);
+        assert_eq!(words(Some(&paused), &running), ["resumed"]);
+    }
+}
