@@ -11,6 +11,7 @@ use reaper_state::RootDir;
 
 use crate::{
     args::{Cli, Command, GlobalArgs},
+    colours::Colours,
     commands::{self, Call},
     detached,
     error::{Error, Result},
@@ -102,6 +103,7 @@ fn execute(global: &GlobalArgs, command: Command, open: Open) -> Result<Outcome>
             one_namespace: global.namespace.is_some(),
             preserved,
             log_format: global.log_format,
+            colours: Colours::of_stdout(),
         };
         runtime.block_on(commands::run(call, command, &role, &mut io::stdout()))
     });

@@ -19,6 +19,8 @@ const OWN_PREFIX: &str = "reaper.cli/";
 const STREAMS_AT_START: &str = "reaper.cli/streams-at-start";
 /// The init process, of a container that has no bundle.
 const PROCESS: &str = "reaper.cli/process";
+/// The file that its outputs go to.
+const LOG: &str = "reaper.cli/log";
 
 /// A container to be made of a bundle.
 pub(crate) fn of_bundle(config: &Config, id: ContainerId, bundle: &Path) -> Result<NewContainer> {
@@ -113,6 +115,16 @@ pub(crate) fn defer_streams(new: &mut NewContainer) {
 /// Whether [`defer_streams`] was called when the container was made.
 pub(crate) fn streams_deferred(record: &Record) -> bool {
     record.annotations.contains_key(STREAMS_AT_START)
+}
+
+/// Notes the file that the outputs of `new` go to.
+pub(crate) fn set_log(new: &mut NewContainer, path: &str) {
+    new.annotations.insert(LOG.to_owned(), path.to_owned());
+}
+
+/// What [`set_log`] noted when the container was made.
+pub(crate) fn log_of(record: &Record) -> Option<&Path> {
+    record.annotations.get(LOG).map(Path::new)
 }
 
 /// The init process of a container that exists, for processes that are added to it.

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use reaper_exec::{Error as ExecutorError, engine::Error as EngineError};
 use reaper_overlay::Error as OverlayError;
-use reaper_spec::Status;
+use reaper_spec::{ContainerId, Status};
 use reaper_state::Error as StoreError;
 
 /// The result of a command.
@@ -23,6 +23,14 @@ pub(crate) enum Error {
     /// A store's reason, about more than one container.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There is no such container, but one with a name like it.
+    #[error("container {id} does not exist: did you mean {meant}?")]
+    Unknown {
+        /// What was named.
+        id: ContainerId,
+        /// What there is.
+        meant: ContainerId,
+    },
     /// Some containers' records could not be moved; each was named.
     #[error("{failed} of {all} containers could not be moved, see above")]
     NotMoved {
@@ -69,6 +77,12 @@ pub(crate) enum Error {
         /// Where it is.
         status: Status,
     },
+    /// What a container writes is not kept.
+    #[error(
+        "container {0} has no log: its output goes to the streams of the call that started it, or \
+         where containerd has it (`kubectl logs`); `run --detach -- COMMAND` keeps one"
+    )]
+    NoLog(String),
     /// A starter file would be overwritten.
     #[error("{} exists already: remove it first, or give another folder by --bundle", .0.display())]
     Exists(PathBuf),

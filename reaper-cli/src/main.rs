@@ -3,6 +3,7 @@
 mod app;
 mod args;
 mod backends;
+mod colours;
 mod commands;
 mod container;
 mod detached;
@@ -10,6 +11,7 @@ mod error;
 mod foreground;
 mod host;
 mod log;
+mod logs;
 mod oci;
 mod outcome;
 mod pid_file;
@@ -17,6 +19,7 @@ mod process;
 mod settings;
 mod signals;
 mod streams;
+mod suggest;
 mod sys;
 mod terminal;
 

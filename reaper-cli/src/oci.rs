@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use reaper_exec::Stats;
+use reaper_exec::{
+    Stats,
+    engine::{LifeChange, LifeEvent},
+};
 use reaper_spec::{ExitStatus, Status, Timestamp, oci};
 use reaper_state::Record;
 use serde::Serialize;
@@ -152,6 +155,31 @@ impl<'a> Event<'a> {
             kind: "stats",
             id,
             data,
+        }
+    }
+}
+
+/// A change in a container's life, for programs.
+#[derive(Debug, Serialize)]
+pub(crate) struct Life<'a> {
+    time: Timestamp,
+    id: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<u32>,
+}
+
+impl<'a> Life<'a> {
+    pub(crate) fn of(event: &'a LifeEvent) -> Self {
+        Self {
+            time: event.at,
+            id: event.id.as_str(),
+            kind: event.change.as_str(),
+            exit_code: match &event.change {
+                LifeChange::Stopped(exit) => Some(exit.status.code()),
+                _ => None,
+            },
         }
     }
 }

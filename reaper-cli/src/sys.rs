@@ -7,6 +7,7 @@ use std::{
 };
 
 use nix::unistd::{ForkResult, fork};
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// Which side of a fork this is.
 pub(crate) enum Side {
@@ -57,6 +58,13 @@ pub(crate) fn close_inherited(first: u32, last: u32) -> io::Result<()> {
     let result = unsafe { nix::libc::syscall(nix::libc::SYS_close_range, first, last, 0) };
     nix::errno::Errno::result(result)?;
     Ok(())
+}
+
+/// Watches an owned descriptor with the runtime's reactor.
+pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives, which is what
+    // the reactor relies on.
+    unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(io::Error::from)
 }
 
 /// Ends this process by a signal, as if it had not been caught. Without a core: it is not this

@@ -105,6 +105,9 @@ pub struct LogConfig {
     pub shim: Option<PathBuf>,
     /// The command line's and the monitors' log file. `REAPER_RUNTIME_LOG`.
     pub runtime: Option<PathBuf>,
+    /// The folder for the output of commands that the command line runs detached.
+    /// `REAPER_LOG_OUTPUT`; by default `/var/log/reaper`, without root one in the user's home.
+    pub output: Option<PathBuf>,
     /// What is logged: a directive of `tracing`'s `EnvFilter`.
     pub level: Option<String>,
 }

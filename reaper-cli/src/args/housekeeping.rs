@@ -1,6 +1,6 @@
 //! Options of the commands that look after this machine.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use clap_complete::Shell;
@@ -48,4 +48,16 @@ Examples:
 pub(crate) struct CompletionsArgs {
     /// The shell
     pub(crate) shell: Shell,
+}
+
+/// Write the manual pages of this program and its commands
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  reaper-runtime man /usr/local/share/man/man1
+  man reaper-runtime-run")]
+pub(crate) struct ManArgs {
+    /// The folder, which must exist
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
 }

@@ -57,18 +57,48 @@ pub(crate) struct PsArgs {
     pub(crate) ps_options: Vec<String>,
 }
 
-/// Print what a container uses, as JSON
+/// Show what a detached command has written
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  reaper-runtime events --stats web          once
-  reaper-runtime events --interval 1s web    every second until it ends")]
-pub(crate) struct EventsArgs {
+  reaper-runtime run --detach --name web -- ./serve
+  reaper-runtime logs web
+  reaper-runtime logs --follow --tail 20 web    until it ends
+
+Both outputs of what `run --detach -- COMMAND` runs are kept in a file, below the configuration's
+log.output, until the container is deleted.")]
+pub(crate) struct LogsArgs {
     /// The container's name
     pub(crate) id: ContainerId,
 
-    /// Print it once
+    /// Go on until the container ends
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+
+    /// Begin with the last N lines
+    #[arg(long, short = 'n', value_name = "N")]
+    pub(crate) tail: Option<u64>,
+}
+
+/// Show what happens to the containers, or what one of them uses
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  reaper-runtime events                      created, started, stopped …, as it happens
+  reaper-runtime events --json               an object a line
+  reaper-runtime --namespace k8s.io events
+  reaper-runtime events --stats web          what web uses, once, as JSON
+  reaper-runtime events --interval 1s web    the same every second until it ends")]
+pub(crate) struct EventsArgs {
+    /// The container of which to print what it uses
+    pub(crate) id: Option<ContainerId>,
+
+    /// For programs
     #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Print it once
+    #[arg(long, requires = "id")]
     pub(crate) stats: bool,
 
     /// How long to wait in between

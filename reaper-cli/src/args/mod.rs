@@ -16,8 +16,8 @@ pub(crate) use self::{
     container::{CreateArgs, DeleteArgs, KillArgs, SpecArgs, StartArgs},
     exec::ExecArgs,
     global::{GlobalArgs, LogFormat},
-    housekeeping::{CompletionsArgs, DoctorArgs, PruneArgs},
-    inspect::{EventsArgs, Format, IdArgs, ListArgs, PsArgs},
+    housekeeping::{CompletionsArgs, DoctorArgs, ManArgs, PruneArgs},
+    inspect::{EventsArgs, Format, IdArgs, ListArgs, LogsArgs, PsArgs},
     overlay::{CommitArgs, DiffArgs, ExportArgs, Output, OverlayArgs, OverlayCommand},
     process::{ProcessArgs, UserArg},
     run::RunArgs,
@@ -69,20 +69,39 @@ pub(crate) enum Command {
     List(ListArgs),
     Ps(PsArgs),
     /// Freeze the processes of a container
+    #[command(after_help = "\
+Examples:
+  reaper-runtime pause web
+  reaper-runtime resume web")]
     Pause(IdArgs),
     /// Thaw the processes of a paused container
+    #[command(after_help = "\
+Examples:
+  reaper-runtime resume web")]
     Resume(IdArgs),
     /// Wait for the end of a container, and print its exit code
+    #[command(after_help = "\
+Examples:
+  reaper-runtime wait web
+  test \"$(reaper-runtime wait web)\" = 0 && echo it went well")]
     Wait(IdArgs),
+    Logs(LogsArgs),
     Events(EventsArgs),
     Overlay(OverlayArgs),
     /// Print what this runtime supports, as JSON
+    #[command(after_help = "\
+Examples:
+  reaper-runtime features")]
     Features,
     Spec(SpecArgs),
     Prune(PruneArgs),
     Doctor(DoctorArgs),
     Completions(CompletionsArgs),
+    Man(ManArgs),
     /// Print the version
+    #[command(after_help = "\
+Examples:
+  reaper-runtime version")]
     Version,
 }
 

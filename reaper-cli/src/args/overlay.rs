@@ -27,13 +27,23 @@ pub(crate) struct OverlayArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum OverlayCommand {
     /// List the scopes: how much they hold, how old they are, who is in them
-    #[command(visible_alias = "list")]
+    #[command(
+        visible_alias = "list",
+        after_help = "\
+Examples:
+  reaper-runtime overlay ls
+  reaper-runtime overlay ls --json"
+    )]
     Ls {
         #[command(flatten)]
         output: Output,
     },
     Diff(DiffArgs),
     /// Say how much space scopes take
+    #[command(after_help = "\
+Examples:
+  reaper-runtime overlay du
+  reaper-runtime overlay du --json node")]
     Du {
         /// Which scopes [default: all]
         #[arg(value_name = "NAME")]
@@ -45,12 +55,18 @@ pub(crate) enum OverlayCommand {
     Export(ExportArgs),
     Commit(CommitArgs),
     /// Empty a scope that nobody uses: its next member sees this machine as it is
+    #[command(after_help = "\
+Examples:
+  reaper-runtime overlay reset node")]
     Reset {
         /// The scope, or its container
         #[arg(value_name = "NAME")]
         scope: Scope,
     },
     /// Remove scopes that nobody uses, with all that was written in them
+    #[command(after_help = "\
+Examples:
+  reaper-runtime overlay rm group:build")]
     Rm {
         /// The scopes, or their containers
         #[arg(value_name = "NAME", required = true)]

@@ -17,6 +17,7 @@ Examples:
   reaper-runtime run --name try --keep --env DEBUG=1 --cwd /srv --user 33 -- ./serve
   reaper-runtime run --keep --name try --overlay=container -- make install
   reaper-runtime run -t -- bash
+  reaper-runtime run --detach --name web -- ./serve && reaper-runtime logs --follow web
   reaper-runtime run --bundle /tmp/hello hello
 
 A command runs in the working directory and the environment of the caller. The exit code is the

@@ -98,3 +98,42 @@ fn a_mistyped_command_gets_a_suggestion() {
     assert!(refused("overlay difff node").contains("'diff'"));
     assert!(refused("delet c").contains("'delete'"));
 }
+
+#[test]
+fn every_command_has_examples() {
+    fn without(command: &clap::Command, found: &mut Vec<String>) {
+        let help = command.get_after_help().map(ToString::to_string);
+        if !help.is_some_and(|help| help.contains("Examples:\n")) {
+            found.push(command.get_name().to_owned());
+        }
+        for inner in command.get_subcommands() {
+            without(inner, found);
+        }
+    }
+    let mut found = Vec::new();
+    without(&Cli::command(), &mut found);
+    assert_eq!(found, Vec::<String>::new());
+}
+
+#[test]
+fn events_need_a_name_for_figures_alone() {
+    parse("events");
+    parse("events --json");
+    refused("events --stats");
+}
+
+#[test]
+fn a_migration_needs_a_target_unless_it_is_a_name() {
+    let Command::State(state) = parse("state migrate --to sqlite --dry-run") else {
+        panic!("another command")
+    };
+    let Some(super::StateCommand::Migrate(migrate)) = state.command else {
+        panic!("another command")
+    };
+    assert_eq!(migrate.to, Some(reaper_spec::StoreKind::Sqlite));
+    parse("state migrate");
+    refused("state");
+    refused("state migrate --dry-run");
+    refused("state migrate --to mysql");
+    refused("state migrate --to sqlite --dry-run --remove");
+}

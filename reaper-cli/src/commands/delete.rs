@@ -1,15 +1,31 @@
 //! `delete`.
 
 use reaper_exec::engine::Error as EngineError;
+use reaper_spec::ContainerId;
 use reaper_state::Error as StoreError;
 
-use crate::{args::DeleteArgs, error::Result, host::Containers, outcome::Outcome};
+use crate::{args::DeleteArgs, error::Result, host::Containers, logs, outcome::Outcome};
 
 pub(crate) async fn run(containers: &Containers, args: &DeleteArgs) -> Result<Outcome> {
-    match containers.delete(&args.id, args.force).await {
-        Ok(_) => Ok(Outcome::DONE),
+    match delete(containers, &args.id, args.force).await {
+        Ok(()) => Ok(Outcome::DONE),
         // Nothing is left to be forced.
         Err(EngineError::Store(StoreError::NotFound { .. })) if args.force => Ok(Outcome::DONE),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Deletes a container, and its log with it.
+pub(super) async fn delete(
+    containers: &Containers,
+    id: &ContainerId,
+    force: bool,
+) -> Result<(), EngineError> {
+    // What cannot be read can be deleted all the same.
+    let stored = containers.store().get(id);
+    containers.delete(id, force).await?;
+    if let Ok(stored) = stored {
+        logs::remove(&stored.record);
+    }
+    Ok(())
 }

@@ -2,7 +2,10 @@
 
 use std::io::Write;
 
-use reaper_exec::{Error as ExecutorError, Executor};
+use reaper_exec::{
+    Error as ExecutorError, Executor,
+    engine::{LifeChange, LifeEvent},
+};
 use reaper_spec::{ContainerId, Status};
 
 use super::print;
@@ -10,7 +13,7 @@ use crate::{
     args::EventsArgs,
     error::{Error, Result},
     host::Containers,
-    oci::Event,
+    oci::{Event, Life},
     outcome::Outcome,
 };
 
@@ -19,24 +22,27 @@ pub(crate) async fn run(
     args: &EventsArgs,
     out: &mut dyn Write,
 ) -> Result<Outcome> {
-    let record = containers.state(&args.id).await?;
+    let Some(id) = &args.id else {
+        return follow(containers, args.json, out).await;
+    };
+    let record = containers.state(id).await?;
     if !matches!(
         record.status,
         Status::Created | Status::Running | Status::Paused
     ) {
         return Err(Error::Status {
             operation: "measure",
-            id: args.id.to_string(),
+            id: id.to_string(),
             status: record.status,
         });
     }
     if args.stats {
-        print_stats(containers, &args.id, out).await?;
+        print_stats(containers, id, out).await?;
         return Ok(Outcome::DONE);
     }
-    let mut ended = std::pin::pin!(containers.wait(&args.id));
+    let mut ended = std::pin::pin!(containers.wait(id));
     loop {
-        match print_stats(containers, &args.id, out).await {
+        match print_stats(containers, id, out).await {
             Err(Error::Executor(ExecutorError::NotFound(_) | ExecutorError::Ended(_))) => {}
             printed => printed?,
         }
@@ -50,12 +56,39 @@ pub(crate) async fn run(
     }
 }
 
+/// Prints what happens to the containers, until nobody reads it any more.
+async fn follow(containers: &Containers, json: bool, out: &mut dyn Write) -> Result<Outcome> {
+    let mut watch = containers.watch().await?;
+    loop {
+        let event = watch.next().await?;
+        if json {
+            print_line(out, &Life::of(&event))?;
+        } else {
+            let LifeEvent { id, at, change } = &event;
+            let word = change.as_str();
+            match change {
+                LifeChange::Stopped(exit) => {
+                    print(
+                        out,
+                        format_args!("{at} {id} {word} {}\n", exit.status.code()),
+                    )?;
+                }
+                _ => print(out, format_args!("{at} {id} {word}\n"))?,
+            }
+        }
+    }
+}
+
 async fn print_stats(containers: &Containers, id: &ContainerId, out: &mut dyn Write) -> Result<()> {
     let stats = containers.executor().stats(id).await?;
-    let line =
-        serde_json::to_string(&Event::stats(id.as_str(), &stats)).map_err(|error| Error::Io {
-            operation: "write JSON".into(),
-            source: error.into(),
-        })?;
+    print_line(out, &Event::stats(id.as_str(), &stats))
+}
+
+/// Prints a value as JSON on one line.
+fn print_line(out: &mut dyn Write, value: &impl serde::Serialize) -> Result<()> {
+    let line = serde_json::to_string(value).map_err(|error| Error::Io {
+        operation: "write JSON".into(),
+        source: error.into(),
+    })?;
     print(out, format_args!("{line}\n"))
 }

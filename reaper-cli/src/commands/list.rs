@@ -5,20 +5,17 @@ use std::io::Write;
 use reaper_exec::engine::Error as EngineError;
 use reaper_state::{Error as StoreError, Record};
 
-use super::{print, print_json, table::print_table};
+use super::{Call, print, print_json, table::print_table};
 use crate::{
     args::{Format, ListArgs},
+    colours::Look,
     error::Result,
-    host::Containers,
     oci::{self, State},
     outcome::Outcome,
 };
 
-pub(crate) async fn run(
-    containers: &Containers,
-    args: &ListArgs,
-    out: &mut dyn Write,
-) -> Result<Outcome> {
+pub(crate) async fn run(call: &Call, args: &ListArgs, out: &mut dyn Write) -> Result<Outcome> {
+    let containers = &call.containers;
     let ids = containers.list().await?;
     if args.quiet {
         for id in ids {
@@ -44,12 +41,24 @@ pub(crate) async fn run(
             let rows: Vec<_> = records.iter().map(row).collect();
             print_table(
                 out,
+                call.colours,
                 ["ID", "PID", "STATUS", "EXIT", "BUNDLE", "CREATED"],
                 &rows,
+                look,
             )?;
         }
     }
     Ok(Outcome::DONE)
+}
+
+fn look(column: usize, field: &str) -> Look {
+    match (column, field) {
+        (2, "running") => Look::Good,
+        (2, "paused") => Look::Warning,
+        (2, "stopped") => Look::Faint,
+        (3, code) if code != "0" && code != "-" => Look::Bad,
+        _ => Look::Plain,
+    }
 }
 
 fn row(record: &Record) -> [String; 6] {

@@ -9,6 +9,8 @@ mod exec;
 mod features;
 mod kill;
 mod list;
+mod logs;
+mod man;
 mod migrate;
 mod overlay;
 mod pause;
@@ -22,16 +24,18 @@ mod table;
 mod version;
 mod wait;
 
-use std::{io::Write, os::fd::OwnedFd};
+use std::{io::Write, os::fd::OwnedFd, sync::Arc};
 
 use reaper_spec::Config;
 
 use crate::{
     args::{Command, LogFormat},
+    colours::Colours,
     detached::Role,
     error::{Error, Result},
     host::Containers,
     outcome::Outcome,
+    suggest,
 };
 
 /// What every command works with.
@@ -44,10 +48,24 @@ pub(crate) struct Call {
     pub(crate) preserved: Vec<OwnedFd>,
     /// How the caller wants to be told.
     pub(crate) log_format: LogFormat,
+    /// Whether tables may have colours.
+    pub(crate) colours: Colours,
 }
 
 /// Does what `command` says, and prints the answer to `out`.
 pub(crate) async fn run(
+    call: Call,
+    command: Command,
+    role: &Role,
+    out: &mut dyn Write,
+) -> Result<Outcome> {
+    let store = Arc::clone(call.containers.store());
+    dispatch(call, command, role, out)
+        .await
+        .map_err(|error| suggest::explain(error, &*store))
+}
+
+async fn dispatch(
     call: Call,
     command: Command,
     role: &Role,
@@ -61,11 +79,12 @@ pub(crate) async fn run(
         Command::Delete(args) => delete::run(&call.containers, &args).await,
         Command::Run(args) => run::run(call, args, out).await,
         Command::Exec(args) => exec::run(call, args, role).await,
-        Command::List(args) => list::run(&call.containers, &args, out).await,
-        Command::Ps(args) => ps::run(&call.containers, &args, out).await,
+        Command::List(args) => list::run(&call, &args, out).await,
+        Command::Ps(args) => ps::run(&call, &args, out).await,
         Command::Pause(args) => pause::pause(&call.containers, &args.id).await,
         Command::Resume(args) => pause::resume(&call.containers, &args.id).await,
         Command::Wait(args) => wait::run(&call.containers, &args.id, out).await,
+        Command::Logs(args) => logs::run(&call.containers, &args, out).await,
         Command::Events(args) => events::run(&call.containers, &args, out).await,
         Command::Overlay(args) => overlay::run(&call, &args, out),
         Command::Features => features::run(out),
@@ -73,6 +92,7 @@ pub(crate) async fn run(
         Command::Prune(args) => prune::run(&call, &args, out).await,
         Command::Doctor(args) => doctor::run(&call, &args, out).await,
         Command::Completions(args) => completions::run(&args, out),
+        Command::Man(args) => man::run(&args),
         Command::Version => version::run(out),
     }
 }

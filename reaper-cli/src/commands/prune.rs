@@ -7,17 +7,17 @@ use reaper_overlay::{Error as OverlayError, Overlays, Scope};
 use reaper_spec::{ContainerId, Status};
 use reaper_state::Error as StoreError;
 
-use super::{Call, print};
+use super::{Call, delete::delete, print};
 use crate::{args::PruneArgs, error::Result, host::Containers, outcome::Outcome};
 
 /// Prints what it removes, a line each.
 pub(crate) async fn run(call: &Call, args: &PruneArgs, out: &mut dyn Write) -> Result<Outcome> {
     for id in stopped(&call.containers).await? {
         if !args.dry_run {
-            match call.containers.delete(&id, false).await {
+            match delete(&call.containers, &id, false).await {
                 Err(EngineError::Store(StoreError::NotFound { .. })) => continue,
                 deleted => deleted?,
-            };
+            }
         }
         print(out, format_args!("container {id}\n"))?;
     }

@@ -4,19 +4,15 @@ use std::{fs, io::Write};
 
 use reaper_exec::{Executor, ProcessEntry};
 
-use super::{print_json, table::print_table};
+use super::{Call, print_json, table::print_plain};
 use crate::{
     args::{Format, PsArgs},
     error::Result,
-    host::Containers,
     outcome::Outcome,
 };
 
-pub(crate) async fn run(
-    containers: &Containers,
-    args: &PsArgs,
-    out: &mut dyn Write,
-) -> Result<Outcome> {
+pub(crate) async fn run(call: &Call, args: &PsArgs, out: &mut dyn Write) -> Result<Outcome> {
+    let containers = &call.containers;
     let record = containers.state(&args.id).await?;
     let entries = if record.status.is_alive() {
         containers.executor().pids(&args.id).await?
@@ -32,7 +28,8 @@ pub(crate) async fn run(
         }
         Format::Table => {
             let rows: Vec<_> = entries.iter().filter_map(row).collect();
-            print_table(out, ["PID", "PPID", "UID", "EXEC", "COMMAND"], &rows)?;
+            let head = ["PID", "PPID", "UID", "EXEC", "COMMAND"];
+            print_plain(out, call.colours, head, &rows)?;
         }
     }
     Ok(Outcome::DONE)

@@ -15,11 +15,12 @@ use super::{
     print,
 };
 use crate::{
-    args::RunArgs,
+    args::{LogFormat, RunArgs},
     container::{self, Handover},
     error::{Error, Result},
     foreground::attend,
     host::Containers,
+    logs::NewLog,
     outcome::Outcome,
     pid_file, process,
     settings::absolute,
@@ -36,7 +37,15 @@ pub(crate) async fn run(call: Call, args: RunArgs, out: &mut dyn Write) -> Resul
         Some(Signals::catch()?)
     };
     let mut new = describe(&call, &args)?;
-    let (stdio, console) = streams(&args, &mut new)?;
+    let log = if keeps_log(&call, &args, &new) {
+        Some(NewLog::make(&call.config, &new.id)?)
+    } else {
+        None
+    };
+    let (stdio, console) = match &log {
+        Some(log) => (log.apply(&mut new)?, None),
+        None => streams(&args, &mut new)?,
+    };
     let pid_file = args
         .bundle
         .pid_file
@@ -65,6 +74,9 @@ pub(crate) async fn run(call: Call, args: RunArgs, out: &mut dyn Write) -> Resul
         Ok(master) => master,
         Err(error) => return Err(undo(containers, id, error).await),
     };
+    if let Some(log) = log {
+        log.keep();
+    }
     let Some(mut signals) = signals else {
         if args.id.is_none() {
             print(out, format_args!("{id}\n"))?;
@@ -115,6 +127,15 @@ fn describe(call: &Call, args: &RunArgs) -> Result<NewContainer> {
     let process = process::of_caller(&args.command, &args.settings)?;
     let dir = call.containers.root().container(&id).path().to_owned();
     container::of_process(&config, id, &dir, process)
+}
+
+/// Whether the output is kept in a log: that of a command which nobody stays with. A bundle gets
+/// the caller's streams, as with runc, and so does what an engine runs.
+fn keeps_log(call: &Call, args: &RunArgs, new: &NewContainer) -> bool {
+    let engine = args.bundle.pid_file.is_some()
+        || args.bundle.console_socket.is_some()
+        || call.log_format == LogFormat::Json;
+    args.detach && args.id.is_none() && !new.process.terminal && !engine
 }
 
 /// Where the streams go: to this call's own, to an engine's console socket, or to a terminal

@@ -3,13 +3,29 @@
 use std::io::Write;
 
 use super::print;
-use crate::error::Result;
+use crate::{
+    colours::{Colours, Look},
+    error::Result,
+};
 
-/// Prints rows in columns that are as wide as their longest field.
-pub(crate) fn print_table<const N: usize>(
+/// Prints rows in columns that are as wide as their longest field, without looks.
+pub(crate) fn print_plain<const N: usize>(
     out: &mut dyn Write,
+    colours: Colours,
     head: [&str; N],
     rows: &[[String; N]],
+) -> Result<()> {
+    print_table(out, colours, head, rows, |_, _| Look::Plain)
+}
+
+/// Prints rows in columns that are as wide as their longest field. A field looks as `look` says of
+/// its column and text.
+pub(crate) fn print_table<const N: usize>(
+    out: &mut dyn Write,
+    colours: Colours,
+    head: [&str; N],
+    rows: &[[String; N]],
+    look: fn(usize, &str) -> Look,
 ) -> Result<()> {
     let mut widths = head.map(str::len);
     for row in rows {
@@ -17,9 +33,14 @@ pub(crate) fn print_table<const N: usize>(
             *width = (*width).max(field.chars().count());
         }
     }
-    let mut text = line(head.iter().copied(), &widths);
+    let mut text = line(colours, head.iter().copied(), &widths, |_, _| Look::Heading);
     for row in rows {
-        text.push_str(&line(row.iter().map(String::as_str), &widths));
+        text.push_str(&line(
+            colours,
+            row.iter().map(String::as_str),
+            &widths,
+            look,
+        ));
     }
     print(out, format_args!("{text}"))
 }
@@ -37,10 +58,17 @@ pub(crate) fn printable(name: &str) -> String {
     text
 }
 
-fn line<'a>(fields: impl Iterator<Item = &'a str>, widths: &[usize]) -> String {
+fn line<'a>(
+    colours: Colours,
+    fields: impl Iterator<Item = &'a str>,
+    widths: &[usize],
+    look: fn(usize, &str) -> Look,
+) -> String {
     let mut line = String::new();
-    for (field, width) in fields.zip(widths) {
-        line.push_str(&format!("{field:width$}   "));
+    for (column, (field, width)) in fields.zip(widths).enumerate() {
+        line.push_str(&colours.paint(look(column, field), field));
+        let padding = width.saturating_sub(field.chars().count()) + 3;
+        line.extend(std::iter::repeat_n(' ', padding));
     }
     line.truncate(line.trim_end().len());
     line.push('\n');
@@ -63,7 +91,7 @@ mod tests {
             ["a".to_owned(), "1".to_owned()],
             ["longer".to_owned(), String::new()],
         ];
-        print_table(&mut out, ["ID", "PID"], &rows).unwrap();
+        print_plain(&mut out, Colours::default(), ["ID", "PID"], &rows).unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "ID       PID\na        1\nlonger\n"

@@ -47,6 +47,7 @@ impl Rig {
             one_namespace: false,
             preserved: Vec::new(),
             log_format: cli.global.log_format,
+            colours: Colours::default(),
         };
         let mut out = Vec::new();
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -1,4 +1,4 @@
-//! `prune`, `doctor` and `completions`.
+//! `prune`, `doctor`, `completions` and `man`.
 
 use std::fs;
 
@@ -72,4 +72,37 @@ fn completions_know_the_commands() {
             assert!(script.contains(word), "{shell}: {word}");
         }
     }
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let rig = Rig::new();
+    let folder = rig.path("man1");
+    fs::create_dir(&folder).unwrap();
+    rig.ok(&["man", folder.to_str().unwrap()]);
+    let page = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    assert!(page("reaper-runtime.1").contains("reaper\\-runtime\\-run(1)"));
+    for name in ["run", "overlay-diff", "state-migrate", "logs"] {
+        let text = page(&format!("reaper-runtime-{name}.1"));
+        assert!(text.contains("Examples:"), "{name}: {text}");
+    }
+    assert!(rig.fails(1, &["man", "/nowhere"]).contains("/nowhere"));
+}
+
+#[test]
+fn a_mistyped_name_gets_a_suggestion() {
+    let rig = Rig::new();
+    rig.running("web-server");
+    for args in [
+        &["state", "web-sever"][..],
+        &["kill", "web"],
+        &["logs", "wb-server"],
+    ] {
+        let error = rig.fails(1, args);
+        assert!(error.ends_with("did you mean web-server?\n"), "{error}");
+    }
+    assert!(
+        rig.fails(1, &["state", "mail"])
+            .contains("reaper-runtime list")
+    );
 }

@@ -1,9 +1,11 @@
 //! The runtime as its users see it: the real program, below a state root of its own.
 
 mod engine;
+mod events;
 mod exec;
 mod housekeeping;
 mod lifecycle;
+mod logs;
 mod overlay;
 mod rig;
 mod rootless;

@@ -29,12 +29,20 @@ impl Rig {
 
     /// From now on the configuration names this store.
     pub(crate) fn choose_store(&self, store: &str) {
-        let config = format!("store = {store:?}\n[overlay]\nenabled = false\n");
+        let config = fs::read_to_string(self.path("config.toml")).unwrap();
+        let config = format!("store = {store:?}\n{config}");
         fs::write(self.path("config.toml"), config).unwrap();
     }
 
+    /// The logs that there are.
+    pub(crate) fn logs(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.path("logs")).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
     fn configured(dir: tempfile::TempDir, overlay: &str) -> Self {
-        let config = format!("[overlay]\n{overlay}");
+        let logs = dir.path().join("logs");
+        let config = format!("[overlay]\n{overlay}\n[log]\noutput = {logs:?}\n");
         fs::write(dir.path().join("config.toml"), config).unwrap();
         Self { dir }
     }
@@ -160,6 +168,7 @@ impl Drop for Rig {
                 .filter(|entry| !is_database(&entry.file_name().to_string_lossy()))
                 .collect();
             assert!(left.is_empty(), "left behind: {left:?}");
+            assert_eq!(self.logs(), [] as [PathBuf; 0], "logs left behind");
         }
     }
 }

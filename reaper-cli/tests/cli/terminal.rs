@@ -33,6 +33,11 @@ struct Person {
 
 impl Person {
     fn at(rig: &Rig, args: &[&str]) -> Self {
+        Self::with(rig, args, &[])
+    }
+
+    /// The same with more of an environment.
+    fn with(rig: &Rig, args: &[&str], env: &[(&str, &str)]) -> Self {
         let pty = openpty(None, None).unwrap();
         let size = Winsize {
             ws_col: 101,
@@ -46,6 +51,8 @@ impl Person {
         let child = rig
             .command(args)
             .env("TERM", "vt220")
+            .env_remove("NO_COLOR")
+            .envs(env.iter().copied())
             .stdin(stream())
             .stdout(stream())
             .stderr(stream())
@@ -267,4 +274,20 @@ fn the_input_may_be_a_pipe() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(code(output.status), 0);
     assert!(String::from_utf8_lossy(&output.stdout).ends_with("from a pipe\r\n"));
+}
+
+#[test]
+fn tables_have_colours_on_a_terminal_alone() {
+    let rig = Rig::new();
+    rig.running("c");
+    let mut person = Person::at(&rig, &["list"]);
+    assert_eq!(person.leaves(), 0);
+    let screen = person.screen();
+    assert!(screen.contains("\x1b[1mID\x1b[0m"), "{screen:?}");
+    assert!(screen.contains("\x1b[32mrunning\x1b[0m"), "{screen:?}");
+    let mut plain = Person::with(&rig, &["list"], &[("NO_COLOR", "1")]);
+    assert_eq!(plain.leaves(), 0);
+    assert!(plain.screen().contains("running"));
+    assert!(!plain.screen().contains('\x1b'), "{:?}", plain.screen());
+    assert!(!rig.ok(&["list"]).contains('\x1b'));
 }

@@ -59,6 +59,7 @@ keys! {
         |c, input| c.overlay.keep.count = input.read()?;
     "log.shim" "REAPER_SHIM_LOG" |c, input| c.log.shim = input.read()?;
     "log.runtime" "REAPER_RUNTIME_LOG" |c, input| c.log.runtime = input.read()?;
+    "log.output" "REAPER_LOG_OUTPUT" |c, input| c.log.output = input.read()?;
     "log.level" "REAPER_LOG_LEVEL" |c, input| c.log.level = input.read()?;
     "annotations.allow" "REAPER_ANNOTATIONS_ALLOW"
         |c, input| c.annotations.allow = input.read::<AllowedAnnotations>()?.0;

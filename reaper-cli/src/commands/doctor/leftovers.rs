@@ -1,8 +1,12 @@
 //! What earlier containers left.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
-use reaper_overlay::Overlays;
+use reaper_overlay::{Overlays, mountinfo};
 
 use super::Finding;
 use crate::commands::{Call, prune::stopped};
@@ -12,6 +16,21 @@ const NO_CONTAINERS: [&str; 2] = ["ns", "overlay"];
 
 pub(super) async fn examine(call: &Call) -> Vec<Finding> {
     let mut findings = containers(call).await;
+    let mounts = mountinfo::read().unwrap_or_default();
+    let hierarchy = mounts.iter().find(|mount| mount.fs_type == "cgroup2");
+    for path in hierarchy
+        .iter()
+        .flat_map(|mount| empty_cgroups(&mount.mount_point))
+    {
+        findings.push(Finding::warning(
+            "leftovers",
+            format!("{} has no process", path.display()),
+            format!(
+                "`find {} -depth -type d -exec rmdir {{}} +`",
+                path.display()
+            ),
+        ));
+    }
     match Overlays::new(&call.config.overlay).list() {
         Ok(scopes) => {
             for info in scopes.iter().filter(|info| !info.changed_below.is_empty()) {
@@ -87,6 +106,24 @@ fn orphans(root: &Path, known: &BTreeSet<String>) -> Vec<String> {
     found
 }
 
+/// The cgroups of containers that have no process any more, and should have gone with the last.
+fn empty_cgroups(hierarchy: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(hierarchy.join("reaper")) else {
+        return Vec::new();
+    };
+    let is_empty = |path: &PathBuf| {
+        let events = fs::read_to_string(path.join("cgroup.events"));
+        events.is_ok_and(|events| events.lines().any(|line| line == "populated 0"))
+    };
+    let mut found: Vec<_> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(is_empty)
+        .collect();
+    found.sort();
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,5 +138,19 @@ mod tests {
         let known = BTreeSet::from(["known".to_owned()]);
         assert_eq!(orphans(root.path(), &known), ["lost"]);
         assert!(orphans(Path::new("/nowhere"), &known).is_empty());
+    }
+
+    #[test]
+    fn cgroups_without_processes_are_found() {
+        let hierarchy = tempfile::tempdir().unwrap();
+        for (name, populated) in [("lost", 0), ("alive", 1)] {
+            let cgroup = hierarchy.path().join("reaper").join(name);
+            fs::create_dir_all(&cgroup).unwrap();
+            let events = format!("populated {populated}\nfrozen 0\n");
+            fs::write(cgroup.join("cgroup.events"), events).unwrap();
+        }
+        let found = empty_cgroups(hierarchy.path());
+        assert_eq!(found, [hierarchy.path().join("reaper/lost")]);
+        assert!(empty_cgroups(Path::new("/nowhere")).is_empty());
     }
 }

@@ -4,7 +4,12 @@ use std::{fs, path::Path};
 
 use reaper_overlay::mountinfo::{self, MountInfo};
 use reaper_spec::Config;
-use rustix::mount::FsOpenFlags;
+use rustix::{
+    fs::inotify::CreateFlags,
+    io::Errno,
+    mount::{FsOpenFlags, OpenTreeFlags},
+    process::PidfdFlags,
+};
 
 use super::Finding;
 use crate::commands::overlay::size;
@@ -23,6 +28,7 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
             config.overlay.enabled,
             &fs::read_to_string("/proc/filesystems").unwrap_or_default(),
         ),
+        interfaces(nix::unistd::geteuid().is_root()),
         cgroups(config.cgroups, &mountinfo::read().unwrap_or_default()),
         space("state", &config.state_root),
     ];
@@ -56,6 +62,49 @@ fn kernel(release: &str) -> Finding {
             format!("{release}; 6.8 sets overlays up by the newer interface"),
         ),
         _ => Finding::good("kernel", release),
+    }
+}
+
+/// What containers cannot do without, tried out: a kernel may be built without it, or a sandbox
+/// around this program may forbid it.
+fn interfaces(root: bool) -> Finding {
+    let pidfd = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty());
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = rustix::mount::open_tree(rustix::fs::CWD, "/", clone);
+    let inotify = rustix::fs::inotify::init(CreateFlags::CLOEXEC);
+    let tried = [
+        ("pidfd_open", pidfd.err()),
+        // It needs rights that are spoken of elsewhere.
+        ("open_tree", tree.err().filter(|_| root)),
+        ("inotify_init", inotify.err()),
+    ];
+    judge(&tried)
+}
+
+fn judge(tried: &[(&str, Option<Errno>)]) -> Finding {
+    let names: Vec<_> = tried.iter().map(|(name, _)| *name).collect();
+    let failed: Vec<_> = tried
+        .iter()
+        .filter_map(|(name, errno)| Some((*name, (*errno)?)))
+        .collect();
+    let found = || {
+        let each = failed
+            .iter()
+            .map(|(name, errno)| format!("{name}: {errno}"));
+        each.collect::<Vec<_>>().join("; ")
+    };
+    match failed.as_slice() {
+        [] => Finding::good("interfaces", format!("{} work", names.join(", "))),
+        [("inotify_init", Errno::MFILE)] => Finding::warning(
+            "interfaces",
+            found(),
+            "this user has no inotify instance left: `sysctl fs.inotify.max_user_instances=1024`",
+        ),
+        _ => Finding::problem(
+            "interfaces",
+            found(),
+            "use a kernel that has them, and allow them in the seccomp filter around this program",
+        ),
     }
 }
 
@@ -141,6 +190,17 @@ mod tests {
         assert!(kernel("6.1.0-18-amd64").found.contains("newer interface"));
         assert_eq!(kernel("6.18.44").found, "6.18.44");
         assert_eq!(level("odd"), Level::Warning);
+    }
+
+    #[test]
+    fn interfaces_that_fail_are_named_with_the_reason() {
+        assert_eq!(judge(&[("pidfd_open", None)]).level, Level::Good);
+        let denied = judge(&[("pidfd_open", Some(Errno::PERM)), ("open_tree", None)]);
+        assert_eq!(denied.level, Level::Problem);
+        assert!(denied.found.starts_with("pidfd_open: "), "{denied:?}");
+        let full = judge(&[("inotify_init", Some(Errno::MFILE))]);
+        assert_eq!(full.level, Level::Warning);
+        assert!(full.fix.unwrap().contains("max_user_instances"));
     }
 
     #[test]

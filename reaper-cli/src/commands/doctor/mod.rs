@@ -12,7 +12,12 @@ use super::{
     Call, print, print_json,
     table::{print_table, printable},
 };
-use crate::{args::DoctorArgs, error::Result, outcome::Outcome};
+use crate::{
+    args::DoctorArgs,
+    colours::{Colours, Look},
+    error::Result,
+    outcome::Outcome,
+};
 
 /// How bad something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -69,7 +74,7 @@ pub(crate) async fn run(call: &Call, args: &DoctorArgs, out: &mut dyn Write) -> 
     if args.json {
         print_json(out, &findings)?;
     } else {
-        print_findings(out, &findings)?;
+        print_findings(out, call.colours, &findings)?;
     }
     let fatal = findings
         .iter()
@@ -77,7 +82,7 @@ pub(crate) async fn run(call: &Call, args: &DoctorArgs, out: &mut dyn Write) -> 
     Ok(Outcome::Code(u8::from(fatal)))
 }
 
-fn print_findings(out: &mut dyn Write, findings: &[Finding]) -> Result<()> {
+fn print_findings(out: &mut dyn Write, colours: Colours, findings: &[Finding]) -> Result<()> {
     let row = |finding: &Finding| {
         let level = match finding.level {
             Level::Good => "ok",
@@ -88,14 +93,27 @@ fn print_findings(out: &mut dyn Write, findings: &[Finding]) -> Result<()> {
         [level.to_owned(), finding.about.to_owned(), found]
     };
     let rows: Vec<_> = findings.iter().map(row).collect();
-    print_table(out, ["", "WHAT", "FOUND"], &rows)?;
+    print_table(out, colours, ["", "WHAT", "FOUND"], &rows, look)?;
     for finding in findings {
         if let Some(fix) = &finding.fix {
             print(
                 out,
-                format_args!("\n{}: {}\n", finding.about, printable(fix)),
+                format_args!(
+                    "\n{}: {}\n",
+                    colours.paint(Look::Heading, finding.about),
+                    printable(fix)
+                ),
             )?;
         }
     }
     Ok(())
+}
+
+fn look(column: usize, field: &str) -> Look {
+    match (column, field) {
+        (0, "ok") => Look::Good,
+        (0, "warning") => Look::Warning,
+        (0, "PROBLEM") => Look::Bad,
+        _ => Look::Plain,
+    }
 }

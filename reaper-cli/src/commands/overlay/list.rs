@@ -12,9 +12,10 @@ use serde::Serialize;
 use super::progress::Progress;
 use crate::{
     args::Output,
+    colours::Colours,
     commands::{
         print, print_json,
-        table::{print_table, printable},
+        table::{print_plain, printable},
     },
     error::Result,
 };
@@ -34,7 +35,12 @@ struct Listed {
     changed_below: Vec<String>,
 }
 
-pub(super) fn list(overlays: &Overlays, output: Output, out: &mut dyn Write) -> Result<()> {
+pub(super) fn list(
+    overlays: &Overlays,
+    output: Output,
+    colours: Colours,
+    out: &mut dyn Write,
+) -> Result<()> {
     let mut listed = Vec::new();
     let mut progress = Progress::of_unknown("looking at");
     for info in overlays.list()? {
@@ -51,7 +57,12 @@ pub(super) fn list(overlays: &Overlays, output: Output, out: &mut dyn Write) -> 
         return print_json(out, &listed);
     }
     let rows: Vec<_> = listed.iter().map(row).collect();
-    print_table(out, ["NAME", "SIZE", "AGE", "MEMBERS", "NOTES"], &rows)
+    print_plain(
+        out,
+        colours,
+        ["NAME", "SIZE", "AGE", "MEMBERS", "NOTES"],
+        &rows,
+    )
 }
 
 fn row((info, usage): &(ScopeInfo, Usage)) -> [String; 5] {

@@ -21,7 +21,7 @@ use crate::{
 pub(crate) fn run(call: &Call, args: &OverlayArgs, out: &mut dyn Write) -> Result<Outcome> {
     let overlays = Overlays::new(&call.config.overlay);
     match &args.command {
-        OverlayCommand::Ls { output } => list::list(&overlays, *output, out)?,
+        OverlayCommand::Ls { output } => list::list(&overlays, *output, call.colours, out)?,
         OverlayCommand::Du { scopes, output } => {
             let scopes: Vec<_> = scopes.iter().map(|scope| of(call, scope)).collect();
             list::usage(&overlays, &scopes, *output, out)?;

@@ -1,0 +1,54 @@
+//! Colours, for people at a terminal.
+
+use std::io::IsTerminal as _;
+
+/// Whether what is printed may have colours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Colours(bool);
+
+/// How something is to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    Plain,
+    Heading,
+    Good,
+    Warning,
+    Bad,
+    Faint,
+}
+
+impl Colours {
+    /// For a terminal that knows them, unless `NO_COLOR` says otherwise (<https://no-color.org>).
+    pub(crate) fn of_stdout() -> Self {
+        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        Self(std::io::stdout().is_terminal() && !dumb && !set("NO_COLOR"))
+    }
+
+    /// `text`, as it is to look.
+    pub(crate) fn paint(self, look: Look, text: &str) -> String {
+        let code = match look {
+            Look::Plain => return text.to_owned(),
+            _ if !self.0 || text.is_empty() => return text.to_owned(),
+            Look::Heading => 1,
+            Look::Good => 32,
+            Look::Warning => 33,
+            Look::Bad => 31,
+            Look::Faint => 2,
+        };
+        format!("\x1b[{code}m{text}\x1b[0m")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_may_have_colours_has_them() {
+        assert_eq!(Colours(true).paint(Look::Good, "ok"), "\x1b[32mok\x1b[0m");
+        assert_eq!(Colours(true).paint(Look::Plain, "ok"), "ok");
+        assert_eq!(Colours(true).paint(Look::Bad, ""), "");
+        assert_eq!(Colours(false).paint(Look::Good, "ok"), "ok");
+    }
+}

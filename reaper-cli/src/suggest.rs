@@ -1,0 +1,64 @@
+//! What a mistyped name was probably meant to be.
+
+use reaper_exec::engine::Error as EngineError;
+use reaper_spec::ContainerId;
+use reaper_state::{Error as StoreError, StateStore};
+
+use crate::error::Error;
+
+/// An error about a container that does not exist, with the one that was probably meant.
+pub(crate) fn explain(error: Error, store: &dyn StateStore) -> Error {
+    let Error::Engine(EngineError::Store(StoreError::NotFound { id })) = &error else {
+        return error;
+    };
+    let known = store.list().unwrap_or_default();
+    match closest(id, &known) {
+        Some(meant) => Error::Unknown {
+            id: id.clone(),
+            meant: meant.clone(),
+        },
+        None => error,
+    }
+}
+
+/// The only one that begins so, or the one with the fewest differences, if they are few.
+fn closest<'a>(id: &ContainerId, known: &'a [ContainerId]) -> Option<&'a ContainerId> {
+    let mut begins = known
+        .iter()
+        .filter(|other| other.as_str().starts_with(id.as_str()));
+    if let (Some(only), None) = (begins.next(), begins.next()) {
+        return Some(only);
+    }
+    let tolerated = (id.as_str().len() / 3).clamp(1, 3);
+    known
+        .iter()
+        .map(|other| {
+            (
+                strsim::damerau_levenshtein(id.as_str(), other.as_str()),
+                other,
+            )
+        })
+        .filter(|(distance, _)| *distance <= tolerated)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, other)| other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_closest_is_meant_if_it_is_close() {
+        let known = ["web-1", "web-2", "database-of-shop", "x"].map(|id| id.parse().unwrap());
+        let meant = |id: &str| {
+            let id: ContainerId = id.parse().unwrap();
+            closest(&id, &known).map(ContainerId::as_str)
+        };
+        assert_eq!(meant("wbe-1"), Some("web-1"));
+        assert_eq!(meant("web_2"), Some("web-2"));
+        assert_eq!(meant("data"), Some("database-of-shop"));
+        assert_eq!(meant("databse-of-shop"), Some("database-of-shop"));
+        assert_eq!(meant("mail"), None);
+        assert_eq!(meant("web"), None, "it could be either");
+    }
+}
