@@ -41,6 +41,10 @@ mod sandbox;
 mod service;
 mod stats;
 
+/// The messages of containerd's API, and the ttrpc that serves it: what [`Event`]s and
+/// [`TaskService`] are made of, re-exported so that consumers use the same version.
+pub use containerd_shim_protos as protos;
+
 pub use bootstrap::{Backend, Context, Shim};
 pub use error::{Error, Result};
 pub use event::{Event, Events};

@@ -39,9 +39,11 @@ use std::{
     time::Duration,
 };
 
-use nix::poll::PollFlags;
 use reaper_spec::{ConsoleSize, ContainerId};
 use serde::{Deserialize, Serialize};
+
+/// What [`BoundStdio`] waits for, re-exported so that implementations use the same version.
+pub use nix::poll::PollFlags;
 
 pub use binder::StandardBinder;
 pub use capture::{Capture, CaptureBinder, Captured, Chunk, OutputStream};
