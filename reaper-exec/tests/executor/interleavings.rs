@@ -267,7 +267,11 @@ impl Life {
         let executor = self.rig.engine.executor();
         let killed = executor.kill(&target, Signal::KILL, false).await;
         match self.process(exec).map(|process| process.status) {
-            None => assert!(matches!(killed, Err(Error::NotFound(_))), "{killed:?}"),
+            None => {
+                let ended = matches!(killed, Err(Error::Ended(_))) && self.is_over();
+                let unknown = matches!(killed, Err(Error::NotFound(_)));
+                assert!(ended || unknown, "{killed:?}");
+            }
             Some(Status::Stopped) => {
                 assert!(matches!(killed, Err(Error::Ended(_))), "{killed:?}");
             }
@@ -303,22 +307,32 @@ impl Life {
         process.status = Status::Stopped;
         process.exit = Some(exit.clone());
         if exec.is_none() {
-            let living: Vec<u8> = self
-                .execs
-                .iter()
-                .filter(|(_, process)| process.status != Status::Stopped)
-                .map(|(&exec, _)| exec)
-                .collect();
-            for exec in living {
-                Box::pin(self.has_ended(Some(exec), &[KILLED])).await;
+            self.execs_have_ended(&exit).await;
+        }
+    }
+
+    /// With init everything has ended. Its monitor may leave from now on, and takes along what only
+    /// it knew of execs: so they are no longer modelled.
+    async fn execs_have_ended(&mut self, init: &Exit) {
+        for (exec, process) in std::mem::take(&mut self.execs) {
+            if let Some(end) = process.exit {
+                assert!(end.at <= init.at, "exec {exec} ended after init: {end:?}");
+                continue;
             }
-            for (exec, process) in &self.execs {
-                let end = process.exit.as_ref().unwrap();
-                // What is killed with init is reaped after it, and told of before it.
-                let in_order = end.at <= exit.at || end.status == KILLED;
-                assert!(in_order, "exec {exec} ended after init: {end:?}, {exit:?}");
+            let target = self.target(Some(exec));
+            match self.rig.engine.executor().wait(&target).await {
+                Ok(end) => {
+                    let lost = matches!(end.status, ExitStatus::Lost { .. });
+                    assert!(lost || end.status == KILLED, "exec {exec}: {end:?}");
+                }
+                Err(error) => assert!(matches!(error, Error::NotFound(_)), "{error:?}"),
             }
         }
+    }
+
+    /// Whether what is said of an exec depends on the monitor being there still.
+    fn is_over(&self) -> bool {
+        self.status() == Some(Status::Stopped)
     }
 
     async fn delete_exec(&mut self, exec: u8) {
@@ -329,6 +343,7 @@ impl Life {
             .delete(&self.target(Some(exec)))
             .await;
         match self.execs.get(&exec).map(|process| process.status) {
+            None if self.is_over() => assert!(deleted.is_ok(), "{deleted:?}"),
             None => assert!(matches!(deleted, Ok(None)), "{deleted:?}"),
             Some(Status::Stopped) => {
                 let known = self.execs.remove(&exec).unwrap();
