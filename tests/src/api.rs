@@ -17,7 +17,7 @@ use prost_types::Any;
 
 use crate::{
     Node,
-    containerd::is_yardstick,
+    containerd::makes_containers,
     runtime::{block_on, spawn, within},
     spec::Workload,
 };
@@ -405,7 +405,7 @@ fn time(at: Option<prost_types::Timestamp>) -> Option<SystemTime> {
 
 /// containerd's own runtime needs a root filesystem; Reaper has the node's.
 fn yardstick_rootfs(node: &Node) -> Vec<Mount> {
-    if !is_yardstick() {
+    if !makes_containers() {
         return Vec::new();
     }
     let rootfs = node.dir().join("yardstick-rootfs");

@@ -369,6 +369,12 @@ pub fn is_yardstick() -> bool {
     env::var_os("REAPER_TEST_RUNTIME").is_some_and(|runtime| runtime == "runc")
 }
 
+/// Whether workloads are real containers, which see of the node what their bundles mount: with a
+/// yardstick, and where `REAPER_RUNTIME_PATH` names a runtime for Reaper to drive.
+pub fn makes_containers() -> bool {
+    is_yardstick() || env::var_os("REAPER_RUNTIME_PATH").is_some()
+}
+
 /// Reads `containerd github.com/… 1.6.20~ds1 …`, where newer ones have `…/v2 2.1.9`.
 fn version_numbers(text: &str) -> (u32, u32) {
     let numbers = |word: &str| {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{Node, containerd::is_yardstick, suite};
+use crate::{Node, containerd::makes_containers, suite};
 
 /// A command to run, with what differs from the usual.
 #[derive(Debug, Clone)]
@@ -77,7 +77,7 @@ impl Workload {
             "annotations": self.annotations,
             "linux": { "cgroupsPath": format!("/{}/{id}", node.marker()) },
         });
-        if is_yardstick() {
+        if makes_containers() {
             let busybox = suite::busybox();
             config["root"]["readonly"] = false.into();
             config["linux"]["namespaces"] = json!([{ "type": "pid" }, { "type": "mount" }]);
