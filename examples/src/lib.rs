@@ -8,3 +8,7 @@ pub mod retry;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/your-own-shim.md")]
 struct YourOwnShim;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/real-containers.md")]
+struct RealContainers;
