@@ -82,7 +82,7 @@ impl Member {
             }
         };
         let table = Table::read(&paths)?.unwrap_or_else(Table::new);
-        warnings.extend(changes(scope, &paths, &table));
+        warnings.extend(changes(scope, &table));
         let marker = paths.members().join(id);
         let lock = Lock::take(&marker, Mode::Shared)?;
         Ok(Self {
@@ -263,22 +263,14 @@ fn recipe(
 }
 
 /// Says so if the host is not what it was when the scope was made.
-pub(crate) fn changes(scope: &Scope, paths: &ScopePaths, table: &Table) -> Option<String> {
-    let changed = changed_below(paths, table);
+pub(crate) fn changes(scope: &Scope, table: &Table) -> Option<String> {
+    let changed = table.stamps.changed();
     (!changed.is_empty()).then(|| {
         format!(
             "overlay {scope}: the node changed below it ({}); reset it when nobody uses it",
             changed.join(", ")
         )
     })
-}
-
-/// What of the host changed since the scope was made.
-pub(crate) fn changed_below(paths: &ScopePaths, table: &Table) -> Vec<String> {
-    let layers = table.layers(paths);
-    let mounts = layers.iter().map(|layer| layer.mount.as_path());
-    let now = Stamps::take(mounts.filter(|mount| table.stamps.has(mount)));
-    now.changed_since(&table.stamps)
 }
 
 /// A scope that is held alone, to reset or remove it.

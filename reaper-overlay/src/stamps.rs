@@ -7,6 +7,8 @@ use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::Path};
 
 use serde::{Deserialize, Serialize};
 
+use crate::mountinfo::{escape, unescape};
+
 /// What package managers touch whenever they change the host.
 const DATABASES: [&str; 8] = [
     "/var/lib/dpkg/status",
@@ -19,47 +21,58 @@ const DATABASES: [&str; 8] = [
     "/nix/var/nix/db/db.sqlite",
 ];
 
-/// The identity of what an overlay lies on: filesystems and package databases.
+/// The identity of what an overlay lies on: filesystems and package databases, by their path,
+/// escaped as in mountinfo.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stamps(BTreeMap<String, String>);
 
 impl Stamps {
     /// Looks at the databases and at the roots of `mounts`.
     pub(crate) fn take<'a>(mounts: impl Iterator<Item = &'a Path>) -> Self {
-        let databases = DATABASES.iter().filter_map(|path| {
-            let metadata = fs::metadata(path).ok()?;
-            let stamp = format!(
-                "{} {}.{:09}",
-                metadata.ino(),
-                metadata.mtime(),
-                metadata.mtime_nsec()
-            );
-            Some(((*path).to_owned(), stamp))
-        });
-        let mounts = mounts.filter_map(|path| {
-            let metadata = fs::metadata(path).ok()?;
-            let stamp = format!("{}:{}", metadata.dev(), metadata.ino());
-            Some((path.to_string_lossy().into_owned(), stamp))
-        });
+        let databases = DATABASES
+            .into_iter()
+            .filter_map(|path| Some((path.to_owned(), database(Path::new(path))?)));
+        let mounts = mounts.filter_map(|path| Some((escape(path.as_os_str()), filesystem(path)?)));
         Self(databases.chain(mounts).collect())
     }
 
-    /// Whether it knows of `path`.
-    pub(crate) fn has(&self, path: &Path) -> bool {
-        self.0.contains_key(&*path.to_string_lossy())
-    }
-
-    /// The paths that are not what they were.
-    pub(crate) fn changed_since(&self, before: &Self) -> Vec<String> {
-        let paths = self
-            .0
-            .keys()
-            .chain(before.0.keys().filter(|path| !self.0.contains_key(*path)));
-        paths
-            .filter(|path| self.0.get(*path) != before.0.get(*path))
-            .cloned()
+    /// The paths that are not what they were, escaped. It is called for each container that joins
+    /// a scope, so it makes nothing that it does not need.
+    pub(crate) fn changed(&self) -> Vec<String> {
+        let appeared = DATABASES
+            .into_iter()
+            .filter(|path| !self.0.contains_key(*path) && Path::new(path).exists())
+            .map(str::to_owned);
+        let differ = self.0.iter().filter(|(name, was)| {
+            let path = unescape(name.as_bytes());
+            let now = if DATABASES.contains(&name.as_str()) {
+                database(path.as_ref())
+            } else {
+                filesystem(path.as_ref())
+            };
+            now.as_ref() != Some(*was)
+        });
+        appeared
+            .chain(differ.map(|(path, _)| path.clone()))
             .collect()
     }
+}
+
+/// What every change of a package database changes.
+fn database(path: &Path) -> Option<String> {
+    let metadata = fs::metadata(path).ok()?;
+    Some(format!(
+        "{} {}.{:09}",
+        metadata.ino(),
+        metadata.mtime(),
+        metadata.mtime_nsec()
+    ))
+}
+
+/// Which filesystem, and which directory of it.
+fn filesystem(path: &Path) -> Option<String> {
+    let metadata = fs::metadata(path).ok()?;
+    Some(format!("{}:{}", metadata.dev(), metadata.ino()))
 }
 
 #[cfg(test)]
@@ -69,15 +82,14 @@ mod tests {
     #[test]
     fn another_filesystem_at_a_path_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("mount");
+        let path = dir.path().join(r"mount of\ours");
         fs::create_dir(&path).unwrap();
         let before = Stamps::take([path.as_path()].into_iter());
-        assert!(before.changed_since(&before).is_empty());
+        assert_eq!(before.changed(), [""; 0]);
         fs::create_dir(dir.path().join("other")).unwrap();
         fs::rename(dir.path().join("other"), &path).unwrap();
-        let after = Stamps::take([path.as_path()].into_iter());
-        assert_eq!(after.changed_since(&before), [path.to_str().unwrap()]);
-        let gone = Stamps::take([].into_iter());
-        assert_eq!(gone.changed_since(&before), [path.to_str().unwrap()]);
+        assert_eq!(before.changed(), [escape(path.as_os_str())]);
+        fs::remove_dir(&path).unwrap();
+        assert_eq!(before.changed(), [escape(path.as_os_str())]);
     }
 }

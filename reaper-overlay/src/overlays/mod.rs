@@ -14,7 +14,7 @@ use crate::{
     base::Base,
     error::Context,
     layers::{Layer, Table},
-    live::{Alone, changed_below, members, open_pin},
+    live::{Alone, members, open_pin},
     mountinfo::unescape,
     scope::ScopePaths,
     trash,
@@ -61,7 +61,8 @@ pub struct ScopeInfo {
     pub read_only: Vec<PathBuf>,
     /// The mounts of the host that are shown as they are, where the configuration allows it.
     pub unprotected: Vec<PathBuf>,
-    /// What changed on the host below the overlay since it was mounted.
+    /// What changed on the host below the overlay since it was mounted: paths, escaped as in
+    /// mountinfo.
     pub changed_below: Vec<String>,
 }
 
@@ -295,7 +296,7 @@ fn info(base: &Base, scope: Scope) -> Result<Option<ScopeInfo>, Error> {
     // Without root there is no pin: members alone keep the namespace.
     let mounted = !members.is_empty() || open_pin(&paths)?.is_some();
     let changed_below = if mounted {
-        changed_below(&paths, &table)
+        table.stamps.changed()
     } else {
         Vec::new()
     };

@@ -83,7 +83,7 @@ impl Member {
             None => make(base, scope, &paths, wanted, &mut warnings)?,
         };
         let table = Table::read(&paths)?.unwrap_or_else(Table::new);
-        warnings.extend(changes(scope, &paths, &table));
+        warnings.extend(changes(scope, &table));
         let marker = paths.members().join(id);
         let lock = Lock::take(&marker, Mode::Shared)?;
         let holder = Holder {
