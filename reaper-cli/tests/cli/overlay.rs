@@ -350,7 +350,12 @@ fn who_is_not_root_is_told_what_is_missing() {
     try1(&rig, "true");
     // A place from which everybody may run it.
     let program = rig.path("program");
-    fs::copy(env!("CARGO_BIN_EXE_reaper-runtime"), &program).unwrap();
+    // By a program of its own, or a child of another test could keep it from being executed.
+    let copied = Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_reaper-runtime"))
+        .arg(&program)
+        .status();
+    assert!(copied.unwrap().success());
     fs::set_permissions(rig.path("."), fs::Permissions::from_mode(0o755)).unwrap();
     let own = rig.path("own");
     fs::create_dir(&own).unwrap();

@@ -40,7 +40,13 @@ impl Someone {
         ] {
             chown(path, Some(UID), Some(UID)).unwrap();
         }
-        fs::copy(env!("CARGO_BIN_EXE_reaper-runtime"), someone.program()).unwrap();
+        // By a program of its own: a child that another test forks meanwhile would keep a copy's
+        // descriptor for writing, and the copy could not be executed (ETXTBSY).
+        let copied = Command::new("cp")
+            .arg(env!("CARGO_BIN_EXE_reaper-runtime"))
+            .arg(someone.program())
+            .status();
+        assert!(copied.unwrap().success());
         someone
     }
 

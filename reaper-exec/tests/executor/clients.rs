@@ -210,7 +210,6 @@ async fn a_starter_that_ignores_sigchld_does_no_harm(_rig: &Rig) {
 }
 
 async fn a_slow_logger_holds_up_its_own_exec_alone(rig: &Rig) {
-    use std::os::unix::fs::PermissionsExt as _;
     let (id, _output) = rig.start_shell("main", "exec sleep 1000").await;
     let folder = tempfile::tempdir().unwrap();
     let (logger, gate) = (folder.path().join("logger"), folder.path().join("gate"));
@@ -219,8 +218,13 @@ async fn a_slow_logger_holds_up_its_own_exec_alone(rig: &Rig) {
         "#!/bin/sh\nread line <{}\nexec 5>&-\ncat <&3\n",
         gate.display()
     );
-    std::fs::write(&logger, script).unwrap();
-    std::fs::set_permissions(&logger, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // By a program of its own: what other tests fork meanwhile has no copy of a descriptor for
+    // writing, with which the script could not be executed (ETXTBSY).
+    let written = Command::new("sh")
+        .args(["-c", r#"printf %s "$1" >"$0" && chmod 755 "$0""#])
+        .args([logger.as_os_str(), script.as_ref()])
+        .status();
+    assert!(written.unwrap().success());
     let target = StreamTarget::Uri(format!("binary://{}", logger.display()));
     let request = ExecRequest {
         process: rig.process(&["true"]),

@@ -8,7 +8,8 @@ use reaper_exec::io::{
 use crate::support::Scratch;
 
 fn subject(binder: impl IoBinder + 'static) -> Subject {
-    let folder = Scratch::new();
+    // The suite forks, and knows nothing of the tests beside it.
+    let folder = Scratch::alone();
     Subject::new(binder, folder.path()).keeping(folder)
 }
 

@@ -9,6 +9,8 @@ use reaper_exec::io::{
 };
 use reaper_spec::{ConsoleSize, ContainerId};
 
+use crate::support::Scratch;
+
 fn bind(binder: &dyn IoBinder, output: &str) -> Result<Box<dyn BoundStdio>, IoError> {
     let id = ContainerId::new("web-1").expect("an id");
     let mut stdio = StdioRequest::default();
@@ -60,6 +62,8 @@ fn a_fake_fails_once_where_its_script_says() {
 
 #[test]
 fn a_fakes_streams_are_ready_when_they_are_released_and_say_so_to_poll() {
+    // A child that another test forks would have a copy of what is let go of here.
+    let _alone = Scratch::alone();
     let binder = FakeBinder::new();
     binder.hold();
     let mut streams = bind(&binder, "/out").expect("bind");

@@ -10,7 +10,7 @@ use std::{
 
 use reaper_exec::io::{IoError, LoggerLimits, StandardBinder, StreamTarget};
 
-use crate::support::{Ask, Scratch, uri, writer};
+use crate::support::{Ask, Scratch, forking, uri, writer};
 
 const NULL: StreamTarget = StreamTarget::Null;
 const LONG: Duration = Duration::from_secs(25);
@@ -19,11 +19,9 @@ const SHORT: Duration = Duration::from_millis(50);
 /// A logger, and its URI with the folder as an argument.
 fn logger(folder: &Scratch, script: &str) -> StreamTarget {
     let program = folder.join("logger");
-    fs::write(
-        &program,
-        format!("#!/bin/sh\ncd \"$2\" || exit 9\n{script}\n"),
-    )
-    .unwrap();
+    let text = format!("#!/bin/sh\ncd \"$2\" || exit 9\n{script}\n");
+    // No child has a copy of the descriptor, or the script could not be executed (ETXTBSY).
+    forking(|| fs::write(&program, text)).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     uri(format!(
         "binary://{}?dir={}&k=a+b",

@@ -18,6 +18,7 @@ use std::{
 };
 
 use nix::{
+    fcntl::{FcntlArg, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         stat::Mode,
@@ -36,12 +37,34 @@ use tempfile::TempDir;
 /// How long anything may take; only a failing test takes it.
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// A descriptor's number that no test reaches otherwise.
+const ABOVE_ALL: i32 = 900;
+
 /// Tests run at the same time, but for those that count what the program has open.
 static PROGRAM: RwLock<()> = RwLock::new(());
 
 /// Keeps the descriptors below 6 in use, as they are in a monitor: what starts loggers relies on
 /// no other thread closing one of them meanwhile.
 static LOWEST: OnceLock<Vec<File>> = OnceLock::new();
+
+/// Held for writing by who forks. Until its program is executed a child has copies of all that is
+/// open, other tests' FIFOs included: to a monitor that lets go of one it would be a reader. A real
+/// monitor is a process with one thread.
+static FORKING: RwLock<()> = RwLock::new(());
+
+/// Does what may fork, while nobody lets go of a FIFO, and returns when the children have closed
+/// what they have copies of.
+pub(crate) fn forking<T>(body: impl FnOnce() -> T) -> T {
+    let _alone = FORKING.write().unwrap_or_else(PoisonError::into_inner);
+    let (mut gone, ours) = std::io::pipe().expect("pipe");
+    // execve(2) closes in the order of the numbers, some time after the parent goes on.
+    let last = fcntl(&ours, FcntlArg::F_DUPFD_CLOEXEC(ABOVE_ALL)).expect("dup");
+    let done = body();
+    nix::unistd::close(last).expect("close");
+    drop(ours);
+    gone.read_to_end(&mut Vec::new()).expect("read");
+    done
+}
 
 fn occupy_lowest() {
     LOWEST.get_or_init(|| {
@@ -147,7 +170,7 @@ impl Ask {
             master: None,
             owner,
         };
-        let mut monitor = Monitor::new(binder.bind(request)?);
+        let mut monitor = Monitor::new(forking(|| binder.bind(request))?);
         loop {
             match monitor.bound.is_ready() {
                 Ok(true) => return Ok(monitor),
@@ -217,7 +240,8 @@ impl Monitor {
         if let Some(uid) = uid {
             command.uid(uid);
         }
-        let child = command.spawn().expect("spawn");
+        let child = forking(|| command.spawn()).expect("spawn");
+        drop(command);
         let pid = child.id();
         self.child = Some((child, pidfd_of(pid).1));
         pid
@@ -260,6 +284,7 @@ impl Monitor {
             .map(|(fd, _)| fd.as_raw_fd())
             .zip(flags.clone())
             .collect();
+        let nobody_forks = FORKING.read().unwrap_or_else(PoisonError::into_inner);
         let clients_end = own.len() + clients.len();
         let helpers_end = clients_end + helpers.len();
         for (fd, events) in own.iter().filter(|(_, events)| !events.is_empty()) {
@@ -279,6 +304,7 @@ impl Monitor {
         if self.bound.deadline().is_some_and(|at| at <= Instant::now()) {
             self.bound.timeout();
         }
+        drop(nobody_forks);
         flags[own.len()..clients_end].to_vec()
     }
 

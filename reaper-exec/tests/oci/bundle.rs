@@ -18,7 +18,13 @@ pub(crate) fn image(at: &Path) {
     for folder in ["bin", "dev", "proc", "tmp"] {
         fs::create_dir_all(at.join(folder)).unwrap();
     }
-    fs::copy(BUSYBOX, at.join("bin/busybox")).unwrap();
+    // By a program of its own: a copy of a descriptor for writing, which a child of another test
+    // could have, keeps it from being executed (ETXTBSY).
+    let copied = std::process::Command::new("cp")
+        .arg(BUSYBOX)
+        .arg(at.join("bin/busybox"))
+        .status();
+    assert!(copied.unwrap().success());
     for applet in APPLETS {
         symlink("busybox", at.join("bin").join(applet)).unwrap();
     }
