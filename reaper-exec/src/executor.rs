@@ -198,6 +198,9 @@ pub trait Executor: Send + Sync {
 
     /// Adds a process to a running container and leaves it at its gate.
     ///
+    /// One that is still at its gate when the executor goes away may be given up: nobody else knows
+    /// it. One that was started goes on.
+    ///
     /// # Errors
     /// [`Error::AlreadyExists`] for an exec id in use, [`Error::Status`] unless the container is
     /// running, [`Error::Setup`].

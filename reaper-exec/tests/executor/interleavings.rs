@@ -177,7 +177,13 @@ impl Life {
             }
             Step::DeleteExec(exec) => self.delete_exec(exec).await,
             Step::Delete => self.delete().await,
-            Step::Restart => self.rig.engine = self.rig.another(),
+            Step::Restart => {
+                // One at its gate is given up with its maker, sooner or later.
+                let gated = |process: &Process| process.status == Status::Created;
+                if !self.execs.values().any(gated) {
+                    self.rig.engine = self.rig.another();
+                }
+            }
             Step::Crash => self.crash().await,
         }
     }
