@@ -18,6 +18,7 @@ mod layers;
 mod live;
 mod lock;
 mod masks;
+mod membership;
 pub mod mountinfo;
 mod overlayfs;
 mod overlays;

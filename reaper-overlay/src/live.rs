@@ -5,14 +5,13 @@ use std::{
     fs::{File, OpenOptions},
     io,
     path::{Path, PathBuf},
-    time::SystemTime,
 };
 
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
 use crate::{
     Error, Scope,
-    assemble::{Prepared, Recipe},
+    assemble::{Outcome, Prepared, Recipe},
     base::{Base, exists, make_dir},
     error::Context,
     helper::Helper,
@@ -20,6 +19,7 @@ use crate::{
     layers::{Table, remove_file, remove_tree},
     lock::{Lock, Mode, is_held},
     masks::{self, Mask},
+    membership::Membership,
     mountinfo,
     overlayfs::Interface,
     plan::{HOST_TREES, Plan, below_any},
@@ -43,7 +43,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) interface: Interface,
 }
 
-/// A membership: as long as it lives, nobody resets the scope.
+/// What a member has of its scope.
 #[derive(Debug)]
 pub(crate) struct Member {
     /// The scope's mount namespace.
@@ -54,10 +54,7 @@ pub(crate) struct Member {
     /// What people should know of the scope: what could not be had when it was made, and that the
     /// host has changed since.
     pub(crate) warnings: Vec<String>,
-    marker: PathBuf,
-    table: PathBuf,
-    _marker: Lock,
-    _shared: Lock,
+    pub(crate) membership: Membership,
 }
 
 impl Member {
@@ -83,24 +80,12 @@ impl Member {
         };
         let table = Table::read(&paths)?.unwrap_or_else(Table::new);
         warnings.extend(changes(scope, &table));
-        let marker = paths.members().join(id);
-        let lock = Lock::take(&marker, Mode::Shared)?;
         Ok(Self {
             pin,
             locked: table.locked,
             warnings,
-            marker,
-            table: paths.layers(),
-            _marker: lock,
-            _shared: shared,
+            membership: Membership::take(&paths, id, shared)?,
         })
-    }
-
-    /// Ends the membership. Idempotent.
-    pub(crate) fn leave(&self) -> Result<(), Error> {
-        // When the scope was last used; nothing depends on it but its collection.
-        let _ = File::open(&self.table).and_then(|table| table.set_modified(SystemTime::now()));
-        remove_file(&self.marker)
     }
 }
 
@@ -147,8 +132,7 @@ pub(crate) fn unpin(paths: &ScopePaths) -> Result<(), Error> {
     }
 }
 
-/// Makes the scope; one that did not exist and cannot be made is not there afterwards. The caller
-/// holds the lock `changing`.
+/// Makes the scope and pins it. The caller holds the lock `changing`.
 fn make(
     base: &Base,
     scope: &Scope,
@@ -156,8 +140,25 @@ fn make(
     wanted: &Wanted<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<File, Error> {
+    let plan = |table: &mut Table| recipe(base, paths, wanted, table);
+    undone_if_new(paths, || {
+        let helper = assemble(scope, paths, warnings, plan, Recipe::assemble)?;
+        pin(paths, &helper)?;
+        open_pin(paths)?.ok_or_else(|| Error::System {
+            operation: "open the namespace pinned to",
+            path: paths.pin.clone(),
+            source: io::ErrorKind::NotFound.into(),
+        })
+    })
+}
+
+/// Makes a scope by `make`; one that did not exist and cannot be made is not there afterwards.
+pub(crate) fn undone_if_new<T>(
+    paths: &ScopePaths,
+    make: impl FnOnce() -> Result<T, Error>,
+) -> Result<T, Error> {
     let is_new = Table::read(paths)?.is_none();
-    let made = try_to_make(base, scope, paths, wanted, warnings);
+    let made = make();
     if made.is_err() && is_new {
         // The first error is the one to tell.
         let _ = unpin(paths)
@@ -167,31 +168,28 @@ fn make(
     made
 }
 
-fn try_to_make(
-    base: &Base,
+/// Makes the layers that `plan` finds necessary, and has a helper mount them by `assemble`. The
+/// helper that is returned keeps the namespace.
+pub(crate) fn assemble<R>(
     scope: &Scope,
     paths: &ScopePaths,
-    wanted: &Wanted<'_>,
     warnings: &mut Vec<String>,
-) -> Result<File, Error> {
+    plan: impl FnOnce(&mut Table) -> Result<R, Error>,
+    assemble: impl FnOnce(&R) -> Result<Outcome, Error>,
+) -> Result<Helper, Error> {
     make_dir(&paths.data)?;
     make_dir(&paths.members())?;
     let mut table = Table::read(paths)?.unwrap_or_else(Table::new);
-    let recipe = recipe(base, paths, wanted, &mut table)?;
+    let recipe = plan(&mut table)?;
     // Before the layers are used: a killed starter must not leave one that nobody knows.
     table.write(paths)?;
-    let (outcome, helper) = Helper::start("assemble the overlay", || recipe.assemble())?;
+    let (outcome, helper) = Helper::start("assemble the overlay", || assemble(&recipe))?;
     warnings.extend(outcome.warnings(scope));
     table.read_only = outcome.read_only;
     table.unprotected = outcome.unprotected;
     table.locked = outcome.locked;
     table.write(paths)?;
-    pin(paths, &helper)?;
-    open_pin(paths)?.ok_or_else(|| Error::System {
-        operation: "open the namespace pinned to",
-        path: paths.pin.clone(),
-        source: io::ErrorKind::NotFound.into(),
-    })
+    Ok(helper)
 }
 
 fn pin(paths: &ScopePaths, helper: &Helper) -> Result<(), Error> {

@@ -118,7 +118,7 @@ impl FilesystemIsolation for SharedOverlay {
             Ok(volumes) => volumes,
             Err(error) => {
                 // The first error says what went wrong; what cannot be removed now, `collect` will.
-                let _ = member.leave();
+                let _ = member.membership.leave();
                 drop(member);
                 if is_new && scope.is_container() {
                     let _ = remove_unused(&base, &scope);

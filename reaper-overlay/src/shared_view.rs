@@ -15,10 +15,9 @@ use rustix::{
 
 use crate::{
     Error, Scope, View, ViewRequest,
-    base::{Base, exists},
+    base::Base,
     error::Context,
-    live::{Member, remove_unused},
-    scope::ScopePaths,
+    live::Member,
     volumes::{
         IMAGE_ROOT, Volume,
         points::{self, Owner},
@@ -95,6 +94,14 @@ pub(crate) fn change_to(cwd: &Path) -> Result<(), Error> {
     chdir(cwd).context("change to", cwd)
 }
 
+/// The same where it may be missing: it is made in the overlay.
+pub(crate) fn make_and_change_to(cwd: &Path) -> Result<(), Error> {
+    if !cwd.exists() {
+        fs::create_dir_all(cwd).context("make the working directory", cwd)?;
+    }
+    change_to(cwd)
+}
+
 /// Changes to the container's working directory if it still is there, else to the root: a process
 /// that joins later names its own.
 pub(crate) fn change_near(cwd: &Path) -> Result<(), Error> {
@@ -110,11 +117,7 @@ impl View for SharedView {
             }
             (None, Some(member)) if first => {
                 self.enter_first(member)?;
-                if !self.cwd.exists() {
-                    fs::create_dir_all(&self.cwd)
-                        .context("make the working directory", &self.cwd)?;
-                }
-                change_to(&self.cwd)
+                make_and_change_to(&self.cwd)
             }
             _ => {
                 let released = io::Error::from(io::ErrorKind::InvalidInput);
@@ -150,15 +153,10 @@ impl View for SharedView {
             points::release(&self.base, Owner::Scope(&self.scope), &self.id)?;
             self.had_volumes = false;
         }
-        let Some(member) = self.member.take() else {
+        // Nothing else of the member is left when the scope may go.
+        let Some(Member { membership, .. }) = self.member.take() else {
             return Ok(());
         };
-        member.leave()?;
-        drop(member);
-        let paths = ScopePaths::new(&self.base.path, &self.scope);
-        if self.remove_with_last || exists(&paths.forgotten())? {
-            remove_unused(&self.base, &self.scope)?;
-        }
-        Ok(())
+        membership.end(&self.base, &self.scope, self.remove_with_last)
     }
 }

@@ -9,7 +9,6 @@ use std::{
     io,
     os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
-    time::SystemTime,
 };
 
 use rustix::io::Errno;
@@ -24,12 +23,12 @@ use super::{
 };
 use crate::{
     Error, Scope,
-    base::{Base, make_dir},
+    base::Base,
     error::Context,
-    helper::Helper,
-    layers::{Layer, Table, read_json, remove_file, remove_tree},
-    live::{NSFS_MAGIC, changes, members},
+    layers::{Layer, Table, read_json},
+    live::{NSFS_MAGIC, assemble, changes, members, undone_if_new},
     lock::{Lock, Mode},
+    membership::Membership,
     mountinfo,
     scope::ScopePaths,
     stamps::Stamps,
@@ -54,16 +53,13 @@ pub(crate) struct Wanted<'a> {
     pub(crate) unprotected: &'a [PathBuf],
 }
 
-/// A membership: as long as it lives, nobody resets the scope, and others can join.
+/// What a member has of its scope. As long as it lives, others can join.
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) namespaces: Namespaces,
     /// What people should know of the scope.
     pub(crate) warnings: Vec<String>,
-    marker: PathBuf,
-    table: PathBuf,
-    _marker: Lock,
-    _shared: Lock,
+    pub(crate) membership: Membership,
 }
 
 impl Member {
@@ -84,32 +80,22 @@ impl Member {
         };
         let table = Table::read(&paths)?.unwrap_or_else(Table::new);
         warnings.extend(changes(scope, &table));
-        let marker = paths.members().join(id);
-        let lock = Lock::take(&marker, Mode::Shared)?;
+        let membership = Membership::take(&paths, id, shared)?;
+        let marker = membership.marker();
         let holder = Holder {
             pid: std::process::id(),
             user: namespaces.user.as_raw_fd(),
             mount: namespaces.mount.as_raw_fd(),
-            inode: namespaces.mount.metadata().context("stat", &marker)?.ino(),
+            inode: namespaces.mount.metadata().context("stat", marker)?.ino(),
         };
         let text = serde_json::to_vec(&holder).map_err(io::Error::from);
-        text.and_then(|text| fs::write(&marker, text))
-            .context("write", &marker)?;
+        text.and_then(|text| fs::write(marker, text))
+            .context("write", marker)?;
         Ok(Self {
             namespaces,
             warnings,
-            marker,
-            table: paths.layers(),
-            _marker: lock,
-            _shared: shared,
+            membership,
         })
-    }
-
-    /// Ends the membership. Idempotent.
-    pub(crate) fn leave(&self) -> Result<(), Error> {
-        // When the scope was last used; nothing depends on it but its collection.
-        let _ = File::open(&self.table).and_then(|table| table.set_modified(SystemTime::now()));
-        remove_file(&self.marker)
     }
 }
 
@@ -151,8 +137,7 @@ impl Holder {
     }
 }
 
-/// Makes the scope; one that did not exist and cannot be made is not there afterwards. The caller
-/// holds the lock `changing`.
+/// Makes the scope. The caller holds the lock `changing`.
 fn make(
     base: &Base,
     scope: &Scope,
@@ -160,36 +145,11 @@ fn make(
     wanted: &Wanted<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Namespaces, Error> {
-    let is_new = Table::read(paths)?.is_none();
-    let made = try_to_make(base, scope, paths, wanted, warnings);
-    if made.is_err() && is_new {
-        // The first error is the one to tell.
-        let _ = remove_tree(&paths.data).and_then(|()| remove_tree(&paths.live));
-    }
-    made
-}
-
-fn try_to_make(
-    base: &Base,
-    scope: &Scope,
-    paths: &ScopePaths,
-    wanted: &Wanted<'_>,
-    warnings: &mut Vec<String>,
-) -> Result<Namespaces, Error> {
-    make_dir(&paths.data)?;
-    make_dir(&paths.members())?;
-    let mut table = Table::read(paths)?.unwrap_or_else(Table::new);
-    let recipe = recipe(base, paths, wanted, &mut table)?;
-    // Before the layers are used: a killed starter must not leave one that nobody knows.
-    table.write(paths)?;
-    let (outcome, helper) =
-        Helper::start("assemble the overlay", || recipe.assemble()).map_err(explain)?;
-    warnings.extend(outcome.warnings(scope));
-    table.read_only = outcome.read_only;
-    table.unprotected = outcome.unprotected;
-    table.locked = outcome.locked;
-    table.write(paths)?;
-    Namespaces::of(helper.pid().as_raw().unsigned_abs())
+    let plan = |table: &mut Table| recipe(base, paths, wanted, table);
+    undone_if_new(paths, || {
+        let helper = assemble(scope, paths, warnings, plan, Recipe::assemble).map_err(explain)?;
+        Namespaces::of(helper.pid().as_raw().unsigned_abs())
+    })
 }
 
 fn recipe(

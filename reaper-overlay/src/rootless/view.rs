@@ -1,6 +1,6 @@
 //! The view of one container of an ordinary user.
 
-use std::{fs, io, path::PathBuf};
+use std::{io, path::PathBuf};
 
 use super::{
     identity::{self, Ids, Namespaces},
@@ -8,11 +8,9 @@ use super::{
 };
 use crate::{
     Error, Scope, View, ViewRequest,
-    base::{Base, exists},
+    base::Base,
     error::Context,
-    live::remove_unused,
-    scope::ScopePaths,
-    shared_view::{change_near, change_to},
+    shared_view::{change_near, make_and_change_to},
 };
 
 /// What the monitor holds of a view.
@@ -63,11 +61,7 @@ impl View for UserView {
                 member.namespaces.enter()?;
                 // Of its own: the mounts of the scope are locked for it, whoever it is inside.
                 identity::unshare_as(self.inside)?;
-                if !self.cwd.exists() {
-                    fs::create_dir_all(&self.cwd)
-                        .context("make the working directory", &self.cwd)?;
-                }
-                change_to(&self.cwd)
+                make_and_change_to(&self.cwd)
             }
             _ => {
                 let released = io::Error::from(io::ErrorKind::InvalidInput);
@@ -87,15 +81,10 @@ impl View for UserView {
 
     fn release(&mut self) -> Result<(), Error> {
         self.namespaces = None;
-        let Some(member) = self.member.take() else {
+        // Nothing else of the member is left when the scope may go.
+        let Some(Member { membership, .. }) = self.member.take() else {
             return Ok(());
         };
-        member.leave()?;
-        drop(member);
-        let paths = ScopePaths::new(&self.base.path, &self.scope);
-        if self.remove_with_last || exists(&paths.forgotten())? {
-            remove_unused(&self.base, &self.scope)?;
-        }
-        Ok(())
+        membership.end(&self.base, &self.scope, self.remove_with_last)
     }
 }

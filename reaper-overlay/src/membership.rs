@@ -1,0 +1,67 @@
+//! A place among those who use a scope.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use crate::{
+    Error, Scope,
+    base::{Base, exists},
+    layers::remove_file,
+    live::remove_unused,
+    lock::{Lock, Mode},
+    scope::ScopePaths,
+};
+
+/// As long as it lives, nobody resets the scope.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    marker: PathBuf,
+    table: PathBuf,
+    _marker: Lock,
+    _shared: Lock,
+}
+
+impl Membership {
+    /// Enters `id` among the members. `shared` is the lock on all of them, taken before the scope
+    /// was looked for.
+    pub(crate) fn take(paths: &ScopePaths, id: &str, shared: Lock) -> Result<Self, Error> {
+        let marker = paths.members().join(id);
+        let lock = Lock::take(&marker, Mode::Shared)?;
+        Ok(Self {
+            marker,
+            table: paths.layers(),
+            _marker: lock,
+            _shared: shared,
+        })
+    }
+
+    /// The file that says so.
+    pub(crate) fn marker(&self) -> &Path {
+        &self.marker
+    }
+
+    /// Takes the member off the list. The locks are held until it is dropped. Idempotent.
+    pub(crate) fn leave(&self) -> Result<(), Error> {
+        // When the scope was last used; nothing depends on it but its collection.
+        let _ = File::open(&self.table).and_then(|table| table.set_modified(SystemTime::now()));
+        remove_file(&self.marker)
+    }
+
+    /// Leaves, and removes a scope that is to go with its last member.
+    pub(crate) fn end(
+        self,
+        base: &Base,
+        scope: &Scope,
+        remove_with_last: bool,
+    ) -> Result<(), Error> {
+        self.leave()?;
+        drop(self);
+        if remove_with_last || exists(&ScopePaths::new(&base.path, scope).forgotten())? {
+            remove_unused(base, scope)?;
+        }
+        Ok(())
+    }
+}
