@@ -98,17 +98,10 @@ impl Subject {
     }
 
     fn process(&self, program: Program) -> ProcessSpec {
-        ProcessSpec {
-            args: (self.args)(program),
-            cwd: PathBuf::from("/"),
-            env: vec!["PATH=/usr/bin:/bin".to_owned()],
-            terminal: false,
-            console_size: None,
-            user: None,
-            rlimits: Vec::new(),
-            oom_score_adj: None,
-            no_new_privileges: false,
-        }
+        let process = ProcessSpec::new((self.args)(program), "/");
+        let mut process = process.expect("a program that can be run");
+        process.env = vec!["PATH=/usr/bin:/bin".to_owned()];
+        process
     }
 
     /// A container at its gate.

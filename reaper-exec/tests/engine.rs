@@ -1,16 +1,13 @@
 //! The engine over a scripted executor: races that real processes seldom run.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use reaper_exec::{
-    Engine, Error, Executor as _, FakeCall, FakeExecutor, MonitorOptions, NewContainer, Signal,
-    Target,
+    Engine, Error, Executor as _, FakeCall, FakeExecutor, NewContainer, Signal, Target,
     conformance::{self, Program, Subject},
     engine,
-    io::StdioRequest,
 };
-use reaper_overlay::ViewRequest;
 use reaper_spec::{ContainerId, ExitStatus, ProcessSpec, Status};
 use reaper_state::{MemoryStore, RootDir};
 use tempfile::TempDir;
@@ -37,27 +34,8 @@ impl Rig {
     }
 
     fn container(&self) -> NewContainer {
-        NewContainer {
-            id: self.id.clone(),
-            bundle: PathBuf::from("/"),
-            process: ProcessSpec {
-                args: vec!["last".to_owned()],
-                cwd: PathBuf::from("/"),
-                env: Vec::new(),
-                terminal: false,
-                console_size: None,
-                user: None,
-                rlimits: Vec::new(),
-                oom_score_adj: None,
-                no_new_privileges: false,
-            },
-            cgroups_path: None,
-            view: ViewRequest::new(self.id.clone(), PathBuf::from("/")),
-            stdio: StdioRequest::default(),
-            preserved: Vec::new(),
-            monitor: MonitorOptions::default(),
-            annotations: BTreeMap::new(),
-        }
+        let process = ProcessSpec::new(["last"], "/").unwrap();
+        NewContainer::new(self.id.clone(), process)
     }
 
     fn target(&self) -> Target {

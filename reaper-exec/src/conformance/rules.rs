@@ -89,9 +89,8 @@ pub(super) async fn a_program_that_cannot_be_executed_has_ended(subject: &Subjec
     subject.clean(&target).await;
 }
 
-pub(super) async fn a_second_start_is_refused(subject: &Subject) {
-    let target = subject.start(Program::Lasts).await;
-    let refused = subject.executor.start(&target).await;
+/// It was refused since the process runs.
+fn assert_runs<T: std::fmt::Debug>(refused: Result<T, Error>) {
     let running = matches!(
         refused,
         Err(Error::Status {
@@ -100,6 +99,12 @@ pub(super) async fn a_second_start_is_refused(subject: &Subject) {
         })
     );
     assert!(running, "{refused:?}");
+}
+
+pub(super) async fn a_second_start_is_refused(subject: &Subject) {
+    let target = subject.start(Program::Lasts).await;
+    let refused = subject.executor.start(&target).await;
+    assert_runs(refused);
     subject.clean(&target).await;
 }
 
@@ -128,14 +133,7 @@ pub(super) async fn what_has_ended_or_never_was_cannot_be_killed(subject: &Subje
 pub(super) async fn what_runs_cannot_be_deleted(subject: &Subject) {
     let target = subject.start(Program::Lasts).await;
     let refused = subject.executor.delete(&target).await;
-    let running = matches!(
-        refused,
-        Err(Error::Status {
-            status: Status::Running,
-            ..
-        })
-    );
-    assert!(running, "{refused:?}");
+    assert_runs(refused);
     assert_eq!(subject.status(&target).await, Status::Running);
     subject.clean(&target).await;
 }

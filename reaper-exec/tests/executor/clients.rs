@@ -21,7 +21,10 @@ use reaper_exec::{
 };
 use reaper_spec::{ContainerId, ExecId, Status};
 
-use crate::rig::{Rig, capture, cases};
+use crate::{
+    output::capture,
+    rig::{Rig, cases},
+};
 
 cases! {
     garbage_is_answered_or_hung_up_on,

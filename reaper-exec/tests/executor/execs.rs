@@ -3,7 +3,10 @@
 use reaper_exec::{Error, ExecRequest, Executor, Signal, Target};
 use reaper_spec::{ExecId, ExitStatus, Status};
 
-use crate::rig::{Rig, capture, cases};
+use crate::{
+    output::capture,
+    rig::{Rig, cases},
+};
 
 cases! {
     an_exec_has_its_own_exit_and_output,

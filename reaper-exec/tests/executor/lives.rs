@@ -6,7 +6,10 @@ use nix::sys::signal::Signal as NixSignal;
 use reaper_exec::{Error, Executor, Signal, Target, engine};
 use reaper_spec::{ContainerId, ExitStatus, Resource, Rlimit, Status, User};
 
-use crate::rig::{Rig, capture, cases};
+use crate::{
+    output::capture,
+    rig::{Rig, cases},
+};
 
 cases! {
     a_life_from_create_to_delete,

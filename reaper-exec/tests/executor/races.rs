@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use reaper_exec::{Error, ExecRequest, Executor, Signal, Target, engine};
 use reaper_spec::{ContainerId, ExecId, ExitStatus, Status};
 
-use crate::rig::{Rig, capture, cases};
+use crate::{
+    output::capture,
+    rig::{Rig, cases},
+};
 
 cases! {
     execs_that_fail_at_once_leave_the_monitor_alone,

@@ -1,24 +1,20 @@
 //! What every case needs: an engine on a private root, and a look at what is left behind.
 
 use std::{
-    collections::BTreeMap,
-    fs::File,
     future::Future,
-    io::{PipeReader, Read},
-    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
 };
 
 use reaper_exec::{
-    Engine, ExecRequest, Executor, HostExecutor, MonitorOptions, NewContainer, Target,
-    io::{Attachments, StdioRequest, StreamTarget, Streams},
+    Engine, ExecRequest, Executor, HostExecutor, NewContainer, Target, io::StdioRequest,
 };
-use reaper_overlay::ViewRequest;
 use reaper_spec::{ContainerId, ExecId, ProcessSpec};
 use reaper_state::{FileStore, RootDir};
 use tempfile::TempDir;
+
+use crate::output::{Output, capture};
 
 /// A case, to be run on a fresh rig.
 pub(crate) type Case = fn(Rig) -> Running;
@@ -119,17 +115,9 @@ impl Rig {
     }
 
     pub(crate) fn process(&self, args: &[&str]) -> ProcessSpec {
-        ProcessSpec {
-            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
-            cwd: PathBuf::from("/"),
-            env: vec!["PATH=/usr/bin:/bin".to_owned(), self.mark.clone()],
-            terminal: false,
-            console_size: None,
-            user: None,
-            rlimits: Vec::new(),
-            oom_score_adj: None,
-            no_new_privileges: false,
-        }
+        let mut process = ProcessSpec::new(args.iter().copied(), "/").unwrap();
+        process.env = vec!["PATH=/usr/bin:/bin".to_owned(), self.mark.clone()];
+        process
     }
 
     /// A container that runs a shell script, with its output to be read.
@@ -148,20 +136,12 @@ impl Rig {
         stdio: StdioRequest,
     ) -> NewContainer {
         let id = ContainerId::new(id).unwrap();
+        let cgroup = format!("/{}/{id}", Self::cgroup_folder(self.root.path()));
         NewContainer {
-            view: ViewRequest::new(id.clone(), process.cwd.clone()),
             bundle: self.root.path().to_owned(),
-            process,
-            cgroups_path: Some(
-                format!("/{}/{id}", Self::cgroup_folder(self.root.path()))
-                    .parse()
-                    .unwrap(),
-            ),
-            id,
+            cgroups_path: Some(cgroup.parse().unwrap()),
             stdio,
-            preserved: Vec::new(),
-            monitor: MonitorOptions::default(),
-            annotations: BTreeMap::new(),
+            ..NewContainer::new(id, process)
         }
     }
 
@@ -222,46 +202,4 @@ impl Rig {
                     .is_ok_and(|text| String::from_utf8_lossy(&text).contains(&self.mark))
             })
     }
-}
-
-/// The read end of a process's standard output and error.
-pub(crate) struct Output(PipeReader);
-
-impl Output {
-    /// One line, without its end; empty at the end of the output.
-    pub(crate) fn line(&mut self) -> String {
-        let mut line = Vec::new();
-        let mut byte = [0];
-        while self.0.read(&mut byte).unwrap() == 1 && byte[0] != b'\n' {
-            line.push(byte[0]);
-        }
-        String::from_utf8(line).unwrap()
-    }
-
-    /// The rest.
-    pub(crate) fn all(mut self) -> String {
-        let mut text = String::new();
-        self.0.read_to_string(&mut text).unwrap();
-        text
-    }
-}
-
-/// Streams that are inherited: no input, and a pipe for both outputs.
-pub(crate) fn capture() -> (StdioRequest, Output) {
-    let (reader, writer) = std::io::pipe().unwrap();
-    let null = File::open("/dev/null").unwrap();
-    let writer = OwnedFd::from(writer);
-    let second = writer.as_fd().try_clone_to_owned().unwrap();
-    let stdio = StdioRequest {
-        streams: Streams {
-            stdin: StreamTarget::Inherit,
-            stdout: StreamTarget::Inherit,
-            stderr: StreamTarget::Inherit,
-        },
-        attachments: Attachments {
-            inherited: [Some(null.into()), Some(writer), Some(second)],
-            console_socket: None,
-        },
-    };
-    (stdio, Output(reader))
 }

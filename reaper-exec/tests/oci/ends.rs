@@ -7,7 +7,10 @@ use nix::unistd::Pid;
 use reaper_exec::{Error, Executor, Signal, Target, procfs};
 use reaper_spec::{ExitStatus, ProcessIdentity, Status};
 
-use crate::rig::{Rig, capture, cases};
+use crate::{
+    output::capture,
+    rig::{Rig, cases},
+};
 
 cases! {
     what_init_leaves_behind_ends_with_it,

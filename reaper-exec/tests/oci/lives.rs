@@ -8,7 +8,8 @@ use reaper_spec::{ExitStatus, Status};
 
 use crate::{
     bundle,
-    rig::{Rig, capture, cases, exec_request},
+    output::capture,
+    rig::{Rig, cases, exec_request},
 };
 
 cases! {

@@ -6,6 +6,8 @@ mod bundle;
 mod contract;
 mod ends;
 mod lives;
+#[path = "../common/output.rs"]
+mod output;
 mod rig;
 mod terminals;
 

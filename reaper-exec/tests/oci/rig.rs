@@ -1,10 +1,8 @@
 //! What every case needs: an engine over a runtime, bundles, and a look at what is left behind.
 
 use std::{
-    fs::{self, File},
+    fs,
     future::Future,
-    io::{PipeReader, Read},
-    os::fd::OwnedFd,
     path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
@@ -17,7 +15,7 @@ use nix::{
 };
 use reaper_exec::{
     Engine, ExecRequest, HostExecutor, MonitorOptions, NewContainer, OciExecutor, Target,
-    io::{Attachments, StdioRequest, StreamTarget, Streams},
+    io::StdioRequest,
 };
 use reaper_overlay::ViewRequest;
 use reaper_spec::{ContainerId, ExecId, ProcessSpec};
@@ -25,7 +23,10 @@ use reaper_state::{FileStore, RootDir};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::bundle;
+use crate::{
+    bundle,
+    output::{Output, capture},
+};
 
 /// A case, to be run on a fresh rig.
 pub(crate) type Case = fn(&Rig) -> Pin<Box<dyn Future<Output = ()> + '_>>;
@@ -222,46 +223,4 @@ pub(crate) fn exec_request(process: ProcessSpec, stdio: StdioRequest) -> ExecReq
         preserved: Vec::new(),
         tied: false,
     }
-}
-
-/// The read end of a process's standard output and error.
-pub(crate) struct Output(PipeReader);
-
-impl Output {
-    /// One line, without its end; empty at the end of the output.
-    pub(crate) fn line(&mut self) -> String {
-        let mut line = Vec::new();
-        let mut byte = [0];
-        while self.0.read(&mut byte).unwrap() == 1 && byte[0] != b'\n' {
-            line.push(byte[0]);
-        }
-        String::from_utf8(line).unwrap()
-    }
-
-    /// The rest.
-    pub(crate) fn all(mut self) -> String {
-        let mut text = String::new();
-        self.0.read_to_string(&mut text).unwrap();
-        text
-    }
-}
-
-/// Streams that are inherited: no input, and a pipe for both outputs.
-pub(crate) fn capture() -> (StdioRequest, Output) {
-    let (reader, writer) = std::io::pipe().unwrap();
-    let null = File::open("/dev/null").unwrap();
-    let second = writer.try_clone().unwrap();
-    let inherited = [null.into(), OwnedFd::from(writer), OwnedFd::from(second)];
-    let stdio = StdioRequest {
-        streams: Streams {
-            stdin: StreamTarget::Inherit,
-            stdout: StreamTarget::Inherit,
-            stderr: StreamTarget::Inherit,
-        },
-        attachments: Attachments {
-            inherited: inherited.map(Some),
-            console_socket: None,
-        },
-    };
-    (stdio, Output(reader))
 }

@@ -9,7 +9,10 @@ use reaper_exec::{
 };
 use reaper_spec::ConsoleSize;
 
-use crate::rig::{Rig, capture, cases, exec_request};
+use crate::{
+    output::capture,
+    rig::{Rig, cases, exec_request},
+};
 
 cases! {
     init_has_a_terminal_of_the_containers,
