@@ -19,7 +19,7 @@ use crate::{
     masks::{self, Mask},
     mountinfo::{escape, unescape},
     scope::ScopePaths,
-    stamps::Stamps,
+    stamps::{Glance, Stamps},
 };
 
 /// The version of `layers.json` that this crate writes.
@@ -42,6 +42,20 @@ pub(crate) struct Table {
     pub(crate) locked: bool,
     /// What the lower layers looked like when they were last mounted.
     pub(crate) stamps: Stamps,
+}
+
+/// What a member needs to know of the table.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Brief {
+    pub(crate) locked: bool,
+    pub(crate) stamps: Glance,
+}
+
+impl Brief {
+    /// Reads it from the table of a scope; `None` if the scope does not exist.
+    pub(crate) fn read(paths: &ScopePaths) -> Result<Option<Self>, Error> {
+        read_json(&paths.layers())
+    }
 }
 
 /// One layer's directories.

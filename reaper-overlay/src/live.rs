@@ -16,13 +16,13 @@ use crate::{
     error::Context,
     helper::Helper,
     image::Image,
-    layers::{Table, remove_file, remove_tree},
+    layers::{Brief, Table, remove_file, remove_tree},
     lock::{Lock, Mode, is_held},
     masks::{self, Mask},
     membership::Membership,
     mountinfo,
     overlayfs::Interface,
-    plan::{HOST_TREES, Plan, below_any},
+    plan::{self, HOST_TREES, Plan, below_any},
     scope::ScopePaths,
     stamps::Stamps,
     trash::Trash,
@@ -78,11 +78,11 @@ impl Member {
                 }
             }
         };
-        let table = Table::read(&paths)?.unwrap_or_else(Table::new);
-        warnings.extend(changes(scope, &table));
+        let brief = Brief::read(&paths)?.unwrap_or_default();
+        warnings.extend(changes(base, scope, &paths, &brief)?);
         Ok(Self {
             pin,
-            locked: table.locked,
+            locked: brief.locked,
             warnings,
             membership: Membership::take(&paths, id, shared)?,
         })
@@ -261,14 +261,24 @@ fn recipe(
 }
 
 /// Says so if the host is not what it was when the scope was made.
-pub(crate) fn changes(scope: &Scope, table: &Table) -> Option<String> {
+pub(crate) fn changes(
+    base: &Base,
+    scope: &Scope,
+    paths: &ScopePaths,
+    brief: &Brief,
+) -> Result<Option<String>, Error> {
+    let matters = |path: &Path| !plan::is_apart(path) && !path.starts_with(&base.path);
+    if brief.stamps.is_unchanged(matters) {
+        return Ok(None);
+    }
+    let table = Table::read(paths)?.unwrap_or_else(Table::new);
     let changed = table.stamps.changed();
-    (!changed.is_empty()).then(|| {
+    Ok((!changed.is_empty()).then(|| {
         format!(
             "overlay {scope}: the node changed below it ({}); reset it when nobody uses it",
             changed.join(", ")
         )
-    })
+    }))
 }
 
 /// A scope that is held alone, to reset or remove it.

@@ -154,6 +154,13 @@ fn state_dir(path: &Path) -> Option<PathBuf> {
         .map(Path::to_owned)
 }
 
+/// Whether no overlay lies on what is mounted on `path`: it is the host's own, or of other
+/// workloads.
+pub(crate) fn is_apart(path: &Path) -> bool {
+    let mut trees = HOST_TREES.iter().chain(&HIDDEN);
+    trees.any(|tree| path.starts_with(tree)) || state_dir(path).is_some()
+}
+
 /// Whether `path` is one of `dirs` or below one.
 pub(crate) fn below_any(path: &Path, dirs: &[PathBuf]) -> bool {
     dirs.iter().any(|dir| path.starts_with(dir))

@@ -2,11 +2,13 @@
 #![allow(unsafe_code)]
 
 use std::{
+    ffi::{CStr, OsStr},
     io,
     os::{
         fd::{AsRawFd, BorrowedFd},
-        unix::process::CommandExt,
+        unix::{ffi::OsStrExt, process::CommandExt},
     },
+    path::PathBuf,
     process::{Child, Command},
 };
 
@@ -125,3 +127,100 @@ pub(crate) fn mount_namespace_id() -> io::Result<u64> {
 
 // `NS_GET_MNTNS_ID` of `linux/nsfs.h`.
 nix::ioctl_read!(namespace_id, 0xb7, 5, u64);
+
+// Not in libc for every architecture; new calls have one number on all that Rust's standard library
+// supports with Linux.
+const SYS_STATMOUNT: nix::libc::c_long = 457;
+const SYS_LISTMOUNT: nix::libc::c_long = 458;
+
+/// What `statmount` and `listmount` are asked (`struct mnt_id_req`, its first version).
+#[repr(C)]
+struct MountRequest {
+    size: u32,
+    spare: u32,
+    mount: u64,
+    param: u64,
+}
+
+impl MountRequest {
+    fn new(mount: u64, param: u64) -> Self {
+        Self {
+            size: size_of::<Self>() as u32,
+            spare: 0,
+            mount,
+            param,
+        }
+    }
+}
+
+/// The unique numbers of all mounts below the calling process's root, in ascending order
+/// (listmount(2)).
+///
+/// # Errors
+/// `ENOSYS` before Linux 6.8.
+pub(crate) fn list_mounts() -> io::Result<Vec<u64>> {
+    const ROOT: u64 = u64::MAX;
+    let mut mounts: Vec<u64> = vec![0; 1024];
+    let mut found = 0;
+    loop {
+        let last = mounts[..found].last().copied().unwrap_or(0);
+        let request = MountRequest::new(ROOT, last);
+        let room = &mut mounts[found..];
+        // SAFETY: `request` is a valid `mnt_id_req` of the size that it says, `room` has as many
+        // elements as are said, and both outlive the call.
+        let result = unsafe {
+            nix::libc::syscall(
+                SYS_LISTMOUNT,
+                &raw const request,
+                room.as_mut_ptr(),
+                room.len(),
+                0,
+            )
+        };
+        let count = usize::try_from(result).map_err(|_| io::Error::last_os_error())?;
+        let is_all = count < room.len();
+        found += count;
+        if is_all {
+            mounts.truncate(found);
+            return Ok(mounts);
+        }
+        mounts.resize(found * 2, 0);
+    }
+}
+
+/// Where a mount is mounted, by its unique number, as seen from the calling process's root
+/// (statmount(2)).
+///
+/// # Errors
+/// `ENOSYS` before Linux 6.8, `ENOENT` for a mount that is gone, `EOVERFLOW` for a path of more
+/// than `PATH_MAX` bytes.
+pub(crate) fn mount_point(mount: u64) -> io::Result<PathBuf> {
+    const MOUNT_POINT: u64 = 0x10;
+    /// `struct statmount`: the offsets of its size, of the mount point's place among the strings
+    /// behind it, and of the strings.
+    const MOUNT_POINT_AT: usize = 108;
+    const STRINGS_AT: usize = 512;
+    let request = MountRequest::new(mount, MOUNT_POINT);
+    let mut answer = vec![0u64; (STRINGS_AT + nix::libc::PATH_MAX as usize) / size_of::<u64>()];
+    // SAFETY: `request` is a valid `mnt_id_req` of the size that it says, `answer` has as many
+    // bytes as are said and is aligned like `struct statmount`, and both outlive the call.
+    let result = unsafe {
+        nix::libc::syscall(
+            SYS_STATMOUNT,
+            &raw const request,
+            answer.as_mut_ptr(),
+            size_of_val(answer.as_slice()),
+            0,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let bytes: Vec<u8> = answer.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let corrupt = || io::Error::from(io::ErrorKind::InvalidData);
+    let place = bytes[MOUNT_POINT_AT..][..4].try_into().expect("four bytes");
+    let start = STRINGS_AT + u32::from_ne_bytes(place) as usize;
+    let text = bytes.get(start..).ok_or_else(corrupt)?;
+    let text = CStr::from_bytes_until_nul(text).map_err(|_| corrupt())?;
+    Ok(OsStr::from_bytes(text.to_bytes()).into())
+}

@@ -25,7 +25,7 @@ use crate::{
     Error, Scope,
     base::Base,
     error::Context,
-    layers::{Layer, Table, read_json},
+    layers::{Brief, Layer, Table, read_json},
     live::{NSFS_MAGIC, assemble, changes, members, undone_if_new},
     lock::{Lock, Mode},
     membership::Membership,
@@ -78,8 +78,8 @@ impl Member {
             Some(namespaces) => namespaces,
             None => make(base, scope, &paths, wanted, &mut warnings)?,
         };
-        let table = Table::read(&paths)?.unwrap_or_else(Table::new);
-        warnings.extend(changes(scope, &table));
+        let brief = Brief::read(&paths)?.unwrap_or_default();
+        warnings.extend(changes(base, scope, &paths, &brief)?);
         let membership = Membership::take(&paths, id, shared)?;
         let marker = membership.marker();
         let holder = Holder {
