@@ -1,8 +1,6 @@
 //! The root of a container's image, mounted where it is needed and nowhere else.
 
 use std::{
-    io::{self, IoSlice, IoSliceMut},
-    mem::MaybeUninit,
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
 };
@@ -11,15 +9,12 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::{
     fs::CWD,
     mount::{MountPropagationFlags, OpenTreeFlags, mount_change, open_tree},
-    net::{
-        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-        SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
-    },
 };
 
 use crate::{
     Error, ViewRequest,
     error::Context,
+    handover,
     helper::Helper,
     rootfs::{RootfsMount, mount_rootfs},
 };
@@ -55,13 +50,7 @@ impl Image {
     /// nothing.
     pub(crate) fn detached(&self) -> Result<OwnedFd, Error> {
         let root = &self.root;
-        let (ours, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .context("make a socket for", root)?;
+        let (ours, theirs) = handover::pair().context("make a socket for", root)?;
         Helper::run("mount the image", || {
             unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts for", root)?;
             let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
@@ -71,35 +60,9 @@ impl Image {
                 | OpenTreeFlags::OPEN_TREE_CLOEXEC
                 | OpenTreeFlags::AT_RECURSIVE;
             let tree = open_tree(CWD, root, flags).context("open the image", root)?;
-            send(&theirs, &tree).context("hand over the image", root)
+            handover::send(&theirs, &[tree.as_fd()]).context("hand over the image", root)
         })?;
-        receive(&ours).context("take over the image", root)
+        let mut trees = handover::receive(&ours, 1).context("take over the image", root)?;
+        Ok(trees.remove(0))
     }
-}
-
-fn send(socket: &OwnedFd, tree: &OwnedFd) -> rustix::io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let trees = [tree.as_fd()];
-    control.push(SendAncillaryMessage::ScmRights(&trees));
-    sendmsg(
-        socket,
-        &[IoSlice::new(b"t")],
-        &mut control,
-        SendFlags::empty(),
-    )?;
-    Ok(())
-}
-
-fn receive(socket: &OwnedFd) -> io::Result<OwnedFd> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
-    let mut bytes = [IoSliceMut::new(&mut byte)];
-    recvmsg(socket, &mut bytes, &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    let tree = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut trees) => trees.next(),
-        _ => None,
-    });
-    tree.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }

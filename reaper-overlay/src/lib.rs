@@ -7,9 +7,11 @@ mod base;
 mod configured;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod entrance;
 mod error;
 #[cfg(feature = "fake")]
 mod fake;
+mod handover;
 mod helper;
 mod host_root;
 mod image;

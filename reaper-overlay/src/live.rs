@@ -26,6 +26,7 @@ use crate::{
     scope::ScopePaths,
     stamps::Stamps,
     trash::Trash,
+    volumes::points,
 };
 
 /// `f_type` of a file that stands for a namespace.
@@ -283,6 +284,7 @@ pub(crate) fn changes(
 
 /// A scope that is held alone, to reset or remove it.
 pub(crate) struct Alone {
+    scope: Scope,
     _changing: Lock,
     _members: Lock,
 }
@@ -293,6 +295,7 @@ impl Alone {
         let changing = Lock::take(&paths.changing, Mode::Exclusive)?;
         match Lock::try_alone(&paths.members_lock)? {
             Some(members) => Ok(Self {
+                scope: scope.clone(),
                 _changing: changing,
                 _members: members,
             }),
@@ -303,11 +306,13 @@ impl Alone {
         }
     }
 
-    /// Throws away the namespace and the layers.
+    /// Throws away the namespace and the layers, and the mount points that members left who were
+    /// killed.
     pub(crate) fn clear(&self, base: &Base, paths: &ScopePaths) -> Result<Trash, Error> {
         unpin(paths)?;
         let trash = Trash::discard(&base.path, &paths.data)?;
         remove_tree(&paths.live)?;
+        points::release_all(base, &self.scope, None)?;
         Ok(trash)
     }
 

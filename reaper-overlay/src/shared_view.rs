@@ -16,6 +16,7 @@ use rustix::{
 use crate::{
     Error, Scope, View, ViewRequest,
     base::Base,
+    entrance,
     error::Context,
     live::Member,
     volumes::{
@@ -62,8 +63,7 @@ impl SharedView {
     }
 
     fn enter_first(&self, member: &Member) -> Result<(), Error> {
-        setns(&member.pin, CloneFlags::CLONE_NEWNS)
-            .context("enter the scope", self.scope.as_str())?;
+        entrance::by_pin(&member.pin)?;
         if member.locked {
             unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts of", &self.id)?;
         } else {

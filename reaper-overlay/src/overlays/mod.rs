@@ -18,7 +18,6 @@ use crate::{
     mountinfo::unescape,
     scope::ScopePaths,
     trash,
-    volumes::points,
 };
 
 mod commit;
@@ -215,7 +214,6 @@ impl Overlays {
         let (base, _) = self.layers(scope)?;
         let paths = ScopePaths::new(&base.path, scope);
         let alone = Alone::take(scope, &paths)?;
-        points::release_all(&base, scope)?;
         let trash = alone.clear(&base, &paths)?;
         crate::base::make_dir(&paths.data)?;
         Table::new().write(&paths)?;
@@ -231,7 +229,6 @@ impl Overlays {
         let (base, _) = self.layers(scope)?;
         let paths = ScopePaths::new(&base.path, scope);
         let alone = Alone::take(scope, &paths)?;
-        points::release_all(&base, scope)?;
         alone.remove(&base, &paths)
     }
 

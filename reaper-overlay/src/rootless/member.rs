@@ -32,6 +32,7 @@ use crate::{
     mountinfo,
     scope::ScopePaths,
     stamps::Stamps,
+    volumes::points,
 };
 
 /// Where a member has the namespaces open.
@@ -100,7 +101,7 @@ impl Member {
 }
 
 /// The namespaces of a scope that has members.
-fn find(paths: &ScopePaths) -> Result<Option<Namespaces>, Error> {
+pub(crate) fn find(paths: &ScopePaths) -> Result<Option<Namespaces>, Error> {
     for id in members(paths)? {
         let marker = paths.members().join(id);
         let Ok(Some(holder)) = read_json::<Holder>(&marker) else {
@@ -148,7 +149,10 @@ fn make(
     let plan = |table: &mut Table| recipe(base, paths, wanted, table);
     undone_if_new(paths, || {
         let helper = assemble(scope, paths, warnings, plan, Recipe::assemble).map_err(explain)?;
-        Namespaces::of(helper.pid().as_raw().unsigned_abs())
+        let namespaces = Namespaces::of(helper.pid().as_raw().unsigned_abs())?;
+        // Of members that were killed, when nothing was mounted any more to remove them from.
+        points::release_all(base, scope, Some(&|| namespaces.enter()))?;
+        Ok(namespaces)
     })
 }
 
@@ -185,7 +189,7 @@ fn recipe(
 }
 
 /// Says which setting of the machine is the reason, where one is known.
-fn explain(error: Error) -> Error {
+pub(super) fn explain(error: Error) -> Error {
     let Error::Helper {
         operation,
         path,

@@ -8,17 +8,21 @@ mod obstacle;
 mod place;
 mod plan;
 mod view;
+mod volumes;
 
 use reaper_spec::{ImageMode, MaskConfig};
 
-pub(crate) use self::member::Wanted;
+pub(crate) use self::member::{Wanted, find};
 use self::{member::Member, view::UserView};
 pub use self::{obstacle::Obstacle, place::user_directory};
 use crate::{
     Error, View, ViewRequest,
-    base::Base,
+    base::{Base, exists},
     scope::{Scope, ScopePaths},
-    volumes::is_wanted,
+    volumes::{
+        place,
+        points::{self, Owner},
+    },
 };
 
 /// Whether the calling process has to do without root.
@@ -33,19 +37,27 @@ pub(crate) fn prepare(
     warnings: impl IntoIterator<Item = String>,
     remove_with_last: bool,
 ) -> Result<Box<dyn View>, Error> {
-    if let Some(mount) = request.mounts.iter().find(|m| is_wanted(m, request.dns)) {
-        return Err(Error::NeedsRoot {
-            what: format!("the volume on {}", mount.destination.display()),
-        });
-    }
-    if request.image != ImageMode::Ignore {
+    if request.image == ImageMode::Beneath {
         return Err(Error::NeedsRoot {
             what: "the use of an image".to_owned(),
         });
     }
     let scope = Scope::of(request)?;
     let base = Base::prepare(&request.overlay)?;
+    let inside = request.user.unwrap_or_else(identity::own);
+    let mut volumes = volumes::open(request, inside)?;
+    let is_new = !exists(&ScopePaths::new(&base.path, &scope).data)?;
     let mut member = Member::join(&base, &scope, &request.unique_id(), wanted)?;
+    let enter = || member.namespaces.enter();
+    let owner = Owner::Scope(&scope);
+    let hosts = wanted.host_paths;
+    if let Err(error) = place(&mut volumes, request, &base, owner, Some(&enter), hosts) {
+        // The first error says what went wrong; what cannot be removed now, `collect` will.
+        let _ = member
+            .membership
+            .end(&base, &scope, is_new && scope.is_container());
+        return Err(error);
+    }
     member.warnings.extend(warnings);
     if request.overlay.masks != MaskConfig::default() {
         let text = "overlay: masks are not applied without root; what the user can read is shown";
@@ -57,15 +69,18 @@ pub(crate) fn prepare(
             base.path.display()
         ));
     }
-    let view = UserView::new(base, scope, request, member, remove_with_last);
+    let view = UserView::new(base, scope, request, member, volumes, remove_with_last);
     Ok(Box::new(view))
 }
 
-/// Removes the mark that a member left whose monitor was killed.
+/// Removes what a member left whose monitor was killed.
 pub(crate) fn collect(request: &ViewRequest) -> Result<(), Error> {
     let Some(base) = Base::open(&request.overlay)? else {
         return Ok(());
     };
-    let paths = ScopePaths::new(&base.path, &Scope::of(request)?);
-    crate::layers::remove_file(&paths.members().join(request.unique_id()))
+    let scope = Scope::of(request)?;
+    let id = request.unique_id();
+    points::release(&base, Owner::Scope(&scope), &id)?;
+    let paths = ScopePaths::new(&base.path, &scope);
+    crate::layers::remove_file(&paths.members().join(id))
 }

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use reaper_spec::ImageMode;
+
 use super::{
     identity::{self, Ids, Namespaces},
     member::Member,
@@ -11,6 +13,10 @@ use crate::{
     base::Base,
     error::Context,
     shared_view::{change_near, make_and_change_to},
+    volumes::{
+        IMAGE_ROOT, Volume,
+        points::{self, Owner},
+    },
 };
 
 /// What the monitor holds of a view.
@@ -21,6 +27,9 @@ pub(crate) struct UserView {
     cwd: PathBuf,
     /// What the user is called in the container.
     inside: Ids,
+    volumes: Vec<Volume>,
+    had_volumes: bool,
+    image_at: bool,
     member: Option<Member>,
     warnings: Vec<String>,
     /// The container's own, once its first process is in them.
@@ -34,14 +43,18 @@ impl UserView {
         scope: Scope,
         request: &ViewRequest,
         mut member: Member,
+        volumes: Vec<Volume>,
         remove_with_last: bool,
     ) -> Self {
         Self {
             base,
             scope,
-            id: request.id.as_str().to_owned(),
+            id: request.unique_id(),
             cwd: request.cwd.clone(),
             inside: request.user.unwrap_or_else(identity::own),
+            had_volumes: !volumes.is_empty(),
+            volumes,
+            image_at: request.image == ImageMode::At,
             warnings: std::mem::take(&mut member.warnings),
             member: Some(member),
             namespaces: None,
@@ -61,6 +74,7 @@ impl View for UserView {
                 member.namespaces.enter()?;
                 // Of its own: the mounts of the scope are locked for it, whoever it is inside.
                 identity::unshare_as(self.inside)?;
+                self.volumes.iter().try_for_each(Volume::mount)?;
                 make_and_change_to(&self.cwd)
             }
             _ => {
@@ -72,7 +86,16 @@ impl View for UserView {
 
     fn entered(&mut self, pid: u32) -> Result<(), Error> {
         self.namespaces = Some(Namespaces::of(pid)?);
+        // The container's namespace has them now; copies would keep devices busy.
+        self.volumes.clear();
         Ok(())
+    }
+
+    fn environment(&self) -> Vec<String> {
+        let image = self
+            .image_at
+            .then(|| format!("REAPER_IMAGE_ROOT={IMAGE_ROOT}"));
+        image.into_iter().collect()
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -80,7 +103,13 @@ impl View for UserView {
     }
 
     fn release(&mut self) -> Result<(), Error> {
+        // First the mounts, then what they were mounted on.
         self.namespaces = None;
+        self.volumes.clear();
+        if self.had_volumes {
+            points::release(&self.base, Owner::Scope(&self.scope), &self.id)?;
+            self.had_volumes = false;
+        }
         // Nothing else of the member is left when the scope may go.
         let Some(Member { membership, .. }) = self.member.take() else {
             return Ok(());

@@ -1,7 +1,6 @@
 //! The volumes of one container: taken from the host's namespace, moved into its own.
 
 use std::{
-    fs,
     os::fd::{AsFd, OwnedFd},
     path::{Component, Path, PathBuf},
 };
@@ -18,6 +17,7 @@ use rustix::{
 use crate::{
     Error, Scope, ViewRequest,
     base::Base,
+    entrance::Enter,
     error::Context,
     image::Image,
     sys::{self, MountAttr},
@@ -35,15 +35,20 @@ use points::Owner;
 /// Where the image's root is shown in the mode `at`.
 pub(crate) const IMAGE_ROOT: &str = "/.reaper-image";
 
+/// What the steps are called in which the kernel may refuse a volume.
+pub(crate) const OPEN_SOURCE: &str = "open the source";
+pub(crate) const MAKE_FILESYSTEM: &str = "make a filesystem for";
+pub(crate) const SET_OPTIONS: &str = "set the options of the mount on";
+
 /// Whose content `dns` decides about.
 const NAME_FILES: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
 
 /// One volume, detached from the host's tree.
 #[derive(Debug)]
 pub(crate) struct Volume {
-    tree: OwnedFd,
+    pub(crate) tree: OwnedFd,
     /// What it shows, by way of the host: writable also where the volume is not.
-    source: Option<OwnedFd>,
+    pub(crate) source: Option<OwnedFd>,
     /// In the view, symlinks resolved as far as the scope goes.
     pub(crate) destination: PathBuf,
     pub(crate) directory: bool,
@@ -64,11 +69,11 @@ pub(crate) fn open(
     host_paths: &[PathBuf],
     base: &Base,
     scope: &Scope,
-    pin: &fs::File,
+    enter: Enter<'_>,
 ) -> Result<Vec<Volume>, Error> {
     let mut volumes = open_all(request)?;
     let owner = Owner::Scope(scope);
-    place(&mut volumes, request, base, owner, Some(pin), host_paths)?;
+    place(&mut volumes, request, base, owner, Some(enter), host_paths)?;
     Ok(volumes)
 }
 
@@ -78,7 +83,7 @@ pub(crate) fn place(
     request: &ViewRequest,
     base: &Base,
     owner: Owner<'_>,
-    pin: Option<&fs::File>,
+    enter: Option<Enter<'_>>,
     host_paths: &[PathBuf],
 ) -> Result<(), Error> {
     if volumes.is_empty() {
@@ -89,7 +94,7 @@ pub(crate) fn place(
         .map(|v| (v.destination.clone(), v.directory))
         .collect();
     let id = request.unique_id();
-    let places = points::acquire(base, owner, &id, pin, host_paths, &wanted)?;
+    let places = points::acquire(base, owner, &id, enter, host_paths, &wanted)?;
     for (at, place) in places.into_iter().enumerate() {
         let mut note = |path: &Path, missing| points::use_inside(base, owner, &id, path, missing);
         let made = match place.inside {
@@ -110,9 +115,7 @@ pub(crate) fn place(
 
 /// Opens the volumes of `request`, without a place for them yet.
 pub(crate) fn open_all(request: &ViewRequest) -> Result<Vec<Volume>, Error> {
-    let mounts = request.mounts.iter();
-    let mut volumes = mounts
-        .filter(|mount| is_wanted(mount, request.dns))
+    let mut volumes = wanted(request)
         .map(open_one)
         .collect::<Result<Vec<_>, _>>()?;
     if request.image == ImageMode::At {
@@ -121,14 +124,25 @@ pub(crate) fn open_all(request: &ViewRequest) -> Result<Vec<Volume>, Error> {
     Ok(volumes)
 }
 
-/// The root of an image as a volume, read-only.
-pub(crate) fn image(image: &Image, destination: PathBuf) -> Result<Volume, Error> {
-    let mount = Mount {
+/// The mounts of `request` that mean something here.
+pub(crate) fn wanted(request: &ViewRequest) -> impl Iterator<Item = &Mount> {
+    let mounts = request.mounts.iter();
+    mounts.filter(|mount| is_wanted(mount, request.dns))
+}
+
+/// The bind that shows the root of an image, read-only.
+pub(crate) fn image_mount(image: &Image, destination: PathBuf) -> Mount {
+    Mount {
         destination,
         kind: Some("bind".to_owned()),
         source: Some(image.root.clone()),
         options: vec!["rbind".to_owned(), "rro".to_owned()],
-    };
+    }
+}
+
+/// The root of an image as a volume, read-only.
+pub(crate) fn image(image: &Image, destination: PathBuf) -> Result<Volume, Error> {
+    let mount = image_mount(image, destination);
     if image.is_there() {
         return open_one(&mount);
     }
@@ -144,7 +158,7 @@ pub(crate) fn image(image: &Image, destination: PathBuf) -> Result<Volume, Error
 
 /// Whether a mount of the bundle has a meaning here: `/proc`, `/sys`, `/dev` and `/run` are the
 /// host's, so what an engine mounts there by default to make them the container's own has none.
-pub(crate) fn is_wanted(mount: &Mount, dns: DnsMode) -> bool {
+fn is_wanted(mount: &Mount, dns: DnsMode) -> bool {
     let to = mount.destination.as_path();
     if NAME_FILES.iter().any(|file| to == Path::new(file)) {
         return dns == DnsMode::Pod;
@@ -172,23 +186,46 @@ pub(crate) fn is_wanted(mount: &Mount, dns: DnsMode) -> bool {
     }
 }
 
-fn open_one(mount: &Mount) -> Result<Volume, Error> {
-    let destination = normal(&mount.destination)?;
-    let options = Options::parse(mount)?;
-    let (tree, source) = match options.bind {
-        Some(recursion) => {
-            let source = mount.source.as_deref();
-            let source = source.ok_or_else(|| Error::MountSource {
-                destination: destination.clone(),
-            })?;
-            let tree = clone_tree(source, recursion)?;
-            let flags = OFlags::PATH | OFlags::CLOEXEC;
-            let source = rustix::fs::open(source, flags, Mode::empty())
-                .context("open the source", source)?;
-            (tree, Some(source))
-        }
-        None => (new_filesystem(mount, &options)?, None),
+/// What a mount of a bundle asks for, understood and not yet looked for.
+pub(crate) struct Wish<'a> {
+    pub(crate) mount: &'a Mount,
+    pub(crate) destination: PathBuf,
+    pub(crate) options: Options,
+}
+
+impl<'a> Wish<'a> {
+    pub(crate) fn of(mount: &'a Mount) -> Result<Self, Error> {
+        Ok(Self {
+            mount,
+            destination: normal(&mount.destination)?,
+            options: Options::parse(mount)?,
+        })
+    }
+
+    /// What is to be bound, and how. `None` if a filesystem is to be made.
+    pub(crate) fn bound(&self) -> Result<Option<(&'a Path, Recursion)>, Error> {
+        let Some(recursion) = self.options.bind else {
+            return Ok(None);
+        };
+        let source = self.mount.source.as_deref();
+        let source = source.ok_or_else(|| Error::MountSource {
+            destination: self.destination.clone(),
+        })?;
+        Ok(Some((source, recursion)))
+    }
+}
+
+pub(crate) fn open_one(mount: &Mount) -> Result<Volume, Error> {
+    let wish = Wish::of(mount)?;
+    let (tree, source) = match wish.bound()? {
+        Some((source, recursion)) => (clone_tree(source, recursion)?, Some(open_source(source)?)),
+        None => (new_filesystem(mount, &wish.options)?, None),
     };
+    let Wish {
+        destination,
+        options,
+        ..
+    } = wish;
     apply(&tree, &options, &destination)?;
     let stat = fstat(&tree).context("stat the source of", &destination)?;
     let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
@@ -198,6 +235,12 @@ fn open_one(mount: &Mount) -> Result<Volume, Error> {
         destination,
         directory,
     })
+}
+
+/// The source of a bind, by way of the host.
+pub(crate) fn open_source(source: &Path) -> Result<OwnedFd, Error> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    rustix::fs::open(source, flags, Mode::empty()).context(OPEN_SOURCE, source)
 }
 
 /// A path without `.` and `..`; what `..` would mean is up to symlinks that others can change.
@@ -220,7 +263,7 @@ pub(crate) fn clone_tree(source: &Path, recursion: Recursion) -> Result<OwnedFd,
     if recursion == Recursion::All {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
-    open_tree(CWD, source, flags).context("open the source", source)
+    open_tree(CWD, source, flags).context(OPEN_SOURCE, source)
 }
 
 fn new_filesystem(mount: &Mount, options: &Options) -> Result<OwnedFd, Error> {
@@ -244,7 +287,7 @@ fn new_filesystem(mount: &Mount, options: &Options) -> Result<OwnedFd, Error> {
             MountAttrFlags::empty(),
         )
     };
-    make().context("make a filesystem for", &mount.destination)
+    make().context(MAKE_FILESYSTEM, &mount.destination)
 }
 
 fn apply(tree: &OwnedFd, options: &Options, destination: &Path) -> Result<(), Error> {
@@ -273,5 +316,5 @@ fn change(
         return Ok(());
     }
     sys::mount_setattr(tree.as_fd(), recursion == Recursion::All, attr)
-        .context("set the options of the mount on", destination)
+        .context(SET_OPTIONS, destination)
 }

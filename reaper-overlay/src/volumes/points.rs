@@ -6,12 +6,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
+    fs,
     os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
-use nix::sched::{CloneFlags, setns};
 use rustix::fs::{Mode as Permissions, OFlags, open};
 use serde::{Deserialize, Serialize};
 
@@ -21,11 +20,12 @@ use super::{
 };
 use crate::{
     Error, Scope,
-    base::Base,
+    base::{Base, exists},
+    entrance::{self, Enter},
     error::Context,
     helper::Helper,
     layers::{read_json, write_json},
-    live::{is_host_path, open_pin},
+    live::is_host_path,
     lock::{Lock, Mode},
     mountinfo::{escape, unescape},
     scope::ScopePaths,
@@ -99,21 +99,21 @@ fn table(base: &Base) -> PathBuf {
     base.path.join("live/mount-points.json")
 }
 
-/// Finds, and makes where it is missing, a mount point for each of `wanted`, in the scope of which
-/// `pin` is the namespace or on the host itself, and counts `id` as its user until [`release`].
+/// Finds, and makes where it is missing, a mount point for each of `wanted`, in the scope that
+/// `enter` enters or on the host itself, and counts `id` as its user until [`release`].
 pub(super) fn acquire(
     base: &Base,
     owner: Owner<'_>,
     id: &str,
-    pin: Option<&File>,
+    enter: Option<Enter<'_>>,
     host_paths: &[PathBuf],
     wanted: &[(PathBuf, bool)],
 ) -> Result<Vec<Place>, Error> {
     let _lock = lock(base)?;
     let mut desk = Desk::open(base, owner, id, host_paths)?;
     let found: Result<Found, Error> = Helper::run("make mount points", || {
-        if let Some(pin) = pin {
-            desk.enter(pin)?;
+        if let Some(enter) = enter {
+            desk.enter(enter)?;
         }
         desk.acquire(wanted)
     });
@@ -127,7 +127,7 @@ pub(super) fn acquire(
             .collect()),
         Err(error) => {
             // The first error is the one to tell; `collect` tries again.
-            let _ = release_locked(base, owner, id);
+            let _ = release_locked(base, owner, id, enter);
             Err(error)
         }
     }
@@ -162,11 +162,23 @@ pub(crate) fn release(base: &Base, owner: Owner<'_>, id: &str) -> Result<(), Err
         return Ok(());
     }
     let _lock = lock(base)?;
-    release_locked(base, owner, id)
+    let entrance = match owner {
+        Owner::Scope(scope) => entrance::find(&ScopePaths::new(&base.path, scope))?,
+        Owner::Host => None,
+    };
+    release_locked(base, owner, id, entrance.as_deref())
 }
 
-/// Gives back the mount points of all users in `scope`, which nobody is in any more.
-pub(crate) fn release_all(base: &Base, scope: &Scope) -> Result<(), Error> {
+/// Gives back the mount points of all users in `scope`, which nobody is in any more and `enter`
+/// enters, if it is mounted.
+pub(crate) fn release_all(
+    base: &Base,
+    scope: &Scope,
+    enter: Option<Enter<'_>>,
+) -> Result<(), Error> {
+    if !table(base).try_exists().context("look for", table(base))? {
+        return Ok(());
+    }
     let _lock = lock(base)?;
     let points: Points = read_json(&table(base))?.unwrap_or_default();
     let users = points
@@ -175,30 +187,35 @@ pub(crate) fn release_all(base: &Base, scope: &Scope) -> Result<(), Error> {
         .filter_map(|point| point.users.get(scope.as_str()));
     let ids: BTreeSet<String> = users.flatten().cloned().collect();
     ids.iter()
-        .try_for_each(|id| release_locked(base, Owner::Scope(scope), id))
+        .try_for_each(|id| release_locked(base, Owner::Scope(scope), id, enter))
 }
 
-fn release_locked(base: &Base, owner: Owner<'_>, id: &str) -> Result<(), Error> {
+fn release_locked(
+    base: &Base,
+    owner: Owner<'_>,
+    id: &str,
+    enter: Option<Enter<'_>>,
+) -> Result<(), Error> {
     let mut desk = Desk::open(base, owner, id, &[])?;
     if desk.mine(|_| true).is_empty() {
         return Ok(());
     }
     // What lies in volumes is the host's to find.
     desk.release(|key| key.starts_with(INSIDE))?;
-    let pin = match owner {
-        Owner::Scope(scope) => open_pin(&ScopePaths::new(&base.path, scope))?,
-        Owner::Host => None,
+    let own = format!("{} ", owner.name());
+    let is_kept = match (owner, enter) {
+        // The next one that mounts the scope removes what is in its layers.
+        (Owner::Scope(scope), None) => exists(&ScopePaths::new(&base.path, scope).data)?,
+        _ => false,
     };
     Helper::run("remove mount points", || {
-        match &pin {
-            Some(pin) => desk.enter(pin)?,
+        match enter {
+            Some(enter) => desk.enter(enter)?,
+            None if is_kept => {}
             // The scope is gone, and with it all but what was made on the host's trees.
-            None => {
-                let gone = format!("{} ", owner.name());
-                desk.points.0.retain(|key, _| !key.starts_with(&gone));
-            }
+            None => desk.points.0.retain(|key, _| !key.starts_with(&own)),
         }
-        desk.release(|_| true)
+        desk.release(|key| !(is_kept && key.starts_with(&own)))
     })
 }
 
@@ -222,11 +239,11 @@ impl<'a> Desk<'a> {
     }
 
     /// Moves the calling process into the scope. The table stays reachable.
-    fn enter(&mut self, pin: &File) -> Result<(), Error> {
+    fn enter(&mut self, enter: Enter<'_>) -> Result<(), Error> {
         let folder = self.table.parent().unwrap_or(Path::new("/"));
         let folder: OwnedFd = open(folder, OFlags::PATH | OFlags::CLOEXEC, Permissions::empty())
             .context("open", folder)?;
-        setns(pin, CloneFlags::CLONE_NEWNS).context("enter the scope", self.owner.name())?;
+        enter()?;
         self.entered = true;
         let name = self.table.file_name().unwrap_or_default().to_owned();
         self.table = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);

@@ -5,6 +5,8 @@
     reason = "each test program uses a part of it"
 )]
 
+pub mod user;
+
 use std::{
     fs,
     os::unix::fs::MetadataExt,
