@@ -4,7 +4,7 @@
 //! descriptors that a process gets as its standard streams, and keeps, for as long as the monitor
 //! lives, whatever must be held or pumped. [`StandardBinder`] is what containerd and the command
 //! line need; [`CaptureBinder`] brings the output to the program that embeds the engine, see
-//! [`Capture`].
+//! [`Capture`], and [`JournalBinder`] to the node's journal, see [`Journal`].
 //!
 //! For tests of what uses a binder there are `FakeBinder` (feature `fake`) and `MockIoBinder`
 //! (feature `mock`), and for other binders the contract as a suite in `conformance` (feature
@@ -20,6 +20,7 @@ mod console;
 mod fake;
 mod fifo;
 mod file;
+mod journal;
 mod locate;
 mod logger;
 mod loggers;
@@ -29,6 +30,7 @@ mod pty;
 mod sink;
 mod streams;
 mod sys;
+mod tapped;
 mod terminal;
 mod uri;
 
@@ -49,6 +51,7 @@ pub use binder::StandardBinder;
 pub use capture::{Capture, CaptureBinder, Captured, Chunk, OutputStream};
 #[cfg(feature = "fake")]
 pub use fake::{FakeBinder, Seen as FakeSeen};
+pub use journal::{Journal, JournalBinder, Priority};
 pub use logger::LoggerLimits;
 pub(crate) use none::NoStreams;
 
@@ -269,6 +272,35 @@ pub enum IoError {
         "{0}: a terminal cannot inherit it: give a FIFO, file://, binary:// or a console socket"
     )]
     InheritTerminal(&'static str),
+    /// A terminal's output was to go to the journal.
+    #[error(
+        "{0}: a terminal's output cannot go to the journal: give a FIFO, file://, binary:// or a \
+         console socket"
+    )]
+    JournalTerminal(&'static str),
+    /// What a target says of the journal is wrong.
+    #[error("{stream}: {uri:?} {problem}")]
+    JournalTarget {
+        /// Which stream.
+        stream: &'static str,
+        /// What was asked.
+        uri: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// No journal takes an output.
+    #[error(
+        "{stream}: no journal listens at {}: {source}; start systemd-journald, or choose another \
+         target, such as file:///path", socket.display()
+    )]
+    NoJournal {
+        /// Which stream.
+        stream: &'static str,
+        /// Where it was looked for.
+        socket: PathBuf,
+        /// What connect(2) said.
+        source: io::Error,
+    },
     /// What is at a path is not what the target says.
     #[error("{stream}: {} is {found}, not {wanted}", path.display())]
     Kind {

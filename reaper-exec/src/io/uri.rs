@@ -80,7 +80,8 @@ fn parse_uri(uri: &str) -> Option<Target> {
     }
 }
 
-fn arguments(query: &str) -> Option<Vec<OsString>> {
+/// The pairs of a query, each as two elements.
+pub(super) fn arguments(query: &str) -> Option<Vec<OsString>> {
     let mut args = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -90,7 +91,8 @@ fn arguments(query: &str) -> Option<Vec<OsString>> {
     Some(args)
 }
 
-fn decode(text: &str, plus_is_space: bool) -> Option<OsString> {
+/// What a percent-encoded text says. `None` if it is not well formed, or holds a zero byte.
+pub(super) fn decode(text: &str, plus_is_space: bool) -> Option<OsString> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

@@ -4,6 +4,8 @@ mod conformance;
 mod fakes;
 mod fifo;
 mod file;
+mod journal;
+mod journald;
 mod leaks;
 mod logger;
 mod support;

@@ -155,7 +155,7 @@ impl Ask {
         }
     }
 
-    pub(crate) fn try_bind(self, binder: &StandardBinder) -> Result<Monitor, IoError> {
+    pub(crate) fn try_bind(self, binder: &dyn IoBinder) -> Result<Monitor, IoError> {
         let id = ContainerId::new("web-1").expect("an id");
         let stdio = StdioRequest {
             streams: self.streams,

@@ -1,16 +1,12 @@
 //! The monitor's side: who opens captured outputs.
 
-use std::os::fd::{AsFd, OwnedFd};
-
-use nix::{fcntl::OFlag, unistd::pipe2};
-
 use super::{
     OutputStream, TARGET,
-    pump::{Pump, Source},
+    pump::{Messages, Source},
 };
 use crate::io::{
-    BindRequest, BoundStdio, ChildStdio, IoBinder, IoError, StandardBinder, Stream, StreamTarget,
-    file, owner,
+    BindRequest, BoundStdio, IoBinder, IoError, StandardBinder, Stream, StreamTarget, file,
+    tapped::{self, Tapped},
 };
 
 /// Captured outputs, for the other end of a [`Capture`](super::Capture); everything else is bound
@@ -52,39 +48,19 @@ impl<B: IoBinder> IoBinder for CaptureBinder<B> {
         let socket = request.stdio.attachments.inherited[*first as usize]
             .take()
             .ok_or(IoError::Missing(first.name()))?;
-        let system = |stream: Stream, operation: &str| {
-            let operation = format!("{stream}: {operation}");
-            move |errno: nix::errno::Errno| IoError::System {
-                operation,
-                source: errno.into(),
-            }
-        };
-        file::set_nonblocking(&socket, true).map_err(system(*first, "use the socket"))?;
+        file::set_nonblocking(&socket, true).map_err(|errno| IoError::System {
+            operation: format!("{first}: use the socket"),
+            source: errno.into(),
+        })?;
 
         let (mut sources, mut ends) = (Vec::new(), Vec::new());
         for (stream, output) in outputs {
-            let (reader, writer) =
-                pipe2(OFlag::O_CLOEXEC).map_err(system(stream, "make a pipe"))?;
-            file::set_nonblocking(&reader, true).map_err(system(stream, "make a pipe"))?;
-            owner::hand_over(stream, writer.as_fd(), request.owner)?;
+            let (reader, writer) = tapped::pipe(stream, request.owner)?;
             sources.push(Source { output, reader });
             ends.push((stream, writer));
         }
-        let mut others = self.others.bind(request)?;
-        let child = others.take_child().map(|child| replace(child, ends));
-        Ok(Box::new(Pump::new(others, child, sources, socket)))
-    }
-}
-
-/// Gives the child captured outputs in place of what the other binder has opened for them.
-fn replace(child: ChildStdio, ends: Vec<(Stream, OwnedFd)>) -> ChildStdio {
-    match child {
-        ChildStdio::Streams(mut streams) => {
-            for (stream, end) in ends {
-                streams[stream as usize] = end;
-            }
-            ChildStdio::Streams(streams)
-        }
-        terminal @ ChildStdio::Terminal(_) => terminal,
+        let others = self.others.bind(request)?;
+        let messages = Messages::new(sources, socket);
+        Ok(Box::new(Tapped::new(others, ends, messages)))
     }
 }

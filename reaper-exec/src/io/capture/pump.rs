@@ -1,10 +1,6 @@
 //! The monitor's side: who reads the pipes and passes on what they hold.
 
-use std::{
-    io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
-    time::Instant,
-};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::{
     errno::Errno,
@@ -12,14 +8,9 @@ use nix::{
     sys::socket::{MsgFlags, send},
     unistd::read,
 };
-use reaper_spec::ConsoleSize;
 
 use super::{CHUNK, OutputStream};
-use crate::io::{BoundStdio, ChildStdio, IoError};
-
-/// More messages than both pipes hold, so that what was written before the end is passed on with
-/// it, while a survivor that keeps writing does not hold up the news.
-const LAST_WORDS: usize = 64;
+use crate::io::tapped::Pump;
 
 /// A pipe that the process writes to.
 #[derive(Debug)]
@@ -29,58 +20,23 @@ pub(super) struct Source {
     pub(super) reader: OwnedFd,
 }
 
-/// Passes on what comes through the pipes.
-pub(super) struct Pump {
-    /// The streams that are not captured.
-    others: Box<dyn BoundStdio>,
-    child: Option<ChildStdio>,
+/// Passes on what comes through the pipes, each read as a message.
+pub(super) struct Messages {
     /// Without those that have come to their end.
     sources: Vec<Source>,
     /// `None` once nobody listens: what comes is thrown away.
     socket: Option<OwnedFd>,
     /// A message for which there was no room.
     pending: Option<Vec<u8>>,
-    ended: bool,
 }
 
-impl Pump {
-    pub(super) fn new(
-        others: Box<dyn BoundStdio>,
-        child: Option<ChildStdio>,
-        sources: Vec<Source>,
-        socket: OwnedFd,
-    ) -> Self {
+impl Messages {
+    pub(super) fn new(sources: Vec<Source>, socket: OwnedFd) -> Self {
         Self {
-            others,
-            child,
             sources,
             socket: Some(socket),
             pending: None,
-            ended: false,
         }
-    }
-
-    /// Passes on one message of each pipe. Says whether anything was moved.
-    fn pump(&mut self) -> bool {
-        let mut moved = self.pending.is_some() && self.flush();
-        let mut index = 0;
-        while self.pending.is_none() && index < self.sources.len() {
-            match receive(&self.sources[index]) {
-                Received::Message(message) => {
-                    self.pending = Some(message);
-                    self.flush();
-                    moved = true;
-                    index += 1;
-                }
-                Received::Nothing => index += 1,
-                Received::End => drop(self.sources.remove(index)),
-            }
-        }
-        if self.sources.is_empty() && self.pending.is_none() {
-            // The end of the messages.
-            self.socket = None;
-        }
-        moved
     }
 
     /// Sends the message that waits. Says whether it is gone.
@@ -137,11 +93,7 @@ fn retry(mut call: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno>
     }
 }
 
-impl BoundStdio for Pump {
-    fn take_child(&mut self) -> Option<ChildStdio> {
-        self.child.take()
-    }
-
+impl Pump for Messages {
     fn interests<'a>(&'a self, wanted: &mut Vec<(BorrowedFd<'a>, PollFlags)>) {
         let waiting = self.pending.is_some();
         if let Some(socket) = &self.socket {
@@ -154,7 +106,6 @@ impl BoundStdio for Pump {
             let readers = self.sources.iter().map(|source| source.reader.as_fd());
             wanted.extend(readers.map(|reader| (reader, PollFlags::POLLIN)));
         }
-        self.others.interests(wanted);
     }
 
     fn ready(&mut self, fd: RawFd, events: PollFlags) {
@@ -163,50 +114,32 @@ impl BoundStdio for Pump {
         if self.socket.as_ref().is_some_and(is_socket) && events.intersects(gone) {
             self.socket = None;
         }
-        self.pump();
-        self.others.ready(fd, events);
     }
 
-    fn close_stdin(&mut self) {
-        self.others.close_stdin();
-    }
-
-    fn is_ready(&self) -> Result<bool, IoError> {
-        self.others.is_ready()
-    }
-
-    fn resize(&mut self, size: ConsoleSize) -> io::Result<()> {
-        self.others.resize(size)
-    }
-
-    fn ended(&mut self) {
-        self.child = None;
-        self.ended = true;
-        for _ in 0..LAST_WORDS {
-            if !self.pump() {
-                break;
+    /// One message of each pipe.
+    fn pump(&mut self) -> bool {
+        let mut moved = self.pending.is_some() && self.flush();
+        let mut index = 0;
+        while self.pending.is_none() && index < self.sources.len() {
+            match receive(&self.sources[index]) {
+                Received::Message(message) => {
+                    self.pending = Some(message);
+                    self.flush();
+                    moved = true;
+                    index += 1;
+                }
+                Received::Nothing => index += 1,
+                Received::End => drop(self.sources.remove(index)),
             }
         }
-        self.others.ended();
+        if self.sources.is_empty() && self.pending.is_none() {
+            // The end of the messages.
+            self.socket = None;
+        }
+        moved
     }
 
-    fn is_finished(&self) -> bool {
-        self.ended && self.sources.is_empty() && self.pending.is_none() && self.others.is_finished()
-    }
-
-    fn helpers(&self) -> Vec<u32> {
-        self.others.helpers()
-    }
-
-    fn helper_ended(&mut self, pid: u32) {
-        self.others.helper_ended(pid);
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        self.others.deadline()
-    }
-
-    fn timeout(&mut self) {
-        self.others.timeout();
+    fn is_done(&self) -> bool {
+        self.sources.is_empty() && self.pending.is_none()
     }
 }
