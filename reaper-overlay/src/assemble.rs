@@ -68,6 +68,8 @@ pub(crate) struct Outcome {
     pub(crate) unprotected: Vec<String>,
     /// Not in the view, since they could not even be shown and need not be.
     pub(crate) missing: Vec<String>,
+    /// Without what the image has there, since the image itself lies there.
+    pub(crate) without_image: Vec<String>,
     pub(crate) locked: bool,
 }
 
@@ -84,6 +86,10 @@ impl Outcome {
                 "not protected: what is written there reaches the node",
             ),
             (&self.missing, "not in the view"),
+            (
+                &self.without_image,
+                "without what the image has there, since the image lies there itself",
+            ),
         ];
         let mut warnings: Vec<String> = kinds
             .into_iter()
@@ -296,7 +302,7 @@ impl View<'_> {
     }
 
     /// Hides a directory behind a small filesystem, a file behind an empty one.
-    fn cover(self, mask: &Mask) -> Result<(), Error> {
+    pub(crate) fn cover(self, mask: &Mask) -> Result<(), Error> {
         let path = &mask.path;
         let Ok(metadata) = fs::symlink_metadata(self.path(path)) else {
             return Ok(());

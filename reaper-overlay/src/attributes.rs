@@ -126,15 +126,31 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), Error> {
             Err(errno) => return Err(errno).context("set an attribute of", to),
         }
     }
+    set_times(to, &metadata)
+}
+
+/// Gives the directory or file `to` the mode and the times of `from`: all that somebody who is not
+/// root can give.
+pub(crate) fn copy_mode_and_times(from: &Path, to: &Path) -> Result<(), Error> {
+    let metadata = fs::symlink_metadata(from).context("stat", from)?;
+    set_mode_and_times(to, &metadata)
+}
+
+/// The same, with what `metadata` says.
+pub(crate) fn set_mode_and_times(to: &Path, metadata: &fs::Metadata) -> Result<(), Error> {
+    fs::set_permissions(to, fs::Permissions::from_mode(metadata.mode() & 0o7777))
+        .context("change the mode of", to)?;
+    set_times(to, metadata)
+}
+
+fn set_times(to: &Path, metadata: &fs::Metadata) -> Result<(), Error> {
+    let time = |seconds: i64, nanoseconds: i64| Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds as _,
+    };
     let times = Timestamps {
-        last_access: Timespec {
-            tv_sec: metadata.atime(),
-            tv_nsec: metadata.atime_nsec() as _,
-        },
-        last_modification: Timespec {
-            tv_sec: metadata.mtime(),
-            tv_nsec: metadata.mtime_nsec() as _,
-        },
+        last_access: time(metadata.atime(), metadata.atime_nsec()),
+        last_modification: time(metadata.mtime(), metadata.mtime_nsec()),
     };
     utimensat(CWD, to, &times, AtFlags::SYMLINK_NOFOLLOW).context("set the times of", to)
 }

@@ -141,7 +141,7 @@ impl Layer {
             remove_tree(dir)?;
             if !masks.is_empty() {
                 make_dir(dir)?;
-                masks::write_layer(dir, &self.mount, masks.iter().copied())?;
+                masks::write_layer(dir, &self.mount, masks.iter().copied(), &masks::AS_ROOT)?;
             }
         }
         Ok(!masks.is_empty())

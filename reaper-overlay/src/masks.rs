@@ -5,16 +5,20 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    ffi::CStr,
+    fs, io,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use glob::{MatchOptions, Pattern};
 use reaper_spec::MaskConfig;
-use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, mknodat};
+use rustix::{
+    fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, mknodat},
+    io::Errno,
+};
 
-use crate::{Error, attributes, error::Context};
+use crate::{Error, attributes, error::Context, rootless};
 
 #[cfg(test)]
 mod tests;
@@ -41,6 +45,9 @@ pub const DEFAULT_MASKS: [&str; 15] = [
 
 /// The files whose hashes are taken out, so that account tools still work.
 const SANITISED: [&str; 2] = ["/etc/shadow", "/etc/gshadow"];
+
+/// What the step is called that a filesystem refuses which can hold no layer.
+pub(crate) const MAKE_WHITEOUT: &str = "make a whiteout at";
 
 /// One thing that is hidden.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,10 +99,11 @@ pub(crate) fn find(config: &MaskConfig, hidden: &[PathBuf]) -> Result<Vec<Mask>,
                 source,
             })?;
             for path in found {
-                let path = path
-                    .map_err(std::io::Error::from)
-                    .context("expand the mask", text)?;
-                add(&path, &except, &mut masks)?;
+                match path.map_err(io::Error::from) {
+                    // What users may not list is not shown to their workloads either.
+                    Err(error) if is_denied(&error) && rootless::is_needed() => {}
+                    path => add(&path.context("expand the mask", text)?, &except, &mut masks)?,
+                }
             }
         } else {
             add(Path::new(text), &except, &mut masks)?;
@@ -111,6 +119,10 @@ pub(crate) fn find(config: &MaskConfig, hidden: &[PathBuf]) -> Result<Vec<Mask>,
             .any(|other| *other != mask.path && mask.path.starts_with(other))
     });
     Ok(masks)
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
 }
 
 fn pattern(text: &str) -> Result<Pattern, Error> {
@@ -154,15 +166,19 @@ fn add(path: &Path, except: &[Pattern], masks: &mut Vec<Mask>) -> Result<(), Err
     }
     if metadata.is_dir() {
         let inside = |pattern: &Pattern| reaches_into(pattern, &path);
-        if except.iter().any(inside) {
-            for entry in fs::read_dir(&path).context("list", &path)? {
-                add(&entry.context("list", &path)?.path(), except, masks)?;
+        let parts = except.iter().any(inside).then(|| fs::read_dir(&path));
+        match parts {
+            // As above.
+            Some(Err(error)) if is_denied(&error) && rootless::is_needed() => {}
+            Some(parts) => {
+                for entry in parts.context("list", &path)? {
+                    add(&entry.context("list", &path)?.path(), except, masks)?;
+                }
             }
-        } else {
-            masks.push(Mask {
+            None => masks.push(Mask {
                 path,
                 how: How::Empty,
-            });
+            }),
         }
     } else if SANITISED.iter().any(|file| Path::new(file) == path) {
         masks.push(Mask {
@@ -197,12 +213,33 @@ fn reaches_into(pattern: &Pattern, dir: &Path) -> bool {
     parts.next().is_some()
 }
 
+/// How a layer is written.
+pub(crate) struct Writer {
+    /// The attribute that makes a directory opaque.
+    opaque: &'static CStr,
+    /// Makes a file look like another one.
+    liken: fn(&Path, &Path) -> Result<(), Error>,
+}
+
+/// For overlays that root mounts.
+pub(crate) const AS_ROOT: Writer = Writer {
+    opaque: c"trusted.overlay.opaque",
+    liken: attributes::copy,
+};
+
+/// For overlays that an ordinary user mounts.
+pub(crate) const AS_USER: Writer = Writer {
+    opaque: c"user.overlay.opaque",
+    liken: attributes::copy_mode_and_times,
+};
+
 /// Writes the layer that hides `masks`, all of them below `root`, into the empty directory
 /// `layer`.
 pub(crate) fn write_layer<'a>(
     layer: &Path,
     root: &Path,
     masks: impl Iterator<Item = &'a Mask>,
+    writer: &Writer,
 ) -> Result<(), Error> {
     let mut parents = BTreeSet::from([PathBuf::new()]);
     for mask in masks {
@@ -217,23 +254,21 @@ pub(crate) fn write_layer<'a>(
             fs::create_dir_all(parent).context("make", parent)?;
         }
         match mask.how {
-            How::Absent => {
-                mknodat(CWD, &target, FileType::CharacterDevice, Mode::empty(), 0)
-                    .context("make a whiteout at", &target)?;
-            }
+            How::Absent => make_whiteout(&target)?,
             How::Empty => {
                 fs::DirBuilder::new()
                     .mode(0o700)
                     .create(&target)
                     .context("make", &target)?;
-                attributes::copy(&mask.path, &target)?;
-                lsetxattr(
-                    &target,
-                    c"trusted.overlay.opaque",
-                    b"y",
-                    XattrFlags::empty(),
-                )
-                .context("mark as opaque", &target)?;
+                (writer.liken)(&mask.path, &target)?;
+                match lsetxattr(&target, writer.opaque, b"y", XattrFlags::empty()) {
+                    // A tmpfs before Linux 6.6 takes no attribute of a user's.
+                    Err(Errno::OPNOTSUPP) => {
+                        fs::remove_dir(&target).context("remove", &target)?;
+                        make_whiteout(&target)?;
+                    }
+                    other => other.context("mark as opaque", &target)?,
+                }
             }
             How::Sanitised => {
                 let text = fs::read(&mask.path).context("read", &mask.path)?;
@@ -241,16 +276,20 @@ pub(crate) fn write_layer<'a>(
                 fs::set_permissions(&target, fs::Permissions::from_mode(0o600))
                     .context("change the mode of", &target)?;
                 fs::write(&target, sanitise(&text)).context("write", &target)?;
-                attributes::copy(&mask.path, &target)?;
+                (writer.liken)(&mask.path, &target)?;
             }
         }
     }
     // These are merged with the host's and show the attributes of this layer. Children first: to
     // make an entry changes the times of its directory.
     for parent in parents.iter().rev() {
-        attributes::copy(&root.join(parent), &layer.join(parent))?;
+        (writer.liken)(&root.join(parent), &layer.join(parent))?;
     }
     Ok(())
+}
+
+fn make_whiteout(path: &Path) -> Result<(), Error> {
+    mknodat(CWD, path, FileType::CharacterDevice, Mode::empty(), 0).context(MAKE_WHITEOUT, path)
 }
 
 /// Replaces the second field of each line, unless it holds no hash.

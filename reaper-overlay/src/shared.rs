@@ -91,8 +91,11 @@ impl FilesystemIsolation for SharedOverlay {
         let (host_paths, missing) = self.shown(request);
         let remove_with_last = self.remove_with_last || request.overlay.remove_with_last;
         let unprotected = canonical(&request.overlay.unprotected);
+        let masks = &request.overlay.masks;
         if rootless::is_needed() {
             let wanted = rootless::Wanted {
+                masks,
+                image: rootless::image_beneath(request)?,
                 host_paths: &host_paths,
                 unprotected: &unprotected,
             };
@@ -105,7 +108,7 @@ impl FilesystemIsolation for SharedOverlay {
             _ => None,
         };
         let wanted = Wanted {
-            masks: &request.overlay.masks,
+            masks,
             host_paths: &host_paths,
             unprotected: &unprotected,
             image,

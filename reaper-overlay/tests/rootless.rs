@@ -12,7 +12,7 @@ use common::{user::*, *};
 use reaper_overlay::{
     Error, FilesystemIsolation, Obstacle, Overlays, Scope, Session, SharedOverlay, ViewRequest,
 };
-use reaper_spec::{ImageMode, OverlayScope};
+use reaper_spec::OverlayScope;
 
 #[test]
 fn what_a_user_does_stays_in_the_overlay() {
@@ -233,24 +233,7 @@ fn what_lies_in_the_way_of_its_owner_is_removed() {
 }
 
 #[test]
-fn what_needs_root_is_refused_by_name() {
-    as_user(
-        |_| {},
-        |home| {
-            let prepare = |request: &ViewRequest| {
-                let error = SharedOverlay::new().prepare(request).err().unwrap();
-                assert!(matches!(error, Error::NeedsRoot { .. }), "{error}");
-                error.to_string()
-            };
-            let mut request = of(home, "a", OverlayScope::Container);
-            request.image = ImageMode::Beneath;
-            assert!(prepare(&request).contains("image"));
-        },
-    );
-}
-
-#[test]
-fn settings_without_effect_are_warned_of() {
+fn a_size_is_not_kept_and_a_warning_says_so() {
     as_user(
         |_| {},
         |home| {
@@ -263,9 +246,8 @@ fn settings_without_effect_are_warned_of() {
             };
             assert_eq!(warnings(&request), "");
             request.overlay.size = Some(1 << 20);
-            request.overlay.masks.add.push("/home/*/.ssh".to_owned());
             let said = warnings(&request);
-            assert!(said.contains("size") && said.contains("masks"), "{said}");
+            assert!(said.contains("size is not kept"), "{said}");
             remove(&request);
         },
     );

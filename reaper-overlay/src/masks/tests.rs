@@ -125,7 +125,7 @@ fn the_layer_has_marks_and_the_hosts_attributes() {
     fs::set_permissions(root.join("keys"), fs::Permissions::from_mode(0o751)).unwrap();
     let masks = find(&config(&root, &["keys/*_key", "private"], &[]), &[]).unwrap();
     let layer = tempfile::tempdir().unwrap();
-    write_layer(layer.path(), &root, masks.iter()).unwrap();
+    write_layer(layer.path(), &root, masks.iter(), &AS_ROOT).unwrap();
     let keys = fs::metadata(layer.path().join("keys")).unwrap();
     assert_eq!(keys.mode() & 0o777, 0o751);
     let key = fs::symlink_metadata(layer.path().join("keys/a_key")).unwrap();

@@ -4,11 +4,12 @@ use std::{io, os::fd::AsFd, path::PathBuf};
 
 use rustix::{
     fs::{CWD, Mode, OFlags, open},
+    io::Errno,
     mount::{MountAttrFlags, MountPropagationFlags, OpenTreeFlags, mount_change, open_tree},
 };
 
 use super::{
-    identity,
+    identity, image,
     layer::lower_of,
     plan::{Place, Shape},
 };
@@ -17,6 +18,7 @@ use crate::{
     assemble::{Outcome, View, enter, relative, small_tmpfs},
     error::Context,
     layers::Layer,
+    masks::Mask,
     mountinfo,
     overlayfs::{Interface, Overlay},
     sys::{self, MountAttr},
@@ -29,6 +31,10 @@ pub(crate) const FIRST_OVERLAY: &str = "mount, as an ordinary user, the overlay 
 pub(crate) struct Recipe {
     /// Parents before children, the root first. A layer for those that are overlays.
     pub(crate) places: Vec<(Place, Option<Layer>)>,
+    /// What no layer can hide.
+    pub(crate) covers: Vec<Mask>,
+    /// The image's root, to show beneath the host's.
+    pub(crate) image: Option<PathBuf>,
     /// The directory to assemble on.
     pub(crate) at: PathBuf,
     /// Shown as an empty directory: where the layers themselves are.
@@ -45,7 +51,7 @@ impl Recipe {
         mount_change("/", downstream).context("make a slave of", "/")?;
         let mut places = self.places.iter();
         if let Some((root, Some(layer))) = places.next() {
-            overlay(root, layer)
+            self.overlay(root, layer)
                 .mount(Interface::Best, CWD, &self.at)
                 .context(FIRST_OVERLAY, &root.path)?;
         }
@@ -59,9 +65,17 @@ impl Recipe {
         };
         for (place, layer) in places {
             let name = || mountinfo::escape(place.path.as_os_str());
-            match mount(view, place, layer.as_ref()) {
+            let image = self.image.as_deref();
+            if image.is_some_and(|image| image::is_missing(image, place)) {
+                outcome.without_image.push(name());
+            }
+            match self.mount(view, place, layer.as_ref()) {
                 Ok(true) => {}
-                Ok(false) => outcome.read_only.push(name()),
+                Ok(false) => {
+                    outcome.read_only.push(name());
+                    let mut masks = place.masks.iter();
+                    masks.try_for_each(|mask| view.cover(mask))?;
+                }
                 // It has gone since.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(_) if self.unprotected.contains(&place.path) => outcome.missing.push(name()),
@@ -71,31 +85,59 @@ impl Recipe {
                 }
             }
         }
+        for mask in &self.covers {
+            view.cover(mask)?;
+        }
         let cover = small_tmpfs(true).context("make a cover for", &self.hidden)?;
-        view.place(cover, &self.hidden)
-            .context("cover", &self.hidden)?;
+        match view.place(cover, &self.hidden) {
+            // It lies below a mask.
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            placed => placed.context("cover", &self.hidden)?,
+        }
         enter(&root, &self.at)?;
         let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
         mount_change("/", shared).context("share within the scope", "/")?;
         Ok(outcome)
     }
-}
 
-/// Returns false if an overlay was wanted and there is a read-only bind instead.
-fn mount(view: View<'_>, place: &Place, layer: Option<&Layer>) -> io::Result<bool> {
-    match (&place.shape, layer) {
-        (Shape::Host, _) => view.bind(&place.path, true)?,
-        (Shape::ReadOnly, _) | (_, None) => bind_read_only(view, place)?,
-        (_, Some(layer)) => {
-            let overlay = overlay(place, layer);
-            if let Err(error) = overlay.mount(Interface::Best, view.root, relative(&place.path)) {
-                tracing::debug!("no overlay over {}: {error}", place.path.display());
-                bind_read_only(view, place)?;
-                return Ok(false);
+    /// Returns false if an overlay was wanted and there is a read-only bind instead.
+    fn mount(&self, view: View<'_>, place: &Place, layer: Option<&Layer>) -> io::Result<bool> {
+        match (&place.shape, layer) {
+            (Shape::Host, _) => view.bind(&place.path, true)?,
+            (Shape::ReadOnly, _) | (_, None) => bind_read_only(view, place)?,
+            (_, Some(layer)) => {
+                let overlay = self.overlay(place, layer);
+                if let Err(error) = overlay.mount(Interface::Best, view.root, relative(&place.path))
+                {
+                    tracing::debug!("no overlay over {}: {error}", place.path.display());
+                    bind_read_only(view, place)?;
+                    return Ok(false);
+                }
             }
         }
+        Ok(true)
     }
-    Ok(true)
+
+    fn overlay(&self, place: &Place, layer: &Layer) -> Overlay {
+        let mut lower = Vec::new();
+        if !place.masks.is_empty() {
+            lower.push(layer.mask.clone());
+        }
+        lower.push(match place.shape {
+            Shape::Shell(_) => lower_of(layer),
+            _ => place.path.clone(),
+        });
+        let image = self.image.as_deref();
+        lower.extend(image.and_then(|image| image::beneath(image, place)));
+        Overlay {
+            lower,
+            upper: layer.upper.clone(),
+            work: layer.work.clone(),
+            persistent: true,
+            userxattr: true,
+            attributes: place.attributes,
+        }
+    }
 }
 
 /// With all that is mounted below, without which the kernel allows no bind.
@@ -110,19 +152,4 @@ fn bind_read_only(view: View<'_>, place: &Place) -> io::Result<()> {
     };
     sys::mount_setattr(tree.as_fd(), true, read_only)?;
     Ok(view.place(tree, &place.path)?)
-}
-
-fn overlay(place: &Place, layer: &Layer) -> Overlay {
-    let lower = match place.shape {
-        Shape::Shell(_) => lower_of(layer),
-        _ => place.path.clone(),
-    };
-    Overlay {
-        lower: vec![lower],
-        upper: layer.upper.clone(),
-        work: layer.work.clone(),
-        persistent: true,
-        userxattr: true,
-        attributes: place.attributes,
-    }
 }

@@ -6,13 +6,13 @@
 //! ones be replaced and removed; they cannot be changed in place.
 
 use std::{
-    fs::{self, Metadata, Permissions},
+    fs::{self, Metadata},
     io,
-    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    os::unix::fs::{MetadataExt, symlink},
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{Access, CWD, Timespec, Timestamps, access, utimensat};
+use rustix::fs::{Access, access};
 
 use super::{
     identity,
@@ -23,6 +23,7 @@ use crate::{
     base::make_dir,
     error::Context,
     layers::{Layer, remove_tree},
+    masks,
 };
 
 /// Down to here, counted in names from the root, others' directories are the user's in the view.
@@ -41,11 +42,15 @@ pub(crate) fn make(layer: &Layer, place: &Place) -> Result<bool, Error> {
             other => other.context("stat", &place.path)?,
         };
         make_dir(&layer.upper)?;
-        // The directories in a shell have layers of their own.
-        let whole = !matches!(place.shape, Shape::Shell(_));
-        fill((&place.path, metadata), &layer.upper, whole)?;
+        fill(place, metadata, &layer.upper)?;
     }
     make_dir(&layer.work)?;
+    remove_tree(&layer.mask)?;
+    if !place.masks.is_empty() {
+        make_dir(&layer.mask)?;
+        let masks = place.masks.iter();
+        masks::write_layer(&layer.mask, &place.path, masks, &masks::AS_USER)?;
+    }
     Ok(true)
 }
 
@@ -69,7 +74,11 @@ pub(crate) fn make_shell<'a>(
         match copy(from, &inside(from)) {
             // It has gone since.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => other.context("copy", from)?,
+            copied => {
+                if let Some(metadata) = copied.context("copy", from)? {
+                    attributes::set_mode_and_times(&inside(from), &metadata)?;
+                }
+            }
         }
     }
     for part in parts {
@@ -83,36 +92,25 @@ pub(crate) fn make_shell<'a>(
     Ok(())
 }
 
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
+/// Returns what the file was like, if it is no link.
+fn copy(from: &Path, to: &Path) -> io::Result<Option<Metadata>> {
     let metadata = fs::symlink_metadata(from)?;
     if metadata.is_symlink() {
-        return symlink(fs::read_link(from)?, to);
+        symlink(fs::read_link(from)?, to)?;
+        return Ok(None);
     }
     fs::write(to, fs::read(from)?)?;
-    liken(to, &metadata)
+    Ok(Some(metadata))
 }
 
-/// Gives `to` the mode and the times of what `metadata` is of.
-fn liken(to: &Path, metadata: &Metadata) -> io::Result<()> {
-    fs::set_permissions(to, Permissions::from_mode(metadata.mode() & 0o7777))?;
-    let time = |seconds: i64, nanoseconds: i64| Timespec {
-        tv_sec: seconds,
-        tv_nsec: nanoseconds as _,
-    };
-    let times = Timestamps {
-        last_access: time(metadata.atime(), metadata.atime_nsec()),
-        last_modification: time(metadata.mtime(), metadata.mtime_nsec()),
-    };
-    Ok(utimensat(CWD, to, &times, rustix::fs::AtFlags::empty())?)
-}
-
-/// Makes `upper` like `dir`, and, if it is to stand for the `whole`, in it the directories of others
-/// that are to be the user's.
-fn fill((dir, metadata): (&Path, Metadata), upper: &Path, whole: bool) -> Result<(), Error> {
+/// Makes `upper` like the directory `place`, of which `metadata` is, and in it the directories of
+/// others that are to be the user's.
+fn fill(place: &Place, metadata: Metadata, upper: &Path) -> Result<(), Error> {
     let device = metadata.dev();
     let mut todo = Vec::new();
-    if whole {
-        todo.push((dir.to_owned(), upper.to_owned()));
+    // The directories in a shell have layers of their own.
+    if !matches!(place.shape, Shape::Shell(_)) {
+        todo.push((place.path.clone(), upper.to_owned()));
     }
     let mut made = vec![(upper.to_owned(), metadata)];
     while let Some((dir, upper)) = todo.pop() {
@@ -132,7 +130,8 @@ fn fill((dir, metadata): (&Path, Metadata), upper: &Path, whole: bool) -> Result
             };
             let own = (metadata.uid(), metadata.gid()) == identity::own();
             let closed = access(&path, Access::READ_OK | Access::EXEC_OK).is_err();
-            if own || closed || metadata.dev() != device {
+            let masked = place.masks.iter().any(|mask| mask.path == path);
+            if own || closed || masked || metadata.dev() != device {
                 continue;
             }
             let upper = upper.join(entry.file_name());
@@ -144,7 +143,7 @@ fn fill((dir, metadata): (&Path, Metadata), upper: &Path, whole: bool) -> Result
     }
     // Children first: making one changes its parent's time.
     for (path, metadata) in made.iter().rev() {
-        liken(path, metadata).context("change the mode of", path)?;
+        attributes::set_mode_and_times(path, metadata)?;
     }
     Ok(())
 }

@@ -11,13 +11,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use reaper_spec::MaskConfig;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::{
     assemble::{FIRST_OVERLAY, Recipe},
     identity::{Namespaces, USER_NAMESPACE},
-    layer,
+    image, layer, masks,
     obstacle::{self, Obstacle},
     plan::{self, Place, Shape},
 };
@@ -25,6 +26,7 @@ use crate::{
     Error, Scope,
     base::Base,
     error::Context,
+    image::Image,
     layers::{Brief, Layer, Table, read_json},
     live::{NSFS_MAGIC, assemble, changes, members, undone_if_new},
     lock::{Lock, Mode},
@@ -48,6 +50,9 @@ struct Holder {
 /// What the makers of a scope want of it.
 #[derive(Debug)]
 pub(crate) struct Wanted<'a> {
+    pub(crate) masks: &'a MaskConfig,
+    /// To show beneath the host's root.
+    pub(crate) image: Option<Image>,
     /// Bound from the host, besides its usual trees.
     pub(crate) host_paths: &'a [PathBuf],
     /// The mounts that need not be protected.
@@ -164,7 +169,11 @@ fn recipe(
 ) -> Result<Recipe, Error> {
     let mounts = mountinfo::read()?;
     let points: HashSet<&Path> = mounts.iter().map(|m| m.mount_point.as_path()).collect();
-    let places = plan::plan(&mounts, wanted.host_paths)?;
+    let mut places = plan::plan(&mounts, wanted.host_paths)?;
+    let hidden = crate::masks::find(wanted.masks, &[])?;
+    let covers = masks::apply(&mut places, hidden, &base.path);
+    let image = wanted.image.as_ref();
+    let image = image.map(|it| image::root(it, &mounts)).transpose()?;
     let mut layers: Vec<Option<Layer>> = Vec::new();
     for place in &places {
         let overlaid = matches!(place.shape, Shape::Overlay | Shape::Shell(_));
@@ -182,6 +191,8 @@ fn recipe(
     table.stamps = Stamps::take(lower.filter(|path| points.contains(path)));
     Ok(Recipe {
         places: places.into_iter().zip(layers).collect(),
+        covers,
+        image,
         at: base.path.join("root"),
         hidden: base.path.clone(),
         unprotected: wanted.unprotected.to_vec(),
@@ -190,13 +201,24 @@ fn recipe(
 
 /// Says which setting of the machine is the reason, where one is known.
 pub(super) fn explain(error: Error) -> Error {
-    let Error::Helper {
-        operation,
-        path,
-        source,
-    } = error
-    else {
-        return error;
+    let (operation, path, source) = match error {
+        Error::Helper {
+            operation,
+            path,
+            source,
+        } => (operation, path, source),
+        Error::System {
+            operation: crate::masks::MAKE_WHITEOUT,
+            path,
+            source,
+        } => {
+            return Error::Forbidden {
+                operation: format!("{} {}", crate::masks::MAKE_WHITEOUT, path.display()),
+                source,
+                obstacle: Obstacle::Base,
+            };
+        }
+        error => return error,
     };
     let errno = Errno::from_io_error(&source).unwrap_or(Errno::IO);
     let uname = rustix::system::uname();

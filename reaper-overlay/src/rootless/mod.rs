@@ -2,7 +2,9 @@
 
 mod assemble;
 mod identity;
+mod image;
 mod layer;
+mod masks;
 mod member;
 mod obstacle;
 mod place;
@@ -10,8 +12,7 @@ mod plan;
 mod view;
 mod volumes;
 
-use reaper_spec::{ImageMode, MaskConfig};
-
+pub(crate) use self::image::to_be_beneath as image_beneath;
 pub(crate) use self::member::{Wanted, find};
 use self::{member::Member, view::UserView};
 pub use self::{obstacle::Obstacle, place::user_directory};
@@ -37,11 +38,6 @@ pub(crate) fn prepare(
     warnings: impl IntoIterator<Item = String>,
     remove_with_last: bool,
 ) -> Result<Box<dyn View>, Error> {
-    if request.image == ImageMode::Beneath {
-        return Err(Error::NeedsRoot {
-            what: "the use of an image".to_owned(),
-        });
-    }
     let scope = Scope::of(request)?;
     let base = Base::prepare(&request.overlay)?;
     let inside = request.user.unwrap_or_else(identity::own);
@@ -59,11 +55,9 @@ pub(crate) fn prepare(
         return Err(error);
     }
     member.warnings.extend(warnings);
-    if request.overlay.masks != MaskConfig::default() {
-        let text = "overlay: masks are not applied without root; what the user can read is shown";
-        member.warnings.push(text.to_owned());
-    }
     if request.overlay.size.is_some() {
+        // A tmpfs in the user namespace would keep one, and be gone with the last member: with all
+        // that people want to look at then.
         member.warnings.push(format!(
             "overlay: size is not kept without root; the filesystem of {} is the limit",
             base.path.display()

@@ -21,6 +21,7 @@ use rustix::{
 use crate::{
     Error,
     error::Context,
+    masks::Mask,
     mountinfo::{self, MountInfo},
     overlayfs,
     plan::{HOST_TREES, PSEUDO},
@@ -37,6 +38,8 @@ pub(crate) struct Place {
     pub(crate) shape: Shape,
     /// Of the mount of the host that it is on.
     pub(crate) attributes: MountAttrFlags,
+    /// What is hidden in it by a layer.
+    pub(crate) masks: Vec<Mask>,
 }
 
 /// What stands for a part of the host.
@@ -97,6 +100,7 @@ impl Planner<'_> {
             path,
             directory,
             shape,
+            masks: Vec::new(),
         }
     }
 

@@ -11,14 +11,13 @@ use rustix::io::Errno;
 
 use super::{
     identity::{self, Ids},
-    member,
+    image, member,
 };
 use crate::{
     Error, ViewRequest,
     error::Context,
     handover,
     helper::Helper,
-    image::Image,
     volumes::{
         IMAGE_ROOT, MAKE_FILESYSTEM, OPEN_SOURCE, SET_OPTIONS, Volume, Wish, image_mount, open_one,
         open_source, options::Recursion, wanted,
@@ -30,7 +29,7 @@ use crate::{
 pub(crate) fn open(request: &ViewRequest, inside: Ids) -> Result<Vec<Volume>, Error> {
     let mut mounts: Vec<Mount> = wanted(request).cloned().collect();
     if request.image == ImageMode::At {
-        mounts.push(image_mount(&plain_image(request)?, IMAGE_ROOT.into()));
+        mounts.push(image_mount(&image::plain(request)?, IMAGE_ROOT.into()));
     }
     if mounts.is_empty() {
         return Ok(Vec::new());
@@ -62,17 +61,6 @@ pub(crate) fn open(request: &ViewRequest, inside: Ids) -> Result<Vec<Volume>, Er
             directory,
         })
         .collect())
-}
-
-/// The image's root, where it is a directory that has its content.
-pub(super) fn plain_image(request: &ViewRequest) -> Result<Image, Error> {
-    let image = Image::of(request)?;
-    if image.is_there() {
-        return Ok(image);
-    }
-    Err(Error::NeedsRoot {
-        what: format!("mounting the image on {}", image.root.display()),
-    })
 }
 
 /// Nothing that an ordinary user mounts reaches the host.
