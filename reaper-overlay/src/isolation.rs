@@ -1,14 +1,11 @@
 //! The contract of filesystem isolation.
 
-use std::{
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    path::{Component, Path, PathBuf},
-};
+use std::path::{Component, Path, PathBuf};
 
 use reaper_spec::{ContainerId, CriAnnotations, DnsMode, ImageMode, Mount, OverlayConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, RootfsMount, rootless};
+use crate::{Error, RootfsMount, digest, rootless};
 
 /// The state root whose ids need no distinction.
 const DEFAULT_ROOT: &str = "/run/reaper";
@@ -110,10 +107,8 @@ fn realm(root: &Path) -> Option<String> {
     {
         return Some(name.to_owned());
     }
-    let mut hasher = DefaultHasher::new();
-    root.hash(&mut hasher);
     // No name of a namespace begins like this.
-    Some(format!("+{:016x}", hasher.finish()))
+    Some(format!("+{}", digest::of(root)))
 }
 
 /// Makes the views in which processes run.

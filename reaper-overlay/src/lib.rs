@@ -7,6 +7,7 @@ mod base;
 mod configured;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod digest;
 mod entrance;
 mod error;
 #[cfg(feature = "fake")]

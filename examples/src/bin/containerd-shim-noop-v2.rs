@@ -16,7 +16,7 @@
 
 use std::{
     env, fs,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
+    hash::Hasher as _,
     io::{self, Write as _},
     os::{
         fd::{AsFd as _, OwnedFd},
@@ -37,6 +37,7 @@ use containerd_shim_protos::{
     shim_async::{Task, create_task},
     ttrpc::r#async::{Server, TtrpcContext},
 };
+use siphasher::sip::SipHasher13;
 use tokio::sync::{Notify, watch};
 
 /// How the server is asked for; containerd never says this.
@@ -68,13 +69,15 @@ fn main() -> ExitCode {
 
 /// A socket for each task of each namespace of each containerd; short, for `sun_path`.
 fn socket_path(arguments: &[String]) -> PathBuf {
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = SipHasher13::new();
     for flag in ["-address", "-namespace", "-id"] {
         let value = arguments
             .iter()
             .skip_while(|argument| *argument != flag)
             .nth(1);
-        value.hash(&mut hasher);
+        hasher.write(value.map_or(&[][..], |value| value.as_bytes()));
+        // Where one ends and the next begins.
+        hasher.write_u8(0);
     }
     PathBuf::from(SOCKETS).join(format!("noop-{:016x}", hasher.finish()))
 }

@@ -1,13 +1,14 @@
 //! The files in a container's folder, and where its cgroup goes.
 
 use std::{
-    hash::{DefaultHasher, Hash as _, Hasher as _},
     io,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
 use reaper_spec::ContainerId;
 use reaper_state::ContainerDir;
+use siphasher::sip::SipHasher13;
 
 use crate::{
     cgroup::Hierarchy,
@@ -55,9 +56,10 @@ fn default_cgroup(dir: &Path, id: &ContainerId) -> PathBuf {
     let name = if dir == Path::new(DEFAULT_ROOT).join(id.as_str()) {
         id.to_string()
     } else {
-        let mut hasher = DefaultHasher::new();
-        dir.hash(&mut hasher);
-        format!("{id}~{:016x}", hasher.finish())
+        // The same in every version, for the cgroup may outlive the one that made it.
+        let normal: PathBuf = dir.components().collect();
+        let hash = SipHasher13::new().hash(normal.as_os_str().as_bytes());
+        format!("{id}~{hash:016x}")
     };
     Path::new("reaper").join(name)
 }
@@ -75,4 +77,19 @@ pub(super) fn write_plan(dir: &ContainerDir, plan: &Plan) -> Result<(), Failure>
         let _ = std::fs::remove_file(&staged);
         Failure::setup(format!("write {}", path.display()), &error)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_has_the_same_cgroup_for_ever() {
+        let id: ContainerId = "web-1".parse().expect("an id");
+        let cgroup = |dir: &str| default_cgroup(Path::new(dir), &id);
+        assert_eq!(cgroup("/run/reaper/web-1"), Path::new("reaper/web-1"));
+        let other = cgroup("/run/other/web-1");
+        assert_eq!(other, Path::new("reaper/web-1~281e81388a0081f6"));
+        assert_eq!(cgroup("/run//other/web-1/"), other);
+    }
 }

@@ -11,7 +11,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::{Change, ChangeKind, FileKind, OnProgress, Progress, walk};
 use crate::{
-    Error, attributes,
+    Error, attributes, digest,
     error::Context,
     layers::{remove_file, remove_tree},
 };
@@ -140,10 +140,7 @@ fn apply(change: &Change) -> Result<(), Error> {
 
 /// A name in the same directory, the same each time: what a crash left is written over.
 fn beside(path: &Path) -> PathBuf {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut hash = DefaultHasher::new();
-    path.hash(&mut hash);
-    path.with_file_name(format!(".reaper-commit-{:016x}", hash.finish()))
+    path.with_file_name(format!(".reaper-commit-{}", digest::of(path)))
 }
 
 fn write(upper: &Path, metadata: &Metadata, new: &Path) -> Result<(), Error> {
