@@ -91,6 +91,9 @@ pub(crate) enum Call {
     },
     /// Removes what a view keeps for a container that ran no process of its own.
     Forget(Box<ViewRequest>),
+    /// Does what there is to do on the node when the container of a view is gone for good. Nobody
+    /// waits for it: it goes on when it is answered.
+    Housekeep(Box<ViewRequest>),
     Exec(Box<ExecCall>),
     /// With three descriptors, they replace the process's streams.
     Start {

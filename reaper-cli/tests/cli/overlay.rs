@@ -13,7 +13,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::rig::{Rig, code};
+use crate::rig::{Rig, code, kill_monitor};
 
 /// Runs a line of shell over an overlay of its own, which is kept as `try1`.
 fn try1(rig: &Rig, script: &str) {
@@ -393,6 +393,27 @@ fn scopes_that_nobody_uses_go_when_so_configured() {
     // Nobody waits for it, so neither did the call.
     let patience = Instant::now() + Duration::from_secs(30);
     while scopes(&rig) != ["group-third"] {
+        assert!(Instant::now() < patience, "{:?}", scopes(&rig));
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn they_go_after_a_killed_monitor_too() {
+    let rig = Rig::with_overlay();
+    let run = |options: &[&str], command: &[&str]| {
+        let args = [&["run"], options, &["--"], command].concat();
+        let mut run = rig.command(&args);
+        let run = run.env("REAPER_OVERLAY_KEEP_COUNT", "1");
+        assert!(run.status().unwrap().success(), "{args:?}");
+    };
+    run(&["--overlay=group:first"], &["true"]);
+    let detached = ["--overlay=group:second", "--detach", "--name", "lost"];
+    run(&detached, &["sleep", "60"]);
+    kill_monitor(&rig.state("lost")["pid"].to_string());
+    rig.ok(&["delete", "--force", "lost"]);
+    let patience = Instant::now() + Duration::from_secs(30);
+    while scopes(&rig) != ["group-second"] {
         assert!(Instant::now() < patience, "{:?}", scopes(&rig));
         std::thread::yield_now();
     }

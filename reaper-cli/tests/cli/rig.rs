@@ -199,6 +199,14 @@ pub(crate) fn become_subreaper() {
     nix::sys::prctl::set_child_subreaper(true).unwrap();
 }
 
+/// Kills the monitor of the init process `pid`.
+pub(crate) fn kill_monitor(pid: &str) {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let monitor = stat.rsplit(')').next().unwrap().split(' ').nth(2).unwrap();
+    let monitor = nix::unistd::Pid::from_raw(monitor.parse().unwrap());
+    nix::sys::signal::kill(monitor, nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
 /// Whether a process is there and no zombie.
 pub(crate) fn is_alive(pid: &str) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat"))

@@ -13,7 +13,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::Value;
 
-use crate::rig::{code, is_alive};
+use crate::rig::{code, is_alive, kill_monitor};
 
 const UID: u32 = 43211;
 
@@ -215,13 +215,10 @@ fn a_killed_monitor_leaves_a_scope_that_can_be_used_and_removed() {
     let someone = Someone::new();
     someone.running("a");
     let pid = someone.state("a")["pid"].to_string();
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let monitor = stat.rsplit(')').next().unwrap().split(' ').nth(2).unwrap();
-    let monitor = nix::unistd::Pid::from_raw(monitor.parse().unwrap());
     let number = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
     let workload = rustix::process::pidfd_open(number, rustix::process::PidfdFlags::empty());
     let workload = workload.unwrap();
-    nix::sys::signal::kill(monitor, nix::sys::signal::Signal::SIGKILL).unwrap();
+    kill_monitor(&pid);
     assert_eq!(someone.ok(&["wait", "a"]).trim(), "137");
     // Without a cgroup it is told by the kernel, at once but not before we are.
     let mut ended = [PollFd::new(&workload, PollFlags::IN)];

@@ -84,10 +84,16 @@ impl HostExecutor {
         if self.subreaper {
             self.children.end_orphans();
         }
-        match buried? {
-            Answer::Observed(observation) => Ok(observation),
-            _ => Err(nonsense(&target)),
+        let Answer::Observed(observation) = buried? else {
+            return Err(nonsense(&target));
+        };
+        // Views of containers that a runtime makes are its own.
+        if forget && plan.runtime.is_none() {
+            let call = Call::Housekeep(Box::new(plan.view));
+            // The container is gone either way; the next one that goes makes up for it.
+            let _ = self.have_done(&target, &call, "clear up").await;
         }
+        Ok(observation)
     }
 
     /// Has a process of its own do what may block, and waits for its answer and its end.

@@ -48,7 +48,9 @@ impl Monitor {
 
     fn call(&mut self, call: Call, descriptors: Vec<OwnedFd>, to: ReplyTo) -> Now {
         match call {
-            Call::Create(_) | Call::Bury { .. } | Call::Forget(_) => Err(Failure::AlreadyExists),
+            Call::Create(_) | Call::Bury { .. } | Call::Forget(_) | Call::Housekeep(_) => {
+                Err(Failure::AlreadyExists)
+            }
             Call::Exec(call) => {
                 self.may_exec()?;
                 if self.find(Some(&call.exec)).is_ok() {

@@ -27,6 +27,7 @@ use super::{
     connection::{Connection, ReplyTo},
     end::Ending,
     freeze::Freezing,
+    housekeeping,
     process::Process,
     runtime::Runtime,
 };
@@ -181,6 +182,11 @@ fn start(setup: Setup) -> io::Result<i32> {
             let answer =
                 answer.map_err(|error| birth::described("remove the filesystem view", &error));
             newborn.starter.reply(serial, answer);
+        }
+        Call::Housekeep(view) => {
+            newborn.starter.reply(serial, Ok(Answer::Done));
+            let isolation = &*newborn.setup.isolation;
+            housekeeping::leave_to_child(isolation, &view, newborn.oom_score_adj, None);
         }
         _ => newborn_failed(newborn.starter, serial, Failure::NotFound),
     }
