@@ -6,6 +6,7 @@ mod source;
 mod text;
 
 use std::{
+    collections::BTreeSet,
     env, fs,
     path::{Path, PathBuf},
     process::Command,
@@ -75,24 +76,8 @@ fn every_crate_says_what_a_registry_shows() {
 #[test]
 fn who_wants_little_gets_little() {
     let none_of = |name: &str, unwanted: &[&str]| {
-        let tree = Command::new(env!("CARGO"))
-            .args([
-                "tree",
-                "--locked",
-                "--offline",
-                "--edges",
-                "normal",
-                "--prefix",
-                "none",
-            ])
-            .args(["--package", name])
-            .current_dir(root())
-            .output()
-            .expect("ask cargo for the dependencies");
-        assert!(tree.status.success(), "{tree:?}");
-        let tree = String::from_utf8(tree.stdout).expect("a text");
-        for line in tree.lines() {
-            let dependency = line.split(' ').next().unwrap_or_default();
+        for dependency in dependencies(name, "normal") {
+            let dependency = dependency.split(' ').next().unwrap_or_default();
             assert!(
                 !unwanted.contains(&dependency),
                 "{name} depends on {dependency}"
@@ -106,6 +91,40 @@ fn who_wants_little_gets_little() {
         "reaper-exec",
         &["containerd-shim-protos", "mockall", "ttrpc"],
     );
+}
+
+#[test]
+fn what_each_crate_brings_is_as_written() {
+    let page = fs::read_to_string(root().join("CONTRIBUTING.md")).expect("read a page");
+    for name in CRATES.iter().chain(["reaper-cli"].iter()) {
+        let row = page.lines().find_map(|line| {
+            let cells = line.strip_prefix(&format!("| `{name}` | "))?;
+            cells.split(' ').next()?.parse::<usize>().ok()
+        });
+        let written = row.unwrap_or_else(|| panic!("no row for {name} in CONTRIBUTING.md"));
+        let crates = dependencies(name, "normal,build");
+        // Not each one is news.
+        assert!(
+            written.abs_diff(crates.len()) * 10 <= written,
+            "{name}: {} crates, not {written} as CONTRIBUTING.md says",
+            crates.len()
+        );
+    }
+}
+
+/// The crates that a crate is compiled from with its default features, each with its version.
+fn dependencies(name: &str, edges: &str) -> BTreeSet<String> {
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--offline", "--prefix", "none"])
+        .args(["--target", "x86_64-unknown-linux-gnu"])
+        .args(["--edges", edges, "--package", name])
+        .current_dir(root())
+        .output()
+        .expect("ask cargo for the dependencies");
+    assert!(tree.status.success(), "{tree:?}");
+    let tree = String::from_utf8(tree.stdout).expect("a text");
+    let package = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    tree.lines().map(package).collect()
 }
 
 /// The repository.
