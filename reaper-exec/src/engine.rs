@@ -1,25 +1,27 @@
 //! An executor and a store together: the lives of containers.
 
+mod create;
 mod error;
 mod record;
 mod request;
+mod stored;
 mod watch;
 
-use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _, sync::Arc};
+use std::sync::Arc;
 
-use reaper_overlay::{Scope, ViewRequest};
+use reaper_overlay::ViewRequest;
 use reaper_spec::{ContainerId, Exit, Status, Timestamp, Transition};
-use reaper_state::{ContainerDir, Record, RootDir, StateStore, Stored, durable};
+use reaper_state::{Record, RootDir, StateStore};
 
 pub use self::{
     error::{Error, Result},
     request::NewContainer,
     watch::{LifeChange, LifeEvent, Watch},
 };
-use crate::{CreateRequest, Error as ExecutorError, Executor, Observation, Signal, Target, procfs};
+use crate::{Error as ExecutorError, Executor, Observation, Signal, Target, procfs};
 
 /// The annotation that [`Engine::create`] adds to the record of a container that runs over an
-/// overlay: the name of its [`Scope`].
+/// overlay: the name of its [`Scope`](reaper_overlay::Scope).
 pub const SCOPE_ANNOTATION: &str = "reaper.overlay/scope";
 
 /// Containers of one state root: an [`Executor`] that runs them and a [`StateStore`] that
@@ -68,59 +70,6 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// The state root.
     pub fn root(&self) -> &RootDir {
         &self.root
-    }
-
-    /// Takes the id, makes the container and leaves its process at its gate. Beside the record it
-    /// returns the warnings of [`Created`](crate::Created).
-    ///
-    /// # Errors
-    /// [`reaper_state::Error::AlreadyExists`], and what [`Executor::create`] says; nothing is
-    /// left behind then.
-    pub async fn create(&self, new: NewContainer) -> Result<(Record, Vec<String>)> {
-        let mut record = Record::new(new.id.clone(), new.bundle.clone());
-        record.annotations = new.annotations;
-        let view = new.view.in_root(self.root.path());
-        note_scope(&view, &mut record);
-        // Whoever finds the record still `creating` sees whether somebody is at it.
-        record.monitor = procfs::identify(std::process::id()).ok();
-        self.stored(move |store| store.create(&record)).await?;
-        let id = new.id.clone();
-        let dir = self.root.container(&id);
-        if let Err(error) = make_folder(&self.root, &dir) {
-            self.forget(&id).await?;
-            return Err(error);
-        }
-        let request = CreateRequest {
-            dir,
-            id: new.id,
-            bundle: new.bundle,
-            process: new.process,
-            cgroups_path: new.cgroups_path,
-            view,
-            stdio: new.stdio,
-            preserved: new.preserved,
-            monitor: new.monitor,
-        };
-        let created = match self.executor.create(request).await {
-            Ok(created) => created,
-            Err(error) => {
-                self.forget(&id).await?;
-                // The executor may keep its own files there, if it could not clean up.
-                let _ = std::fs::remove_dir(self.root.container(&id).path());
-                return Err(error.into());
-            }
-        };
-        let warnings = created.warnings.clone();
-        let made = move |record: &mut Record| record::created(record, &created);
-        match self.change(&id, made).await {
-            Ok(record) => Ok((record, warnings)),
-            Err(error) => {
-                self.destroy(&id).await?;
-                // The store has just failed; if it fails again a deletion by force is needed.
-                let _ = self.forget(&id).await;
-                Err(error)
-            }
-        }
     }
 
     /// Opens the gate of a created container.
@@ -299,22 +248,6 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         Ok(self.executor.forget_view(&view).await?)
     }
 
-    /// Takes a container out of the store, if it is in there.
-    async fn forget(&self, id: &ContainerId) -> Result<()> {
-        let gone = id.clone();
-        match self.stored(move |store| store.delete(&gone)).await {
-            Ok(()) | Err(reaper_state::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Undoes a creation.
-    async fn destroy(&self, id: &ContainerId) -> Result<()> {
-        self.end(id).await?;
-        self.executor.delete(&Target::Init(id.clone())).await?;
-        Ok(())
-    }
-
     /// Kills all of a container and waits for its end. Nothing to kill is success.
     async fn end(&self, id: &ContainerId) -> Result<()> {
         let target = Target::Init(id.clone());
@@ -328,68 +261,6 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
             Err(error) => Err(error.into()),
         }
     }
-
-    async fn get(&self, id: &ContainerId) -> Result<Stored> {
-        let id = id.clone();
-        Ok(self.stored(move |store| store.get(&id)).await?)
-    }
-
-    /// Changes a record, again and again until nobody was faster.
-    async fn change(
-        &self,
-        id: &ContainerId,
-        change: impl Fn(&mut Record) + Send + 'static,
-    ) -> Result<Record> {
-        let id = id.clone();
-        Ok(self
-            .stored(move |store| {
-                loop {
-                    let Stored {
-                        mut record,
-                        revision,
-                    } = store.get(&id)?;
-                    let before = record.clone();
-                    change(&mut record);
-                    if record == before {
-                        return Ok(record);
-                    }
-                    match store.update(&revision, &record) {
-                        Err(reaper_state::Error::Conflict { .. }) => {}
-                        updated => return updated.map(|_| record),
-                    }
-                }
-            })
-            .await?)
-    }
-
-    /// Calls the store, on a blocking thread if so configured.
-    async fn stored<T: Send + 'static>(
-        &self,
-        call: impl FnOnce(&S) -> Result<T, reaper_state::Error> + Send + 'static,
-    ) -> Result<T, reaper_state::Error> {
-        if !self.offload {
-            return call(&self.store);
-        }
-        let store = Arc::clone(&self.store);
-        match tokio::task::spawn_blocking(move || call(&store)).await {
-            Ok(answer) => answer,
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-        }
-    }
-}
-
-/// Notes which overlay a container is in, for whoever looks for what it wrote.
-fn note_scope(view: &ViewRequest, record: &mut Record) {
-    if !view.overlay.enabled {
-        return;
-    }
-    // A name that cannot be a scope's is refused by the view itself.
-    if let Ok(scope) = Scope::of(view) {
-        let scope = scope.to_string();
-        record
-            .annotations
-            .insert(SCOPE_ANNOTATION.to_owned(), scope);
-    }
 }
 
 /// What was observed of a container, for the record of the one that was made then. By the time it
@@ -399,25 +270,5 @@ fn only(created: Timestamp, seen: Observation) -> impl Fn(&mut Record) + Send + 
         if record.created == created {
             record::observed(record, &seen);
         }
-    }
-}
-
-fn make_folder(root: &RootDir, dir: &ContainerDir) -> Result<()> {
-    let failed = |path: &std::path::Path, source| Error::Folder {
-        operation: "make the folder",
-        path: path.to_owned(),
-        source,
-    };
-    let make = || match DirBuilder::new().mode(0o700).create(dir.path()) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
-    };
-    match make() {
-        // A store that keeps nothing below the root does not make it.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            durable::make_folders(root.path()).map_err(|source| failed(root.path(), source))?;
-            make().map_err(|source| failed(dir.path(), source))
-        }
-        made => made.map_err(|source| failed(dir.path(), source)),
     }
 }

@@ -1,175 +1,22 @@
 //! The contract of running processes.
 
-use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc};
+mod error;
+mod values;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use reaper_overlay::ViewRequest;
-use reaper_spec::{
-    CgroupsPath, ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity, ProcessSpec, Status,
+use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity};
+
+pub use self::{
+    error::{Error, Result},
+    values::{
+        CreateRequest, Created, ExecRequest, MonitorOptions, Observation, ProcessEntry, Stats,
+        Target,
+    },
 };
-use reaper_state::ContainerDir;
-use serde::{Deserialize, Serialize};
-
-use crate::{Signal, io::StdioRequest};
-
-/// The result of an executor's operation.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// One process of a container.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Target {
-    /// The process that the container was made for.
-    Init(ContainerId),
-    /// A process that was added to it.
-    Exec(ContainerId, ExecId),
-}
-
-impl Target {
-    /// The container.
-    pub fn container(&self) -> &ContainerId {
-        match self {
-            Self::Init(id) | Self::Exec(id, _) => id,
-        }
-    }
-
-    /// The exec id, unless this is the init process.
-    pub fn exec_id(&self) -> Option<&ExecId> {
-        match self {
-            Self::Init(_) => None,
-            Self::Exec(_, exec) => Some(exec),
-        }
-    }
-}
-
-impl std::fmt::Display for Target {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Init(id) => write!(f, "container {id}"),
-            Self::Exec(id, exec) => write!(f, "exec {exec} of container {id}"),
-        }
-    }
-}
-
-/// What a container is to be.
-#[derive(Debug)]
-pub struct CreateRequest {
-    /// The container.
-    pub id: ContainerId,
-    /// Its bundle, absolute.
-    pub bundle: PathBuf,
-    /// The folder for the monitor's socket and the exit record; it exists.
-    pub dir: ContainerDir,
-    /// The init process.
-    pub process: ProcessSpec,
-    /// Where the container's cgroup goes; `None` for `reaper/ID`.
-    pub cgroups_path: Option<CgroupsPath>,
-    /// What the container sees of the filesystem.
-    pub view: ViewRequest,
-    /// Where the init process's streams go.
-    pub stdio: StdioRequest,
-    /// Descriptors that the init process gets from number 3 on (`--preserve-fds`).
-    pub preserved: Vec<OwnedFd>,
-    /// How the monitor relates to who starts it.
-    pub monitor: MonitorOptions,
-}
-
-/// How a monitor relates to who starts it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MonitorOptions {
-    /// The monitor ends in the same way as the init process, code and signal, and passes the
-    /// signals that it gets on to it, so that an engine can take it for its own child
-    /// (`--pid-file`).
-    pub mirror_exit: bool,
-    /// The container gets no cgroup of its own. Ending what it leaves behind is then best effort.
-    pub without_cgroup: bool,
-    /// Where the monitor notes what went wrong when nobody asked, for example that a mount point
-    /// could not be removed. By default nowhere.
-    pub log: Option<PathBuf>,
-}
-
-/// What an exec'd process is to be.
-#[derive(Debug)]
-pub struct ExecRequest {
-    /// The process.
-    pub process: ProcessSpec,
-    /// The whole of OCI's `process` object that `process` was read from, as JSON, for executors
-    /// that hand it on: what `process` has no field for, such as capabilities, counts there as it
-    /// says here.
-    pub document: Option<String>,
-    /// Where its streams go.
-    pub stdio: StdioRequest,
-    /// Descriptors that it gets from number 3 on.
-    pub preserved: Vec<OwnedFd>,
-    /// It is killed, with what it started, when the program that asked for it ends or lets go of
-    /// its executor: for a program that stands for the process in the eyes of an engine, which
-    /// kills the one and means the other.
-    pub tied: bool,
-}
-
-/// A process that was made and waits at its gate.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Created {
-    /// The process. `None` for an exec'd one where the runtime behind an executor has no gate for
-    /// these: it is made when it is started, and [`Executor::start`] names it.
-    pub process: Option<ProcessIdentity>,
-    /// Who waits on it; absent where an executor has no monitors.
-    pub monitor: Option<ProcessIdentity>,
-    /// What was asked and could not be done, without being worth a failure, for example an OOM
-    /// adjustment that the kernel refused, and what people should know of the container's view of
-    /// the filesystem.
-    pub warnings: Vec<String>,
-}
-
-/// What a container is doing, as far as its executor knows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Observation {
-    /// What it is doing.
-    pub status: Status,
-    /// Its init process, where the executor still knows it.
-    pub process: Option<ProcessIdentity>,
-    /// Who waits on the init process, likewise.
-    pub monitor: Option<ProcessIdentity>,
-    /// Its end, from `stopped` on.
-    pub exit: Option<Exit>,
-}
-
-impl Observation {
-    /// A container that has ended with `exit`.
-    pub fn stopped(exit: Exit) -> Self {
-        Self {
-            status: Status::Stopped,
-            process: None,
-            monitor: None,
-            exit: Some(exit),
-        }
-    }
-}
-
-/// A process in a container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProcessEntry {
-    /// Its pid in the host's pid namespace.
-    pub pid: u32,
-    /// The exec that it is, or that it comes from, where that is known.
-    pub exec: Option<ExecId>,
-}
-
-/// What a container uses, added up over its processes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stats {
-    /// CPU time in user mode, nanoseconds, monotonic over the container's life.
-    pub cpu_user_ns: u64,
-    /// CPU time in the kernel, nanoseconds, monotonic over the container's life.
-    pub cpu_system_ns: u64,
-    /// Memory in use, bytes.
-    pub memory_bytes: u64,
-    /// Its anonymous part, bytes.
-    pub memory_anonymous_bytes: u64,
-    /// Processes.
-    pub processes: u64,
-    /// Threads.
-    pub threads: u64,
-}
+use crate::Signal;
 
 /// Runs the processes of containers.
 ///
@@ -333,73 +180,4 @@ impl<T: Executor + ?Sized> Executor for Arc<T> {
     async fn forget_view(&self, view: &ViewRequest) -> Result<()> {
         (**self).forget_view(view).await
     }
-}
-
-/// Why an executor did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// There is no such process.
-    #[error("{0} does not exist")]
-    NotFound(Target),
-    /// The id is taken.
-    #[error("{0} exists already")]
-    AlreadyExists(Target),
-    /// The process has ended.
-    #[error("{0} has ended")]
-    Ended(Target),
-    /// It is not in a status in which this can be done.
-    #[error("cannot {operation} {target}: it is {status}")]
-    Status {
-        /// What was asked.
-        operation: String,
-        /// Of what.
-        target: Target,
-        /// Where it is.
-        status: Status,
-    },
-    /// A step of making the process failed.
-    #[error("{step}: {message}")]
-    Setup {
-        /// The step, for example `open the stdout FIFO /run/x`.
-        step: String,
-        /// What went wrong.
-        message: String,
-        /// The errno, where it was a system call.
-        errno: Option<i32>,
-    },
-    /// The program could not be executed.
-    #[error("exec {program}: {message}")]
-    Execve {
-        /// The program, as it was looked up.
-        program: String,
-        /// What went wrong, in words.
-        message: String,
-        /// The errno of execve(2).
-        errno: i32,
-    },
-    /// The host, or this executor, cannot do it.
-    #[error("{operation} is not supported: {reason}")]
-    Unsupported {
-        /// What was asked.
-        operation: String,
-        /// Why.
-        reason: String,
-    },
-    /// The monitor cannot be reached, or answered nonsense.
-    #[error("the monitor of {target}: {reason}")]
-    Monitor {
-        /// Whose monitor.
-        target: Target,
-        /// What happened.
-        reason: String,
-    },
-    /// A file or a system call of the executor's own failed.
-    #[error("{operation}: {source}")]
-    Io {
-        /// What was being done, to what.
-        operation: String,
-        /// What went wrong.
-        source: std::io::Error,
-    },
 }

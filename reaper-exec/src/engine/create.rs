@@ -1,0 +1,106 @@
+//! The making of a container, all or nothing.
+
+use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _};
+
+use reaper_overlay::{Scope, ViewRequest};
+use reaper_spec::ContainerId;
+use reaper_state::{ContainerDir, Record, RootDir, StateStore, durable};
+
+use super::{Engine, Error, NewContainer, Result, SCOPE_ANNOTATION, record};
+use crate::{CreateRequest, Executor, Target, procfs};
+
+impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
+    /// Takes the id, makes the container and leaves its process at its gate. Beside the record it
+    /// returns the warnings of [`Created`](crate::Created).
+    ///
+    /// # Errors
+    /// [`reaper_state::Error::AlreadyExists`], and what [`Executor::create`] says; nothing is
+    /// left behind then.
+    pub async fn create(&self, new: NewContainer) -> Result<(Record, Vec<String>)> {
+        let mut record = Record::new(new.id.clone(), new.bundle.clone());
+        record.annotations = new.annotations;
+        let view = new.view.in_root(self.root.path());
+        note_scope(&view, &mut record);
+        // Whoever finds the record still `creating` sees whether somebody is at it.
+        record.monitor = procfs::identify(std::process::id()).ok();
+        self.stored(move |store| store.create(&record)).await?;
+        let id = new.id.clone();
+        let dir = self.root.container(&id);
+        if let Err(error) = make_folder(&self.root, &dir) {
+            self.forget(&id).await?;
+            return Err(error);
+        }
+        let request = CreateRequest {
+            dir,
+            id: new.id,
+            bundle: new.bundle,
+            process: new.process,
+            cgroups_path: new.cgroups_path,
+            view,
+            stdio: new.stdio,
+            preserved: new.preserved,
+            monitor: new.monitor,
+        };
+        let created = match self.executor.create(request).await {
+            Ok(created) => created,
+            Err(error) => {
+                self.forget(&id).await?;
+                // The executor may keep its own files there, if it could not clean up.
+                let _ = std::fs::remove_dir(self.root.container(&id).path());
+                return Err(error.into());
+            }
+        };
+        let warnings = created.warnings.clone();
+        let made = move |record: &mut Record| record::created(record, &created);
+        match self.change(&id, made).await {
+            Ok(record) => Ok((record, warnings)),
+            Err(error) => {
+                self.destroy(&id).await?;
+                // The store has just failed; if it fails again a deletion by force is needed.
+                let _ = self.forget(&id).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Undoes a creation.
+    async fn destroy(&self, id: &ContainerId) -> Result<()> {
+        self.end(id).await?;
+        self.executor.delete(&Target::Init(id.clone())).await?;
+        Ok(())
+    }
+}
+
+/// Notes which overlay a container is in, for whoever looks for what it wrote.
+fn note_scope(view: &ViewRequest, record: &mut Record) {
+    if !view.overlay.enabled {
+        return;
+    }
+    // A name that cannot be a scope's is refused by the view itself.
+    if let Ok(scope) = Scope::of(view) {
+        let scope = scope.to_string();
+        record
+            .annotations
+            .insert(SCOPE_ANNOTATION.to_owned(), scope);
+    }
+}
+
+fn make_folder(root: &RootDir, dir: &ContainerDir) -> Result<()> {
+    let failed = |path: &std::path::Path, source| Error::Folder {
+        operation: "make the folder",
+        path: path.to_owned(),
+        source,
+    };
+    let make = || match DirBuilder::new().mode(0o700).create(dir.path()) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    };
+    match make() {
+        // A store that keeps nothing below the root does not make it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            durable::make_folders(root.path()).map_err(|source| failed(root.path(), source))?;
+            make().map_err(|source| failed(dir.path(), source))
+        }
+        made => made.map_err(|source| failed(dir.path(), source)),
+    }
+}

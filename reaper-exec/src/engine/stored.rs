@@ -1,0 +1,67 @@
+//! How an engine calls its store.
+
+use std::sync::Arc;
+
+use reaper_spec::ContainerId;
+use reaper_state::{Record, StateStore, Stored};
+
+use super::{Engine, Result};
+
+impl<E, S: StateStore + ?Sized + 'static> Engine<E, S> {
+    /// Takes a container out of the store, if it is in there.
+    pub(super) async fn forget(&self, id: &ContainerId) -> Result<()> {
+        let gone = id.clone();
+        match self.stored(move |store| store.delete(&gone)).await {
+            Ok(()) | Err(reaper_state::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(super) async fn get(&self, id: &ContainerId) -> Result<Stored> {
+        let id = id.clone();
+        Ok(self.stored(move |store| store.get(&id)).await?)
+    }
+
+    /// Changes a record, again and again until nobody was faster.
+    pub(super) async fn change(
+        &self,
+        id: &ContainerId,
+        change: impl Fn(&mut Record) + Send + 'static,
+    ) -> Result<Record> {
+        let id = id.clone();
+        Ok(self
+            .stored(move |store| {
+                loop {
+                    let Stored {
+                        mut record,
+                        revision,
+                    } = store.get(&id)?;
+                    let before = record.clone();
+                    change(&mut record);
+                    if record == before {
+                        return Ok(record);
+                    }
+                    match store.update(&revision, &record) {
+                        Err(reaper_state::Error::Conflict { .. }) => {}
+                        updated => return updated.map(|_| record),
+                    }
+                }
+            })
+            .await?)
+    }
+
+    /// Calls the store, on a blocking thread if so configured.
+    pub(super) async fn stored<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&S) -> Result<T, reaper_state::Error> + Send + 'static,
+    ) -> Result<T, reaper_state::Error> {
+        if !self.offload {
+            return call(&self.store);
+        }
+        let store = Arc::clone(&self.store);
+        match tokio::task::spawn_blocking(move || call(&store)).await {
+            Ok(answer) => answer,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+}
