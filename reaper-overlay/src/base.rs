@@ -29,6 +29,7 @@ const DEFAULT_SIZE: &str = "25%";
 ///
 /// ```text
 /// BASE/scopes/SCOPE/     layers.json and the layers
+/// BASE/mount-points.json what was made to mount volumes on
 /// BASE/live/             private mount, lost on reboot: ready, scopes/SCOPE/{pin,members/…},
 ///                        changing/SCOPE and members/SCOPE (locks)
 /// BASE/root              where a helper assembles, in its own namespace
@@ -88,7 +89,8 @@ impl Base {
         })
     }
 
-    fn is_ready(&self) -> Result<bool, Error> {
+    /// Whether there can be members.
+    pub(crate) fn is_ready(&self) -> Result<bool, Error> {
         exists(&self.path.join("live/ready"))
     }
 

@@ -86,7 +86,7 @@ fn place(volumes: &mut [Volume], request: &ViewRequest) -> Result<Option<Base>, 
         return Ok(None);
     }
     let missing = volumes.iter().any(|volume| !volume.destination.exists());
-    let base = if missing {
+    let base = if missing || points::are_known(&request.overlay.base)? {
         Some(Base::prepare(&request.overlay)?)
     } else {
         Base::if_ready(&request.overlay)?

@@ -3,8 +3,8 @@
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
-    fs::{self, Permissions},
-    io,
+    fs::{self, File, Permissions},
+    io::{self, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
@@ -203,6 +203,18 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, E
 
 /// Replaces a JSON file in one step, so that nobody reads half of it.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
+    replace_json(path, value, false)
+}
+
+/// The same, and it is on disk afterwards.
+pub(crate) fn write_json_durably<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
+    replace_json(path, value, true)?;
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let synced = File::open(dir).and_then(|dir| dir.sync_all());
+    synced.context("write to disk", dir)
+}
+
+fn replace_json<T: Serialize>(path: &Path, value: &T, durably: bool) -> Result<(), Error> {
     let text = serde_json::to_vec(value).map_err(|source| Error::Corrupt {
         path: path.to_owned(),
         source,
@@ -210,6 +222,10 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Err
     let mut name = path.file_name().unwrap_or(OsStr::new("file")).to_owned();
     name.push(".new");
     let new = path.with_file_name(name);
-    fs::write(&new, text).context("write", &new)?;
+    let mut file = File::create(&new).context("make", &new)?;
+    file.write_all(&text).context("write", &new)?;
+    if durably {
+        file.sync_all().context("write to disk", &new)?;
+    }
     fs::rename(&new, path).context("rename to", path)
 }

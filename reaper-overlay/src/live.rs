@@ -13,6 +13,7 @@ use crate::{
     Error, Scope,
     assemble::{Outcome, Prepared, Recipe},
     base::{Base, exists, make_dir},
+    entrance,
     error::Context,
     helper::Helper,
     image::Image,
@@ -145,11 +146,14 @@ fn make(
     undone_if_new(paths, || {
         let helper = assemble(scope, paths, warnings, plan, Recipe::assemble)?;
         pin(paths, &helper)?;
-        open_pin(paths)?.ok_or_else(|| Error::System {
+        let pin = open_pin(paths)?.ok_or_else(|| Error::System {
             operation: "open the namespace pinned to",
             path: paths.pin.clone(),
             source: io::ErrorKind::NotFound.into(),
-        })
+        })?;
+        // Of members that ended with the machine.
+        points::release_all(base, scope, Some(&|| entrance::by_pin(&pin)))?;
+        Ok(pin)
     })
 }
 

@@ -23,6 +23,7 @@ use crate::{
     sys::{self, MountAttr},
 };
 
+mod books;
 pub(crate) mod mount_point;
 pub(crate) mod nested;
 pub(crate) mod options;

@@ -5,16 +5,14 @@
 //! reaches every member and makes the kernel refuse (`EBUSY`).
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs,
     os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{Mode as Permissions, OFlags, open};
-use serde::{Deserialize, Serialize};
-
 use super::{
+    books::{Books, INSIDE, Point, file, lock},
     mount_point::{Kind, bind_to_itself, is_mount_point, make, remove, unguard},
     resolve::{Resolved, resolve},
 };
@@ -24,15 +22,11 @@ use crate::{
     entrance::{self, Enter},
     error::Context,
     helper::Helper,
-    layers::{read_json, write_json},
     live::is_host_path,
-    lock::{Lock, Mode},
     mountinfo::{escape, unescape},
     scope::ScopePaths,
 };
-
-/// What the keys of mount points inside volumes begin with. They are paths of the host.
-const INSIDE: &str = "@ ";
+use rustix::fs::{Mode as Permissions, OFlags, open};
 
 /// Whose mount points they are.
 #[derive(Debug, Clone, Copy)]
@@ -60,22 +54,6 @@ pub(crate) struct Place {
     pub(crate) inside: Option<usize>,
 }
 
-/// All mount points of a base that were made or are guarded. The key is the scope, or nothing
-/// for the host's own trees, or [`INSIDE`], and the escaped path.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Points(BTreeMap<String, Point>);
-
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Point {
-    path: String,
-    /// Whether it was missing, and so is removed with its last user.
-    made: Option<Kind>,
-    /// The users, by scope.
-    users: BTreeMap<String, BTreeSet<String>>,
-    /// The scopes in which it is guarded.
-    guarded: BTreeSet<String>,
-}
-
 /// What [`acquire`] answers, as it crosses the pipe.
 type Found = Vec<(String, Option<usize>)>;
 
@@ -83,20 +61,11 @@ struct Desk<'a> {
     owner: Owner<'a>,
     id: &'a str,
     host_paths: &'a [PathBuf],
-    table: PathBuf,
-    points: Points,
+    file: PathBuf,
+    books: Books,
     /// Whether this process has entered the scope. Nowhere else mount points are guarded: all of
     /// the host would see that.
     entered: bool,
-}
-
-fn lock(base: &Base) -> Result<Lock, Error> {
-    // One for the base: the host's trees are the same in all its scopes.
-    Lock::take(&base.path.join("live/mount-points.lock"), Mode::Exclusive)
-}
-
-fn table(base: &Base) -> PathBuf {
-    base.path.join("live/mount-points.json")
 }
 
 /// Finds, and makes where it is missing, a mount point for each of `wanted`, in the scope that
@@ -145,20 +114,19 @@ pub(super) fn use_inside(
     let _lock = lock(base)?;
     let mut desk = Desk::open(base, owner, id, &[])?;
     let key = format!("{INSIDE}{}", escape(path.as_os_str()));
-    if missing.is_none() && !desk.points.0.contains_key(&key) {
+    if missing.is_none() && !desk.books.points.contains_key(&key) {
         return Ok(());
     }
-    let point = desk.points.0.entry(key).or_default();
-    point.path = escape(path.as_os_str());
+    let point = desk.books.entry(key, path);
     point.made = point.made.or(missing);
     let users = point.users.entry(owner.name().to_owned()).or_default();
     users.insert(id.to_owned());
-    desk.save()
+    desk.books.save_durably(&desk.file)
 }
 
 /// Gives back the mount points of `id`, and removes those that nobody else uses. Idempotent.
 pub(crate) fn release(base: &Base, owner: Owner<'_>, id: &str) -> Result<(), Error> {
-    if !table(base).try_exists().context("look for", table(base))? {
+    if !are_kept(base)? {
         return Ok(());
     }
     let _lock = lock(base)?;
@@ -169,25 +137,44 @@ pub(crate) fn release(base: &Base, owner: Owner<'_>, id: &str) -> Result<(), Err
     release_locked(base, owner, id, entrance.as_deref())
 }
 
-/// Gives back the mount points of all users in `scope`, which nobody is in any more and `enter`
-/// enters, if it is mounted.
+/// Gives back the mount points that earlier members of `scope` have left, in which nobody is and on
+/// which nothing is mounted. `enter` enters it, if it is mounted.
 pub(crate) fn release_all(
     base: &Base,
     scope: &Scope,
     enter: Option<Enter<'_>>,
 ) -> Result<(), Error> {
-    if !table(base).try_exists().context("look for", table(base))? {
+    if !are_kept(base)? {
         return Ok(());
     }
     let _lock = lock(base)?;
-    let points: Points = read_json(&table(base))?.unwrap_or_default();
-    let users = points
-        .0
-        .values()
-        .filter_map(|point| point.users.get(scope.as_str()));
-    let ids: BTreeSet<String> = users.flatten().cloned().collect();
+    let mut books = Books::open(&file(&base.path))?;
+    let mut ids = BTreeSet::new();
+    for point in books.points.values_mut() {
+        point.guarded.remove(scope.as_str());
+        ids.extend(
+            point
+                .users
+                .get(scope.as_str())
+                .into_iter()
+                .flatten()
+                .cloned(),
+        );
+    }
+    books.save(&file(&base.path))?;
     ids.iter()
         .try_for_each(|id| release_locked(base, Owner::Scope(scope), id, enter))
+}
+
+/// Whether the base at `base` has ever had mount points to count.
+pub(crate) fn are_known(base: &Path) -> Result<bool, Error> {
+    exists(&file(base))
+}
+
+/// Whether mount points are known of. Before the base is ready nobody has any: what the last run
+/// of the machine has left is seen to by whoever needs it next.
+fn are_kept(base: &Base) -> Result<bool, Error> {
+    Ok(base.is_ready()? && exists(&file(&base.path))?)
 }
 
 fn release_locked(
@@ -213,7 +200,7 @@ fn release_locked(
             Some(enter) => desk.enter(enter)?,
             None if is_kept => {}
             // The scope is gone, and with it all but what was made on the host's trees.
-            None => desk.points.0.retain(|key, _| !key.starts_with(&own)),
+            None => desk.books.points.retain(|key, _| !key.starts_with(&own)),
         }
         desk.release(|key| !(is_kept && key.starts_with(&own)))
     })
@@ -226,34 +213,34 @@ impl<'a> Desk<'a> {
         id: &'a str,
         host_paths: &'a [PathBuf],
     ) -> Result<Self, Error> {
-        let table = table(base);
-        let points = read_json(&table)?.unwrap_or_default();
+        let file = file(&base.path);
+        let books = Books::open(&file)?;
         Ok(Self {
             owner,
             id,
             host_paths,
-            table,
-            points,
+            file,
+            books,
             entered: false,
         })
     }
 
-    /// Moves the calling process into the scope. The table stays reachable.
+    /// Moves the calling process into the scope. The books stay reachable.
     fn enter(&mut self, enter: Enter<'_>) -> Result<(), Error> {
-        let folder = self.table.parent().unwrap_or(Path::new("/"));
+        let folder = self.file.parent().unwrap_or(Path::new("/"));
         let folder: OwnedFd = open(folder, OFlags::PATH | OFlags::CLOEXEC, Permissions::empty())
             .context("open", folder)?;
         enter()?;
         self.entered = true;
-        let name = self.table.file_name().unwrap_or_default().to_owned();
-        self.table = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
+        let name = self.file.file_name().unwrap_or_default().to_owned();
+        self.file = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
         // Until the process ends.
         std::mem::forget(folder);
         Ok(())
     }
 
     fn save(&self) -> Result<(), Error> {
-        write_json(&self.table, &self.points)
+        self.books.save(&self.file)
     }
 
     fn acquire(&mut self, wanted: &[(PathBuf, bool)]) -> Result<Found, Error> {
@@ -305,12 +292,17 @@ impl<'a> Desk<'a> {
         // Parents that were made for somebody else are needed by this one as well.
         for part in path.ancestors() {
             let key = self.key(part);
-            if self.points.0.contains_key(&key) || is_last(part) {
+            if self.books.points.contains_key(&key) || is_last(part) {
                 self.use_it(part);
             }
         }
-        // Known before it is done, so that a killed process leaves nothing unknown.
-        self.save()?;
+        // Known before it is done, so that neither a killed process nor a power cut leaves
+        // anything unknown.
+        if missing.is_empty() {
+            self.save()?;
+        } else {
+            self.books.save_durably(&self.file)?;
+        }
         for part in missing {
             make(part, !is_last(part) || directory)?;
         }
@@ -333,9 +325,7 @@ impl<'a> Desk<'a> {
 
     fn entry(&mut self, path: &Path) -> &mut Point {
         let key = self.key(path);
-        let point = self.points.0.entry(key).or_default();
-        point.path = escape(path.as_os_str());
-        point
+        self.books.entry(key, path)
     }
 
     fn use_it(&mut self, path: &Path) {
@@ -350,19 +340,13 @@ impl<'a> Desk<'a> {
             let users = point.users.get(owner);
             users.is_some_and(|ids| ids.contains(self.id))
         };
-        let points = self.points.0.iter();
-        let mut keys: Vec<String> = points
-            .filter(|(key, point)| wanted(key) && is_mine(point))
-            .map(|(key, _)| key.clone())
-            .collect();
-        keys.sort_by_key(|key| std::cmp::Reverse(key.matches('/').count()));
-        keys
+        self.books.keys(|key, point| wanted(key) && is_mine(point))
     }
 
     fn release(&mut self, wanted: impl Fn(&str) -> bool) -> Result<(), Error> {
         let owner = self.owner.name();
         for key in self.mine(wanted) {
-            let Some(point) = self.points.0.get_mut(&key) else {
+            let Some(point) = self.books.points.get_mut(&key) else {
                 continue;
             };
             let ids = point.users.entry(owner.to_owned()).or_default();
@@ -371,7 +355,7 @@ impl<'a> Desk<'a> {
                 continue;
             }
             point.users.remove(owner);
-            let path = PathBuf::from(unescape(point.path.as_bytes()));
+            let path = point.path();
             if point.guarded.remove(owner) && self.entered {
                 unguard(&path)?;
             }
@@ -379,7 +363,7 @@ impl<'a> Desk<'a> {
                 if let Some(kind) = point.made {
                     remove(&path, kind)?;
                 }
-                self.points.0.remove(&key);
+                self.books.points.remove(&key);
             }
         }
         self.save()
