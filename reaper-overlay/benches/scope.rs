@@ -2,7 +2,8 @@
 //!
 //! Each figure is the median in ms from the request to a process in the view, and from there until
 //! all is given back. Each row is measured in a mount namespace of its own with so many tmpfs mounts added to this
-//! machine's. "host" is the same work in the host's own namespace.
+//! machine's: filesystems, each of which gets an overlay of its own, and volumes of pods, which are not in
+//! a scope. "host" is the same work in the host's own namespace.
 
 use std::{
     path::Path,
@@ -41,7 +42,7 @@ fn round(isolation: &dyn FilesystemIsolation, request: &ViewRequest) -> (Duratio
     (entered - start, entered.elapsed())
 }
 
-fn measure(mounts: usize, dir: &Path) {
+fn measure(filesystems: usize, volumes: usize, dir: &Path) {
     unshare(CloneFlags::CLONE_NEWNS).expect("root");
     let recursive = MountPropagationFlags::REC;
     mount_change("/", MountPropagationFlags::PRIVATE | recursive).expect("private mounts");
@@ -51,8 +52,12 @@ fn measure(mounts: usize, dir: &Path) {
         mount("bench", path, "tmpfs", MountFlags::empty(), c"").expect("a tmpfs");
     };
     tmpfs(dir);
-    for number in 0..mounts {
+    for number in 0..filesystems {
         tmpfs(&dir.join(format!("mounts/{number}")));
+    }
+    for number in 0..volumes {
+        let pod = format!("kubelet/pods/{number}/volumes/kubernetes.io~secret/token");
+        tmpfs(&dir.join(pod));
     }
     let base = dir.join("base");
     let overlay = SharedOverlay::new();
@@ -79,20 +84,20 @@ fn measure(mounts: usize, dir: &Path) {
             options: vec!["bind".to_owned(), "ro".to_owned()],
         });
     }
-    let volumes = times(&overlay, &with_volumes);
+    let four = times(&overlay, &with_volumes);
     drop(keep);
     let making = median(making);
-    println!("| {mounts} | {host} | {joining} | {volumes} | {making} |");
+    println!("| {filesystems} | {volumes} | {host} | {joining} | {four} | {making} |");
 }
 
 fn main() {
-    println!("| mounts added | host | join | join with 4 volumes | make |");
-    println!("|---|---|---|---|---|");
-    for mounts in [0, 100, 500] {
+    println!("| filesystems | of pods | host | join | join with 4 volumes | make |");
+    println!("|---|---|---|---|---|---|");
+    for (filesystems, volumes) in [(0, 0), (10, 90), (100, 0), (10, 490), (500, 0)] {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().to_owned();
         // A thread has mounts of its own, which vanish with it.
-        std::thread::spawn(move || measure(mounts, &path))
+        std::thread::spawn(move || measure(filesystems, volumes, &path))
             .join()
             .expect("a measurement");
     }

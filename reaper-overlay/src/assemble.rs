@@ -1,7 +1,7 @@
 //! Putting the mount namespace of a scope together. All of it runs in a helper process.
 
 use std::{
-    fs, io,
+    fs, io, iter,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -26,20 +26,21 @@ use crate::{
     Error, Scope,
     error::Context,
     image::Image,
+    layering::Layering,
     layers::Layer,
     masks::{How, Mask},
     mountinfo,
     overlayfs::{Interface, Overlay},
-    plan::{HOST_TREES, Plan, Submount},
+    plan::{HOST_TREES, Plan, Submount, is_below},
     sys::{self, MountAttr},
 };
 
-/// All that is needed to assemble a scope, decided and made before the fork.
+/// All that is needed to assemble a scope, decided before the fork.
 pub(crate) struct Recipe {
     pub(crate) plan: Plan,
-    pub(crate) root: Prepared,
+    pub(crate) root: Placed,
     /// For each of the plan's submounts, in the same order.
-    pub(crate) layers: Vec<Prepared>,
+    pub(crate) layers: Vec<Placed>,
     /// Masks that lie on the host's own trees, where there is no layer to hide them in.
     pub(crate) covers: Vec<Mask>,
     /// The image's root, to show beneath the host's.
@@ -52,8 +53,8 @@ pub(crate) struct Recipe {
     pub(crate) unprotected: Vec<PathBuf>,
 }
 
-/// A layer whose directories were made.
-pub(crate) struct Prepared {
+/// A layer whose place is decided.
+pub(crate) struct Placed {
     pub(crate) layer: Layer,
     /// What its mask layer hides. Empty if it has none.
     pub(crate) masks: Vec<Mask>,
@@ -117,6 +118,7 @@ impl Recipe {
     /// Moves the calling process into a new mount namespace that shows the scope.
     pub(crate) fn assemble(&self) -> Result<Outcome, Error> {
         let mut outcome = Outcome::default();
+        let mut layers = Layering::begin(iter::once(&self.root).chain(&self.layers))?;
         let outside = sys::mount_namespace_id().ok();
         unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts for", &self.at)?;
         // Nothing that happens here may reach the host; what the host mounts below its own trees
@@ -126,6 +128,7 @@ impl Recipe {
         if let Some(image) = &self.image {
             image.mount()?;
         }
+        layers = layers.next()?;
         let image = self.image.as_ref().map(|image| image.root.as_path());
         self.overlay(&self.root, MountAttrFlags::empty(), image)
             .mount(self.interface, CWD, &self.at)
@@ -145,13 +148,14 @@ impl Recipe {
             }
         }
         let hiding = self.hiding();
-        let is_hidden = |path: &Path| hiding.iter().any(|mask| path.starts_with(mask));
-        for (submount, prepared) in self.plan.submounts.iter().zip(&self.layers) {
+        let is_hidden = |path: &Path| hiding.iter().any(|mask| is_below(path, mask));
+        for (submount, placed) in self.plan.submounts.iter().zip(&self.layers) {
+            layers = layers.next()?;
             if is_hidden(&submount.path) {
                 continue;
             }
             let name = mountinfo::escape(submount.path.as_os_str());
-            match self.protect(view, submount, prepared)? {
+            match self.protect(view, submount, placed)? {
                 Stand::Overlay => {}
                 Stand::ReadOnly => outcome.read_only.push(name),
                 Stand::Writable => outcome.unprotected.push(name),
@@ -190,8 +194,8 @@ impl Recipe {
     }
 
     /// Mounts what stands for one mount of the host.
-    fn protect(&self, view: View<'_>, mount: &Submount, layer: &Prepared) -> Result<Stand, Error> {
-        if mount.overlay && mount.path.is_dir() {
+    fn protect(&self, view: View<'_>, mount: &Submount, layer: &Placed) -> Result<Stand, Error> {
+        if mount.overlay {
             let overlay = self.overlay(layer, mount.attributes, None);
             match overlay.mount(self.interface, view.root, relative(&mount.path)) {
                 Ok(()) => return Ok(Stand::Overlay),
@@ -223,20 +227,20 @@ impl Recipe {
 
     fn overlay(
         &self,
-        prepared: &Prepared,
+        placed: &Placed,
         attributes: MountAttrFlags,
         image: Option<&Path>,
     ) -> Overlay {
         let mut lower = Vec::new();
-        if !prepared.masks.is_empty() {
-            lower.push(prepared.layer.live_mask.clone());
+        if !placed.masks.is_empty() {
+            lower.push(placed.layer.live_mask.clone());
         }
-        lower.push(prepared.layer.mount.clone());
+        lower.push(placed.layer.mount.clone());
         lower.extend(image.map(Path::to_owned));
         Overlay {
             lower,
-            upper: prepared.layer.upper.clone(),
-            work: prepared.layer.work.clone(),
+            upper: placed.layer.upper.clone(),
+            work: placed.layer.work.clone(),
             persistent: self.persistent,
             userxattr: false,
             attributes,

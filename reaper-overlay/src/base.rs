@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Component, Path, PathBuf},
 };
 
@@ -189,12 +189,6 @@ pub(crate) fn make_dir(path: &Path) -> Result<(), Error> {
         .mode(0o700)
         .create(path)
         .context("make", path)
-}
-
-/// Like [`make_dir`], open to everybody: a directory that workloads shall see.
-pub(crate) fn make_open_dir(path: &Path) -> Result<(), Error> {
-    make_dir(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).context("change the mode of", path)
 }
 
 pub(crate) fn exists(path: &Path) -> Result<bool, Error> {

@@ -6,6 +6,7 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
+    marker::PhantomData,
     os::fd::OwnedFd,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
@@ -15,7 +16,10 @@ use nix::{
     sys::wait::{WaitStatus, waitpid},
     unistd::Pid,
 };
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::{
+    pipe::{PipeFlags, pipe_with},
+    process::{Signal, kill_process},
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{Error, error::Context, sys};
@@ -45,12 +49,18 @@ pub(crate) struct Helper {
     hold: Option<OwnedFd>,
 }
 
-impl Helper {
-    /// Runs `body` in a child and returns its answer. The child then waits, its namespaces alive,
-    /// until the [`Helper`] is dropped or this process ends.
-    pub(crate) fn start<T, F>(purpose: &'static str, body: F) -> Result<(T, Self), Error>
+/// A child that is at work.
+pub(crate) struct Running<T> {
+    purpose: &'static str,
+    answer: OwnedFd,
+    helper: Helper,
+    kind: PhantomData<T>,
+}
+
+impl<T: Serialize + DeserializeOwned> Running<T> {
+    /// Runs `body` in a child. It is waited for when the [`Running`] is dropped.
+    pub(crate) fn begin<F>(purpose: &'static str, body: F) -> Result<Self, Error>
     where
-        T: Serialize + DeserializeOwned,
         F: FnOnce() -> Result<T, Error>,
     {
         let (answer, report) = pipe(purpose)?;
@@ -60,15 +70,27 @@ impl Helper {
             drop(hold);
             child(body, report, &wait);
         };
-        drop((report, wait));
-        let mut helper = Self {
+        let helper = Helper {
             pid,
             hold: Some(hold),
         };
-        let mut text = Vec::new();
-        File::from(answer)
-            .read_to_end(&mut text)
-            .context("hear from the helper to", purpose)?;
+        Ok(Self {
+            purpose,
+            answer,
+            helper,
+            kind: PhantomData,
+        })
+    }
+
+    /// Waits for the answer. The child then waits in its turn, as [`Helper::start`] says.
+    pub(crate) fn finish(self) -> Result<(T, Helper), Error> {
+        let Self {
+            purpose,
+            answer,
+            mut helper,
+            ..
+        } = self;
+        let text = receive(answer).context("hear from the helper to", purpose)?;
         match serde_json::from_slice(&text) {
             Ok(Answer::Done(value)) => Ok((value, helper)),
             Ok(Answer::Failed {
@@ -108,6 +130,18 @@ impl Helper {
             }
         }
     }
+}
+
+impl Helper {
+    /// Runs `body` in a child and returns its answer. The child then waits, its namespaces alive,
+    /// until the [`Helper`] is dropped or this process ends.
+    pub(crate) fn start<T, F>(purpose: &'static str, body: F) -> Result<(T, Self), Error>
+    where
+        T: Serialize + DeserializeOwned,
+        F: FnOnce() -> Result<T, Error>,
+    {
+        Running::begin(purpose, body)?.finish()
+    }
 
     /// Runs `body` in a child that ends when it has answered.
     pub(crate) fn run<T, F>(purpose: &'static str, body: F) -> Result<T, Error>
@@ -125,6 +159,10 @@ impl Helper {
 
     fn end(&mut self) -> nix::Result<WaitStatus> {
         drop(self.hold.take());
+        // Another thread's helper may have a copy of what this one waits for to be closed.
+        if let Some(pid) = rustix::process::Pid::from_raw(self.pid.as_raw()) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
         loop {
             match waitpid(self.pid, None) {
                 Err(nix::errno::Errno::EINTR) => {}
@@ -147,6 +185,28 @@ fn pipe(purpose: &'static str) -> Result<(OwnedFd, OwnedFd), Error> {
     pipe_with(PipeFlags::CLOEXEC).context("make a pipe to", purpose)
 }
 
+/// Reads an answer: its length, and then itself. Its end is no sign: a helper that another thread
+/// has started may hold the pipe, too.
+fn receive(answer: OwnedFd) -> io::Result<Vec<u8>> {
+    let mut answer = File::from(answer);
+    let mut length = [0; size_of::<u64>()];
+    match answer.read_exact(&mut length) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Vec::new()),
+        other => other?,
+    }
+    let mut text = Vec::new();
+    answer
+        .take(u64::from_ne_bytes(length))
+        .read_to_end(&mut text)?;
+    Ok(text)
+}
+
+fn send(report: OwnedFd, text: &[u8]) -> io::Result<()> {
+    let mut report = File::from(report);
+    report.write_all(&(text.len() as u64).to_ne_bytes())?;
+    report.write_all(text)
+}
+
 fn child<T: Serialize>(
     body: impl FnOnce() -> Result<T, Error>,
     report: OwnedFd,
@@ -157,13 +217,11 @@ fn child<T: Serialize>(
         Err(error) => failure(error),
     }));
     // A panic has said what it is on stderr; the parent sees an empty answer.
-    if let Ok(text) = answer.map(|answer| serde_json::to_vec(&answer).unwrap_or_default()) {
-        let mut report = File::from(report);
-        if report.write_all(&text).is_ok() {
-            drop(report);
-            // Ends when the parent lets go, or with the parent.
-            while rustix::io::read(wait, &mut [0u8; 1]) == Err(rustix::io::Errno::INTR) {}
-        }
+    if let Ok(text) = answer.map(|answer| serde_json::to_vec(&answer).unwrap_or_default())
+        && send(report, &text).is_ok()
+    {
+        // Ends when the parent lets go, or with the parent.
+        while rustix::io::read(wait, &mut [0u8; 1]) == Err(rustix::io::Errno::INTR) {}
     }
     sys::exit_now(0);
 }

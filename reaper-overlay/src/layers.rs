@@ -10,11 +10,12 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     Error, attributes,
-    base::{make_dir, make_open_dir},
+    base::{exists, make_dir},
     error::Context,
     masks::{self, Mask},
     mountinfo::{escape, unescape},
@@ -124,27 +125,39 @@ impl Layer {
             upper: dir.join("upper"),
             work: dir.join("work"),
             mask: dir.join("mask"),
-            live_mask: paths.live.join("masks").join(at.to_string()),
+            live_mask: paths.live_masks().join(at.to_string()),
         }
     }
 
-    /// Makes the directories; an upper layer that exists is kept. Returns whether there is
-    /// something to mask.
-    pub(crate) fn make(&self, masks: &[&Mask]) -> Result<bool, Error> {
-        if !self.upper.try_exists().context("look for", &self.upper)? {
-            make_open_dir(&self.upper)?;
+    /// Makes the directories; an upper layer that exists is kept.
+    pub(crate) fn make(&self, masks: &[Mask]) -> Result<(), Error> {
+        let is_new = make_new_dir(self.upper.parent().unwrap_or(&self.upper))?;
+        // The last step, so that one that a kill cut short is taken up again.
+        if is_new || !exists(&self.work)? {
+            make_new_dir(&self.upper)?;
             // The root of the view is the upper layer's own directory.
             attributes::copy(&self.mount, &self.upper)?;
+            make_new_dir(&self.work)?;
         }
-        make_dir(&self.work)?;
-        for dir in [&self.mask, &self.live_mask] {
-            remove_tree(dir)?;
-            if !masks.is_empty() {
+        if !is_new {
+            remove_tree(&self.mask)?;
+        }
+        if !masks.is_empty() {
+            for dir in [&self.mask, &self.live_mask] {
                 make_dir(dir)?;
-                masks::write_layer(dir, &self.mount, masks.iter().copied(), &masks::AS_ROOT)?;
+                masks::write_layer(dir, &self.mount, masks.iter(), &masks::AS_ROOT)?;
             }
         }
-        Ok(!masks.is_empty())
+        Ok(())
+    }
+}
+
+/// Makes a directory; `false` if it existed.
+fn make_new_dir(path: &Path) -> Result<bool, Error> {
+    match rustix::fs::mkdir(path, rustix::fs::Mode::RWXU) {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
+        Err(errno) => Err(errno).context("make", path),
     }
 }
 

@@ -17,6 +17,7 @@ mod helper;
 mod host_root;
 mod image;
 mod isolation;
+mod layering;
 mod layers;
 mod live;
 mod lock;

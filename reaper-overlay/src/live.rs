@@ -11,7 +11,7 @@ use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
 use crate::{
     Error, Scope,
-    assemble::{Outcome, Prepared, Recipe},
+    assemble::{Outcome, Placed, Recipe},
     base::{Base, exists, make_dir},
     entrance,
     error::Context,
@@ -230,30 +230,28 @@ fn recipe(
     for mask in &masks {
         let mounts = plan.submounts.iter().map(|mount| mount.path.as_path());
         // A mask of a mount as a whole hides the place that it is mounted on.
-        let below = mounts.filter(|mount| mask.path.starts_with(mount) && mask.path != **mount);
+        let below =
+            mounts.filter(|mount| plan::is_below(&mask.path, mount) && mask.path != **mount);
         let mount = below
             .max_by_key(|mount| mount.components().count())
             .unwrap_or(root);
         by_mount.entry(mount).or_default().push(mask);
     }
-    let mut prepare = |mount: &Path| -> Result<Prepared, Error> {
-        let layer = table.layer(paths, mount);
-        let mine = by_mount.get(mount).map(Vec::as_slice).unwrap_or_default();
-        layer.make(mine)?;
-        Ok(Prepared {
-            layer,
-            masks: mine.iter().map(|mask| (*mask).clone()).collect(),
-        })
+    remove_tree(&paths.live_masks())?;
+    let mut place = |mount: &Path| {
+        let mine = by_mount.get(mount).into_iter().flatten();
+        Placed {
+            layer: table.layer(paths, mount),
+            masks: mine.map(|mask| (*mask).clone()).collect(),
+        }
     };
-    let prepared = prepare(root)?;
-    let mut layers = Vec::new();
-    for submount in &plan.submounts {
-        layers.push(prepare(&submount.path)?);
-    }
+    let placed = place(root);
+    let mounts = plan.submounts.iter();
+    let layers = mounts.map(|mount| place(&mount.path)).collect();
     let lower = plan.submounts.iter().map(|mount| mount.path.as_path());
     table.stamps = Stamps::take(lower.chain([root]));
     Ok(Recipe {
-        root: prepared,
+        root: placed,
         layers,
         covers,
         image: wanted.image.clone(),

@@ -209,6 +209,11 @@ impl ScopePaths {
         self.live.join("members")
     }
 
+    /// The layers that hide what is masked, while the scope is mounted.
+    pub(crate) fn live_masks(&self) -> PathBuf {
+        self.live.join("masks")
+    }
+
     /// Which layer belongs to which mount of the host.
     pub(crate) fn layers(&self) -> PathBuf {
         self.data.join("layers.json")
