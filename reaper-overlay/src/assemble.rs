@@ -1,8 +1,8 @@
 //! Putting the mount namespace of a scope together. All of it runs in a helper process.
 
 use std::{
-    fs, io, iter,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    fs, iter,
+    os::fd::AsFd,
     path::{Path, PathBuf},
 };
 
@@ -12,27 +12,26 @@ use nix::{
 };
 use rustix::{
     fs::{CWD, Mode, OFlags, open},
-    io::Errno,
-    mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
-        OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
-        mount_change, mount_move, move_mount, open_tree, unmount,
-    },
-    process::{chdir, chroot, fchdir, pivot_root},
+    mount::{MountAttrFlags, MountPropagationFlags, mount_change},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Scope,
     error::Context,
+    helper::Helper,
     image::Image,
     layering::Layering,
     layers::Layer,
-    masks::{How, Mask},
+    masks::Mask,
     mountinfo,
-    overlayfs::{Interface, Overlay},
+    mounts::{
+        Interface, Recursion, root,
+        view::{View, relative},
+    },
+    overlayfs::Overlay,
     plan::{HOST_TREES, Plan, Submount, is_below},
-    sys::{self, MountAttr},
+    sys,
 };
 
 /// All that is needed to assemble a scope, decided before the fork.
@@ -72,6 +71,9 @@ pub(crate) struct Outcome {
     /// Without what the image has there, since the image itself lies there.
     pub(crate) without_image: Vec<String>,
     pub(crate) locked: bool,
+    /// Whether the namespace still has the host's root, with the view beside it: volumes can only
+    /// be taken from where they are.
+    pub(crate) keeps_host: bool,
 }
 
 impl Outcome {
@@ -97,6 +99,13 @@ impl Outcome {
             .filter(|(paths, _)| !paths.is_empty())
             .map(|(paths, how)| format!("overlay {scope}: {how}: {}", paths.join(", ")))
             .collect();
+        if self.keeps_host {
+            warnings.push(format!(
+                "overlay {scope}: open_tree(2) is missing or forbidden here: no volume can be \
+                 shared with the host, and where one hears of the host's mounts, its container's \
+                 mounts are not locked"
+            ));
+        }
         if !self.locked {
             warnings.push(format!(
                 "overlay {scope}: its mounts are not locked, since user namespaces are forbidden"
@@ -139,12 +148,15 @@ impl Recipe {
             Mode::empty(),
         )
         .context("open", &self.at)?;
-        let view = View { root: root.as_fd() };
+        let view = View {
+            root: root.as_fd(),
+            interface: self.interface,
+        };
         let (trees, shown) = self.plan.host.split_at(HOST_TREES.len());
         for tree in trees {
             // A symlink is followed by lookups in the view itself.
             if fs::symlink_metadata(tree).is_ok_and(|metadata| !metadata.is_symlink()) {
-                view.bind(tree, true).context("bind", tree)?;
+                view.bind(tree, Recursion::All).context("bind", tree)?;
             }
         }
         let hiding = self.hiding();
@@ -167,7 +179,7 @@ impl Recipe {
             if is_hidden(path) {
                 outcome.missing.push(mountinfo::escape(path.as_os_str()));
             } else {
-                view.bind(path, true).context("bind", path)?;
+                view.bind(path, Recursion::All).context("bind", path)?;
             }
         }
         for path in &self.plan.detached {
@@ -176,11 +188,19 @@ impl Recipe {
         for mask in &self.covers {
             view.cover(mask)?;
         }
-        enter(&root, &self.at)?;
-        outcome.locked = lock_mounts();
+        let mut top = Path::new("/");
+        if self.interface == Interface::Classic {
+            // The members let go of the host's root, and lock what they keep.
+            outcome.keeps_host = true;
+            outcome.locked = Helper::run("lock mounts", || Ok(lock_mounts()))?;
+            top = &self.at;
+        } else {
+            root::exchange(&root, &self.at)?.let_go()?;
+            outcome.locked = lock_mounts();
+        }
         make_bindable(outside)?;
         let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
-        mount_change("/", shared).context("share within the scope", "/")?;
+        mount_change(top, shared).context("share within the scope", top)?;
         Ok(outcome)
     }
 
@@ -206,10 +226,10 @@ impl Recipe {
                 ),
             }
         }
-        let stand = match view.bind_read_only(&mount.path) {
+        let stand = match view.bind_read_only(&mount.path, Recursion::Alone) {
             Ok(()) => Stand::ReadOnly,
             Err(_) if self.unprotected.contains(&mount.path) => {
-                if view.bind(&mount.path, false).is_err() {
+                if view.bind(&mount.path, Recursion::Alone).is_err() {
                     return Ok(Stand::Nothing);
                 }
                 Stand::Writable
@@ -248,122 +268,6 @@ impl Recipe {
     }
 }
 
-/// The view that is being assembled.
-#[derive(Clone, Copy)]
-pub(crate) struct View<'a> {
-    pub(crate) root: BorrowedFd<'a>,
-}
-
-impl View<'_> {
-    pub(crate) fn place(self, tree: OwnedFd, path: &Path) -> rustix::io::Result<()> {
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        move_mount(tree, "", self.root, relative(path), flags)
-    }
-
-    pub(crate) fn bind(self, path: &Path, recursive: bool) -> rustix::io::Result<()> {
-        let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        if recursive {
-            flags |= OpenTreeFlags::AT_RECURSIVE;
-        }
-        self.place(open_tree(CWD, path, flags)?, path)
-    }
-
-    fn bind_read_only(self, path: &Path) -> io::Result<()> {
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        let tree = open_tree(CWD, path, flags)?;
-        let read_only = MountAttr {
-            set: MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into(),
-            propagation: nix::libc::MS_PRIVATE,
-            ..MountAttr::default()
-        };
-        match sys::mount_setattr(tree.as_fd(), false, read_only) {
-            Err(error) if error.raw_os_error() == Some(nix::libc::ENOSYS) => {
-                self.place(tree, path)?;
-                self.remount_read_only(path)
-            }
-            other => {
-                other?;
-                Ok(self.place(tree, path)?)
-            }
-        }
-    }
-
-    fn remount_read_only(self, path: &Path) -> io::Result<()> {
-        use rustix::mount::{MountFlags, mount_remount};
-        let flags = MountFlags::BIND | MountFlags::RDONLY;
-        Ok(mount_remount(self.path(path), flags, c"")?)
-    }
-
-    /// Takes away what is mounted on `path`. It may have gone by itself.
-    fn detach(self, path: &Path) -> Result<(), Error> {
-        match unmount(
-            self.path(path),
-            UnmountFlags::DETACH | UnmountFlags::NOFOLLOW,
-        ) {
-            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
-            Err(errno) => Err(errno).context("take out of the view", path),
-        }
-    }
-
-    /// Hides a directory behind a small filesystem, a file behind an empty one.
-    pub(crate) fn cover(self, mask: &Mask) -> Result<(), Error> {
-        let path = &mask.path;
-        let Ok(metadata) = fs::symlink_metadata(self.path(path)) else {
-            return Ok(());
-        };
-        if metadata.is_symlink() {
-            return Ok(());
-        }
-        let cover = small_tmpfs(metadata.is_dir() && mask.how == How::Empty)
-            .context("make a cover for", path)?;
-        if metadata.is_dir() {
-            return self.place(cover, path).context("cover", path);
-        }
-        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
-        rustix::fs::openat(&cover, "file", flags, Mode::empty())
-            .context("make a cover for", path)?;
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        let file = open_tree(&cover, "file", flags).context("make a cover for", path)?;
-        self.place(file, path).context("cover", path)
-    }
-
-    /// A path for the calls that take no directory.
-    fn path(self, path: &Path) -> PathBuf {
-        use std::os::fd::AsRawFd;
-        Path::new("/proc/self/fd")
-            .join(self.root.as_raw_fd().to_string())
-            .join(relative(path))
-    }
-}
-
-pub(crate) fn small_tmpfs(open: bool) -> rustix::io::Result<OwnedFd> {
-    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(context.as_fd(), "source", "reaper-cover")?;
-    fsconfig_set_string(context.as_fd(), "size", "64k")?;
-    fsconfig_set_string(context.as_fd(), "mode", if open { "0755" } else { "0700" })?;
-    fsconfig_create(context.as_fd())?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NODEV
-        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
-}
-
-/// Makes the assembled tree the root, and lets go of everything else: what stays mounted here
-/// would be copied for every container, and keep the host's devices busy.
-pub(crate) fn enter(root: &OwnedFd, at: &Path) -> Result<(), Error> {
-    fchdir(root).context("change to", at)?;
-    match pivot_root(".", ".") {
-        Ok(()) => unmount(".", UnmountFlags::DETACH).context("let go of the host's", "/")?,
-        // The root of an initramfs cannot be exchanged, only be covered.
-        Err(Errno::INVAL) => {
-            mount_move(".", "/").context("move to /", at)?;
-            chroot(".").context("change the root to", at)?;
-        }
-        Err(errno) => return Err(errno).context("make the root of", at),
-    }
-    chdir("/").context("change to", "/")
-}
-
 /// Locks all mounts: a copy that belongs to another user namespace has its mounts locked, and so
 /// has every copy of it, whoever makes it. They can then be neither unmounted, nor be made
 /// writable, nor be looked behind by a bind of what they cover. Where user namespaces are
@@ -397,8 +301,4 @@ fn make_bindable(outside: Option<u64>) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-pub(crate) fn relative(path: &Path) -> &Path {
-    path.strip_prefix("/").unwrap_or(path)
 }

@@ -1,10 +1,6 @@
 //! The way into a scope that is alive.
 
-use std::fs::File;
-
-use nix::sched::{CloneFlags, setns};
-
-use crate::{Error, error::Context, live::open_pin, rootless, scope::ScopePaths};
+use crate::{Error, pin::Pin, rootless, scope::ScopePaths};
 
 /// Moves the calling process, which has one thread, into a scope.
 pub(crate) type Enter<'a> = &'a dyn Fn() -> Result<(), Error>;
@@ -18,11 +14,6 @@ pub(crate) fn find(paths: &ScopePaths) -> Result<Option<Entrance>, Error> {
         let found = rootless::find(paths)?;
         return Ok(found.map(|namespaces| Box::new(move || namespaces.enter()) as Entrance));
     }
-    let pin = open_pin(paths)?;
-    Ok(pin.map(|pin| Box::new(move || by_pin(&pin)) as Entrance))
-}
-
-/// Enters the scope whose mount namespace `pin` is.
-pub(crate) fn by_pin(pin: &File) -> Result<(), Error> {
-    setns(pin, CloneFlags::CLONE_NEWNS).context("enter", "the mount namespace of the scope")
+    let pin = Pin::open(paths)?;
+    Ok(pin.map(|pin| Box::new(move || pin.enter()) as Entrance))
 }

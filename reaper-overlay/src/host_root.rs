@@ -1,6 +1,9 @@
 //! The host's filesystem, as it is.
 
-use std::{fs::File, path::PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 
 use nix::sched::{CloneFlags, setns};
 
@@ -9,10 +12,12 @@ use crate::{
     base::Base,
     error::Context,
     image::Image,
+    mounts::Interface,
     shared_view::{change_near, change_to, namespace_of, own_namespace},
     volumes::{
         self, Volume,
         points::{self, Owner},
+        volume,
     },
 };
 
@@ -37,12 +42,13 @@ pub(crate) struct HostView {
     namespace: Option<File>,
     /// Whether the container has mounts of its own.
     own: bool,
-    /// Done in a namespace of the container's own, before its volumes.
+    interface: Interface,
+    /// Done in a namespace of the container's own.
     restrict: Option<Restrict>,
 }
 
-/// What is done to the mounts of a view before its volumes come.
-pub(crate) type Restrict = Box<dyn Fn() -> Result<(), Error>>;
+/// What is done to the mounts of a view, but for those at and below the paths that it gets.
+pub(crate) type Restrict = Box<dyn Fn(Interface, &[&Path]) -> Result<(), Error>>;
 
 impl HostView {
     pub(crate) fn new(request: &ViewRequest, restrict: Option<Restrict>) -> Result<Self, Error> {
@@ -53,9 +59,10 @@ impl HostView {
         };
         let mut plain = request.clone();
         plain.image = reaper_spec::ImageMode::Ignore;
-        let mut volumes = volumes::open_all(&plain)?;
+        let interface = Interface::ask();
+        let mut volumes = volumes::open_all(&plain, interface)?;
         if let Some(image) = image.as_ref().filter(|image| !image.is_there()) {
-            volumes.push(volumes::image(image, image.root.clone())?);
+            volumes.push(Volume::image(image, image.root.clone(), interface)?);
         }
         let base = place(&mut volumes, request)?;
         Ok(Self {
@@ -66,16 +73,33 @@ impl HostView {
             volumes,
             image: image.map(|image| image.root),
             namespace: None,
+            interface,
             restrict,
         })
     }
 
     fn enter_first(&self) -> Result<(), Error> {
         own_namespace()?;
-        if let Some(restrict) = &self.restrict {
-            restrict()?;
+        let restrict = |kept: &[&Path]| match &self.restrict {
+            Some(restrict) => restrict(self.interface, kept),
+            None => Ok(()),
+        };
+        if self.interface == Interface::Classic {
+            // Copies of what is read-only already would be so too.
+            let found = volume::find(&self.volumes)?;
+            for (volume, found) in self.volumes.iter().zip(&found) {
+                volume.mount(found.as_ref())?;
+            }
+            let own = self
+                .volumes
+                .iter()
+                .map(|volume| volume.destination.as_path());
+            return restrict(&own.collect::<Vec<_>>());
         }
-        self.volumes.iter().try_for_each(Volume::mount)
+        restrict(&[])?;
+        self.volumes
+            .iter()
+            .try_for_each(|volume| volume.mount(None))
     }
 }
 

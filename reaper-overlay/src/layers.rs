@@ -41,6 +41,9 @@ pub(crate) struct Table {
     pub(crate) unprotected: Vec<String>,
     /// Whether the mounts of the view are locked, so that workloads cannot take them away.
     pub(crate) locked: bool,
+    /// Whether the namespace still has the host's root, with the view beside it.
+    #[serde(default)]
+    pub(crate) keeps_host: bool,
     /// What the lower layers looked like when they were last mounted.
     pub(crate) stamps: Stamps,
 }
@@ -49,6 +52,8 @@ pub(crate) struct Table {
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Brief {
     pub(crate) locked: bool,
+    #[serde(default)]
+    pub(crate) keeps_host: bool,
     pub(crate) stamps: Glance,
 }
 
@@ -85,6 +90,7 @@ impl Table {
             read_only: Vec::new(),
             unprotected: Vec::new(),
             locked: false,
+            keeps_host: false,
             stamps: Stamps::default(),
         }
     }

@@ -13,7 +13,6 @@ use crate::{
     Error, Scope,
     assemble::{Outcome, Placed, Recipe},
     base::{Base, exists, make_dir},
-    entrance,
     error::Context,
     helper::Helper,
     image::Image,
@@ -22,7 +21,8 @@ use crate::{
     masks::{self, Mask},
     membership::Membership,
     mountinfo,
-    overlayfs::Interface,
+    mounts::Interface,
+    pin::{Pin, beside},
     plan::{self, HOST_TREES, Plan, below_any},
     scope::ScopePaths,
     stamps::Stamps,
@@ -49,10 +49,7 @@ pub(crate) struct Wanted<'a> {
 #[derive(Debug)]
 pub(crate) struct Member {
     /// The scope's mount namespace.
-    pub(crate) pin: File,
-    /// Whether the namespace belongs to another user namespace. Copies of it then consist of
-    /// slaves from the start.
-    pub(crate) locked: bool,
+    pub(crate) pin: Pin,
     /// What people should know of the scope: what could not be had when it was made, and that the
     /// host has changed since.
     pub(crate) warnings: Vec<String>,
@@ -83,8 +80,7 @@ impl Member {
         let brief = Brief::read(&paths)?.unwrap_or_default();
         warnings.extend(changes(base, scope, &paths, &brief)?);
         Ok(Self {
-            pin,
-            locked: brief.locked,
+            pin: Pin::new(&paths, pin, &brief),
             warnings,
             membership: Membership::take(&paths, id, shared)?,
         })
@@ -152,7 +148,9 @@ fn make(
             source: io::ErrorKind::NotFound.into(),
         })?;
         // Of members that ended with the machine.
-        points::release_all(base, scope, Some(&|| entrance::by_pin(&pin)))?;
+        if let Some(pin) = Pin::open(paths)? {
+            points::release_all(base, scope, Some(&|| pin.enter()))?;
+        }
         Ok(pin)
     })
 }
@@ -193,6 +191,7 @@ pub(crate) fn assemble<R>(
     table.read_only = outcome.read_only;
     table.unprotected = outcome.unprotected;
     table.locked = outcome.locked;
+    table.keeps_host = outcome.keeps_host;
     table.write(paths)?;
     Ok(helper)
 }
@@ -250,12 +249,17 @@ fn recipe(
     let layers = mounts.map(|mount| place(&mount.path)).collect();
     let lower = plan.submounts.iter().map(|mount| mount.path.as_path());
     table.stamps = Stamps::take(lower.chain([root]));
+    let at = match wanted.interface {
+        Interface::Classic => beside(paths),
+        _ => base.path.join("root"),
+    };
+    make_dir(&at)?;
     Ok(Recipe {
         root: placed,
         layers,
         covers,
         image: wanted.image.clone(),
-        at: base.path.join("root"),
+        at,
         persistent: base.persistent,
         interface: wanted.interface,
         unprotected: wanted.unprotected.to_vec(),

@@ -142,25 +142,26 @@ pub fn escape(name: &OsStr) -> String {
 /// The mounts that a path lookup can reach, parents before children. A mount that another one
 /// covers, at its own mount point or at one above, is not among them.
 pub fn visible(mounts: &[MountInfo]) -> Vec<&MountInfo> {
+    let ids: HashSet<u32> = mounts.iter().map(|mount| mount.id).collect();
+    let root = mounts
+        .iter()
+        .find(|mount| mount.mount_point == Path::new("/") && !ids.contains(&mount.parent));
+    let root = root.or_else(|| mounts.iter().find(|mount| mount.parent == mount.id));
+    root.map_or_else(Vec::new, |root| visible_on(mounts, root))
+}
+
+/// The same of `root`, one of `mounts`, and what lies below.
+pub(crate) fn visible_on<'a>(mounts: &'a [MountInfo], root: &'a MountInfo) -> Vec<&'a MountInfo> {
     let mut children: HashMap<u32, Vec<&MountInfo>> = HashMap::new();
-    let ids: HashMap<u32, &MountInfo> = mounts.iter().map(|mount| (mount.id, mount)).collect();
     for mount in mounts {
         if mount.parent != mount.id {
             children.entry(mount.parent).or_default().push(mount);
         }
     }
-    let root = mounts
-        .iter()
-        .find(|mount| mount.mount_point == Path::new("/") && !ids.contains_key(&mount.parent));
-    let root = root.or_else(|| mounts.iter().find(|mount| mount.parent == mount.id));
-    let mut found: Vec<&MountInfo> = Vec::new();
-    let mut known: HashSet<u32> = HashSet::new();
+    let root = top(root, &children);
+    let mut found: Vec<&MountInfo> = vec![root];
+    let mut known: HashSet<u32> = HashSet::from([root.id]);
     let mut next = 0;
-    if let Some(root) = root {
-        let seen = top(root, &children);
-        known.insert(seen.id);
-        found.push(seen);
-    }
     while let Some(&parent) = found.get(next) {
         next += 1;
         let on_it = children

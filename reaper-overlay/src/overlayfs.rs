@@ -19,6 +19,8 @@ use rustix::{
     },
 };
 
+use crate::mounts::Interface;
+
 #[cfg(test)]
 mod tests;
 
@@ -36,32 +38,23 @@ pub(crate) struct Overlay {
     pub(crate) attributes: MountAttrFlags,
 }
 
-/// Which interface mounts overlays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Interface {
-    /// `fsopen` and `lowerdir+` (Linux 6.8), else what the kernel has.
-    Best,
-    /// mount(2) with everything in one string.
-    #[cfg(test)]
-    OneString,
-}
-
 impl Overlay {
-    /// Mounts it on `path` below `at`.
+    /// Mounts it on `path` below `at`: layer by layer with `lowerdir+` (Linux 6.8), or with
+    /// everything in one string.
     pub(crate) fn mount(
         &self,
         interface: Interface,
         at: BorrowedFd<'_>,
         path: &Path,
     ) -> io::Result<()> {
-        if interface == Interface::Best {
+        if interface != Interface::Classic {
             match self.configure() {
                 Ok(tree) => {
                     move_mount(tree, "", at, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
                     return Ok(());
                 }
                 Err(Attempt::Refused(errno)) => return Err(errno.into()),
-                // Older kernels: no `fsopen`, or one whose overlay knows no `lowerdir+`.
+                // Before Linux 6.8.
                 Err(Attempt::Unknown) => {}
             }
         }
@@ -69,11 +62,7 @@ impl Overlay {
     }
 
     fn configure(&self) -> Result<OwnedFd, Attempt> {
-        let context = match fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) {
-            Ok(context) => context,
-            Err(Errno::NOSYS) => return Err(Attempt::Unknown),
-            Err(errno) => return Err(Attempt::Refused(errno)),
-        };
+        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
         let context = context.as_fd();
         for (at, lower) in self.lower.iter().enumerate() {
             // The one key that takes its value as it is, without escapes.

@@ -1,20 +1,14 @@
 //! The host's filesystem, to look at only.
 
-use std::{os::fd::AsFd, path::PathBuf};
+use std::path::{Path, PathBuf};
 
-use rustix::{
-    fs::CWD,
-    mount::{
-        MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change,
-        move_mount, open_tree,
-    },
-};
+use rustix::mount::{MountPropagationFlags, mount_change};
 
 use crate::{
     Error, FilesystemIsolation, View, ViewRequest,
     error::Context,
     host_root::{self, HostView},
-    sys::{self, MountAttr},
+    mounts::{Interface, attributes},
 };
 
 /// Processes see the host's filesystem and cannot change it, except below the paths listed.
@@ -50,7 +44,11 @@ impl FilesystemIsolation for ReadOnlyHost {
             return Err(Error::MissingMountPoints { paths: missing });
         }
         let writable = self.writable.clone();
-        let restrict = Box::new(move || make_read_only(&writable));
+        let restrict = Box::new(move |interface, own: &[&Path]| {
+            let own = own.iter().map(|path| path.to_path_buf());
+            let writable: Vec<_> = own.chain(writable.iter().cloned()).collect();
+            make_read_only(interface, &writable)
+        });
         Ok(Box::new(HostView::new(request, Some(restrict))?))
     }
 
@@ -60,7 +58,7 @@ impl FilesystemIsolation for ReadOnlyHost {
 }
 
 /// Makes the mounts of the calling process's namespace read-only.
-fn make_read_only(writable: &[PathBuf]) -> Result<(), Error> {
+fn make_read_only(interface: Interface, writable: &[PathBuf]) -> Result<(), Error> {
     let not_files = NOT_FILES
         .iter()
         .map(PathBuf::from)
@@ -73,23 +71,8 @@ fn make_read_only(writable: &[PathBuf]) -> Result<(), Error> {
             .into_iter()
             .any(|(other, dir)| path.starts_with(dir) && (*path != dir || other < *at))
     });
-    let mut kept = Vec::new();
-    for (_, path) in outermost {
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE
-            | OpenTreeFlags::OPEN_TREE_CLOEXEC
-            | OpenTreeFlags::AT_RECURSIVE;
-        kept.push((open_tree(CWD, path, flags).context("open", path)?, path));
-    }
-    let root = open_tree(CWD, "/", OpenTreeFlags::OPEN_TREE_CLOEXEC).context("open", "/")?;
-    let read_only = MountAttr {
-        set: MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into(),
-        ..MountAttr::default()
-    };
-    sys::mount_setattr(root.as_fd(), true, read_only).context("make read-only", "/")?;
-    for (tree, path) in kept {
-        move_mount(tree, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-            .context("keep writable", path)?;
-    }
+    let outermost: Vec<&Path> = outermost.map(|(_, path)| path.as_path()).collect();
+    attributes::make_read_only_but(interface, &outermost)?;
     let private = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", private).context("make a slave of", "/")
 }

@@ -7,11 +7,10 @@ use reaper_spec::{ImageMode, KeepConfig};
 use crate::{
     Error, FilesystemIsolation, Housekeeping, Overlays, Scope, View, ViewRequest,
     base::{Base, exists},
-    entrance,
     error::Context,
     image::Image,
     live::{Member, Wanted, remove_unused},
-    overlayfs::Interface,
+    mounts::Interface,
     plan::HOST_TREES,
     rootless,
     scope::ScopePaths,
@@ -112,14 +111,12 @@ impl FilesystemIsolation for SharedOverlay {
             host_paths: &host_paths,
             unprotected: &unprotected,
             image,
-            interface: Interface::Best,
+            interface: Interface::ask(),
         };
         let is_new = !exists(&ScopePaths::new(&base.path, &scope).data)?;
         let mut member = Member::join(&base, &scope, &request.unique_id(), &wanted)?;
         member.warnings.extend(not_there(&missing));
-        let volumes = volumes::open(request, &host_paths, &base, &scope, &|| {
-            entrance::by_pin(&member.pin)
-        });
+        let volumes = volumes::open(request, &host_paths, &base, &scope, &member.pin);
         let volumes = match volumes {
             Ok(volumes) => volumes,
             Err(error) => {

@@ -16,7 +16,6 @@ use rustix::{
 use crate::{
     Error, Scope, View, ViewRequest,
     base::Base,
-    entrance,
     error::Context,
     live::Member,
     volumes::{
@@ -61,19 +60,6 @@ impl SharedView {
             remove_with_last,
         }
     }
-
-    fn enter_first(&self, member: &Member) -> Result<(), Error> {
-        entrance::by_pin(&member.pin)?;
-        if member.locked {
-            unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts of", &self.id)?;
-        } else {
-            own_namespace()?;
-        }
-        for volume in &self.volumes {
-            volume.mount()?;
-        }
-        Ok(())
-    }
 }
 
 /// Gives the calling process mounts of its own, which still hear of those they were copied from.
@@ -116,7 +102,7 @@ impl View for SharedView {
                 change_near(&self.cwd)
             }
             (None, Some(member)) if first => {
-                self.enter_first(member)?;
+                member.pin.enter_copy(&self.volumes)?;
                 make_and_change_to(&self.cwd)
             }
             _ => {

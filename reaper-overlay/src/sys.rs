@@ -83,6 +83,22 @@ pub(crate) fn mount_setattr(
     }
 }
 
+/// Whether there is a `mount_setattr`.
+pub(crate) fn has_mount_setattr() -> bool {
+    // SAFETY: the pointers are not followed: a size of 0 is refused before.
+    let result = unsafe {
+        nix::libc::syscall(
+            nix::libc::SYS_mount_setattr,
+            -1,
+            c"".as_ptr(),
+            0,
+            std::ptr::null::<nix::libc::mount_attr>(),
+            0usize,
+        )
+    };
+    result == -1 && nix::errno::Errno::last() == nix::errno::Errno::EINVAL
+}
+
 /// Starts `command` in a child that first calls `enter`, after the fork and before the `execve`.
 ///
 /// # Errors

@@ -101,3 +101,31 @@ fn what_was_there_before_stays() {
         assert!(dir.join("outer/on/the/way").exists());
     });
 }
+
+#[test]
+fn a_volume_may_lie_in_a_filesystem_of_the_containers_own() {
+    isolated(|dir| {
+        prepare(dir);
+        for overlay in [true, false] {
+            let mut request = request(dir, "a", OverlayScope::Node);
+            request.overlay.enabled = overlay;
+            let place = place(overlay);
+            request.mounts.push(Mount {
+                destination: place.clone().into(),
+                kind: Some("tmpfs".to_owned()),
+                source: Some("tmpfs".into()),
+                options: vec!["nosuid".to_owned(), "size=1m".to_owned()],
+            });
+            volume(&mut request, &dir.join("inner"), &format!("{place}/a/b"));
+            volume(
+                &mut request,
+                &dir.join("inner/content"),
+                &format!("{place}/file"),
+            );
+            let session = Session::open(&Configured::default(), &request).unwrap();
+            let script = format!("cat {place}/a/b/content {place}/file; stat -f -c %T {place}");
+            assert_eq!(sh(&session, &script), "xxtmpfs");
+            session.close().unwrap();
+        }
+    });
+}

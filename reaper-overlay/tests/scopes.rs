@@ -65,7 +65,12 @@ fn two_hundred_first_starters_make_one_overlay() {
         let starters: Vec<_> = (0..200)
             .map(|number| {
                 Command::new(std::env::current_exe().unwrap())
-                    .args(["--exact", "one_starter", "--test-threads=1", "--nocapture"])
+                    .args([
+                        "--exact",
+                        &beside("one_starter"),
+                        "--test-threads=1",
+                        "--nocapture",
+                    ])
                     .env("REAPER_STARTER", format!("c{number}"))
                     .env("REAPER_STARTER_DIR", dir)
                     .stdout(Stdio::piped())
@@ -116,7 +121,12 @@ fn a_killed_starter_leaves_a_usable_scope() {
             let base = dir.join(format!("killed-{}", number / 20));
             fs::create_dir_all(&base).unwrap();
             let mut starter = Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "one_starter", "--test-threads=1", "--nocapture"])
+                .args([
+                    "--exact",
+                    &beside("one_starter"),
+                    "--test-threads=1",
+                    "--nocapture",
+                ])
                 .env("REAPER_STARTER", format!("c{number}"))
                 .env("REAPER_STARTER_DIR", &base)
                 .stdout(Stdio::null())

@@ -82,7 +82,7 @@ fn a_mount_keeps_what_the_hosts_forbids() {
 
 #[test]
 fn odd_names_are_mounted_by_either_interface() {
-    for interface in [Interface::Best, Interface::OneString] {
+    for interface in [Interface::Attributes, Interface::Classic] {
         // A thread has mounts of its own, which vanish with it.
         let done = std::thread::spawn(move || {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();

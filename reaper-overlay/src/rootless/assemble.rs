@@ -2,10 +2,10 @@
 
 use std::{io, os::fd::AsFd, path::PathBuf};
 
+use nix::libc;
 use rustix::{
     fs::{CWD, Mode, OFlags, open},
-    io::Errno,
-    mount::{MountAttrFlags, MountPropagationFlags, OpenTreeFlags, mount_change, open_tree},
+    mount::{MountPropagationFlags, mount_change},
 };
 
 use super::{
@@ -15,13 +15,16 @@ use super::{
 };
 use crate::{
     Error,
-    assemble::{Outcome, View, enter, relative, small_tmpfs},
+    assemble::Outcome,
     error::Context,
     layers::Layer,
     masks::Mask,
     mountinfo,
-    overlayfs::{Interface, Overlay},
-    sys::{self, MountAttr},
+    mounts::{
+        Interface, Recursion, root,
+        view::{View, relative},
+    },
+    overlayfs::Overlay,
 };
 
 /// What the step is called in which the kernel may refuse overlays to ordinary users.
@@ -49,15 +52,20 @@ impl Recipe {
         identity::unshare_as(identity::own())?;
         let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
         mount_change("/", downstream).context("make a slave of", "/")?;
+        // Only as root of the new namespace.
+        let interface = Interface::ask();
         let mut places = self.places.iter();
         if let Some((root, Some(layer))) = places.next() {
             self.overlay(root, layer)
-                .mount(Interface::Best, CWD, &self.at)
+                .mount(interface, CWD, &self.at)
                 .context(FIRST_OVERLAY, &root.path)?;
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = open(&self.at, flags, Mode::empty()).context("open", &self.at)?;
-        let view = View { root: root.as_fd() };
+        let view = View {
+            root: root.as_fd(),
+            interface,
+        };
         // Whoever enters it does so in a user namespace of its own.
         let mut outcome = Outcome {
             locked: true,
@@ -88,13 +96,12 @@ impl Recipe {
         for mask in &self.covers {
             view.cover(mask)?;
         }
-        let cover = small_tmpfs(true).context("make a cover for", &self.hidden)?;
-        match view.place(cover, &self.hidden) {
+        match view.cover_directory(&self.hidden, true) {
             // It lies below a mask.
-            Err(Errno::NOENT | Errno::NOTDIR) => {}
-            placed => placed.context("cover", &self.hidden)?,
+            Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::ENOTDIR)) => {}
+            covered => covered?,
         }
-        enter(&root, &self.at)?;
+        root::exchange(&root, &self.at)?.let_go()?;
         let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
         mount_change("/", shared).context("share within the scope", "/")?;
         Ok(outcome)
@@ -103,14 +110,17 @@ impl Recipe {
     /// Returns false if an overlay was wanted and there is a read-only bind instead.
     fn mount(&self, view: View<'_>, place: &Place, layer: Option<&Layer>) -> io::Result<bool> {
         match (&place.shape, layer) {
-            (Shape::Host, _) => view.bind(&place.path, true)?,
-            (Shape::ReadOnly, _) | (_, None) => bind_read_only(view, place)?,
+            (Shape::Host, _) => view.bind(&place.path, Recursion::All)?,
+            (Shape::ReadOnly, _) | (_, None) => {
+                // Without what is mounted below the kernel allows no bind.
+                view.bind_read_only(&place.path, Recursion::All)?;
+            }
             (_, Some(layer)) => {
                 let overlay = self.overlay(place, layer);
-                if let Err(error) = overlay.mount(Interface::Best, view.root, relative(&place.path))
+                if let Err(error) = overlay.mount(view.interface, view.root, relative(&place.path))
                 {
                     tracing::debug!("no overlay over {}: {error}", place.path.display());
-                    bind_read_only(view, place)?;
+                    view.bind_read_only(&place.path, Recursion::All)?;
                     return Ok(false);
                 }
             }
@@ -138,18 +148,4 @@ impl Recipe {
             attributes: place.attributes,
         }
     }
-}
-
-/// With all that is mounted below, without which the kernel allows no bind.
-fn bind_read_only(view: View<'_>, place: &Place) -> io::Result<()> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_RECURSIVE;
-    let tree = open_tree(CWD, &place.path, flags)?;
-    let read_only = MountAttr {
-        set: MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into(),
-        ..MountAttr::default()
-    };
-    sys::mount_setattr(tree.as_fd(), true, read_only)?;
-    Ok(view.place(tree, &place.path)?)
 }

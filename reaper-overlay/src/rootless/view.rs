@@ -74,7 +74,9 @@ impl View for UserView {
                 member.namespaces.enter()?;
                 // Of its own: the mounts of the scope are locked for it, whoever it is inside.
                 identity::unshare_as(self.inside)?;
-                self.volumes.iter().try_for_each(Volume::mount)?;
+                self.volumes
+                    .iter()
+                    .try_for_each(|volume| volume.mount(None))?;
                 make_and_change_to(&self.cwd)
             }
             _ => {

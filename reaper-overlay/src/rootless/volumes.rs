@@ -4,7 +4,7 @@
 //! the host's. So a helper clones them in a copy of the host's mounts that is the user's own. What
 //! it hands over belongs to no namespace, and can be mounted in any.
 
-use std::{os::fd::AsFd, path::Path};
+use std::path::Path;
 
 use reaper_spec::{ImageMode, Mount};
 use rustix::io::Errno;
@@ -18,9 +18,12 @@ use crate::{
     error::Context,
     handover,
     helper::Helper,
+    mounts::{Interface, Recursion},
     volumes::{
-        IMAGE_ROOT, MAKE_FILESYSTEM, OPEN_SOURCE, SET_OPTIONS, Volume, Wish, image_mount, open_one,
-        open_source, options::Recursion, wanted,
+        IMAGE_ROOT, Volume, image_mount,
+        volume::{MAKE_FILESYSTEM, OPEN_SOURCE, SET_OPTIONS, open_source},
+        wanted,
+        wish::Wish,
     },
 };
 
@@ -41,12 +44,14 @@ pub(crate) fn open(request: &ViewRequest, inside: Ids) -> Result<Vec<Volume>, Er
         let source = wish.bound()?.map(|(source, _)| open_source(source));
         sources.push(source.transpose()?);
     }
+    let interface = Interface::with_trees();
     let socket = || handover::pair().context("make a socket for", "the volumes");
     let (ours, theirs) = socket()?;
     let directories = Helper::run("open the volumes", || {
         identity::unshare_as(inside)?;
-        let volumes = mounts.iter().map(open_one).collect::<Result<Vec<_>, _>>()?;
-        let trees: Vec<_> = volumes.iter().map(|volume| volume.tree.as_fd()).collect();
+        let volumes = mounts.iter().map(|mount| Volume::open(mount, interface));
+        let volumes = volumes.collect::<Result<Vec<_>, _>>()?;
+        let trees: Vec<_> = volumes.iter().filter_map(Volume::tree).collect();
         handover::send(&theirs, &trees).context("hand over", "the volumes")?;
         Ok(volumes.iter().map(|v| v.directory).collect::<Vec<bool>>())
     });
@@ -54,11 +59,8 @@ pub(crate) fn open(request: &ViewRequest, inside: Ids) -> Result<Vec<Volume>, Er
     let trees = handover::receive(&ours, wishes.len()).context("take over", "the volumes")?;
     let opened = wishes.into_iter().zip(trees).zip(sources).zip(directories);
     Ok(opened
-        .map(|(((wish, tree), source), directory)| Volume {
-            tree,
-            source,
-            destination: wish.destination,
-            directory,
+        .map(|(((wish, tree), source), directory)| {
+            Volume::of_tree(wish, tree, source, directory, interface)
         })
         .collect())
 }

@@ -1,26 +1,17 @@
 //! The volumes of one container: taken from the host's namespace, moved into its own.
 
 use std::{
-    os::fd::{AsFd, OwnedFd},
-    path::{Component, Path, PathBuf},
+    ffi::OsStr,
+    fs,
+    os::fd::{AsRawFd, BorrowedFd},
+    path::{Path, PathBuf},
 };
 
 use reaper_spec::{DnsMode, ImageMode, Mount};
-use rustix::{
-    fs::{CWD, FileType, Mode, OFlags, fstat},
-    mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-        fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
-    },
-};
 
 use crate::{
-    Error, Scope, ViewRequest,
-    base::Base,
-    entrance::Enter,
-    error::Context,
-    image::Image,
-    sys::{self, MountAttr},
+    Error, Scope, ViewRequest, base::Base, entrance::Enter, error::Context, image::Image,
+    mounts::Interface, pin::Pin,
 };
 
 mod books;
@@ -29,40 +20,18 @@ pub(crate) mod nested;
 pub(crate) mod options;
 pub(crate) mod points;
 pub(crate) mod resolve;
+pub(crate) mod volume;
+pub(crate) mod wish;
 
-use options::{Options, Recursion};
+use mount_point::Kind;
 use points::Owner;
+pub(crate) use volume::Volume;
 
 /// Where the image's root is shown in the mode `at`.
 pub(crate) const IMAGE_ROOT: &str = "/.reaper-image";
 
-/// What the steps are called in which the kernel may refuse a volume.
-pub(crate) const OPEN_SOURCE: &str = "open the source";
-pub(crate) const MAKE_FILESYSTEM: &str = "make a filesystem for";
-pub(crate) const SET_OPTIONS: &str = "set the options of the mount on";
-
 /// Whose content `dns` decides about.
 const NAME_FILES: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
-
-/// One volume, detached from the host's tree.
-#[derive(Debug)]
-pub(crate) struct Volume {
-    pub(crate) tree: OwnedFd,
-    /// What it shows, by way of the host: writable also where the volume is not.
-    pub(crate) source: Option<OwnedFd>,
-    /// In the view, symlinks resolved as far as the scope goes.
-    pub(crate) destination: PathBuf,
-    pub(crate) directory: bool,
-}
-
-impl Volume {
-    /// Mounts it in the calling process's namespace.
-    pub(crate) fn mount(&self) -> Result<(), Error> {
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
-        move_mount(&self.tree, "", CWD, &self.destination, flags)
-            .context("mount the volume on", &self.destination)
-    }
-}
 
 /// Opens the volumes of `request` and makes their mount points in the scope.
 pub(crate) fn open(
@@ -70,11 +39,16 @@ pub(crate) fn open(
     host_paths: &[PathBuf],
     base: &Base,
     scope: &Scope,
-    enter: Enter<'_>,
+    pin: &Pin,
 ) -> Result<Vec<Volume>, Error> {
-    let mut volumes = open_all(request)?;
+    let interface = match pin.keeps_host() {
+        true => Interface::Classic,
+        false => Interface::with_trees(),
+    };
+    let mut volumes = open_all(request, interface)?;
     let owner = Owner::Scope(scope);
-    place(&mut volumes, request, base, owner, Some(enter), host_paths)?;
+    let enter = || pin.enter();
+    place(&mut volumes, request, base, owner, Some(&enter), host_paths)?;
     Ok(volumes)
 }
 
@@ -97,11 +71,26 @@ pub(crate) fn place(
     let id = request.unique_id();
     let places = points::acquire(base, owner, &id, enter, host_paths, &wanted)?;
     for (at, place) in places.into_iter().enumerate() {
-        let mut note = |path: &Path, missing| points::use_inside(base, owner, &id, path, missing);
         let made = match place.inside {
             Some(outer) => {
-                let directory = volumes[at].directory;
-                nested::make(&volumes[outer], &place.path, directory, &mut note)
+                let mut note = |parent: BorrowedFd<'_>, name: &OsStr, missing: Option<Kind>| {
+                    // A file system of the volume's own is nowhere on the host, and goes with it.
+                    if !volumes[outer].is_on_host() {
+                        return Ok(());
+                    }
+                    let path = on_host(parent, name)?;
+                    points::use_inside(base, owner, &id, &path, missing)
+                };
+                let (to, directory) = (&place.path, volumes[at].directory);
+                let outside = &volumes[outer].destination;
+                match volumes[outer].writable() {
+                    Some(root) => nested::make(root, outside, to, directory, &mut note),
+                    None => {
+                        let outside = outside.clone();
+                        volumes[at].make_inside(outside);
+                        Ok(())
+                    }
+                }
             }
             None => Ok(()),
         };
@@ -114,13 +103,21 @@ pub(crate) fn place(
     Ok(())
 }
 
+/// The path on the host of what is called `name` in `parent`.
+fn on_host(parent: BorrowedFd<'_>, name: &OsStr) -> Result<PathBuf, Error> {
+    let link = format!("/proc/self/fd/{}", parent.as_raw_fd());
+    let parent = fs::read_link(&link).context("follow", link)?;
+    Ok(parent.join(name))
+}
+
 /// Opens the volumes of `request`, without a place for them yet.
-pub(crate) fn open_all(request: &ViewRequest) -> Result<Vec<Volume>, Error> {
+pub(crate) fn open_all(request: &ViewRequest, interface: Interface) -> Result<Vec<Volume>, Error> {
     let mut volumes = wanted(request)
-        .map(open_one)
+        .map(|mount| Volume::open(mount, interface))
         .collect::<Result<Vec<_>, _>>()?;
     if request.image == ImageMode::At {
-        volumes.push(image(&Image::of(request)?, IMAGE_ROOT.into())?);
+        let image = Image::of(request)?;
+        volumes.push(Volume::image(&image, IMAGE_ROOT.into(), interface)?);
     }
     Ok(volumes)
 }
@@ -139,22 +136,6 @@ pub(crate) fn image_mount(image: &Image, destination: PathBuf) -> Mount {
         source: Some(image.root.clone()),
         options: vec!["rbind".to_owned(), "rro".to_owned()],
     }
-}
-
-/// The root of an image as a volume, read-only.
-pub(crate) fn image(image: &Image, destination: PathBuf) -> Result<Volume, Error> {
-    let mount = image_mount(image, destination);
-    if image.is_there() {
-        return open_one(&mount);
-    }
-    let tree = image.detached()?;
-    apply(&tree, &Options::parse(&mount)?, &mount.destination)?;
-    Ok(Volume {
-        tree,
-        source: None,
-        destination: mount.destination,
-        directory: true,
-    })
 }
 
 /// Whether a mount of the bundle has a meaning here: `/proc`, `/sys`, `/dev` and `/run` are the
@@ -185,137 +166,4 @@ fn is_wanted(mount: &Mount, dns: DnsMode) -> bool {
         // Engines bind the host's `/sys/fs/cgroup`; it is there already.
         _ => !to.starts_with("/sys/fs/cgroup"),
     }
-}
-
-/// What a mount of a bundle asks for, understood and not yet looked for.
-pub(crate) struct Wish<'a> {
-    pub(crate) mount: &'a Mount,
-    pub(crate) destination: PathBuf,
-    pub(crate) options: Options,
-}
-
-impl<'a> Wish<'a> {
-    pub(crate) fn of(mount: &'a Mount) -> Result<Self, Error> {
-        Ok(Self {
-            mount,
-            destination: normal(&mount.destination)?,
-            options: Options::parse(mount)?,
-        })
-    }
-
-    /// What is to be bound, and how. `None` if a filesystem is to be made.
-    pub(crate) fn bound(&self) -> Result<Option<(&'a Path, Recursion)>, Error> {
-        let Some(recursion) = self.options.bind else {
-            return Ok(None);
-        };
-        let source = self.mount.source.as_deref();
-        let source = source.ok_or_else(|| Error::MountSource {
-            destination: self.destination.clone(),
-        })?;
-        Ok(Some((source, recursion)))
-    }
-}
-
-pub(crate) fn open_one(mount: &Mount) -> Result<Volume, Error> {
-    let wish = Wish::of(mount)?;
-    let (tree, source) = match wish.bound()? {
-        Some((source, recursion)) => (clone_tree(source, recursion)?, Some(open_source(source)?)),
-        None => (new_filesystem(mount, &wish.options)?, None),
-    };
-    let Wish {
-        destination,
-        options,
-        ..
-    } = wish;
-    apply(&tree, &options, &destination)?;
-    let stat = fstat(&tree).context("stat the source of", &destination)?;
-    let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-    Ok(Volume {
-        tree,
-        source,
-        destination,
-        directory,
-    })
-}
-
-/// The source of a bind, by way of the host.
-pub(crate) fn open_source(source: &Path) -> Result<OwnedFd, Error> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    rustix::fs::open(source, flags, Mode::empty()).context(OPEN_SOURCE, source)
-}
-
-/// A path without `.` and `..`; what `..` would mean is up to symlinks that others can change.
-fn normal(path: &Path) -> Result<PathBuf, Error> {
-    let plain = path
-        .components()
-        .all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
-    let forbidden = ["/proc", "/sys"].iter().any(|tree| path.starts_with(tree));
-    if path.is_absolute() && plain && path != Path::new("/") && !forbidden {
-        Ok(path.components().collect())
-    } else {
-        Err(Error::MountDestination {
-            destination: path.to_owned(),
-        })
-    }
-}
-
-pub(crate) fn clone_tree(source: &Path, recursion: Recursion) -> Result<OwnedFd, Error> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    if recursion == Recursion::All {
-        flags |= OpenTreeFlags::AT_RECURSIVE;
-    }
-    open_tree(CWD, source, flags).context(OPEN_SOURCE, source)
-}
-
-fn new_filesystem(mount: &Mount, options: &Options) -> Result<OwnedFd, Error> {
-    let kind = mount.kind.as_deref().unwrap_or_default();
-    let make = || -> rustix::io::Result<OwnedFd> {
-        let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-        let context = context.as_fd();
-        if let Some(source) = &mount.source {
-            fsconfig_set_string(context, "source", source.as_path())?;
-        }
-        for (key, value) in &options.data {
-            match value {
-                Some(value) => fsconfig_set_string(context, key.as_str(), value.as_str())?,
-                None => fsconfig_set_flag(context, key.as_str())?,
-            }
-        }
-        fsconfig_create(context)?;
-        fsmount(
-            context,
-            FsMountFlags::FSMOUNT_CLOEXEC,
-            MountAttrFlags::empty(),
-        )
-    };
-    make().context(MAKE_FILESYSTEM, &mount.destination)
-}
-
-fn apply(tree: &OwnedFd, options: &Options, destination: &Path) -> Result<(), Error> {
-    let (propagation, recursion) = options
-        .propagation
-        .unwrap_or((nix::libc::MS_PRIVATE, Recursion::All));
-    // A clone of a shared mount is its peer already.
-    if propagation != nix::libc::MS_SHARED {
-        let attr = MountAttr {
-            propagation,
-            ..MountAttr::default()
-        };
-        change(tree, recursion, attr, destination)?;
-    }
-    change(tree, Recursion::Alone, options.attr, destination)?;
-    change(tree, Recursion::All, options.recursive, destination)
-}
-
-fn change(
-    tree: &OwnedFd,
-    recursion: Recursion,
-    attr: MountAttr,
-    destination: &Path,
-) -> Result<(), Error> {
-    if attr == MountAttr::default() {
-        return Ok(());
-    }
-    sys::mount_setattr(tree.as_fd(), recursion == Recursion::All, attr)
-        .context(SET_OPTIONS, destination)
 }

@@ -5,11 +5,11 @@ use std::{fs, io, path::Path};
 use rustix::{
     fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx},
     io::Errno,
-    mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount},
+    mount::{UnmountFlags, mount_bind_recursive, unmount},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, error::Context};
+use crate::{Error, error::Context, mountinfo};
 
 /// What a mount point is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,22 +63,44 @@ pub(super) fn remove(path: &Path, kind: Kind) -> Result<(), Error> {
 }
 
 pub(super) fn is_mount_point(path: &Path) -> Result<bool, Error> {
-    let stat = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE)
-        .context("stat the mount point", path)?;
-    Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+    let stat = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE);
+    if let Ok(stat) = stat
+        && stat
+            .stx_attributes_mask
+            .contains(StatxAttributes::MOUNT_ROOT)
+    {
+        return Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT));
+    }
+    // Before Linux 5.8.
+    is_listed(path)
+}
+
+fn is_listed(path: &Path) -> Result<bool, Error> {
+    let mounts = mountinfo::read()?;
+    Ok(mounts.iter().any(|mount| mount.mount_point == path))
 }
 
 pub(super) fn bind_to_itself(path: &Path) -> Result<(), Error> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_RECURSIVE;
-    let tree = open_tree(CWD, path, flags).context("guard", path)?;
-    move_mount(tree, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).context("guard", path)
+    mount_bind_recursive(path, path).context("guard", path)
 }
 
 pub(super) fn unguard(path: &Path) -> Result<(), Error> {
     match unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         Ok(()) | Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => Ok(()),
         Err(errno) => Err(errno).context("take the guard off", path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_and_its_table_agree_on_mount_points() {
+        for (path, expected) in [("/proc", true), ("/proc/self", false), ("/usr", false)] {
+            let path = Path::new(path);
+            assert_eq!(is_mount_point(path).unwrap(), expected, "{path:?}");
+            assert_eq!(is_listed(path).unwrap(), expected, "{path:?}");
+        }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::{
     ffi::OsStr,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    path::{Path, PathBuf},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
 };
 
 use rustix::{
@@ -11,28 +11,30 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Volume, mount_point::Kind};
+use super::mount_point::Kind;
 use crate::{Error, error::Context};
 
-/// Is told of a part of a mount point: its path on the host, and what it will be if it is missing.
-pub(super) type Note<'a> = &'a mut dyn FnMut(&Path, Option<Kind>) -> Result<(), Error>;
+/// Is told of a part of a mount point: where it is, its name, and what it will be if it is missing.
+pub(super) type Note<'a> =
+    &'a mut dyn FnMut(BorrowedFd<'_>, &OsStr, Option<Kind>) -> Result<(), Error>;
 
-/// Makes the mount point `path` inside `outer` if it is missing, in the volume itself. `note` is told
-/// of each part on the way before it is made or used. Symlinks in the volume lead nowhere else.
+/// Makes the mount point `path` if it is missing, in the volume on `outer`, whose root is `root`.
+/// `note` is told of each part on the way before it is made or used. Symlinks in the volume lead
+/// nowhere else; before Linux 5.6, which can see to that, they are refused.
 pub(super) fn make(
-    outer: &Volume,
+    root: BorrowedFd<'_>,
+    outer: &Path,
     path: &Path,
     directory: bool,
     note: Note<'_>,
 ) -> Result<(), Error> {
-    let root = outer.source.as_ref().unwrap_or(&outer.tree);
-    let Ok(relative) = path.strip_prefix(&outer.destination) else {
+    let Ok(relative) = path.strip_prefix(outer) else {
         return Ok(());
     };
     let mut dir: Option<OwnedFd> = None;
     let mut parts = relative.components().peekable();
     while let Some(part) = parts.next() {
-        let parent = dir.as_ref().map_or(root.as_fd(), AsFd::as_fd);
+        let parent = dir.as_ref().map_or(root, AsFd::as_fd);
         let last = parts.peek().is_none();
         let mut flags = OFlags::PATH | OFlags::CLOEXEC;
         if !last || directory {
@@ -40,13 +42,15 @@ pub(super) fn make(
         }
         let find = || {
             let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-            openat2(parent, part.as_os_str(), flags, Mode::empty(), resolve)
+            match openat2(parent, part.as_os_str(), flags, Mode::empty(), resolve) {
+                Err(Errno::NOSYS | Errno::PERM) => {
+                    let flags = flags | OFlags::NOFOLLOW;
+                    openat(parent, part.as_os_str(), flags, Mode::empty())
+                }
+                other => other,
+            }
         };
-        // A file system of the volume's own is nowhere on the host, and goes with it.
-        let mut note = |missing| match outer.source {
-            Some(_) => note(&on_host(parent, part.as_os_str())?, missing),
-            None => Ok(()),
-        };
+        let mut note = |missing| note(parent, part.as_os_str(), missing);
         let found = match find() {
             Err(Errno::NOENT) => {
                 let is_file = last && !directory;
@@ -87,11 +91,4 @@ pub(super) fn make(
         dir = Some(found);
     }
     Ok(())
-}
-
-/// The path on the host of what is called `name` in `parent`.
-fn on_host(parent: BorrowedFd<'_>, name: &OsStr) -> Result<PathBuf, Error> {
-    let link = format!("/proc/self/fd/{}", parent.as_raw_fd());
-    let parent = std::fs::read_link(&link).context("follow", link)?;
-    Ok(parent.join(name))
 }

@@ -6,7 +6,11 @@ use nix::libc::{MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE};
 use reaper_spec::Mount;
 use rustix::mount::MountAttrFlags;
 
-use crate::{Error, sys::MountAttr};
+use crate::{
+    Error,
+    mounts::{Recursion, attributes::ATIME},
+    sys::MountAttr,
+};
 
 /// A mount that was asked for, understood.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,15 +25,6 @@ pub(crate) struct Options {
     pub(crate) propagation: Option<(u64, Recursion)>,
     /// For the filesystem, where a new one is made.
     pub(crate) data: Vec<(String, Option<String>)>,
-}
-
-/// Whether something is meant with all that is mounted below.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Recursion {
-    /// The mount alone.
-    Alone,
-    /// All below as well.
-    All,
 }
 
 /// What has no meaning for a bind and none that matters here.
@@ -52,8 +47,6 @@ const WITHOUT_MEANING: [&str; 17] = [
     "user",
     "tmpcopyup",
 ];
-
-const ATIME: u64 = 0x70;
 
 fn attribute(name: &str) -> Option<(u64, u64)> {
     let bits = |flag: MountAttrFlags| u64::from(flag.bits());
@@ -114,6 +107,11 @@ impl Options {
             }
         }
         Ok(options)
+    }
+
+    /// What is mounted in it later, and where that is seen.
+    pub(crate) fn propagation(&self) -> (u64, Recursion) {
+        self.propagation.unwrap_or((MS_PRIVATE, Recursion::All))
     }
 
     fn apply(&mut self, option: &str, destination: &Path) -> Result<(), Error> {

@@ -5,6 +5,7 @@
     reason = "each test program uses a part of it"
 )]
 
+pub mod kernel;
 pub mod user;
 
 use std::{
@@ -25,6 +26,7 @@ const INSIDE: &str = "REAPER_OVERLAY_TEST_INSIDE";
 /// argument is an empty tmpfs. The tree is shared among itself, as on a node with systemd.
 pub fn isolated(test: impl FnOnce(&Path)) {
     if std::env::var_os(INSIDE).is_some() {
+        kernel::become_older();
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         change(
             "/",
@@ -56,6 +58,15 @@ pub fn isolated(test: impl FnOnce(&Path)) {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// The name of the test `name` in the file of the one that runs.
+pub fn beside(name: &str) -> String {
+    let this = std::thread::current().name().unwrap().to_owned();
+    match this.rsplit_once("::") {
+        Some((file, _)) => format!("{file}::{name}"),
+        None => name.to_owned(),
+    }
 }
 
 pub fn change(path: impl AsRef<Path>, flags: MountPropagationFlags) {
