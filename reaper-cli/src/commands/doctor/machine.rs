@@ -65,7 +65,7 @@ fn kernel(release: &str) -> Finding {
     }
 }
 
-/// What containers cannot do without, tried out: a kernel may be built without it, or a sandbox
+/// What containers cannot do without, or not as well, tried out: a kernel may be built without it, or a sandbox
 /// around this program may forbid it.
 fn interfaces(root: bool) -> Finding {
     let pidfd = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty());
@@ -99,6 +99,12 @@ fn judge(tried: &[(&str, Option<Errno>)]) -> Finding {
             "interfaces",
             found(),
             "this user has no inotify instance left: `sysctl fs.inotify.max_user_instances=1024`",
+        ),
+        [("open_tree", _)] => Finding::warning(
+            "interfaces",
+            found(),
+            "volumes come by mount(2) instead, none with Bidirectional propagation: allow open_tree, \
+             move_mount, fsopen, fsconfig and fsmount in the seccomp filter around this program",
         ),
         _ => Finding::problem(
             "interfaces",
@@ -198,6 +204,9 @@ mod tests {
         let denied = judge(&[("pidfd_open", Some(Errno::PERM)), ("open_tree", None)]);
         assert_eq!(denied.level, Level::Problem);
         assert!(denied.found.starts_with("pidfd_open: "), "{denied:?}");
+        let old = judge(&[("pidfd_open", None), ("open_tree", Some(Errno::NOSYS))]);
+        assert_eq!(old.level, Level::Warning);
+        assert!(old.fix.unwrap().contains("Bidirectional"));
         let full = judge(&[("inotify_init", Some(Errno::MFILE))]);
         assert_eq!(full.level, Level::Warning);
         assert!(full.fix.unwrap().contains("max_user_instances"));
