@@ -11,7 +11,7 @@ use std::{
 };
 
 use rustix::event::{PollFd, PollFlags, poll};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::rig::{code, is_alive, kill_monitor};
 
@@ -226,6 +226,52 @@ fn a_killed_monitor_leaves_a_scope_that_can_be_used_and_removed() {
     let output = someone.sh(&[], "echo hi >/etc/reaper-hello; cat /etc/reaper-hello");
     assert_eq!(text(&output.stdout), "hi\n");
     someone.ok(&["delete", "a"]);
+    someone.leaves_nothing("node");
+}
+
+#[test]
+fn the_volumes_of_a_users_bundle_are_the_containers_own_and_their_places_go() {
+    let someone = Someone::new();
+    let bundle = someone.home().join("bundle");
+    for dir in [bundle.join("rootfs"), someone.home().join("data")] {
+        fs::create_dir_all(dir).unwrap();
+    }
+    fs::write(someone.home().join("data/file"), "volume\n").unwrap();
+    let config = json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "args": ["sleep", "1000"],
+            "cwd": "/",
+            "env": ["PATH=/usr/bin:/bin"],
+            "user": {"uid": UID, "gid": UID},
+        },
+        "root": {"path": "rootfs"},
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {
+                "destination": "/made/data",
+                "type": "bind",
+                "source": someone.home().join("data"),
+                "options": ["rbind", "ro"],
+            },
+        ],
+    });
+    fs::write(bundle.join("config.json"), config.to_string()).unwrap();
+    let args = ["run", "--detach", "--bundle", "bundle", "with"];
+    let mut run = someone.runs(&someone.program(), &args);
+    run.stdout(Stdio::null()).stderr(Stdio::null());
+    assert!(run.status().unwrap().success());
+    someone.running("without");
+    let read = someone.ok(&["exec", "with", "cat", "/made/data/file"]);
+    assert_eq!(read, "volume\n");
+    someone.fails(&["exec", "with", "touch", "/made/data/new"]);
+    someone.ok(&["exec", "without", "test", "!", "-e", "/made/data/file"]);
+    someone.fails(&["exec", "without", "rmdir", "/made/data"]);
+    kill_monitor(&someone.state("with")["pid"].to_string());
+    assert_eq!(someone.ok(&["wait", "with"]).trim(), "137");
+    someone.ok(&["delete", "with"]);
+    someone.ok(&["exec", "without", "test", "!", "-e", "/made"]);
+    someone.ok(&["delete", "--force", "without"]);
     someone.leaves_nothing("node");
 }
 
