@@ -3,7 +3,11 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::{
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        unix::process::CommandExt,
+    },
+    process::Command,
 };
 
 use nix::{
@@ -69,11 +73,14 @@ pub(crate) fn fork_into(cgroup: BorrowedFd<'_>) -> io::Result<Option<Pid>> {
 }
 
 fn assert_single_threaded() {
-    let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
-    assert_eq!(
-        threads, 1,
+    assert!(
+        is_single_threaded(),
         "a process that forks without exec must have one thread"
     );
+}
+
+fn is_single_threaded() -> bool {
+    std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count) == 1
 }
 
 /// Ends the process without running what was registered for a normal exit, which belongs to the
@@ -81,6 +88,43 @@ fn assert_single_threaded() {
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit(2) has no precondition.
     unsafe { libc::_exit(code) }
+}
+
+/// Has `command` close what is open now, from the descriptor 6 on, before its execve(2): a child has
+/// copies of all that the monitor holds, and a FIFO that the child has an end of seems to have a
+/// reader. Close-on-exec comes too late, since the parent hears of the execve(2) while it is being
+/// done.
+///
+/// Nothing of it may be closed until the command is spawned: the standard library's own pipe could
+/// get its number. In a process with other threads nobody can promise that, and nothing is done.
+pub(crate) fn close_before_exec(command: &mut Command) -> io::Result<()> {
+    if !is_single_threaded() {
+        return Ok(());
+    }
+    let open: Vec<RawFd> = open_files()?.into_iter().filter(|&file| file > 5).collect();
+    let close = move || {
+        for &file in &open {
+            // SAFETY: close(2) is async-signal-safe, and the child will only execute a program.
+            unsafe { libc::close(file) };
+        }
+        Ok(())
+    };
+    // SAFETY: the closure calls close(2) alone, and allocates nothing.
+    unsafe { command.pre_exec(close) };
+    Ok(())
+}
+
+/// The descriptors that are open.
+fn open_files() -> io::Result<Vec<RawFd>> {
+    let mut open = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let name = entry?.file_name();
+        open.extend(name.to_str().and_then(|name| name.parse::<RawFd>().ok()));
+    }
+    // Not the one by which they were listed.
+    // SAFETY: F_GETFD only asks.
+    open.retain(|&file| unsafe { libc::fcntl(file, libc::F_GETFD) } >= 0);
+    Ok(open)
 }
 
 /// Closes every descriptor from `first` to `last`.
@@ -99,17 +143,9 @@ pub(crate) fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
     if error.raw_os_error() != Some(libc::ENOSYS) {
         return Err(error);
     }
-    let mut open = Vec::new();
-    for entry in std::fs::read_dir("/proc/self/fd")? {
-        open.extend(
-            entry?
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse::<RawFd>().ok()),
-        );
-    }
+    let open = open_files()?;
     for fd in open.into_iter().filter(|fd| (first..=last).contains(fd)) {
-        // SAFETY: as above; the descriptor of the listing itself is closed already (EBADF).
+        // SAFETY: as above.
         unsafe { libc::close(fd) };
     }
     Ok(())
@@ -214,4 +250,59 @@ pub(crate) fn next_ended() -> nix::Result<Option<Pid>> {
     // SAFETY: after waitid(2) the pid is set, to 0 where no child has ended.
     let pid = unsafe { info.si_pid() };
     Ok((pid != 0).then(|| Pid::from_raw(pid)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use nix::{
+        poll::{PollFd, PollFlags, PollTimeout, poll},
+        sys::wait::{WaitStatus, waitpid},
+    };
+
+    use super::*;
+
+    /// Runs `test` in a child, which has no thread of another test.
+    fn alone(test: fn()) {
+        // SAFETY: the C library makes its allocator usable in the child; no lock of this crate is
+        // taken.
+        match unsafe { nix::unistd::fork() }.unwrap() {
+            ForkResult::Child => exit_now(std::panic::catch_unwind(test).is_err().into()),
+            ForkResult::Parent { child } => {
+                assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_program_that_runs_has_nothing_of_its_parent() {
+        alone(|| (0..20).for_each(|_| runs_without_the_pipe_of_its_parent()));
+    }
+
+    fn runs_without_the_pipe_of_its_parent() {
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        // Closing all of them takes the child a while.
+        let writers: Vec<_> = (0..500).map(|_| writer.try_clone().unwrap()).collect();
+        drop(writer);
+        let mut command = Command::new("/bin/true");
+        close_before_exec(&mut command).unwrap();
+        let mut child = command.spawn().unwrap();
+        drop(writers);
+        let mut ready = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+        poll(&mut ready, PollTimeout::ZERO).unwrap();
+        let hung_up = ready[0].revents();
+        assert!(child.wait().unwrap().success());
+        assert_eq!(hung_up, Some(PollFlags::POLLHUP));
+    }
+
+    #[test]
+    fn a_program_that_is_missing_is_an_error_still() {
+        alone(|| {
+            let mut command = Command::new("/nonexistent");
+            close_before_exec(&mut command).unwrap();
+            let error = command.spawn().unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        });
+    }
 }

@@ -24,6 +24,7 @@ use nix::{
 use reaper_spec::ContainerId;
 
 use super::{IoError, Stream, sys, uri::LoggerCommand};
+use crate::sys::close_before_exec;
 
 /// How long loggers may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +122,7 @@ impl Logger {
             .stderr(Stdio::null());
         let reserved =
             sys::inherit_three(&mut prepared, [output, errors, ready_end]).map_err(failed)?;
+        close_before_exec(&mut prepared).map_err(failed)?;
         let child = prepared.spawn().map_err(failed)?;
         drop((prepared, reserved));
 

@@ -43,6 +43,7 @@ use super::server::{OOM_SCORE_ADJ, OWN_OOM_SCORE_ADJ};
 use crate::{
     Signal,
     protocol::{CreateCall, Driven, Failure},
+    sys,
 };
 
 /// Where a runtime keeps its state, and the monitor its files, in a container's folder.
@@ -123,7 +124,8 @@ impl Runtime {
         if let Some([stdin, stdout, stderr]) = streams {
             command.stdin(stdin).stdout(stdout).stderr(stderr);
         }
-        let child = with_adjustment(self.oom_score_adj, || command.spawn())
+        let child = sys::close_before_exec(&mut command)
+            .and_then(|()| with_adjustment(self.oom_score_adj, || command.spawn()))
             .map_err(|error| Failure::setup(self.program.step("start"), &error))?;
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
         self.jobs.push(Job { pid, log, task });
