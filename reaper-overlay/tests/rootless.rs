@@ -140,6 +140,28 @@ fn what_is_mounted_below_a_directory_is_protected_too() {
 }
 
 #[test]
+fn what_is_mounted_where_the_user_may_not_look_is_in_nobodys_way() {
+    as_user(
+        |home| {
+            let closed = home.join("closed");
+            fs::create_dir(&closed).unwrap();
+            mount_tmpfs(&closed.join("disk"));
+            fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+        },
+        |home| {
+            let request = of(home, "a", OverlayScope::Container);
+            let session = open(&request);
+            let look = format!("ls {}/closed", home.display());
+            assert!(!attempt(&session, &look).status.success());
+            sh(&session, &format!("touch {}/new", home.display()));
+            session.close().unwrap();
+            assert!(!home.join("new").exists());
+            remove(&request);
+        },
+    );
+}
+
+#[test]
 fn members_of_a_scope_share_it_and_nobody_else_does() {
     as_user(
         |_| {},

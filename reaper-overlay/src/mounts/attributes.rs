@@ -19,6 +19,7 @@ use crate::{
     Error,
     error::Context,
     mountinfo::{self, MountInfo},
+    rootless,
     sys::{self, MountAttr},
 };
 
@@ -91,8 +92,15 @@ pub(crate) fn change(
     remount(&at, top, attr)?;
     if recursion == Recursion::All {
         for mount in mountinfo::visible_on(&mounts, top) {
-            if mount.id != top.id {
-                remount(&mount.mount_point, mount, attr)?;
+            if mount.id == top.id {
+                continue;
+            }
+            match remount(&mount.mount_point, mount, attr) {
+                // Behind a directory that is closed to this user, and so to all in the view.
+                Err(error)
+                    if error.raw_os_error() == Some(nix::libc::EACCES) && rootless::is_needed() => {
+                }
+                other => other?,
             }
         }
     }
