@@ -66,12 +66,17 @@ impl View<'_> {
         let Ok(metadata) = fs::symlink_metadata(self.path(path)) else {
             return Ok(());
         };
-        if metadata.is_dir() {
+        let covered = if metadata.is_dir() {
             self.cover_directory(path, mask.how == How::Empty)
         } else if metadata.is_symlink() {
             Ok(())
         } else {
             mount_bind("/dev/null", self.path(path)).context("cover", path)
+        };
+        match covered {
+            // It has gone since.
+            Err(_) if fs::symlink_metadata(self.path(path)).is_err() => Ok(()),
+            covered => covered,
         }
     }
 
