@@ -100,6 +100,8 @@ pub(crate) fn change(
                 Err(error)
                     if error.raw_os_error() == Some(nix::libc::EACCES) && rootless::is_needed() => {
                 }
+                // The host has unmounted it since, and so it went here.
+                Err(_) if has_gone(mount) => {}
                 other => other?,
             }
         }
@@ -137,6 +139,10 @@ pub(crate) fn make_read_only_but(interface: Interface, writable: &[&Path]) -> Re
         }
     }
     Ok(())
+}
+
+fn has_gone(mount: &MountInfo) -> bool {
+    mountinfo::read().is_ok_and(|now| now.iter().all(|there| there.id != mount.id))
 }
 
 /// The mount that `path`, a descriptor, is on.
