@@ -133,8 +133,12 @@ fn pods_keep_running_logging_and_their_exit_codes() {
         let pod = pod.on(node);
         assert_eq!(node.cri().exited(&absent).exit_code, 18);
         if !is_yardstick() {
+            // A containerd that finds a container ended deletes its task at once, and with bad luck
+            // closes the FIFO before it has read it. It says so.
+            let given_up = ["Failed to pipe stdout", absent.as_str(), "closed fifo"];
             until("its last words are logged", || {
-                (pod.log("absent") == ["stdout F away"]).then_some(())
+                let logged = pod.log("absent") == ["stdout F away"];
+                (logged || node.has_logged(&given_up)).then_some(())
             });
         }
         pod.stop();

@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    fs::File,
+    fs::{self, File},
     process::{Command, Stdio},
 };
 
@@ -46,6 +46,13 @@ impl Node {
         *locked(&self.channel) = Some(channel);
         // It comes up last, and answers meanwhile that it is not initialized yet.
         until("the CRI answers", || self.cri().is_ready().then_some(()));
+    }
+
+    /// Whether containerd has logged a line with all of `words`.
+    pub fn has_logged(&self, words: &[&str]) -> bool {
+        let log = fs::read_to_string(self.dir.join("logs/containerd")).unwrap_or_default();
+        log.lines()
+            .any(|line| words.iter().all(|word| line.contains(word)))
     }
 
     /// Stops containerd as an administrator would. What it runs goes on.
