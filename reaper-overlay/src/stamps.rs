@@ -33,9 +33,13 @@ const DATABASES: [&str; 8] = [
 
 /// The identity of what an overlay lies on: filesystems and package databases, by their path,
 /// escaped as in mountinfo.
+///
+/// A field that is missing was not looked at, so nothing is said of it: a scope may have been made by
+/// another version of this crate.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Stamps {
-    databases: BTreeMap<String, String>,
+    databases: Option<BTreeMap<String, String>>,
     /// Which filesystem, and which directory of it.
     filesystems: BTreeMap<String, String>,
     /// Missing before Linux 6.8, which has no numbers that are never used again.
@@ -68,10 +72,12 @@ impl Stamps {
         }
         let seen = sys::list_mounts().ok();
         Self {
-            databases: DATABASES
-                .into_iter()
-                .filter_map(|path| Some((path.to_owned(), database(path)?)))
-                .collect(),
+            databases: Some(
+                DATABASES
+                    .into_iter()
+                    .filter_map(|path| Some((path.to_owned(), database(path)?)))
+                    .collect(),
+            ),
             filesystems,
             mounts: lower.zip(seen).map(|(lower, seen)| Mounts { lower, seen }),
         }
@@ -83,7 +89,7 @@ impl Stamps {
             let path = unescape(name.as_bytes());
             Filesystem::at(path.as_ref()).map(|now| now.name()).as_ref() != Some(*was)
         });
-        changed_databases(&self.databases)
+        changed_databases(self.databases.as_ref())
             .map(str::to_owned)
             .chain(filesystems.map(|(path, _)| path.clone()))
             .collect()
@@ -93,8 +99,9 @@ impl Stamps {
 /// As much of [`Stamps`] as is needed to see that nothing has changed. It is read for each
 /// container that joins a scope, on nodes with hundreds of mounts.
 #[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub(crate) struct Glance {
-    databases: BTreeMap<String, String>,
+    databases: Option<BTreeMap<String, String>>,
     mounts: Option<Mounts>,
 }
 
@@ -116,14 +123,19 @@ impl Glance {
         let matters = |mount: u64| sys::mount_point(mount).map_or(true, |path| matters(&path));
         was.lower.iter().all(|mount| now.contains(mount))
             && !now.difference(&seen).any(|&mount| matters(mount))
-            && changed_databases(&self.databases).next().is_none()
+            && changed_databases(self.databases.as_ref()).next().is_none()
     }
 }
 
-fn changed_databases(were: &BTreeMap<String, String>) -> impl Iterator<Item = &'static str> {
-    DATABASES
-        .into_iter()
-        .filter(|path| database(path).as_ref() != were.get(*path))
+fn changed_databases(
+    were: Option<&BTreeMap<String, String>>,
+) -> impl Iterator<Item = &'static str> {
+    let known = were.into_iter();
+    known.flat_map(|were| {
+        DATABASES
+            .into_iter()
+            .filter(|path| database(path).as_ref() != were.get(*path))
+    })
 }
 
 /// What every change of a package database changes.
@@ -164,6 +176,14 @@ impl Filesystem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_said_of_what_another_version_wrote() {
+        let text = r#"{"/": "254:0 2", "/var/lib/dpkg/status": "17 1.000000000"}"#;
+        let stamps: Stamps = serde_json::from_str(text).unwrap();
+        assert_eq!(stamps.changed(), [""; 0]);
+        assert!(!glance(&stamps).is_unchanged(|_| false));
+    }
 
     #[test]
     fn another_filesystem_at_a_path_is_noticed() {
