@@ -86,8 +86,38 @@ fn is_single_threaded() -> bool {
 /// Ends the process without running what was registered for a normal exit, which belongs to the
 /// process that this one was forked from.
 pub(crate) fn exit_now(code: i32) -> ! {
+    #[cfg(tarpaulin)]
+    write_coverage();
     // SAFETY: _exit(2) has no precondition.
     unsafe { libc::_exit(code) }
+}
+
+/// Coverage is written by what was registered for a normal exit, under a name with the number of
+/// the process, which a fork makes another. It gets that name once it is whole: this process may
+/// be killed meanwhile.
+#[cfg(tarpaulin)]
+fn write_coverage() {
+    unsafe extern "C" {
+        fn __llvm_profile_set_filename(name: *const std::ffi::c_char);
+        fn __llvm_profile_write_file() -> std::ffi::c_int;
+    }
+    let Ok(name) = std::env::var("LLVM_PROFILE_FILE") else {
+        return;
+    };
+    let name = name.replace("%p", &std::process::id().to_string());
+    let name = name.replace("%m", "left");
+    let part = format!("{name}.part");
+    let Ok(path) = std::ffi::CString::new(part.as_str()) else {
+        return;
+    };
+    // SAFETY: the runtime of the instrumentation has both, wherever this is built; the name lives
+    // until they have returned. They are called by a process of one thread, at its end.
+    unsafe {
+        __llvm_profile_set_filename(path.as_ptr());
+        __llvm_profile_write_file();
+    }
+    // Who cannot write there has nothing to rename either.
+    let _ = std::fs::rename(part, name);
 }
 
 /// Has `command` close what is open now, from the descriptor 6 on, before its execve(2): a child has

@@ -129,6 +129,8 @@ fn a_killed_starter_leaves_a_usable_scope() {
                 ])
                 .env("REAPER_STARTER", format!("c{number}"))
                 .env("REAPER_STARTER_DIR", &base)
+                // Where coverage is measured, half a profile among the others would be an error.
+                .env("LLVM_PROFILE_FILE", dir.join("%p.profraw"))
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()

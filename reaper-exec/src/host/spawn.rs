@@ -35,6 +35,9 @@ impl HostExecutor {
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::null());
+        // Where coverage is measured, and only there.
+        #[cfg(tarpaulin)]
+        command.envs(std::env::vars_os().filter(|(name, _)| name == "LLVM_PROFILE_FILE"));
         let child = self
             .children
             .spawn(command)

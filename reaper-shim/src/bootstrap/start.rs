@@ -27,8 +27,13 @@ use crate::{Error, Result};
 
 /// How long the daemon may take until it serves.
 const READY_LIMIT: Duration = Duration::from_secs(20);
-/// What the daemon's environment keeps of containerd's, besides `REAPER_*`.
-const KEPT: [&str; 2] = ["PATH", "TTRPC_ADDRESS"];
+/// What the daemon's environment keeps of containerd's, besides `REAPER_*`. Where coverage is
+/// measured it has to know where that goes.
+const KEPT: &[&str] = if cfg!(tarpaulin) {
+    &["PATH", "TTRPC_ADDRESS", "LLVM_PROFILE_FILE"]
+} else {
+    &["PATH", "TTRPC_ADDRESS"]
+};
 
 pub(super) fn run(flags: &Flags) -> Result<()> {
     let params = Params::read(flags)?;
