@@ -17,8 +17,9 @@ pub(crate) const HOST_TREES: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
 
 /// Directories that hold mounts of other workloads and of those who run them. They are empty in a
 /// scope, and what is mounted below them is not in it.
-pub(crate) const HIDDEN: [&str; 6] = [
+pub(crate) const HIDDEN: [&str; 7] = [
     "/var/lib/kubelet/pods",
+    "/var/lib/kubelet/plugins/kubernetes.io",
     "/run/containerd/io.containerd.runtime.v2.task",
     "/run/containerd/io.containerd.runtime.v1.linux",
     "/run/containerd/io.containerd.grpc.v1.cri",
@@ -142,6 +143,11 @@ fn state_dir(path: &Path) -> Option<PathBuf> {
         .skip(1)
         .find(|dir| has_name(dir, &containerd))
     {
+        return Some(dir.to_owned());
+    }
+    // ROOT/plugins/kubernetes.io: where the kubelet stages volumes that devices are mounted for.
+    let staging = |dir: &&Path| dir.ends_with("plugins/kubernetes.io");
+    if let Some(dir) = path.ancestors().skip(1).find(staging) {
         return Some(dir.to_owned());
     }
     // ROOT/pods/UID/volumes/kubernetes.io~KIND/NAME

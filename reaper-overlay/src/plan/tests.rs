@@ -58,6 +58,8 @@ fn mounts_of_engines_are_found_wherever_they_are() {
 30 27 0:1 / /mnt/k3s/io.containerd.runtime.v2.task/k8s.io/x/rootfs rw - overlay overlay rw
 31 27 0:2 / /data/kubelet/pods/u/volumes/kubernetes.io~secret/s rw - tmpfs tmpfs rw
 32 27 0:3 / /data/kubelet/plugins rw - tmpfs tmpfs rw
+33 32 0:4 / /data/kubelet/plugins/kubernetes.io/csi/d/1/globalmount rw - ext4 /dev/vdb rw
+34 27 0:5 / /var/lib/kubelet/plugins/kubernetes.io/nfs/mounts/x rw - nfs s:/x rw
 ",
         &[],
     );
@@ -70,6 +72,7 @@ fn mounts_of_engines_are_found_wherever_they_are() {
     for hidden in [
         "/mnt/k3s/io.containerd.runtime.v2.task",
         "/data/kubelet/pods",
+        "/data/kubelet/plugins/kubernetes.io",
     ] {
         assert!(
             plan.hidden.iter().any(|path| path == Path::new(hidden)),
