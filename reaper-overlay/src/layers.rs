@@ -220,20 +220,8 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, E
     }
 }
 
-/// Replaces a JSON file in one step, so that nobody reads half of it.
+/// Replaces a JSON file in one step, so that nobody reads half of it, not even after a power cut.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
-    replace_json(path, value, false)
-}
-
-/// The same, and it is on disk afterwards.
-pub(crate) fn write_json_durably<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
-    replace_json(path, value, true)?;
-    let dir = path.parent().unwrap_or(Path::new("/"));
-    let synced = File::open(dir).and_then(|dir| dir.sync_all());
-    synced.context("write to disk", dir)
-}
-
-fn replace_json<T: Serialize>(path: &Path, value: &T, durably: bool) -> Result<(), Error> {
     let text = serde_json::to_vec(value).map_err(|source| Error::Corrupt {
         path: path.to_owned(),
         source,
@@ -243,8 +231,15 @@ fn replace_json<T: Serialize>(path: &Path, value: &T, durably: bool) -> Result<(
     let new = path.with_file_name(name);
     let mut file = File::create(&new).context("make", &new)?;
     file.write_all(&text).context("write", &new)?;
-    if durably {
-        file.sync_all().context("write to disk", &new)?;
-    }
+    // Some filesystems rename before they write: a power cut would leave an empty file.
+    file.sync_data().context("write to disk", &new)?;
     fs::rename(&new, path).context("rename to", path)
+}
+
+/// The same, and it is on disk afterwards.
+pub(crate) fn write_json_durably<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
+    write_json(path, value)?;
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let synced = File::open(dir).and_then(|dir| dir.sync_all());
+    synced.context("write to disk", dir)
 }
