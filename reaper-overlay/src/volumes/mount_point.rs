@@ -3,7 +3,10 @@
 use std::{fs, io, path::Path};
 
 use rustix::{
-    fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx},
+    fs::{
+        AtFlags, CWD, FileType, Mode, OFlags, StatxAttributes, StatxFlags, open, openat, statat,
+        statx, unlinkat,
+    },
     io::Errno,
     mount::{UnmountFlags, mount_bind_recursive, unmount},
 };
@@ -35,30 +38,45 @@ pub(super) fn make(path: &Path, directory: bool) -> Result<(), Error> {
     }
 }
 
-/// Removes what was made, unless a workload keeps something in it.
+/// Removes what was made, unless a workload keeps something in it. No symlink is followed on the
+/// way: a workload may have put one there since, that leads to something of the node's.
 pub(super) fn remove(path: &Path, kind: Kind) -> Result<(), Error> {
-    let removed = match kind {
-        Kind::Directory => fs::remove_dir(path),
-        Kind::File => match fs::symlink_metadata(path) {
-            Ok(metadata) if metadata.is_file() && metadata.len() == 0 => fs::remove_file(path),
-            _ => Ok(()),
-        },
+    match try_remove(path, kind) {
+        // Gone, moved away, in use, or on a volume that lets nobody remove it.
+        Ok(())
+        | Err(
+            Errno::NOENT
+            | Errno::NOTEMPTY
+            | Errno::NOTDIR
+            | Errno::LOOP
+            | Errno::BUSY
+            | Errno::ROFS
+            | Errno::ACCESS
+            | Errno::PERM,
+        ) => Ok(()),
+        Err(errno) => Err(errno).context("remove the mount point", path),
+    }
+}
+
+fn try_remove(path: &Path, kind: Kind) -> rustix::io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(());
     };
-    match removed {
-        Err(error) => match error.raw_os_error().map(Errno::from_raw_os_error) {
-            // Gone, in use, or on a volume that lets nobody remove it.
-            Some(
-                Errno::NOENT
-                | Errno::NOTEMPTY
-                | Errno::NOTDIR
-                | Errno::BUSY
-                | Errno::ROFS
-                | Errno::ACCESS
-                | Errno::PERM,
-            ) => Ok(()),
-            _ => Err(error).context("remove the mount point", path),
-        },
-        Ok(()) => Ok(()),
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut dir = open("/", flags, Mode::empty())?;
+    for part in parent.components().skip(1) {
+        dir = openat(&dir, part.as_os_str(), flags, Mode::empty())?;
+    }
+    match kind {
+        Kind::Directory => unlinkat(&dir, name, AtFlags::REMOVEDIR),
+        Kind::File => {
+            let stat = statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+            if !is_file || stat.st_size != 0 {
+                return Ok(());
+            }
+            unlinkat(&dir, name, AtFlags::empty())
+        }
     }
 }
 
@@ -94,6 +112,24 @@ pub(super) fn unguard(path: &Path) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_symlink_leads_to_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        for made in ["theirs", "ours"] {
+            make(&dir.join(made), true).unwrap();
+            make(&dir.join(made).join("point"), true).unwrap();
+            make(&dir.join(made).join("file"), false).unwrap();
+        }
+        std::os::unix::fs::symlink("theirs", dir.join("link")).unwrap();
+        for parent in ["link", "ours"] {
+            remove(&dir.join(parent).join("point"), Kind::Directory).unwrap();
+            remove(&dir.join(parent).join("file"), Kind::File).unwrap();
+        }
+        assert!(dir.join("theirs/point").is_dir() && dir.join("theirs/file").is_file());
+        assert_eq!(fs::read_dir(dir.join("ours")).unwrap().count(), 0);
+    }
 
     #[test]
     fn the_kernel_and_its_table_agree_on_mount_points() {
