@@ -7,8 +7,9 @@ use std::{
 };
 
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
+    sendmsg, socketpair,
 };
 
 /// As many as go in one message; the kernel takes 253.
@@ -52,13 +53,13 @@ pub(crate) fn receive(socket: &OwnedFd, count: usize) -> io::Result<Vec<OwnedFd>
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut byte = [0];
         let mut bytes = [IoSliceMut::new(&mut byte)];
-        recvmsg(socket, &mut bytes, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        let got = recvmsg(socket, &mut bytes, &mut control, RecvFlags::CMSG_CLOEXEC)?;
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(received) = message {
                 files.extend(received);
             }
         }
-        if files.len() == before {
+        if files.len() == before || got.flags.contains(ReturnFlags::CTRUNC) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }

@@ -237,6 +237,13 @@ fn failure<T>(error: Error) -> Answer<T> {
             path: shown(path),
             errno,
         },
+        Error::Helper {
+            operation, path, ..
+        } => Answer::Failed {
+            operation,
+            path: shown(path),
+            errno,
+        },
         Error::Unprotected { path, .. } => Answer::Unprotected {
             path: shown(path),
             errno,

@@ -62,6 +62,8 @@ impl Image {
             let tree = open_tree(CWD, root, flags).context("open the image", root)?;
             handover::send(&theirs, &[tree.as_fd()]).context("hand over the image", root)
         })?;
+        // Whoever waits for more than was sent shall hear of its end.
+        drop(theirs);
         let mut trees = handover::receive(&ours, 1).context("take over the image", root)?;
         Ok(trees.remove(0))
     }

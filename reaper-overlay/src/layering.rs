@@ -14,9 +14,9 @@ const PURPOSE: &str = "make the layers";
 
 /// Layers that are being made, one after another.
 pub(crate) struct Layering {
-    /// A byte for each layer: 1 if it could be made. Closed first, so that nobody waits for those that are
+    /// A byte for each layer: 1 if it could be made. The maker has let go of it. Closed first, so that nobody waits for those that are
     /// not needed any more.
-    ready: File,
+    ready: Option<File>,
     making: Running<()>,
 }
 
@@ -25,7 +25,10 @@ impl Layering {
     pub(crate) fn begin<'a>(layers: impl Iterator<Item = &'a Placed>) -> Result<Self, Error> {
         let (ready, report) = pipe_with(PipeFlags::CLOEXEC).context("make a pipe to", PURPOSE)?;
         let mut report = File::from(report);
+        let mut ready = Some(File::from(ready));
         let making = Running::begin(PURPOSE, || {
+            // Else nobody but the maker itself would listen, and it would go on.
+            drop(ready.take());
             for placed in layers {
                 let made = placed.layer.make(&placed.masks);
                 let told = report.write_all(&[u8::from(made.is_ok())]);
@@ -38,17 +41,16 @@ impl Layering {
             }
             Ok(())
         })?;
-        Ok(Self {
-            ready: ready.into(),
-            making,
-        })
+        Ok(Self { ready, making })
     }
 
     /// Waits for the next layer, and says why it could not be made.
     pub(crate) fn next(self) -> Result<Self, Error> {
         let Self { mut ready, making } = self;
         let mut made = [0];
-        let heard = ready.read_exact(&mut made);
+        let heard = ready
+            .iter_mut()
+            .try_for_each(|ready| ready.read_exact(&mut made));
         if heard.is_ok() && made == [1] {
             return Ok(Self { ready, making });
         }

@@ -135,7 +135,11 @@ pub(crate) fn make_read_only_but(interface: Interface, writable: &[&Path]) -> Re
     for mount in mountinfo::visible(&mounts) {
         let path = &mount.mount_point;
         if !writable.iter().any(|kept| path.starts_with(kept)) {
-            remount(path, mount, READ_ONLY).context("make read-only", path)?;
+            match remount(path, mount, READ_ONLY) {
+                // The host has unmounted it since, and so it went here.
+                Err(_) if has_gone(mount) => {}
+                other => other.context("make read-only", path)?,
+            }
         }
     }
     Ok(())

@@ -56,6 +56,8 @@ pub(crate) fn open(request: &ViewRequest, inside: Ids) -> Result<Vec<Volume>, Er
         Ok(volumes.iter().map(|v| v.directory).collect::<Vec<bool>>())
     });
     let directories = directories.map_err(|error| member::explain(refused(error, &wishes)))?;
+    // Whoever waits for more than was sent shall hear of its end.
+    drop(theirs);
     let trees = handover::receive(&ours, wishes.len()).context("take over", "the volumes")?;
     let opened = wishes.into_iter().zip(trees).zip(sources).zip(directories);
     Ok(opened
