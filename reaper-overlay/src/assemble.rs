@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Scope,
+    base::Base,
     error::Context,
     helper::Helper,
     image::Image,
@@ -46,7 +47,7 @@ pub(crate) struct Recipe {
     pub(crate) image: Option<Image>,
     /// The directory to assemble on.
     pub(crate) at: PathBuf,
-    pub(crate) persistent: bool,
+    pub(crate) base: Base,
     pub(crate) interface: Interface,
     /// The mounts that need not be protected where that cannot be done.
     pub(crate) unprotected: Vec<PathBuf>,
@@ -134,6 +135,7 @@ impl Recipe {
         // shall arrive.
         let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
         mount_change("/", downstream).context("make a slave of", "/")?;
+        self.base.make_usable_as_upper()?;
         if let Some(image) = &self.image {
             image.mount()?;
         }
@@ -261,7 +263,7 @@ impl Recipe {
             lower,
             upper: placed.layer.upper.clone(),
             work: placed.layer.work.clone(),
-            persistent: self.persistent,
+            persistent: self.base.persistent,
             userxattr: false,
             attributes,
         }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use reaper_spec::OverlayConfig;
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::{
+    io::Errno,
+    mount::{MountFlags, MountPropagationFlags, mount, mount_change},
+};
 
 use crate::{
     Error,
@@ -92,6 +95,23 @@ impl Base {
     /// Whether there can be members.
     pub(crate) fn is_ready(&self) -> Result<bool, Error> {
         exists(&self.path.join("live/ready"))
+    }
+
+    /// Lets overlays be mounted over layers in the base, in a mount namespace that only assembles
+    /// a view.
+    ///
+    /// The kernel refuses an upper layer on an unbindable mount (`EINVAL`, "failed to clone
+    /// upperpath"), and before Linux 6.17 a copy of a mount namespace has the base unbindable, as
+    /// the host has it, also once it is a slave.
+    pub(crate) fn make_usable_as_upper(&self) -> Result<(), Error> {
+        for path in [self.path.clone(), self.path.join("live")] {
+            match mount_change(&path, MountPropagationFlags::PRIVATE) {
+                // Only one of them is a mount.
+                Ok(()) | Err(Errno::INVAL) => {}
+                Err(errno) => return Err(errno).context("make private", path),
+            }
+        }
+        Ok(())
     }
 
     fn make(&self, config: &OverlayConfig) -> Result<(), Error> {

@@ -260,7 +260,7 @@ fn recipe(
         covers,
         image: wanted.image.clone(),
         at,
-        persistent: base.persistent,
+        base: base.clone(),
         interface: wanted.interface,
         unprotected: wanted.unprotected.to_vec(),
         plan,

@@ -15,7 +15,7 @@ use rustix::{
     io::Errno,
     mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, fsconfig_create,
-        fsconfig_set_string, fsmount, fsopen, mount, move_mount,
+        fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, move_mount,
     },
 };
 
@@ -41,37 +41,34 @@ pub(crate) struct Overlay {
 impl Overlay {
     /// Mounts it on `path` below `at`: layer by layer with `lowerdir+` (Linux 6.8), or with
     /// everything in one string.
+    ///
+    /// The string is tried whenever the kernel refuses the configuration as invalid, at whatever
+    /// step. It says so early for a key that it does not know, but a kernel before 6.5 takes any
+    /// key and refuses only to create the filesystem, and every kernel takes at most 255 bytes as
+    /// the value of a key. What makes no valid overlay at all is refused again.
     pub(crate) fn mount(
         &self,
         interface: Interface,
         at: BorrowedFd<'_>,
         path: &Path,
     ) -> io::Result<()> {
-        if interface != Interface::Classic {
-            match self.configure() {
-                Ok(tree) => {
-                    move_mount(tree, "", at, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
-                    return Ok(());
-                }
-                Err(Attempt::Refused(errno)) => return Err(errno.into()),
-                // Before Linux 6.8.
-                Err(Attempt::Unknown) => {}
-            }
+        if interface == Interface::Classic || takes_any_key() {
+            return self.mount_by_string(at, path);
         }
-        self.mount_by_string(at, path)
+        match self.configure() {
+            Ok(tree) => move_mount(tree, "", at, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+                .map_err(io::Error::from),
+            Err(Errno::INVAL) => self.mount_by_string(at, path),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
-    fn configure(&self) -> Result<OwnedFd, Attempt> {
+    fn configure(&self) -> rustix::io::Result<OwnedFd> {
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
         let context = context.as_fd();
-        for (at, lower) in self.lower.iter().enumerate() {
+        for lower in &self.lower {
             // The one key that takes its value as it is, without escapes.
-            match fsconfig_set_string(context, "lowerdir+", lower.as_path()) {
-                Err(Errno::INVAL) if at == 0 && !knows_lowerdir_add() => {
-                    return Err(Attempt::Unknown);
-                }
-                other => other?,
-            }
+            fsconfig_set_string(context, "lowerdir+", lower.as_path())?;
         }
         fsconfig_set_string(context, "source", "reaper")?;
         fsconfig_set_string(context, "upperdir", escape(self.upper.as_os_str()))?;
@@ -80,14 +77,10 @@ impl Overlay {
             fsconfig_set_string(context, key, value)?;
         }
         if self.userxattr {
-            rustix::mount::fsconfig_set_flag(context, "userxattr")?;
+            fsconfig_set_flag(context, "userxattr")?;
         }
         fsconfig_create(context)?;
-        Ok(fsmount(
-            context,
-            FsMountFlags::FSMOUNT_CLOEXEC,
-            self.attributes,
-        )?)
+        fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, self.attributes)
     }
 
     /// Whatever would tie the upper layer to the state of the lower one is off. `xino` keeps
@@ -148,21 +141,11 @@ impl Overlay {
     }
 }
 
-enum Attempt {
-    Unknown,
-    Refused(Errno),
-}
-
-impl From<Errno> for Attempt {
-    fn from(errno: Errno) -> Self {
-        Self::Refused(errno)
-    }
-}
-
-/// Whether this kernel's overlay has `lowerdir+`, asked with a directory that surely is one.
-fn knows_lowerdir_add() -> bool {
+/// Whether this kernel's overlay collects the keys of `fsconfig` unread, to parse them when it is
+/// created, as before Linux 6.5. Each attempt there would leave an error in the kernel's log.
+fn takes_any_key() -> bool {
     fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
-        .is_ok_and(|context| fsconfig_set_string(context.as_fd(), "lowerdir+", "/proc").is_ok())
+        .is_ok_and(|context| fsconfig_set_flag(context.as_fd(), "no-option-of-overlay").is_ok())
 }
 
 /// Escapes what separates options and layers: a comma, a colon, and the backslash itself.
