@@ -18,7 +18,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Scope,
-    base::Base,
     error::Context,
     helper::Helper,
     image::Image,
@@ -32,6 +31,7 @@ use crate::{
     },
     overlayfs::Overlay,
     plan::{HOST_TREES, Plan, Submount, is_below},
+    shared_view::make_bindable_slaves,
     sys,
 };
 
@@ -47,7 +47,7 @@ pub(crate) struct Recipe {
     pub(crate) image: Option<Image>,
     /// The directory to assemble on.
     pub(crate) at: PathBuf,
-    pub(crate) base: Base,
+    pub(crate) persistent: bool,
     pub(crate) interface: Interface,
     /// The mounts that need not be protected where that cannot be done.
     pub(crate) unprotected: Vec<PathBuf>,
@@ -131,11 +131,7 @@ impl Recipe {
         let mut layers = Layering::begin(iter::once(&self.root).chain(&self.layers))?;
         let outside = sys::mount_namespace_id().ok();
         unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts for", &self.at)?;
-        // Nothing that happens here may reach the host; what the host mounts below its own trees
-        // shall arrive.
-        let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-        mount_change("/", downstream).context("make a slave of", "/")?;
-        self.base.make_usable_as_upper()?;
+        make_bindable_slaves()?;
         if let Some(image) = &self.image {
             image.mount()?;
         }
@@ -263,7 +259,7 @@ impl Recipe {
             lower,
             upper: placed.layer.upper.clone(),
             work: placed.layer.work.clone(),
-            persistent: self.base.persistent,
+            persistent: self.persistent,
             userxattr: false,
             attributes,
         }

@@ -7,10 +7,7 @@ use std::{
 };
 
 use reaper_spec::OverlayConfig;
-use rustix::{
-    io::Errno,
-    mount::{MountFlags, MountPropagationFlags, mount, mount_change},
-};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 
 use crate::{
     Error,
@@ -20,7 +17,7 @@ use crate::{
 };
 
 /// The source that Reaper's own filesystems show in the mount table.
-const SOURCE: &str = "reaper-overlay";
+pub(crate) const SOURCE: &str = "reaper-overlay";
 
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 const RAMFS_MAGIC: u64 = 0x8584_58f6;
@@ -95,23 +92,6 @@ impl Base {
     /// Whether there can be members.
     pub(crate) fn is_ready(&self) -> Result<bool, Error> {
         exists(&self.path.join("live/ready"))
-    }
-
-    /// Lets overlays be mounted over layers in the base, in a mount namespace that only assembles
-    /// a view.
-    ///
-    /// The kernel refuses an upper layer on an unbindable mount (`EINVAL`, "failed to clone
-    /// upperpath"), and before Linux 6.17 a copy of a mount namespace has the base unbindable, as
-    /// the host has it, also once it is a slave.
-    pub(crate) fn make_usable_as_upper(&self) -> Result<(), Error> {
-        for path in [self.path.clone(), self.path.join("live")] {
-            match mount_change(&path, MountPropagationFlags::PRIVATE) {
-                // Only one of them is a mount.
-                Ok(()) | Err(Errno::INVAL) => {}
-                Err(errno) => return Err(errno).context("make private", path),
-            }
-        }
-        Ok(())
     }
 
     fn make(&self, config: &OverlayConfig) -> Result<(), Error> {

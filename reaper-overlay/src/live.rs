@@ -260,7 +260,7 @@ fn recipe(
         covers,
         image: wanted.image.clone(),
         at,
-        base: base.clone(),
+        persistent: base.persistent,
         interface: wanted.interface,
         unprotected: wanted.unprotected.to_vec(),
         plan,

@@ -7,7 +7,7 @@ use std::{
 
 use rustix::mount::MountAttrFlags;
 
-use crate::{mountinfo::MountInfo, overlayfs};
+use crate::{base, mountinfo::MountInfo, overlayfs};
 
 #[cfg(test)]
 mod tests;
@@ -78,6 +78,11 @@ impl Plan {
     /// Decides, given the mounts that can be seen (`mountinfo::visible`), what is bound from the
     /// host beyond the usual, and what is hidden beyond the usual.
     pub(crate) fn new(visible: &[&MountInfo], host: &[PathBuf], hidden: &[PathBuf]) -> Self {
+        // The bases of other configurations hold the layers of their scopes.
+        let bases = visible
+            .iter()
+            .filter(|mount| mount.source == base::SOURCE)
+            .map(|mount| mount.mount_point.clone());
         let found = visible
             .iter()
             .filter_map(|mount| state_dir(&mount.mount_point));
@@ -91,6 +96,7 @@ impl Plan {
                 .iter()
                 .map(PathBuf::from)
                 .chain(hidden.iter().cloned())
+                .chain(bases)
                 .chain(found)
                 .collect(),
             ..Self::default()

@@ -69,6 +69,25 @@ pub(crate) fn own_namespace() -> Result<(), Error> {
     mount_change("/", downstream).context("make a slave of", "/")
 }
 
+/// Prepares the mounts of a new namespace for a view to be assembled of them: what the host mounts
+/// below its own trees later arrives, nothing that is done here reaches the host, and every mount can
+/// be bound and hold the layers of an overlay.
+///
+/// The kernel refuses both for an unbindable mount (`EINVAL`; "overlayfs: failed to clone
+/// upperpath"), and where one is locked by a user namespace a recursive bind around it, too
+/// (`EPERM`). Becoming a slave takes that property away since Linux 6.17 only; becoming shared does
+/// on every kernel, and adds no way to the host: a mount that is not shared yet gets a peer group of
+/// its own.
+pub(crate) fn make_bindable_slaves() -> Result<(), Error> {
+    for flags in [
+        MountPropagationFlags::SHARED,
+        MountPropagationFlags::DOWNSTREAM,
+    ] {
+        mount_change("/", flags | MountPropagationFlags::REC).context("make a slave of", "/")?;
+    }
+    Ok(())
+}
+
 /// Opens the mount namespace of the process `pid`.
 pub(crate) fn namespace_of(pid: u32) -> Result<File, Error> {
     let path = format!("/proc/{pid}/ns/mnt");

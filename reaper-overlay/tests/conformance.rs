@@ -4,16 +4,13 @@ mod common;
 
 use std::{fs, os::unix::fs::chown, path::Path};
 
-use common::*;
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use common::{user::*, *};
 use reaper_overlay::{
     Configured, Error, FakeCall, FakeIsolation, FilesystemIsolation, HostRoot,
     MockFilesystemIsolation, MockView, ReadOnlyHost, Session, SharedOverlay,
     conformance::{self, Subject},
 };
 use reaper_spec::OverlayScope;
-
-const USER: u32 = 43212;
 
 /// A new directory below `dir` for each subject.
 fn fresh(dir: &Path) -> tempfile::TempDir {
@@ -45,11 +42,10 @@ fn an_overlay_of_each_container_keeps_the_contract() {
 fn the_overlay_of_an_ordinary_user_keeps_the_contract() {
     isolated(|dir| {
         chown(dir, Some(USER), Some(USER)).unwrap();
-        setgroups(&[]).unwrap();
-        let (uid, gid) = (Uid::from_raw(USER), Gid::from_raw(USER));
-        setresgid(gid, gid, gid).unwrap();
-        setresuid(uid, uid, uid).unwrap();
-        nix::sys::prctl::set_dumpable(true).unwrap();
+        become_user();
+        if !users_have_overlays() {
+            return assert_refused_by_name(&dir.join("home"));
+        }
         conformance::run(|| {
             let dir = fresh(dir);
             let subject = Subject::new(SharedOverlay::new(), dir.path()).keeping(dir);

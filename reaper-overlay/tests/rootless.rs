@@ -277,7 +277,7 @@ fn a_size_is_not_kept_and_a_warning_says_so() {
 
 #[test]
 fn a_process_that_is_not_dumpable_is_told_so() {
-    as_user(
+    as_user_of_any_kernel(
         |_| {},
         |home| {
             nix::sys::prctl::set_dumpable(false).unwrap();

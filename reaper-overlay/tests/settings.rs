@@ -199,3 +199,34 @@ fn unused_scopes_are_kept_as_the_configuration_says() {
         used.close().unwrap();
     });
 }
+
+/// One value of fsconfig(2) has at most 255 bytes.
+#[test]
+fn a_base_with_a_long_path_works() {
+    isolated(|dir| {
+        let mut request = request(dir, "a", OverlayScope::Container);
+        request.overlay.base = dir.join("b".repeat(120)).join("c".repeat(120));
+        let session = open(&request);
+        sh(&session, "echo new >/srv/file");
+        assert_eq!(sh(&session, "cat /srv/file"), "new");
+        session.close().unwrap();
+        assert!(!Path::new("/srv/file").exists());
+    });
+}
+
+/// Each of them lies in the other one's view, on a mount that the kernel lets nobody bind.
+#[test]
+fn configurations_with_different_bases_run_side_by_side() {
+    isolated(|dir| {
+        let mut other = request(dir, "other", OverlayScope::Node);
+        other.overlay.base = dir.join("other");
+        let first = open(&request(dir, "a", OverlayScope::Node));
+        let second = open(&other);
+        sh(&first, "echo secret >/srv/first");
+        let look = |base: &str| format!("ls -A {}", dir.join(base).display());
+        assert_eq!(sh(&second, &look("base")), "");
+        assert_eq!(sh(&second, &look("other")), "");
+        second.close().unwrap();
+        first.close().unwrap();
+    });
+}

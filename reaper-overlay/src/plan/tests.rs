@@ -45,6 +45,26 @@ fn each_mount_of_a_node_has_its_place() {
 }
 
 #[test]
+fn the_bases_of_other_configurations_are_hidden() {
+    let plan = plan(
+        "\
+27 1 254:0 / / rw - ext4 /dev/vda rw
+31 27 0:2 / /run rw shared:3 - tmpfs tmpfs rw
+32 31 0:3 / /run/other/overlay rw unbindable - tmpfs reaper-overlay rw
+33 27 0:4 / /srv/overlay/live rw unbindable - tmpfs reaper-overlay rw
+34 27 0:5 / /srv/data rw - tmpfs tmpfs rw
+",
+        &[],
+    );
+    let shown: Vec<_> = plan.submounts.iter().map(|mount| &mount.path).collect();
+    assert_eq!(shown, [Path::new("/srv/data")]);
+    assert_eq!(plan.detached, [PathBuf::from("/run/other/overlay")]);
+    for base in ["/run/other/overlay", "/srv/overlay/live"] {
+        assert!(plan.hidden.contains(&base.into()), "{base}");
+    }
+}
+
+#[test]
 fn a_name_that_only_starts_alike_is_not_below() {
     assert!(!below_any(Path::new("/runner"), &["/run".into()]));
     assert!(below_any(Path::new("/run"), &["/run".into()]));

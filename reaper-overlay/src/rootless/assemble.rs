@@ -25,6 +25,7 @@ use crate::{
         view::{View, relative},
     },
     overlayfs::Overlay,
+    shared_view::make_bindable_slaves,
 };
 
 /// What the step is called in which the kernel may refuse overlays to ordinary users.
@@ -50,8 +51,7 @@ impl Recipe {
     /// Moves the calling process into new namespaces that show the scope.
     pub(crate) fn assemble(&self) -> Result<Outcome, Error> {
         identity::unshare_as(identity::own())?;
-        let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-        mount_change("/", downstream).context("make a slave of", "/")?;
+        make_bindable_slaves()?;
         // Only as root of the new namespace.
         let interface = Interface::ask();
         let mut places = self.places.iter();

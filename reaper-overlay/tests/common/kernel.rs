@@ -53,3 +53,14 @@ pub fn become_older() {
     let program: BpfProgram = filter.unwrap().try_into().unwrap();
     apply_filter(&program).unwrap();
 }
+
+/// Whether the filesystem of `dir` takes the marks of an ordinary user's overlays, as a tmpfs does
+/// since Linux 6.6. Without them a masked directory is not in the view, instead of being empty.
+pub fn takes_user_attributes(dir: &std::path::Path) -> bool {
+    use rustix::{fs::XattrFlags, io::Errno};
+    match rustix::fs::setxattr(dir, c"user.reaper-test", b"y", XattrFlags::empty()) {
+        Ok(()) => true,
+        Err(Errno::OPNOTSUPP) => false,
+        Err(errno) => panic!("set an attribute of {}: {errno}", dir.display()),
+    }
+}
