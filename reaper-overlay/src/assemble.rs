@@ -17,8 +17,10 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error, Scope,
-    error::Context,
+    contract::{
+        Context, Error, Scope,
+        host_paths::{HOST_TREES, is_below},
+    },
     helper::Helper,
     image::Image,
     layering::Layering,
@@ -30,7 +32,7 @@ use crate::{
         view::{View, relative},
     },
     overlayfs::Overlay,
-    plan::{HOST_TREES, Plan, Submount, is_below},
+    plan::{Plan, Submount},
     shared_view::make_bindable_slaves,
     sys,
 };

@@ -18,7 +18,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{Error, error::Context};
+use crate::contract::{Context, Error};
 
 /// What overlay keeps its own marks under, as root and in a user namespace.
 const OWN_PREFIXES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];

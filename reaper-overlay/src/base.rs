@@ -10,16 +10,13 @@ use reaper_spec::OverlayConfig;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 
 use crate::{
-    Error,
-    error::Context,
+    contract::{Context, Error, host_paths::SOURCE, user},
     lock::{Lock, Mode},
-    mountinfo, rootless,
+    mountinfo,
 };
 
-/// The source that Reaper's own filesystems show in the mount table.
-pub(crate) const SOURCE: &str = "reaper-overlay";
-
 const TMPFS_MAGIC: u64 = 0x0102_1994;
+
 const RAMFS_MAGIC: u64 = 0x8584_58f6;
 
 /// How much of the memory the overlays may take where the configuration does not say.
@@ -76,10 +73,10 @@ impl Base {
     }
 
     fn of(config: &OverlayConfig) -> Result<Self, Error> {
-        let rootless = rootless::is_needed();
+        let rootless = user::is_needed();
         // Root's place is no place for others, who have one as well.
         let path = if rootless && config.base == OverlayConfig::default().base {
-            rootless::user_directory()?.join("overlay")
+            user::user_directory()?.join("overlay")
         } else {
             checked(&config.base)?
         };
@@ -96,7 +93,7 @@ impl Base {
 
     fn make(&self, config: &OverlayConfig) -> Result<(), Error> {
         let live = self.path.join("live");
-        if rootless::is_needed() {
+        if user::is_needed() {
             // Nothing is pinned, and nothing can be mounted.
             make_dir(&live)?;
         } else if self.persistent {

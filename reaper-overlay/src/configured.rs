@@ -1,6 +1,10 @@
 //! The isolation that the configuration names.
 
-use crate::{Error, FilesystemIsolation, HostRoot, Housekeeping, SharedOverlay, View, ViewRequest};
+use crate::{
+    contract::{Error, FilesystemIsolation, Housekeeping, View, ViewRequest},
+    host_root::HostRoot,
+    shared::SharedOverlay,
+};
 
 /// [`SharedOverlay`] where the request's overlay is enabled, [`HostRoot`] where it is not.
 ///

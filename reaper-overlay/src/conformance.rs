@@ -21,9 +21,13 @@ use std::{
 
 use reaper_spec::{ContainerId, Mount};
 
-use crate::{Error, FilesystemIsolation, Session, ViewRequest, mountinfo};
+use crate::{
+    contract::{Error, FilesystemIsolation, ViewRequest},
+    mountinfo,
+    session::Session,
+};
 
-mod rules;
+pub(crate) mod rules;
 
 /// An isolation without views, to be checked.
 pub struct Subject {
@@ -107,7 +111,7 @@ impl Subject {
 }
 
 /// What a line of shell writes in a view.
-fn shell(session: &Session, script: &str) -> String {
+pub(crate) fn shell(session: &Session, script: &str) -> String {
     let mut command = Command::new("sh");
     command.args(["-c", script]).stdin(Stdio::null());
     command.stdout(Stdio::piped());
@@ -120,11 +124,11 @@ fn shell(session: &Session, script: &str) -> String {
 }
 
 /// The mounts of the calling process, for comparisons.
-fn mounts() -> Vec<mountinfo::MountInfo> {
+pub(crate) fn mounts() -> Vec<mountinfo::MountInfo> {
     mountinfo::read().expect("read the mounts")
 }
 
-fn is_mounted(path: &Path) -> bool {
+pub(crate) fn is_mounted(path: &Path) -> bool {
     mounts().iter().any(|mount| mount.mount_point == path)
 }
 

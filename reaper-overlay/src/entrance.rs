@@ -1,6 +1,11 @@
 //! The way into a scope that is alive.
 
-use crate::{Error, pin::Pin, rootless, scope::ScopePaths};
+use crate::{
+    contract::{Error, user},
+    pin::Pin,
+    rootless::member,
+    store::paths::ScopePaths,
+};
 
 /// Moves the calling process, which has one thread, into a scope.
 pub(crate) type Enter<'a> = &'a dyn Fn() -> Result<(), Error>;
@@ -10,8 +15,8 @@ pub(crate) type Entrance = Box<dyn Fn() -> Result<(), Error>>;
 
 /// How to enter the scope; `None` if it is not mounted.
 pub(crate) fn find(paths: &ScopePaths) -> Result<Option<Entrance>, Error> {
-    if rootless::is_needed() {
-        let found = rootless::find(paths)?;
+    if user::is_needed() {
+        let found = member::find(paths)?;
         return Ok(found.map(|namespaces| Box::new(move || namespaces.enter()) as Entrance));
     }
     let pin = Pin::open(paths)?;

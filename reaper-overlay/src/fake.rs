@@ -5,7 +5,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{Error, FilesystemIsolation, HostRoot, Housekeeping, View, ViewRequest};
+use crate::{
+    contract::{Error, FilesystemIsolation, Housekeeping, View, ViewRequest},
+    host_root::HostRoot,
+};
 
 /// A call of a [`FilesystemIsolation`] or of one of its [`View`]s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -22,7 +22,10 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Error, error::Context, sys};
+use crate::{
+    contract::{Context, Error},
+    sys,
+};
 
 /// The child's answer, as it crosses the pipe.
 #[derive(Serialize, Deserialize)]

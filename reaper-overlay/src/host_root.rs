@@ -8,16 +8,15 @@ use std::{
 use nix::sched::{CloneFlags, setns};
 
 use crate::{
-    Error, FilesystemIsolation, View, ViewRequest,
     base::Base,
-    error::Context,
+    contract::{Context, Error, FilesystemIsolation, View, ViewRequest},
     image::Image,
     mounts::Interface,
     shared_view::{change_near, change_to, namespace_of, own_namespace},
     volumes::{
-        self, Volume,
+        self,
         points::{self, Owner},
-        volume,
+        volume::{self, Volume},
     },
 };
 

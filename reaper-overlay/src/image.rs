@@ -12,11 +12,10 @@ use rustix::{
 };
 
 use crate::{
-    Error, ViewRequest,
-    error::Context,
+    contract::{Context, Error, RootfsMount, ViewRequest},
     handover,
     helper::Helper,
-    rootfs::{RootfsMount, mount_rootfs},
+    rootfs::mount_rootfs,
 };
 
 /// The root of an image: a directory, and what is to be mounted on it first.

@@ -8,7 +8,11 @@ use std::{
 
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use crate::{Error, assemble::Placed, error::Context, helper::Running};
+use crate::{
+    assemble::Placed,
+    contract::{Context, Error},
+    helper::Running,
+};
 
 const PURPOSE: &str = "make the layers";
 
@@ -68,7 +72,9 @@ mod tests {
     use std::{os::unix::fs::PermissionsExt, path::Path};
 
     use super::*;
-    use crate::{Scope, layers::Table, scope::ScopePaths};
+    use crate::contract::Scope;
+    use crate::layers::Table;
+    use crate::store::paths::ScopePaths;
 
     fn placed(base: &Path, mounts: &[&Path]) -> Vec<Placed> {
         let paths = ScopePaths::new(base, &Scope::node());

@@ -14,13 +14,13 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    Error, attributes,
+    attributes,
     base::{exists, make_dir},
-    error::Context,
+    contract::{Context, Error},
     masks::{self, Mask},
     mountinfo::{escape, unescape},
-    scope::ScopePaths,
     stamps::{Glance, Stamps},
+    store::paths::ScopePaths,
 };
 
 /// The version of `layers.json` that this crate writes.

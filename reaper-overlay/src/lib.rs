@@ -7,16 +7,14 @@ mod base;
 mod configured;
 #[cfg(feature = "conformance")]
 pub mod conformance;
-mod digest;
+mod contract;
 mod entrance;
-mod error;
 #[cfg(feature = "fake")]
 mod fake;
 mod handover;
 mod helper;
 mod host_root;
 mod image;
-mod isolation;
 mod layering;
 mod layers;
 mod live;
@@ -32,31 +30,31 @@ mod plan;
 mod read_only;
 mod rootfs;
 mod rootless;
-mod scope;
 mod session;
 mod shared;
 mod shared_view;
 mod stamps;
+mod store;
 mod sys;
 mod trash;
 mod volumes;
 
 pub use configured::Configured;
-pub use error::Error;
+pub use contract::{
+    Error, FilesystemIsolation, Housekeeping, Obstacle, RootfsMount, Scope, View, ViewRequest,
+    user_directory,
+};
+#[cfg(feature = "mock")]
+pub use contract::{MockFilesystemIsolation, MockView};
 #[cfg(feature = "fake")]
 pub use fake::{Call as FakeCall, FakeIsolation};
 pub use host_root::HostRoot;
-pub use isolation::{FilesystemIsolation, Housekeeping, View, ViewRequest};
-#[cfg(feature = "mock")]
-pub use isolation::{MockFilesystemIsolation, MockView};
 pub use masks::DEFAULT_MASKS;
 pub use overlays::{
     Change, ChangeKind, CommitMode, Entry, FileKind, Keep, OnProgress, Overlays, Progress,
     ScopeInfo, Usage,
 };
 pub use read_only::ReadOnlyHost;
-pub use rootfs::{RootfsMount, mount_rootfs, unmount_rootfs};
-pub use rootless::{Obstacle, user_directory};
-pub use scope::Scope;
+pub use rootfs::{mount_rootfs, unmount_rootfs};
 pub use session::{Session, run_in};
 pub use shared::SharedOverlay;

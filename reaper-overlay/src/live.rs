@@ -10,10 +10,12 @@ use std::{
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
 use crate::{
-    Error, Scope,
     assemble::{Outcome, Placed, Recipe},
     base::{Base, exists, make_dir},
-    error::Context,
+    contract::{
+        Context, Error, Scope,
+        host_paths::{self, below_any},
+    },
     helper::Helper,
     image::Image,
     layers::{Brief, Table, remove_file, remove_tree},
@@ -23,9 +25,9 @@ use crate::{
     mountinfo,
     mounts::Interface,
     pin::{Pin, beside},
-    plan::{self, HOST_TREES, Plan, below_any},
-    scope::ScopePaths,
+    plan::Plan,
     stamps::Stamps,
+    store::paths::ScopePaths,
     trash::Trash,
     volumes::points,
 };
@@ -230,7 +232,7 @@ fn recipe(
         let mounts = plan.submounts.iter().map(|mount| mount.path.as_path());
         // A mask of a mount as a whole hides the place that it is mounted on.
         let below =
-            mounts.filter(|mount| plan::is_below(&mask.path, mount) && mask.path != **mount);
+            mounts.filter(|mount| host_paths::is_below(&mask.path, mount) && mask.path != **mount);
         let mount = below
             .max_by_key(|mount| mount.components().count())
             .unwrap_or(root);
@@ -274,7 +276,7 @@ pub(crate) fn changes(
     paths: &ScopePaths,
     brief: &Brief,
 ) -> Result<Option<String>, Error> {
-    let matters = |path: &Path| !plan::is_apart(path) && !path.starts_with(&base.path);
+    let matters = |path: &Path| !host_paths::is_apart(path) && !path.starts_with(&base.path);
     if brief.stamps.is_unchanged(matters) {
         return Ok(None);
     }
@@ -341,9 +343,4 @@ pub(crate) fn remove_unused(base: &Base, scope: &Scope) -> Result<(), Error> {
         Err(Error::InUse { .. }) => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-/// The host's own trees, and those that are bound like them.
-pub(crate) fn is_host_path(path: &Path, host_paths: &[PathBuf]) -> bool {
-    HOST_TREES.iter().any(|tree| path.starts_with(tree)) || below_any(path, host_paths)
 }

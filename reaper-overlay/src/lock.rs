@@ -9,7 +9,7 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::{Error, error::Context};
+use crate::contract::{Context, Error};
 
 /// A lock that is held until it is dropped, or until the process ends however it ends. A forked
 /// child holds it too, until it has ended as well.

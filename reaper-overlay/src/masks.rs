@@ -18,7 +18,10 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{Error, attributes, error::Context, rootless};
+use crate::{
+    attributes,
+    contract::{Context, Error, user},
+};
 
 #[cfg(test)]
 mod tests;
@@ -101,7 +104,7 @@ pub(crate) fn find(config: &MaskConfig, hidden: &[PathBuf]) -> Result<Vec<Mask>,
             for path in found {
                 match path.map_err(io::Error::from) {
                     // What users may not list is not shown to their workloads either.
-                    Err(error) if is_denied(&error) && rootless::is_needed() => {}
+                    Err(error) if is_denied(&error) && user::is_needed() => {}
                     path => add(&path.context("expand the mask", text)?, &except, &mut masks)?,
                 }
             }
@@ -169,7 +172,7 @@ fn add(path: &Path, except: &[Pattern], masks: &mut Vec<Mask>) -> Result<(), Err
         let parts = except.iter().any(inside).then(|| fs::read_dir(&path));
         match parts {
             // As above.
-            Some(Err(error)) if is_denied(&error) && rootless::is_needed() => {}
+            Some(Err(error)) if is_denied(&error) && user::is_needed() => {}
             Some(parts) => {
                 for entry in parts.context("list", &path)? {
                     add(&entry.context("list", &path)?.path(), except, masks)?;

@@ -7,12 +7,12 @@ use std::{
 };
 
 use crate::{
-    Error, Scope,
     base::{Base, exists},
+    contract::{Error, Scope},
     layers::remove_file,
     live::remove_unused,
     lock::{Lock, Mode},
-    scope::ScopePaths,
+    store::paths::ScopePaths,
 };
 
 /// As long as it lives, nobody resets the scope.

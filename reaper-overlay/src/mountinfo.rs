@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, error::Context};
+use crate::contract::{Context, Error};
 
 #[cfg(test)]
 mod tests;

@@ -14,15 +14,14 @@ use rustix::{
 };
 
 use crate::{
-    Error,
-    error::Context,
+    contract::{Context, Error},
     helper::Helper,
     layers::Brief,
     live::open_pin,
     mounts::root,
-    scope::ScopePaths,
     shared_view::{namespace_of, own_namespace},
-    volumes::{Volume, volume},
+    store::paths::ScopePaths,
+    volumes::volume::{self, Volume},
 };
 
 /// The namespace of a scope that is alive.

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use rustix::mount::{MountPropagationFlags, mount_change};
 
 use crate::{
-    Error, FilesystemIsolation, View, ViewRequest,
-    error::Context,
+    contract::{Context, Error, FilesystemIsolation, View, ViewRequest},
     host_root::{self, HostView},
     mounts::{Interface, attributes},
 };

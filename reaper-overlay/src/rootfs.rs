@@ -9,24 +9,11 @@ use nix::{
     errno::Errno,
     mount::{MntFlags, MsFlags, mount, umount2},
 };
-use serde::{Deserialize, Serialize};
 
-use crate::{Error, error::Context};
+use crate::contract::{Context, Error, RootfsMount};
 
 /// What mount(2) takes of options, the NUL at their end included.
 const DATA_SIZE: usize = 4096;
-
-/// One of the mounts that make an image's root filesystem, on top of each other. It is what
-/// containerd's snapshotters name, and plain data.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RootfsMount {
-    /// The filesystem's type, `bind` for a bind mount.
-    pub kind: String,
-    /// What is mounted: a path, or a name that the filesystem ignores.
-    pub source: String,
-    /// Options as mount(8) takes them; what is not known is the filesystem's own.
-    pub options: Vec<String>,
-}
 
 /// Mounts `mounts` on the directory `at`, one over the other, in the caller's mount namespace.
 ///
@@ -37,7 +24,7 @@ pub struct RootfsMount {
 /// What the kernel said of the first mount that failed; none is left then.
 pub fn mount_rootfs(mounts: &[RootfsMount], at: &Path) -> Result<(), Error> {
     for (number, wanted) in mounts.iter().enumerate() {
-        if let Err(error) = wanted.mount(at) {
+        if let Err(error) = mount_one(wanted, at) {
             // The reason for undoing is what the caller is told.
             let _ = unmount_rootfs(&mounts[..number], at);
             return Err(error);
@@ -62,45 +49,43 @@ pub fn unmount_rootfs(mounts: &[RootfsMount], at: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-impl RootfsMount {
-    fn mount(&self, at: &Path) -> Result<(), Error> {
-        let mut flags = MsFlags::empty();
-        let mut data = Vec::new();
-        for option in &self.options {
-            match flag(option) {
-                Some(Flag::Set(bits)) => flags |= bits,
-                Some(Flag::Clear(bits)) => flags -= bits,
-                None => data.push(option.clone()),
-            }
+fn mount_one(wanted: &RootfsMount, at: &Path) -> Result<(), Error> {
+    let mut flags = MsFlags::empty();
+    let mut data = Vec::new();
+    for option in &wanted.options {
+        match flag(option) {
+            Some(Flag::Set(bits)) => flags |= bits,
+            Some(Flag::Clear(bits)) => flags -= bits,
+            None => data.push(option.clone()),
         }
-        if self.kind == "bind" {
-            flags |= MsFlags::MS_BIND;
-        }
-        let _back = shorten(&mut data).context("shorten the layers of", at)?;
-        let data = data.join(",");
-        let mounted = |flags| {
-            mount(
-                Some(self.source.as_str()),
-                at,
-                Some(self.kind.as_str()),
-                flags,
-                Some(data.as_str()),
-            )
-            .context("mount the root filesystem on", at)
-        };
-        mounted(flags)?;
-        // A bind takes no other flags when it is made.
-        let rest = flags - MsFlags::MS_BIND - MsFlags::MS_REC;
-        if flags.contains(MsFlags::MS_BIND) && !rest.is_empty() {
-            let changed = mounted(rest | MsFlags::MS_BIND | MsFlags::MS_REMOUNT);
-            if changed.is_err() {
-                // The reason for undoing is what the caller is told.
-                let _ = umount2(at, MntFlags::MNT_DETACH);
-            }
-            return changed;
-        }
-        Ok(())
     }
+    if wanted.kind == "bind" {
+        flags |= MsFlags::MS_BIND;
+    }
+    let _back = shorten(&mut data).context("shorten the layers of", at)?;
+    let data = data.join(",");
+    let mounted = |flags| {
+        mount(
+            Some(wanted.source.as_str()),
+            at,
+            Some(wanted.kind.as_str()),
+            flags,
+            Some(data.as_str()),
+        )
+        .context("mount the root filesystem on", at)
+    };
+    mounted(flags)?;
+    // A bind takes no other flags when it is made.
+    let rest = flags - MsFlags::MS_BIND - MsFlags::MS_REC;
+    if flags.contains(MsFlags::MS_BIND) && !rest.is_empty() {
+        let changed = mounted(rest | MsFlags::MS_BIND | MsFlags::MS_REMOUNT);
+        if changed.is_err() {
+            // The reason for undoing is what the caller is told.
+            let _ = umount2(at, MntFlags::MNT_DETACH);
+        }
+        return changed;
+    }
+    Ok(())
 }
 
 enum Flag {

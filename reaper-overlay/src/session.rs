@@ -2,7 +2,10 @@
 
 use std::process::{Child, Command, ExitStatus};
 
-use crate::{Error, FilesystemIsolation, View, ViewRequest, error::Context, helper::Helper};
+use crate::{
+    contract::{Context, Error, FilesystemIsolation, View, ViewRequest},
+    helper::Helper,
+};
 
 /// A view in which ordinary commands can be run, for programs that have no engine of their own.
 ///

@@ -5,16 +5,18 @@ use std::{fs, io, path::PathBuf};
 use reaper_spec::{ImageMode, KeepConfig};
 
 use crate::{
-    Error, FilesystemIsolation, Housekeeping, Overlays, Scope, View, ViewRequest,
     base::{Base, exists},
-    error::Context,
+    contract::{
+        Context, Error, FilesystemIsolation, Housekeeping, Scope, View, ViewRequest,
+        host_paths::HOST_TREES, user,
+    },
     image::Image,
     live::{Member, Wanted, remove_unused},
     mounts::Interface,
-    plan::HOST_TREES,
-    rootless,
-    scope::ScopePaths,
+    overlays::Overlays,
+    rootless::{self, image, member},
     shared_view::SharedView,
+    store::paths::ScopePaths,
     volumes::{
         self,
         points::{self, Owner},
@@ -91,10 +93,10 @@ impl FilesystemIsolation for SharedOverlay {
         let remove_with_last = self.remove_with_last || request.overlay.remove_with_last;
         let unprotected = canonical(&request.overlay.unprotected);
         let masks = &request.overlay.masks;
-        if rootless::is_needed() {
-            let wanted = rootless::Wanted {
+        if user::is_needed() {
+            let wanted = member::Wanted {
                 masks,
-                image: rootless::image_beneath(request)?,
+                image: image::to_be_beneath(request)?,
                 host_paths: &host_paths,
                 unprotected: &unprotected,
             };
@@ -140,7 +142,7 @@ impl FilesystemIsolation for SharedOverlay {
     }
 
     fn collect(&self, request: &ViewRequest) -> Result<(), Error> {
-        if rootless::is_needed() {
+        if user::is_needed() {
             return rootless::collect(request);
         }
         let Some(base) = Base::open(&request.overlay)? else {

@@ -14,13 +14,13 @@ use rustix::{
 };
 
 use crate::{
-    Error, Scope, View, ViewRequest,
     base::Base,
-    error::Context,
+    contract::{Context, Error, Scope, View, ViewRequest},
     live::Member,
     volumes::{
-        IMAGE_ROOT, Volume,
+        IMAGE_ROOT,
         points::{self, Owner},
+        volume::Volume,
     },
 };
 

@@ -177,6 +177,7 @@ nix::ioctl_read!(namespace_id, 0xb7, 5, u64);
 // Not in libc for every architecture; new calls have one number on all that Rust's standard library
 // supports with Linux.
 const SYS_STATMOUNT: nix::libc::c_long = 457;
+
 const SYS_LISTMOUNT: nix::libc::c_long = 458;
 
 /// What `statmount` and `listmount` are asked (`struct mnt_id_req`, its first version).

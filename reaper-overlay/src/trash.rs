@@ -9,7 +9,11 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::{Error, base::make_dir, error::Context, layers::remove_tree};
+use crate::{
+    base::make_dir,
+    contract::{Context, Error},
+    layers::remove_tree,
+};
 
 /// A directory that is out of the way and yet to be removed.
 #[derive(Debug)]

@@ -16,10 +16,8 @@ use rustix::{
 
 use super::{Interface, Recursion, view::bind};
 use crate::{
-    Error,
-    error::Context,
+    contract::{Context, Error, user},
     mountinfo::{self, MountInfo},
-    rootless,
     sys::{self, MountAttr},
 };
 
@@ -98,8 +96,7 @@ pub(crate) fn change(
             match remount(&mount.mount_point, mount, attr) {
                 // Behind a directory that is closed to this user, and so to all in the view.
                 Err(error)
-                    if error.raw_os_error() == Some(nix::libc::EACCES) && rootless::is_needed() => {
-                }
+                    if error.raw_os_error() == Some(nix::libc::EACCES) && user::is_needed() => {}
                 // The host has unmounted it since, and so it went here.
                 Err(_) if has_gone(mount) => {}
                 other => other?,

@@ -8,7 +8,7 @@ use rustix::{
     process::{chdir, chroot, fchdir, pivot_root},
 };
 
-use crate::{Error, error::Context};
+use crate::contract::{Context, Error};
 
 /// The root that was. It can be reached by descriptors only.
 #[must_use]

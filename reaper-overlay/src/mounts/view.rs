@@ -13,8 +13,7 @@ use rustix::{
 
 use super::{Interface, Recursion, attributes};
 use crate::{
-    Error,
-    error::Context,
+    contract::{Context, Error},
     masks::{How, Mask},
     sys::MountAttr,
 };

@@ -9,10 +9,14 @@ use std::{
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use super::{Change, ChangeKind, FileKind, OnProgress, Progress, walk};
+use super::{
+    OnProgress, Progress,
+    diff::{Change, ChangeKind, FileKind},
+    walk,
+};
 use crate::{
-    Error, attributes, digest,
-    error::Context,
+    attributes,
+    contract::{Context, Error, path_hash},
     layers::{remove_file, remove_tree},
 };
 
@@ -25,7 +29,7 @@ pub enum CommitMode {
     Apply,
 }
 
-pub(super) fn commit(
+pub(crate) fn commit(
     changes: Vec<Change>,
     paths: &[PathBuf],
     mode: CommitMode,
@@ -140,7 +144,7 @@ fn apply(change: &Change) -> Result<(), Error> {
 
 /// A name in the same directory, the same each time: what a crash left is written over.
 fn beside(path: &Path) -> PathBuf {
-    path.with_file_name(format!(".reaper-commit-{}", digest::of(path)))
+    path.with_file_name(format!(".reaper-commit-{}", path_hash::of(path)))
 }
 
 fn write(upper: &Path, metadata: &Metadata, new: &Path) -> Result<(), Error> {

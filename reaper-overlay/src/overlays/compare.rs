@@ -7,10 +7,13 @@ use std::{
     path::Path,
 };
 
-use crate::{Error, attributes, error::Context};
+use crate::{
+    attributes,
+    contract::{Context, Error},
+};
 
 /// Whether mode, owner and extended attributes are the same.
-pub(super) fn same_attributes(
+pub(crate) fn same_attributes(
     a: &Path,
     before: &Metadata,
     b: &Path,
@@ -26,7 +29,7 @@ pub(super) fn same_attributes(
 }
 
 /// Whether two files of one type have the same content, target or device number.
-pub(super) fn same_content(
+pub(crate) fn same_content(
     a: &Path,
     before: &Metadata,
     b: &Path,

@@ -15,7 +15,11 @@ use super::{
     compare::{same_attributes, same_content},
     walk,
 };
-use crate::{Error, attributes, error::Context, layers::Layer};
+use crate::{
+    attributes,
+    contract::{Context, Error},
+    layers::Layer,
+};
 
 /// The largest file whose text is compared line by line.
 const MAX_TEXT: u64 = 1 << 20;
@@ -237,7 +241,7 @@ struct Diff<'a> {
     bytes: u64,
 }
 
-pub(super) fn diff(layers: &[Layer], on_progress: OnProgress<'_>) -> Result<Vec<Change>, Error> {
+pub(crate) fn diff(layers: &[Layer], on_progress: OnProgress<'_>) -> Result<Vec<Change>, Error> {
     let mut diff = Diff {
         layers,
         changes: Vec::new(),

@@ -12,9 +12,13 @@ use std::{
 use tar::{Builder, EntryType, Header};
 
 use super::{OnProgress, Progress, walk};
-use crate::{Error, attributes, error::Context, layers::Layer};
+use crate::{
+    attributes,
+    contract::{Context, Error},
+    layers::Layer,
+};
 
-pub(super) fn export<W: Write>(
+pub(crate) fn export<W: Write>(
     layers: &[Layer],
     out: W,
     on_progress: OnProgress<'_>,

@@ -10,24 +10,27 @@ use std::{
 use reaper_spec::{KeepConfig, OverlayConfig};
 
 use crate::{
-    Error, Scope, attributes,
+    attributes,
     base::Base,
-    error::Context,
+    contract::{Context, Error, Scope},
     layers::{Layer, Table},
     live::{Alone, members, open_pin},
     mountinfo::unescape,
-    scope::ScopePaths,
+    store::paths::ScopePaths,
     trash,
 };
 
-mod commit;
-mod compare;
-mod diff;
-mod export;
-mod walk;
+pub use crate::overlays::commit::CommitMode;
+pub use {
+    crate::overlays::diff::Change, crate::overlays::diff::ChangeKind, crate::overlays::diff::Entry,
+    crate::overlays::diff::FileKind,
+};
 
-pub use commit::CommitMode;
-pub use diff::{Change, ChangeKind, Entry, FileKind};
+pub(crate) mod commit;
+pub(crate) mod compare;
+pub(crate) mod diff;
+pub(crate) mod export;
+pub(crate) mod walk;
 
 /// The overlays below one base directory, for people and programs to look at and to clear up.
 ///

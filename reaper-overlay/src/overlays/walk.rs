@@ -6,10 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, error::Context};
+use crate::contract::{Context, Error};
 
 /// Calls `each` for everything below `root`, parents before children, siblings by name.
-pub(super) fn walk(
+pub(crate) fn walk(
     root: &Path,
     each: &mut dyn FnMut(&Path, &Metadata) -> Result<(), Error>,
 ) -> Result<(), Error> {
@@ -31,7 +31,7 @@ pub(super) fn walk(
 }
 
 /// The entries of a directory by name; none if it is gone.
-pub(super) fn children(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+pub(crate) fn children(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if is_gone(&error) => return Ok(Vec::new()),
@@ -46,7 +46,7 @@ pub(super) fn children(dir: &Path) -> Result<Vec<PathBuf>, Error> {
 }
 
 /// What `path` itself is; `None` if it is gone.
-pub(super) fn look(path: &Path) -> Result<Option<Metadata>, Error> {
+pub(crate) fn look(path: &Path) -> Result<Option<Metadata>, Error> {
     match fs::symlink_metadata(path) {
         Ok(metadata) => Ok(Some(metadata)),
         Err(error) if is_gone(&error) => Ok(None),

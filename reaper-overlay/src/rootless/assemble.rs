@@ -14,9 +14,8 @@ use super::{
     plan::{Place, Shape},
 };
 use crate::{
-    Error,
     assemble::Outcome,
-    error::Context,
+    contract::{Context, Error},
     layers::Layer,
     masks::Mask,
     mountinfo,

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::process::{getegid, geteuid};
 
-use crate::{Error, error::Context};
+use crate::contract::{Context, Error};
 
 /// What stands for the new user namespace in errors.
 pub(crate) const USER_NAMESPACE: &str = "a user namespace";

@@ -9,10 +9,14 @@ use reaper_spec::ImageMode;
 use rustix::fs::{Access, access};
 
 use super::plan::{Place, Shape};
-use crate::{Error, ViewRequest, error::Context, image::Image, mountinfo::MountInfo};
+use crate::{
+    contract::{Context, Error, ViewRequest},
+    image::Image,
+    mountinfo::MountInfo,
+};
 
 /// The image that comes with `request`.
-pub(super) fn plain(request: &ViewRequest) -> Result<Image, Error> {
+pub(crate) fn plain(request: &ViewRequest) -> Result<Image, Error> {
     let image = Image::of(request)?;
     if image.is_there() {
         return Ok(image);
@@ -29,7 +33,7 @@ pub(crate) fn to_be_beneath(request: &ViewRequest) -> Result<Option<Image>, Erro
 }
 
 /// The directory to show beneath the host's root, given all mounts of the calling process.
-pub(super) fn root(image: &Image, mounts: &[MountInfo]) -> Result<PathBuf, Error> {
+pub(crate) fn root(image: &Image, mounts: &[MountInfo]) -> Result<PathBuf, Error> {
     let root = image.root.canonicalize().context("find", &image.root)?;
     let below =
         |mount: &&MountInfo| mount.mount_point != root && mount.mount_point.starts_with(&root);
@@ -46,7 +50,7 @@ pub(super) fn root(image: &Image, mounts: &[MountInfo]) -> Result<PathBuf, Error
 }
 
 /// What of the image whose root is `root` belongs beneath `place`.
-pub(super) fn beneath(root: &Path, place: &Place) -> Option<PathBuf> {
+pub(crate) fn beneath(root: &Path, place: &Place) -> Option<PathBuf> {
     let dir = inside(root, &place.path)?;
     // Overlay refuses a layer that lies inside another one.
     let overlaps = place.shape == Shape::Overlay && dir.starts_with(&place.path);
@@ -54,7 +58,7 @@ pub(super) fn beneath(root: &Path, place: &Place) -> Option<PathBuf> {
 }
 
 /// Whether something of the image whose root is `root` cannot be shown beneath `place`.
-pub(super) fn is_missing(root: &Path, place: &Place) -> bool {
+pub(crate) fn is_missing(root: &Path, place: &Place) -> bool {
     let has_entries =
         |dir: PathBuf| fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
     place.shape == Shape::Overlay

@@ -19,9 +19,9 @@ use super::{
     plan::{Place, Shape},
 };
 use crate::{
-    Error, attributes,
+    attributes,
     base::make_dir,
-    error::Context,
+    contract::{Context, Error},
     layers::{Layer, remove_tree},
     masks,
 };

@@ -18,22 +18,20 @@ use serde::{Deserialize, Serialize};
 use super::{
     assemble::{FIRST_OVERLAY, Recipe},
     identity::{Namespaces, USER_NAMESPACE},
-    image, layer, masks,
-    obstacle::{self, Obstacle},
+    image, layer, masks, obstacle,
     plan::{self, Place, Shape},
 };
 use crate::{
-    Error, Scope,
     base::Base,
-    error::Context,
+    contract::{Context, Error, Obstacle, Scope},
     image::Image,
     layers::{Brief, Layer, Table, read_json},
     live::{NSFS_MAGIC, assemble, changes, members, undone_if_new},
     lock::{Lock, Mode},
     membership::Membership,
     mountinfo,
-    scope::ScopePaths,
     stamps::Stamps,
+    store::paths::ScopePaths,
     volumes::points,
 };
 
@@ -200,7 +198,7 @@ fn recipe(
 }
 
 /// Says which setting of the machine is the reason, where one is known.
-pub(super) fn explain(error: Error) -> Error {
+pub(crate) fn explain(error: Error) -> Error {
     let (operation, path, source) = match error {
         Error::Helper {
             operation,

@@ -1,35 +1,29 @@
 //! Overlays without root, in a user namespace.
 
-mod assemble;
-mod identity;
-mod image;
-mod layer;
-mod masks;
-mod member;
-mod obstacle;
-mod place;
-mod plan;
-mod view;
-mod volumes;
-
-pub(crate) use self::image::to_be_beneath as image_beneath;
-pub(crate) use self::member::{Wanted, find};
-use self::{member::Member, view::UserView};
-pub use self::{obstacle::Obstacle, place::user_directory};
 use crate::{
-    Error, View, ViewRequest,
     base::{Base, exists},
-    scope::{Scope, ScopePaths},
+    contract::{Error, Scope, View, ViewRequest},
+    rootless::{
+        member::{Member, Wanted},
+        view::UserView,
+    },
+    store::paths::ScopePaths,
     volumes::{
         place,
         points::{self, Owner},
     },
 };
 
-/// Whether the calling process has to do without root.
-pub(crate) fn is_needed() -> bool {
-    !rustix::process::geteuid().is_root()
-}
+pub(crate) mod assemble;
+pub(crate) mod identity;
+pub(crate) mod image;
+pub(crate) mod layer;
+pub(crate) mod masks;
+pub(crate) mod member;
+pub(crate) mod obstacle;
+pub(crate) mod plan;
+pub(crate) mod view;
+pub(crate) mod volumes;
 
 /// A view as [`SharedOverlay`](crate::SharedOverlay) makes it without root.
 pub(crate) fn prepare(

@@ -19,12 +19,13 @@ use rustix::{
 };
 
 use crate::{
-    Error,
-    error::Context,
+    contract::{
+        Context, Error,
+        host_paths::{HOST_TREES, PSEUDO},
+    },
     masks::Mask,
     mountinfo::{self, MountInfo},
     overlayfs,
-    plan::{HOST_TREES, PSEUDO},
 };
 
 /// The largest file of a shell that is copied instead of bound.

@@ -9,13 +9,13 @@ use super::{
     member::Member,
 };
 use crate::{
-    Error, Scope, View, ViewRequest,
     base::Base,
-    error::Context,
+    contract::{Context, Error, Scope, View, ViewRequest},
     shared_view::{change_near, make_and_change_to},
     volumes::{
-        IMAGE_ROOT, Volume,
+        IMAGE_ROOT,
         points::{self, Owner},
+        volume::Volume,
     },
 };
 

@@ -14,14 +14,13 @@ use super::{
     image, member,
 };
 use crate::{
-    Error, ViewRequest,
-    error::Context,
+    contract::{Context, Error, ViewRequest},
     handover,
     helper::Helper,
     mounts::{Interface, Recursion},
     volumes::{
-        IMAGE_ROOT, Volume, image_mount,
-        volume::{MAKE_FILESYSTEM, OPEN_SOURCE, SET_OPTIONS, open_source},
+        IMAGE_ROOT, image_mount,
+        volume::{MAKE_FILESYSTEM, OPEN_SOURCE, SET_OPTIONS, Volume, open_source},
         wanted,
         wish::Wish,
     },

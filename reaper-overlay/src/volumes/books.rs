@@ -13,24 +13,22 @@ use serde::{Deserialize, Serialize};
 
 use super::mount_point::{Kind, remove};
 use crate::{
-    Error,
     base::Base,
-    error::Context,
+    contract::{Context, Error, host_paths::HOST_TREES},
     layers::{read_json, write_json, write_json_durably},
     lock::{Lock, Mode},
     mountinfo::{escape, unescape},
-    plan::HOST_TREES,
 };
 
 /// What the keys of mount points inside volumes begin with. They are paths of the host.
-pub(super) const INSIDE: &str = "@ ";
+pub(crate) const INSIDE: &str = "@ ";
 
 /// Changes whenever the machine starts.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// One mount point that was made or is guarded.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Point {
+pub(crate) struct Point {
     path: String,
     /// Whether it was missing, and so is removed with its last user.
     pub(super) made: Option<Kind>,
@@ -49,19 +47,19 @@ impl Point {
 /// All mount points of a base that were made or are guarded. The key is the scope, or nothing
 /// for the host's own trees, or [`INSIDE`], and the escaped path.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Books {
+pub(crate) struct Books {
     /// During which run of the machine it was so.
     boot: String,
     pub(super) points: BTreeMap<String, Point>,
 }
 
-pub(super) fn lock(base: &Base) -> Result<Lock, Error> {
+pub(crate) fn lock(base: &Base) -> Result<Lock, Error> {
     // One for the base: the host's trees are the same in all its scopes.
     Lock::take(&base.path.join("live/mount-points.lock"), Mode::Exclusive)
 }
 
 /// Where the books of the base at `base` are.
-pub(super) fn file(base: &Path) -> PathBuf {
+pub(crate) fn file(base: &Path) -> PathBuf {
     base.join("mount-points.json")
 }
 

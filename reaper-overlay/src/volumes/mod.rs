@@ -10,11 +10,18 @@ use std::{
 use reaper_spec::{DnsMode, ImageMode, Mount};
 
 use crate::{
-    Error, Scope, ViewRequest, base::Base, entrance::Enter, error::Context, image::Image,
-    mounts::Interface, pin::Pin,
+    base::Base,
+    contract::{Context, Error, Scope, ViewRequest},
+    entrance::Enter,
+    image::Image,
+    mounts::Interface,
+    pin::Pin,
+    volumes::{mount_point::Kind, points::Owner},
 };
 
-mod books;
+pub(crate) use crate::volumes::volume::Volume;
+
+pub(crate) mod books;
 pub(crate) mod mount_point;
 pub(crate) mod nested;
 pub(crate) mod options;
@@ -22,10 +29,6 @@ pub(crate) mod points;
 pub(crate) mod resolve;
 pub(crate) mod volume;
 pub(crate) mod wish;
-
-use mount_point::Kind;
-use points::Owner;
-pub(crate) use volume::Volume;
 
 /// Where the image's root is shown in the mode `at`.
 pub(crate) const IMAGE_ROOT: &str = "/.reaper-image";

@@ -12,16 +12,19 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, error::Context, mountinfo};
+use crate::{
+    contract::{Context, Error},
+    mountinfo,
+};
 
 /// What a mount point is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Directory,
     File,
 }
 
-pub(super) fn make(path: &Path, directory: bool) -> Result<(), Error> {
+pub(crate) fn make(path: &Path, directory: bool) -> Result<(), Error> {
     let made = if directory {
         fs::create_dir(path)
     } else {
@@ -40,7 +43,7 @@ pub(super) fn make(path: &Path, directory: bool) -> Result<(), Error> {
 
 /// Removes what was made, unless a workload keeps something in it. No symlink is followed on the
 /// way: a workload may have put one there since, that leads to something of the node's.
-pub(super) fn remove(path: &Path, kind: Kind) -> Result<(), Error> {
+pub(crate) fn remove(path: &Path, kind: Kind) -> Result<(), Error> {
     match try_remove(path, kind) {
         // Gone, moved away, in use, or on a volume that lets nobody remove it.
         Ok(())
@@ -80,7 +83,7 @@ fn try_remove(path: &Path, kind: Kind) -> rustix::io::Result<()> {
     }
 }
 
-pub(super) fn is_mount_point(path: &Path) -> Result<bool, Error> {
+pub(crate) fn is_mount_point(path: &Path) -> Result<bool, Error> {
     let stat = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE);
     if let Ok(stat) = stat
         && stat
@@ -98,11 +101,11 @@ fn is_listed(path: &Path) -> Result<bool, Error> {
     Ok(mounts.iter().any(|mount| mount.mount_point == path))
 }
 
-pub(super) fn bind_to_itself(path: &Path) -> Result<(), Error> {
+pub(crate) fn bind_to_itself(path: &Path) -> Result<(), Error> {
     mount_bind_recursive(path, path).context("guard", path)
 }
 
-pub(super) fn unguard(path: &Path) -> Result<(), Error> {
+pub(crate) fn unguard(path: &Path) -> Result<(), Error> {
     match unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         Ok(()) | Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => Ok(()),
         Err(errno) => Err(errno).context("take the guard off", path),

@@ -12,7 +12,7 @@ use rustix::{
 };
 
 use super::mount_point::Kind;
-use crate::{Error, error::Context};
+use crate::contract::{Context, Error};
 
 /// Is told of a part of a mount point: where it is, its name, and what it will be if it is missing.
 pub(super) type Note<'a> =
@@ -21,7 +21,7 @@ pub(super) type Note<'a> =
 /// Makes the mount point `path` if it is missing, in the volume on `outer`, whose root is `root`.
 /// `note` is told of each part on the way before it is made or used. Symlinks in the volume lead
 /// nowhere else; before Linux 5.6, which can see to that, they are refused.
-pub(super) fn make(
+pub(crate) fn make(
     root: BorrowedFd<'_>,
     outer: &Path,
     path: &Path,

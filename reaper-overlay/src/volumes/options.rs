@@ -7,7 +7,7 @@ use reaper_spec::Mount;
 use rustix::mount::MountAttrFlags;
 
 use crate::{
-    Error,
+    contract::Error,
     mounts::{Recursion, attributes::ATIME},
     sys::MountAttr,
 };

@@ -11,22 +11,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{Mode as Permissions, OFlags, open};
+
 use super::{
     books::{Books, INSIDE, Point, file, lock},
     mount_point::{Kind, bind_to_itself, is_mount_point, make, remove, unguard},
     resolve::{Resolved, resolve},
 };
 use crate::{
-    Error, Scope,
     base::{Base, exists},
+    contract::{Context, Error, Scope, host_paths::is_host_path},
     entrance::{self, Enter},
-    error::Context,
     helper::Helper,
-    live::is_host_path,
     mountinfo::{escape, unescape},
-    scope::ScopePaths,
+    store::paths::ScopePaths,
 };
-use rustix::fs::{Mode as Permissions, OFlags, open};
 
 /// Whose mount points they are.
 #[derive(Debug, Clone, Copy)]
@@ -70,7 +69,7 @@ struct Desk<'a> {
 
 /// Finds, and makes where it is missing, a mount point for each of `wanted`, in the scope that
 /// `enter` enters or on the host itself, and counts `id` as its user until [`release`].
-pub(super) fn acquire(
+pub(crate) fn acquire(
     base: &Base,
     owner: Owner<'_>,
     id: &str,
@@ -104,7 +103,7 @@ pub(super) fn acquire(
 
 /// Counts `id` as a user of the mount point at `path` inside a volume until [`release`]. With
 /// `missing` it is about to be made. `path` is the host's.
-pub(super) fn use_inside(
+pub(crate) fn use_inside(
     base: &Base,
     owner: Owner<'_>,
     id: &str,

@@ -7,7 +7,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use crate::{Error, error::Context};
+use crate::contract::{Context, Error};
 
 /// As many symlinks as the kernel follows.
 const MAX_LINKS: usize = 40;

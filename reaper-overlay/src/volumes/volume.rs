@@ -22,8 +22,7 @@ use rustix::{
 
 use super::{image_mount, nested, options::Options, wish::Wish};
 use crate::{
-    Error,
-    error::Context,
+    contract::{Context, Error},
     image::Image,
     mounts::{Interface, Recursion, attributes, view::bind},
     sys::{self, MountAttr},
@@ -31,7 +30,9 @@ use crate::{
 
 /// What the steps are called in which the kernel may refuse a volume.
 pub(crate) const OPEN_SOURCE: &str = "open the source";
+
 pub(crate) const MAKE_FILESYSTEM: &str = "make a filesystem for";
+
 pub(crate) const SET_OPTIONS: &str = "set the options of the mount on";
 
 /// One volume.

@@ -1,4 +1,4 @@
-//! Where an ordinary user's state belongs.
+//! Root or not, and where an ordinary user's state belongs.
 
 use std::{
     ffi::OsString,
@@ -9,7 +9,12 @@ use std::{
 
 use rustix::process::geteuid;
 
-use crate::{Error, error::Context};
+use super::error::{Context, Error};
+
+/// Whether the calling process has to do without root.
+pub(crate) fn is_needed() -> bool {
+    !geteuid().is_root()
+}
 
 /// The directory below which an ordinary user's state and overlays are, as `/run/reaper` is root's:
 /// `$XDG_RUNTIME_DIR/reaper`; without that variable, or where it names what is not the user's,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::rootless::Obstacle;
+use super::obstacle::Obstacle;
 
 /// Why a view could not be made, entered or released, or a scope not be read or changed.
 #[derive(Debug, thiserror::Error)]

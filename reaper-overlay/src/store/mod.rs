@@ -1,0 +1,3 @@
+//! The files below the base directory, their formats and locks.
+
+pub(crate) mod paths;
