@@ -6,10 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::{
-    sched::{CloneFlags, CpuSet, sched_setaffinity, unshare},
-    unistd::Pid,
-};
+use nix::sched::{CloneFlags, unshare};
 use rustix::{
     fs::{CWD, Mode, OFlags, open},
     mount::{MountAttrFlags, MountPropagationFlags, mount_change},
@@ -21,20 +18,22 @@ use crate::{
         Context, Error, Scope,
         host_paths::{HOST_TREES, is_below},
     },
-    helper::Helper,
     image::Image,
     layering::Layering,
     layers::Layer,
+    linux::{
+        helper::Helper,
+        mountinfo,
+        namespace::{lock_mounts, make_bindable, make_bindable_slaves},
+        syscall,
+    },
     masks::Mask,
-    mountinfo,
     mounts::{
         Interface, Recursion, root,
         view::{View, relative},
     },
     overlayfs::Overlay,
     plan::{Plan, Submount},
-    shared_view::make_bindable_slaves,
-    sys,
 };
 
 /// All that is needed to assemble a scope, decided before the fork.
@@ -131,7 +130,7 @@ impl Recipe {
     pub(crate) fn assemble(&self) -> Result<Outcome, Error> {
         let mut outcome = Outcome::default();
         let mut layers = Layering::begin(iter::once(&self.root).chain(&self.layers))?;
-        let outside = sys::mount_namespace_id().ok();
+        let outside = syscall::mount_namespace_id().ok();
         unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts for", &self.at)?;
         make_bindable_slaves()?;
         if let Some(image) = &self.image {
@@ -266,39 +265,4 @@ impl Recipe {
             attributes,
         }
     }
-}
-
-/// Locks all mounts: a copy that belongs to another user namespace has its mounts locked, and so
-/// has every copy of it, whoever makes it. They can then be neither unmounted, nor be made
-/// writable, nor be looked behind by a bind of what they cover. Where user namespaces are
-/// forbidden the scope works all the same.
-fn lock_mounts() -> bool {
-    match unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS) {
-        Ok(()) => true,
-        Err(errno) => {
-            tracing::debug!("the mounts of the overlay are not locked: {errno}");
-            false
-        }
-    }
-}
-
-/// A namespace can be bound only where the number of the namespace is smaller. Linux 6.18 hands out
-/// numbers from a range for each processor, so a newer one can have the smaller number; there is a
-/// processor whose range goes on from `outside`'s. (The host's first namespace has the smallest
-/// number of all: this concerns nodes that are containers themselves.)
-fn make_bindable(outside: Option<u64>) -> Result<(), Error> {
-    let Some(outside) = outside else {
-        return Ok(());
-    };
-    let is_bindable = || sys::mount_namespace_id().map_or(true, |id| id > outside);
-    for cpu in 0..CpuSet::count() {
-        if is_bindable() {
-            break;
-        }
-        let mut one = CpuSet::new();
-        if one.set(cpu).is_ok() && sched_setaffinity(Pid::from_raw(0), &one).is_ok() {
-            unshare(CloneFlags::CLONE_NEWNS).context("unshare again the mounts of", "/")?;
-        }
-    }
-    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    os::unix::fs::MetadataExt,
     path::{Component, Path, PathBuf},
 };
 
@@ -11,8 +11,11 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 
 use crate::{
     contract::{Context, Error, host_paths::SOURCE, user},
-    lock::{Lock, Mode},
-    mountinfo,
+    linux::{
+        files::{exists, make_dir},
+        flock::{Lock, Mode},
+        mountinfo,
+    },
 };
 
 const TMPFS_MAGIC: u64 = 0x0102_1994;
@@ -177,17 +180,4 @@ fn checked(path: &Path) -> Result<PathBuf, Error> {
         let wrong = io::Error::new(io::ErrorKind::InvalidInput, "no plain absolute path");
         Err(wrong).context("use as overlay base", path)
     }
-}
-
-/// Makes `path` and its parents, for root only.
-pub(crate) fn make_dir(path: &Path) -> Result<(), Error> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .context("make", path)
-}
-
-pub(crate) fn exists(path: &Path) -> Result<bool, Error> {
-    path.try_exists().context("look for", path)
 }

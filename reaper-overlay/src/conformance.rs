@@ -23,7 +23,7 @@ use reaper_spec::{ContainerId, Mount};
 
 use crate::{
     contract::{Error, FilesystemIsolation, ViewRequest},
-    mountinfo,
+    linux::mountinfo,
     session::Session,
 };
 

@@ -11,8 +11,8 @@ use crate::{
     base::Base,
     contract::{Context, Error, FilesystemIsolation, View, ViewRequest},
     image::Image,
+    linux::namespace::{change_near, change_to, namespace_of, own_namespace},
     mounts::Interface,
-    shared_view::{change_near, change_to, namespace_of, own_namespace},
     volumes::{
         self,
         points::{self, Owner},

@@ -13,8 +13,7 @@ use rustix::{
 
 use crate::{
     contract::{Context, Error, RootfsMount, ViewRequest},
-    handover,
-    helper::Helper,
+    linux::{fd_passing, helper::Helper},
     rootfs::mount_rootfs,
 };
 
@@ -49,7 +48,7 @@ impl Image {
     /// nothing.
     pub(crate) fn detached(&self) -> Result<OwnedFd, Error> {
         let root = &self.root;
-        let (ours, theirs) = handover::pair().context("make a socket for", root)?;
+        let (ours, theirs) = fd_passing::pair().context("make a socket for", root)?;
         Helper::run("mount the image", || {
             unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts for", root)?;
             let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
@@ -59,11 +58,11 @@ impl Image {
                 | OpenTreeFlags::OPEN_TREE_CLOEXEC
                 | OpenTreeFlags::AT_RECURSIVE;
             let tree = open_tree(CWD, root, flags).context("open the image", root)?;
-            handover::send(&theirs, &[tree.as_fd()]).context("hand over the image", root)
+            fd_passing::send(&theirs, &[tree.as_fd()]).context("hand over the image", root)
         })?;
         // Whoever waits for more than was sent shall hear of its end.
         drop(theirs);
-        let mut trees = handover::receive(&ours, 1).context("take over the image", root)?;
+        let mut trees = fd_passing::receive(&ours, 1).context("take over the image", root)?;
         Ok(trees.remove(0))
     }
 }

@@ -11,7 +11,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use crate::{
     assemble::Placed,
     contract::{Context, Error},
-    helper::Running,
+    linux::helper::Running,
 };
 
 const PURPOSE: &str = "make the layers";

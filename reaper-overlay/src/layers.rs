@@ -2,23 +2,20 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::OsStr,
-    fs::{self, File, Permissions},
-    io::{self, Write},
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use rustix::io::Errno;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    attributes,
-    base::{exists, make_dir},
-    contract::{Context, Error},
+    contract::Error,
+    linux::{
+        file_attributes,
+        files::{exists, make_dir, make_new_dir, read_json, remove_tree, write_json},
+        mountinfo::{escape, unescape},
+    },
     masks::{self, Mask},
-    mountinfo::{escape, unescape},
     stamps::{Glance, Stamps},
     store::paths::ScopePaths,
 };
@@ -142,7 +139,7 @@ impl Layer {
         if is_new || !exists(&self.work)? {
             make_new_dir(&self.upper)?;
             // The root of the view is the upper layer's own directory.
-            attributes::copy(&self.mount, &self.upper)?;
+            file_attributes::copy(&self.mount, &self.upper)?;
             make_new_dir(&self.work)?;
         }
         if !is_new {
@@ -156,90 +153,4 @@ impl Layer {
         }
         Ok(())
     }
-}
-
-/// Makes a directory; `false` if it existed.
-fn make_new_dir(path: &Path) -> Result<bool, Error> {
-    match rustix::fs::mkdir(path, rustix::fs::Mode::RWXU) {
-        Ok(()) => Ok(true),
-        Err(Errno::EXIST) => Ok(false),
-        Err(errno) => Err(errno).context("make", path),
-    }
-}
-
-/// Removes `path` with everything below; it may be missing.
-pub(crate) fn remove_tree(path: &Path) -> Result<(), Error> {
-    let mut removed = fs::remove_dir_all(path);
-    let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
-    if removed.as_ref().is_err_and(denied) {
-        // Without root a directory's mode keeps its owner out, as overlay's own work directory's.
-        open_up(path)?;
-        removed = fs::remove_dir_all(path);
-    }
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context("remove", path),
-        _ => Ok(()),
-    }
-}
-
-/// Gives the owner of all directories at and below `root` access to them.
-fn open_up(root: &Path) -> Result<(), Error> {
-    let mut todo = vec![root.to_owned()];
-    while let Some(dir) = todo.pop() {
-        fs::set_permissions(&dir, Permissions::from_mode(0o700))
-            .context("change the mode of", &dir)?;
-        for entry in fs::read_dir(&dir).context("list", &dir)? {
-            let entry = entry.context("list", &dir)?;
-            if entry.file_type().context("stat", &dir)?.is_dir() {
-                todo.push(entry.path());
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Removes the file `path`; it may be missing.
-pub(crate) fn remove_file(path: &Path) -> Result<(), Error> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context("remove", path),
-        _ => Ok(()),
-    }
-}
-
-/// Reads a JSON file; `None` if it is missing.
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
-    match fs::read(path) {
-        Ok(text) => serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|source| Error::Corrupt {
-                path: path.to_owned(),
-                source,
-            }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).context("read", path),
-    }
-}
-
-/// Replaces a JSON file in one step, so that nobody reads half of it, not even after a power cut.
-pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
-    let text = serde_json::to_vec(value).map_err(|source| Error::Corrupt {
-        path: path.to_owned(),
-        source,
-    })?;
-    let mut name = path.file_name().unwrap_or(OsStr::new("file")).to_owned();
-    name.push(".new");
-    let new = path.with_file_name(name);
-    let mut file = File::create(&new).context("make", &new)?;
-    file.write_all(&text).context("write", &new)?;
-    // Some filesystems rename before they write: a power cut would leave an empty file.
-    file.sync_data().context("write to disk", &new)?;
-    fs::rename(&new, path).context("rename to", path)
-}
-
-/// The same, and it is on disk afterwards.
-pub(crate) fn write_json_durably<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
-    write_json(path, value)?;
-    let dir = path.parent().unwrap_or(Path::new("/"));
-    let synced = File::open(dir).and_then(|dir| dir.sync_all());
-    synced.context("write to disk", dir)
 }

@@ -2,7 +2,6 @@
 #![deny(unsafe_code)]
 
 mod assemble;
-mod attributes;
 mod base;
 mod configured;
 #[cfg(feature = "conformance")]
@@ -11,17 +10,14 @@ mod contract;
 mod entrance;
 #[cfg(feature = "fake")]
 mod fake;
-mod handover;
-mod helper;
 mod host_root;
 mod image;
 mod layering;
 mod layers;
+mod linux;
 mod live;
-mod lock;
 mod masks;
 mod membership;
-pub mod mountinfo;
 mod mounts;
 mod overlayfs;
 mod overlays;
@@ -35,7 +31,6 @@ mod shared;
 mod shared_view;
 mod stamps;
 mod store;
-mod sys;
 mod trash;
 mod volumes;
 
@@ -49,6 +44,7 @@ pub use contract::{MockFilesystemIsolation, MockView};
 #[cfg(feature = "fake")]
 pub use fake::{Call as FakeCall, FakeIsolation};
 pub use host_root::HostRoot;
+pub use linux::mountinfo;
 pub use masks::DEFAULT_MASKS;
 pub use overlays::{
     Change, ChangeKind, CommitMode, Entry, FileKind, Keep, OnProgress, Overlays, Progress,

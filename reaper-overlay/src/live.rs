@@ -11,18 +11,22 @@ use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
 use crate::{
     assemble::{Outcome, Placed, Recipe},
-    base::{Base, exists, make_dir},
+    base::Base,
     contract::{
         Context, Error, Scope,
         host_paths::{self, below_any},
     },
-    helper::Helper,
     image::Image,
-    layers::{Brief, Table, remove_file, remove_tree},
-    lock::{Lock, Mode, is_held},
+    layers::{Brief, Table},
+    linux::{
+        files::{exists, make_dir, remove_file, remove_tree},
+        flock::{Lock, Mode, is_held},
+        helper::Helper,
+        mountinfo,
+        namespace::NSFS_MAGIC,
+    },
     masks::{self, Mask},
     membership::Membership,
-    mountinfo,
     mounts::Interface,
     pin::{Pin, beside},
     plan::Plan,
@@ -31,9 +35,6 @@ use crate::{
     trash::Trash,
     volumes::points,
 };
-
-/// `f_type` of a file that stands for a namespace.
-pub(crate) const NSFS_MAGIC: u64 = 0x6e73_6673;
 
 /// What the makers of a scope want of it.
 #[derive(Debug, Clone)]

@@ -19,8 +19,8 @@ use rustix::{
 };
 
 use crate::{
-    attributes,
     contract::{Context, Error, user},
+    linux::file_attributes,
 };
 
 #[cfg(test)]
@@ -227,13 +227,13 @@ pub(crate) struct Writer {
 /// For overlays that root mounts.
 pub(crate) const AS_ROOT: Writer = Writer {
     opaque: c"trusted.overlay.opaque",
-    liken: attributes::copy,
+    liken: file_attributes::copy,
 };
 
 /// For overlays that an ordinary user mounts.
 pub(crate) const AS_USER: Writer = Writer {
     opaque: c"user.overlay.opaque",
-    liken: attributes::copy_mode_and_times,
+    liken: file_attributes::copy_mode_and_times,
 };
 
 /// Writes the layer that hides `masks`, all of them below `root`, into the empty directory

@@ -7,11 +7,13 @@ use std::{
 };
 
 use crate::{
-    base::{Base, exists},
+    base::Base,
     contract::{Error, Scope},
-    layers::remove_file,
+    linux::{
+        files::{exists, remove_file},
+        flock::{Lock, Mode},
+    },
     live::remove_unused,
-    lock::{Lock, Mode},
     store::paths::ScopePaths,
 };
 

@@ -15,11 +15,10 @@ use rustix::{
 
 use crate::{
     contract::{Context, Error},
-    helper::Helper,
     layers::Brief,
+    linux::namespace::{lock, own_namespace},
     live::open_pin,
     mounts::root,
-    shared_view::{namespace_of, own_namespace},
     store::paths::ScopePaths,
     volumes::volume::{self, Volume},
 };
@@ -129,16 +128,4 @@ fn hide_own(view: &Path) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// Locks the mounts of the calling process's namespace: a copy that belongs to another user
-/// namespace has its mounts locked, and so has every copy of it, whoever makes it.
-fn lock() -> Result<(), Error> {
-    let root = Path::new("/");
-    let ((), locked) = Helper::start("lock mounts", || {
-        unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).context("lock below", root)
-    })?;
-    let namespace = namespace_of(locked.pid().as_raw().unsigned_abs())?;
-    setns(&namespace, CloneFlags::CLONE_NEWNS).context("lock below", root)?;
-    unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts of", root)
 }

@@ -6,7 +6,7 @@ use rustix::mount::MountAttrFlags;
 
 use crate::{
     contract::host_paths::{self, HIDDEN, HOST_TREES, PSEUDO, below_any, state_dir},
-    mountinfo::MountInfo,
+    linux::mountinfo::MountInfo,
     overlayfs,
 };
 

@@ -4,7 +4,7 @@ use std::process::{Child, Command, ExitStatus};
 
 use crate::{
     contract::{Context, Error, FilesystemIsolation, View, ViewRequest},
-    helper::Helper,
+    linux::helper::Helper,
 };
 
 /// A view in which ordinary commands can be run, for programs that have no engine of their own.
@@ -60,7 +60,7 @@ impl Session {
                 None => Ok(()),
             }
         };
-        crate::sys::spawn_after(command, &enter).context("run in the view", program)
+        crate::linux::syscall::spawn_after(command, &enter).context("run in the view", program)
     }
 
     /// Ends the session: what the view holds on the host is given back. All commands have to have

@@ -5,12 +5,13 @@ use std::{fs, io, path::PathBuf};
 use reaper_spec::{ImageMode, KeepConfig};
 
 use crate::{
-    base::{Base, exists},
+    base::Base,
     contract::{
         Context, Error, FilesystemIsolation, Housekeeping, Scope, View, ViewRequest,
         host_paths::HOST_TREES, user,
     },
     image::Image,
+    linux::files::exists,
     live::{Member, Wanted, remove_unused},
     mounts::Interface,
     overlays::Overlays,
@@ -152,7 +153,7 @@ impl FilesystemIsolation for SharedOverlay {
         let id = request.unique_id();
         points::release(&base, Owner::Scope(&scope), &id)?;
         let paths = ScopePaths::new(&base.path, &scope);
-        crate::layers::remove_file(&paths.members().join(id))
+        crate::linux::files::remove_file(&paths.members().join(id))
     }
 
     fn forget(&self, request: &ViewRequest) -> Result<(), Error> {

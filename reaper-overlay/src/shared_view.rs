@@ -1,21 +1,14 @@
 //! The view of one container in a scope.
 
-use std::{
-    fs::{self, File},
-    io,
-    path::{Path, PathBuf},
-};
+use std::{fs::File, io, path::PathBuf};
 
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, setns};
 use reaper_spec::ImageMode;
-use rustix::{
-    mount::{MountPropagationFlags, mount_change},
-    process::chdir,
-};
 
 use crate::{
     base::Base,
     contract::{Context, Error, Scope, View, ViewRequest},
+    linux::namespace::{change_near, make_and_change_to, namespace_of},
     live::Member,
     volumes::{
         IMAGE_ROOT,
@@ -60,57 +53,6 @@ impl SharedView {
             remove_with_last,
         }
     }
-}
-
-/// Gives the calling process mounts of its own, which still hear of those they were copied from.
-pub(crate) fn own_namespace() -> Result<(), Error> {
-    unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts of", "/")?;
-    let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-    mount_change("/", downstream).context("make a slave of", "/")
-}
-
-/// Prepares the mounts of a new namespace for a view to be assembled of them: what the host mounts
-/// below its own trees later arrives, nothing that is done here reaches the host, and every mount can
-/// be bound and hold the layers of an overlay.
-///
-/// The kernel refuses both for an unbindable mount (`EINVAL`; "overlayfs: failed to clone
-/// upperpath"), and where one is locked by a user namespace a recursive bind around it, too
-/// (`EPERM`). Becoming a slave takes that property away since Linux 6.17 only; becoming shared does
-/// on every kernel, and adds no way to the host: a mount that is not shared yet gets a peer group of
-/// its own.
-pub(crate) fn make_bindable_slaves() -> Result<(), Error> {
-    for flags in [
-        MountPropagationFlags::SHARED,
-        MountPropagationFlags::DOWNSTREAM,
-    ] {
-        mount_change("/", flags | MountPropagationFlags::REC).context("make a slave of", "/")?;
-    }
-    Ok(())
-}
-
-/// Opens the mount namespace of the process `pid`.
-pub(crate) fn namespace_of(pid: u32) -> Result<File, Error> {
-    let path = format!("/proc/{pid}/ns/mnt");
-    File::open(&path).context("keep the mount namespace", path)
-}
-
-/// Changes to the working directory of a container's first process.
-pub(crate) fn change_to(cwd: &Path) -> Result<(), Error> {
-    chdir(cwd).context("change to", cwd)
-}
-
-/// The same where it may be missing: it is made in the overlay.
-pub(crate) fn make_and_change_to(cwd: &Path) -> Result<(), Error> {
-    if !cwd.exists() {
-        fs::create_dir_all(cwd).context("make the working directory", cwd)?;
-    }
-    change_to(cwd)
-}
-
-/// Changes to the container's working directory if it still is there, else to the root: a process
-/// that joins later names its own.
-pub(crate) fn change_near(cwd: &Path) -> Result<(), Error> {
-    chdir(cwd).or_else(|_| chdir("/")).context("change to", "/")
 }
 
 impl View for SharedView {

@@ -14,9 +14,9 @@ use nix::libc;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use serde::{Deserialize, Serialize};
 
-use crate::{
+use crate::linux::{
     mountinfo::{escape, unescape},
-    sys,
+    syscall,
 };
 
 /// What package managers touch whenever they change the host.
@@ -70,7 +70,7 @@ impl Stamps {
                 lower
             });
         }
-        let seen = sys::list_mounts().ok();
+        let seen = syscall::list_mounts().ok();
         Self {
             databases: Some(
                 DATABASES
@@ -114,13 +114,13 @@ impl Glance {
         let Some(was) = &self.mounts else {
             return false;
         };
-        let Ok(now) = sys::list_mounts() else {
+        let Ok(now) = syscall::list_mounts() else {
             return false;
         };
         let now: HashSet<u64> = now.into_iter().collect();
         let seen: HashSet<u64> = was.seen.iter().copied().collect();
         // One that has gone by now, or cannot be looked at, may have been anything.
-        let matters = |mount: u64| sys::mount_point(mount).map_or(true, |path| matters(&path));
+        let matters = |mount: u64| syscall::mount_point(mount).map_or(true, |path| matters(&path));
         was.lower.iter().all(|mount| now.contains(mount))
             && !now.difference(&seen).any(|&mount| matters(mount))
             && changed_databases(self.databases.as_ref()).next().is_none()
@@ -201,7 +201,7 @@ mod tests {
 
     /// Whether the kernel lists mounts by numbers that are never used again (Linux 6.8).
     fn lists_mounts() -> bool {
-        match sys::list_mounts() {
+        match syscall::list_mounts() {
             Ok(_) => true,
             Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => false,
             Err(error) => panic!("list the mounts: {error}"),
@@ -286,15 +286,18 @@ mod tests {
                 return;
             }
             let dir = tempfile::tempdir().unwrap();
-            let before = sys::list_mounts().unwrap().len();
+            let before = syscall::list_mounts().unwrap().len();
             mount(dir.path());
             for _ in 0..1500 {
                 rustix::mount::mount_bind(dir.path(), dir.path()).unwrap();
             }
-            let mounts = sys::list_mounts().unwrap();
+            let mounts = syscall::list_mounts().unwrap();
             assert_eq!(mounts.len(), before + 1501);
             assert!(mounts.is_sorted());
-            assert_eq!(sys::mount_point(mounts[before + 1500]).unwrap(), dir.path());
+            assert_eq!(
+                syscall::mount_point(mounts[before + 1500]).unwrap(),
+                dir.path()
+            );
             rustix::mount::unmount(dir.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
         });
     }

@@ -10,9 +10,8 @@ use std::{
 };
 
 use crate::{
-    base::make_dir,
     contract::{Context, Error},
-    layers::remove_tree,
+    linux::files::{make_dir, remove_tree},
 };
 
 /// A directory that is out of the way and yet to be removed.

@@ -1,7 +1,7 @@
 //! The rules.
 
 use super::{Subject, is_mounted, mounts, shell};
-use crate::sys;
+use crate::linux::syscall;
 
 /// The namespace of mounts that a process in a view is in.
 const MOUNTS: &str = "readlink /proc/self/ns/mnt";
@@ -106,11 +106,11 @@ pub(super) fn a_killed_monitors_view_is_collected(subject: &Subject) {
     } else {
         subject.request("a")
     };
-    let child = sys::fork().expect("fork a monitor");
+    let child = syscall::fork().expect("fork a monitor");
     let Some(child) = child else {
         // Whoever is killed releases nothing.
         let prepared = subject.isolation.prepare(&request).is_ok();
-        sys::exit_now(i32::from(!prepared));
+        syscall::exit_now(i32::from(!prepared));
     };
     let ended = nix::sys::wait::waitpid(child, None).expect("wait for the monitor");
     let expected = nix::sys::wait::WaitStatus::Exited(child, 0);

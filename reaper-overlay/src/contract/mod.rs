@@ -2,21 +2,26 @@
 //!
 //! The lowest floor: plain data and contracts, known to all other modules and knowing none of them.
 
-mod error;
-pub(crate) mod host_paths;
-mod isolation;
-mod obstacle;
-pub(crate) mod path_hash;
-mod request;
-mod scope;
-pub(crate) mod user;
-
-pub(crate) use error::Context;
-pub use error::Error;
-pub use isolation::{FilesystemIsolation, Housekeeping, View};
+pub(crate) use crate::contract::error::Context;
+pub use crate::contract::error::Error;
+pub use crate::contract::obstacle::Obstacle;
+pub use crate::contract::scope::Scope;
+pub use crate::contract::user::user_directory;
+pub use {
+    crate::contract::isolation::FilesystemIsolation, crate::contract::isolation::Housekeeping,
+    crate::contract::isolation::View,
+};
 #[cfg(feature = "mock")]
-pub use isolation::{MockFilesystemIsolation, MockView};
-pub use obstacle::Obstacle;
-pub use request::{RootfsMount, ViewRequest};
-pub use scope::Scope;
-pub use user::user_directory;
+pub use {
+    crate::contract::isolation::MockFilesystemIsolation, crate::contract::isolation::MockView,
+};
+pub use {crate::contract::request::RootfsMount, crate::contract::request::ViewRequest};
+
+pub(crate) mod error;
+pub(crate) mod host_paths;
+pub(crate) mod isolation;
+pub(crate) mod obstacle;
+pub(crate) mod path_hash;
+pub(crate) mod request;
+pub(crate) mod scope;
+pub(crate) mod user;

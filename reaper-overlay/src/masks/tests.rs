@@ -129,7 +129,7 @@ fn the_layer_has_marks_and_the_hosts_attributes() {
     let keys = fs::metadata(layer.path().join("keys")).unwrap();
     assert_eq!(keys.mode() & 0o777, 0o751);
     let key = fs::symlink_metadata(layer.path().join("keys/a_key")).unwrap();
-    assert!(attributes::is_whiteout(&key));
-    assert!(attributes::is_opaque(&layer.path().join("private")).unwrap());
-    assert!(!attributes::is_opaque(&layer.path().join("keys")).unwrap());
+    assert!(file_attributes::is_whiteout(&key));
+    assert!(file_attributes::is_opaque(&layer.path().join("private")).unwrap());
+    assert!(!file_attributes::is_opaque(&layer.path().join("keys")).unwrap());
 }

@@ -17,8 +17,10 @@ use rustix::{
 use super::{Interface, Recursion, view::bind};
 use crate::{
     contract::{Context, Error, user},
-    mountinfo::{self, MountInfo},
-    sys::{self, MountAttr},
+    linux::{
+        mountinfo::{self, MountInfo},
+        syscall::{self, MountAttr},
+    },
 };
 
 pub(crate) const READ_ONLY: MountAttr = MountAttr {
@@ -72,7 +74,7 @@ pub(crate) fn change(
     }
     let tree = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     if interface == Interface::Attributes {
-        return sys::mount_setattr(tree.as_fd(), recursion == Recursion::All, attr);
+        return syscall::mount_setattr(tree.as_fd(), recursion == Recursion::All, attr);
     }
     let at = PathBuf::from(format!("/proc/self/fd/{}", tree.as_raw_fd()));
     if attr.propagation != 0 {

@@ -13,7 +13,7 @@ use rustix::{
     },
 };
 
-use crate::sys;
+use crate::linux::syscall;
 
 pub(crate) mod attributes;
 pub(crate) mod root;
@@ -34,7 +34,7 @@ pub(crate) enum Interface {
 impl Interface {
     /// The best one, if there are trees: nobody but who may mount can ask for these.
     pub(crate) fn with_trees() -> Self {
-        if sys::has_mount_setattr() {
+        if syscall::has_mount_setattr() {
             Self::Attributes
         } else {
             Self::Trees
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_found_by_trying() {
-        let best = if sys::has_mount_setattr() {
+        let best = if syscall::has_mount_setattr() {
             Interface::Attributes
         } else {
             // Before Linux 5.12.

@@ -14,8 +14,8 @@ use rustix::{
 use super::{Interface, Recursion, attributes};
 use crate::{
     contract::{Context, Error},
+    linux::syscall::MountAttr,
     masks::{How, Mask},
-    sys::MountAttr,
 };
 
 /// Its root, mounted somewhere, and what mounts.

@@ -12,12 +12,14 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use super::{
     OnProgress, Progress,
     diff::{Change, ChangeKind, FileKind},
-    walk,
 };
 use crate::{
-    attributes,
     contract::{Context, Error, path_hash},
-    layers::{remove_file, remove_tree},
+    linux::{
+        file_attributes,
+        files::{remove_file, remove_tree},
+        walk,
+    },
 };
 
 /// Whether [`Overlays::commit`](super::Overlays::commit) changes something.
@@ -120,16 +122,16 @@ fn apply(change: &Change) -> Result<(), Error> {
             }
             _ => {}
         }
-        attributes::copy(upper, path)?;
+        file_attributes::copy(upper, path)?;
         return sync_parent(path);
     }
     if change.kind == ChangeKind::Attributes {
-        return attributes::copy(upper, path);
+        return file_attributes::copy(upper, path);
     }
     let new = beside(path);
     remove_file(&new)?;
     write(upper, &metadata, &new)?;
-    attributes::copy(upper, &new)?;
+    file_attributes::copy(upper, &new)?;
     if metadata.is_file() {
         File::open(&new)
             .and_then(|file| file.sync_all())

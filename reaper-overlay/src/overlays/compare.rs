@@ -8,8 +8,8 @@ use std::{
 };
 
 use crate::{
-    attributes,
     contract::{Context, Error},
+    linux::file_attributes,
 };
 
 /// Whether mode, owner and extended attributes are the same.
@@ -25,7 +25,7 @@ pub(crate) fn same_attributes(
         let owner = owners.then(|| (metadata.uid(), metadata.gid()));
         (metadata.mode(), owner)
     };
-    Ok(key(before) == key(after) && attributes::xattrs(a)? == attributes::xattrs(b)?)
+    Ok(key(before) == key(after) && file_attributes::xattrs(a)? == file_attributes::xattrs(b)?)
 }
 
 /// Whether two files of one type have the same content, target or device number.

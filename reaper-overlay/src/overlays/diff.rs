@@ -13,12 +13,11 @@ use serde::{Serialize, Serializer};
 use super::{
     OnProgress, Progress,
     compare::{same_attributes, same_content},
-    walk,
 };
 use crate::{
-    attributes,
     contract::{Context, Error},
     layers::Layer,
+    linux::{file_attributes, walk},
 };
 
 /// The largest file whose text is compared line by line.
@@ -40,9 +39,9 @@ pub struct Change {
     /// Whether the host's is hidden from the scope, so that `before` is not the whole truth.
     pub masked: bool,
     #[serde(skip)]
-    pub(super) lower: Option<PathBuf>,
+    pub(crate) lower: Option<PathBuf>,
     #[serde(skip)]
-    pub(super) upper: Option<PathBuf>,
+    pub(crate) upper: Option<PathBuf>,
 }
 
 /// A kind of difference.
@@ -192,10 +191,10 @@ impl Lower {
         if let Some(mask) = mask
             && let Some(metadata) = walk::look(&mask)?
         {
-            if attributes::is_whiteout(&metadata) {
+            if file_attributes::is_whiteout(&metadata) {
                 return Ok(masked);
             }
-            if !metadata.is_dir() || attributes::is_opaque(&mask)? {
+            if !metadata.is_dir() || file_attributes::is_opaque(&mask)? {
                 return Ok(Self {
                     mask: Some(mask),
                     ..masked
@@ -298,7 +297,7 @@ impl Diff<'_> {
             Some(below) => walk::look(below)?,
             None => None,
         };
-        if attributes::is_whiteout(&after) {
+        if file_attributes::is_whiteout(&after) {
             if let Some(before) = before {
                 self.add(ChangeKind::Deleted, path, &lower, Some(&before), None);
             }
@@ -308,7 +307,7 @@ impl Diff<'_> {
         let sides = (before.as_ref(), Some((upper, &after)));
         let Some(before) = before.as_ref() else {
             // The host's, which this one stands for, has gone.
-            if attributes::is_made(upper, &after)? {
+            if file_attributes::is_made(upper, &after)? {
                 return Ok(Some(lower.nothing()));
             }
             self.add(ChangeKind::Added, path, &lower, sides.0, sides.1);
@@ -327,7 +326,7 @@ impl Diff<'_> {
         if !after.is_dir() {
             return Ok(None);
         }
-        lower.replaced = lower.replaced || attributes::is_opaque(upper)?;
+        lower.replaced = lower.replaced || file_attributes::is_opaque(upper)?;
         if lower.replaced {
             self.deleted_behind(upper, path, &lower)?;
         }

@@ -11,11 +11,11 @@ use std::{
 
 use tar::{Builder, EntryType, Header};
 
-use super::{OnProgress, Progress, walk};
+use super::{OnProgress, Progress};
 use crate::{
-    attributes,
     contract::{Context, Error},
     layers::Layer,
+    linux::{file_attributes, walk},
 };
 
 pub(crate) fn export<W: Write>(
@@ -35,7 +35,7 @@ pub(crate) fn export<W: Write>(
             .unwrap_or(&layer.mount)
             .to_owned();
         walk::walk(&layer.upper, &mut |upper, metadata| {
-            if attributes::is_made(upper, metadata)? {
+            if file_attributes::is_made(upper, metadata)? {
                 return Ok(());
             }
             let relative = upper.strip_prefix(&layer.upper).unwrap_or(upper);
@@ -69,7 +69,7 @@ struct Archive<W: Write> {
 
 impl<W: Write> Archive<W> {
     fn append(&mut self, upper: &Path, name: &Path, metadata: &Metadata) -> Result<(), Error> {
-        if attributes::is_whiteout(metadata) {
+        if file_attributes::is_whiteout(metadata) {
             let mut whiteout = OsString::from(".wh.");
             whiteout.push(name.file_name().unwrap_or_default());
             return self.mark(&name.with_file_name(whiteout));
@@ -102,7 +102,7 @@ impl<W: Write> Archive<W> {
             self.tar
                 .append_data(&mut header, name, io::empty())
                 .context("archive", upper)?;
-            if attributes::is_opaque(upper)? {
+            if file_attributes::is_opaque(upper)? {
                 self.mark(&name.join(".wh..wh..opq"))?;
             }
             return Ok(());
@@ -143,7 +143,7 @@ impl<W: Write> Archive<W> {
     }
 
     fn append_xattrs(&mut self, upper: &Path) -> Result<(), Error> {
-        let xattrs = attributes::xattrs(upper)?;
+        let xattrs = file_attributes::xattrs(upper)?;
         let named: Vec<(String, &[u8])> = xattrs
             .iter()
             .map(|(name, value)| {

@@ -10,12 +10,11 @@ use std::{
 use reaper_spec::{KeepConfig, OverlayConfig};
 
 use crate::{
-    attributes,
     base::Base,
     contract::{Context, Error, Scope},
     layers::{Layer, Table},
+    linux::{file_attributes, mountinfo::unescape, walk},
     live::{Alone, members, open_pin},
-    mountinfo::unescape,
     store::paths::ScopePaths,
     trash,
 };
@@ -30,7 +29,6 @@ pub(crate) mod commit;
 pub(crate) mod compare;
 pub(crate) mod diff;
 pub(crate) mod export;
-pub(crate) mod walk;
 
 /// The overlays below one base directory, for people and programs to look at and to clear up.
 ///
@@ -148,7 +146,7 @@ impl Overlays {
         let mut usage = Usage::default();
         for layer in self.layers(scope)?.1 {
             walk::walk(&layer.upper, &mut |path, metadata| {
-                if attributes::is_made(path, metadata)? {
+                if file_attributes::is_made(path, metadata)? {
                     return Ok(());
                 }
                 usage.files += 1;
@@ -218,7 +216,7 @@ impl Overlays {
         let paths = ScopePaths::new(&base.path, scope);
         let alone = Alone::take(scope, &paths)?;
         let trash = alone.clear(&base, &paths)?;
-        crate::base::make_dir(&paths.data)?;
+        crate::linux::files::make_dir(&paths.data)?;
         Table::new().write(&paths)?;
         drop(alone);
         trash.remove()

@@ -1,5 +1,5 @@
 use super::*;
-use crate::mountinfo::{parse, visible};
+use crate::linux::mountinfo::{parse, visible};
 
 fn plan(text: &str, hidden: &[&str]) -> Plan {
     let mounts = parse(text.as_bytes());

@@ -9,7 +9,7 @@ use rustix::{
 };
 
 use super::{
-    identity, image,
+    image,
     layer::lower_of,
     plan::{Place, Shape},
 };
@@ -17,14 +17,16 @@ use crate::{
     assemble::Outcome,
     contract::{Context, Error},
     layers::Layer,
+    linux::{
+        mountinfo,
+        namespace::{self, make_bindable_slaves},
+    },
     masks::Mask,
-    mountinfo,
     mounts::{
         Interface, Recursion, root,
         view::{View, relative},
     },
     overlayfs::Overlay,
-    shared_view::make_bindable_slaves,
 };
 
 /// What the step is called in which the kernel may refuse overlays to ordinary users.
@@ -49,7 +51,7 @@ pub(crate) struct Recipe {
 impl Recipe {
     /// Moves the calling process into new namespaces that show the scope.
     pub(crate) fn assemble(&self) -> Result<Outcome, Error> {
-        identity::unshare_as(identity::own())?;
+        namespace::unshare_as(namespace::own())?;
         make_bindable_slaves()?;
         // Only as root of the new namespace.
         let interface = Interface::ask();

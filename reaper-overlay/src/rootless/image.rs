@@ -12,7 +12,7 @@ use super::plan::{Place, Shape};
 use crate::{
     contract::{Context, Error, ViewRequest},
     image::Image,
-    mountinfo::MountInfo,
+    linux::mountinfo::MountInfo,
 };
 
 /// The image that comes with `request`.

@@ -14,15 +14,15 @@ use std::{
 
 use rustix::fs::{Access, access};
 
-use super::{
-    identity,
-    plan::{Place, Shape},
-};
+use super::plan::{Place, Shape};
 use crate::{
-    attributes,
-    base::make_dir,
     contract::{Context, Error},
-    layers::{Layer, remove_tree},
+    layers::Layer,
+    linux::{
+        file_attributes,
+        files::{make_dir, remove_tree},
+        namespace,
+    },
     masks,
 };
 
@@ -76,7 +76,7 @@ pub(crate) fn make_shell<'a>(
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             copied => {
                 if let Some(metadata) = copied.context("copy", from)? {
-                    attributes::set_mode_and_times(&inside(from), &metadata)?;
+                    file_attributes::set_mode_and_times(&inside(from), &metadata)?;
                 }
             }
         }
@@ -128,7 +128,7 @@ fn fill(place: &Place, metadata: Metadata, upper: &Path) -> Result<(), Error> {
             let Ok(metadata) = entry.metadata() else {
                 continue;
             };
-            let own = (metadata.uid(), metadata.gid()) == identity::own();
+            let own = (metadata.uid(), metadata.gid()) == namespace::own();
             let closed = access(&path, Access::READ_OK | Access::EXEC_OK).is_err();
             let masked = place.masks.iter().any(|mask| mask.path == path);
             if own || closed || masked || metadata.dev() != device {
@@ -136,14 +136,14 @@ fn fill(place: &Place, metadata: Metadata, upper: &Path) -> Result<(), Error> {
             }
             let upper = upper.join(entry.file_name());
             make_dir(&upper)?;
-            attributes::mark_made(&upper)?;
+            file_attributes::mark_made(&upper)?;
             todo.push((path, upper.clone()));
             made.push((upper, metadata));
         }
     }
     // Children first: making one changes its parent's time.
     for (path, metadata) in made.iter().rev() {
-        attributes::set_mode_and_times(path, metadata)?;
+        file_attributes::set_mode_and_times(path, metadata)?;
     }
     Ok(())
 }

@@ -17,7 +17,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     assemble::{FIRST_OVERLAY, Recipe},
-    identity::{Namespaces, USER_NAMESPACE},
     image, layer, masks, obstacle,
     plan::{self, Place, Shape},
 };
@@ -25,11 +24,15 @@ use crate::{
     base::Base,
     contract::{Context, Error, Obstacle, Scope},
     image::Image,
-    layers::{Brief, Layer, Table, read_json},
-    live::{NSFS_MAGIC, assemble, changes, members, undone_if_new},
-    lock::{Lock, Mode},
+    layers::{Brief, Layer, Table},
+    linux::{
+        files::read_json,
+        flock::{Lock, Mode},
+        mountinfo,
+        namespace::{NSFS_MAGIC, Namespaces, USER_NAMESPACE},
+    },
+    live::{assemble, changes, members, undone_if_new},
     membership::Membership,
-    mountinfo,
     stamps::Stamps,
     store::paths::ScopePaths,
     volumes::points,

@@ -1,8 +1,9 @@
 //! Overlays without root, in a user namespace.
 
 use crate::{
-    base::{Base, exists},
+    base::Base,
     contract::{Error, Scope, View, ViewRequest},
+    linux::{files::exists, namespace},
     rootless::{
         member::{Member, Wanted},
         view::UserView,
@@ -15,7 +16,6 @@ use crate::{
 };
 
 pub(crate) mod assemble;
-pub(crate) mod identity;
 pub(crate) mod image;
 pub(crate) mod layer;
 pub(crate) mod masks;
@@ -34,7 +34,7 @@ pub(crate) fn prepare(
 ) -> Result<Box<dyn View>, Error> {
     let scope = Scope::of(request)?;
     let base = Base::prepare(&request.overlay)?;
-    let inside = request.user.unwrap_or_else(identity::own);
+    let inside = request.user.unwrap_or_else(namespace::own);
     let mut volumes = volumes::open(request, inside)?;
     let is_new = !exists(&ScopePaths::new(&base.path, &scope).data)?;
     let mut member = Member::join(&base, &scope, &request.unique_id(), wanted)?;
@@ -70,5 +70,5 @@ pub(crate) fn collect(request: &ViewRequest) -> Result<(), Error> {
     let id = request.unique_id();
     points::release(&base, Owner::Scope(&scope), &id)?;
     let paths = ScopePaths::new(&base.path, &scope);
-    crate::layers::remove_file(&paths.members().join(id))
+    crate::linux::files::remove_file(&paths.members().join(id))
 }

@@ -23,8 +23,8 @@ use crate::{
         Context, Error,
         host_paths::{HOST_TREES, PSEUDO},
     },
+    linux::mountinfo::{self, MountInfo},
     masks::Mask,
-    mountinfo::{self, MountInfo},
     overlayfs,
 };
 

@@ -4,14 +4,11 @@ use std::{io, path::PathBuf};
 
 use reaper_spec::ImageMode;
 
-use super::{
-    identity::{self, Ids, Namespaces},
-    member::Member,
-};
+use super::member::Member;
 use crate::{
     base::Base,
     contract::{Context, Error, Scope, View, ViewRequest},
-    shared_view::{change_near, make_and_change_to},
+    linux::namespace::{self, Ids, Namespaces, change_near, make_and_change_to},
     volumes::{
         IMAGE_ROOT,
         points::{self, Owner},
@@ -51,7 +48,7 @@ impl UserView {
             scope,
             id: request.unique_id(),
             cwd: request.cwd.clone(),
-            inside: request.user.unwrap_or_else(identity::own),
+            inside: request.user.unwrap_or_else(namespace::own),
             had_volumes: !volumes.is_empty(),
             volumes,
             image_at: request.image == ImageMode::At,
@@ -73,7 +70,7 @@ impl View for UserView {
             (None, Some(member)) if first => {
                 member.namespaces.enter()?;
                 // Of its own: the mounts of the scope are locked for it, whoever it is inside.
-                identity::unshare_as(self.inside)?;
+                namespace::unshare_as(self.inside)?;
                 self.volumes
                     .iter()
                     .try_for_each(|volume| volume.mount(None))?;

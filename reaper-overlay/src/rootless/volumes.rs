@@ -9,14 +9,14 @@ use std::path::Path;
 use reaper_spec::{ImageMode, Mount};
 use rustix::io::Errno;
 
-use super::{
-    identity::{self, Ids},
-    image, member,
-};
+use super::{image, member};
 use crate::{
     contract::{Context, Error, ViewRequest},
-    handover,
-    helper::Helper,
+    linux::{
+        fd_passing,
+        helper::Helper,
+        namespace::{self, Ids},
+    },
     mounts::{Interface, Recursion},
     volumes::{
         IMAGE_ROOT, image_mount,
@@ -44,20 +44,20 @@ pub(crate) fn open(request: &ViewRequest, inside: Ids) -> Result<Vec<Volume>, Er
         sources.push(source.transpose()?);
     }
     let interface = Interface::with_trees();
-    let socket = || handover::pair().context("make a socket for", "the volumes");
+    let socket = || fd_passing::pair().context("make a socket for", "the volumes");
     let (ours, theirs) = socket()?;
     let directories = Helper::run("open the volumes", || {
-        identity::unshare_as(inside)?;
+        namespace::unshare_as(inside)?;
         let volumes = mounts.iter().map(|mount| Volume::open(mount, interface));
         let volumes = volumes.collect::<Result<Vec<_>, _>>()?;
         let trees: Vec<_> = volumes.iter().filter_map(Volume::tree).collect();
-        handover::send(&theirs, &trees).context("hand over", "the volumes")?;
+        fd_passing::send(&theirs, &trees).context("hand over", "the volumes")?;
         Ok(volumes.iter().map(|v| v.directory).collect::<Vec<bool>>())
     });
     let directories = directories.map_err(|error| member::explain(refused(error, &wishes)))?;
     // Whoever waits for more than was sent shall hear of its end.
     drop(theirs);
-    let trees = handover::receive(&ours, wishes.len()).context("take over", "the volumes")?;
+    let trees = fd_passing::receive(&ours, wishes.len()).context("take over", "the volumes")?;
     let opened = wishes.into_iter().zip(trees).zip(sources).zip(directories);
     Ok(opened
         .map(|(((wish, tree), source), directory)| {

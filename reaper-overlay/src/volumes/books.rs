@@ -11,13 +11,15 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::mount_point::{Kind, remove};
 use crate::{
     base::Base,
     contract::{Context, Error, host_paths::HOST_TREES},
-    layers::{read_json, write_json, write_json_durably},
-    lock::{Lock, Mode},
-    mountinfo::{escape, unescape},
+    linux::{
+        files::{read_json, write_json, write_json_durably},
+        flock::{Lock, Mode},
+        mount_point::{Kind, remove},
+        mountinfo::{escape, unescape},
+    },
 };
 
 /// What the keys of mount points inside volumes begin with. They are paths of the host.
@@ -31,15 +33,15 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 pub(crate) struct Point {
     path: String,
     /// Whether it was missing, and so is removed with its last user.
-    pub(super) made: Option<Kind>,
+    pub(crate) made: Option<Kind>,
     /// The users, by scope.
-    pub(super) users: BTreeMap<String, BTreeSet<String>>,
+    pub(crate) users: BTreeMap<String, BTreeSet<String>>,
     /// The scopes in which it is guarded.
-    pub(super) guarded: BTreeSet<String>,
+    pub(crate) guarded: BTreeSet<String>,
 }
 
 impl Point {
-    pub(super) fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         unescape(self.path.as_bytes()).into()
     }
 }
@@ -50,7 +52,7 @@ impl Point {
 pub(crate) struct Books {
     /// During which run of the machine it was so.
     boot: String,
-    pub(super) points: BTreeMap<String, Point>,
+    pub(crate) points: BTreeMap<String, Point>,
 }
 
 pub(crate) fn lock(base: &Base) -> Result<Lock, Error> {
@@ -66,7 +68,7 @@ pub(crate) fn file(base: &Path) -> PathBuf {
 impl Books {
     /// Opens the books in `file`, in the host's namespace; the caller holds the [`lock`]. What
     /// was made on the host before the machine started is removed.
-    pub(super) fn open(file: &Path) -> Result<Self, Error> {
+    pub(crate) fn open(file: &Path) -> Result<Self, Error> {
         let mut books: Self = read_json(file)?.unwrap_or_default();
         let boot = fs::read_to_string(BOOT_ID).context("read", BOOT_ID)?;
         if books.boot != boot.trim_end() {
@@ -76,23 +78,23 @@ impl Books {
         Ok(books)
     }
 
-    pub(super) fn save(&self, file: &Path) -> Result<(), Error> {
+    pub(crate) fn save(&self, file: &Path) -> Result<(), Error> {
         write_json(file, self)
     }
 
     /// The same; what is written is on disk before anything that is done afterwards.
-    pub(super) fn save_durably(&self, file: &Path) -> Result<(), Error> {
+    pub(crate) fn save_durably(&self, file: &Path) -> Result<(), Error> {
         write_json_durably(file, self)
     }
 
-    pub(super) fn entry(&mut self, key: String, path: &Path) -> &mut Point {
+    pub(crate) fn entry(&mut self, key: String, path: &Path) -> &mut Point {
         let point = self.points.entry(key).or_default();
         point.path = escape(path.as_os_str());
         point
     }
 
     /// The keys of some of the points, what lies deeper first.
-    pub(super) fn keys(&self, wanted: impl Fn(&str, &Point) -> bool) -> Vec<String> {
+    pub(crate) fn keys(&self, wanted: impl Fn(&str, &Point) -> bool) -> Vec<String> {
         let points = self.points.iter();
         let mut keys: Vec<String> = points
             .filter(|(key, point)| wanted(key, point))

@@ -14,19 +14,18 @@ use crate::{
     contract::{Context, Error, Scope, ViewRequest},
     entrance::Enter,
     image::Image,
+    linux::mount_point::Kind,
     mounts::Interface,
     pin::Pin,
-    volumes::{mount_point::Kind, points::Owner},
+    volumes::points::Owner,
 };
 
 pub(crate) use crate::volumes::volume::Volume;
 
 pub(crate) mod books;
-pub(crate) mod mount_point;
 pub(crate) mod nested;
 pub(crate) mod options;
 pub(crate) mod points;
-pub(crate) mod resolve;
 pub(crate) mod volume;
 pub(crate) mod wish;
 

@@ -11,11 +11,13 @@ use rustix::{
     io::Errno,
 };
 
-use super::mount_point::Kind;
-use crate::contract::{Context, Error};
+use crate::{
+    contract::{Context, Error},
+    linux::mount_point::Kind,
+};
 
 /// Is told of a part of a mount point: where it is, its name, and what it will be if it is missing.
-pub(super) type Note<'a> =
+pub(crate) type Note<'a> =
     &'a mut dyn FnMut(BorrowedFd<'_>, &OsStr, Option<Kind>) -> Result<(), Error>;
 
 /// Makes the mount point `path` if it is missing, in the volume on `outer`, whose root is `root`.

@@ -8,8 +8,8 @@ use rustix::mount::MountAttrFlags;
 
 use crate::{
     contract::Error,
+    linux::syscall::MountAttr,
     mounts::{Recursion, attributes::ATIME},
-    sys::MountAttr,
 };
 
 /// A mount that was asked for, understood.

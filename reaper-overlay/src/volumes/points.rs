@@ -13,17 +13,18 @@ use std::{
 
 use rustix::fs::{Mode as Permissions, OFlags, open};
 
-use super::{
-    books::{Books, INSIDE, Point, file, lock},
-    mount_point::{Kind, bind_to_itself, is_mount_point, make, remove, unguard},
-    resolve::{Resolved, resolve},
-};
+use super::books::{Books, INSIDE, Point, file, lock};
 use crate::{
-    base::{Base, exists},
+    base::Base,
     contract::{Context, Error, Scope, host_paths::is_host_path},
     entrance::{self, Enter},
-    helper::Helper,
-    mountinfo::{escape, unescape},
+    linux::{
+        files::exists,
+        helper::Helper,
+        mount_point::{Kind, bind_to_itself, is_mount_point, make, remove, unguard},
+        mountinfo::{escape, unescape},
+        resolve::{Resolved, resolve},
+    },
     store::paths::ScopePaths,
 };
 

@@ -24,8 +24,8 @@ use super::{image_mount, nested, options::Options, wish::Wish};
 use crate::{
     contract::{Context, Error},
     image::Image,
+    linux::syscall::{self, MountAttr},
     mounts::{Interface, Recursion, attributes, view::bind},
-    sys::{self, MountAttr},
 };
 
 /// What the steps are called in which the kernel may refuse a volume.
@@ -144,7 +144,7 @@ impl Volume {
     fn with_options(self) -> Result<Self, Error> {
         if let (Content::Tree(tree), Interface::Attributes) = (&self.content, self.interface) {
             self.each_option(|recursion, attr| {
-                sys::mount_setattr(tree.as_fd(), recursion == Recursion::All, attr)
+                syscall::mount_setattr(tree.as_fd(), recursion == Recursion::All, attr)
             })?;
         }
         Ok(self)
@@ -180,7 +180,7 @@ impl Volume {
     }
 
     /// What it has on the host, if it is not to be counted there.
-    pub(super) fn is_on_host(&self) -> bool {
+    pub(crate) fn is_on_host(&self) -> bool {
         self.source.is_some()
     }
 
@@ -193,12 +193,12 @@ impl Volume {
     }
 
     /// Where it can be written to before it is mounted, if it exists already.
-    pub(super) fn writable(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn writable(&self) -> Option<BorrowedFd<'_>> {
         self.source.as_ref().map(AsFd::as_fd).or(self.tree())
     }
 
     /// Its mount point is made in the volume on `outer` when it is mounted.
-    pub(super) fn make_inside(&mut self, outer: PathBuf) {
+    pub(crate) fn make_inside(&mut self, outer: PathBuf) {
         self.inside = Some(outer);
     }
 

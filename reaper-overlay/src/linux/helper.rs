@@ -22,10 +22,8 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{
-    contract::{Context, Error},
-    sys,
-};
+use super::syscall;
+use crate::contract::{Context, Error};
 
 /// The child's answer, as it crosses the pipe.
 #[derive(Serialize, Deserialize)]
@@ -68,7 +66,7 @@ impl<T: Serialize + DeserializeOwned> Running<T> {
     {
         let (answer, report) = pipe(purpose)?;
         let (wait, hold) = pipe(purpose)?;
-        let Some(pid) = sys::fork().context("fork a helper to", purpose)? else {
+        let Some(pid) = syscall::fork().context("fork a helper to", purpose)? else {
             drop(answer);
             drop(hold);
             child(body, report, &wait);
@@ -226,7 +224,7 @@ fn child<T: Serialize>(
         // Ends when the parent lets go, or with the parent.
         while rustix::io::read(wait, &mut [0u8; 1]) == Err(rustix::io::Errno::INTR) {}
     }
-    sys::exit_now(0);
+    syscall::exit_now(0);
 }
 
 fn failure<T>(error: Error) -> Answer<T> {
@@ -283,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_helper_that_dies_is_an_error() {
-        let error = Helper::run::<(), _>("die", || sys::exit_now(3)).unwrap_err();
+        let error = Helper::run::<(), _>("die", || syscall::exit_now(3)).unwrap_err();
         assert!(
             matches!(
                 error,

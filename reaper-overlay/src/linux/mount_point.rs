@@ -12,10 +12,8 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    contract::{Context, Error},
-    mountinfo,
-};
+use super::mountinfo;
+use crate::contract::{Context, Error};
 
 /// What a mount point is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
