@@ -18,22 +18,23 @@ use crate::{
         Context, Error, Scope,
         host_paths::{HOST_TREES, is_below},
     },
-    image::Image,
-    layering::Layering,
-    layers::Layer,
     linux::{
         helper::Helper,
         mountinfo,
         namespace::{lock_mounts, make_bindable, make_bindable_slaves},
         syscall,
     },
-    masks::Mask,
-    mounts::{
-        Interface, Recursion, root,
-        view::{View, relative},
+    mount::{
+        bind::relative,
+        image::Image,
+        interface::{Interface, Recursion},
+        mask::Mask,
+        new_root::View,
+        overlayfs::Overlay,
+        pivot,
     },
-    overlayfs::Overlay,
     plan::{Plan, Submount},
+    scope::layers::{Layering, Placed},
 };
 
 /// All that is needed to assemble a scope, decided before the fork.
@@ -52,13 +53,6 @@ pub(crate) struct Recipe {
     pub(crate) interface: Interface,
     /// The mounts that need not be protected where that cannot be done.
     pub(crate) unprotected: Vec<PathBuf>,
-}
-
-/// A layer whose place is decided.
-pub(crate) struct Placed {
-    pub(crate) layer: Layer,
-    /// What its mask layer hides. Empty if it has none.
-    pub(crate) masks: Vec<Mask>,
 }
 
 /// What came out of it.
@@ -194,7 +188,7 @@ impl Recipe {
             outcome.locked = Helper::run("lock mounts", || Ok(lock_mounts()))?;
             top = &self.at;
         } else {
-            root::exchange(&root, &self.at)?.let_go()?;
+            pivot::exchange(&root, &self.at)?.let_go()?;
             outcome.locked = lock_mounts();
         }
         make_bindable(outside)?;

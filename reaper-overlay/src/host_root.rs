@@ -8,11 +8,10 @@ use std::{
 use nix::sched::{CloneFlags, setns};
 
 use crate::{
-    base::Base,
     contract::{Context, Error, FilesystemIsolation, View, ViewRequest},
-    image::Image,
     linux::namespace::{change_near, change_to, namespace_of, own_namespace},
-    mounts::Interface,
+    mount::{image::Image, interface::Interface},
+    store::base::Base,
     volumes::{
         self,
         points::{self, Owner},

@@ -2,7 +2,6 @@
 #![deny(unsafe_code)]
 
 mod assemble;
-mod base;
 mod configured;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -11,27 +10,19 @@ mod entrance;
 #[cfg(feature = "fake")]
 mod fake;
 mod host_root;
-mod image;
-mod layering;
-mod layers;
 mod linux;
 mod live;
-mod masks;
-mod membership;
-mod mounts;
-mod overlayfs;
+mod mount;
 mod overlays;
 mod pin;
 mod plan;
 mod read_only;
-mod rootfs;
 mod rootless;
+mod scope;
 mod session;
 mod shared;
 mod shared_view;
-mod stamps;
 mod store;
-mod trash;
 mod volumes;
 
 pub use configured::Configured;
@@ -45,12 +36,12 @@ pub use contract::{MockFilesystemIsolation, MockView};
 pub use fake::{Call as FakeCall, FakeIsolation};
 pub use host_root::HostRoot;
 pub use linux::mountinfo;
-pub use masks::DEFAULT_MASKS;
+pub use mount::{mount_rootfs, unmount_rootfs};
 pub use overlays::{
     Change, ChangeKind, CommitMode, Entry, FileKind, Keep, OnProgress, Overlays, Progress,
     ScopeInfo, Usage,
 };
 pub use read_only::ReadOnlyHost;
-pub use rootfs::{mount_rootfs, unmount_rootfs};
+pub use scope::DEFAULT_MASKS;
 pub use session::{Session, run_in};
 pub use shared::SharedOverlay;

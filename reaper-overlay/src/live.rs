@@ -10,29 +10,30 @@ use std::{
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
 use crate::{
-    assemble::{Outcome, Placed, Recipe},
-    base::Base,
+    assemble::{Outcome, Recipe},
     contract::{
         Context, Error, Scope,
         host_paths::{self, below_any},
     },
-    image::Image,
-    layers::{Brief, Table},
     linux::{
         files::{exists, make_dir, remove_file, remove_tree},
-        flock::{Lock, Mode, is_held},
+        flock::{Lock, Mode},
         helper::Helper,
         mountinfo,
         namespace::NSFS_MAGIC,
     },
-    masks::{self, Mask},
-    membership::Membership,
-    mounts::Interface,
+    mount::{image::Image, interface::Interface, mask::Mask},
     pin::{Pin, beside},
     plan::Plan,
-    stamps::Stamps,
-    store::paths::ScopePaths,
-    trash::Trash,
+    scope::{layers::Placed, masks},
+    store::{
+        base::Base,
+        host_snapshot::Stamps,
+        layer_table::{Brief, Table},
+        members::{Membership, members},
+        paths::ScopePaths,
+        trash::Trash,
+    },
     volumes::points,
 };
 
@@ -88,25 +89,6 @@ impl Member {
             membership: Membership::take(&paths, id, shared)?,
         })
     }
-}
-
-/// The ids of those who hold the scope now.
-pub(crate) fn members(paths: &ScopePaths) -> Result<Vec<String>, Error> {
-    let dir = paths.members();
-    let mut found = Vec::new();
-    let entries = match std::fs::read_dir(&dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
-        Err(error) => return Err(error).context("list", dir),
-    };
-    for entry in entries {
-        let entry = entry.context("list", &dir)?;
-        if is_held(&entry.path())? {
-            found.push(entry.file_name().to_string_lossy().into_owned());
-        }
-    }
-    found.sort();
-    Ok(found)
 }
 
 /// Opens the pinned namespace, if there is one.

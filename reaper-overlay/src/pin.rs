@@ -15,18 +15,17 @@ use rustix::{
 
 use crate::{
     contract::{Context, Error},
-    layers::Brief,
     linux::namespace::{lock, own_namespace},
     live::open_pin,
-    mounts::root,
-    store::paths::ScopePaths,
+    mount::pivot,
+    store::{layer_table::Brief, paths::ScopePaths},
     volumes::volume::{self, Volume},
 };
 
 /// The namespace of a scope that is alive.
 ///
 /// Without the system calls that take a tree from one namespace to another
-/// ([`Interface::Classic`](crate::mounts::Interface::Classic)) its root is the host's, as a slave:
+/// ([`Interface::Classic`](crate::mount::interface::Interface::Classic)) its root is the host's, as a slave:
 /// what the host mounts and unmounts there arrives, and nothing goes back. The view lies beside,
 /// below Reaper's own files. A member takes its volumes from there into a copy of its own, makes
 /// the view the root, and lets go of the host's before anything else runs.
@@ -103,7 +102,7 @@ impl Pin {
         let found = volume::find(volumes)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let new = openat(CWD, view, flags, Mode::empty()).context("open", view)?;
-        let old = root::exchange(&new, view)?;
+        let old = pivot::exchange(&new, view)?;
         for (volume, found) in volumes.iter().zip(&found) {
             volume.mount(found.as_ref())?;
         }

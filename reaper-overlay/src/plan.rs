@@ -7,7 +7,7 @@ use rustix::mount::MountAttrFlags;
 use crate::{
     contract::host_paths::{self, HIDDEN, HOST_TREES, PSEUDO, below_any, state_dir},
     linux::mountinfo::MountInfo,
-    overlayfs,
+    mount::overlayfs,
 };
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use rustix::mount::{MountPropagationFlags, mount_change};
 use crate::{
     contract::{Context, Error, FilesystemIsolation, View, ViewRequest},
     host_root::{self, HostView},
-    mounts::{Interface, attributes},
+    mount::{attributes, interface::Interface},
 };
 
 /// Processes see the host's filesystem and cannot change it, except below the paths listed.

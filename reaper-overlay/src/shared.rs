@@ -5,19 +5,20 @@ use std::{fs, io, path::PathBuf};
 use reaper_spec::{ImageMode, KeepConfig};
 
 use crate::{
-    base::Base,
     contract::{
         Context, Error, FilesystemIsolation, Housekeeping, Scope, View, ViewRequest,
         host_paths::HOST_TREES, user,
     },
-    image::Image,
     linux::files::exists,
     live::{Member, Wanted, remove_unused},
-    mounts::Interface,
+    mount::{
+        image::{self, Image},
+        interface::Interface,
+    },
     overlays::Overlays,
-    rootless::{self, image, member},
+    rootless::{self, member},
     shared_view::SharedView,
-    store::paths::ScopePaths,
+    store::{base::Base, paths::ScopePaths},
     volumes::{
         self,
         points::{self, Owner},

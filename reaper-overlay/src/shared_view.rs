@@ -6,10 +6,10 @@ use nix::sched::{CloneFlags, setns};
 use reaper_spec::ImageMode;
 
 use crate::{
-    base::Base,
     contract::{Context, Error, Scope, View, ViewRequest},
     linux::namespace::{change_near, make_and_change_to, namespace_of},
     live::Member,
+    store::base::Base,
     volumes::{
         IMAGE_ROOT,
         points::{self, Owner},

@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{
     contract::{Context, Error},
-    layers::Layer,
     linux::{file_attributes, walk},
+    store::layer_table::Layer,
 };
 
 /// The largest file whose text is compared line by line.

@@ -14,8 +14,8 @@ use tar::{Builder, EntryType, Header};
 use super::{OnProgress, Progress};
 use crate::{
     contract::{Context, Error},
-    layers::Layer,
     linux::{file_attributes, walk},
+    store::layer_table::Layer,
 };
 
 pub(crate) fn export<W: Write>(

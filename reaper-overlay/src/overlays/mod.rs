@@ -10,13 +10,16 @@ use std::{
 use reaper_spec::{KeepConfig, OverlayConfig};
 
 use crate::{
-    base::Base,
     contract::{Context, Error, Scope},
-    layers::{Layer, Table},
     linux::{file_attributes, mountinfo::unescape, walk},
-    live::{Alone, members, open_pin},
-    store::paths::ScopePaths,
-    trash,
+    live::{Alone, open_pin},
+    store::{
+        base::Base,
+        layer_table::{Layer, Table},
+        members::members,
+        paths::ScopePaths,
+        trash,
+    },
 };
 
 pub use crate::overlays::commit::CommitMode;

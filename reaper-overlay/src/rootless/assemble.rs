@@ -16,21 +16,21 @@ use super::{
 use crate::{
     assemble::Outcome,
     contract::{Context, Error},
-    layers::Layer,
     linux::{
         mountinfo,
         namespace::{self, make_bindable_slaves},
     },
-    masks::Mask,
-    mounts::{
-        Interface, Recursion, root,
-        view::{View, relative},
+    mount::{
+        bind::relative,
+        denied::FIRST_OVERLAY,
+        interface::{Interface, Recursion},
+        mask::Mask,
+        new_root::View,
+        overlayfs::Overlay,
+        pivot,
     },
-    overlayfs::Overlay,
+    store::layer_table::Layer,
 };
-
-/// What the step is called in which the kernel may refuse overlays to ordinary users.
-pub(crate) const FIRST_OVERLAY: &str = "mount, as an ordinary user, the overlay over";
 
 /// All that is needed, decided and made before the fork.
 pub(crate) struct Recipe {
@@ -102,7 +102,7 @@ impl Recipe {
             Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::ENOTDIR)) => {}
             covered => covered?,
         }
-        root::exchange(&root, &self.at)?.let_go()?;
+        pivot::exchange(&root, &self.at)?.let_go()?;
         let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
         mount_change("/", shared).context("share within the scope", "/")?;
         Ok(outcome)

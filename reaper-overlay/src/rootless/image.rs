@@ -5,32 +5,14 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use reaper_spec::ImageMode;
 use rustix::fs::{Access, access};
 
 use super::plan::{Place, Shape};
 use crate::{
-    contract::{Context, Error, ViewRequest},
-    image::Image,
+    contract::{Context, Error},
     linux::mountinfo::MountInfo,
+    mount::image::Image,
 };
-
-/// The image that comes with `request`.
-pub(crate) fn plain(request: &ViewRequest) -> Result<Image, Error> {
-    let image = Image::of(request)?;
-    if image.is_there() {
-        return Ok(image);
-    }
-    Err(Error::NeedsRoot {
-        what: format!("mounting the image on {}", image.root.display()),
-    })
-}
-
-/// The image that is to be shown beneath the host, if one is.
-pub(crate) fn to_be_beneath(request: &ViewRequest) -> Result<Option<Image>, Error> {
-    let wanted = request.image == ImageMode::Beneath;
-    wanted.then(|| plain(request)).transpose()
-}
 
 /// The directory to show beneath the host's root, given all mounts of the calling process.
 pub(crate) fn root(image: &Image, mounts: &[MountInfo]) -> Result<PathBuf, Error> {

@@ -17,13 +17,13 @@ use rustix::fs::{Access, access};
 use super::plan::{Place, Shape};
 use crate::{
     contract::{Context, Error},
-    layers::Layer,
     linux::{
         file_attributes,
         files::{make_dir, remove_tree},
         namespace,
     },
-    masks,
+    mount::mask,
+    store::layer_table::Layer,
 };
 
 /// Down to here, counted in names from the root, others' directories are the user's in the view.
@@ -49,7 +49,7 @@ pub(crate) fn make(layer: &Layer, place: &Place) -> Result<bool, Error> {
     if !place.masks.is_empty() {
         make_dir(&layer.mask)?;
         let masks = place.masks.iter();
-        masks::write_layer(&layer.mask, &place.path, masks, &masks::AS_USER)?;
+        mask::write_layer(&layer.mask, &place.path, masks, &mask::AS_USER)?;
     }
     Ok(true)
 }

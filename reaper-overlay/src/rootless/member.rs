@@ -12,29 +12,30 @@ use std::{
 };
 
 use reaper_spec::MaskConfig;
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    assemble::{FIRST_OVERLAY, Recipe},
-    image, layer, masks, obstacle,
+    assemble::Recipe,
+    image, layer, masks,
     plan::{self, Place, Shape},
 };
 use crate::{
-    base::Base,
-    contract::{Context, Error, Obstacle, Scope},
-    image::Image,
-    layers::{Brief, Layer, Table},
+    contract::{Context, Error, Scope},
     linux::{
         files::read_json,
         flock::{Lock, Mode},
         mountinfo,
-        namespace::{NSFS_MAGIC, Namespaces, USER_NAMESPACE},
+        namespace::{NSFS_MAGIC, Namespaces},
     },
-    live::{assemble, changes, members, undone_if_new},
-    membership::Membership,
-    stamps::Stamps,
-    store::paths::ScopePaths,
+    live::{assemble, changes, undone_if_new},
+    mount::{denied::explain, image::Image},
+    store::{
+        base::Base,
+        host_snapshot::Stamps,
+        layer_table::{Brief, Layer, Table},
+        members::{Membership, members},
+        paths::ScopePaths,
+    },
     volumes::points,
 };
 
@@ -171,7 +172,7 @@ fn recipe(
     let mounts = mountinfo::read()?;
     let points: HashSet<&Path> = mounts.iter().map(|m| m.mount_point.as_path()).collect();
     let mut places = plan::plan(&mounts, wanted.host_paths)?;
-    let hidden = crate::masks::find(wanted.masks, &[])?;
+    let hidden = crate::scope::masks::find(wanted.masks, &[])?;
     let covers = masks::apply(&mut places, hidden, &base.path);
     let image = wanted.image.as_ref();
     let image = image.map(|it| image::root(it, &mounts)).transpose()?;
@@ -198,45 +199,4 @@ fn recipe(
         hidden: base.path.clone(),
         unprotected: wanted.unprotected.to_vec(),
     })
-}
-
-/// Says which setting of the machine is the reason, where one is known.
-pub(crate) fn explain(error: Error) -> Error {
-    let (operation, path, source) = match error {
-        Error::Helper {
-            operation,
-            path,
-            source,
-        } => (operation, path, source),
-        Error::System {
-            operation: crate::masks::MAKE_WHITEOUT,
-            path,
-            source,
-        } => {
-            return Error::Forbidden {
-                operation: format!("{} {}", crate::masks::MAKE_WHITEOUT, path.display()),
-                source,
-                obstacle: Obstacle::Base,
-            };
-        }
-        error => return error,
-    };
-    let errno = Errno::from_io_error(&source).unwrap_or(Errno::IO);
-    let uname = rustix::system::uname();
-    let overlay = operation == FIRST_OVERLAY;
-    let release = uname.release().to_string_lossy();
-    let obstacle = obstacle::find(Path::new("/proc"), &release, overlay, errno);
-    // Steps that follow have reasons of their own.
-    if obstacle == Obstacle::Unknown && !overlay && !path.ends_with(USER_NAMESPACE) {
-        return Error::Helper {
-            operation,
-            path,
-            source,
-        };
-    }
-    Error::Forbidden {
-        operation: format!("{operation} {}", path.display()),
-        source,
-        obstacle,
-    }
 }

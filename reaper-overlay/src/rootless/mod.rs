@@ -1,14 +1,13 @@
 //! Overlays without root, in a user namespace.
 
 use crate::{
-    base::Base,
     contract::{Error, Scope, View, ViewRequest},
     linux::{files::exists, namespace},
     rootless::{
         member::{Member, Wanted},
         view::UserView,
     },
-    store::paths::ScopePaths,
+    store::{base::Base, paths::ScopePaths},
     volumes::{
         place,
         points::{self, Owner},
@@ -20,7 +19,6 @@ pub(crate) mod image;
 pub(crate) mod layer;
 pub(crate) mod masks;
 pub(crate) mod member;
-pub(crate) mod obstacle;
 pub(crate) mod plan;
 pub(crate) mod view;
 pub(crate) mod volumes;

@@ -24,8 +24,7 @@ use crate::{
         host_paths::{HOST_TREES, PSEUDO},
     },
     linux::mountinfo::{self, MountInfo},
-    masks::Mask,
-    overlayfs,
+    mount::{mask::Mask, overlayfs},
 };
 
 /// The largest file of a shell that is copied instead of bound.

@@ -6,9 +6,9 @@ use reaper_spec::ImageMode;
 
 use super::member::Member;
 use crate::{
-    base::Base,
     contract::{Context, Error, Scope, View, ViewRequest},
     linux::namespace::{self, Ids, Namespaces, change_near, make_and_change_to},
+    store::base::Base,
     volumes::{
         IMAGE_ROOT,
         points::{self, Owner},

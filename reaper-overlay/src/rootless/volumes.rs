@@ -9,7 +9,6 @@ use std::path::Path;
 use reaper_spec::{ImageMode, Mount};
 use rustix::io::Errno;
 
-use super::{image, member};
 use crate::{
     contract::{Context, Error, ViewRequest},
     linux::{
@@ -17,7 +16,10 @@ use crate::{
         helper::Helper,
         namespace::{self, Ids},
     },
-    mounts::{Interface, Recursion},
+    mount::{
+        denied, image,
+        interface::{Interface, Recursion},
+    },
     volumes::{
         IMAGE_ROOT, image_mount,
         volume::{MAKE_FILESYSTEM, OPEN_SOURCE, SET_OPTIONS, Volume, open_source},
@@ -54,7 +56,7 @@ pub(crate) fn open(request: &ViewRequest, inside: Ids) -> Result<Vec<Volume>, Er
         fd_passing::send(&theirs, &trees).context("hand over", "the volumes")?;
         Ok(volumes.iter().map(|v| v.directory).collect::<Vec<bool>>())
     });
-    let directories = directories.map_err(|error| member::explain(refused(error, &wishes)))?;
+    let directories = directories.map_err(|error| denied::explain(refused(error, &wishes)))?;
     // Whoever waits for more than was sent shall hear of its end.
     drop(theirs);
     let trees = fd_passing::receive(&ours, wishes.len()).context("take over", "the volumes")?;

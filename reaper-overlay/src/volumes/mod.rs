@@ -10,19 +10,17 @@ use std::{
 use reaper_spec::{DnsMode, ImageMode, Mount};
 
 use crate::{
-    base::Base,
     contract::{Context, Error, Scope, ViewRequest},
     entrance::Enter,
-    image::Image,
     linux::mount_point::Kind,
-    mounts::Interface,
+    mount::{image::Image, interface::Interface},
     pin::Pin,
+    store::base::Base,
     volumes::points::Owner,
 };
 
 pub(crate) use crate::volumes::volume::Volume;
 
-pub(crate) mod books;
 pub(crate) mod nested;
 pub(crate) mod options;
 pub(crate) mod points;

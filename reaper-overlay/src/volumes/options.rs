@@ -9,7 +9,7 @@ use rustix::mount::MountAttrFlags;
 use crate::{
     contract::Error,
     linux::syscall::MountAttr,
-    mounts::{Recursion, attributes::ATIME},
+    mount::{attributes::ATIME, interface::Recursion},
 };
 
 /// A mount that was asked for, understood.

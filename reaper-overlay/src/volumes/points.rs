@@ -13,9 +13,7 @@ use std::{
 
 use rustix::fs::{Mode as Permissions, OFlags, open};
 
-use super::books::{Books, INSIDE, Point, file, lock};
 use crate::{
-    base::Base,
     contract::{Context, Error, Scope, host_paths::is_host_path},
     entrance::{self, Enter},
     linux::{
@@ -25,7 +23,11 @@ use crate::{
         mountinfo::{escape, unescape},
         resolve::{Resolved, resolve},
     },
-    store::paths::ScopePaths,
+    store::{
+        base::Base,
+        mount_points::{Books, INSIDE, Point, file, lock},
+        paths::ScopePaths,
+    },
 };
 
 /// Whose mount points they are.

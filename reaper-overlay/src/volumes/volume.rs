@@ -23,9 +23,13 @@ use rustix::{
 use super::{image_mount, nested, options::Options, wish::Wish};
 use crate::{
     contract::{Context, Error},
-    image::Image,
     linux::syscall::{self, MountAttr},
-    mounts::{Interface, Recursion, attributes, view::bind},
+    mount::{
+        attributes,
+        bind::bind,
+        image::Image,
+        interface::{Interface, Recursion},
+    },
 };
 
 /// What the steps are called in which the kernel may refuse a volume.

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use reaper_spec::Mount;
 
 use super::options::Options;
-use crate::{contract::Error, mounts::Recursion};
+use crate::{contract::Error, mount::interface::Recursion};
 
 /// A mount of a bundle, understood and not yet looked for.
 pub(crate) struct Wish<'a> {

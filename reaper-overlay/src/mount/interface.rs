@@ -15,10 +15,6 @@ use rustix::{
 
 use crate::linux::syscall;
 
-pub(crate) mod attributes;
-pub(crate) mod root;
-pub(crate) mod view;
-
 /// The system calls that mount, from the oldest to the newest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Interface {

@@ -1,4 +1,4 @@
-//! The view that is being assembled, in the mount namespace of a helper process.
+//! The root that is being assembled, in the mount namespace of a helper process.
 
 use std::{
     fs, io,
@@ -8,14 +8,18 @@ use std::{
 
 use rustix::{
     io::Errno,
-    mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, unmount},
+    mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount},
 };
 
-use super::{Interface, Recursion, attributes};
+use super::{
+    attributes,
+    bind::{bind, relative},
+    interface::{Interface, Recursion},
+    mask::{How, Mask},
+};
 use crate::{
     contract::{Context, Error},
     linux::syscall::MountAttr,
-    masks::{How, Mask},
 };
 
 /// Its root, mounted somewhere, and what mounts.
@@ -96,16 +100,4 @@ impl View<'_> {
             .join(self.root.as_raw_fd().to_string())
             .join(relative(path))
     }
-}
-
-/// Shows `from` at `to` as well.
-pub(crate) fn bind(from: &Path, to: &Path, recursion: Recursion) -> rustix::io::Result<()> {
-    match recursion {
-        Recursion::Alone => mount_bind(from, to),
-        Recursion::All => mount_bind_recursive(from, to),
-    }
-}
-
-pub(crate) fn relative(path: &Path) -> &Path {
-    path.strip_prefix("/").unwrap_or(path)
 }

@@ -9,10 +9,22 @@ use std::{
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::{
-    assemble::Placed,
     contract::{Context, Error},
-    linux::helper::Running,
+    linux::{
+        file_attributes,
+        files::{exists, make_dir, make_new_dir, remove_tree},
+        helper::Running,
+    },
+    mount::mask::{self, Mask},
+    store::layer_table::Layer,
 };
+
+/// A layer whose place is decided.
+pub(crate) struct Placed {
+    pub(crate) layer: Layer,
+    /// What its mask layer hides. Empty if it has none.
+    pub(crate) masks: Vec<Mask>,
+}
 
 const PURPOSE: &str = "make the layers";
 
@@ -67,13 +79,37 @@ impl Layering {
     }
 }
 
+impl Layer {
+    /// Makes the directories; an upper layer that exists is kept.
+    pub(crate) fn make(&self, masks: &[Mask]) -> Result<(), Error> {
+        let is_new = make_new_dir(self.upper.parent().unwrap_or(&self.upper))?;
+        // The last step, so that one that a kill cut short is taken up again.
+        if is_new || !exists(&self.work)? {
+            make_new_dir(&self.upper)?;
+            // The root of the view is the upper layer's own directory.
+            file_attributes::copy(&self.mount, &self.upper)?;
+            make_new_dir(&self.work)?;
+        }
+        if !is_new {
+            remove_tree(&self.mask)?;
+        }
+        if !masks.is_empty() {
+            for dir in [&self.mask, &self.live_mask] {
+                make_dir(dir)?;
+                mask::write_layer(dir, &self.mount, masks.iter(), &mask::AS_ROOT)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{os::unix::fs::PermissionsExt, path::Path};
 
     use super::*;
     use crate::contract::Scope;
-    use crate::layers::Table;
+    use crate::store::layer_table::Table;
     use crate::store::paths::ScopePaths;
 
     fn placed(base: &Path, mounts: &[&Path]) -> Vec<Placed> {

@@ -4,7 +4,54 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use rustix::io::Errno;
 
-use crate::contract::Obstacle;
+use crate::{
+    contract::{Error, Obstacle},
+    linux::namespace::USER_NAMESPACE,
+};
+
+/// What the step is called in which the kernel may refuse overlays to ordinary users.
+pub(crate) const FIRST_OVERLAY: &str = "mount, as an ordinary user, the overlay over";
+
+/// Says which setting of the machine is the reason, where one is known.
+pub(crate) fn explain(error: Error) -> Error {
+    let (operation, path, source) = match error {
+        Error::Helper {
+            operation,
+            path,
+            source,
+        } => (operation, path, source),
+        Error::System {
+            operation: crate::mount::mask::MAKE_WHITEOUT,
+            path,
+            source,
+        } => {
+            return Error::Forbidden {
+                operation: format!("{} {}", crate::mount::mask::MAKE_WHITEOUT, path.display()),
+                source,
+                obstacle: Obstacle::Base,
+            };
+        }
+        error => return error,
+    };
+    let errno = Errno::from_io_error(&source).unwrap_or(Errno::IO);
+    let uname = rustix::system::uname();
+    let overlay = operation == FIRST_OVERLAY;
+    let release = uname.release().to_string_lossy();
+    let obstacle = find(Path::new("/proc"), &release, overlay, errno);
+    // Steps that follow have reasons of their own.
+    if obstacle == Obstacle::Unknown && !overlay && !path.ends_with(USER_NAMESPACE) {
+        return Error::Helper {
+            operation,
+            path,
+            source,
+        };
+    }
+    Error::Forbidden {
+        operation: format!("{operation} {}", path.display()),
+        source,
+        obstacle,
+    }
+}
 
 /// Settings that forbid user namespaces, with the value that does and one that does not.
 const SETTINGS: [(&str, &str, &str, &str); 4] = [

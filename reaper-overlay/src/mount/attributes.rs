@@ -14,7 +14,10 @@ use rustix::{
     },
 };
 
-use super::{Interface, Recursion, view::bind};
+use super::{
+    bind::bind,
+    interface::{Interface, Recursion},
+};
 use crate::{
     contract::{Context, Error, user},
     linux::{

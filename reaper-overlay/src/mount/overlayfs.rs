@@ -19,7 +19,7 @@ use rustix::{
     },
 };
 
-use crate::mounts::Interface;
+use super::interface::Interface;
 
 #[cfg(test)]
 mod tests;

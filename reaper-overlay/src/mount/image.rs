@@ -6,15 +6,16 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, unshare};
+use reaper_spec::ImageMode;
 use rustix::{
     fs::CWD,
     mount::{MountPropagationFlags, OpenTreeFlags, mount_change, open_tree},
 };
 
+use super::rootfs::mount_rootfs;
 use crate::{
     contract::{Context, Error, RootfsMount, ViewRequest},
     linux::{fd_passing, helper::Helper},
-    rootfs::mount_rootfs,
 };
 
 /// The root of an image: a directory, and what is to be mounted on it first.
@@ -65,4 +66,21 @@ impl Image {
         let mut trees = fd_passing::receive(&ours, 1).context("take over the image", root)?;
         Ok(trees.remove(0))
     }
+}
+
+/// The image that comes with `request`.
+pub(crate) fn plain(request: &ViewRequest) -> Result<Image, Error> {
+    let image = Image::of(request)?;
+    if image.is_there() {
+        return Ok(image);
+    }
+    Err(Error::NeedsRoot {
+        what: format!("mounting the image on {}", image.root.display()),
+    })
+}
+
+/// The image that is to be shown beneath the host, if one is.
+pub(crate) fn to_be_beneath(request: &ViewRequest) -> Result<Option<Image>, Error> {
+    let wanted = request.image == ImageMode::Beneath;
+    wanted.then(|| plain(request)).transpose()
 }

@@ -11,8 +11,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::base::Base;
 use crate::{
-    base::Base,
     contract::{Context, Error, host_paths::HOST_TREES},
     linux::{
         files::{read_json, write_json, write_json_durably},

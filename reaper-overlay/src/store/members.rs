@@ -1,21 +1,40 @@
-//! A place among those who use a scope.
+//! Who uses a scope: a marker and a lock for each member.
 
 use std::{
     fs::File,
+    io,
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
+use super::{base::Base, paths::ScopePaths};
 use crate::{
-    base::Base,
-    contract::{Error, Scope},
+    contract::{Context, Error, Scope},
     linux::{
         files::{exists, remove_file},
-        flock::{Lock, Mode},
+        flock::{Lock, Mode, is_held},
     },
     live::remove_unused,
-    store::paths::ScopePaths,
 };
+
+/// The ids of those who hold the scope now.
+pub(crate) fn members(paths: &ScopePaths) -> Result<Vec<String>, Error> {
+    let dir = paths.members();
+    let mut found = Vec::new();
+    let entries = match std::fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        Err(error) => return Err(error).context("list", dir),
+    };
+    for entry in entries {
+        let entry = entry.context("list", &dir)?;
+        if is_held(&entry.path())? {
+            found.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
 
 /// As long as it lives, nobody resets the scope.
 #[derive(Debug)]

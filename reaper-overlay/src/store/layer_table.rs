@@ -8,16 +8,16 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::{
+    host_snapshot::{Glance, Stamps},
+    paths::ScopePaths,
+};
 use crate::{
     contract::Error,
     linux::{
-        file_attributes,
-        files::{exists, make_dir, make_new_dir, read_json, remove_tree, write_json},
+        files::{read_json, write_json},
         mountinfo::{escape, unescape},
     },
-    masks::{self, Mask},
-    stamps::{Glance, Stamps},
-    store::paths::ScopePaths,
 };
 
 /// The version of `layers.json` that this crate writes.
@@ -130,27 +130,5 @@ impl Layer {
             mask: dir.join("mask"),
             live_mask: paths.live_masks().join(at.to_string()),
         }
-    }
-
-    /// Makes the directories; an upper layer that exists is kept.
-    pub(crate) fn make(&self, masks: &[Mask]) -> Result<(), Error> {
-        let is_new = make_new_dir(self.upper.parent().unwrap_or(&self.upper))?;
-        // The last step, so that one that a kill cut short is taken up again.
-        if is_new || !exists(&self.work)? {
-            make_new_dir(&self.upper)?;
-            // The root of the view is the upper layer's own directory.
-            file_attributes::copy(&self.mount, &self.upper)?;
-            make_new_dir(&self.work)?;
-        }
-        if !is_new {
-            remove_tree(&self.mask)?;
-        }
-        if !masks.is_empty() {
-            for dir in [&self.mask, &self.live_mask] {
-                make_dir(dir)?;
-                masks::write_layer(dir, &self.mount, masks.iter(), &masks::AS_ROOT)?;
-            }
-        }
-        Ok(())
     }
 }
