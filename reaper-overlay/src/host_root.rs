@@ -9,13 +9,14 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::{
     contract::{Context, Error, FilesystemIsolation, View, ViewRequest},
+    isolation::place_volumes,
     linux::namespace::{change_near, change_to, namespace_of, own_namespace},
     mount::{image::Image, interface::Interface},
+    scope::mount_points::{self, Owner},
     store::base::Base,
-    volumes::{
-        self,
-        points::{self, Owner},
-        volume::{self, Volume},
+    volume::{
+        open,
+        opened::{self, Volume},
     },
 };
 
@@ -58,7 +59,7 @@ impl HostView {
         let mut plain = request.clone();
         plain.image = reaper_spec::ImageMode::Ignore;
         let interface = Interface::ask();
-        let mut volumes = volumes::open_all(&plain, interface)?;
+        let mut volumes = open::open_all(&plain, interface)?;
         if let Some(image) = image.as_ref().filter(|image| !image.is_there()) {
             volumes.push(Volume::image(image, image.root.clone(), interface)?);
         }
@@ -84,7 +85,7 @@ impl HostView {
         };
         if self.interface == Interface::Classic {
             // Copies of what is read-only already would be so too.
-            let found = volume::find(&self.volumes)?;
+            let found = opened::find(&self.volumes)?;
             for (volume, found) in self.volumes.iter().zip(&found) {
                 volume.mount(found.as_ref())?;
             }
@@ -108,13 +109,13 @@ fn place(volumes: &mut [Volume], request: &ViewRequest) -> Result<Option<Base>, 
         return Ok(None);
     }
     let missing = volumes.iter().any(|volume| !volume.destination.exists());
-    let base = if missing || points::are_known(&request.overlay.base)? {
+    let base = if missing || mount_points::are_known(&request.overlay.base)? {
         Some(Base::prepare(&request.overlay)?)
     } else {
         Base::if_ready(&request.overlay)?
     };
     match &base {
-        Some(base) => volumes::place(volumes, request, base, Owner::Host, None, &[])?,
+        Some(base) => place_volumes::place(volumes, request, base, Owner::Host, None, &[])?,
         None => {
             let wrong = volumes
                 .iter()
@@ -138,7 +139,7 @@ fn place(volumes: &mut [Volume], request: &ViewRequest) -> Result<Option<Base>, 
 /// Gives back the mount points that a view whose monitor was killed has made on the host.
 pub(crate) fn collect(request: &ViewRequest) -> Result<(), Error> {
     match Base::if_ready(&request.overlay)? {
-        Some(base) => points::release(&base, Owner::Host, &request.unique_id()),
+        Some(base) => mount_points::release(&base, Owner::Host, &request.unique_id()),
         None => Ok(()),
     }
 }
@@ -187,7 +188,7 @@ impl View for HostView {
         self.namespace = None;
         self.volumes.clear();
         if let Some(base) = &self.base {
-            points::release(base, Owner::Host, &self.id)?;
+            mount_points::release(base, Owner::Host, &self.id)?;
             self.base = None;
         }
         Ok(())

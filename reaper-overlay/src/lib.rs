@@ -1,21 +1,17 @@
 #![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
 
-mod assemble;
 mod configured;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod contract;
-mod entrance;
 #[cfg(feature = "fake")]
 mod fake;
 mod host_root;
+mod isolation;
 mod linux;
-mod live;
 mod mount;
 mod overlays;
-mod pin;
-mod plan;
 mod read_only;
 mod rootless;
 mod scope;
@@ -23,7 +19,7 @@ mod session;
 mod shared;
 mod shared_view;
 mod store;
-mod volumes;
+mod volume;
 
 pub use configured::Configured;
 pub use contract::{

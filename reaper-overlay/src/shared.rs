@@ -9,20 +9,22 @@ use crate::{
         Context, Error, FilesystemIsolation, Housekeeping, Scope, View, ViewRequest,
         host_paths::HOST_TREES, user,
     },
+    isolation::place_volumes,
     linux::files::exists,
-    live::{Member, Wanted, remove_unused},
     mount::{
         image::{self, Image},
         interface::Interface,
     },
     overlays::Overlays,
-    rootless::{self, member},
+    rootless,
+    scope::{
+        join::{Member, Wanted},
+        join_as_user,
+        mount_points::{self, Owner},
+        remove::remove_unused,
+    },
     shared_view::SharedView,
     store::{base::Base, paths::ScopePaths},
-    volumes::{
-        self,
-        points::{self, Owner},
-    },
 };
 
 /// The default isolation: the host's root read-only beneath a layer that takes all writes.
@@ -96,7 +98,7 @@ impl FilesystemIsolation for SharedOverlay {
         let unprotected = canonical(&request.overlay.unprotected);
         let masks = &request.overlay.masks;
         if user::is_needed() {
-            let wanted = member::Wanted {
+            let wanted = join_as_user::Wanted {
                 masks,
                 image: image::to_be_beneath(request)?,
                 host_paths: &host_paths,
@@ -120,7 +122,7 @@ impl FilesystemIsolation for SharedOverlay {
         let is_new = !exists(&ScopePaths::new(&base.path, &scope).data)?;
         let mut member = Member::join(&base, &scope, &request.unique_id(), &wanted)?;
         member.warnings.extend(not_there(&missing));
-        let volumes = volumes::open(request, &host_paths, &base, &scope, &member.pin);
+        let volumes = place_volumes::open(request, &host_paths, &base, &scope, &member.pin);
         let volumes = match volumes {
             Ok(volumes) => volumes,
             Err(error) => {
@@ -152,7 +154,7 @@ impl FilesystemIsolation for SharedOverlay {
         };
         let scope = Scope::of(request)?;
         let id = request.unique_id();
-        points::release(&base, Owner::Scope(&scope), &id)?;
+        mount_points::release(&base, Owner::Scope(&scope), &id)?;
         let paths = ScopePaths::new(&base.path, &scope);
         crate::linux::files::remove_file(&paths.members().join(id))
     }

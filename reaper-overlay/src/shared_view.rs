@@ -1,21 +1,79 @@
 //! The view of one container in a scope.
 
-use std::{fs::File, io, path::PathBuf};
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+};
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 use reaper_spec::ImageMode;
+use rustix::{
+    fs::{CWD, Mode, OFlags, openat},
+    io::Errno,
+    mount::{MountPropagationFlags, mount_change},
+};
 
 use crate::{
     contract::{Context, Error, Scope, View, ViewRequest},
-    linux::namespace::{change_near, make_and_change_to, namespace_of},
-    live::Member,
-    store::base::Base,
-    volumes::{
-        IMAGE_ROOT,
-        points::{self, Owner},
-        volume::Volume,
+    linux::namespace::{change_near, lock, make_and_change_to, namespace_of, own_namespace},
+    mount::pivot,
+    scope::{
+        join::Member,
+        keep::Pin,
+        mount_points::{self, Owner},
     },
+    store::base::Base,
+    volume::opened::{self, IMAGE_ROOT, Volume},
 };
+
+impl Pin {
+    /// Moves the calling process into a copy of its own, with `volumes`.
+    pub(crate) fn enter_copy(&self, volumes: &[Volume]) -> Result<(), Error> {
+        self.join()?;
+        let Some(view) = &self.beside else {
+            if self.locked {
+                // Slaves from the start, since it belongs to another user namespace.
+                unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts of", "/")?;
+            } else {
+                own_namespace()?;
+            }
+            return volumes.iter().try_for_each(|volume| volume.mount(None));
+        };
+        unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts of", "/")?;
+        // The host's are slaves already.
+        let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+        mount_change(view, downstream).context("make a slave of", view)?;
+        hide_own(view)?;
+        let found = opened::find(volumes)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let new = openat(CWD, view, flags, Mode::empty()).context("open", view)?;
+        let old = pivot::exchange(&new, view)?;
+        for (volume, found) in volumes.iter().zip(&found) {
+            volume.mount(found.as_ref())?;
+        }
+        drop(found);
+        old.let_go()?;
+        // What is locked does not go when the host unmounts it.
+        if self.locked && !volumes.iter().any(Volume::hears_of_the_host) {
+            lock()?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the mount that `view` lies in unbindable again, which a copy of a namespace is not: a volume
+/// shall not show the overlays.
+fn hide_own(view: &Path) -> Result<(), Error> {
+    for dir in view.ancestors().skip(1) {
+        match mount_change(dir, MountPropagationFlags::UNBINDABLE) {
+            // Nothing is mounted there.
+            Err(Errno::INVAL) => {}
+            other => return other.context("make unbindable", dir),
+        }
+    }
+    Ok(())
+}
 
 /// What the monitor holds of a view.
 pub(crate) struct SharedView {
@@ -97,7 +155,7 @@ impl View for SharedView {
         self.namespace = None;
         self.volumes.clear();
         if self.had_volumes {
-            points::release(&self.base, Owner::Scope(&self.scope), &self.id)?;
+            mount_points::release(&self.base, Owner::Scope(&self.scope), &self.id)?;
             self.had_volumes = false;
         }
         // Nothing else of the member is left when the scope may go.

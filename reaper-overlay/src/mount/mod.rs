@@ -1,5 +1,7 @@
 //! Mounting, in the namespace of the calling process.
 
+pub use {crate::mount::rootfs::mount_rootfs, crate::mount::rootfs::unmount_rootfs};
+
 pub(crate) mod attributes;
 pub(crate) mod bind;
 pub(crate) mod denied;
@@ -10,5 +12,3 @@ pub(crate) mod new_root;
 pub(crate) mod overlayfs;
 pub(crate) mod pivot;
 pub(crate) mod rootfs;
-
-pub use rootfs::{mount_rootfs, unmount_rootfs};

@@ -12,7 +12,7 @@ use reaper_spec::{KeepConfig, OverlayConfig};
 use crate::{
     contract::{Context, Error, Scope},
     linux::{file_attributes, mountinfo::unescape, walk},
-    live::{Alone, open_pin},
+    scope::{keep::open_pin, remove::Alone},
     store::{
         base::Base,
         layer_table::{Layer, Table},

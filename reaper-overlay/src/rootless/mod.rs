@@ -2,26 +2,18 @@
 
 use crate::{
     contract::{Error, Scope, View, ViewRequest},
+    isolation::place_volumes::place,
     linux::{files::exists, namespace},
-    rootless::{
-        member::{Member, Wanted},
-        view::UserView,
+    rootless::view::UserView,
+    scope::{
+        join_as_user::{Member, Wanted},
+        mount_points::{self, Owner},
     },
     store::{base::Base, paths::ScopePaths},
-    volumes::{
-        place,
-        points::{self, Owner},
-    },
+    volume::open_as_user,
 };
 
-pub(crate) mod assemble;
-pub(crate) mod image;
-pub(crate) mod layer;
-pub(crate) mod masks;
-pub(crate) mod member;
-pub(crate) mod plan;
 pub(crate) mod view;
-pub(crate) mod volumes;
 
 /// A view as [`SharedOverlay`](crate::SharedOverlay) makes it without root.
 pub(crate) fn prepare(
@@ -33,7 +25,7 @@ pub(crate) fn prepare(
     let scope = Scope::of(request)?;
     let base = Base::prepare(&request.overlay)?;
     let inside = request.user.unwrap_or_else(namespace::own);
-    let mut volumes = volumes::open(request, inside)?;
+    let mut volumes = open_as_user::open(request, inside)?;
     let is_new = !exists(&ScopePaths::new(&base.path, &scope).data)?;
     let mut member = Member::join(&base, &scope, &request.unique_id(), wanted)?;
     let enter = || member.namespaces.enter();
@@ -66,7 +58,7 @@ pub(crate) fn collect(request: &ViewRequest) -> Result<(), Error> {
     };
     let scope = Scope::of(request)?;
     let id = request.unique_id();
-    points::release(&base, Owner::Scope(&scope), &id)?;
+    mount_points::release(&base, Owner::Scope(&scope), &id)?;
     let paths = ScopePaths::new(&base.path, &scope);
     crate::linux::files::remove_file(&paths.members().join(id))
 }

@@ -4,16 +4,15 @@ use std::{io, path::PathBuf};
 
 use reaper_spec::ImageMode;
 
-use super::member::Member;
 use crate::{
     contract::{Context, Error, Scope, View, ViewRequest},
     linux::namespace::{self, Ids, Namespaces, change_near, make_and_change_to},
-    store::base::Base,
-    volumes::{
-        IMAGE_ROOT,
-        points::{self, Owner},
-        volume::Volume,
+    scope::{
+        join_as_user::Member,
+        mount_points::{self, Owner},
     },
+    store::base::Base,
+    volume::opened::{IMAGE_ROOT, Volume},
 };
 
 /// What the monitor holds of a view.
@@ -106,7 +105,7 @@ impl View for UserView {
         self.namespaces = None;
         self.volumes.clear();
         if self.had_volumes {
-            points::release(&self.base, Owner::Scope(&self.scope), &self.id)?;
+            mount_points::release(&self.base, Owner::Scope(&self.scope), &self.id)?;
             self.had_volumes = false;
         }
         // Nothing else of the member is left when the scope may go.

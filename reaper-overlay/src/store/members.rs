@@ -7,14 +7,13 @@ use std::{
     time::SystemTime,
 };
 
-use super::{base::Base, paths::ScopePaths};
+use super::paths::ScopePaths;
 use crate::{
-    contract::{Context, Error, Scope},
+    contract::{Context, Error},
     linux::{
-        files::{exists, remove_file},
+        files::remove_file,
         flock::{Lock, Mode, is_held},
     },
-    live::remove_unused,
 };
 
 /// The ids of those who hold the scope now.
@@ -69,20 +68,5 @@ impl Membership {
         // When the scope was last used; nothing depends on it but its collection.
         let _ = File::open(&self.table).and_then(|table| table.set_modified(SystemTime::now()));
         remove_file(&self.marker)
-    }
-
-    /// Leaves, and removes a scope that is to go with its last member.
-    pub(crate) fn end(
-        self,
-        base: &Base,
-        scope: &Scope,
-        remove_with_last: bool,
-    ) -> Result<(), Error> {
-        self.leave()?;
-        drop(self);
-        if remove_with_last || exists(&ScopePaths::new(&base.path, scope).forgotten())? {
-            remove_unused(base, scope)?;
-        }
-        Ok(())
     }
 }

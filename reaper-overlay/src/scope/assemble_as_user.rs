@@ -9,12 +9,12 @@ use rustix::{
 };
 
 use super::{
+    assemble::Outcome,
     image,
-    layer::lower_of,
-    plan::{Place, Shape},
+    layers_as_user::lower_of,
+    plan_as_user::{Place, Shape},
 };
 use crate::{
-    assemble::Outcome,
     contract::{Context, Error},
     linux::{
         mountinfo,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use super::plan::{Place, Shape};
+use super::plan_as_user::{Place, Shape};
 use crate::mount::mask::{How, Mask};
 
 /// Hides `masks` in `places`, and returns those that no layer can hide. `base` is where the layers

@@ -13,6 +13,10 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::{
+    layers::{Layering, Placed},
+    plan::{Plan, Submount},
+};
 use crate::{
     contract::{
         Context, Error, Scope,
@@ -33,8 +37,6 @@ use crate::{
         overlayfs::Overlay,
         pivot,
     },
-    plan::{Plan, Submount},
-    scope::layers::{Layering, Placed},
 };
 
 /// All that is needed to assemble a scope, decided before the fork.

@@ -13,9 +13,9 @@ use std::{
 
 use rustix::fs::{Mode as Permissions, OFlags, open};
 
+use super::keep::{self, Enter};
 use crate::{
     contract::{Context, Error, Scope, host_paths::is_host_path},
-    entrance::{self, Enter},
     linux::{
         files::exists,
         helper::Helper,
@@ -133,7 +133,7 @@ pub(crate) fn release(base: &Base, owner: Owner<'_>, id: &str) -> Result<(), Err
     }
     let _lock = lock(base)?;
     let entrance = match owner {
-        Owner::Scope(scope) => entrance::find(&ScopePaths::new(&base.path, scope))?,
+        Owner::Scope(scope) => keep::find(&ScopePaths::new(&base.path, scope))?,
         Owner::Host => None,
     };
     release_locked(base, owner, id, entrance.as_deref())

@@ -14,7 +14,7 @@ use std::{
 
 use rustix::fs::{Access, access};
 
-use super::plan::{Place, Shape};
+use super::plan_as_user::{Place, Shape};
 use crate::{
     contract::{Context, Error},
     linux::{

@@ -20,7 +20,7 @@ use rustix::{
     },
 };
 
-use super::{image_mount, nested, options::Options, wish::Wish};
+use super::{nested, options::Options, request::Wish};
 use crate::{
     contract::{Context, Error},
     linux::syscall::{self, MountAttr},
@@ -31,6 +31,19 @@ use crate::{
         interface::{Interface, Recursion},
     },
 };
+
+/// Where the image's root is shown in the mode `at`.
+pub(crate) const IMAGE_ROOT: &str = "/.reaper-image";
+
+/// The bind that shows the root of an image, read-only.
+pub(crate) fn image_mount(image: &Image, destination: PathBuf) -> Mount {
+    Mount {
+        destination,
+        kind: Some("bind".to_owned()),
+        source: Some(image.root.clone()),
+        options: vec!["rbind".to_owned(), "rro".to_owned()],
+    }
+}
 
 /// What the steps are called in which the kernel may refuse a volume.
 pub(crate) const OPEN_SOURCE: &str = "open the source";

@@ -9,6 +9,13 @@ use std::path::Path;
 use reaper_spec::{ImageMode, Mount};
 use rustix::io::Errno;
 
+use super::{
+    filter::wanted,
+    opened::{
+        IMAGE_ROOT, MAKE_FILESYSTEM, OPEN_SOURCE, SET_OPTIONS, Volume, image_mount, open_source,
+    },
+    request::Wish,
+};
 use crate::{
     contract::{Context, Error, ViewRequest},
     linux::{
@@ -19,12 +26,6 @@ use crate::{
     mount::{
         denied, image,
         interface::{Interface, Recursion},
-    },
-    volumes::{
-        IMAGE_ROOT, image_mount,
-        volume::{MAKE_FILESYSTEM, OPEN_SOURCE, SET_OPTIONS, Volume, open_source},
-        wanted,
-        wish::Wish,
     },
 };
 

@@ -5,49 +5,37 @@
 
 use std::{
     collections::HashSet,
-    fs::{self, File},
-    io,
+    fs, io,
     os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
 use reaper_spec::MaskConfig;
-use serde::{Deserialize, Serialize};
 
 use super::{
-    assemble::Recipe,
-    image, layer, masks,
-    plan::{self, Place, Shape},
+    assemble_as_user::Recipe,
+    image,
+    join::{assemble, changes, undone_if_new},
+    keep::{Holder, find_held},
+    layers_as_user, masks_as_user, mount_points,
+    plan_as_user::{self, Place, Shape},
 };
 use crate::{
     contract::{Context, Error, Scope},
     linux::{
-        files::read_json,
         flock::{Lock, Mode},
         mountinfo,
-        namespace::{NSFS_MAGIC, Namespaces},
+        namespace::Namespaces,
     },
-    live::{assemble, changes, undone_if_new},
     mount::{denied::explain, image::Image},
     store::{
         base::Base,
         host_snapshot::Stamps,
         layer_table::{Brief, Layer, Table},
-        members::{Membership, members},
+        members::Membership,
         paths::ScopePaths,
     },
-    volumes::points,
 };
-
-/// Where a member has the namespaces open.
-#[derive(Debug, Serialize, Deserialize)]
-struct Holder {
-    pid: u32,
-    user: i32,
-    mount: i32,
-    /// The inode of the mount namespace: the pid and the descriptors may have become others'.
-    inode: u64,
-}
 
 /// What the makers of a scope want of it.
 #[derive(Debug)]
@@ -82,7 +70,7 @@ impl Member {
         let shared = Lock::take(&paths.members_lock, Mode::Shared)?;
         let _changing = Lock::take(&paths.changing, Mode::Exclusive)?;
         let mut warnings = Vec::new();
-        let namespaces = match find(&paths)? {
+        let namespaces = match find_held(&paths)? {
             Some(namespaces) => namespaces,
             None => make(base, scope, &paths, wanted, &mut warnings)?,
         };
@@ -107,44 +95,6 @@ impl Member {
     }
 }
 
-/// The namespaces of a scope that has members.
-pub(crate) fn find(paths: &ScopePaths) -> Result<Option<Namespaces>, Error> {
-    for id in members(paths)? {
-        let marker = paths.members().join(id);
-        let Ok(Some(holder)) = read_json::<Holder>(&marker) else {
-            // Its joiner was killed before it could write it.
-            continue;
-        };
-        match holder.open() {
-            Ok(Some(namespaces)) => return Ok(Some(namespaces)),
-            // It is ending: all its processes have ended before.
-            Ok(None) => {}
-            Err(error) => return Err(error).context("join the scope of", marker),
-        }
-    }
-    Ok(None)
-}
-
-impl Holder {
-    fn open(&self) -> io::Result<Option<Namespaces>> {
-        let open = |fd: i32| match File::open(format!("/proc/{}/fd/{fd}", self.pid)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            other => other.map(Some),
-        };
-        let (Some(user), Some(mount)) = (open(self.user)?, open(self.mount)?) else {
-            return Ok(None);
-        };
-        let namespace =
-            |file: &File| rustix::fs::fstatfs(file).is_ok_and(|fs| fs.f_type as u64 == NSFS_MAGIC);
-        let same = namespace(&user)
-            && namespace(&mount)
-            && mount
-                .metadata()
-                .is_ok_and(|there| there.ino() == self.inode);
-        Ok(same.then_some(Namespaces { user, mount }))
-    }
-}
-
 /// Makes the scope. The caller holds the lock `changing`.
 fn make(
     base: &Base,
@@ -158,7 +108,7 @@ fn make(
         let helper = assemble(scope, paths, warnings, plan, Recipe::assemble).map_err(explain)?;
         let namespaces = Namespaces::of(helper.pid().as_raw().unsigned_abs())?;
         // Of members that were killed, when nothing was mounted any more to remove them from.
-        points::release_all(base, scope, Some(&|| namespaces.enter()))?;
+        mount_points::release_all(base, scope, Some(&|| namespaces.enter()))?;
         Ok(namespaces)
     })
 }
@@ -171,9 +121,9 @@ fn recipe(
 ) -> Result<Recipe, Error> {
     let mounts = mountinfo::read()?;
     let points: HashSet<&Path> = mounts.iter().map(|m| m.mount_point.as_path()).collect();
-    let mut places = plan::plan(&mounts, wanted.host_paths)?;
+    let mut places = plan_as_user::plan(&mounts, wanted.host_paths)?;
     let hidden = crate::scope::masks::find(wanted.masks, &[])?;
-    let covers = masks::apply(&mut places, hidden, &base.path);
+    let covers = masks_as_user::apply(&mut places, hidden, &base.path);
     let image = wanted.image.as_ref();
     let image = image.map(|it| image::root(it, &mounts)).transpose()?;
     let mut layers: Vec<Option<Layer>> = Vec::new();
@@ -181,11 +131,11 @@ fn recipe(
         let overlaid = matches!(place.shape, Shape::Overlay | Shape::Shell(_));
         let layer = overlaid.then(|| table.layer(paths, &place.path));
         if let Some(layer) = &layer
-            && layer::make(layer, place)?
+            && layers_as_user::make(layer, place)?
             && let Shape::Shell(copies) = &place.shape
         {
             let inside = |part: &&Place| part.path.parent() == Some(&place.path);
-            layer::make_shell(layer, copies, places.iter().filter(inside))?;
+            layers_as_user::make_shell(layer, copies, places.iter().filter(inside))?;
         }
         layers.push(layer);
     }

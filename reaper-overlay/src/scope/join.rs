@@ -2,39 +2,37 @@
 
 use std::{
     collections::HashMap,
-    fs::{File, OpenOptions},
+    fs::File,
     io,
     path::{Path, PathBuf},
 };
 
-use rustix::mount::{UnmountFlags, mount_bind, unmount};
-
-use crate::{
+use super::{
     assemble::{Outcome, Recipe},
+    keep::{Pin, beside, open_pin, pin, unpin},
+    layers::Placed,
+    masks, mount_points,
+    plan::Plan,
+};
+use crate::{
     contract::{
-        Context, Error, Scope,
+        Error, Scope,
         host_paths::{self, below_any},
     },
     linux::{
-        files::{exists, make_dir, remove_file, remove_tree},
+        files::{make_dir, remove_tree},
         flock::{Lock, Mode},
         helper::Helper,
         mountinfo,
-        namespace::NSFS_MAGIC,
     },
     mount::{image::Image, interface::Interface, mask::Mask},
-    pin::{Pin, beside},
-    plan::Plan,
-    scope::{layers::Placed, masks},
     store::{
         base::Base,
         host_snapshot::Stamps,
         layer_table::{Brief, Table},
-        members::{Membership, members},
+        members::Membership,
         paths::ScopePaths,
-        trash::Trash,
     },
-    volumes::points,
 };
 
 /// What the makers of a scope want of it.
@@ -91,30 +89,6 @@ impl Member {
     }
 }
 
-/// Opens the pinned namespace, if there is one.
-pub(crate) fn open_pin(paths: &ScopePaths) -> Result<Option<File>, Error> {
-    let file = match File::open(&paths.pin) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).context("open", &paths.pin),
-    };
-    let fs = rustix::fs::fstatfs(&file).context("look at", &paths.pin)?;
-    Ok((fs.f_type as u64 == NSFS_MAGIC).then_some(file))
-}
-
-/// Ends a scope's namespace: nobody can join it any more.
-pub(crate) fn unpin(paths: &ScopePaths) -> Result<(), Error> {
-    use rustix::io::Errno;
-    if !exists(&paths.pin)? {
-        return Ok(());
-    }
-    match unmount(&paths.pin, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-        // Not mounted, or not there at all.
-        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => remove_file(&paths.pin),
-        Err(errno) => Err(errno).context("unpin", &paths.pin),
-    }
-}
-
 /// Makes the scope and pins it. The caller holds the lock `changing`.
 fn make(
     base: &Base,
@@ -134,7 +108,7 @@ fn make(
         })?;
         // Of members that ended with the machine.
         if let Some(pin) = Pin::open(paths)? {
-            points::release_all(base, scope, Some(&|| pin.enter()))?;
+            mount_points::release_all(base, scope, Some(&|| pin.enter()))?;
         }
         Ok(pin)
     })
@@ -179,17 +153,6 @@ pub(crate) fn assemble<R>(
     table.keeps_host = outcome.keeps_host;
     table.write(paths)?;
     Ok(helper)
-}
-
-fn pin(paths: &ScopePaths, helper: &Helper) -> Result<(), Error> {
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&paths.pin)
-        .context("make", &paths.pin)?;
-    let namespace = format!("/proc/{}/ns/mnt", helper.pid());
-    mount_bind(namespace, &paths.pin).context("bind the mount namespace to", &paths.pin)
 }
 
 fn recipe(
@@ -271,59 +234,4 @@ pub(crate) fn changes(
             changed.join(", ")
         )
     }))
-}
-
-/// A scope that is held alone, to reset or remove it.
-pub(crate) struct Alone {
-    scope: Scope,
-    _changing: Lock,
-    _members: Lock,
-}
-
-impl Alone {
-    /// Fails with [`Error::InUse`] while the scope has members.
-    pub(crate) fn take(scope: &Scope, paths: &ScopePaths) -> Result<Self, Error> {
-        let changing = Lock::take(&paths.changing, Mode::Exclusive)?;
-        match Lock::try_alone(&paths.members_lock)? {
-            Some(members) => Ok(Self {
-                scope: scope.clone(),
-                _changing: changing,
-                _members: members,
-            }),
-            None => Err(Error::InUse {
-                name: scope.to_string(),
-                by: members(paths)?,
-            }),
-        }
-    }
-
-    /// Throws away the namespace and the layers, and the mount points that members left who were
-    /// killed.
-    pub(crate) fn clear(&self, base: &Base, paths: &ScopePaths) -> Result<Trash, Error> {
-        unpin(paths)?;
-        let trash = Trash::discard(&base.path, &paths.data)?;
-        remove_tree(&paths.live)?;
-        points::release_all(base, &self.scope, None)?;
-        Ok(trash)
-    }
-
-    /// Removes the scope for good, with its locks.
-    pub(crate) fn remove(self, base: &Base, paths: &ScopePaths) -> Result<(), Error> {
-        let trash = self.clear(base, paths)?;
-        remove_file(&paths.members_lock)?;
-        remove_file(&paths.changing)?;
-        // From here on the name is free for the next scope.
-        drop(self);
-        trash.remove()
-    }
-}
-
-/// Removes `scope` unless somebody uses it.
-pub(crate) fn remove_unused(base: &Base, scope: &Scope) -> Result<(), Error> {
-    let paths = ScopePaths::new(&base.path, scope);
-    match Alone::take(scope, &paths) {
-        Ok(alone) => alone.remove(base, &paths),
-        Err(Error::InUse { .. }) => Ok(()),
-        Err(error) => Err(error),
-    }
 }

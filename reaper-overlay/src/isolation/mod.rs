@@ -1,0 +1,3 @@
+//! What the monitor calls.
+
+pub(crate) mod place_volumes;
