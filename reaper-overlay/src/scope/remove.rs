@@ -1,6 +1,8 @@
 //! A scope that is held alone, to reset or remove it.
 
-use super::{keep::unpin, mount_points};
+use reaper_spec::OverlayConfig;
+
+use super::{keep::unpin, list::layers, mount_points};
 use crate::{
     contract::{Error, Scope},
     linux::{
@@ -14,6 +16,14 @@ use crate::{
         trash::Trash,
     },
 };
+
+/// Removes `scope` with all that was written in it.
+pub(crate) fn remove(config: &OverlayConfig, scope: &Scope) -> Result<(), Error> {
+    let (base, _) = layers(config, scope)?;
+    let paths = ScopePaths::new(&base.path, scope);
+    let alone = Alone::take(scope, &paths)?;
+    alone.remove(&base, &paths)
+}
 
 /// A scope that is held alone, to reset or remove it.
 pub(crate) struct Alone {

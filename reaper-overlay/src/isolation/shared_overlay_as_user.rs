@@ -1,10 +1,9 @@
 //! Overlays without root, in a user namespace.
 
+use super::{overlay_view_as_user::UserView, place_volumes::place};
 use crate::{
     contract::{Error, Scope, View, ViewRequest},
-    isolation::place_volumes::place,
     linux::{files::exists, namespace},
-    rootless::view::UserView,
     scope::{
         join_as_user::{Member, Wanted},
         mount_points::{self, Owner},
@@ -12,8 +11,6 @@ use crate::{
     store::{base::Base, paths::ScopePaths},
     volume::open_as_user,
 };
-
-pub(crate) mod view;
 
 /// A view as [`SharedOverlay`](crate::SharedOverlay) makes it without root.
 pub(crate) fn prepare(

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountPropagationFlags, mount_change};
 
+use super::host_root::{self, HostView};
 use crate::{
     contract::{Context, Error, FilesystemIsolation, View, ViewRequest},
-    host_root::{self, HostView},
     mount::{attributes, interface::Interface},
 };
 

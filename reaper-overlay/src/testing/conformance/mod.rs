@@ -23,8 +23,8 @@ use reaper_spec::{ContainerId, Mount};
 
 use crate::{
     contract::{Error, FilesystemIsolation, ViewRequest},
+    isolation::Session,
     linux::mountinfo,
-    session::Session,
 };
 
 pub(crate) mod rules;

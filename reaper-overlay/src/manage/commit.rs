@@ -10,8 +10,8 @@ use std::{
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::{
-    OnProgress, Progress,
-    diff::{Change, ChangeKind, FileKind},
+    change::{Change, ChangeKind, FileKind},
+    progress::{OnProgress, Progress},
 };
 use crate::{
     contract::{Context, Error, path_hash},

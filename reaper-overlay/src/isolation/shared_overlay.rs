@@ -4,26 +4,24 @@ use std::{fs, io, path::PathBuf};
 
 use reaper_spec::{ImageMode, KeepConfig};
 
+use super::{overlay_view::SharedView, place_volumes, shared_overlay_as_user};
 use crate::{
     contract::{
         Context, Error, FilesystemIsolation, Housekeeping, Scope, View, ViewRequest,
         host_paths::HOST_TREES, user,
     },
-    isolation::place_volumes,
     linux::files::exists,
     mount::{
         image::{self, Image},
         interface::Interface,
     },
-    overlays::Overlays,
-    rootless,
     scope::{
         join::{Member, Wanted},
         join_as_user,
         mount_points::{self, Owner},
         remove::remove_unused,
+        unused::collect,
     },
-    shared_view::SharedView,
     store::{base::Base, paths::ScopePaths},
 };
 
@@ -104,7 +102,12 @@ impl FilesystemIsolation for SharedOverlay {
                 host_paths: &host_paths,
                 unprotected: &unprotected,
             };
-            return rootless::prepare(request, &wanted, not_there(&missing), remove_with_last);
+            return shared_overlay_as_user::prepare(
+                request,
+                &wanted,
+                not_there(&missing),
+                remove_with_last,
+            );
         }
         let scope = Scope::of(request)?;
         let base = Base::prepare(&request.overlay)?;
@@ -147,7 +150,7 @@ impl FilesystemIsolation for SharedOverlay {
 
     fn collect(&self, request: &ViewRequest) -> Result<(), Error> {
         if user::is_needed() {
-            return rootless::collect(request);
+            return shared_overlay_as_user::collect(request);
         }
         let Some(base) = Base::open(&request.overlay)? else {
             return Ok(());
@@ -187,7 +190,7 @@ impl FilesystemIsolation for SharedOverlay {
         if keep == KeepConfig::default() {
             return None;
         }
-        let overlays = Overlays::new(&request.overlay);
-        Some(Box::new(move || overlays.collect(keep.into()).map(drop)))
+        let config = request.overlay.clone();
+        Some(Box::new(move || collect(&config, keep.into()).map(drop)))
     }
 }

@@ -7,9 +7,9 @@ use std::{
 
 use nix::sched::{CloneFlags, setns};
 
+use super::place_volumes;
 use crate::{
     contract::{Context, Error, FilesystemIsolation, View, ViewRequest},
-    isolation::place_volumes,
     linux::namespace::{change_near, change_to, namespace_of, own_namespace},
     mount::{image::Image, interface::Interface},
     scope::mount_points::{self, Owner},

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     contract::{Error, FilesystemIsolation, Housekeeping, View, ViewRequest},
-    host_root::HostRoot,
+    isolation::HostRoot,
 };
 
 /// A call of a [`FilesystemIsolation`] or of one of its [`View`]s.

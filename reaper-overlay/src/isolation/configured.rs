@@ -1,10 +1,7 @@
 //! The isolation that the configuration names.
 
-use crate::{
-    contract::{Error, FilesystemIsolation, Housekeeping, View, ViewRequest},
-    host_root::HostRoot,
-    shared::SharedOverlay,
-};
+use super::{host_root::HostRoot, shared_overlay::SharedOverlay};
+use crate::contract::{Error, FilesystemIsolation, Housekeeping, View, ViewRequest};
 
 /// [`SharedOverlay`] where the request's overlay is enabled, [`HostRoot`] where it is not.
 ///

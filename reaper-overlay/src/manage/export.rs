@@ -11,7 +11,7 @@ use std::{
 
 use tar::{Builder, EntryType, Header};
 
-use super::{OnProgress, Progress};
+use super::progress::{OnProgress, Progress};
 use crate::{
     contract::{Context, Error},
     linux::{file_attributes, walk},
