@@ -1,16 +1,11 @@
 //! The host's filesystem, as it is.
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-};
-
-use nix::sched::{CloneFlags, setns};
+use std::path::{Path, PathBuf};
 
 use super::place_volumes;
 use crate::{
     contract::{Context, Error, FilesystemIsolation, View, ViewRequest},
-    linux::namespace::{change_near, change_to, namespace_of, own_namespace},
+    linux::namespace::{Namespaces, change_near, change_to, own_namespace},
     mount::{image::Image, interface::Interface},
     scope::mount_points::{self, Owner},
     store::base::Base,
@@ -38,7 +33,7 @@ pub(crate) struct HostView {
     cwd: PathBuf,
     volumes: Vec<Volume>,
     image: Option<PathBuf>,
-    namespace: Option<File>,
+    namespace: Option<Namespaces>,
     /// Whether the container has mounts of its own.
     own: bool,
     interface: Interface,
@@ -157,7 +152,7 @@ impl FilesystemIsolation for HostRoot {
 impl View for HostView {
     fn enter(&self, first: bool) -> Result<(), Error> {
         if let Some(namespace) = &self.namespace {
-            setns(namespace, CloneFlags::CLONE_NEWNS).context("enter the view of", &self.id)?;
+            namespace.enter().context("enter the view of", &self.id)?;
         } else if self.own && first {
             self.enter_first()?;
         }
@@ -170,7 +165,7 @@ impl View for HostView {
 
     fn entered(&mut self, pid: u32) -> Result<(), Error> {
         if self.own {
-            self.namespace = Some(namespace_of(pid)?);
+            self.namespace = Some(Namespaces::of(pid)?);
             self.volumes.clear();
         }
         Ok(())

@@ -8,35 +8,15 @@ use std::{
 };
 
 use crate::{
-    contract::{Context, Error, Scope, ViewRequest},
+    contract::{Context, Error, ViewRequest},
     linux::mount_point::Kind,
-    mount::interface::Interface,
     scope::{
-        keep::{Enter, Pin},
+        keep::ScopeNamespace,
         mount_points::{self, Owner},
     },
     store::base::Base,
-    volume::{nested, open::open_all, opened::Volume},
+    volume::{nested, opened::Volume},
 };
-
-/// Opens the volumes of `request` and makes their mount points in the scope.
-pub(crate) fn open(
-    request: &ViewRequest,
-    host_paths: &[PathBuf],
-    base: &Base,
-    scope: &Scope,
-    pin: &Pin,
-) -> Result<Vec<Volume>, Error> {
-    let interface = match pin.keeps_host() {
-        true => Interface::Classic,
-        false => Interface::with_trees(),
-    };
-    let mut volumes = open_all(request, interface)?;
-    let owner = Owner::Scope(scope);
-    let enter = || pin.enter();
-    place(&mut volumes, request, base, owner, Some(&enter), host_paths)?;
-    Ok(volumes)
-}
 
 /// Finds or makes the mount points of `volumes`, for `owner`.
 pub(crate) fn place(
@@ -44,7 +24,7 @@ pub(crate) fn place(
     request: &ViewRequest,
     base: &Base,
     owner: Owner<'_>,
-    enter: Option<Enter<'_>>,
+    namespace: Option<&ScopeNamespace>,
     host_paths: &[PathBuf],
 ) -> Result<(), Error> {
     if volumes.is_empty() {
@@ -55,7 +35,7 @@ pub(crate) fn place(
         .map(|v| (v.destination.clone(), v.directory))
         .collect();
     let id = request.unique_id();
-    let places = mount_points::acquire(base, owner, &id, enter, host_paths, &wanted)?;
+    let places = mount_points::acquire(base, owner, &id, namespace, host_paths, &wanted)?;
     for (at, place) in places.into_iter().enumerate() {
         let made = match place.inside {
             Some(outer) => {

@@ -6,7 +6,6 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, unshare};
-use reaper_spec::ImageMode;
 use rustix::{
     fs::CWD,
     mount::{MountPropagationFlags, OpenTreeFlags, mount_change, open_tree},
@@ -77,10 +76,4 @@ pub(crate) fn plain(request: &ViewRequest) -> Result<Image, Error> {
     Err(Error::NeedsRoot {
         what: format!("mounting the image on {}", image.root.display()),
     })
-}
-
-/// The image that is to be shown beneath the host, if one is.
-pub(crate) fn to_be_beneath(request: &ViewRequest) -> Result<Option<Image>, Error> {
-    let wanted = request.image == ImageMode::Beneath;
-    wanted.then(|| plain(request)).transpose()
 }

@@ -1,15 +1,20 @@
-//! A scope that is alive: made when it is first needed, pinned, joined.
+//! Joining a scope, and making it first if it is not mounted.
+//!
+//! Locks are taken in this order: `members` shared, `changing` exclusive, then that of the mount
+//! points. Resetting takes `changing` and then tries `members` exclusively, without waiting. As root
+//! a scope that is mounted is joined without `changing`, which would serialise all containers of a
+//! host: its pin cannot end while `members` is held. A starter that is killed leaves a table that
+//! names every layer that may exist, and the next one goes on from there.
 
 use std::{
     collections::HashMap,
-    fs::File,
-    io,
     path::{Path, PathBuf},
 };
 
 use super::{
     assemble::{Outcome, Recipe},
-    keep::{Pin, beside, open_pin, pin, unpin},
+    assemble_as_user, join_as_user,
+    keep::{ScopeNamespace, unpin, view_path},
     layers::Placed,
     masks, mount_points,
     plan::Plan,
@@ -18,6 +23,7 @@ use crate::{
     contract::{
         Error, Scope,
         host_paths::{self, below_any},
+        user::Privilege,
     },
     linux::{
         files::{make_dir, remove_tree},
@@ -25,104 +31,124 @@ use crate::{
         helper::Helper,
         mountinfo,
     },
-    mount::{image::Image, interface::Interface, mask::Mask},
+    mount::{denied::explain, image::Image, interface::Interface, mask::Mask},
     store::{
         base::Base,
         host_snapshot::Stamps,
-        layer_table::{Brief, Table},
+        layer_table::{Table, TableHeader},
         members::Membership,
         paths::ScopePaths,
     },
 };
 
-/// What the makers of a scope want of it.
+/// What a scope is made like, if it has to be made.
 #[derive(Debug, Clone)]
-pub(crate) struct Wanted<'a> {
+pub(crate) struct ScopeOptions<'a> {
     pub(crate) masks: &'a reaper_spec::MaskConfig,
     /// Bound from the host, besides its usual trees.
     pub(crate) host_paths: &'a [PathBuf],
     /// The mounts that need not be protected.
     pub(crate) unprotected: &'a [PathBuf],
+    /// Shown beneath the host's root.
     pub(crate) image: Option<Image>,
-    pub(crate) interface: Interface,
 }
 
 /// What a member has of its scope.
 #[derive(Debug)]
 pub(crate) struct Member {
-    /// The scope's mount namespace.
-    pub(crate) pin: Pin,
-    /// What people should know of the scope: what could not be had when it was made, and that the
-    /// host has changed since.
+    pub(crate) namespace: ScopeNamespace,
+    /// What an administrator should know of the scope: what could not be had when it was made, and
+    /// that the host has changed since.
     pub(crate) warnings: Vec<String>,
     pub(crate) membership: Membership,
 }
 
 impl Member {
-    /// Joins `scope` as `id`, and makes it first if it is not alive.
+    /// Joins `scope` as `id`, and makes it first if it is not mounted.
     pub(crate) fn join(
         base: &Base,
         scope: &Scope,
         id: &str,
-        wanted: &Wanted<'_>,
+        options: &ScopeOptions<'_>,
     ) -> Result<Self, Error> {
         let paths = ScopePaths::new(&base.path, scope);
         let shared = Lock::take(&paths.members_lock, Mode::Shared)?;
+        // A pinned namespace stays: it is joined without the exclusive lock. One that members hold
+        // may end with the last of them at any time.
+        let pinned = match base.privilege {
+            Privilege::Root => ScopeNamespace::find(base.privilege, &paths)?,
+            Privilege::User => None,
+        };
         let mut warnings = Vec::new();
-        let pin = match open_pin(&paths)? {
-            Some(pin) => pin,
+        let mut changing = None;
+        let (namespace, header) = match pinned {
+            Some(found) => found,
             None => {
-                let _changing = Lock::take(&paths.changing, Mode::Exclusive)?;
-                match open_pin(&paths)? {
-                    Some(pin) => pin,
-                    None => make(base, scope, &paths, wanted, &mut warnings)?,
+                changing = Some(Lock::take(&paths.changing, Mode::Exclusive)?);
+                match ScopeNamespace::find(base.privilege, &paths)? {
+                    Some(found) => found,
+                    None => make(base, scope, &paths, options, &mut warnings)?,
                 }
             }
         };
-        let brief = Brief::read(&paths)?.unwrap_or_default();
-        warnings.extend(changes(base, scope, &paths, &brief)?);
+        if base.privilege == Privilege::Root {
+            // The pin can be found from here on; what a member holds only once its marker says so.
+            drop(changing.take());
+        }
+        warnings.extend(changes(base, scope, &paths, &header)?);
+        let membership = Membership::take(&paths, id, shared)?;
+        namespace.announce(membership.marker())?;
         Ok(Self {
-            pin: Pin::new(&paths, pin, &brief),
+            namespace,
             warnings,
-            membership: Membership::take(&paths, id, shared)?,
+            membership,
         })
     }
 }
 
-/// Makes the scope and pins it. The caller holds the lock `changing`.
+/// Makes the scope. The caller holds the lock `changing`.
 fn make(
     base: &Base,
     scope: &Scope,
     paths: &ScopePaths,
-    wanted: &Wanted<'_>,
+    options: &ScopeOptions<'_>,
     warnings: &mut Vec<String>,
-) -> Result<File, Error> {
-    let plan = |table: &mut Table| recipe(base, paths, wanted, table);
+) -> Result<(ScopeNamespace, TableHeader), Error> {
     undone_if_new(paths, || {
-        let helper = assemble(scope, paths, warnings, plan, Recipe::assemble)?;
-        pin(paths, &helper)?;
-        let pin = open_pin(paths)?.ok_or_else(|| Error::System {
-            operation: "open the namespace pinned to",
-            path: paths.pin.clone(),
-            source: io::ErrorKind::NotFound.into(),
-        })?;
-        // Of members that ended with the machine.
-        if let Some(pin) = Pin::open(paths)? {
-            mount_points::release_all(base, scope, Some(&|| pin.enter()))?;
-        }
-        Ok(pin)
+        let helper = match base.privilege {
+            Privilege::Root => assemble(
+                scope,
+                paths,
+                warnings,
+                |table| recipe(base, paths, options, table),
+                Recipe::assemble,
+            ),
+            Privilege::User => assemble(
+                scope,
+                paths,
+                warnings,
+                |table| join_as_user::recipe(base, paths, options, table),
+                assemble_as_user::Recipe::assemble,
+            )
+            .map_err(explain),
+        }?;
+        let kept = ScopeNamespace::keep(base.privilege, paths, &helper)?;
+        // Mount points of members that were killed: until now there was nothing mounted to remove
+        // them from.
+        mount_points::release_all(base, scope, Some(&kept.0))?;
+        Ok(kept)
     })
 }
 
 /// Makes a scope by `make`; one that did not exist and cannot be made is not there afterwards.
-pub(crate) fn undone_if_new<T>(
+fn undone_if_new<T>(
     paths: &ScopePaths,
     make: impl FnOnce() -> Result<T, Error>,
 ) -> Result<T, Error> {
     let is_new = Table::read(paths)?.is_none();
     let made = make();
     if made.is_err() && is_new {
-        // The first error is the one to tell.
+        // The first error is returned; what cannot be undone now, the next maker finds.
         let _ = unpin(paths)
             .and_then(|()| remove_tree(&paths.data))
             .and_then(|()| remove_tree(&paths.live));
@@ -132,7 +158,7 @@ pub(crate) fn undone_if_new<T>(
 
 /// Makes the layers that `plan` finds necessary, and has a helper mount them by `assemble`. The
 /// helper that is returned keeps the namespace.
-pub(crate) fn assemble<R>(
+fn assemble<R>(
     scope: &Scope,
     paths: &ScopePaths,
     warnings: &mut Vec<String>,
@@ -158,17 +184,18 @@ pub(crate) fn assemble<R>(
 fn recipe(
     base: &Base,
     paths: &ScopePaths,
-    wanted: &Wanted<'_>,
+    options: &ScopeOptions<'_>,
     table: &mut Table,
 ) -> Result<Recipe, Error> {
+    let interface = Interface::ask();
     let mounts = mountinfo::read()?;
     let visible = mountinfo::visible(&mounts);
     let plan = Plan::new(
         &visible,
-        wanted.host_paths,
+        options.host_paths,
         std::slice::from_ref(&base.path),
     );
-    let masks = masks::find(wanted.masks, &plan.hidden)?;
+    let masks = masks::find(options.masks, &plan.hidden)?;
     let root = Path::new("/");
     let (covers, masks): (Vec<Mask>, Vec<Mask>) = masks
         .into_iter()
@@ -197,8 +224,8 @@ fn recipe(
     let layers = mounts.map(|mount| place(&mount.path)).collect();
     let lower = plan.submounts.iter().map(|mount| mount.path.as_path());
     table.stamps = Stamps::take(lower.chain([root]));
-    let at = match wanted.interface {
-        Interface::Classic => beside(paths),
+    let at = match interface {
+        Interface::Classic => view_path(paths),
         _ => base.path.join("root"),
     };
     make_dir(&at)?;
@@ -206,24 +233,24 @@ fn recipe(
         root: placed,
         layers,
         covers,
-        image: wanted.image.clone(),
+        image: options.image.clone(),
         at,
         persistent: base.persistent,
-        interface: wanted.interface,
-        unprotected: wanted.unprotected.to_vec(),
+        interface,
+        unprotected: options.unprotected.to_vec(),
         plan,
     })
 }
 
 /// Says so if the host is not what it was when the scope was made.
-pub(crate) fn changes(
+fn changes(
     base: &Base,
     scope: &Scope,
     paths: &ScopePaths,
-    brief: &Brief,
+    header: &TableHeader,
 ) -> Result<Option<String>, Error> {
     let matters = |path: &Path| !host_paths::is_apart(path) && !path.starts_with(&base.path);
-    if brief.stamps.is_unchanged(matters) {
+    if header.stamps.is_unchanged(matters) {
         return Ok(None);
     }
     let table = Table::read(paths)?.unwrap_or_else(Table::new);

@@ -13,7 +13,7 @@ use std::{
 
 use rustix::fs::{Mode as Permissions, OFlags, open};
 
-use super::keep::{self, Enter};
+use super::keep::ScopeNamespace;
 use crate::{
     contract::{Context, Error, Scope, host_paths::is_host_path},
     linux::{
@@ -70,21 +70,21 @@ struct Desk<'a> {
     entered: bool,
 }
 
-/// Finds, and makes where it is missing, a mount point for each of `wanted`, in the scope that
-/// `enter` enters or on the host itself, and counts `id` as its user until [`release`].
+/// Finds, and makes where it is missing, a mount point for each of `wanted`, in the scope of
+/// `namespace` or on the host itself, and counts `id` as its user until [`release`].
 pub(crate) fn acquire(
     base: &Base,
     owner: Owner<'_>,
     id: &str,
-    enter: Option<Enter<'_>>,
+    namespace: Option<&ScopeNamespace>,
     host_paths: &[PathBuf],
     wanted: &[(PathBuf, bool)],
 ) -> Result<Vec<Place>, Error> {
     let _lock = lock(base)?;
     let mut desk = Desk::open(base, owner, id, host_paths)?;
     let found: Result<Found, Error> = Helper::run("make mount points", || {
-        if let Some(enter) = enter {
-            desk.enter(enter)?;
+        if let Some(namespace) = namespace {
+            desk.enter(namespace)?;
         }
         desk.acquire(wanted)
     });
@@ -98,7 +98,7 @@ pub(crate) fn acquire(
             .collect()),
         Err(error) => {
             // The first error is the one to tell; `collect` tries again.
-            let _ = release_locked(base, owner, id, enter);
+            let _ = release_locked(base, owner, id, namespace);
             Err(error)
         }
     }
@@ -132,19 +132,24 @@ pub(crate) fn release(base: &Base, owner: Owner<'_>, id: &str) -> Result<(), Err
         return Ok(());
     }
     let _lock = lock(base)?;
-    let entrance = match owner {
-        Owner::Scope(scope) => keep::find(&ScopePaths::new(&base.path, scope))?,
+    // Looked for under the lock: a scope that ends meanwhile would be missed otherwise.
+    let found = match owner {
+        Owner::Scope(scope) => {
+            let paths = ScopePaths::new(&base.path, scope);
+            ScopeNamespace::find(base.privilege, &paths)?
+        }
         Owner::Host => None,
     };
-    release_locked(base, owner, id, entrance.as_deref())
+    let namespace = found.map(|(namespace, _)| namespace);
+    release_locked(base, owner, id, namespace.as_ref())
 }
 
 /// Gives back the mount points that earlier members of `scope` have left, in which nobody is and on
-/// which nothing is mounted. `enter` enters it, if it is mounted.
+/// which nothing is mounted. `namespace` is the scope's, if it is mounted.
 pub(crate) fn release_all(
     base: &Base,
     scope: &Scope,
-    enter: Option<Enter<'_>>,
+    namespace: Option<&ScopeNamespace>,
 ) -> Result<(), Error> {
     if !are_kept(base)? {
         return Ok(());
@@ -165,7 +170,7 @@ pub(crate) fn release_all(
     }
     books.save(&file(&base.path))?;
     ids.iter()
-        .try_for_each(|id| release_locked(base, Owner::Scope(scope), id, enter))
+        .try_for_each(|id| release_locked(base, Owner::Scope(scope), id, namespace))
 }
 
 /// Whether the base at `base` has ever had mount points to count.
@@ -183,7 +188,7 @@ fn release_locked(
     base: &Base,
     owner: Owner<'_>,
     id: &str,
-    enter: Option<Enter<'_>>,
+    namespace: Option<&ScopeNamespace>,
 ) -> Result<(), Error> {
     let mut desk = Desk::open(base, owner, id, &[])?;
     if desk.mine(|_| true).is_empty() {
@@ -192,14 +197,14 @@ fn release_locked(
     // What lies in volumes is the host's to find.
     desk.release(|key| key.starts_with(INSIDE))?;
     let own = format!("{} ", owner.name());
-    let is_kept = match (owner, enter) {
+    let is_kept = match (owner, namespace) {
         // The next one that mounts the scope removes what is in its layers.
         (Owner::Scope(scope), None) => exists(&ScopePaths::new(&base.path, scope).data)?,
         _ => false,
     };
     Helper::run("remove mount points", || {
-        match enter {
-            Some(enter) => desk.enter(enter)?,
+        match namespace {
+            Some(namespace) => desk.enter(namespace)?,
             None if is_kept => {}
             // The scope is gone, and with it all but what was made on the host's trees.
             None => desk.books.points.retain(|key, _| !key.starts_with(&own)),
@@ -228,11 +233,11 @@ impl<'a> Desk<'a> {
     }
 
     /// Moves the calling process into the scope. The books stay reachable.
-    fn enter(&mut self, enter: Enter<'_>) -> Result<(), Error> {
+    fn enter(&mut self, namespace: &ScopeNamespace) -> Result<(), Error> {
         let folder = self.file.parent().unwrap_or(Path::new("/"));
         let folder: OwnedFd = open(folder, OFlags::PATH | OFlags::CLOEXEC, Permissions::empty())
             .context("open", folder)?;
-        enter()?;
+        namespace.enter()?;
         self.entered = true;
         let name = self.file.file_name().unwrap_or_default().to_owned();
         self.file = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);

@@ -47,14 +47,14 @@ pub(crate) struct Table {
 
 /// What a member needs to know of the table.
 #[derive(Debug, Default, Deserialize)]
-pub(crate) struct Brief {
+pub(crate) struct TableHeader {
     pub(crate) locked: bool,
     #[serde(default)]
     pub(crate) keeps_host: bool,
     pub(crate) stamps: Glance,
 }
 
-impl Brief {
+impl TableHeader {
     /// Reads it from the table of a scope; `None` if the scope does not exist.
     pub(crate) fn read(paths: &ScopePaths) -> Result<Option<Self>, Error> {
         read_json(&paths.layers())

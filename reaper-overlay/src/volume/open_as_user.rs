@@ -21,7 +21,7 @@ use crate::{
     linux::{
         fd_passing,
         helper::Helper,
-        namespace::{self, Ids},
+        namespace::{self},
     },
     mount::{
         denied, image,
@@ -30,8 +30,9 @@ use crate::{
 };
 
 /// Opens the volumes of `request`, without a place for them yet, for a container in which the user
-/// is called `inside`.
-pub(crate) fn open(request: &ViewRequest, inside: Ids) -> Result<Vec<Volume>, Error> {
+/// is called what `request.user` says.
+pub(crate) fn open(request: &ViewRequest) -> Result<Vec<Volume>, Error> {
+    let inside = request.user.unwrap_or_else(namespace::own);
     let mut mounts: Vec<Mount> = wanted(request).cloned().collect();
     if request.image == ImageMode::At {
         mounts.push(image_mount(&image::plain(request)?, IMAGE_ROOT.into()));
