@@ -16,10 +16,11 @@ use crate::{
         interface::Interface,
     },
     scope::{
-        join::{Member, ScopeOptions},
+        join::Member,
         keep::ScopeNamespace,
         mount_points::{self, Owner},
         remove::remove_unused,
+        scope_options::ScopeOptions,
         unused::collect,
     },
     store::{base::Base, paths::ScopePaths},

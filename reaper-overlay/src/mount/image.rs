@@ -33,6 +33,12 @@ impl Image {
         })
     }
 
+    /// The same image, its root named by another path.
+    pub(crate) fn at(&self, root: PathBuf) -> Self {
+        let mounts = self.mounts.clone();
+        Self { root, mounts }
+    }
+
     /// Whether it is on the host already.
     pub(crate) fn is_there(&self) -> bool {
         self.mounts.is_empty()

@@ -6,32 +6,27 @@
 //! host: its pin cannot end while `members` is held. A starter that is killed leaves a table that
 //! names every layer that may exist, and the next one goes on from there.
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use super::{
-    assemble::{Outcome, Recipe},
-    assemble_as_user, join_as_user,
+    assemble::{AssembleReport, Assembly},
+    image,
     keep::{ScopeNamespace, unpin, view_path},
-    layers::Placed,
-    masks, mount_points,
-    plan::Plan,
+    layers, mount_points, plan_as_root, plan_as_user,
+    scope_options::ScopeOptions,
 };
 use crate::{
     contract::{
         Error, Scope,
-        host_paths::{self, below_any},
+        host_paths::{self},
         user::Privilege,
     },
     linux::{
         files::{make_dir, remove_tree},
         flock::{Lock, Mode},
         helper::Helper,
-        mountinfo,
     },
-    mount::{denied::explain, image::Image, interface::Interface, mask::Mask},
+    mount::{denied::explain, interface::Interface},
     store::{
         base::Base,
         host_snapshot::Stamps,
@@ -40,18 +35,6 @@ use crate::{
         paths::ScopePaths,
     },
 };
-
-/// What a scope is made like, if it has to be made.
-#[derive(Debug, Clone)]
-pub(crate) struct ScopeOptions<'a> {
-    pub(crate) masks: &'a reaper_spec::MaskConfig,
-    /// Bound from the host, besides its usual trees.
-    pub(crate) host_paths: &'a [PathBuf],
-    /// The mounts that need not be protected.
-    pub(crate) unprotected: &'a [PathBuf],
-    /// Shown beneath the host's root.
-    pub(crate) image: Option<Image>,
-}
 
 /// What a member has of its scope.
 #[derive(Debug)]
@@ -115,26 +98,15 @@ fn make(
     warnings: &mut Vec<String>,
 ) -> Result<(ScopeNamespace, TableHeader), Error> {
     undone_if_new(paths, || {
-        let helper = match base.privilege {
-            Privilege::Root => assemble(
-                scope,
-                paths,
-                warnings,
-                |table| recipe(base, paths, options, table),
-                Recipe::assemble,
-            ),
-            Privilege::User => assemble(
-                scope,
-                paths,
-                warnings,
-                |table| join_as_user::recipe(base, paths, options, table),
-                assemble_as_user::Recipe::assemble,
-            )
-            .map_err(explain),
-        }?;
+        let (report, helper) =
+            assemble(base, paths, options).map_err(|error| match base.privilege {
+                Privilege::Root => error,
+                Privilege::User => explain(error),
+            })?;
+        warnings.extend(report.warnings(scope));
         let kept = ScopeNamespace::keep(base.privilege, paths, &helper)?;
-        // Mount points of members that were killed: until now there was nothing mounted to remove
-        // them from.
+        // Mount points of members that were killed: until now nothing was mounted to remove them
+        // from.
         mount_points::release_all(base, scope, Some(&kept.0))?;
         Ok(kept)
     })
@@ -156,89 +128,65 @@ fn undone_if_new<T>(
     made
 }
 
-/// Makes the layers that `plan` finds necessary, and has a helper mount them by `assemble`. The
-/// helper that is returned keeps the namespace.
-fn assemble<R>(
-    scope: &Scope,
+/// Plans the view, and has a helper assemble it. The helper that is returned keeps the namespace.
+fn assemble(
+    base: &Base,
     paths: &ScopePaths,
-    warnings: &mut Vec<String>,
-    plan: impl FnOnce(&mut Table) -> Result<R, Error>,
-    assemble: impl FnOnce(&R) -> Result<Outcome, Error>,
-) -> Result<Helper, Error> {
+    options: &ScopeOptions<'_>,
+) -> Result<(AssembleReport, Helper), Error> {
     make_dir(&paths.data)?;
     make_dir(&paths.members())?;
     let mut table = Table::read(paths)?.unwrap_or_else(Table::new);
-    let recipe = plan(&mut table)?;
-    // Before the layers are used: a killed starter must not leave one that nobody knows.
+    let assembly = plan(base, paths, options, &mut table)?;
+    // Before the layers are used: a killed starter must not leave one that no table names.
     table.write(paths)?;
-    let (outcome, helper) = Helper::start("assemble the overlay", || assemble(&recipe))?;
-    warnings.extend(outcome.warnings(scope));
-    table.read_only = outcome.read_only;
-    table.unprotected = outcome.unprotected;
-    table.locked = outcome.locked;
-    table.keeps_host = outcome.keeps_host;
+    let (report, helper) = Helper::start("assemble the overlay", || assembly.assemble())?;
+    table.read_only.clone_from(&report.read_only);
+    table.unprotected.clone_from(&report.unprotected);
+    table.locked = report.locked;
+    table.keeps_host = report.keeps_host;
     table.write(paths)?;
-    Ok(helper)
+    Ok((report, helper))
 }
 
-fn recipe(
+/// Decides all that can be decided before the fork. Without root the layers are made here as well.
+fn plan(
     base: &Base,
     paths: &ScopePaths,
     options: &ScopeOptions<'_>,
     table: &mut Table,
-) -> Result<Recipe, Error> {
-    let interface = Interface::ask();
-    let mounts = mountinfo::read()?;
-    let visible = mountinfo::visible(&mounts);
-    let plan = Plan::new(
-        &visible,
-        options.host_paths,
-        std::slice::from_ref(&base.path),
-    );
-    let masks = masks::find(options.masks, &plan.hidden)?;
-    let root = Path::new("/");
-    let (covers, masks): (Vec<Mask>, Vec<Mask>) = masks
-        .into_iter()
-        .partition(|mask| below_any(&mask.path, &plan.host));
-    let mut by_mount: HashMap<&Path, Vec<&Mask>> = HashMap::new();
-    for mask in &masks {
-        let mounts = plan.submounts.iter().map(|mount| mount.path.as_path());
-        // A mask of a mount as a whole hides the place that it is mounted on.
-        let below =
-            mounts.filter(|mount| host_paths::is_below(&mask.path, mount) && mask.path != **mount);
-        let mount = below
-            .max_by_key(|mount| mount.components().count())
-            .unwrap_or(root);
-        by_mount.entry(mount).or_default().push(mask);
-    }
-    remove_tree(&paths.live_masks())?;
-    let mut place = |mount: &Path| {
-        let mine = by_mount.get(mount).into_iter().flatten();
-        Placed {
-            layer: table.layer(paths, mount),
-            masks: mine.map(|mask| (*mask).clone()).collect(),
+) -> Result<Assembly, Error> {
+    let (mut plan, interface, image) = match base.privilege {
+        Privilege::Root => (
+            plan_as_root::plan(&base.path, options)?,
+            Some(Interface::ask()),
+            options.image.clone(),
+        ),
+        Privilege::User => {
+            let plan = plan_as_user::plan(&base.path, options)?;
+            let image = options.image.as_ref().map(image::without_mounts);
+            (plan, None, image.transpose()?)
         }
     };
-    let placed = place(root);
-    let mounts = plan.submounts.iter();
-    let layers = mounts.map(|mount| place(&mount.path)).collect();
-    let lower = plan.submounts.iter().map(|mount| mount.path.as_path());
-    table.stamps = Stamps::take(lower.chain([root]));
+    remove_tree(&paths.live_masks())?;
+    plan.assign_layers(base.privilege, paths, table);
+    if base.privilege == Privilege::User {
+        layers::make_all_as_user(&plan.parts)?;
+    }
+    table.stamps = Stamps::take(plan.lower.iter().map(PathBuf::as_path));
     let at = match interface {
-        Interface::Classic => view_path(paths),
+        Some(Interface::Classic) => view_path(paths),
         _ => base.path.join("root"),
     };
     make_dir(&at)?;
-    Ok(Recipe {
-        root: placed,
-        layers,
-        covers,
-        image: options.image.clone(),
+    Ok(Assembly {
+        privilege: base.privilege,
+        plan,
+        image,
         at,
         persistent: base.persistent,
         interface,
         unprotected: options.unprotected.to_vec(),
-        plan,
     })
 }
 
