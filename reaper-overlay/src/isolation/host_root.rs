@@ -10,8 +10,9 @@ use crate::{
     scope::mount_points::{self, Owner},
     store::base::Base,
     volume::{
-        open,
-        opened::{self, Volume},
+        mount,
+        open::{Volume, open_all},
+        request::MountRequest,
     },
 };
 
@@ -51,13 +52,12 @@ impl HostView {
             // There is nothing to lie beneath; its root can be read where it is.
             _ => Some(Image::of(request)?),
         };
-        let mut plain = request.clone();
-        plain.image = reaper_spec::ImageMode::Ignore;
         let interface = Interface::ask();
-        let mut volumes = open::open_all(&plain, interface)?;
+        let mut requests = MountRequest::of_bundle(request)?;
         if let Some(image) = image.as_ref().filter(|image| !image.is_there()) {
-            volumes.push(Volume::image(image, image.root.clone(), interface)?);
+            requests.push(MountRequest::of_image(image, image.root.clone())?);
         }
+        let mut volumes = open_all(requests, interface)?;
         let base = place(&mut volumes, request)?;
         Ok(Self {
             id: request.unique_id(),
@@ -80,7 +80,7 @@ impl HostView {
         };
         if self.interface == Interface::Classic {
             // Copies of what is read-only already would be so too.
-            let found = opened::find(&self.volumes)?;
+            let found = mount::find(&self.volumes)?;
             for (volume, found) in self.volumes.iter().zip(&found) {
                 volume.mount(found.as_ref())?;
             }

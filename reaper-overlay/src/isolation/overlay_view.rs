@@ -25,7 +25,7 @@ use crate::{
         mount_points::{self, Owner},
     },
     store::base::Base,
-    volume::opened::{self, IMAGE_ROOT, Volume},
+    volume::{mount, open::Volume, request::IMAGE_ROOT},
 };
 
 /// What the monitor holds of a view.
@@ -156,7 +156,7 @@ fn exchange_host_root(view: &Path, locked: bool, volumes: &[Volume]) -> Result<(
     let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change(view, downstream).context("make a slave of", view)?;
     make_parents_unbindable(view)?;
-    let found = opened::find(volumes)?;
+    let found = mount::find(volumes)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let new = openat(CWD, view, flags, Mode::empty()).context("open", view)?;
     let old = pivot::exchange(&new, view)?;
@@ -166,7 +166,7 @@ fn exchange_host_root(view: &Path, locked: bool, volumes: &[Volume]) -> Result<(
     drop(found);
     old.let_go()?;
     // What is locked does not go when the host unmounts it.
-    if locked && !volumes.iter().any(Volume::hears_of_the_host) {
+    if locked && !volumes.iter().any(Volume::receives_propagation) {
         lock()?;
     }
     Ok(())

@@ -15,7 +15,7 @@ use crate::{
         mount_points::{self, Owner},
     },
     store::base::Base,
-    volume::{nested, opened::Volume},
+    volume::{nested, open::Volume},
 };
 
 /// Finds or makes the mount points of `volumes`, for `owner`.
@@ -53,7 +53,7 @@ pub(crate) fn place(
                     Some(root) => nested::make(root, outside, to, directory, &mut note),
                     None => {
                         let outside = outside.clone();
-                        volumes[at].make_inside(outside);
+                        volumes[at].nest_in(outside);
                         Ok(())
                     }
                 }

@@ -10,7 +10,7 @@ use crate::{
         Context, Error, FilesystemIsolation, Housekeeping, Scope, View, ViewRequest,
         host_paths::HOST_TREES, user::Privilege,
     },
-    linux::files::exists,
+    linux::{files::exists, namespace},
     mount::{
         image::{self, Image},
         interface::Interface,
@@ -24,7 +24,10 @@ use crate::{
         unused::collect,
     },
     store::{base::Base, paths::ScopePaths},
-    volume::{open::open_all, open_as_user},
+    volume::{
+        open::{open_all, open_all_in_helper},
+        request::MountRequest,
+    },
 };
 
 /// The default isolation: the host's root read-only beneath a layer that takes all writes.
@@ -120,10 +123,14 @@ impl FilesystemIsolation for SharedOverlay {
             unprotected: &unprotected,
             image: image_beneath(request, base.privilege)?,
         };
-        let volumes = match base.privilege {
+        let requests = MountRequest::all(request, base.privilege)?;
+        let opened = match base.privilege {
             // How they are opened depends on the scope's namespace.
-            Privilege::Root => None,
-            Privilege::User => Some(open_as_user::open(request)?),
+            Privilege::Root => Err(requests),
+            Privilege::User => {
+                let inside = request.user.unwrap_or_else(namespace::own);
+                Ok(open_all_in_helper(requests, inside)?)
+            }
         };
         let is_new = !exists(&ScopePaths::new(&base.path, &scope).data)?;
         let mut member = Member::join(&base, &scope, &request.unique_id(), &options)?;
@@ -137,8 +144,8 @@ impl FilesystemIsolation for SharedOverlay {
             ));
         }
         let namespace = &member.namespace;
-        let volumes = volumes
-            .map_or_else(|| open_all(request, interface_of(namespace)), Ok)
+        let volumes = opened
+            .or_else(|requests| open_all(requests, interface_of(namespace)))
             .and_then(|mut volumes| {
                 let owner = Owner::Scope(&scope);
                 place(
