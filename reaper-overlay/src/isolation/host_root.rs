@@ -2,12 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::place_volumes;
+use super::place_volumes::place;
 use crate::{
     contract::{Context, Error, FilesystemIsolation, View, ViewRequest},
-    linux::namespace::{Namespaces, change_near, change_to, own_namespace},
+    linux::{
+        mount_point::kind_is_right,
+        namespace::{Namespaces, chdir_or_root, chdir_to, unshare_mounts},
+    },
     mount::{image::Image, interface::Interface},
-    scope::mount_points::{self, Owner},
+    scope::mount_points::{self, MountPointUser},
     store::base::Base,
     volume::{
         mount,
@@ -58,7 +61,7 @@ impl HostView {
             requests.push(MountRequest::of_image(image, image.root.clone())?);
         }
         let mut volumes = open_all(requests, interface)?;
-        let base = place(&mut volumes, request)?;
+        let base = place_on_host(&mut volumes, request)?;
         Ok(Self {
             id: request.unique_id(),
             base,
@@ -73,7 +76,7 @@ impl HostView {
     }
 
     fn enter_first(&self) -> Result<(), Error> {
-        own_namespace()?;
+        unshare_mounts()?;
         let restrict = |kept: &[&Path]| match &self.restrict {
             Some(restrict) => restrict(self.interface, kept),
             None => Ok(()),
@@ -99,7 +102,7 @@ impl HostView {
 
 /// Finds or makes the mount points of `volumes`. Where all are there and nobody has ever counted
 /// any, there is nothing to count.
-fn place(volumes: &mut [Volume], request: &ViewRequest) -> Result<Option<Base>, Error> {
+fn place_on_host(volumes: &mut [Volume], request: &ViewRequest) -> Result<Option<Base>, Error> {
     if volumes.is_empty() {
         return Ok(None);
     }
@@ -110,23 +113,14 @@ fn place(volumes: &mut [Volume], request: &ViewRequest) -> Result<Option<Base>, 
         Base::if_ready(&request.overlay)?
     };
     match &base {
-        Some(base) => place_volumes::place(volumes, request, base, Owner::Host, None, &[])?,
-        None => {
-            let wrong = volumes
-                .iter()
-                .find(|volume| volume.destination.is_dir() != volume.directory);
-            if let Some(Volume {
-                destination,
-                directory,
-                ..
-            }) = wrong
-            {
-                return Err(Error::MountKind {
-                    destination: destination.clone(),
-                    directory: *directory,
-                });
-            }
+        Some(base) => {
+            let id = request.unique_id();
+            place(volumes, MountPointUser::on_host(base, &id), None, &[])?;
         }
+        None => volumes.iter().try_for_each(|volume| {
+            let to = &volume.destination;
+            kind_is_right(to, volume.directory, to.is_dir())
+        })?,
     }
     Ok(base)
 }
@@ -134,7 +128,7 @@ fn place(volumes: &mut [Volume], request: &ViewRequest) -> Result<Option<Base>, 
 /// Gives back the mount points that a view whose monitor was killed has made on the host.
 pub(crate) fn collect(request: &ViewRequest) -> Result<(), Error> {
     match Base::if_ready(&request.overlay)? {
-        Some(base) => mount_points::release(&base, Owner::Host, &request.unique_id()),
+        Some(base) => MountPointUser::on_host(&base, &request.unique_id()).release(),
         None => Ok(()),
     }
 }
@@ -157,9 +151,9 @@ impl View for HostView {
             self.enter_first()?;
         }
         if first {
-            change_to(&self.cwd)
+            chdir_to(&self.cwd)
         } else {
-            change_near(&self.cwd)
+            chdir_or_root(&self.cwd)
         }
     }
 
@@ -183,7 +177,7 @@ impl View for HostView {
         self.namespace = None;
         self.volumes.clear();
         if let Some(base) = &self.base {
-            mount_points::release(base, Owner::Host, &self.id)?;
+            MountPointUser::on_host(base, &self.id).release()?;
             self.base = None;
         }
         Ok(())

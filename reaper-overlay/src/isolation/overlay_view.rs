@@ -16,14 +16,10 @@ use rustix::{
 use crate::{
     contract::{Context, Error, Scope, View, ViewRequest, user::Privilege},
     linux::namespace::{
-        self, Ids, Namespaces, change_near, lock, make_and_change_to, own_namespace, unshare_as,
+        self, Ids, Namespaces, chdir_or_root, create_and_chdir, lock, unshare_as, unshare_mounts,
     },
     mount::pivot,
-    scope::{
-        join::Member,
-        keep::ScopeNamespace,
-        mount_points::{self, Owner},
-    },
+    scope::{join::Member, keep::ScopeNamespace, mount_points::MountPointUser},
     store::base::Base,
     volume::{mount, open::Volume, request::IMAGE_ROOT},
 };
@@ -77,11 +73,11 @@ impl View for OverlayView {
         match (&self.namespaces, &self.member) {
             (Some(namespaces), _) if !first => {
                 namespaces.enter().context("enter the view of", &self.id)?;
-                change_near(&self.cwd)
+                chdir_or_root(&self.cwd)
             }
             (None, Some(member)) if first => {
                 enter_copy(&member.namespace, self.inside, &self.volumes)?;
-                make_and_change_to(&self.cwd)
+                create_and_chdir(&self.cwd)
             }
             _ => {
                 let released = io::Error::from(io::ErrorKind::InvalidInput);
@@ -116,7 +112,7 @@ impl View for OverlayView {
         self.namespaces = None;
         self.volumes.clear();
         if self.had_volumes {
-            mount_points::release(&self.base, Owner::Scope(&self.scope), &self.id)?;
+            MountPointUser::in_scope(&self.base, &self.scope, &self.id).release()?;
             self.had_volumes = false;
         }
         // Nothing else of the member is left when the scope may be removed.
@@ -141,7 +137,7 @@ fn enter_copy(scope: &ScopeNamespace, inside: Ids, volumes: &[Volume]) -> Result
         ScopeNamespace::Pinned { locked: true, .. } => {
             unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts of", "/")?;
         }
-        ScopeNamespace::Pinned { .. } => own_namespace()?,
+        ScopeNamespace::Pinned { .. } => unshare_mounts()?,
         // A user namespace of its own locks the mounts of the scope, whoever the process is in it.
         ScopeNamespace::Held(_) => unshare_as(inside)?,
     }
@@ -164,7 +160,7 @@ fn exchange_host_root(view: &Path, locked: bool, volumes: &[Volume]) -> Result<(
         volume.mount(found.as_ref())?;
     }
     drop(found);
-    old.let_go()?;
+    old.detach_old()?;
     // What is locked does not go when the host unmounts it.
     if locked && !volumes.iter().any(Volume::receives_propagation) {
         lock()?;

@@ -16,12 +16,8 @@ use crate::{
         interface::Interface,
     },
     scope::{
-        join::Member,
-        keep::ScopeNamespace,
-        mount_points::{self, Owner},
-        remove::remove_unused,
-        scope_options::ScopeOptions,
-        unused::collect,
+        join::Member, keep::ScopeNamespace, mount_points::MountPointUser, remove::remove_unused,
+        scope_options::ScopeOptions, unused::collect,
     },
     store::{base::Base, paths::ScopePaths},
     volume::{
@@ -147,15 +143,9 @@ impl FilesystemIsolation for SharedOverlay {
         let volumes = opened
             .or_else(|requests| open_all(requests, interface_of(namespace)))
             .and_then(|mut volumes| {
-                let owner = Owner::Scope(&scope);
-                place(
-                    &mut volumes,
-                    request,
-                    &base,
-                    owner,
-                    Some(namespace),
-                    &host_paths,
-                )?;
+                let id = request.unique_id();
+                let user = MountPointUser::in_scope(&base, &scope, &id);
+                place(&mut volumes, user, Some(namespace), &host_paths)?;
                 Ok(volumes)
             });
         let volumes = match volumes {
@@ -184,7 +174,7 @@ impl FilesystemIsolation for SharedOverlay {
         };
         let scope = Scope::of(request)?;
         let id = request.unique_id();
-        mount_points::release(&base, Owner::Scope(&scope), &id)?;
+        MountPointUser::in_scope(&base, &scope, &id).release()?;
         let paths = ScopePaths::new(&base.path, &scope);
         crate::linux::files::remove_file(&paths.members().join(id))
     }
@@ -204,10 +194,10 @@ impl FilesystemIsolation for SharedOverlay {
         // A persistent base whose scopes nobody has used since the boot.
         let base = Base::prepare(&request.overlay)?;
         // First the mark: who leaves from now on looks for it.
-        match fs::write(paths.forgotten(), "") {
+        match fs::write(paths.remove_when_empty(), "") {
             // It is not mounted, so nobody is in it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            marked => marked.context("write", paths.forgotten())?,
+            marked => marked.context("write", paths.remove_when_empty())?,
         }
         remove_unused(&base, &scope)
     }

@@ -137,7 +137,7 @@ pub(crate) fn unshare_as(inside: Ids) -> Result<(), Error> {
 }
 
 /// Gives the calling process mounts of its own, which still hear of those they were copied from.
-pub(crate) fn own_namespace() -> Result<(), Error> {
+pub(crate) fn unshare_mounts() -> Result<(), Error> {
     unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts of", "/")?;
     let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", downstream).context("make a slave of", "/")
@@ -163,20 +163,20 @@ pub(crate) fn make_bindable_slaves() -> Result<(), Error> {
 }
 
 /// Changes to the working directory of a container's first process.
-pub(crate) fn change_to(cwd: &Path) -> Result<(), Error> {
+pub(crate) fn chdir_to(cwd: &Path) -> Result<(), Error> {
     chdir(cwd).context("change to", cwd)
 }
 
 /// The same where it may be missing: it is made in the overlay.
-pub(crate) fn make_and_change_to(cwd: &Path) -> Result<(), Error> {
+pub(crate) fn create_and_chdir(cwd: &Path) -> Result<(), Error> {
     if !cwd.exists() {
         fs::create_dir_all(cwd).context("make the working directory", cwd)?;
     }
-    change_to(cwd)
+    chdir_to(cwd)
 }
 
 /// Changes to the container's working directory if it still is there, else to the root: a process
 /// that joins later names its own.
-pub(crate) fn change_near(cwd: &Path) -> Result<(), Error> {
+pub(crate) fn chdir_or_root(cwd: &Path) -> Result<(), Error> {
     chdir(cwd).or_else(|_| chdir("/")).context("change to", "/")
 }

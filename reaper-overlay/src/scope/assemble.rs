@@ -330,7 +330,7 @@ impl Assembly {
         report: &mut AssembleReport,
     ) -> Result<&Path, Error> {
         if self.privilege == Privilege::User {
-            pivot::exchange(root, &self.at)?.let_go()?;
+            pivot::exchange(root, &self.at)?.detach_old()?;
             // A container enters it in another user namespace, for which the mounts are locked.
             report.locked = true;
             return Ok(Path::new("/"));
@@ -342,7 +342,7 @@ impl Assembly {
             report.locked = Helper::run("lock mounts", || Ok(lock_mounts()))?;
             top = &self.at;
         } else {
-            pivot::exchange(root, &self.at)?.let_go()?;
+            pivot::exchange(root, &self.at)?.detach_old()?;
             report.locked = lock_mounts();
         }
         make_bindable(outside)?;

@@ -29,7 +29,7 @@ use crate::{
     mount::{denied::explain, interface::Interface},
     store::{
         base::Base,
-        host_snapshot::Stamps,
+        host_snapshot::HostSnapshot,
         layer_table::{Table, TableHeader},
         members::Membership,
         paths::ScopePaths,
@@ -173,7 +173,7 @@ fn plan(
     if base.privilege == Privilege::User {
         layers::make_all_as_user(&plan.parts)?;
     }
-    table.stamps = Stamps::take(plan.lower.iter().map(PathBuf::as_path));
+    table.snapshot = HostSnapshot::take(plan.lower.iter().map(PathBuf::as_path));
     let at = match interface {
         Some(Interface::Classic) => view_path(paths),
         _ => base.path.join("root"),
@@ -198,11 +198,11 @@ fn changes(
     header: &TableHeader,
 ) -> Result<Option<String>, Error> {
     let matters = |path: &Path| !host_paths::is_apart(path) && !path.starts_with(&base.path);
-    if header.stamps.is_unchanged(matters) {
+    if header.snapshot.is_unchanged(matters) {
         return Ok(None);
     }
     let table = Table::read(paths)?.unwrap_or_else(Table::new);
-    let changed = table.stamps.changed();
+    let changed = table.snapshot.changed();
     Ok((!changed.is_empty()).then(|| {
         format!(
             "overlay {scope}: the node changed below it ({}); reset it when nobody uses it",

@@ -129,7 +129,7 @@ fn fill(part: &Part, metadata: Metadata, upper: &Path) -> Result<(), Error> {
             }
             let upper = upper.join(entry.file_name());
             make_dir(&upper)?;
-            file_attributes::mark_made(&upper)?;
+            file_attributes::mark_placeholder_dir(&upper)?;
             todo.push((path, upper.clone()));
             made.push((upper, metadata));
         }
