@@ -21,16 +21,16 @@ pub trait FilesystemIsolation {
     /// The view cannot be made; the error names the step and the path.
     fn prepare(&self, request: &ViewRequest) -> Result<Box<dyn View>, Error>;
 
-    /// Removes what a view of `request.id` left on the node when its monitor was killed.
+    /// Removes what a view of `request.id` left on the host when its monitor was killed.
     ///
     /// # Errors
     /// Something could not be removed; calling again continues.
     fn collect(&self, request: &ViewRequest) -> Result<(), Error>;
 
-    /// Called when the container is deleted: removes what it kept beyond its end for people to
-    /// look at, such as an overlay that nobody else shares. Called for a pod's sandbox too, which
-    /// may have had no view: then what was kept for the pod is removed. What somebody still uses
-    /// goes with its last user. Idempotent, and includes [`collect`](Self::collect).
+    /// Called when the container is deleted: removes what was kept beyond its end to be looked at,
+    /// such as an overlay that no other container shares. Called for a pod's sandbox too, which may
+    /// have had no view: then what was kept for the pod is removed. What another container uses is
+    /// removed with its last user. Idempotent, and includes [`collect`](Self::collect).
     ///
     /// # Errors
     /// Something could not be removed; calling again continues.
@@ -38,8 +38,7 @@ pub trait FilesystemIsolation {
         self.collect(request)
     }
 
-    /// What there is to do on the node when a container is gone for good and nobody waits for it
-    /// any more, for example to remove overlays that were not used for long. `None` is nothing.
+    /// What there is to do on the host once a container is deleted and its caller has the answer, for example to remove overlays that were not used for long. `None` is nothing.
     /// It may take long: it is run in a process of its own, which may be killed at any time.
     fn housekeeping(&self, request: &ViewRequest) -> Option<Housekeeping> {
         let _ = request;
@@ -47,7 +46,7 @@ pub trait FilesystemIsolation {
     }
 }
 
-/// Work that nobody waits for, see [`FilesystemIsolation::housekeeping`].
+/// Work that no caller waits for, see [`FilesystemIsolation::housekeeping`].
 pub type Housekeeping = Box<dyn FnOnce() -> Result<(), Error>>;
 
 /// The view of one container.
@@ -76,13 +75,13 @@ pub trait View {
         Vec::new()
     }
 
-    /// What people should know of the view, one sentence each: what of the node could not be
-    /// overlaid and is read-only, or that the node has changed below an overlay.
+    /// What an administrator should know of the view, one sentence each: what of the host could not be
+    /// overlaid and is read-only, or that the host has changed below an overlay.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Gives back what the view holds on the node. Called in the monitor when all the container's
+    /// Releases what the view holds on the host. Called in the monitor when all the container's
     /// processes have ended. Idempotent.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ pub struct ViewRequest {
     /// What tells the id from the same id elsewhere, see [`in_root`](Self::in_root).
     #[serde(default)]
     pub realm: Option<String>,
-    /// The overlay's settings, the pod's wishes already applied.
+    /// The overlay's settings, what the pod asks for already applied.
     pub overlay: OverlayConfig,
     /// Whose `/etc/resolv.conf` and friends.
     pub dns: DnsMode,
@@ -34,7 +34,7 @@ pub struct ViewRequest {
     pub image: ImageMode,
     /// The image's root, for the image modes that use it.
     pub rootfs: Option<PathBuf>,
-    /// What is to be mounted on `rootfs` for whoever uses it; empty where it has its content
+    /// What has to be mounted on `rootfs` before it is used; empty where it has its content
     /// already. See [`mount_rootfs`](crate::mount_rootfs).
     pub rootfs_mounts: Vec<RootfsMount>,
     /// The volumes, in order.
@@ -71,9 +71,9 @@ impl ViewRequest {
     }
 
     /// The same for a container of the state root `root`, since ids are unique in one root only:
-    /// overlays and mount points are the node's. The containers of `/run/reaper` (without root, of
-    /// [`user_directory`](crate::user_directory)) need no distinction, those of `/run/reaper/ns/NAMESPACE` get the namespace's name, and all others a
-    /// hash of their root.
+    /// overlays and mount points are the host's. The containers of `/run/reaper` (without root, of
+    /// [`user_directory`](crate::user_directory)) need no distinction, those of
+    /// `/run/reaper/ns/NAMESPACE` get the namespace's name, and all others a hash of their root.
     #[must_use]
     pub fn in_root(mut self, root: &Path) -> Self {
         self.realm = realm(root);

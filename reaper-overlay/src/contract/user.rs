@@ -36,7 +36,7 @@ impl Privilege {
 /// alone.
 ///
 /// # Errors
-/// `/tmp/reaper-UID` cannot be made, or somebody else has it or may write to it.
+/// `/tmp/reaper-UID` cannot be made, or another user owns it or may write to it.
 pub fn user_directory() -> Result<PathBuf, Error> {
     let uid = geteuid().as_raw();
     find(
@@ -71,7 +71,7 @@ fn find(
         }
         _ => {}
     }
-    // Everybody may make this name in a directory that is everybody's.
+    // Any user can make this name in a directory that all may write to.
     let there = fs::symlink_metadata(&dir).context("stat", &dir)?;
     if !there.is_dir() || there.uid() != uid || there.mode() & 0o022 != 0 {
         let foreign = io::Error::new(

@@ -100,8 +100,8 @@ impl HostView {
     }
 }
 
-/// Finds or makes the mount points of `volumes`. Where all are there and nobody has ever counted
-/// any, there is nothing to count.
+/// Finds or makes the mount points of `volumes`. Where all exist and none was ever recorded, there is
+/// nothing to record.
 fn place_on_host(volumes: &mut [Volume], request: &ViewRequest) -> Result<Option<Base>, Error> {
     if volumes.is_empty() {
         return Ok(None);

@@ -138,7 +138,8 @@ fn enter_copy(scope: &ScopeNamespace, inside: Ids, volumes: &[Volume]) -> Result
             unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts of", "/")?;
         }
         ScopeNamespace::Pinned { .. } => unshare_mounts()?,
-        // A user namespace of its own locks the mounts of the scope, whoever the process is in it.
+        // In a new user namespace the mounts of the scope are locked, whatever uid the process has
+        // there.
         ScopeNamespace::Held(_) => unshare_as(inside)?,
     }
     volumes.iter().try_for_each(|volume| volume.mount(None))

@@ -191,11 +191,11 @@ impl FilesystemIsolation for SharedOverlay {
         if !exists(&paths.data)? && !exists(&paths.live)? {
             return Ok(());
         }
-        // A persistent base whose scopes nobody has used since the boot.
+        // A persistent base may not have been mounted since the boot.
         let base = Base::prepare(&request.overlay)?;
-        // First the mark: who leaves from now on looks for it.
+        // The mark comes first: a member that leaves from now on looks for it.
         match fs::write(paths.remove_when_empty(), "") {
-            // It is not mounted, so nobody is in it.
+            // The scope is not mounted, so it has no members.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             marked => marked.context("write", paths.remove_when_empty())?,
         }

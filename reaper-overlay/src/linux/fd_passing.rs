@@ -1,4 +1,4 @@
-//! Open files that one process hands over to another.
+//! Open files that one process sends to another (SCM_RIGHTS).
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -53,7 +53,7 @@ pub(crate) fn from_helper<T: Serialize + DeserializeOwned>(
     Ok((files, answer))
 }
 
-/// Hands over `files`. They wait in the socket until somebody receives them.
+/// Sends `files` (SCM_RIGHTS, unix(7)). They stay in the socket until they are received.
 fn send(socket: &OwnedFd, files: &[BorrowedFd<'_>]) -> rustix::io::Result<()> {
     for files in files.chunks(AT_ONCE) {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE))];
@@ -69,7 +69,7 @@ fn send(socket: &OwnedFd, files: &[BorrowedFd<'_>]) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// Takes over `count` files that were sent.
+/// Receives `count` files that were sent.
 ///
 /// # Errors
 /// `UnexpectedEof` if fewer came, for example because this process has too many files open.

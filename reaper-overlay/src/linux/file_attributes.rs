@@ -20,11 +20,11 @@ use rustix::{
 
 use crate::contract::{Context, Error};
 
-/// What overlay keeps its own marks under, as root and in a user namespace.
+/// The namespaces of overlay's own extended attributes, as root and in a user namespace.
 const OWN_PREFIXES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
-/// Marks a directory of an upper layer that stands for the host's one of the same path and that no
-/// workload has made. Overlay shows it to nobody.
+/// Marks a directory of an upper layer that replaces the host's one of the same path and that no
+/// container has made. Overlay does not show the mark in the view.
 const PLACEHOLDER: &str = "user.overlay.reaper-made";
 
 /// The name and the value of an extended attribute.
@@ -83,8 +83,8 @@ pub(crate) fn is_opaque(path: &Path) -> Result<bool, Error> {
     Ok(false)
 }
 
-/// Says of the directory `path` that no workload has made it. A filesystem that takes no extended
-/// attributes is left without the mark.
+/// Marks the directory `path` as made by Reaper, not by a container. On a filesystem without extended
+/// attributes there is no mark.
 pub(crate) fn mark_placeholder_dir(path: &Path) -> Result<(), Error> {
     match lsetxattr(path, PLACEHOLDER, b"y", XattrFlags::empty()) {
         Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
@@ -129,8 +129,8 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), Error> {
     set_times(to, &metadata)
 }
 
-/// Gives the directory or file `to` the mode and the times of `from`: all that somebody who is not
-/// root can give.
+/// Gives the directory or file `to` the mode and the times of `from`: all that an ordinary user can
+/// set.
 pub(crate) fn copy_mode_and_times(from: &Path, to: &Path) -> Result<(), Error> {
     let metadata = fs::symlink_metadata(from).context("stat", from)?;
     set_mode_and_times(to, &metadata)

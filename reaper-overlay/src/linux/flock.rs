@@ -1,4 +1,8 @@
 //! Locks on files that may be removed.
+//!
+//! flock(2), since the kernel releases it when a process is killed. A holder may remove the file: who
+//! waits for it would get a lock on a file that no other process can open, so after locking the path is
+//! looked up again, and the lock taken anew if it names another file.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -40,7 +44,7 @@ impl Lock {
         }
     }
 
-    /// Takes the lock alone if nobody else holds it.
+    /// Takes the lock exclusively if no other process holds it.
     pub(crate) fn try_exclusive(path: &Path) -> Result<Option<Self>, Error> {
         Self::attempt(path, FlockOperation::NonBlockingLockExclusive)
     }
@@ -61,7 +65,7 @@ impl Lock {
                 Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
                 Err(errno) => return Err(errno).context("lock", path),
             }
-            // Whoever held it may have removed the file: a lock on that one guards nothing.
+            // The last holder may have removed the file: a lock on a removed file guards nothing.
             let mine = file.metadata().context("stat the lock", path)?;
             match fs::metadata(path) {
                 Ok(there) if (there.dev(), there.ino()) == (mine.dev(), mine.ino()) => {
@@ -75,7 +79,7 @@ impl Lock {
     }
 }
 
-/// Whether somebody holds the lock `path`. One that is missing is held by nobody.
+/// Whether a process holds the lock `path`. A file that is missing is not locked.
 pub(crate) fn is_held(path: &Path) -> Result<bool, Error> {
     let file = match File::open(path) {
         Ok(file) => file,

@@ -165,7 +165,8 @@ impl Helper {
 
     fn end(&mut self) -> nix::Result<WaitStatus> {
         drop(self.hold.take());
-        // Another thread's helper may have a copy of what this one waits for to be closed.
+        // Closing our end of `hold` is not enough: a helper forked by another thread may have inherited
+        // it, and this helper would never see end of file. Kill it instead.
         if let Some(pid) = rustix::process::Pid::from_raw(self.pid.as_raw()) {
             let _ = kill_process(pid, Signal::KILL);
         }
@@ -181,7 +182,7 @@ impl Helper {
 impl Drop for Helper {
     fn drop(&mut self) {
         if self.hold.is_some() {
-            // Somebody else may have reaped it; it is gone either way.
+            // The embedding program may have reaped it already; it has ended either way.
             let _ = self.end();
         }
     }

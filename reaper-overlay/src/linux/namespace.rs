@@ -1,4 +1,4 @@
-//! Mount and user namespaces: made, kept, entered, locked.
+//! Mount and user namespaces: made, opened, entered, locked.
 
 use std::{
     fs::{self, File},
@@ -17,10 +17,10 @@ use rustix::{
 use super::{helper::Helper, syscall};
 use crate::contract::{Context, Error};
 
-/// Locks all mounts: a copy that belongs to another user namespace has its mounts locked, and so
-/// has every copy of it, whoever makes it. They can then be neither unmounted, nor be made
-/// writable, nor be looked behind by a bind of what they cover. Where user namespaces are
-/// forbidden the scope works all the same.
+/// Locks all mounts (mount_namespaces(7)): a copy that belongs to another user namespace has its
+/// mounts locked, and so has every copy of that one. Locked mounts can neither be unmounted, nor be
+/// made writable, nor can a bind show what they cover. Returns false where user namespaces are
+/// forbidden: a scope works without the locks.
 pub(crate) fn lock_mounts() -> bool {
     match unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS) {
         Ok(()) => true,
@@ -60,8 +60,8 @@ pub(crate) fn is_namespace(file: &File) -> rustix::io::Result<bool> {
     Ok(rustix::fs::fstatfs(file)?.f_type as u64 == NSFS_MAGIC)
 }
 
-/// Locks the mounts of the calling process's namespace: a copy that belongs to another user
-/// namespace has its mounts locked, and so has every copy of it, whoever makes it.
+/// Locks the mounts of the calling process's namespace, as [`lock_mounts`] does, and stays in its user
+/// namespace.
 pub(crate) fn lock() -> Result<(), Error> {
     let root = Path::new("/");
     let ((), locked) = Helper::start("lock mounts", || {
@@ -72,7 +72,7 @@ pub(crate) fn lock() -> Result<(), Error> {
     unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts of", root)
 }
 
-/// What stands for the new user namespace in errors.
+/// What errors call the new user namespace.
 pub(crate) const USER_NAMESPACE: &str = "a user namespace";
 
 /// A uid and a gid.
@@ -130,13 +130,15 @@ pub(crate) fn unshare_as(inside: Ids) -> Result<(), Error> {
         let path = format!("/proc/self/{file}");
         fs::write(&path, text).context("write", path)
     };
-    // Before the groups are mapped: nobody may leave a group that files deny something to.
+    // The kernel demands it before gid_map is written (user_namespaces(7)): a process must not leave a
+    // group that a file's mode denies something to.
     write("setgroups", "deny".to_owned())?;
     write("gid_map", format!("{} {} 1\n", inside.1, outside.1))?;
     write("uid_map", format!("{} {} 1\n", inside.0, outside.0))
 }
 
-/// Gives the calling process mounts of its own, which still hear of those they were copied from.
+/// Moves the calling process into its own copy of the mount namespace, with the mounts as slaves of
+/// those they were copied from.
 pub(crate) fn unshare_mounts() -> Result<(), Error> {
     unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts of", "/")?;
     let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;

@@ -1,4 +1,7 @@
-//! Going through a directory that somebody may be changing.
+//! Walking a directory tree that containers may be changing meanwhile.
+//!
+//! What is removed meanwhile is skipped. The walk keeps its own stack: the depth of the tree is up to
+//! containers.
 
 use std::{
     fs::{self, Metadata},
@@ -13,7 +16,6 @@ pub(crate) fn walk(
     root: &Path,
     each: &mut dyn FnMut(&Path, &Metadata) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    // An own stack: the depth is up to workloads.
     let mut todo: Vec<PathBuf> = children(root)?;
     todo.reverse();
     while let Some(path) = todo.pop() {

@@ -157,7 +157,7 @@ fn write(upper: &Path, metadata: &Metadata, new: &Path) -> Result<(), Error> {
     }
     if kind.is_file() {
         let mut from = File::open(upper).context("open", upper)?;
-        // Nobody reads it before it has its own mode.
+        // Closed to others until it has its own mode.
         let to = OpenOptions::new()
             .write(true)
             .create_new(true)

@@ -21,7 +21,7 @@ use crate::{
     store::{layer_table::Table, paths::ScopePaths},
 };
 
-/// The overlays below one base directory, for people and programs to look at and to clear up.
+/// The overlays below one base directory: listed, compared, exported, applied, emptied and removed.
 ///
 /// Everything here works while workloads run, except for what would pull a layer from under them:
 /// [`reset`](Self::reset) and [`remove`](Self::remove) are refused then, by the lock that every
@@ -139,8 +139,8 @@ impl Overlays {
         remove(&self.config, scope)
     }
 
-    /// Removes the scopes that nobody uses and `keep` does not keep, and what a process that was
-    /// killed did not get to remove; returns the scopes. Scopes of others are locked for no longer
+    /// Removes the scopes without members that `keep` does not keep, and what a process that was killed
+    /// did not get to remove; returns the scopes. Scopes of others are locked for no longer
     /// than a rename takes.
     ///
     /// # Errors

@@ -1,4 +1,7 @@
 //! Changing the options of mounts.
+//!
+//! By mount_setattr(2) where there is one, for a tree at once. Before Linux 5.12 by remounts, one mount
+//! at a time, each with all flags that it has to keep: a remount clears what it does not name.
 
 use std::{
     fs, io,
@@ -16,6 +19,7 @@ use rustix::{
 
 use super::{
     bind::bind,
+    flags::{ATIME, FLAGS, bits},
     interface::{Interface, Recursion},
 };
 use crate::{
@@ -31,39 +35,6 @@ pub(crate) const READ_ONLY: MountAttr = MountAttr {
     clear: 0,
     propagation: 0,
 };
-
-/// When a file's access time is updated: a number, not a set of flags.
-pub(crate) const ATIME: u64 = bits(MountAttrFlags::MOUNT_ATTR__ATIME);
-
-const fn bits(flag: MountAttrFlags) -> u64 {
-    flag.bits() as u64
-}
-
-/// How mountinfo and mount(2) spell the flags.
-const FLAGS: [(&str, MountAttrFlags, MountFlags); 6] = [
-    ("ro", MountAttrFlags::MOUNT_ATTR_RDONLY, MountFlags::RDONLY),
-    (
-        "nosuid",
-        MountAttrFlags::MOUNT_ATTR_NOSUID,
-        MountFlags::NOSUID,
-    ),
-    ("nodev", MountAttrFlags::MOUNT_ATTR_NODEV, MountFlags::NODEV),
-    (
-        "noexec",
-        MountAttrFlags::MOUNT_ATTR_NOEXEC,
-        MountFlags::NOEXEC,
-    ),
-    (
-        "nodiratime",
-        MountAttrFlags::MOUNT_ATTR_NODIRATIME,
-        MountFlags::NODIRATIME,
-    ),
-    (
-        "nosymfollow",
-        MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW,
-        MountFlags::NOSYMFOLLOW,
-    ),
-];
 
 /// Changes the mount that is seen at `path`, and with `recursion` those below it.
 pub(crate) fn change(
@@ -183,8 +154,8 @@ fn remount(path: &Path, mount: &MountInfo, attr: MountAttr) -> io::Result<()> {
 /// remount does not name is cleared.
 fn flags(options: &[String], attr: MountAttr) -> MountFlags {
     let has = |name: &str| options.iter().any(|option| option == name);
-    let now = FLAGS.iter().filter(|(name, ..)| has(name));
-    let mut now = now.fold(0, |now, (_, flag, _)| now | bits(*flag));
+    let now = FLAGS.iter().filter(|flag| has(flag.name));
+    let mut now = now.fold(0, |now, flag| now | bits(flag.attr));
     if has("noatime") {
         now |= bits(MountAttrFlags::MOUNT_ATTR_NOATIME);
     } else if !has("relatime") {
@@ -198,8 +169,8 @@ fn flags(options: &[String], attr: MountAttr) -> MountFlags {
     };
     FLAGS
         .iter()
-        .filter(|(_, flag, _)| then & bits(*flag) != 0)
-        .fold(atime, |flags, (_, _, flag)| flags | *flag)
+        .filter(|flag| then & bits(flag.attr) != 0)
+        .fold(atime, |flags, flag| flags | flag.ms)
 }
 
 fn to_io(error: Error) -> io::Error {

@@ -41,8 +41,8 @@ impl Image {
         self.mounts.is_empty()
     }
 
-    /// Mounts it on its root, in the calling process's mount namespace, which is a copy that nobody
-    /// else sees.
+    /// Mounts it on its root, in the calling process's mount namespace, which has to be a
+    /// copy that no other process is in.
     pub(crate) fn mount(&self) -> Result<(), Error> {
         mount_rootfs(&self.mounts, &self.root)
     }

@@ -23,12 +23,12 @@ pub(crate) enum Interface {
     /// `open_tree`, `move_mount`, `fsopen`, `fsconfig` and `fsmount` (Linux 5.2): trees that are
     /// mounted nowhere, and can go from one mount namespace to another.
     Trees,
-    /// `mount_setattr` as well (Linux 5.12): options for a tree before anybody sees it.
+    /// `mount_setattr` as well (Linux 5.12): options for a tree before it is visible anywhere.
     Attributes,
 }
 
 impl Interface {
-    /// The best one, if there are trees: nobody but who may mount can ask for these.
+    /// The best one, if there are trees: only a process that may mount can ask for these.
     pub(crate) fn with_trees() -> Self {
         if syscall::has_mount_setattr() {
             Self::Attributes

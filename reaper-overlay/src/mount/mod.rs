@@ -5,6 +5,7 @@ pub use {crate::mount::rootfs::mount_rootfs, crate::mount::rootfs::unmount_rootf
 pub(crate) mod attributes;
 pub(crate) mod bind;
 pub(crate) mod denied;
+pub(crate) mod flags;
 pub(crate) mod image;
 pub(crate) mod interface;
 pub(crate) mod mask;

@@ -83,7 +83,7 @@ impl NewRoot<'_> {
         }
     }
 
-    /// Hides the directory `path`, which may stay `open` to everybody.
+    /// Hides the directory `path`, which stays `open` for all users to list, or not.
     pub(crate) fn mask_directory(self, path: &Path, open: bool) -> Result<(), Error> {
         let options = if open {
             c"size=64k,mode=0755"

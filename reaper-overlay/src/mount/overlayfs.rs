@@ -14,12 +14,12 @@ use rustix::{
     fs::CWD,
     io::Errno,
     mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, fsconfig_create,
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create,
         fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, move_mount,
     },
 };
 
-use super::interface::Interface;
+use super::{flags, interface::Interface};
 
 #[cfg(test)]
 mod tests;
@@ -112,7 +112,7 @@ impl Overlay {
             "reaper",
             &target,
             "overlay",
-            flags(self.attributes),
+            flags::for_mount(self.attributes),
             data.as_c_str(),
         )?;
         Ok(())
@@ -158,38 +158,4 @@ pub(crate) fn escape(name: &OsStr) -> OsString {
         escaped.push(byte);
     }
     OsString::from_vec(escaped)
-}
-
-fn flags(attributes: MountAttrFlags) -> MountFlags {
-    let pairs = [
-        (MountAttrFlags::MOUNT_ATTR_NOSUID, MountFlags::NOSUID),
-        (MountAttrFlags::MOUNT_ATTR_NODEV, MountFlags::NODEV),
-        (MountAttrFlags::MOUNT_ATTR_NOEXEC, MountFlags::NOEXEC),
-        (MountAttrFlags::MOUNT_ATTR_NOATIME, MountFlags::NOATIME),
-        (
-            MountAttrFlags::MOUNT_ATTR_NODIRATIME,
-            MountFlags::NODIRATIME,
-        ),
-    ];
-    pairs
-        .into_iter()
-        .filter(|(attribute, _)| attributes.contains(*attribute))
-        .fold(MountFlags::empty(), |flags, (_, flag)| flags | flag)
-}
-
-/// The attributes that a mount of the host passes on to what stands for it.
-pub(crate) fn attributes(options: &[String]) -> MountAttrFlags {
-    options
-        .iter()
-        .fold(MountAttrFlags::empty(), |attributes, option| {
-            attributes
-                | match option.as_str() {
-                    "nosuid" => MountAttrFlags::MOUNT_ATTR_NOSUID,
-                    "nodev" => MountAttrFlags::MOUNT_ATTR_NODEV,
-                    "noexec" => MountAttrFlags::MOUNT_ATTR_NOEXEC,
-                    "noatime" => MountAttrFlags::MOUNT_ATTR_NOATIME,
-                    "nodiratime" => MountAttrFlags::MOUNT_ATTR_NODIRATIME,
-                    _ => MountAttrFlags::empty(),
-                }
-        })
 }

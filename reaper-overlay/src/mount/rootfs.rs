@@ -10,6 +10,7 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
 };
 
+use super::flags::FLAGS;
 use crate::contract::{Context, Error, RootfsMount};
 
 /// What mount(2) takes of options, the NUL at their end included.
@@ -99,26 +100,25 @@ fn flag(option: &str) -> Option<Flag> {
         "defaults" => Set(MsFlags::empty()),
         "bind" => Set(MsFlags::MS_BIND),
         "rbind" => Set(MsFlags::MS_BIND.union(MsFlags::MS_REC)),
-        "ro" => Set(MsFlags::MS_RDONLY),
-        "rw" => Clear(MsFlags::MS_RDONLY),
-        "nosuid" => Set(MsFlags::MS_NOSUID),
-        "suid" => Clear(MsFlags::MS_NOSUID),
-        "nodev" => Set(MsFlags::MS_NODEV),
-        "dev" => Clear(MsFlags::MS_NODEV),
-        "noexec" => Set(MsFlags::MS_NOEXEC),
-        "exec" => Clear(MsFlags::MS_NOEXEC),
         "sync" => Set(MsFlags::MS_SYNCHRONOUS),
         "async" => Clear(MsFlags::MS_SYNCHRONOUS),
         "dirsync" => Set(MsFlags::MS_DIRSYNC),
         "noatime" => Set(MsFlags::MS_NOATIME),
         "atime" => Clear(MsFlags::MS_NOATIME),
-        "nodiratime" => Set(MsFlags::MS_NODIRATIME),
-        "diratime" => Clear(MsFlags::MS_NODIRATIME),
         "relatime" => Set(MsFlags::MS_RELATIME),
         "norelatime" => Clear(MsFlags::MS_RELATIME),
         "strictatime" => Set(MsFlags::MS_STRICTATIME),
         "nostrictatime" => Clear(MsFlags::MS_STRICTATIME),
-        _ => return None,
+        _ => {
+            let mut known = FLAGS.iter().filter(|flag| flag.name != "nosymfollow");
+            let flag = known.find(|flag| flag.name == option || flag.inverse == option)?;
+            let bits = MsFlags::from_bits_retain(flag.ms.bits().into());
+            if flag.name == option {
+                Set(bits)
+            } else {
+                Clear(bits)
+            }
+        }
     })
 }
 

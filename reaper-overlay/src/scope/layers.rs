@@ -1,5 +1,7 @@
-//! The directories of a scope's layers, made by one process while another one mounts those that are
-//! there already: half of a scope's making is the kernel's work on each.
+//! The directories of a scope's layers.
+//!
+//! As root they are made by one process while another one mounts those that exist already: half of
+//! the time that a scope takes is the kernel's work on each layer.
 
 use std::{
     fs::File,
@@ -28,8 +30,10 @@ const PURPOSE: &str = "make the layers";
 
 /// Layers that are being made, one after another.
 pub(crate) struct Layering {
-    /// A byte for each layer: 1 if it could be made. The maker has let go of it. Closed first, so that nobody waits for those that are
-    /// not needed any more.
+    /// Read end of the progress pipe. The helper writes one byte per layer: 1 for success, 0 for failure.
+    ///
+    /// Declared before `making` because fields drop in order: closing the pipe stops the helper with
+    /// `EPIPE`, and only then does dropping `making` wait for it.
     ready: Option<File>,
     making: Running<()>,
 }
@@ -41,14 +45,14 @@ impl Layering {
         let mut report = File::from(report);
         let mut ready = Some(File::from(ready));
         let making = Running::begin(PURPOSE, || {
-            // Else nobody but the maker itself would listen, and it would go on.
+            // The helper's own copy of the read end would keep it from getting EPIPE.
             drop(ready.take());
             for part in parts {
                 let made = make(part, LayerStyle::Trusted);
                 let told = report.write_all(&[u8::from(made.is_ok())]);
                 made?;
                 match told {
-                    // Nobody mounts them any more.
+                    // The parent has given up: the other layers are not needed.
                     Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
                     other => other.context("answer to", PURPOSE)?,
                 }

@@ -1,6 +1,6 @@
 //! The directories of an ordinary user's layers.
 //!
-//! What is somebody else's cannot be copied up: the copy would have an owner that the user
+//! What another user owns cannot be copied up: the copy would have an owner that the user
 //! namespace does not know. So the upper layer has, from the start, directories of the user's own
 //! in the place of others' ones near the root. That makes room for new files, and lets the old
 //! ones be replaced and removed; they cannot be changed in place.

@@ -1,7 +1,7 @@
 //! What is hidden from an ordinary user's containers.
 //!
-//! Most of what the built-in list names is root's and cannot be read anyway. It is hidden all the
-//! same: a list means the same for everybody.
+//! Most of what the built-in list names is root's, and an ordinary user cannot read it anyway. It is
+//! hidden nevertheless, so that a list means the same for all users.
 
 use std::path::{Path, PathBuf};
 
@@ -45,7 +45,7 @@ pub(crate) fn apply(parts: &mut Vec<Part>, masks: Vec<Mask>, base: &Path) -> Vec
     covers
 }
 
-/// Whether there is something to hide from somebody who may do no more than this user.
+/// Whether this user could see what `mask` hides.
 fn hides_something(mask: &Mask) -> bool {
     let allows = |path: &Path, what| access(path, what).is_ok();
     let parent = mask.path.parent().unwrap_or(Path::new("/"));

@@ -18,7 +18,7 @@ use crate::{
         host_paths::{self, HIDDEN, HOST_TREES, PSEUDO, below_any, is_below, state_dir},
     },
     linux::mountinfo::{self, MountInfo},
-    mount::{mask::Mask, overlayfs},
+    mount::{flags, mask::Mask},
 };
 
 #[cfg(test)]
@@ -145,7 +145,7 @@ impl SortedMounts {
             } else if !hidden {
                 plan.submounts.push(Submount {
                     path: path.clone(),
-                    attributes: overlayfs::attributes(&mount.options),
+                    attributes: flags::inherited(&mount.options),
                     overlay: !PSEUDO.contains(&mount.fs_type.as_str()),
                 });
             }

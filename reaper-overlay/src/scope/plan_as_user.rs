@@ -29,10 +29,10 @@ use crate::{
         host_paths::{HOST_TREES, PSEUDO},
     },
     linux::mountinfo::{self, MountInfo},
-    mount::overlayfs,
+    mount::flags,
 };
 
-/// The largest file of a shell that is copied instead of bound.
+/// The largest file that is copied instead of bound.
 const MAX_COPY: u64 = 1 << 20;
 
 /// Decides what is in the view.
@@ -100,7 +100,7 @@ impl Planner<'_> {
     fn part(&self, path: PathBuf, is_dir: bool, kind: PartKind) -> Part {
         let mount = path.ancestors().find_map(|dir| self.visible.get(dir));
         let attributes = mount.map_or(MountAttrFlags::empty(), |mount| {
-            overlayfs::attributes(&mount.options)
+            flags::inherited(&mount.options)
         });
         Part {
             is_dir,
@@ -118,7 +118,7 @@ impl Planner<'_> {
         };
         for entry in entries {
             let path = entry.context("list", dir)?.path();
-            // It may have gone since, or be somebody's who lets nobody look.
+            // It may have been removed since, or lie in a directory that is closed to this user.
             let Ok(metadata) = fs::symlink_metadata(&path) else {
                 continue;
             };

@@ -1,4 +1,4 @@
-//! A scope that is held alone, to reset or remove it.
+//! Resetting and removing a scope, while it is held exclusively.
 
 use reaper_spec::OverlayConfig;
 
@@ -25,7 +25,7 @@ pub(crate) fn remove(config: &OverlayConfig, scope: &Scope) -> Result<(), Error>
     alone.remove(&base, &paths)
 }
 
-/// A scope that is held alone, to reset or remove it.
+/// A scope without members, which none can join until this is dropped.
 pub(crate) struct ExclusiveScope {
     scope: Scope,
     _changing: Lock,
@@ -70,7 +70,7 @@ impl ExclusiveScope {
     }
 }
 
-/// Removes `scope` unless somebody uses it.
+/// Removes `scope` unless it has members.
 pub(crate) fn remove_unused(base: &Base, scope: &Scope) -> Result<(), Error> {
     let paths = ScopePaths::new(&base.path, scope);
     match ExclusiveScope::take(scope, &paths) {

@@ -25,7 +25,7 @@ impl From<KeepConfig> for Keep {
     }
 }
 
-/// Removes the scopes that nobody uses and `keep` does not keep, and what a process that was killed
+/// Removes the scopes without members that `keep` does not keep, and what a process that was killed
 /// did not get to remove; returns the scopes.
 pub(crate) fn collect(config: &OverlayConfig, keep: Keep) -> Result<Vec<Scope>, Error> {
     if let Some(base) = Base::open(config)? {
@@ -46,7 +46,7 @@ pub(crate) fn collect(config: &OverlayConfig, keep: Keep) -> Result<Vec<Scope>, 
         }
         match remove(config, &info.scope) {
             Ok(()) => removed.push(info.scope),
-            // Somebody came or was quicker.
+            // A member joined meanwhile, or another process removed it.
             Err(Error::InUse { .. } | Error::NoScope { .. }) => {}
             Err(error) => return Err(error),
         }

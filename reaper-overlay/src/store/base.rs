@@ -1,4 +1,8 @@
-//! The directory that holds all overlays.
+//! The base directory, which holds all overlays.
+//!
+//! It is on a tmpfs of Reaper's own where a size is configured, and where the directory would not
+//! survive a reboot anyway; else on the disk, and then the layers outlive a reboot. Without root
+//! nothing is mounted.
 
 use std::{
     fs, io,
@@ -85,7 +89,7 @@ impl Base {
     fn of(config: &OverlayConfig) -> Result<Self, Error> {
         let privilege = Privilege::of_process();
         let is_user = privilege == Privilege::User;
-        // Root's place is no place for others, who have one as well.
+        // Root's default is not writable for other users; each has a directory for its state.
         let path = if is_user && config.base == OverlayConfig::default().base {
             user::user_directory()?.join("overlay")
         } else {
@@ -154,7 +158,7 @@ fn own_tmpfs(path: &Path, size: &str) -> Result<(), Error> {
     }
     // A namespace can be bound only to a file on a private mount. An unbindable one is that, and is
     // left out of the copies that volumes are: a copy with a namespace in it can't be mounted in
-    // a younger one (ELOOP), and nobody should see the overlays by the way of a volume.
+    // a younger one (ELOOP), and a volume must not show the overlays.
     mount_change(path, MountPropagationFlags::UNBINDABLE).context("make unbindable", path)
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn members(paths: &ScopePaths) -> Result<Vec<String>, Error> {
     Ok(found)
 }
 
-/// As long as it lives, nobody resets the scope.
+/// One member of a scope. While it exists the scope can be neither reset nor removed.
 #[derive(Debug)]
 pub(crate) struct Membership {
     marker: PathBuf,
@@ -45,8 +45,8 @@ pub(crate) struct Membership {
 }
 
 impl Membership {
-    /// Enters `id` among the members. `shared` is the lock on all of them, taken before the scope
-    /// was looked for.
+    /// Adds `id` to the members. `shared` is the lock of all members, taken before the scope was
+    /// looked for.
     pub(crate) fn take(paths: &ScopePaths, id: &str, shared: Lock) -> Result<Self, Error> {
         let marker = paths.members().join(id);
         let lock = Lock::take(&marker, Mode::Shared)?;
@@ -58,12 +58,12 @@ impl Membership {
         })
     }
 
-    /// The file that says so.
+    /// Its marker file.
     pub(crate) fn marker(&self) -> &Path {
         &self.marker
     }
 
-    /// Takes the member off the list. The locks are held until it is dropped. Idempotent.
+    /// Removes the member from the list. The locks are held until it is dropped. Idempotent.
     pub(crate) fn leave(&self) -> Result<(), Error> {
         // When the scope was last used; nothing depends on it but its collection.
         let _ = File::open(&self.table).and_then(|table| table.set_modified(SystemTime::now()));

@@ -1,4 +1,4 @@
-//! What is known of mount points.
+//! The registry of mount points: which were made, and for whom (`mount-points.json`).
 //!
 //! It is kept where the layers are: what was made on a disk outlives the machine's run, and so has
 //! to be known after it.
@@ -60,7 +60,7 @@ pub(crate) fn lock(base: &Base) -> Result<Lock, Error> {
     Lock::take(&base.path.join("live/mount-points.lock"), Mode::Exclusive)
 }
 
-/// Where the registry of the base at `base` are.
+/// Where the registry of the base at `base` is.
 pub(crate) fn file(base: &Path) -> PathBuf {
     base.join("mount-points.json")
 }
@@ -104,8 +104,10 @@ impl MountPointRegistry {
         keys
     }
 
-    /// Nobody of before the machine's start lives, and nothing is mounted any more. What is in a
-    /// scope's layers stays until the scope is mounted.
+    /// Drops entries from before the last boot: their users have ended and nothing is mounted.
+    ///
+    /// Mount points on the host are removed here. Mount points inside a scope's layers are removed when
+    /// the scope is next mounted.
     fn drop_stale_entries(&mut self) -> Result<(), Error> {
         for point in self.points.values_mut() {
             point.guarded.clear();
@@ -115,7 +117,7 @@ impl MountPointRegistry {
                 continue;
             };
             let path = point.path();
-            // These are new with each start, and what is there is somebody else's.
+            // These trees are new with each boot: what is there now was not made by Reaper.
             let is_new = HOST_TREES.iter().any(|tree| path.starts_with(tree));
             if let Some(kind) = point.made.filter(|_| !is_new) {
                 remove(&path, kind)?;

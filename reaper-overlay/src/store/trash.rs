@@ -1,7 +1,7 @@
 //! Removing what may be large: put out of the way in one step, and then removed file by file.
 //!
-//! So nothing ever finds half of a scope, nobody waits with a lock held, and what a killed process
-//! has not finished is found by the next one that clears up.
+//! So no process ever finds half of a scope or waits for a removal with a lock held, and what a killed
+//! process has not finished removing is removed by the next garbage collection.
 
 use std::{
     fs, io,

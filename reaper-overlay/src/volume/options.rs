@@ -4,12 +4,14 @@ use std::path::Path;
 
 use nix::libc::{MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE};
 use reaper_spec::Mount;
-use rustix::mount::MountAttrFlags;
 
 use crate::{
     contract::Error,
     linux::syscall::MountAttr,
-    mount::{attributes::ATIME, interface::Recursion},
+    mount::{
+        flags::{ATIME, attribute},
+        interface::Recursion,
+    },
 };
 
 /// A mount that was asked for, understood.
@@ -47,29 +49,6 @@ const WITHOUT_MEANING: [&str; 17] = [
     "user",
     "tmpcopyup",
 ];
-
-fn attribute(name: &str) -> Option<(u64, u64)> {
-    let bits = |flag: MountAttrFlags| u64::from(flag.bits());
-    let (set, clear) = match name {
-        "ro" => (bits(MountAttrFlags::MOUNT_ATTR_RDONLY), 0),
-        "rw" => (0, bits(MountAttrFlags::MOUNT_ATTR_RDONLY)),
-        "nosuid" => (bits(MountAttrFlags::MOUNT_ATTR_NOSUID), 0),
-        "suid" => (0, bits(MountAttrFlags::MOUNT_ATTR_NOSUID)),
-        "nodev" => (bits(MountAttrFlags::MOUNT_ATTR_NODEV), 0),
-        "dev" => (0, bits(MountAttrFlags::MOUNT_ATTR_NODEV)),
-        "noexec" => (bits(MountAttrFlags::MOUNT_ATTR_NOEXEC), 0),
-        "exec" => (0, bits(MountAttrFlags::MOUNT_ATTR_NOEXEC)),
-        "nodiratime" => (bits(MountAttrFlags::MOUNT_ATTR_NODIRATIME), 0),
-        "diratime" => (0, bits(MountAttrFlags::MOUNT_ATTR_NODIRATIME)),
-        "nosymfollow" => (bits(MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW), 0),
-        "symfollow" => (0, bits(MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW)),
-        "noatime" => (bits(MountAttrFlags::MOUNT_ATTR_NOATIME), ATIME),
-        "strictatime" => (bits(MountAttrFlags::MOUNT_ATTR_STRICTATIME), ATIME),
-        "atime" | "relatime" | "norelatime" | "nostrictatime" => (0, ATIME),
-        _ => return None,
-    };
-    Some((set, clear))
-}
 
 fn merge(attr: &mut MountAttr, (set, clear): (u64, u64)) {
     // The last one counts.

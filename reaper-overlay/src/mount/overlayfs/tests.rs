@@ -1,6 +1,7 @@
 use std::os::unix::ffi::OsStrExt;
 
 use proptest::prelude::*;
+use rustix::mount::MountFlags;
 
 use super::*;
 
@@ -70,14 +71,6 @@ proptest! {
         let read = unescape(parts[1].strip_prefix(b"upperdir=").unwrap());
         prop_assert_eq!(read, upper.as_os_str().as_bytes());
     }
-}
-
-#[test]
-fn a_mount_keeps_what_the_hosts_forbids() {
-    let options = ["rw", "nosuid", "noexec", "relatime"].map(str::to_owned);
-    let expected = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    assert_eq!(attributes(&options), expected);
-    assert_eq!(flags(expected), MountFlags::NOSUID | MountFlags::NOEXEC);
 }
 
 #[test]

@@ -108,7 +108,7 @@ pub(super) fn a_killed_monitors_view_is_collected(subject: &Subject) {
     };
     let child = syscall::fork().expect("fork a monitor");
     let Some(child) = child else {
-        // Whoever is killed releases nothing.
+        // A monitor that is killed releases nothing.
         let prepared = subject.isolation.prepare(&request).is_ok();
         syscall::exit_now(i32::from(!prepared));
     };
