@@ -64,7 +64,7 @@ fn of_workload(
     workload: Workload,
 ) -> NewContainer {
     let mut view = ViewRequest::new(id.clone(), workload.process.cwd.clone())
-        .in_pod(&CriAnnotations::read(&workload.annotations));
+        .with_pod(&CriAnnotations::read(&workload.annotations));
     view.overlay.clone_from(&config.overlay);
     view.dns = config.dns;
     view.image = config.image;

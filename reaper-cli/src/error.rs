@@ -121,12 +121,12 @@ impl Error {
             Self::Engine(EngineError::Store(StoreError::AlreadyExists { id })) => Some(format!(
                 "choose another name, or remove it by `reaper-runtime delete {id}`"
             )),
-            Self::Overlay(OverlayError::NoScope { .. }) => Some(
+            Self::Overlay(OverlayError::ScopeNotFound { .. }) => Some(
                 "`reaper-runtime overlay ls` has the names; a container without an overlay of its \
                  own shares that of its scope"
                     .to_owned(),
             ),
-            Self::Overlay(OverlayError::InUse { .. }) => {
+            Self::Overlay(OverlayError::ScopeBusy { .. }) => {
                 Some("end these containers first".to_owned())
             }
             _ if self.is_denied() && !nix::unistd::geteuid().is_root() => Some(format!(

@@ -116,8 +116,11 @@ fn prepare(childhood: Childhood<'_>, gate: &OwnedFd) -> Result<(Program, Vec<Str
             warnings.push(format!("set oom_score_adj to {adjustment}: {error}"));
         }
     }
-    view.enter(first)
-        .map_err(|error| described("enter the filesystem view", &error))?;
+    let entered = match first {
+        true => view.enter_init(),
+        false => view.enter_exec(),
+    };
+    entered.map_err(|error| described("enter the filesystem view", &error))?;
     let environment = account::environment(process, &view.environment());
     let terminal = matches!(stdio, ChildStdio::Terminal(_));
     descriptors::install(stdio, preserved, gate).step("install the streams")?;

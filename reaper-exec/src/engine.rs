@@ -244,7 +244,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// # Errors
     /// What [`Executor::forget_view`] says.
     pub async fn forget_view(&self, view: ViewRequest) -> Result<()> {
-        let view = view.in_root(self.root.path());
+        let view = view.with_state_root(self.root.path());
         Ok(self.executor.forget_view(&view).await?)
     }
 

@@ -9,7 +9,7 @@
 //! use std::sync::Arc;
 //!
 //! use reaper_exec::{Engine, HostExecutor, NewContainer, io::StandardBinder, monitor};
-//! use reaper_overlay::HostRoot;
+//! use reaper_overlay::HostFilesystem;
 //! use reaper_spec::{ContainerId, Exit, ProcessSpec};
 //! use reaper_state::{FileStore, RootDir};
 //!
@@ -27,7 +27,7 @@
 //!
 //! fn main() {
 //!     // The program is its own monitor.
-//!     monitor::run_if_asked(|| monitor::Setup::new(HostRoot, StandardBinder::default()));
+//!     monitor::run_if_asked(|| monitor::Setup::new(HostFilesystem, StandardBinder::default()));
 //! }
 //! ```
 //!

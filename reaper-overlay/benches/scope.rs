@@ -11,7 +11,7 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, unshare};
-use reaper_overlay::{FilesystemIsolation, HostRoot, Session, SharedOverlay, ViewRequest};
+use reaper_overlay::{FilesystemIsolation, HostFilesystem, Session, SharedOverlay, ViewRequest};
 use reaper_spec::{ContainerId, Mount, OverlayScope};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 
@@ -73,7 +73,7 @@ fn measure(filesystems: usize, volumes: usize, dir: &Path) {
     let times = |isolation: &dyn FilesystemIsolation, request: &ViewRequest| {
         median((0..ROUNDS).map(|_| round(isolation, request)).collect())
     };
-    let host = times(&HostRoot, &join);
+    let host = times(&HostFilesystem, &join);
     let joining = times(&overlay, &join);
     let mut with_volumes = join;
     for number in 0..4 {

@@ -13,15 +13,15 @@ mod testing;
 mod volume;
 
 pub use contract::{
-    Error, FilesystemIsolation, Housekeeping, Obstacle, RootfsMount, Scope, View, ViewRequest,
-    user_directory,
+    Error, FilesystemIsolation, GarbageCollection, RootfsMount, RootlessError, Scope, View,
+    ViewRequest, user_directory,
 };
 #[cfg(feature = "mock")]
 pub use contract::{MockFilesystemIsolation, MockView};
-pub use isolation::{Configured, HostRoot, ReadOnlyHost, Session, SharedOverlay, run_in};
+pub use isolation::{Configured, HostFilesystem, ReadOnlyHost, Session, SharedOverlay, run_in};
 pub use linux::mountinfo;
 pub use manage::{
-    Change, ChangeKind, CommitMode, Entry, FileKind, OnProgress, Overlays, Progress, Usage,
+    ApplyMode, Change, ChangeKind, Entry, FileKind, OnProgress, Overlays, Progress, Usage,
 };
 pub use mount::{mount_rootfs, unmount_rootfs};
 pub use scope::{DEFAULT_MASKS, Keep, ScopeInfo};

@@ -100,6 +100,6 @@ fn what_does_not_arrive_is_not_mistaken_for_a_volume() {
             said.contains("--make-rshared") && said.contains("/late"),
             "{said}"
         );
-        SharedOverlay::new().collect(&request).unwrap();
+        SharedOverlay::new().cleanup(&request).unwrap();
     });
 }

@@ -6,7 +6,7 @@ use std::{fs, os::unix::fs::chown, path::Path};
 
 use common::{user::*, *};
 use reaper_overlay::{
-    Configured, Error, FakeCall, FakeIsolation, FilesystemIsolation, HostRoot,
+    Configured, Error, FakeCall, FakeIsolation, FilesystemIsolation, HostFilesystem,
     MockFilesystemIsolation, MockView, ReadOnlyHost, Session, SharedOverlay,
     conformance::{self, Subject},
 };
@@ -59,7 +59,7 @@ fn the_host_keeps_the_contract() {
     isolated(|dir| {
         conformance::run(|| {
             let dir = fresh(dir);
-            Subject::new(HostRoot, dir.path()).keeping(dir)
+            Subject::new(HostFilesystem, dir.path()).keeping(dir)
         });
     });
 }
@@ -88,22 +88,22 @@ fn the_fake_keeps_the_contract_where_no_script_says_otherwise() {
 fn a_script_fails_each_call_by_its_number() {
     isolated(|dir| {
         let request = request(dir, "a", OverlayScope::Node);
-        let isolation = FakeIsolation::over(HostRoot);
-        isolation.fail(FakeCall::Enter, 1, Error::NoImage);
-        isolation.fail(FakeCall::Release, 2, Error::NoImage);
-        isolation.fail(FakeCall::Collect, 1, Error::NoImage);
+        let isolation = FakeIsolation::over(HostFilesystem);
+        isolation.fail(FakeCall::Enter, 1, Error::ImageMissing);
+        isolation.fail(FakeCall::Release, 2, Error::ImageMissing);
+        isolation.fail(FakeCall::Cleanup, 1, Error::ImageMissing);
         let error = Session::open(&isolation, &request).err().unwrap();
         assert!(error.to_string().contains("image"), "{error}");
         assert_eq!(isolation.calls(FakeCall::Enter), 0, "that was in a child");
-        assert_eq!(isolation.calls(FakeCall::Entered), 0);
+        assert_eq!(isolation.calls(FakeCall::KeepNamespace), 0);
         assert_eq!(isolation.calls(FakeCall::Release), 1);
         let mut view = isolation.prepare(&request).unwrap();
         view.release().unwrap_err();
         view.release().unwrap();
-        isolation.collect(&request).unwrap_err();
-        isolation.clone().collect(&request).unwrap();
-        isolation.forget(&request).unwrap();
-        assert_eq!(isolation.calls(FakeCall::Forget), 1);
+        isolation.cleanup(&request).unwrap_err();
+        isolation.clone().cleanup(&request).unwrap();
+        isolation.remove(&request).unwrap();
+        assert_eq!(isolation.calls(FakeCall::Remove), 1);
         assert_eq!(isolation.requests(), [request.clone(), request]);
         assert!(fs::read_dir(dir).unwrap().next().is_none());
     });

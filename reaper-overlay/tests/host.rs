@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 
 use common::*;
 use reaper_overlay::{
-    Configured, Error, FilesystemIsolation, HostRoot, ReadOnlyHost, Session, ViewRequest,
+    Configured, Error, FilesystemIsolation, HostFilesystem, ReadOnlyHost, Session, ViewRequest,
 };
 use reaper_spec::{Mount, OverlayScope};
 
@@ -46,7 +46,7 @@ fn volumes_of_the_bare_host_are_the_containers_own() {
         let before = mount_table(&dir.join("base"));
         let mut request = request(dir, "a", OverlayScope::Node);
         volume(&mut request, &dir.join("data"), &dir.join("place"));
-        let session = Session::open(&HostRoot, &request).unwrap();
+        let session = Session::open(&HostFilesystem, &request).unwrap();
         let place = dir.join("place");
         let place = place.display();
         assert_eq!(sh(&session, &format!("cat {place}/content")), "x");
@@ -61,7 +61,7 @@ fn volumes_of_the_bare_host_are_the_containers_own() {
 
         fs::remove_dir(dir.join("place")).unwrap();
         fs::write(dir.join("place"), "").unwrap();
-        let error = HostRoot.prepare(&request).err().unwrap();
+        let error = HostFilesystem.prepare(&request).err().unwrap();
         assert!(matches!(error, Error::MountKind { .. }), "{error}");
         assert!(!dir.join("base").exists(), "there was nothing to count");
     });
@@ -96,9 +96,9 @@ fn mount_points_that_the_bare_host_lacks_are_there_as_long_as_somebody_needs_the
         // One whose monitor was killed, and one that was made with the overlay on.
         let killed = open("killed");
         std::mem::forget(killed);
-        Configured::default().collect(&of("killed")).unwrap();
+        Configured::default().cleanup(&of("killed")).unwrap();
         assert!(!made.exists());
-        Configured::default().collect(&of("nobody")).unwrap();
+        Configured::default().cleanup(&of("nobody")).unwrap();
 
         // What others keep there is theirs.
         let c = open("c");

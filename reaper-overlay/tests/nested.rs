@@ -71,7 +71,7 @@ fn they_go_with_their_last_user(dir: &Path, overlay: bool) {
     // Of one whose monitor was killed nothing stays either.
     std::mem::forget(open("killed"));
     let killed = nested(dir, "killed", overlay);
-    Configured::default().collect(&killed).unwrap();
+    Configured::default().cleanup(&killed).unwrap();
     assert_eq!(names(&dir.join("outer")), ["kept"]);
     assert!(!Path::new(&place).exists());
 }

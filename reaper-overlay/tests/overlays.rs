@@ -17,7 +17,7 @@ use proptest::{
     strategy::ValueTree,
     test_runner::{Config, TestRunner},
 };
-use reaper_overlay::{ChangeKind, CommitMode, Error, Keep, Overlays, Scope, ViewRequest};
+use reaper_overlay::{ApplyMode, ChangeKind, Error, Keep, Overlays, Scope, ViewRequest};
 use reaper_spec::OverlayScope;
 
 fn overlays(request: &ViewRequest) -> (Overlays, Scope) {
@@ -157,19 +157,19 @@ fn diff_and_commit_agree_with_a_naive_model() {
             let shown = format!("{setup}\n---\n{script}");
             assert_eq!(changes(&request, &data), naive(&before, &after), "{shown}");
             overlays
-                .commit(
+                .apply_to_host(
                     &scope,
                     std::slice::from_ref(&data),
-                    CommitMode::DryRun,
+                    ApplyMode::DryRun,
                     &mut |_| (),
                 )
                 .unwrap();
             assert_eq!(snapshot(&data), before, "a dry run");
             overlays
-                .commit(
+                .apply_to_host(
                     &scope,
                     std::slice::from_ref(&data),
-                    CommitMode::Apply,
+                    ApplyMode::Apply,
                     &mut |_| (),
                 )
                 .unwrap();
@@ -250,7 +250,9 @@ fn an_export_is_an_image_layer() {
                     ln -s hard soft; mkfifo fifo; chmod 4711 hard"),
         );
         let (overlays, scope) = overlays(&request);
-        let tar = overlays.export(&scope, Vec::new(), &mut |_| ()).unwrap();
+        let tar = overlays
+            .export_diff(&scope, Vec::new(), &mut |_| ())
+            .unwrap();
         let prefix = data.strip_prefix("/").unwrap().to_owned();
         let mut names = Vec::new();
         for entry in tar::Archive::new(tar.as_slice()).entries().unwrap() {
@@ -292,7 +294,10 @@ fn a_scope_in_use_is_not_reset() {
         let (overlays, scope) = overlays(&request);
         assert!(overlays.list().unwrap().is_empty());
         assert!(!dir.join("base").exists(), "looking makes nothing");
-        assert!(matches!(overlays.reset(&scope), Err(Error::NoScope { .. })));
+        assert!(matches!(
+            overlays.reset(&scope),
+            Err(Error::ScopeNotFound { .. })
+        ));
         let session = open(&request);
         sh(&session, "head -c 100000 /dev/urandom >/mark");
         let listed = &overlays.list().unwrap()[0];
@@ -301,7 +306,7 @@ fn a_scope_in_use_is_not_reset() {
             ("container-try1", &["try1".to_owned()][..])
         );
         assert!(listed.locked && listed.mounted && listed.changed_below.is_empty());
-        assert!(overlays.usage(&scope, &mut |_| ()).unwrap().bytes >= 100_000);
+        assert!(overlays.disk_usage(&scope, &mut |_| ()).unwrap().bytes >= 100_000);
         for error in [overlays.reset(&scope), overlays.remove(&scope)] {
             let error = error.unwrap_err();
             assert_eq!(
@@ -336,9 +341,9 @@ fn unused_scopes_are_collected() {
             age: Some(Duration::from_secs(3600)),
             count: Some(3),
         };
-        assert_eq!(overlays.collect(none).unwrap(), []);
+        assert_eq!(overlays.prune(none).unwrap(), []);
         let by_count = overlays
-            .collect(Keep {
+            .prune(Keep {
                 count: Some(1),
                 age: None,
             })
@@ -348,7 +353,7 @@ fn unused_scopes_are_collected() {
             ["two", "one"].map(|id| Scope::container(id).unwrap())
         );
         overlays
-            .collect(Keep {
+            .prune(Keep {
                 age: Some(Duration::ZERO),
                 count: None,
             })
@@ -380,7 +385,7 @@ fn what_is_masked_is_not_committed() {
         );
         let (overlays, scope) = overlays(&request);
         let apply = |path: &Path| {
-            overlays.commit(&scope, &[path.to_owned()], CommitMode::Apply, &mut |_| ())
+            overlays.apply_to_host(&scope, &[path.to_owned()], ApplyMode::Apply, &mut |_| ())
         };
         assert!(matches!(apply(&data), Err(Error::Masked { .. })));
         assert_eq!(

@@ -9,7 +9,7 @@ use std::{
 
 use common::*;
 use reaper_overlay::{
-    FilesystemIsolation, HostRoot, Overlays, Scope, Session, SharedOverlay, ViewRequest,
+    FilesystemIsolation, HostFilesystem, Overlays, Scope, Session, SharedOverlay, ViewRequest,
 };
 use reaper_spec::{Mount, OverlayScope};
 use rustix::mount::{UnmountFlags, unmount};
@@ -56,7 +56,7 @@ fn mount_points_in_layers_that_outlive_it_are_removed() {
             let changes = Overlays::new(&lost.overlay).diff(&scope, &mut |_| ());
             changes.unwrap().iter().map(ToString::to_string).collect()
         };
-        isolation.collect(&lost).unwrap();
+        isolation.cleanup(&lost).unwrap();
         assert_eq!(diff(), ["A /left", "A /left/deep"]);
         // The same one again, and another one, as they were before.
         let again = open(&lost);
@@ -101,13 +101,13 @@ fn mount_points_on_the_bare_host_are_removed() {
         let prepare = |at: usize| {
             let name = format!("c{at}");
             let request = with_volume(dir, &name, &places[at].join("deep"));
-            HostRoot.prepare(&request).unwrap()
+            HostFilesystem.prepare(&request).unwrap()
         };
         std::mem::forget(prepare(0));
         std::mem::forget(prepare(1));
         let mut next = with_volume(dir, "next", &dir.join("data"));
         let start = |request: &ViewRequest| {
-            let session = Session::open(&HostRoot, request).unwrap();
+            let session = Session::open(&HostFilesystem, request).unwrap();
             sh(
                 &session,
                 &format!("cat {}/content", request.mounts[0].destination.display()),

@@ -10,7 +10,7 @@ use std::{
 
 use common::{user::*, *};
 use reaper_overlay::{
-    Error, FilesystemIsolation, Obstacle, Overlays, Scope, Session, SharedOverlay, ViewRequest,
+    Error, FilesystemIsolation, Overlays, RootlessError, Scope, Session, SharedOverlay, ViewRequest,
 };
 use reaper_spec::OverlayScope;
 
@@ -179,7 +179,7 @@ fn members_of_a_scope_share_it_and_nobody_else_does() {
             let scope = Scope::of(&group("a")).unwrap();
             assert!(matches!(
                 overlays.remove(&scope),
-                Err(Error::InUse { by, .. }) if by == ["a", "b"]
+                Err(Error::ScopeBusy { by, .. }) if by == ["a", "b"]
             ));
             let listed = overlays.list().unwrap();
             let info = listed.iter().find(|info| info.scope == scope).unwrap();
@@ -198,7 +198,7 @@ fn members_of_a_scope_share_it_and_nobody_else_does() {
             assert_eq!(sh(&e, &format!("cat {file}")), "hello");
             e.close().unwrap();
             c.close().unwrap();
-            SharedOverlay::new().forget(&other).unwrap();
+            SharedOverlay::new().remove(&other).unwrap();
             remove(&group("a"));
         },
     );
@@ -288,7 +288,7 @@ fn a_process_that_is_not_dumpable_is_told_so() {
             let Error::Forbidden { obstacle, .. } = &error else {
                 panic!("{error}");
             };
-            assert_eq!(*obstacle, Obstacle::Undumpable, "{error}");
+            assert_eq!(*obstacle, RootlessError::Undumpable, "{error}");
             let scopes = fs::read_dir(request.overlay.base.join("scopes")).unwrap();
             assert_eq!(scopes.count(), 0, "nothing is left of it");
         },
@@ -332,7 +332,7 @@ fn a_base_that_can_hold_no_upper_layer_is_named() {
             let Error::Forbidden { obstacle, .. } = &error else {
                 panic!("{error}");
             };
-            assert_eq!(*obstacle, Obstacle::Base, "{error}");
+            assert_eq!(*obstacle, RootlessError::Base, "{error}");
             assert!(error.to_string().contains("REAPER_OVERLAY_BASE"), "{error}");
         },
     );

@@ -9,7 +9,7 @@ use std::{
 };
 
 use common::{kernel::takes_user_attributes, user::*, *};
-use reaper_overlay::{CommitMode, Error, Overlays, Scope, ViewRequest};
+use reaper_overlay::{ApplyMode, Error, Overlays, Scope, ViewRequest};
 use reaper_spec::{ImageMode, OverlayScope};
 
 /// Makes a directory of the user's.
@@ -94,7 +94,7 @@ fn what_the_user_adds_is_not_in_the_view() {
             let scope = Scope::of(&request).unwrap();
             let overlays = Overlays::new(&request.overlay);
             let all = [home.to_owned()];
-            let error = overlays.commit(&scope, &all, CommitMode::DryRun, &mut |_| ());
+            let error = overlays.apply_to_host(&scope, &all, ApplyMode::DryRun, &mut |_| ());
             assert!(matches!(error, Err(Error::Masked { .. })), "{error:?}");
             remove(&request);
         },

@@ -133,7 +133,7 @@ fn the_same_id_in_two_state_roots_has_places_of_its_own() {
         |home| filled(&home.join("data"), "x"),
         |home| {
             let of_root = |root: &str| {
-                let mut request = group(home, "same").in_root(Path::new(root));
+                let mut request = group(home, "same").with_state_root(Path::new(root));
                 volume(&mut request, home.join("data"), "/data", &["rbind"]);
                 request
             };
@@ -321,14 +321,14 @@ fn what_a_killed_monitor_left_goes_with_the_next_start() {
             };
             kill();
             // Nobody is in the scope, so there is nowhere to remove it.
-            isolation.collect(&killed).unwrap();
+            isolation.cleanup(&killed).unwrap();
             assert_eq!(changes(&killed), ["A /left", "A /left/data"]);
             let next = open(&group(home, "next"));
             assert!(!attempt(&next, "test -e /left").status.success());
             // With a member there is.
             kill();
             sh(&next, "test -d /left/data");
-            isolation.collect(&killed).unwrap();
+            isolation.cleanup(&killed).unwrap();
             assert!(!attempt(&next, "test -e /left").status.success());
             next.close().unwrap();
         },

@@ -153,7 +153,7 @@ fn a_killed_starter_leaves_a_usable_scope() {
 #[test]
 fn a_scope_can_go_with_its_last_member_or_its_container() {
     isolated(|dir| {
-        let isolation = SharedOverlay::new().remove_with_last_member();
+        let isolation = SharedOverlay::new().remove_when_unused();
         let request_a = request(dir, "a", OverlayScope::Group("g".to_owned()));
         let request_b = request(dir, "b", OverlayScope::Group("g".to_owned()));
         let a = reaper_overlay::Session::open(&isolation, &request_a).unwrap();
@@ -172,8 +172,8 @@ fn a_scope_can_go_with_its_last_member_or_its_container() {
             dir.join("base/scopes/container-mine").exists(),
             "kept to look at"
         );
-        SharedOverlay::new().forget(&own).unwrap();
-        SharedOverlay::new().forget(&own).unwrap();
+        SharedOverlay::new().remove(&own).unwrap();
+        SharedOverlay::new().remove(&own).unwrap();
         assert!(!dir.join("base/scopes/container-mine").exists());
     });
 }
@@ -188,15 +188,15 @@ fn the_scope_of_a_pod_goes_with_its_sandbox_or_with_whoever_is_still_in_it() {
         };
         let scope = dir.join("base/scopes/pod-sandbox");
         let isolation = SharedOverlay::new();
-        isolation.forget(&of_pod("sandbox")).unwrap();
+        isolation.remove(&of_pod("sandbox")).unwrap();
         open(&of_pod("a")).close().unwrap();
-        isolation.forget(&of_pod("a")).unwrap();
+        isolation.remove(&of_pod("a")).unwrap();
         assert!(scope.exists(), "the rest of the pod may need it");
-        isolation.forget(&of_pod("sandbox")).unwrap();
+        isolation.remove(&of_pod("sandbox")).unwrap();
         assert!(!scope.exists());
 
         let (a, b) = (open(&of_pod("a")), open(&of_pod("b")));
-        isolation.forget(&of_pod("sandbox")).unwrap();
+        isolation.remove(&of_pod("sandbox")).unwrap();
         sh(&a, "echo still >/here");
         a.close().unwrap();
         assert_eq!(sh(&b, "cat /here"), "still");
@@ -210,7 +210,8 @@ fn the_scope_of_a_pod_goes_with_its_sandbox_or_with_whoever_is_still_in_it() {
 #[test]
 fn the_same_id_in_another_state_root_shares_nothing() {
     isolated(|dir| {
-        let of = |root: &str| request(dir, "c1", OverlayScope::Container).in_root(root.as_ref());
+        let of =
+            |root: &str| request(dir, "c1", OverlayScope::Container).with_state_root(root.as_ref());
         let (one, other) = (of("/run/reaper"), of("/run/reaper/ns/k8s.io"));
         let (first, second) = (open(&one), open(&other));
         sh(&first, "touch /mark");

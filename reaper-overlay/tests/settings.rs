@@ -172,13 +172,10 @@ fn unused_scopes_are_kept_as_the_configuration_says() {
         fs::create_dir_all(dir.join("base/trash/1.1/upper")).unwrap();
         let isolation = Configured::default();
         let mut last = group("c");
-        assert!(
-            isolation.housekeeping(&last).is_none(),
-            "nothing is asked for"
-        );
+        assert!(isolation.gc(&last).is_none(), "nothing is asked for");
         last.overlay.keep.age = Some(Duration::from_secs(3600));
         last.overlay.keep.count = Some(1);
-        isolation.housekeeping(&last).unwrap()().unwrap();
+        isolation.gc(&last).unwrap()().unwrap();
         let overlays = Overlays::new(&last.overlay);
         let names = || -> Vec<String> {
             let scopes = overlays.list().unwrap();
@@ -192,10 +189,10 @@ fn unused_scopes_are_kept_as_the_configuration_says() {
         let trash = fs::read_dir(dir.join("base/trash")).unwrap();
         assert_eq!(trash.count(), 0);
         last.overlay.keep.age = Some(Duration::ZERO);
-        isolation.housekeeping(&last).unwrap()().unwrap();
+        isolation.gc(&last).unwrap()().unwrap();
         assert_eq!(names(), ["group-used"]);
         last.overlay.enabled = false;
-        assert!(isolation.housekeeping(&last).is_none());
+        assert!(isolation.gc(&last).is_none());
         used.close().unwrap();
     });
 }

@@ -165,8 +165,8 @@ fn collect_cleans_up_after_a_killed_monitor() {
         let view = isolation.prepare(&request).unwrap();
         std::mem::forget(view);
         assert!(Path::new("/run/reaper-test-volume/deep").exists());
-        isolation.collect(&request).unwrap();
-        isolation.collect(&request).unwrap();
+        isolation.cleanup(&request).unwrap();
+        isolation.cleanup(&request).unwrap();
         assert!(!Path::new("/run/reaper-test-volume").exists());
         let after = open(&request_of(dir));
         assert!(!attempt(&after, "test -e /in-the-overlay").status.success());
@@ -412,7 +412,7 @@ fn the_image_lies_beneath_or_at_a_path() {
         request.image = ImageMode::At;
         request.rootfs = None;
         let error = SharedOverlay::new().prepare(&request).err().unwrap();
-        assert!(matches!(error, Error::NoImage));
+        assert!(matches!(error, Error::ImageMissing));
     });
 }
 

@@ -40,7 +40,7 @@ fn pod_config(node: &Node, name: &str) -> PodSandboxConfig {
     config
 }
 
-fn in_pod(name: &str, command: &[&str]) -> ContainerConfig {
+fn with_pod(name: &str, command: &[&str]) -> ContainerConfig {
     let mut config = container(name, command);
     let linux = config.linux.as_mut().expect("of a Linux container");
     let security = linux.security_context.as_mut().expect("a security context");
@@ -134,9 +134,9 @@ fn the_containers_of_a_pod_share_what_the_sandbox_keeps() {
         let pod = node
             .run_pod_of(pod_config(node, "real"))
             .unwrap_or_else(|status| panic!("run a pod: {status}"));
-        let first = pod.start(&in_pod("first", &["/bin/sleep", "1081"]));
+        let first = pod.start(&with_pod("first", &["/bin/sleep", "1081"]));
         let script = "echo up; trap 'exit 5' TERM; while :; do sleep 1082 & wait; done";
-        let second = pod.start(&in_pod("second", &["/bin/sh", "-c", script]));
+        let second = pod.start(&with_pod("second", &["/bin/sh", "-c", script]));
         logged(&pod, "second", "stdout F up");
 
         let ipc = namespace(node, &first, "ipc");
@@ -174,7 +174,7 @@ fn a_limit_of_memory_holds() {
             .unwrap_or_else(|status| panic!("run a pod: {status}"));
         // It asks for all of its buffer at once.
         let script = "dd if=/dev/zero of=/dev/null bs=256M count=1; exit $?";
-        let mut config = in_pod("greedy", &["/bin/sh", "-c", script]);
+        let mut config = with_pod("greedy", &["/bin/sh", "-c", script]);
         let linux = config.linux.as_mut().expect("of a Linux container");
         linux.resources = Some(LinuxContainerResources {
             memory_limit_in_bytes: 32 << 20,
@@ -196,8 +196,8 @@ fn a_killed_monitor_and_a_killed_shim_leave_nothing() {
         let pod = node
             .run_pod_of(pod_config(node, "killed"))
             .unwrap_or_else(|status| panic!("run a pod: {status}"));
-        let first = pod.start(&in_pod("first", &["/bin/sleep", "1083"]));
-        let second = pod.start(&in_pod("second", &["/bin/sleep", "1084"]));
+        let first = pod.start(&with_pod("first", &["/bin/sleep", "1083"]));
+        let second = pod.start(&with_pod("second", &["/bin/sleep", "1084"]));
         let one = process_named("/bin/sleep 1083");
         kill(&monitor_of(one.pid));
         assert_eq!(node.cri().exited(&first).exit_code, 137);

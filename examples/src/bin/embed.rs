@@ -16,14 +16,14 @@ use reaper_exec::{
     io::{Capture, CaptureBinder, OutputStream, StandardBinder},
     monitor,
 };
-use reaper_overlay::HostRoot;
+use reaper_overlay::HostFilesystem;
 use reaper_spec::{ContainerId, ProcessSpec};
 use reaper_state::{FileStore, RootDir};
 
 fn main() -> ExitCode {
     // First of all, before any thread: the monitor never comes past this line.
     monitor::run_if_asked(|| {
-        monitor::Setup::new(HostRoot, CaptureBinder::over(StandardBinder::new()))
+        monitor::Setup::new(HostFilesystem, CaptureBinder::over(StandardBinder::new()))
     });
     run(std::env::args().skip(1).collect()).unwrap_or_else(|error| {
         eprintln!("embed: {error}");

@@ -43,47 +43,46 @@ impl FilesystemIsolation for PrivateTmp {
     }
 
     /// The kernel removes the mounts with the last process: nothing stays on the node.
-    fn collect(&self, _request: &ViewRequest) -> Result<(), ViewError> {
+    fn cleanup(&self, _request: &ViewRequest) -> Result<(), ViewError> {
         Ok(())
     }
 }
 
 impl View for TmpView {
-    fn enter(&self, _first: bool) -> Result<(), ViewError> {
+    fn enter_init(&self) -> Result<(), ViewError> {
         const NONE: Option<&str> = None;
-        match &self.namespace {
-            Some(namespace) => at(
-                "enter the mounts of",
+        at("copy the mounts of", "/", unshare(CloneFlags::CLONE_NEWNS))?;
+        // What the node mounts later arrives here, and nothing goes back.
+        let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+        at(
+            "hold back changes of",
+            "/",
+            mount(NONE, "/", NONE, slave, NONE),
+        )?;
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        at(
+            "mount on",
+            "/tmp",
+            mount(
+                Some("tmpfs"),
                 "/tmp",
-                setns(namespace, CloneFlags::CLONE_NEWNS),
-            )?,
-            None => {
-                at("copy the mounts of", "/", unshare(CloneFlags::CLONE_NEWNS))?;
-                // What the node mounts later arrives here, and nothing goes back.
-                let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
-                at(
-                    "hold back changes of",
-                    "/",
-                    mount(NONE, "/", NONE, slave, NONE),
-                )?;
-                let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-                at(
-                    "mount on",
-                    "/tmp",
-                    mount(
-                        Some("tmpfs"),
-                        "/tmp",
-                        Some("tmpfs"),
-                        flags,
-                        Some("mode=1777"),
-                    ),
-                )?;
-            }
+                Some("tmpfs"),
+                flags,
+                Some("mode=1777"),
+            ),
+        )?;
+        at("change to", &self.cwd, std::env::set_current_dir(&self.cwd))
+    }
+
+    fn enter_exec(&self) -> Result<(), ViewError> {
+        if let Some(namespace) = &self.namespace {
+            let entered = setns(namespace, CloneFlags::CLONE_NEWNS);
+            at("enter the mounts of", "/tmp", entered)?;
         }
         at("change to", &self.cwd, std::env::set_current_dir(&self.cwd))
     }
 
-    fn entered(&mut self, pid: u32) -> Result<(), ViewError> {
+    fn keep_namespace(&mut self, pid: u32) -> Result<(), ViewError> {
         let path = format!("/proc/{pid}/ns/mnt");
         self.namespace = Some(at("open", &path, File::open(&path))?);
         Ok(())

@@ -27,7 +27,9 @@ pub(crate) async fn run(call: &Call, args: &PruneArgs, out: &mut dyn Write) -> R
             if !args.dry_run {
                 match overlays.remove(&scope) {
                     // Somebody came, or was quicker.
-                    Err(OverlayError::InUse { .. } | OverlayError::NoScope { .. }) => continue,
+                    Err(OverlayError::ScopeBusy { .. } | OverlayError::ScopeNotFound { .. }) => {
+                        continue;
+                    }
                     removed => removed?,
                 }
             }

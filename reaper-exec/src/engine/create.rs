@@ -19,7 +19,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     pub async fn create(&self, new: NewContainer) -> Result<(Record, Vec<String>)> {
         let mut record = Record::new(new.id.clone(), new.bundle.clone());
         record.annotations = new.annotations;
-        let view = new.view.in_root(self.root.path());
+        let view = new.view.with_state_root(self.root.path());
         note_scope(&view, &mut record);
         // Whoever finds the record still `creating` sees whether somebody is at it.
         record.monitor = procfs::identify(std::process::id()).ok();

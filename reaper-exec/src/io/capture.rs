@@ -5,7 +5,7 @@
 //!
 //! ```no_run
 //! use reaper_exec::{io::{Capture, CaptureBinder, StandardBinder}, monitor};
-//! use reaper_overlay::HostRoot;
+//! use reaper_overlay::HostFilesystem;
 //! # async fn create_and_start(_: reaper_exec::io::StdioRequest) {}
 //!
 //! # async fn example() -> std::io::Result<()> {
@@ -19,7 +19,7 @@
 //!
 //! fn main() {
 //!     let binder = || CaptureBinder::over(StandardBinder::new());
-//!     monitor::run_if_asked(|| monitor::Setup::new(HostRoot, binder()));
+//!     monitor::run_if_asked(|| monitor::Setup::new(HostFilesystem, binder()));
 //!     // The program's own work.
 //! }
 //! ```

@@ -10,11 +10,11 @@
 //!     io::{Journal, JournalBinder, Priority, StandardBinder, Streams},
 //!     monitor,
 //! };
-//! use reaper_overlay::HostRoot;
+//! use reaper_overlay::HostFilesystem;
 //!
 //! fn main() {
 //!     let binder = || JournalBinder::over(StandardBinder::new());
-//!     monitor::run_if_asked(|| monitor::Setup::new(HostRoot, binder()));
+//!     monitor::run_if_asked(|| monitor::Setup::new(HostFilesystem, binder()));
 //!     // What `journalctl --identifier backup` shows; lower than notice only what says so itself.
 //!     let journal = Journal::new().identifier("backup");
 //!     let streams = Streams {

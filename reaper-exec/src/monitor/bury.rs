@@ -112,9 +112,9 @@ fn free(
     forget: bool,
 ) -> Result<(), Failure> {
     let viewed = if forget {
-        isolation.forget(&plan.view)
+        isolation.remove(&plan.view)
     } else {
-        isolation.collect(&plan.view)
+        isolation.cleanup(&plan.view)
     };
     match cgroup.map(ContainerCgroup::remove) {
         None | Some(Ok(()) | Err(cgroup::Error::Populated(_))) => {}

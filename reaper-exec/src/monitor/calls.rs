@@ -247,7 +247,7 @@ impl Monitor {
             if self.deleted_for.is_none() {
                 self.setup
                     .isolation
-                    .forget(&self.view_request)
+                    .remove(&self.view_request)
                     .map_err(|error| described("remove the filesystem view", &error))?;
                 // The record first: with a plan a deletion that was cut short can be repeated.
                 let _ = std::fs::remove_file(self.dir.exit_file());

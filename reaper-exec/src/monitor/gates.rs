@@ -44,7 +44,7 @@ impl Monitor {
                 *warnings = Some(given);
                 let (number, pid) = (process.number, process.pid_number());
                 if let (0, Some(pid)) = (index, pid)
-                    && let Err(error) = self.view.entered(pid)
+                    && let Err(error) = self.view.keep_namespace(pid)
                 {
                     return self.not_made(0, described("keep the filesystem view", &error));
                 }

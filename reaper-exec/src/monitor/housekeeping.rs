@@ -24,7 +24,7 @@ pub(super) fn leave_to_child(
     oom_score_adj: Option<i32>,
     log: Option<&Path>,
 ) {
-    let Some(work) = isolation.housekeeping(view) else {
+    let Some(work) = isolation.gc(view) else {
         return;
     };
     let failed = |error: &dyn std::fmt::Display| {

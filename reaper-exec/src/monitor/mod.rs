@@ -9,10 +9,10 @@
 //!
 //! ```no_run
 //! use reaper_exec::{io::StandardBinder, monitor};
-//! use reaper_overlay::HostRoot;
+//! use reaper_overlay::HostFilesystem;
 //!
 //! fn main() {
-//!     monitor::run_if_asked(|| monitor::Setup::new(HostRoot, StandardBinder::default()));
+//!     monitor::run_if_asked(|| monitor::Setup::new(HostFilesystem, StandardBinder::default()));
 //!     // The program's own work.
 //! }
 //! ```

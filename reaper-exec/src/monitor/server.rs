@@ -177,7 +177,7 @@ fn start(setup: Setup) -> io::Result<i32> {
             newborn.starter.reply(serial, buried.map(Answer::Observed));
         }
         Call::Forget(view) => {
-            let forgotten = newborn.setup.isolation.forget(&view);
+            let forgotten = newborn.setup.isolation.remove(&view);
             let answer = forgotten.map(|()| Answer::Done);
             let answer =
                 answer.map_err(|error| birth::described("remove the filesystem view", &error));

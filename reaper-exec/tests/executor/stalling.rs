@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use reaper_overlay::{Error, FilesystemIsolation, HostRoot, View, ViewRequest};
+use reaper_overlay::{Error, FilesystemIsolation, HostFilesystem, View, ViewRequest};
 
 /// The host's root, whose step named by the request's rootfs, a FIFO called after it, waits until
 /// somebody has opened that FIFO for writing and closed it.
@@ -27,15 +27,15 @@ impl FilesystemIsolation for Stalling {
             rootfs: None,
             ..request.clone()
         };
-        let view = HostRoot.prepare(&plain)?;
+        let view = HostFilesystem.prepare(&plain)?;
         Ok(Box::new(StallingView {
             view,
             request: request.clone(),
         }))
     }
 
-    fn collect(&self, request: &ViewRequest) -> Result<(), Error> {
-        HostRoot.collect(request)
+    fn cleanup(&self, request: &ViewRequest) -> Result<(), Error> {
+        HostFilesystem.cleanup(request)
     }
 }
 
@@ -45,13 +45,18 @@ struct StallingView {
 }
 
 impl View for StallingView {
-    fn enter(&self, first: bool) -> Result<(), Error> {
+    fn enter_init(&self) -> Result<(), Error> {
         stall(&self.request, "enter");
-        self.view.enter(first)
+        self.view.enter_init()
     }
 
-    fn entered(&mut self, pid: u32) -> Result<(), Error> {
-        self.view.entered(pid)
+    fn enter_exec(&self) -> Result<(), Error> {
+        stall(&self.request, "enter");
+        self.view.enter_exec()
+    }
+
+    fn keep_namespace(&mut self, pid: u32) -> Result<(), Error> {
+        self.view.keep_namespace(pid)
     }
 
     fn environment(&self) -> Vec<String> {

@@ -15,10 +15,10 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 use reaper_exec::{io::StandardBinder, monitor};
-use reaper_overlay::HostRoot;
+use reaper_overlay::HostFilesystem;
 
 fn main() -> ExitCode {
-    monitor::run_if_asked(|| monitor::Setup::new(HostRoot, StandardBinder::default()));
+    monitor::run_if_asked(|| monitor::Setup::new(HostFilesystem, StandardBinder::default()));
     let mut trials = Vec::new();
     for runtime in ["runc", "crun"] {
         for &(name, case) in [contract::CASES, lives::CASES, ends::CASES, terminals::CASES]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::obstacle::Obstacle;
+use super::obstacle::RootlessError;
 
 /// Why a view could not be made, entered or released, or a scope not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +47,7 @@ pub enum Error {
         /// What the kernel said.
         source: std::io::Error,
         /// Why, and what can be done.
-        obstacle: Obstacle,
+        obstacle: RootlessError,
     },
     /// Something is asked for that an ordinary user cannot have.
     #[error("{what} needs root")]
@@ -112,7 +112,7 @@ pub enum Error {
     },
     /// The image was asked for, and its root filesystem was not given.
     #[error("the image mode needs the image's root filesystem, and none was given")]
-    NoImage,
+    ImageMissing,
     /// A pattern of the masks cannot be read.
     #[error("the mask {pattern:?} is no pattern: {source}")]
     Pattern {
@@ -123,13 +123,13 @@ pub enum Error {
     },
     /// There is no such scope.
     #[error("there is no scope {name}")]
-    NoScope {
+    ScopeNotFound {
         /// The name.
         name: String,
     },
     /// The scope has members.
     #[error("the scope {name} is in use by {}", by.join(", "))]
-    InUse {
+    ScopeBusy {
         /// The scope.
         name: String,
         /// The ids of its members, as far as they are known.

@@ -11,7 +11,7 @@ use super::{error::Error, request::ViewRequest};
 /// # Contract
 /// * [`prepare`](Self::prepare) fails closed: if the view cannot be made as asked, it is an error
 ///   that names what could not be done, and nothing of it is left behind.
-/// * [`collect`](Self::collect) undoes what a `prepare` left whose monitor was killed before it
+/// * [`cleanup`](Self::cleanup) undoes what a `prepare` left whose monitor was killed before it
 ///   could call [`View::release`]. It is idempotent, and succeeds for an id that has nothing.
 #[cfg_attr(feature = "mock", mockall::automock)]
 pub trait FilesystemIsolation {
@@ -25,29 +25,29 @@ pub trait FilesystemIsolation {
     ///
     /// # Errors
     /// Something could not be removed; calling again continues.
-    fn collect(&self, request: &ViewRequest) -> Result<(), Error>;
+    fn cleanup(&self, request: &ViewRequest) -> Result<(), Error>;
 
     /// Called when the container is deleted: removes what was kept beyond its end to be looked at,
     /// such as an overlay that no other container shares. Called for a pod's sandbox too, which may
     /// have had no view: then what was kept for the pod is removed. What another container uses is
-    /// removed with its last user. Idempotent, and includes [`collect`](Self::collect).
+    /// removed with its last user. Idempotent, and includes [`cleanup`](Self::cleanup).
     ///
     /// # Errors
     /// Something could not be removed; calling again continues.
-    fn forget(&self, request: &ViewRequest) -> Result<(), Error> {
-        self.collect(request)
+    fn remove(&self, request: &ViewRequest) -> Result<(), Error> {
+        self.cleanup(request)
     }
 
     /// What there is to do on the host once a container is deleted and its caller has the answer, for example to remove overlays that were not used for long. `None` is nothing.
     /// It may take long: it is run in a process of its own, which may be killed at any time.
-    fn housekeeping(&self, request: &ViewRequest) -> Option<Housekeeping> {
+    fn gc(&self, request: &ViewRequest) -> Option<GarbageCollection> {
         let _ = request;
         None
     }
 }
 
-/// Work that no caller waits for, see [`FilesystemIsolation::housekeeping`].
-pub type Housekeeping = Box<dyn FnOnce() -> Result<(), Error>>;
+/// Work that no caller waits for, see [`FilesystemIsolation::gc`].
+pub type GarbageCollection = Box<dyn FnOnce() -> Result<(), Error>>;
 
 /// The view of one container.
 #[cfg_attr(feature = "mock", mockall::automock)]
@@ -60,15 +60,21 @@ pub trait View {
     ///
     /// # Errors
     /// The step that failed. The child then exits without running anything.
-    fn enter(&self, first: bool) -> Result<(), Error>;
+    fn enter_init(&self) -> Result<(), Error>;
+
+    /// The same for each exec'd process, which has to see exactly the same mounts.
+    ///
+    /// # Errors
+    /// The step that failed. The child then exits without running anything.
+    fn enter_exec(&self) -> Result<(), Error>;
 
     /// Called in the monitor once the first process has entered, with its pid. A view keeps here
-    /// what it needs for later calls of `enter`, for example a descriptor of
+    /// what it needs for later calls of [`enter_exec`](Self::enter_exec), for example a descriptor of
     /// `/proc/PID/ns/mnt`.
     ///
     /// # Errors
     /// The namespace could not be kept.
-    fn entered(&mut self, pid: u32) -> Result<(), Error>;
+    fn keep_namespace(&mut self, pid: u32) -> Result<(), Error>;
 
     /// Environment variables that the view adds to the container's processes (`KEY=VALUE`).
     fn environment(&self) -> Vec<String> {

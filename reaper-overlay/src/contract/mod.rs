@@ -4,11 +4,11 @@
 
 pub(crate) use crate::contract::error::Context;
 pub use crate::contract::error::Error;
-pub use crate::contract::obstacle::Obstacle;
+pub use crate::contract::obstacle::RootlessError;
 pub use crate::contract::scope::Scope;
 pub use crate::contract::user::user_directory;
 pub use {
-    crate::contract::isolation::FilesystemIsolation, crate::contract::isolation::Housekeeping,
+    crate::contract::isolation::FilesystemIsolation, crate::contract::isolation::GarbageCollection,
     crate::contract::isolation::View,
 };
 #[cfg(feature = "mock")]

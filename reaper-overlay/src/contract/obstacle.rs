@@ -5,7 +5,7 @@ use std::fmt;
 /// Why an ordinary user cannot have an overlay on this machine. Its text says how to change that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Obstacle {
+pub enum RootlessError {
     /// A setting of the kernel (sysctl(8)) has a value that forbids it.
     Setting {
         /// Its name, for example `user.max_user_namespaces`.
@@ -36,7 +36,7 @@ pub enum Obstacle {
     Unknown,
 }
 
-impl fmt::Display for Obstacle {
+impl fmt::Display for RootlessError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Setting {

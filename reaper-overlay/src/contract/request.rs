@@ -23,9 +23,9 @@ const DEFAULT_ROOT: &str = "/run/reaper";
 pub struct ViewRequest {
     /// Whose view.
     pub id: ContainerId,
-    /// What tells the id from the same id elsewhere, see [`in_root`](Self::in_root).
-    #[serde(default)]
-    pub realm: Option<String>,
+    /// What tells the id from the same id elsewhere, see [`with_state_root`](Self::with_state_root).
+    #[serde(default, rename = "realm")]
+    pub id_suffix: Option<String>,
     /// The overlay's settings, what the pod asks for already applied.
     pub overlay: OverlayConfig,
     /// Whose `/etc/resolv.conf` and friends.
@@ -56,7 +56,7 @@ impl ViewRequest {
     pub fn new(id: ContainerId, cwd: PathBuf) -> Self {
         Self {
             id,
-            realm: None,
+            id_suffix: None,
             overlay: OverlayConfig::default(),
             dns: DnsMode::default(),
             image: ImageMode::default(),
@@ -75,29 +75,29 @@ impl ViewRequest {
     /// [`user_directory`](crate::user_directory)) need no distinction, those of
     /// `/run/reaper/ns/NAMESPACE` get the namespace's name, and all others a hash of their root.
     #[must_use]
-    pub fn in_root(mut self, root: &Path) -> Self {
-        self.realm = realm(root);
+    pub fn with_state_root(mut self, root: &Path) -> Self {
+        self.id_suffix = id_suffix(root);
         self
     }
 
-    /// A name of the container that is unique on the node: its id, or `ID~REALM`.
+    /// A name of the container that is unique on the node: its id, or `ID~SUFFIX`.
     pub fn unique_id(&self) -> String {
-        match &self.realm {
-            Some(realm) => format!("{}~{realm}", self.id),
+        match &self.id_suffix {
+            Some(suffix) => format!("{}~{suffix}", self.id),
             None => self.id.to_string(),
         }
     }
 
     /// The same, with what CRI annotations say of the pod.
     #[must_use]
-    pub fn in_pod(mut self, cri: &CriAnnotations) -> Self {
+    pub fn with_pod(mut self, cri: &CriAnnotations) -> Self {
         self.kubernetes_namespace.clone_from(&cri.sandbox_namespace);
         self.pod.clone_from(&cri.sandbox_id);
         self
     }
 }
 
-fn realm(root: &Path) -> Option<String> {
+fn id_suffix(root: &Path) -> Option<String> {
     let user = match Privilege::of_process() {
         Privilege::Root => None,
         Privilege::User => user_directory().ok(),
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn the_same_id_elsewhere_is_another_container() {
         let of = |root: &str| {
-            let request = request(OverlayScope::Container).in_root(Path::new(root));
+            let request = request(OverlayScope::Container).with_state_root(Path::new(root));
             Scope::of(&request).unwrap()
         };
         assert_eq!(of("/run/reaper").as_str(), "container-c1");
@@ -228,5 +228,17 @@ mod tests {
         request.overlay.scope = OverlayScope::Container;
         let own = Scope::container("c1").unwrap();
         assert_eq!(Scope::deleted_with(&request).unwrap(), Some(own));
+    }
+
+    #[test]
+    fn the_suffix_of_an_id_keeps_its_name_on_the_wire() {
+        let request =
+            request(OverlayScope::Node).with_state_root(Path::new("/run/reaper/ns/k8s.io"));
+        let wire = serde_json::to_value(&request).unwrap();
+        assert_eq!(wire["realm"], "k8s.io");
+        assert_eq!(
+            serde_json::from_value::<ViewRequest>(wire).unwrap(),
+            request
+        );
     }
 }

@@ -43,13 +43,13 @@ impl Scope {
     }
 
     /// The scope of one container, by its id, or, outside of the usual state root, by its
-    /// [unique id](super::ViewRequest::unique_id) `ID~REALM`.
+    /// [unique id](super::ViewRequest::unique_id) `ID~SUFFIX`.
     ///
     /// # Errors
     /// [`Error::ScopeName`].
     pub fn container(id: &str) -> Result<Self, Error> {
-        let (plain, realm) = id.split_once('~').unwrap_or((id, "_"));
-        if is_name(plain) && is_name(realm.strip_prefix('+').unwrap_or(realm)) {
+        let (plain, suffix) = id.split_once('~').unwrap_or((id, "_"));
+        if is_name(plain) && is_name(suffix.strip_prefix('+').unwrap_or(suffix)) {
             return Ok(Self(format!("container-{id}")));
         }
         Err(Error::ScopeName {

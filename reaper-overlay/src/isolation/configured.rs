@@ -1,9 +1,9 @@
 //! The isolation that the configuration names.
 
-use super::{host_root::HostRoot, shared_overlay::SharedOverlay};
-use crate::contract::{Error, FilesystemIsolation, Housekeeping, View, ViewRequest};
+use super::{host_root::HostFilesystem, shared_overlay::SharedOverlay};
+use crate::contract::{Error, FilesystemIsolation, GarbageCollection, View, ViewRequest};
 
-/// [`SharedOverlay`] where the request's overlay is enabled, [`HostRoot`] where it is not.
+/// [`SharedOverlay`] where the request's overlay is enabled, [`HostFilesystem`] where it is not.
 ///
 /// Only the node's admin decides that: the request carries the node's configuration.
 #[derive(Debug, Clone, Default)]
@@ -21,7 +21,7 @@ impl Configured {
         if request.overlay.enabled {
             &self.overlay
         } else {
-            &HostRoot
+            &HostFilesystem
         }
     }
 }
@@ -31,15 +31,15 @@ impl FilesystemIsolation for Configured {
         self.choose(request).prepare(request)
     }
 
-    fn collect(&self, request: &ViewRequest) -> Result<(), Error> {
-        self.choose(request).collect(request)
+    fn cleanup(&self, request: &ViewRequest) -> Result<(), Error> {
+        self.choose(request).cleanup(request)
     }
 
-    fn forget(&self, request: &ViewRequest) -> Result<(), Error> {
-        self.choose(request).forget(request)
+    fn remove(&self, request: &ViewRequest) -> Result<(), Error> {
+        self.choose(request).remove(request)
     }
 
-    fn housekeeping(&self, request: &ViewRequest) -> Option<Housekeeping> {
-        self.choose(request).housekeeping(request)
+    fn gc(&self, request: &ViewRequest) -> Option<GarbageCollection> {
+        self.choose(request).gc(request)
     }
 }

@@ -28,7 +28,7 @@ use crate::{
 /// What engines mount by default (`/proc`, `/dev`, `/sys`, `/run` and what lies below) is the
 /// host's already and is left out.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct HostRoot;
+pub struct HostFilesystem;
 
 pub(crate) struct HostView {
     id: String,
@@ -72,6 +72,13 @@ impl HostView {
             namespace: None,
             interface,
             restrict,
+        })
+    }
+
+    fn enter_kept(&self) -> Result<(), Error> {
+        let namespace = self.namespace.as_ref();
+        namespace.map_or(Ok(()), |namespace| {
+            namespace.enter().context("enter the view of", &self.id)
         })
     }
 
@@ -133,31 +140,32 @@ pub(crate) fn collect(request: &ViewRequest) -> Result<(), Error> {
     }
 }
 
-impl FilesystemIsolation for HostRoot {
+impl FilesystemIsolation for HostFilesystem {
     fn prepare(&self, request: &ViewRequest) -> Result<Box<dyn View>, Error> {
         Ok(Box::new(HostView::new(request, None)?))
     }
 
-    fn collect(&self, request: &ViewRequest) -> Result<(), Error> {
+    fn cleanup(&self, request: &ViewRequest) -> Result<(), Error> {
         collect(request)
     }
 }
 
 impl View for HostView {
-    fn enter(&self, first: bool) -> Result<(), Error> {
-        if let Some(namespace) = &self.namespace {
-            namespace.enter().context("enter the view of", &self.id)?;
-        } else if self.own && first {
-            self.enter_first()?;
+    fn enter_init(&self) -> Result<(), Error> {
+        match &self.namespace {
+            Some(_) => self.enter_kept()?,
+            None if self.own => self.enter_first()?,
+            None => {}
         }
-        if first {
-            chdir_to(&self.cwd)
-        } else {
-            chdir_or_root(&self.cwd)
-        }
+        chdir_to(&self.cwd)
     }
 
-    fn entered(&mut self, pid: u32) -> Result<(), Error> {
+    fn enter_exec(&self) -> Result<(), Error> {
+        self.enter_kept()?;
+        chdir_or_root(&self.cwd)
+    }
+
+    fn keep_namespace(&mut self, pid: u32) -> Result<(), Error> {
         if self.own {
             self.namespace = Some(Namespaces::of(pid)?);
             self.volumes.clear();

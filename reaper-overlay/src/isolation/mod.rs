@@ -9,7 +9,7 @@ mod session;
 mod shared_overlay;
 
 pub use configured::Configured;
-pub use host_root::HostRoot;
+pub use host_root::HostFilesystem;
 pub use read_only::ReadOnlyHost;
 pub use session::{Session, run_in};
 pub use shared_overlay::SharedOverlay;

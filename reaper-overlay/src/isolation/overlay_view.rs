@@ -66,27 +66,32 @@ impl OverlayView {
             remove_with_last,
         }
     }
+
+    /// The error of entering a view that was released, or entering it as init twice.
+    fn out_of_turn(&self) -> Result<(), Error> {
+        let error = io::Error::from(io::ErrorKind::InvalidInput);
+        Err(error).context("enter the view of", &self.id)
+    }
 }
 
 impl View for OverlayView {
-    fn enter(&self, first: bool) -> Result<(), Error> {
-        match (&self.namespaces, &self.member) {
-            (Some(namespaces), _) if !first => {
-                namespaces.enter().context("enter the view of", &self.id)?;
-                chdir_or_root(&self.cwd)
-            }
-            (None, Some(member)) if first => {
-                enter_copy(&member.namespace, self.inside, &self.volumes)?;
-                create_and_chdir(&self.cwd)
-            }
-            _ => {
-                let released = io::Error::from(io::ErrorKind::InvalidInput);
-                Err(released).context("enter the view of", &self.id)
-            }
-        }
+    fn enter_init(&self) -> Result<(), Error> {
+        let (None, Some(member)) = (&self.namespaces, &self.member) else {
+            return self.out_of_turn();
+        };
+        enter_copy(&member.namespace, self.inside, &self.volumes)?;
+        create_and_chdir(&self.cwd)
     }
 
-    fn entered(&mut self, pid: u32) -> Result<(), Error> {
+    fn enter_exec(&self) -> Result<(), Error> {
+        let Some(namespaces) = &self.namespaces else {
+            return self.out_of_turn();
+        };
+        namespaces.enter().context("enter the view of", &self.id)?;
+        chdir_or_root(&self.cwd)
+    }
+
+    fn keep_namespace(&mut self, pid: u32) -> Result<(), Error> {
         self.namespaces = Some(match self.base.privilege {
             Privilege::Root => Namespaces::of(pid)?,
             Privilege::User => Namespaces::with_user(pid)?,

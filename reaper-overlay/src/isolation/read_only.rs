@@ -13,7 +13,7 @@ use crate::{
 /// Processes see the host's filesystem and cannot change it, except below the paths listed.
 ///
 /// Each container has a copy of the host's mounts in which all are read-only; `/proc`, `/dev` and
-/// `/sys` stay as they are. Volumes are mounted as [`HostRoot`](crate::HostRoot) mounts them. A
+/// `/sys` stay as they are. Volumes are mounted as [`HostFilesystem`](crate::HostFilesystem) mounts them. A
 /// process that is root with all capabilities can make its mounts writable again: like the
 /// overlay it protects from accidents.
 #[derive(Debug, Clone, Default)]
@@ -51,7 +51,7 @@ impl FilesystemIsolation for ReadOnlyHost {
         Ok(Box::new(HostView::new(request, Some(restrict))?))
     }
 
-    fn collect(&self, request: &ViewRequest) -> Result<(), Error> {
+    fn cleanup(&self, request: &ViewRequest) -> Result<(), Error> {
         host_root::collect(request)
     }
 }

@@ -24,9 +24,11 @@ impl Session {
         let mut session = Self {
             view: isolation.prepare(request)?,
         };
-        let entered = Helper::start("enter the view", || session.view.enter(true));
+        let entered = Helper::start("enter the view", || session.view.enter_init());
         let ((), helper) = entered?;
-        session.view.entered(helper.pid().as_raw().unsigned_abs())?;
+        session
+            .view
+            .keep_namespace(helper.pid().as_raw().unsigned_abs())?;
         Ok(session)
     }
 
@@ -54,7 +56,7 @@ impl Session {
             let fail = |error: Error| {
                 std::io::Error::from_raw_os_error(error.errno().unwrap_or(nix::libc::EIO))
             };
-            self.view.enter(false).map_err(fail)?;
+            self.view.enter_exec().map_err(fail)?;
             match &cwd {
                 Some(cwd) => std::env::set_current_dir(cwd),
                 None => Ok(()),

@@ -7,7 +7,7 @@ use reaper_spec::{ImageMode, KeepConfig};
 use super::{overlay_view::OverlayView, place_volumes::place};
 use crate::{
     contract::{
-        Context, Error, FilesystemIsolation, Housekeeping, Scope, View, ViewRequest,
+        Context, Error, FilesystemIsolation, GarbageCollection, Scope, View, ViewRequest,
         host_paths::HOST_TREES, user::Privilege,
     },
     linux::{files::exists, namespace},
@@ -56,7 +56,7 @@ impl SharedOverlay {
 
     /// Removes a scope, with all that was written in it, when its last member leaves.
     #[must_use]
-    pub fn remove_with_last_member(mut self) -> Self {
+    pub fn remove_when_unused(mut self) -> Self {
         self.remove_with_last = true;
         self
     }
@@ -168,7 +168,7 @@ impl FilesystemIsolation for SharedOverlay {
         )))
     }
 
-    fn collect(&self, request: &ViewRequest) -> Result<(), Error> {
+    fn cleanup(&self, request: &ViewRequest) -> Result<(), Error> {
         let Some(base) = Base::open(&request.overlay)? else {
             return Ok(());
         };
@@ -179,8 +179,8 @@ impl FilesystemIsolation for SharedOverlay {
         crate::linux::files::remove_file(&paths.members().join(id))
     }
 
-    fn forget(&self, request: &ViewRequest) -> Result<(), Error> {
-        self.collect(request)?;
+    fn remove(&self, request: &ViewRequest) -> Result<(), Error> {
+        self.cleanup(request)?;
         let Some(scope) = Scope::deleted_with(request)? else {
             return Ok(());
         };
@@ -202,7 +202,7 @@ impl FilesystemIsolation for SharedOverlay {
         remove_unused(&base, &scope)
     }
 
-    fn housekeeping(&self, request: &ViewRequest) -> Option<Housekeeping> {
+    fn gc(&self, request: &ViewRequest) -> Option<GarbageCollection> {
         let keep = request.overlay.keep;
         if keep == KeepConfig::default() {
             return None;

@@ -22,9 +22,9 @@ use crate::{
     },
 };
 
-/// Whether [`Overlays::commit`](super::Overlays::commit) changes something.
+/// Whether [`Overlays::apply_to_host`](super::Overlays::apply_to_host) changes something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CommitMode {
+pub enum ApplyMode {
     /// Only say what would be done.
     DryRun,
     /// Do it.
@@ -34,7 +34,7 @@ pub enum CommitMode {
 pub(crate) fn commit(
     changes: Vec<Change>,
     paths: &[PathBuf],
-    mode: CommitMode,
+    mode: ApplyMode,
     on_progress: OnProgress<'_>,
 ) -> Result<Vec<Change>, Error> {
     let chosen = choose(changes, paths);
@@ -43,7 +43,7 @@ pub(crate) fn commit(
             path: masked.path.clone(),
         });
     }
-    if mode == CommitMode::Apply {
+    if mode == ApplyMode::Apply {
         let (mut files, mut bytes) = (0, 0);
         // Deepest first: a directory is empty when its turn comes.
         for change in chosen

@@ -9,6 +9,6 @@ mod overlays;
 mod progress;
 
 pub use change::{Change, ChangeKind, Entry, FileKind};
-pub use commit::CommitMode;
+pub use commit::ApplyMode;
 pub use overlays::Overlays;
 pub use progress::{OnProgress, Progress, Usage};

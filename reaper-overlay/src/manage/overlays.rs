@@ -6,7 +6,7 @@ use reaper_spec::OverlayConfig;
 
 use super::{
     change::Change,
-    commit::{self, CommitMode},
+    commit::{self, ApplyMode},
     diff, export,
     progress::{OnProgress, Progress, Usage},
 };
@@ -50,8 +50,8 @@ impl Overlays {
     /// How much `scope` holds.
     ///
     /// # Errors
-    /// [`Error::NoScope`]; the layers cannot be read.
-    pub fn usage(&self, scope: &Scope, on_progress: OnProgress<'_>) -> Result<Usage, Error> {
+    /// [`Error::ScopeNotFound`]; the layers cannot be read.
+    pub fn disk_usage(&self, scope: &Scope, on_progress: OnProgress<'_>) -> Result<Usage, Error> {
         let mut usage = Usage::default();
         for layer in layers(&self.config, scope)?.1 {
             walk::walk(&layer.upper, &mut |path, metadata| {
@@ -77,7 +77,7 @@ impl Overlays {
     /// Of a directory that was deleted or replaced as a whole only the directory itself is listed.
     ///
     /// # Errors
-    /// [`Error::NoScope`]; the layers or the host's files cannot be read.
+    /// [`Error::ScopeNotFound`]; the layers or the host's files cannot be read.
     pub fn diff(&self, scope: &Scope, on_progress: OnProgress<'_>) -> Result<Vec<Change>, Error> {
         diff::diff(&layers(&self.config, scope)?.1, on_progress)
     }
@@ -87,8 +87,8 @@ impl Overlays {
     /// layer of a container image.
     ///
     /// # Errors
-    /// [`Error::NoScope`]; the layers cannot be read or `out` not be written.
-    pub fn export<W: io::Write>(
+    /// [`Error::ScopeNotFound`]; the layers cannot be read or `out` not be written.
+    pub fn export_diff<W: io::Write>(
         &self,
         scope: &Scope,
         out: W,
@@ -104,12 +104,12 @@ impl Overlays {
     /// view has never seen what is there.
     ///
     /// # Errors
-    /// [`Error::NoScope`], [`Error::Masked`]; something cannot be written.
-    pub fn commit(
+    /// [`Error::ScopeNotFound`], [`Error::Masked`]; something cannot be written.
+    pub fn apply_to_host(
         &self,
         scope: &Scope,
         paths: &[PathBuf],
-        mode: CommitMode,
+        mode: ApplyMode,
         on_progress: OnProgress<'_>,
     ) -> Result<Vec<Change>, Error> {
         let changes = diff::diff(&layers(&self.config, scope)?.1, &mut |_| ())?;
@@ -119,7 +119,7 @@ impl Overlays {
     /// Empties `scope`: its next member sees the host as it is.
     ///
     /// # Errors
-    /// [`Error::NoScope`], [`Error::InUse`]; something cannot be removed.
+    /// [`Error::ScopeNotFound`], [`Error::ScopeBusy`]; something cannot be removed.
     pub fn reset(&self, scope: &Scope) -> Result<(), Error> {
         let (base, _) = layers(&self.config, scope)?;
         let paths = ScopePaths::new(&base.path, scope);
@@ -134,7 +134,7 @@ impl Overlays {
     /// Removes `scope` with all that was written in it.
     ///
     /// # Errors
-    /// [`Error::NoScope`], [`Error::InUse`]; something cannot be removed.
+    /// [`Error::ScopeNotFound`], [`Error::ScopeBusy`]; something cannot be removed.
     pub fn remove(&self, scope: &Scope) -> Result<(), Error> {
         remove(&self.config, scope)
     }
@@ -145,7 +145,7 @@ impl Overlays {
     ///
     /// # Errors
     /// Something cannot be read or removed.
-    pub fn collect(&self, keep: Keep) -> Result<Vec<Scope>, Error> {
+    pub fn prune(&self, keep: Keep) -> Result<Vec<Scope>, Error> {
         collect(&self.config, keep)
     }
 }

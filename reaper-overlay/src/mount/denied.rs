@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path};
 use rustix::io::Errno;
 
 use crate::{
-    contract::{Error, Obstacle},
+    contract::{Error, RootlessError},
     linux::namespace::USER_NAMESPACE,
 };
 
@@ -28,7 +28,7 @@ pub(crate) fn explain(error: Error) -> Error {
             return Error::Forbidden {
                 operation: format!("{} {}", crate::mount::mask::MAKE_WHITEOUT, path.display()),
                 source,
-                obstacle: Obstacle::Base,
+                obstacle: RootlessError::Base,
             };
         }
         error => return error,
@@ -39,7 +39,7 @@ pub(crate) fn explain(error: Error) -> Error {
     let release = uname.release().to_string_lossy();
     let obstacle = find(Path::new("/proc"), &release, overlay, errno);
     // Steps that follow have reasons of their own.
-    if obstacle == Obstacle::Unknown && !overlay && !path.ends_with(USER_NAMESPACE) {
+    if obstacle == RootlessError::Unknown && !overlay && !path.ends_with(USER_NAMESPACE) {
         return Error::Helper {
             operation,
             path,
@@ -86,7 +86,7 @@ const FIRST_WITH_OVERLAYS: (u32, u32) = (5, 11);
 
 /// Finds why a step failed with `errno`. `proc` is where procfs is mounted, `release` the kernel's;
 /// `overlay` says that the overlay itself was refused, in a namespace that could be made.
-pub(crate) fn find(proc: &Path, release: &str, overlay: bool, errno: Errno) -> Obstacle {
+pub(crate) fn find(proc: &Path, release: &str, overlay: bool, errno: Errno) -> RootlessError {
     let read = |path: &str| fs::read_to_string(proc.join(path)).unwrap_or_default();
     if matches!(errno, Errno::PERM | Errno::ACCESS | Errno::NOSPC) {
         let forbids = |path: &str, value: &str| read(path).trim() == value;
@@ -94,7 +94,7 @@ pub(crate) fn find(proc: &Path, release: &str, overlay: bool, errno: Errno) -> O
             .iter()
             .find(|(_, path, value, _)| forbids(path, value));
         if let Some(&(name, _, value, allowed)) = found {
-            return Obstacle::Setting {
+            return RootlessError::Setting {
                 name,
                 value: value.to_owned(),
                 allowed,
@@ -102,17 +102,21 @@ pub(crate) fn find(proc: &Path, release: &str, overlay: bool, errno: Errno) -> O
         }
     }
     match errno {
-        Errno::NOSPC | Errno::USERS if !overlay => Obstacle::Limit,
-        Errno::NODEV => Obstacle::NoOverlay,
-        Errno::PERM if overlay && version(release) < FIRST_WITH_OVERLAYS => Obstacle::OldKernel,
-        Errno::INVAL | Errno::OPNOTSUPP if overlay => Obstacle::Base,
-        Errno::INVAL | Errno::NOSYS if !proc.join("self/ns/user").exists() => {
-            Obstacle::NoUserNamespaces
+        Errno::NOSPC | Errno::USERS if !overlay => RootlessError::Limit,
+        Errno::NODEV => RootlessError::NoOverlay,
+        Errno::PERM if overlay && version(release) < FIRST_WITH_OVERLAYS => {
+            RootlessError::OldKernel
         }
-        Errno::ACCESS if !overlay && is_foreign(&proc.join("self/uid_map")) => Obstacle::Undumpable,
-        _ if filtered(&read("self/status")) => Obstacle::Seccomp,
-        Errno::PERM if !overlay && in_chroot(&read("self/mountinfo")) => Obstacle::Chroot,
-        _ => Obstacle::Unknown,
+        Errno::INVAL | Errno::OPNOTSUPP if overlay => RootlessError::Base,
+        Errno::INVAL | Errno::NOSYS if !proc.join("self/ns/user").exists() => {
+            RootlessError::NoUserNamespaces
+        }
+        Errno::ACCESS if !overlay && is_foreign(&proc.join("self/uid_map")) => {
+            RootlessError::Undumpable
+        }
+        _ if filtered(&read("self/status")) => RootlessError::Seccomp,
+        Errno::PERM if !overlay && in_chroot(&read("self/mountinfo")) => RootlessError::Chroot,
+        _ => RootlessError::Unknown,
     }
 }
 
@@ -201,21 +205,33 @@ mod tests {
             let files = [ALLOWED, ("self/ns/user", ""), file];
             find(proc(&files).path(), release, overlay, errno)
         };
-        assert_eq!(found(unconfined, NEW, false, Errno::NOSPC), Obstacle::Limit);
-        assert_eq!(found(confined, NEW, false, Errno::PERM), Obstacle::Seccomp);
-        assert_eq!(found(jail, NEW, false, Errno::PERM), Obstacle::Chroot);
-        assert_eq!(found(root, NEW, false, Errno::PERM), Obstacle::Unknown);
-        assert_eq!(found(root, NEW, true, Errno::NODEV), Obstacle::NoOverlay);
-        assert_eq!(found(root, NEW, true, Errno::INVAL), Obstacle::Base);
+        assert_eq!(
+            found(unconfined, NEW, false, Errno::NOSPC),
+            RootlessError::Limit
+        );
+        assert_eq!(
+            found(confined, NEW, false, Errno::PERM),
+            RootlessError::Seccomp
+        );
+        assert_eq!(found(jail, NEW, false, Errno::PERM), RootlessError::Chroot);
+        assert_eq!(found(root, NEW, false, Errno::PERM), RootlessError::Unknown);
+        assert_eq!(
+            found(root, NEW, true, Errno::NODEV),
+            RootlessError::NoOverlay
+        );
+        assert_eq!(found(root, NEW, true, Errno::INVAL), RootlessError::Base);
         assert_eq!(
             found(root, "5.10.0-28-amd64", true, Errno::PERM),
-            Obstacle::OldKernel
+            RootlessError::OldKernel
         );
-        assert_eq!(found(root, "5.11.0", true, Errno::PERM), Obstacle::Unknown);
+        assert_eq!(
+            found(root, "5.11.0", true, Errno::PERM),
+            RootlessError::Unknown
+        );
         let bare = proc(&[ALLOWED]);
         assert_eq!(
             find(bare.path(), NEW, false, Errno::INVAL),
-            Obstacle::NoUserNamespaces
+            RootlessError::NoUserNamespaces
         );
     }
 }

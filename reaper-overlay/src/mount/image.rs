@@ -25,7 +25,7 @@ impl Image {
     /// The image that comes with `request`.
     pub(crate) fn of(request: &ViewRequest) -> Result<Self, Error> {
         Ok(Self {
-            root: request.rootfs.clone().ok_or(Error::NoImage)?,
+            root: request.rootfs.clone().ok_or(Error::ImageMissing)?,
             mounts: request.rootfs_mounts.clone(),
         })
     }

@@ -102,7 +102,7 @@ pub(crate) fn list(config: &OverlayConfig) -> Result<Vec<ScopeInfo>, Error> {
 
 /// The base, ready, and the scope's layers.
 pub(crate) fn layers(config: &OverlayConfig, scope: &Scope) -> Result<(Base, Vec<Layer>), Error> {
-    let missing = || Error::NoScope {
+    let missing = || Error::ScopeNotFound {
         name: scope.to_string(),
     };
     if Base::open(config)?.is_none() {

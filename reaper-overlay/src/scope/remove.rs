@@ -33,7 +33,7 @@ pub(crate) struct ExclusiveScope {
 }
 
 impl ExclusiveScope {
-    /// Fails with [`Error::InUse`] while the scope has members.
+    /// Fails with [`Error::ScopeBusy`] while the scope has members.
     pub(crate) fn take(scope: &Scope, paths: &ScopePaths) -> Result<Self, Error> {
         let changing = Lock::take(&paths.changing, Mode::Exclusive)?;
         match Lock::try_exclusive(&paths.members_lock)? {
@@ -42,7 +42,7 @@ impl ExclusiveScope {
                 _changing: changing,
                 _members: members,
             }),
-            None => Err(Error::InUse {
+            None => Err(Error::ScopeBusy {
                 name: scope.to_string(),
                 by: members(paths)?,
             }),
@@ -75,7 +75,7 @@ pub(crate) fn remove_unused(base: &Base, scope: &Scope) -> Result<(), Error> {
     let paths = ScopePaths::new(&base.path, scope);
     match ExclusiveScope::take(scope, &paths) {
         Ok(alone) => alone.remove(base, &paths),
-        Err(Error::InUse { .. }) => Ok(()),
+        Err(Error::ScopeBusy { .. }) => Ok(()),
         Err(error) => Err(error),
     }
 }

@@ -47,7 +47,7 @@ pub(crate) fn collect(config: &OverlayConfig, keep: Keep) -> Result<Vec<Scope>, 
         match remove(config, &info.scope) {
             Ok(()) => removed.push(info.scope),
             // A member joined meanwhile, or another process removed it.
-            Err(Error::InUse { .. } | Error::NoScope { .. }) => {}
+            Err(Error::ScopeBusy { .. } | Error::ScopeNotFound { .. }) => {}
             Err(error) => return Err(error),
         }
     }

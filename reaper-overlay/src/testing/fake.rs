@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::{
-    contract::{Error, FilesystemIsolation, Housekeeping, View, ViewRequest},
-    isolation::HostRoot,
+    contract::{Error, FilesystemIsolation, GarbageCollection, View, ViewRequest},
+    isolation::HostFilesystem,
 };
 
 /// A call of a [`FilesystemIsolation`] or of one of its [`View`]s.
@@ -16,21 +16,21 @@ use crate::{
 pub enum Call {
     /// [`FilesystemIsolation::prepare`].
     Prepare,
-    /// [`FilesystemIsolation::collect`].
-    Collect,
-    /// [`FilesystemIsolation::forget`].
-    Forget,
-    /// [`View::enter`]. It is called in a forked child, which goes on counting for itself: what
+    /// [`FilesystemIsolation::cleanup`].
+    Cleanup,
+    /// [`FilesystemIsolation::remove`].
+    Remove,
+    /// [`View::enter_init`] and [`View::enter_exec`]. They are called in a forked child, which goes on counting for itself: what
     /// it counts is not seen in its parent, nor in other children.
     Enter,
-    /// [`View::entered`].
-    Entered,
+    /// [`View::keep_namespace`].
+    KeepNamespace,
     /// [`View::release`].
     Release,
 }
 
 /// An isolation for tests of those who use one: it counts its calls, and fails where its script
-/// says. Else it does what another isolation does, [`HostRoot`] where none is named.
+/// says. Else it does what another isolation does, [`HostFilesystem`] where none is named.
 ///
 /// Clones are the same isolation.
 ///
@@ -40,7 +40,7 @@ pub enum Call {
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let request = ViewRequest::new("web".parse()?, "/".into());
 /// let isolation = FakeIsolation::new();
-/// isolation.fail(FakeCall::Prepare, 2, Error::NoImage);
+/// isolation.fail(FakeCall::Prepare, 2, Error::ImageMissing);
 ///
 /// let mut view = isolation.prepare(&request)?;
 /// assert!(isolation.prepare(&request).is_err(), "the second one fails");
@@ -51,7 +51,7 @@ pub enum Call {
 /// # }
 /// ```
 #[derive(Debug, Clone, Default)]
-pub struct FakeIsolation<I = HostRoot> {
+pub struct FakeIsolation<I = HostFilesystem> {
     inner: I,
     script: Script,
 }
@@ -124,18 +124,18 @@ impl<I: FilesystemIsolation> FilesystemIsolation for FakeIsolation<I> {
         }))
     }
 
-    fn collect(&self, request: &ViewRequest) -> Result<(), Error> {
-        self.script.next(Call::Collect)?;
-        self.inner.collect(request)
+    fn cleanup(&self, request: &ViewRequest) -> Result<(), Error> {
+        self.script.next(Call::Cleanup)?;
+        self.inner.cleanup(request)
     }
 
-    fn forget(&self, request: &ViewRequest) -> Result<(), Error> {
-        self.script.next(Call::Forget)?;
-        self.inner.forget(request)
+    fn remove(&self, request: &ViewRequest) -> Result<(), Error> {
+        self.script.next(Call::Remove)?;
+        self.inner.remove(request)
     }
 
-    fn housekeeping(&self, request: &ViewRequest) -> Option<Housekeeping> {
-        self.inner.housekeeping(request)
+    fn gc(&self, request: &ViewRequest) -> Option<GarbageCollection> {
+        self.inner.gc(request)
     }
 }
 
@@ -145,14 +145,19 @@ struct FakeView {
 }
 
 impl View for FakeView {
-    fn enter(&self, first: bool) -> Result<(), Error> {
+    fn enter_init(&self) -> Result<(), Error> {
         self.script.next(Call::Enter)?;
-        self.inner.enter(first)
+        self.inner.enter_init()
     }
 
-    fn entered(&mut self, pid: u32) -> Result<(), Error> {
-        self.script.next(Call::Entered)?;
-        self.inner.entered(pid)
+    fn enter_exec(&self) -> Result<(), Error> {
+        self.script.next(Call::Enter)?;
+        self.inner.enter_exec()
+    }
+
+    fn keep_namespace(&mut self, pid: u32) -> Result<(), Error> {
+        self.script.next(Call::KeepNamespace)?;
+        self.inner.keep_namespace(pid)
     }
 
     fn environment(&self) -> Vec<String> {

@@ -190,7 +190,7 @@ fn view(
         mounts,
         ..ViewRequest::new(id, process.cwd.clone())
     }
-    .in_pod(&CriAnnotations::read(annotations))
+    .with_pod(&CriAnnotations::read(annotations))
 }
 
 fn rootfs_mount(mount: &Mount) -> RootfsMount {

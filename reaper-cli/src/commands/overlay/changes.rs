@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use reaper_overlay::{Change, CommitMode, Overlays, Scope};
+use reaper_overlay::{ApplyMode, Change, Overlays, Scope};
 use serde::Serialize;
 
 use super::progress::Progress;
@@ -97,7 +97,7 @@ pub(super) fn export(
         return write(overlays, scope, out, "write to stdout");
     };
     // A name that does not exist must not cost the file that is there.
-    overlays.usage(scope, &mut |_| ())?;
+    overlays.disk_usage(scope, &mut |_| ())?;
     let operation = format!("write {}", path.display());
     let file = File::create(path).map_err(Error::io(operation.clone()))?;
     write(overlays, scope, file, &operation)
@@ -106,7 +106,7 @@ pub(super) fn export(
 fn write(overlays: &Overlays, scope: &Scope, to: impl Write, operation: &str) -> Result<()> {
     let mut progress = Progress::start("archiving", overlays, scope)?;
     let to = BufWriter::new(to);
-    let mut to = overlays.export(scope, to, &mut |seen| progress.show(&seen))?;
+    let mut to = overlays.export_diff(scope, to, &mut |seen| progress.show(&seen))?;
     to.flush().map_err(Error::io(operation))
 }
 
@@ -120,7 +120,7 @@ pub(super) fn commit(
     for path in &args.paths {
         paths.push(absolute("PATH", path)?);
     }
-    let planned = overlays.commit(scope, &paths, CommitMode::DryRun, &mut |_| ())?;
+    let planned = overlays.apply_to_host(scope, &paths, ApplyMode::DryRun, &mut |_| ())?;
     for path in &paths {
         if !planned.iter().any(|change| change.path.starts_with(path)) {
             return Err(unchanged(path));
@@ -129,8 +129,8 @@ pub(super) fn commit(
     if args.yes {
         let total = planned.len().try_into().ok();
         let mut progress = Progress::new("changing", total);
-        let mode = CommitMode::Apply;
-        overlays.commit(scope, &paths, mode, &mut |seen| progress.show(&seen))?;
+        let mode = ApplyMode::Apply;
+        overlays.apply_to_host(scope, &paths, mode, &mut |seen| progress.show(&seen))?;
     }
     for change in &planned {
         print_change(out, change)?;

@@ -44,10 +44,10 @@ pub(super) fn list(
     let mut listed = Vec::new();
     let mut progress = Progress::of_unknown("looking at");
     for info in overlays.list()? {
-        match overlays.usage(&info.scope, &mut |seen| progress.show(&seen)) {
+        match overlays.disk_usage(&info.scope, &mut |seen| progress.show(&seen)) {
             Ok(usage) => listed.push((info, usage)),
             // It was removed meanwhile.
-            Err(OverlayError::NoScope { .. }) => {}
+            Err(OverlayError::ScopeNotFound { .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -138,7 +138,7 @@ pub(super) fn usage(
     let mut used = Vec::new();
     let mut progress = Progress::of_unknown("looking at");
     for scope in scopes {
-        let usage = overlays.usage(&scope, &mut |seen| progress.show(&seen))?;
+        let usage = overlays.disk_usage(&scope, &mut |seen| progress.show(&seen))?;
         used.push(Used {
             name: scope.to_string(),
             files: usage.files,

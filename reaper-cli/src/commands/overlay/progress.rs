@@ -30,7 +30,7 @@ impl Progress {
         if counting.line.is_none() {
             return Ok(counting);
         }
-        let usage = overlays.usage(scope, &mut |seen| counting.show(&seen))?;
+        let usage = overlays.disk_usage(scope, &mut |seen| counting.show(&seen))?;
         drop(counting);
         Ok(Self::new(what, Some(usage.files)))
     }

@@ -20,13 +20,13 @@ impl FilesystemIsolation for Image {
         let at = match (&request.rootfs, mounts.is_empty()) {
             (Some(at), _) => at.clone(),
             (None, true) => PathBuf::new(),
-            (None, false) => return Err(Error::NoImage),
+            (None, false) => return Err(Error::ImageMissing),
         };
         mount_rootfs(&mounts, &at)?;
         Ok(Box::new(Mounted { mounts, at }))
     }
 
-    fn collect(&self, request: &ViewRequest) -> Result<(), Error> {
+    fn cleanup(&self, request: &ViewRequest) -> Result<(), Error> {
         match &request.rootfs {
             Some(at) => unmount_rootfs(&request.rootfs_mounts, at),
             None => Ok(()),
@@ -36,11 +36,15 @@ impl FilesystemIsolation for Image {
 
 impl View for Mounted {
     /// The runtime enters, no process of ours.
-    fn enter(&self, _first: bool) -> Result<(), Error> {
+    fn enter_init(&self) -> Result<(), Error> {
         Ok(())
     }
 
-    fn entered(&mut self, _pid: u32) -> Result<(), Error> {
+    fn enter_exec(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn keep_namespace(&mut self, _pid: u32) -> Result<(), Error> {
         Ok(())
     }
 

@@ -1,10 +1,10 @@
 //! The contract of [`FilesystemIsolation`] as a suite that any isolation can be run against.
 //!
 //! ```no_run
-//! use reaper_overlay::{HostRoot, conformance::{self, Subject}};
+//! use reaper_overlay::{HostFilesystem, conformance::{self, Subject}};
 //!
 //! // A test of its own, in a process with one thread and mounts of its own.
-//! conformance::run(|| Subject::new(HostRoot, "/tmp/suite"));
+//! conformance::run(|| Subject::new(HostFilesystem, "/tmp/suite"));
 //! ```
 //!
 //! The suite forks: run it in a process that has one thread, as a monitor has. It makes and removes

@@ -41,7 +41,7 @@ pub(super) fn a_view_that_cannot_be_made_leaves_nothing(subject: &Subject) {
     assert!(named, "the error names what could not be done: {said}");
     assert_eq!(mounts(), before);
     assert!(!is_mounted(&place));
-    subject.isolation.collect(&request).expect("collect");
+    subject.isolation.cleanup(&request).expect("collect");
     subject
         .open(&subject.request("a"))
         .close()
@@ -96,8 +96,8 @@ pub(super) fn a_released_view_leaves_no_mount_and_can_be_released_again(subject:
 
 pub(super) fn what_never_was_can_be_collected_and_forgotten(subject: &Subject) {
     let request = subject.request("never");
-    subject.isolation.collect(&request).expect("collect");
-    subject.isolation.forget(&request).expect("forget");
+    subject.isolation.cleanup(&request).expect("collect");
+    subject.isolation.remove(&request).expect("forget");
 }
 
 pub(super) fn a_killed_monitors_view_is_collected(subject: &Subject) {
@@ -115,8 +115,8 @@ pub(super) fn a_killed_monitors_view_is_collected(subject: &Subject) {
     let ended = nix::sys::wait::waitpid(child, None).expect("wait for the monitor");
     let expected = nix::sys::wait::WaitStatus::Exited(child, 0);
     assert_eq!(ended, expected, "prepare in another process");
-    subject.isolation.collect(&request).expect("collect");
-    subject.isolation.collect(&request).expect("collect again");
+    subject.isolation.cleanup(&request).expect("collect");
+    subject.isolation.cleanup(&request).expect("collect again");
     let session = subject.open(&request);
     assert_eq!(shell(&session, "echo there"), "there");
     session.close().expect("release");
@@ -126,11 +126,11 @@ pub(super) fn a_forgotten_id_can_be_used_again(subject: &Subject) {
     let request = subject.request("a");
     for _ in 0..2 {
         subject.open(&request).close().expect("release");
-        subject.isolation.forget(&request).expect("forget");
-        subject.isolation.forget(&request).expect("forget again");
+        subject.isolation.remove(&request).expect("forget");
+        subject.isolation.remove(&request).expect("forget again");
     }
     // It includes the collection of what was not released.
     let view = subject.isolation.prepare(&request).expect("prepare");
     drop(view);
-    subject.isolation.forget(&request).expect("forget");
+    subject.isolation.remove(&request).expect("forget");
 }
