@@ -38,8 +38,9 @@ pub trait FilesystemIsolation {
         self.cleanup(request)
     }
 
-    /// What there is to do on the host once a container is deleted and its caller has the answer, for example to remove overlays that were not used for long. `None` is nothing.
-    /// It may take long: it is run in a process of its own, which may be killed at any time.
+    /// What there is to do on the host once a container is deleted and its caller has the answer,
+    /// for example to remove overlays that were not used for long. `None` is nothing. It may take
+    /// long: it is run in a process of its own, which may be killed at any time.
     fn gc(&self, request: &ViewRequest) -> Option<GarbageCollection> {
         let _ = request;
         None
@@ -69,8 +70,8 @@ pub trait View {
     fn enter_exec(&self) -> Result<(), Error>;
 
     /// Called in the monitor once the first process has entered, with its pid. A view keeps here
-    /// what it needs for later calls of [`enter_exec`](Self::enter_exec), for example a descriptor of
-    /// `/proc/PID/ns/mnt`.
+    /// what it needs for later calls of [`enter_exec`](Self::enter_exec), for example a descriptor
+    /// of `/proc/PID/ns/mnt`.
     ///
     /// # Errors
     /// The namespace could not be kept.
@@ -81,8 +82,8 @@ pub trait View {
         Vec::new()
     }
 
-    /// What an administrator should know of the view, one sentence each: what of the host could not be
-    /// overlaid and is read-only, or that the host has changed below an overlay.
+    /// What an administrator should know of the view, one sentence each: what of the host could not
+    /// be overlaid and is read-only, or that the host has changed below an overlay.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }

@@ -23,7 +23,8 @@ const DEFAULT_ROOT: &str = "/run/reaper";
 pub struct ViewRequest {
     /// Whose view.
     pub id: ContainerId,
-    /// What tells the id from the same id elsewhere, see [`with_state_root`](Self::with_state_root).
+    /// What tells the id from the same id elsewhere, see
+    /// [`with_state_root`](Self::with_state_root).
     #[serde(default, rename = "realm")]
     pub id_suffix: Option<String>,
     /// The overlay's settings, what the pod asks for already applied.

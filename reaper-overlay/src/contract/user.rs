@@ -11,8 +11,8 @@ use rustix::process::geteuid;
 
 use super::error::{Context, Error};
 
-/// Whether overlays are made by root, or by an ordinary user in user namespaces. It is decided once,
-/// with the base directory, and handed down with that.
+/// Whether overlays are made by root, or by an ordinary user in user namespaces. It is decided
+/// once, with the base directory, and handed down with that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Privilege {
     Root,

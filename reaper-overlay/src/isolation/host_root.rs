@@ -107,8 +107,8 @@ impl HostView {
     }
 }
 
-/// Finds or makes the mount points of `volumes`. Where all exist and none was ever recorded, there is
-/// nothing to record.
+/// Finds or makes the mount points of `volumes`. Where all exist and none was ever recorded, there
+/// is nothing to record.
 fn place_on_host(volumes: &mut [Volume], request: &ViewRequest) -> Result<Option<Base>, Error> {
     if volumes.is_empty() {
         return Ok(None);

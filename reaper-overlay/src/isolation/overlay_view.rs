@@ -128,8 +128,8 @@ impl View for OverlayView {
     }
 }
 
-/// Moves the calling process into its own copy of the scope's view, with `volumes`. Without root it is
-/// called `inside` there.
+/// Moves the calling process into its own copy of the scope's view, with `volumes`. Without root it
+/// is called `inside` there.
 fn enter_copy(scope: &ScopeNamespace, inside: Ids, volumes: &[Volume]) -> Result<(), Error> {
     scope.join()?;
     match scope {
@@ -150,8 +150,8 @@ fn enter_copy(scope: &ScopeNamespace, inside: Ids, volumes: &[Volume]) -> Result
     volumes.iter().try_for_each(|volume| volume.mount(None))
 }
 
-/// Makes `view` the root of a copy of a namespace that has the host's root, and mounts `volumes`, which
-/// are bound from that.
+/// Makes `view` the root of a copy of a namespace that has the host's root, and mounts `volumes`,
+/// which are bound from that.
 fn exchange_host_root(view: &Path, locked: bool, volumes: &[Volume]) -> Result<(), Error> {
     unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts of", "/")?;
     // The host's are slaves already.
@@ -174,8 +174,8 @@ fn exchange_host_root(view: &Path, locked: bool, volumes: &[Volume]) -> Result<(
     Ok(())
 }
 
-/// Makes the mount that `view` lies in unbindable again, which a copy of a namespace is not: a volume
-/// shall not show the overlays.
+/// Makes the mount that `view` lies in unbindable again, which a copy of a namespace is not: a
+/// volume shall not show the overlays.
 fn make_parents_unbindable(view: &Path) -> Result<(), Error> {
     for dir in view.ancestors().skip(1) {
         match mount_change(dir, MountPropagationFlags::UNBINDABLE) {

@@ -13,8 +13,8 @@ use crate::{
 /// Processes see the host's filesystem and cannot change it, except below the paths listed.
 ///
 /// Each container has a copy of the host's mounts in which all are read-only; `/proc`, `/dev` and
-/// `/sys` stay as they are. Volumes are mounted as [`HostFilesystem`](crate::HostFilesystem) mounts them. A
-/// process that is root with all capabilities can make its mounts writable again: like the
+/// `/sys` stay as they are. Volumes are mounted as [`HostFilesystem`](crate::HostFilesystem) mounts
+/// them. A process that is root with all capabilities can make its mounts writable again: like the
 /// overlay it protects from accidents.
 #[derive(Debug, Clone, Default)]
 pub struct ReadOnlyHost {

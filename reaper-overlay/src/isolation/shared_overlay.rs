@@ -132,8 +132,8 @@ impl FilesystemIsolation for SharedOverlay {
         let mut member = Member::join(&base, &scope, &request.unique_id(), &options)?;
         member.warnings.extend(not_there(&missing));
         if base.privilege == Privilege::User && request.overlay.size.is_some() {
-            // A tmpfs in the user namespace would keep one, and would end with the last member, with
-            // all that an administrator wants to look at then.
+            // A tmpfs in the user namespace would keep one, and would end with the last member,
+            // with all that an administrator wants to look at then.
             member.warnings.push(format!(
                 "overlay: size is not kept without root; the filesystem of {} is the limit",
                 base.path.display()

@@ -47,7 +47,8 @@ pub(crate) fn from_helper<T: Serialize + DeserializeOwned>(
         send(&theirs, &files).context("hand over", what)?;
         Ok(answer)
     })?;
-    // Else this process would hold the other end open, and wait for ever for files that were not sent.
+    // Else this process would hold the other end open, and wait for ever for files that were not
+    // sent.
     drop(theirs);
     let files = receive(&ours, count).context("take over", what)?;
     Ok((files, answer))

@@ -83,8 +83,8 @@ pub(crate) fn is_opaque(path: &Path) -> Result<bool, Error> {
     Ok(false)
 }
 
-/// Marks the directory `path` as made by Reaper, not by a container. On a filesystem without extended
-/// attributes there is no mark.
+/// Marks the directory `path` as made by Reaper, not by a container. On a filesystem without
+/// extended attributes there is no mark.
 pub(crate) fn mark_placeholder_dir(path: &Path) -> Result<(), Error> {
     match lsetxattr(path, PLACEHOLDER, b"y", XattrFlags::empty()) {
         Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),

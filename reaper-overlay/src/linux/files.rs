@@ -88,8 +88,8 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, E
     }
 }
 
-/// Replaces a JSON file in one step (rename(2)): a reader finds the old or the new one, also after a
-/// power cut.
+/// Replaces a JSON file in one step (rename(2)): a reader finds the old or the new one, also after
+/// a power cut.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
     let text = serde_json::to_vec(value).map_err(|source| Error::Corrupt {
         path: path.to_owned(),

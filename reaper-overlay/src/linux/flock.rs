@@ -1,8 +1,8 @@
 //! Locks on files that may be removed.
 //!
-//! flock(2), since the kernel releases it when a process is killed. A holder may remove the file: who
-//! waits for it would get a lock on a file that no other process can open, so after locking the path is
-//! looked up again, and the lock taken anew if it names another file.
+//! flock(2), since the kernel releases it when a process is killed. A holder may remove the file:
+//! who waits for it would get a lock on a file that no other process can open, so after locking the
+//! path is looked up again, and the lock taken anew if it names another file.
 
 use std::{
     fs::{self, File, OpenOptions},

@@ -165,8 +165,8 @@ impl Helper {
 
     fn end(&mut self) -> nix::Result<WaitStatus> {
         drop(self.hold.take());
-        // Closing our end of `hold` is not enough: a helper forked by another thread may have inherited
-        // it, and this helper would never see end of file. Kill it instead.
+        // Closing our end of `hold` is not enough: a helper forked by another thread may have
+        // inherited it, and this helper would never see end of file. Kill it instead.
         if let Some(pid) = rustix::process::Pid::from_raw(self.pid.as_raw()) {
             let _ = kill_process(pid, Signal::KILL);
         }

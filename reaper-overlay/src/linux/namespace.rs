@@ -60,8 +60,8 @@ pub(crate) fn is_namespace(file: &File) -> rustix::io::Result<bool> {
     Ok(rustix::fs::fstatfs(file)?.f_type as u64 == NSFS_MAGIC)
 }
 
-/// Locks the mounts of the calling process's namespace, as [`lock_mounts`] does, and stays in its user
-/// namespace.
+/// Locks the mounts of the calling process's namespace, as [`lock_mounts`] does, and stays in its
+/// user namespace.
 pub(crate) fn lock() -> Result<(), Error> {
     let root = Path::new("/");
     let ((), locked) = Helper::start("lock mounts", || {
@@ -130,8 +130,8 @@ pub(crate) fn unshare_as(inside: Ids) -> Result<(), Error> {
         let path = format!("/proc/self/{file}");
         fs::write(&path, text).context("write", path)
     };
-    // The kernel demands it before gid_map is written (user_namespaces(7)): a process must not leave a
-    // group that a file's mode denies something to.
+    // The kernel demands it before gid_map is written (user_namespaces(7)): a process must not
+    // leave a group that a file's mode denies something to.
     write("setgroups", "deny".to_owned())?;
     write("gid_map", format!("{} {} 1\n", inside.1, outside.1))?;
     write("uid_map", format!("{} {} 1\n", inside.0, outside.0))
@@ -146,14 +146,14 @@ pub(crate) fn unshare_mounts() -> Result<(), Error> {
 }
 
 /// Prepares the mounts of a new namespace for a view to be assembled of them: what the host mounts
-/// below its own trees later arrives, nothing that is done here reaches the host, and every mount can
-/// be bound and hold the layers of an overlay.
+/// below its own trees later arrives, nothing that is done here reaches the host, and every mount
+/// can be bound and hold the layers of an overlay.
 ///
 /// The kernel refuses both for an unbindable mount (`EINVAL`; "overlayfs: failed to clone
 /// upperpath"), and where one is locked by a user namespace a recursive bind around it, too
 /// (`EPERM`). Becoming a slave takes that property away since Linux 6.17 only; becoming shared does
-/// on every kernel, and adds no way to the host: a mount that is not shared yet gets a peer group of
-/// its own.
+/// on every kernel, and adds no way to the host: a mount that is not shared yet gets a peer group
+/// of its own.
 pub(crate) fn make_bindable_slaves() -> Result<(), Error> {
     for flags in [
         MountPropagationFlags::SHARED,

@@ -1,7 +1,7 @@
 //! Resolving a path that a container may influence, in the calling process's own view.
 //!
-//! The one place that does this: symlinks are followed here, component by component, and a path that
-//! reaches one of the given stops is not followed further.
+//! The one place that does this: symlinks are followed here, component by component, and a path
+//! that reaches one of the given stops is not followed further.
 
 use std::{
     collections::VecDeque,

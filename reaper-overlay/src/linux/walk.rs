@@ -1,7 +1,7 @@
 //! Walking a directory tree that containers may be changing meanwhile.
 //!
-//! What is removed meanwhile is skipped. The walk keeps its own stack: the depth of the tree is up to
-//! containers.
+//! What is removed meanwhile is skipped. The walk keeps its own stack: the depth of the tree is up
+//! to containers.
 
 use std::{
     fs::{self, Metadata},

@@ -1,9 +1,9 @@
 //! Comparing the layers of a scope with the host.
 //!
-//! Contents are compared, and times are not: overlay copies a file up when it is opened for writing,
-//! so an upper layer has files that no container has changed. A directory that is marked as opaque
-//! hides the host's, so what it lacks is deleted. A directory that Reaper made in an ordinary user's
-//! layer, to make room for new files, is no change.
+//! Contents are compared, and times are not: overlay copies a file up when it is opened for
+//! writing, so an upper layer has files that no container has changed. A directory that is marked
+//! as opaque hides the host's, so what it lacks is deleted. A directory that Reaper made in an
+//! ordinary user's layer, to make room for new files, is no change.
 
 use std::{
     ffi::OsStr,

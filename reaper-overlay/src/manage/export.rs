@@ -107,6 +107,9 @@ impl<W: Write> Archive<W> {
             }
             return Ok(());
         }
+        if kind.is_file() {
+            return self.append_file(upper, name, metadata.len(), header);
+        }
         if kind.is_symlink() {
             header.set_entry_type(EntryType::Symlink);
             let target = fs::read_link(upper).context("read the link", upper)?;
@@ -115,18 +118,36 @@ impl<W: Write> Archive<W> {
                 .append_link(&mut header, name, target)
                 .context("archive", upper);
         }
-        if kind.is_file() {
-            let file = File::open(upper).context("open", upper)?;
-            header.set_entry_type(EntryType::Regular);
-            // As long as it was when it was looked at, whatever a workload does meanwhile.
-            header.set_size(metadata.len());
-            let missing = io::repeat(0);
-            let content = io::Read::take(io::Read::chain(file, missing), metadata.len());
-            return self
-                .tar
-                .append_data(&mut header, name, content)
-                .context("archive", upper);
-        }
+        self.append_special(upper, name, metadata, header)
+    }
+
+    fn append_file(
+        &mut self,
+        upper: &Path,
+        name: &Path,
+        length: u64,
+        mut header: Header,
+    ) -> Result<(), Error> {
+        let file = File::open(upper).context("open", upper)?;
+        header.set_entry_type(EntryType::Regular);
+        // The header has the length of before: a container may change the file meanwhile.
+        header.set_size(length);
+        let missing = io::repeat(0);
+        let content = io::Read::take(io::Read::chain(file, missing), length);
+        self.tar
+            .append_data(&mut header, name, content)
+            .context("archive", upper)
+    }
+
+    /// A FIFO or a device.
+    fn append_special(
+        &mut self,
+        upper: &Path,
+        name: &Path,
+        metadata: &Metadata,
+        mut header: Header,
+    ) -> Result<(), Error> {
+        let kind = metadata.file_type();
         header.set_entry_type(match () {
             () if kind.is_fifo() => EntryType::Fifo,
             () if kind.is_block_device() => EntryType::Block,

@@ -139,8 +139,8 @@ impl Overlays {
         remove(&self.config, scope)
     }
 
-    /// Removes the scopes without members that `keep` does not keep, and what a process that was killed
-    /// did not get to remove; returns the scopes. Scopes of others are locked for no longer
+    /// Removes the scopes without members that `keep` does not keep, and what a process that was
+    /// killed did not get to remove; returns the scopes. Scopes of others are locked for no longer
     /// than a rename takes.
     ///
     /// # Errors

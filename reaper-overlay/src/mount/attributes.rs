@@ -1,7 +1,8 @@
 //! Changing the options of mounts.
 //!
-//! By mount_setattr(2) where there is one, for a tree at once. Before Linux 5.12 by remounts, one mount
-//! at a time, each with all flags that it has to keep: a remount clears what it does not name.
+//! By mount_setattr(2) where there is one, for a tree at once. Before Linux 5.12 by remounts, one
+//! mount at a time, each with all flags that it has to keep: a remount clears what it does not
+//! name.
 
 use std::{
     fs, io,

@@ -1,4 +1,5 @@
-//! The options of a mount that are on or off, as mount(8), mount(2) and mount_setattr(2) spell them.
+//! The options of a mount that are on or off, as mount(8), mount(2) and mount_setattr(2) spell
+//! them.
 
 use rustix::mount::{MountAttrFlags, MountFlags};
 
@@ -75,7 +76,8 @@ pub(crate) fn attribute(name: &str) -> Option<(u64, u64)> {
     })
 }
 
-/// The attributes among `options`, those of a mount of the host, that an overlay over it has as well.
+/// The attributes among `options`, those of a mount of the host, that an overlay over it has as
+/// well.
 pub(crate) fn inherited(options: &[String]) -> MountAttrFlags {
     let has = |name: &str| options.iter().any(|option| option == name);
     // An overlay is writable, and follows symlinks.

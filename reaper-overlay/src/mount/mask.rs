@@ -32,6 +32,14 @@ pub(crate) struct Mask {
     pub(crate) how: How,
 }
 
+impl Mask {
+    /// Makes `path` not exist.
+    pub(crate) fn absent(path: PathBuf) -> Self {
+        let how = How::Absent;
+        Self { path, how }
+    }
+}
+
 /// How something is hidden.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum How {

@@ -1,10 +1,10 @@
 //! Assembling the mount namespace of a scope. All of it runs in a helper process.
 //!
-//! The root overlay is mounted first, on a directory below the base; on it the parts in the order of the
-//! plan; then what is hidden is masked, and the result becomes the root. A layer has to exist before it
-//! is mounted. As root a second process makes the layers meanwhile, since half of the time is the
-//! kernel's work on each. In the end the mounts are locked by a user namespace that owns a copy of
-//! them: a container can neither unmount them nor make them writable.
+//! The root overlay is mounted first, on a directory below the base; on it the parts in the order
+//! of the plan; then what is hidden is masked, and the result becomes the root. A layer has to
+//! exist before it is mounted. As root a second process makes the layers meanwhile, since half of
+//! the time is the kernel's work on each. In the end the mounts are locked by a user namespace that
+//! owns a copy of them: a container can neither unmount them nor make them writable.
 
 use std::{
     io,
@@ -320,8 +320,8 @@ impl Assembly {
         Ok(())
     }
 
-    /// Makes the view the root, unless volumes have to be bound from the host's, and locks it. Returns
-    /// where the view is.
+    /// Makes the view the root, unless volumes have to be bound from the host's, and locks it.
+    /// Returns where the view is.
     fn finish(
         &self,
         root: &OwnedFd,

@@ -14,7 +14,8 @@ use crate::{
     mount::image::Image,
 };
 
-/// The image to show beneath the host's root, without root: a directory on which nothing is mounted.
+/// The image to show beneath the host's root, without root: a directory on which nothing is
+/// mounted.
 pub(crate) fn without_mounts(image: &Image) -> Result<Image, Error> {
     let root = image.root.canonicalize().context("find", &image.root)?;
     let is_below =

@@ -1,10 +1,10 @@
 //! Joining a scope, and making it first if it is not mounted.
 //!
 //! Locks are taken in this order: `members` shared, `changing` exclusive, then that of the mount
-//! points. Resetting takes `changing` and then tries `members` exclusively, without waiting. As root
-//! a scope that is mounted is joined without `changing`, which would serialise all containers of a
-//! host: its pin cannot end while `members` is held. A starter that is killed leaves a table that
-//! names every layer that may exist, and the next one goes on from there.
+//! points. Resetting takes `changing` and then tries `members` exclusively, without waiting. As
+//! root a scope that is mounted is joined without `changing`, which would serialise all containers
+//! of a host: its pin cannot end while `members` is held. A starter that is killed leaves a table
+//! that names every layer that may exist, and the next one goes on from there.
 
 use std::path::{Path, PathBuf};
 

@@ -35,11 +35,11 @@ pub(crate) enum ScopeNamespace {
     /// Bind-mounted to a file, by root.
     ///
     /// Without the system calls that take a tree from one namespace to another
-    /// ([`Interface::Classic`](crate::mount::interface::Interface::Classic)) its root is the host's,
-    /// as a slave: what the host mounts and unmounts there arrives, and nothing goes back. The view
-    /// is mounted below Reaper's own files. A member takes its volumes from the host's root into its
-    /// own copy of the namespace, makes the view the root, and detaches the host's root before
-    /// anything else runs.
+    /// ([`Interface::Classic`](crate::mount::interface::Interface::Classic)) its root is the
+    /// host's, as a slave: what the host mounts and unmounts there arrives, and nothing goes back.
+    /// The view is mounted below Reaper's own files. A member takes its volumes from the host's
+    /// root into its own copy of the namespace, makes the view the root, and detaches the host's
+    /// root before anything else runs.
     Pinned {
         mount: Namespaces,
         /// Where the view is mounted, if it is not the root.

@@ -30,10 +30,11 @@ const PURPOSE: &str = "make the layers";
 
 /// Layers that are being made, one after another.
 pub(crate) struct Layering {
-    /// Read end of the progress pipe. The helper writes one byte per layer: 1 for success, 0 for failure.
+    /// Read end of the progress pipe. The helper writes one byte per layer: 1 for success, 0 for
+    /// failure.
     ///
-    /// Declared before `making` because fields drop in order: closing the pipe stops the helper with
-    /// `EPIPE`, and only then does dropping `making` wait for it.
+    /// Declared before `making` because fields drop in order: closing the pipe stops the helper
+    /// with `EPIPE`, and only then does dropping `making` wait for it.
     ready: Option<File>,
     making: Running<()>,
 }
@@ -95,8 +96,8 @@ pub(crate) fn make_all_as_user(parts: &[Part]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes the directories of the layer of `part`; an upper layer that exists is kept. Returns false if
-/// the part no longer exists on the host.
+/// Makes the directories of the layer of `part`; an upper layer that exists is kept. Returns false
+/// if the part no longer exists on the host.
 pub(crate) fn make(part: &Part, style: LayerStyle) -> Result<bool, Error> {
     let Some(layer) = &part.layer else {
         return Ok(true);

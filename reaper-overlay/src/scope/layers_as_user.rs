@@ -32,8 +32,8 @@ const DEPTH: usize = 4;
 /// Like [`DEPTH`], below here.
 const LOCAL: (&str, usize) = ("/usr/local", 5);
 
-/// Makes the upper and the work directory of the layer of `part`. Returns false if the part no longer
-/// exists on the host.
+/// Makes the upper and the work directory of the layer of `part`. Returns false if the part no
+/// longer exists on the host.
 pub(crate) fn make_upper(layer: &Layer, part: &Part) -> Result<bool, Error> {
     if !exists(&layer.upper)? {
         let metadata = match fs::metadata(&part.path) {

@@ -104,6 +104,7 @@ fn pattern(text: &str) -> Result<Pattern, Error> {
     })
 }
 
+/// Adds what hides `path`, and where it is a symlink what hides its target.
 fn add(path: &Path, except: &[Pattern], masks: &mut Vec<Mask>) -> Result<(), Error> {
     if except
         .iter()
@@ -121,48 +122,48 @@ fn add(path: &Path, except: &[Pattern], masks: &mut Vec<Mask>) -> Result<(), Err
     };
     let path = parent.join(name);
     let Ok(metadata) = fs::symlink_metadata(&path) else {
-        masks.push(Mask {
-            path,
-            how: How::Absent,
-        });
+        masks.push(Mask::absent(path));
         return Ok(());
     };
     if metadata.is_symlink()
         && let Ok(target) = path.canonicalize()
     {
-        masks.push(Mask {
-            path,
-            how: How::Absent,
-        });
+        masks.push(Mask::absent(path));
         return add(&target, except, masks);
     }
     if metadata.is_dir() {
-        let inside = |pattern: &Pattern| reaches_into(pattern, &path);
-        let parts = except.iter().any(inside).then(|| fs::read_dir(&path));
-        match parts {
-            // As above.
-            Some(Err(error)) if is_denied(&error) && Privilege::of_process() == Privilege::User => {
-            }
-            Some(parts) => {
-                for entry in parts.context("list", &path)? {
-                    add(&entry.context("list", &path)?.path(), except, masks)?;
-                }
-            }
-            None => masks.push(Mask {
-                path,
-                how: How::Empty,
-            }),
-        }
-    } else if SANITISED.iter().any(|file| Path::new(file) == path) {
-        masks.push(Mask {
+        return add_directory(path, except, masks);
+    }
+    let is_sanitised = SANITISED.iter().any(|file| Path::new(file) == path);
+    masks.push(if is_sanitised {
+        Mask {
             path,
             how: How::Sanitised,
-        });
+        }
     } else {
+        Mask::absent(path)
+    });
+    Ok(())
+}
+
+/// Adds the directory `path` as a whole, or where an exception reaches into it, its entries.
+fn add_directory(path: PathBuf, except: &[Pattern], masks: &mut Vec<Mask>) -> Result<(), Error> {
+    if !except.iter().any(|pattern| reaches_into(pattern, &path)) {
         masks.push(Mask {
             path,
-            how: How::Absent,
+            how: How::Empty,
         });
+        return Ok(());
+    }
+    let entries = match fs::read_dir(&path) {
+        // What users may not list is not shown to their containers either.
+        Err(error) if is_denied(&error) && Privilege::of_process() == Privilege::User => {
+            return Ok(());
+        }
+        entries => entries.context("list", &path)?,
+    };
+    for entry in entries {
+        add(&entry.context("list", &path)?.path(), except, masks)?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What is hidden from an ordinary user's containers.
 //!
-//! Most of what the built-in list names is root's, and an ordinary user cannot read it anyway. It is
-//! hidden nevertheless, so that a list means the same for all users.
+//! Most of what the built-in list names is root's, and an ordinary user cannot read it anyway. It
+//! is hidden nevertheless, so that a list means the same for all users.
 
 use std::path::{Path, PathBuf};
 

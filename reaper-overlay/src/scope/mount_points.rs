@@ -66,8 +66,8 @@ impl<'a> MountPointUser<'a> {
         self.scope.map_or("host", Scope::as_str)
     }
 
-    /// Finds, and makes where it is missing, a mount point for each of `requested`, destinations and
-    /// whether they are directories, and counts the container as its user until it is released.
+    /// Finds, and makes where it is missing, a mount point for each of `requested`, destinations
+    /// and whether they are directories, and counts the container as its user until it is released.
     /// `namespace` is the scope's.
     pub(crate) fn acquire(
         self,
@@ -189,8 +189,8 @@ pub(crate) fn are_known(base: &Path) -> Result<bool, Error> {
     exists(&file(base))
 }
 
-/// Whether mount points may be in use. Before the base is ready none are: what is left of before the
-/// last boot is removed when the registry is opened next.
+/// Whether mount points may be in use. Before the base is ready none are: what is left of before
+/// the last boot is removed when the registry is opened next.
 fn are_kept(base: &Base) -> Result<bool, Error> {
     Ok(base.is_ready()? && exists(&file(&base.path))?)
 }

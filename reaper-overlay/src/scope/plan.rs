@@ -1,8 +1,8 @@
 //! What a view is made of: the types that both planners return and that [`super::assemble`] mounts.
 //!
-//! Root lays one overlay over each filesystem of the host. In a user namespace the kernel refuses an
-//! overlay over a directory below which something else is mounted, and `/` always is one: there a view
-//! is put together of many overlays around the mounts. Both are a list of parts.
+//! Root lays one overlay over each filesystem of the host. In a user namespace the kernel refuses
+//! an overlay over a directory below which something else is mounted, and `/` always is one: there
+//! a view is put together of many overlays around the mounts. Both are a list of parts.
 
 use std::path::PathBuf;
 
@@ -90,8 +90,8 @@ impl ViewPlan {
     ) {
         for part in &mut self.parts {
             let has_layer = match privilege {
-                // Each mount of the host that a scope was ever made over keeps its layer, also while
-                // it is read-only or hidden.
+                // Each mount of the host that a scope was ever made over keeps its layer, also
+                // while it is read-only or hidden.
                 Privilege::Root => part.kind != PartKind::Host,
                 Privilege::User => part.is_overlay(),
             };

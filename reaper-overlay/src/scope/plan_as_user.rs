@@ -3,8 +3,8 @@
 //! A user namespace that an ordinary user makes may not look below the mounts that it was born
 //! with: overlay refuses a lower layer on which something else is mounted further down, and `/`
 //! always is one. So the view is put together of many overlays. A directory without mounts below it
-//! is the lower layer of one; a directory that has some is a [`PartKind::OverlayOverCopy`], an overlay over a
-//! directory made up for it, on which its entries are mounted one by one.
+//! is the lower layer of one; a directory that has some is a [`PartKind::OverlayOverCopy`], an
+//! overlay over a directory made up for it, on which its entries are mounted one by one.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},

@@ -34,8 +34,8 @@ const DATABASES: [&str; 8] = [
 /// The identity of what an overlay lies on: filesystems and package databases, by their path,
 /// escaped as in mountinfo.
 ///
-/// A field that is missing was not looked at, so nothing is said of it: a scope may have been made by
-/// another version of this crate.
+/// A field that is missing was not looked at, so nothing is said of it: a scope may have been made
+/// by another version of this crate.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct HostSnapshot {

@@ -106,8 +106,8 @@ impl MountPointRegistry {
 
     /// Drops entries from before the last boot: their users have ended and nothing is mounted.
     ///
-    /// Mount points on the host are removed here. Mount points inside a scope's layers are removed when
-    /// the scope is next mounted.
+    /// Mount points on the host are removed here. Mount points inside a scope's layers are removed
+    /// when the scope is next mounted.
     fn drop_stale_entries(&mut self) -> Result<(), Error> {
         for point in self.points.values_mut() {
             point.guarded.clear();

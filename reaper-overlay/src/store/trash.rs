@@ -1,7 +1,7 @@
 //! Removing what may be large: put out of the way in one step, and then removed file by file.
 //!
-//! So no process ever finds half of a scope or waits for a removal with a lock held, and what a killed
-//! process has not finished removing is removed by the next garbage collection.
+//! So no process ever finds half of a scope or waits for a removal with a lock held, and what a
+//! killed process has not finished removing is removed by the next garbage collection.
 
 use std::{
     fs, io,

@@ -20,8 +20,8 @@ pub enum Call {
     Cleanup,
     /// [`FilesystemIsolation::remove`].
     Remove,
-    /// [`View::enter_init`] and [`View::enter_exec`]. They are called in a forked child, which goes on counting for itself: what
-    /// it counts is not seen in its parent, nor in other children.
+    /// [`View::enter_init`] and [`View::enter_exec`]. They are called in a forked child, which goes
+    /// on counting for itself: what it counts is not seen in its parent, nor in other children.
     Enter,
     /// [`View::keep_namespace`].
     KeepNamespace,

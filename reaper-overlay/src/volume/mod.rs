@@ -1,7 +1,7 @@
 //! One container's own mounts.
 //!
-//! A volume is parsed once ([`request`]), opened once ([`open`]), given its mount point by the isolation,
-//! and mounted ([`mount`]). Mount points and their use counts are the scope's.
+//! A volume is parsed once ([`request`]), opened once ([`open`]), given its mount point by the
+//! isolation, and mounted ([`mount`]). Mount points and their use counts are the scope's.
 
 pub(crate) mod filter;
 pub(crate) mod mount;

@@ -1,12 +1,12 @@
 //! Opening a volume: what a mount request names is taken from the host's namespace.
 //!
-//! Where the kernel lets a tree go from one mount namespace to another, it is cloned when the view is
-//! prepared. Where it does not, only its path is kept, and [`super::mount`] finds it again from within
-//! the container's namespace, as long as that still shows the host's root.
+//! Where the kernel lets a tree go from one mount namespace to another, it is cloned when the view
+//! is prepared. Where it does not, only its path is kept, and [`super::mount`] finds it again from
+//! within the container's namespace, as long as that still shows the host's root.
 //!
-//! To clone a mount takes power over the namespace that it is in, and an ordinary user has none over
-//! the host's. So a helper clones it in a copy of the host's mounts that is the user's own, and hands
-//! the tree over: it belongs to no namespace and can be mounted in any.
+//! To clone a mount takes power over the namespace that it is in, and an ordinary user has none
+//! over the host's. So a helper clones it in a copy of the host's mounts that is the user's own,
+//! and hands the tree over: it belongs to no namespace and can be mounted in any.
 
 use std::{
     io,
@@ -297,8 +297,8 @@ pub(super) fn apply_options(
     .context(SET_OPTIONS, destination)
 }
 
-/// The mounts of a container can be shared with the host only where a tree can go from the one to the
-/// other.
+/// The mounts of a container can be shared with the host only where a tree can go from the one to
+/// the other.
 fn refuse_shared(request: &MountRequest) -> Result<(), Error> {
     if request.options.propagation().0 != nix::libc::MS_SHARED {
         return Ok(());

@@ -9,8 +9,8 @@
 //!
 //! The suite forks: run it in a process that has one thread, as a monitor has. It makes and removes
 //! files below the directory that it is given, and looks at the mounts of its process: run it in a
-//! mount namespace of its own, with the rights that the isolation needs. What an isolation shows and
-//! protects is its own affair, and for its own tests.
+//! mount namespace of its own, with the rights that the isolation needs. What an isolation shows
+//! and protects is its own affair, and for its own tests.
 
 use std::{
     any::Any,
