@@ -340,9 +340,9 @@ fn a_threaded_cgroup_is_named_as_the_reason() {
 fn a_file_that_the_kernel_does_not_have_is_told_from_one_that_refuses() {
     let scratch = Scratch::new();
     assert!(!subtree::write(scratch.0.path(), "cgroup.future", "1").expect("not there"));
-    assert!(subtree::write(scratch.0.path(), "cgroup.kill", "1").expect("there"));
-    let refusal = subtree::write(scratch.0.path(), "cgroup.kill", "x").expect_err("no number");
-    assert!(refusal.to_string().contains("cgroup.kill"), "{refusal}");
+    assert!(subtree::write(scratch.0.path(), "cgroup.freeze", "0").expect("there"));
+    let refusal = subtree::write(scratch.0.path(), "cgroup.freeze", "x").expect_err("no number");
+    assert!(refusal.to_string().contains("cgroup.freeze"), "{refusal}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use nix::unistd::Pid;
 use reaper_exec::{
     Engine, ExecRequest, Executor, HostExecutor, NewContainer, Target, io::StdioRequest,
 };
@@ -192,14 +193,22 @@ impl Rig {
         Some(folder.join(id)).filter(|path| path.exists())
     }
 
-    /// Whether any process has this case's mark in its environment. Zombies have none.
-    pub(crate) fn marked_process_exists(&self) -> bool {
+    /// The processes that have this case's mark in their environment. Zombies have none.
+    pub(crate) fn marked_processes(&self) -> Vec<Pid> {
         let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+        let has_mark = |process: &std::fs::DirEntry| {
+            std::fs::read(process.path().join("environ"))
+                .is_ok_and(|text| String::from_utf8_lossy(&text).contains(&self.mark))
+        };
         processes
-            .map(|process| process.path().join("environ"))
-            .any(|environ| {
-                std::fs::read(environ)
-                    .is_ok_and(|text| String::from_utf8_lossy(&text).contains(&self.mark))
-            })
+            .filter(has_mark)
+            .filter_map(|process| process.file_name().to_str()?.parse().ok())
+            .map(Pid::from_raw)
+            .collect()
+    }
+
+    /// Whether any process has this case's mark in its environment.
+    pub(crate) fn marked_process_exists(&self) -> bool {
+        !self.marked_processes().is_empty()
     }
 }
