@@ -1,8 +1,10 @@
 //! `doctor`: what this machine lacks, and how to put it right.
 
 mod containerd;
+mod interfaces;
 mod leftovers;
 mod machine;
+mod syscalls;
 
 use std::io::Write;
 
