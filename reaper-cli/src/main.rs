@@ -30,5 +30,6 @@ use reaper_overlay::Configured;
 
 fn main() -> ExitCode {
     monitor::run_if_asked(|| monitor::Setup::new(Configured::default(), StandardBinder::new()));
+    commands::become_trial_if_asked();
     app::run(backends::open)
 }

@@ -28,6 +28,7 @@ use std::{io::Write, os::fd::OwnedFd, sync::Arc};
 
 use reaper_spec::Config;
 
+pub(crate) use self::doctor::run_if_asked as become_trial_if_asked;
 use crate::{
     args::{Command, LogFormat},
     colours::Colours,

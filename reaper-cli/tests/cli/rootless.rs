@@ -351,6 +351,24 @@ fn the_setting_that_forbids_it_is_named_with_the_remedy() {
 }
 
 #[test]
+fn the_doctors_trial_is_of_the_users_overlay() {
+    let someone = Someone::new();
+    let findings: Value = serde_json::from_str(&someone.ok(&["doctor", "--json"])).unwrap();
+    let mut findings = findings.as_array().unwrap().iter();
+    let trial = findings
+        .find(|finding| finding["about"] == "trial")
+        .unwrap();
+    assert_eq!(trial["level"], "good", "{trial}");
+    let found = trial["found"].as_str().unwrap();
+    assert!(
+        found.starts_with("a scope, a container, an exec "),
+        "{found}"
+    );
+    let left: Vec<_> = fs::read_dir(someone.runtime.path()).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
 fn a_configuration_of_the_users_own_is_read() {
     let someone = Someone::new();
     let folder = someone.home().join(".config/reaper");

@@ -1,13 +1,18 @@
 //! `doctor`: what this machine lacks, and how to put it right.
 
 mod containerd;
+mod interfaces;
+mod kernel_log;
 mod leftovers;
 mod machine;
+mod syscalls;
+mod trial;
 
 use std::io::Write;
 
 use serde::Serialize;
 
+pub(crate) use self::trial::run_if_asked;
 use super::{
     Call, print, print_json,
     table::{print_table, printable},
@@ -38,6 +43,9 @@ struct Finding {
     found: String,
     /// What to do about it. Nothing where all is well.
     fix: Option<String>,
+    /// What was done for it, where that was several steps.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    steps: Vec<trial::Step>,
 }
 
 impl Finding {
@@ -47,6 +55,7 @@ impl Finding {
             about,
             found: found.into(),
             fix: None,
+            steps: Vec::new(),
         }
     }
 
@@ -56,6 +65,7 @@ impl Finding {
             about,
             found: found.into(),
             fix: Some(fix.into()),
+            steps: Vec::new(),
         }
     }
 
@@ -71,6 +81,11 @@ pub(crate) async fn run(call: &Call, args: &DoctorArgs, out: &mut dyn Write) -> 
     let mut findings = machine::examine(&call.config);
     findings.extend(containerd::examine());
     findings.extend(leftovers::examine(call).await);
+    findings.extend(if args.no_trial {
+        trial::find_leftovers(call)
+    } else {
+        trial::examine(call).await?
+    });
     if args.json {
         print_json(out, &findings)?;
     } else {
