@@ -1,62 +1,31 @@
 #![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
 
-mod assemble;
-mod attributes;
-mod base;
-mod configured;
-#[cfg(feature = "conformance")]
-pub mod conformance;
-mod digest;
-mod entrance;
-mod error;
-#[cfg(feature = "fake")]
-mod fake;
-mod handover;
-mod helper;
-mod host_root;
-mod image;
+mod contract;
 mod isolation;
-mod layering;
-mod layers;
-mod live;
-mod lock;
-mod masks;
-mod membership;
-pub mod mountinfo;
-mod mounts;
-mod overlayfs;
-mod overlays;
-mod pin;
-mod plan;
-mod read_only;
-mod rootfs;
-mod rootless;
+mod linux;
+mod manage;
+mod mount;
 mod scope;
-mod session;
-mod shared;
-mod shared_view;
-mod stamps;
-mod sys;
-mod trash;
-mod volumes;
+mod store;
+#[cfg(any(feature = "conformance", feature = "fake"))]
+mod testing;
+mod volume;
 
-pub use configured::Configured;
-pub use error::Error;
-#[cfg(feature = "fake")]
-pub use fake::{Call as FakeCall, FakeIsolation};
-pub use host_root::HostRoot;
-pub use isolation::{FilesystemIsolation, Housekeeping, View, ViewRequest};
-#[cfg(feature = "mock")]
-pub use isolation::{MockFilesystemIsolation, MockView};
-pub use masks::DEFAULT_MASKS;
-pub use overlays::{
-    Change, ChangeKind, CommitMode, Entry, FileKind, Keep, OnProgress, Overlays, Progress,
-    ScopeInfo, Usage,
+pub use contract::{
+    Error, FilesystemIsolation, Housekeeping, Obstacle, RootfsMount, Scope, View, ViewRequest,
+    user_directory,
 };
-pub use read_only::ReadOnlyHost;
-pub use rootfs::{RootfsMount, mount_rootfs, unmount_rootfs};
-pub use rootless::{Obstacle, user_directory};
-pub use scope::Scope;
-pub use session::{Session, run_in};
-pub use shared::SharedOverlay;
+#[cfg(feature = "mock")]
+pub use contract::{MockFilesystemIsolation, MockView};
+pub use isolation::{Configured, HostRoot, ReadOnlyHost, Session, SharedOverlay, run_in};
+pub use linux::mountinfo;
+pub use manage::{
+    Change, ChangeKind, CommitMode, Entry, FileKind, OnProgress, Overlays, Progress, Usage,
+};
+pub use mount::{mount_rootfs, unmount_rootfs};
+pub use scope::{DEFAULT_MASKS, Keep, ScopeInfo};
+#[cfg(feature = "conformance")]
+pub use testing::conformance;
+#[cfg(feature = "fake")]
+pub use testing::{FakeCall, FakeIsolation};

@@ -1,0 +1,189 @@
+//! Why something could not be done.
+
+use std::path::{Path, PathBuf};
+
+use super::obstacle::Obstacle;
+
+/// Why a view could not be made, entered or released, or a scope not be read or changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A system call failed.
+    #[error("{operation} {}: {source}", path.display())]
+    System {
+        /// What was being done, for example `mount the overlay on`.
+        operation: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// A system call failed in the short-lived process that works inside a scope.
+    #[error("{operation} {}: {source}", path.display())]
+    Helper {
+        /// What was being done.
+        operation: String,
+        /// To what.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// The short-lived process that works inside a scope ended without an answer.
+    #[error("the helper that was to {operation} ended without an answer: {status}")]
+    HelperDied {
+        /// What it was to do.
+        operation: &'static str,
+        /// How it ended.
+        status: String,
+    },
+    /// The machine does not let an ordinary user have an overlay.
+    #[error(
+        "{operation}: {source}: {obstacle}; or run as root, or, with REAPER_OVERLAY_ENABLED=false, \
+         on the host itself"
+    )]
+    Forbidden {
+        /// The step that was refused, and where.
+        operation: String,
+        /// What the kernel said.
+        source: std::io::Error,
+        /// Why, and what can be done.
+        obstacle: Obstacle,
+    },
+    /// Something is asked for that an ordinary user cannot have.
+    #[error("{what} needs root")]
+    NeedsRoot {
+        /// What is asked for.
+        what: String,
+    },
+    /// A name is no name for a scope.
+    #[error(
+        "the scope name {name:?} is refused: letters, digits, '_', '-', '.' and '+' are allowed, \
+         a letter, a digit or '_' in front, at most 128"
+    )]
+    ScopeName {
+        /// The name.
+        name: String,
+    },
+    /// A mount of the host can neither be overlaid nor be made read-only.
+    #[error("{} cannot be protected: {source}", path.display())]
+    Unprotected {
+        /// Where it is mounted.
+        path: PathBuf,
+        /// Why the last attempt failed.
+        source: std::io::Error,
+    },
+    /// A requested mount has an option that has no meaning here.
+    #[error("the mount on {} has the unknown option {option:?}", destination.display())]
+    MountOption {
+        /// Where it was to be mounted.
+        destination: PathBuf,
+        /// The option.
+        option: String,
+    },
+    /// A requested bind mount does not say what to mount.
+    #[error("the bind mount on {} has no source", destination.display())]
+    MountSource {
+        /// Where it was to be mounted.
+        destination: PathBuf,
+    },
+    /// A requested mount has a destination that is relative, or inside `/proc` or `/sys`.
+    #[error("{} is no place to mount on", destination.display())]
+    MountDestination {
+        /// Where it was to be mounted.
+        destination: PathBuf,
+    },
+    /// The destination of a mount is a directory and its source is none, or the other way round.
+    #[error(
+        "the mount on {} needs a {} there, and it is none",
+        destination.display(),
+        if *directory { "directory" } else { "file" }
+    )]
+    MountKind {
+        /// Where it was to be mounted.
+        destination: PathBuf,
+        /// Whether the source is a directory.
+        directory: bool,
+    },
+    /// Paths that shall be writable do not exist on the host.
+    #[error("nothing to make writable: {} missing on the host", list(paths))]
+    MissingMountPoints {
+        /// The paths that do not exist.
+        paths: Vec<PathBuf>,
+    },
+    /// The image was asked for, and its root filesystem was not given.
+    #[error("the image mode needs the image's root filesystem, and none was given")]
+    NoImage,
+    /// A pattern of the masks cannot be read.
+    #[error("the mask {pattern:?} is no pattern: {source}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        source: glob::PatternError,
+    },
+    /// There is no such scope.
+    #[error("there is no scope {name}")]
+    NoScope {
+        /// The name.
+        name: String,
+    },
+    /// The scope has members.
+    #[error("the scope {name} is in use by {}", by.join(", "))]
+    InUse {
+        /// The scope.
+        name: String,
+        /// The ids of its members, as far as they are known.
+        by: Vec<String>,
+    },
+    /// A change lies under a mask, and cannot be made on the host.
+    #[error("{} is masked: what the overlay has there never saw the host's", path.display())]
+    Masked {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A file of the base cannot be understood.
+    #[error("{} cannot be read: {source}", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let shown: Vec<_> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    shown.join(", ")
+}
+
+/// Adds the operation and the path to an error of the system.
+pub(crate) trait Context<T> {
+    /// The error says `operation` and `path` as well.
+    fn context(self, operation: &'static str, path: impl AsRef<Path>) -> Result<T, Error>;
+}
+
+impl<T, E: Into<std::io::Error>> Context<T> for Result<T, E> {
+    fn context(self, operation: &'static str, path: impl AsRef<Path>) -> Result<T, Error> {
+        self.map_err(|source| Error::System {
+            operation,
+            path: path.as_ref().to_owned(),
+            source: source.into(),
+        })
+    }
+}
+
+impl Error {
+    /// The errno behind it, where there is one.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::System { source, .. }
+            | Self::Helper { source, .. }
+            | Self::Forbidden { source, .. }
+            | Self::Unprotected { source, .. } => source.raw_os_error(),
+            _ => None,
+        }
+    }
+}

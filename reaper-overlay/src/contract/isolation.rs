@@ -1,0 +1,91 @@
+//! The contract of filesystem isolation.
+
+use super::{error::Error, request::ViewRequest};
+
+/// Makes the views in which processes run.
+///
+/// It is called by a monitor: one process, one thread, in the host's mount namespace, one
+/// container. So its methods may block, and a call never races another of the same process; it
+/// does race the calls of other monitors, and must lock what they share.
+///
+/// # Contract
+/// * [`prepare`](Self::prepare) fails closed: if the view cannot be made as asked, it is an error
+///   that names what could not be done, and nothing of it is left behind.
+/// * [`collect`](Self::collect) undoes what a `prepare` left whose monitor was killed before it
+///   could call [`View::release`]. It is idempotent, and succeeds for an id that has nothing.
+#[cfg_attr(feature = "mock", mockall::automock)]
+pub trait FilesystemIsolation {
+    /// Makes ready a view for one container. Called before the fork of its first process.
+    ///
+    /// # Errors
+    /// The view cannot be made; the error names the step and the path.
+    fn prepare(&self, request: &ViewRequest) -> Result<Box<dyn View>, Error>;
+
+    /// Removes what a view of `request.id` left on the node when its monitor was killed.
+    ///
+    /// # Errors
+    /// Something could not be removed; calling again continues.
+    fn collect(&self, request: &ViewRequest) -> Result<(), Error>;
+
+    /// Called when the container is deleted: removes what it kept beyond its end for people to
+    /// look at, such as an overlay that nobody else shares. Called for a pod's sandbox too, which
+    /// may have had no view: then what was kept for the pod is removed. What somebody still uses
+    /// goes with its last user. Idempotent, and includes [`collect`](Self::collect).
+    ///
+    /// # Errors
+    /// Something could not be removed; calling again continues.
+    fn forget(&self, request: &ViewRequest) -> Result<(), Error> {
+        self.collect(request)
+    }
+
+    /// What there is to do on the node when a container is gone for good and nobody waits for it
+    /// any more, for example to remove overlays that were not used for long. `None` is nothing.
+    /// It may take long: it is run in a process of its own, which may be killed at any time.
+    fn housekeeping(&self, request: &ViewRequest) -> Option<Housekeeping> {
+        let _ = request;
+        None
+    }
+}
+
+/// Work that nobody waits for, see [`FilesystemIsolation::housekeeping`].
+pub type Housekeeping = Box<dyn FnOnce() -> Result<(), Error>>;
+
+/// The view of one container.
+#[cfg_attr(feature = "mock", mockall::automock)]
+pub trait View {
+    /// Moves the calling process into the view. Called in the forked child, as root and still
+    /// single threaded: for the container's first process, and again for each exec'd one, which
+    /// has to see exactly the same mounts.
+    ///
+    /// The child's working directory and root are in the view afterwards.
+    ///
+    /// # Errors
+    /// The step that failed. The child then exits without running anything.
+    fn enter(&self, first: bool) -> Result<(), Error>;
+
+    /// Called in the monitor once the first process has entered, with its pid. A view keeps here
+    /// what it needs for later calls of `enter`, for example a descriptor of
+    /// `/proc/PID/ns/mnt`.
+    ///
+    /// # Errors
+    /// The namespace could not be kept.
+    fn entered(&mut self, pid: u32) -> Result<(), Error>;
+
+    /// Environment variables that the view adds to the container's processes (`KEY=VALUE`).
+    fn environment(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What people should know of the view, one sentence each: what of the node could not be
+    /// overlaid and is read-only, or that the node has changed below an overlay.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Gives back what the view holds on the node. Called in the monitor when all the container's
+    /// processes have ended. Idempotent.
+    ///
+    /// # Errors
+    /// Something could not be removed; calling again continues.
+    fn release(&mut self) -> Result<(), Error>;
+}

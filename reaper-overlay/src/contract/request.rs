@@ -1,0 +1,233 @@
+//! What a container shall see, as data.
+
+use std::path::{Component, Path, PathBuf};
+
+use reaper_spec::{
+    ContainerId, CriAnnotations, DnsMode, ImageMode, Mount, OverlayConfig, OverlayScope,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    error::Error,
+    path_hash,
+    scope::{Scope, is_name},
+    user,
+};
+
+/// The state root whose ids need no distinction.
+const DEFAULT_ROOT: &str = "/run/reaper";
+
+/// What the processes of one container shall see. It is plain data: it crosses a socket from the
+/// program that decides to the monitor that mounts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewRequest {
+    /// Whose view.
+    pub id: ContainerId,
+    /// What tells the id from the same id elsewhere, see [`in_root`](Self::in_root).
+    #[serde(default)]
+    pub realm: Option<String>,
+    /// The overlay's settings, the pod's wishes already applied.
+    pub overlay: OverlayConfig,
+    /// Whose `/etc/resolv.conf` and friends.
+    pub dns: DnsMode,
+    /// What becomes of the image.
+    pub image: ImageMode,
+    /// The image's root, for the image modes that use it.
+    pub rootfs: Option<PathBuf>,
+    /// What is to be mounted on `rootfs` for whoever uses it; empty where it has its content
+    /// already. See [`mount_rootfs`](crate::mount_rootfs).
+    pub rootfs_mounts: Vec<RootfsMount>,
+    /// The volumes, in order.
+    pub mounts: Vec<Mount>,
+    /// The working directory, made where the view lacks it.
+    pub cwd: PathBuf,
+    /// The uid and gid that its first process becomes, where it becomes others. Only a view without
+    /// root looks at it: there the caller gets these numbers, and no others exist.
+    #[serde(default)]
+    pub user: Option<(u32, u32)>,
+    /// The pod's Kubernetes namespace, for the scope `namespace`.
+    pub kubernetes_namespace: Option<String>,
+    /// The pod's sandbox id, for the scope `pod`.
+    pub pod: Option<String>,
+}
+
+impl ViewRequest {
+    /// A view for `id` that wants no volumes, with default settings.
+    pub fn new(id: ContainerId, cwd: PathBuf) -> Self {
+        Self {
+            id,
+            realm: None,
+            overlay: OverlayConfig::default(),
+            dns: DnsMode::default(),
+            image: ImageMode::default(),
+            rootfs: None,
+            rootfs_mounts: Vec::new(),
+            mounts: Vec::new(),
+            cwd,
+            user: None,
+            kubernetes_namespace: None,
+            pod: None,
+        }
+    }
+
+    /// The same for a container of the state root `root`, since ids are unique in one root only:
+    /// overlays and mount points are the node's. The containers of `/run/reaper` (without root, of
+    /// [`user_directory`](crate::user_directory)) need no distinction, those of `/run/reaper/ns/NAMESPACE` get the namespace's name, and all others a
+    /// hash of their root.
+    #[must_use]
+    pub fn in_root(mut self, root: &Path) -> Self {
+        self.realm = realm(root);
+        self
+    }
+
+    /// A name of the container that is unique on the node: its id, or `ID~REALM`.
+    pub fn unique_id(&self) -> String {
+        match &self.realm {
+            Some(realm) => format!("{}~{realm}", self.id),
+            None => self.id.to_string(),
+        }
+    }
+
+    /// The same, with what CRI annotations say of the pod.
+    #[must_use]
+    pub fn in_pod(mut self, cri: &CriAnnotations) -> Self {
+        self.kubernetes_namespace.clone_from(&cri.sandbox_namespace);
+        self.pod.clone_from(&cri.sandbox_id);
+        self
+    }
+}
+
+fn realm(root: &Path) -> Option<String> {
+    let user = if user::is_needed() {
+        user::user_directory().ok()
+    } else {
+        None
+    };
+    let default = user.as_deref().unwrap_or(Path::new(DEFAULT_ROOT));
+    if root == default {
+        return None;
+    }
+    let namespace = root.strip_prefix(default.join("ns")).ok();
+    let mut parts = namespace.into_iter().flat_map(Path::components);
+    if let (Some(Component::Normal(name)), None) = (parts.next(), parts.next())
+        && let Some(name) = name.to_str().filter(|name| is_name(name))
+    {
+        return Some(name.to_owned());
+    }
+    // No name of a namespace begins like this.
+    Some(format!("+{}", path_hash::of(root)))
+}
+
+/// One of the mounts that make an image's root filesystem, on top of each other. It is what
+/// containerd's snapshotters name, and plain data.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootfsMount {
+    /// The filesystem's type, `bind` for a bind mount.
+    pub kind: String,
+    /// What is mounted: a path, or a name that the filesystem ignores.
+    pub source: String,
+    /// Options as mount(8) takes them; what is not known is the filesystem's own.
+    pub options: Vec<String>,
+}
+
+impl Scope {
+    /// The scope that a request belongs to. Where the request does not say what its scope is made
+    /// of (a pod's scope without a pod), it is the container's own: more isolated, never less.
+    /// The image mode `beneath` needs an overlay of the container's own too.
+    ///
+    /// # Errors
+    /// [`Error::ScopeName`].
+    pub fn of(request: &ViewRequest) -> Result<Self, Error> {
+        let own = || Self::container(&request.unique_id());
+        if request.image == ImageMode::Beneath {
+            return own();
+        }
+        match &request.overlay.scope {
+            OverlayScope::Node => Ok(Self::node()),
+            OverlayScope::Namespace => request
+                .kubernetes_namespace
+                .as_deref()
+                .map_or_else(own, Self::namespace),
+            OverlayScope::Pod => request.pod.as_deref().map_or_else(own, Self::pod),
+            OverlayScope::Group(name) => Self::group(name),
+            // `Container`, and kinds that this version does not know: the safest.
+            _ => own(),
+        }
+    }
+
+    /// The scope that goes when `request`'s container is deleted: its own, or its pod's where it is
+    /// the pod's sandbox.
+    ///
+    /// # Errors
+    /// [`Error::ScopeName`].
+    pub fn deleted_with(request: &ViewRequest) -> Result<Option<Self>, Error> {
+        let scope = Self::of(request)?;
+        let is_sandbox = request.pod.as_deref() == Some(request.id.as_str());
+        let its_pods = is_sandbox && scope.as_str().starts_with("pod-");
+        Ok((scope.is_container() || its_pods).then_some(scope))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reaper_spec::ContainerId;
+
+    use super::*;
+
+    fn request(scope: OverlayScope) -> ViewRequest {
+        let mut request = ViewRequest::new(ContainerId::new("c1").unwrap(), "/".into());
+        request.overlay.scope = scope;
+        request
+    }
+
+    #[test]
+    fn a_request_without_a_pod_gets_more_isolation_not_less() {
+        let own = Scope::container("c1").unwrap();
+        assert_eq!(Scope::of(&request(OverlayScope::Pod)).unwrap(), own);
+        assert_eq!(Scope::of(&request(OverlayScope::Namespace)).unwrap(), own);
+        assert_eq!(
+            Scope::of(&request(OverlayScope::Node)).unwrap(),
+            Scope::node()
+        );
+        let mut beneath = request(OverlayScope::Node);
+        beneath.image = ImageMode::Beneath;
+        assert_eq!(Scope::of(&beneath).unwrap(), own);
+    }
+
+    #[test]
+    fn the_same_id_elsewhere_is_another_container() {
+        let of = |root: &str| {
+            let request = request(OverlayScope::Container).in_root(Path::new(root));
+            Scope::of(&request).unwrap()
+        };
+        assert_eq!(of("/run/reaper").as_str(), "container-c1");
+        assert_eq!(of("/run/reaper/ns/k8s.io").as_str(), "container-c1~k8s.io");
+        let elsewhere = of("/srv/state");
+        assert!(elsewhere.as_str().starts_with("container-c1~+"));
+        assert_ne!(elsewhere, of("/srv/state/ns/k8s.io"));
+        assert_ne!(of("/run/reaper/ns/a/b"), of("/run/reaper/ns/b"));
+        for scope in [elsewhere, of("/run/reaper/ns/k8s.io")] {
+            assert_eq!(scope.as_str().parse::<Scope>().unwrap(), scope);
+            let bare = scope.container_id().unwrap();
+            assert_eq!(bare.parse::<Scope>().unwrap(), scope);
+        }
+        for wrong in ["c1~", "c1~a/b", "c1~a~b", "c1~+", "~a"] {
+            assert!(Scope::container(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_goes_with_a_container_is_its_own_scope_or_that_of_its_pod() {
+        let mut request = request(OverlayScope::Pod);
+        request.pod = Some("p1".to_owned());
+        assert_eq!(Scope::deleted_with(&request).unwrap(), None);
+        request.pod = Some("c1".to_owned());
+        let pod = Scope::pod("c1").unwrap();
+        assert_eq!(Scope::deleted_with(&request).unwrap(), Some(pod));
+        request.overlay.scope = OverlayScope::Group("c1".to_owned());
+        assert_eq!(Scope::deleted_with(&request).unwrap(), None);
+        request.overlay.scope = OverlayScope::Container;
+        let own = Scope::container("c1").unwrap();
+        assert_eq!(Scope::deleted_with(&request).unwrap(), Some(own));
+    }
+}

@@ -1,0 +1,158 @@
+//! The names of scopes: who shares an overlay.
+
+use std::{fmt, str::FromStr};
+
+use super::error::Error;
+
+/// The longest name of a scope that is accepted, without its kind.
+const MAX_NAME: usize = 128;
+
+/// One overlay that is shared by those who belong to it.
+///
+/// Its name is one path component that cannot escape the base directory, whatever the pod or the
+/// namespace was called:
+///
+/// ```
+/// use reaper_overlay::Scope;
+/// assert_eq!(Scope::group("builds").unwrap().to_string(), "group-builds");
+/// assert!(Scope::group("../../etc").is_err());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Scope(String);
+
+impl Scope {
+    /// The scope of the whole node.
+    pub fn node() -> Self {
+        Self("node".to_owned())
+    }
+
+    /// The scope of a Kubernetes namespace.
+    ///
+    /// # Errors
+    /// [`Error::ScopeName`].
+    pub fn namespace(name: &str) -> Result<Self, Error> {
+        Self::named("namespace", name)
+    }
+
+    /// The scope of a pod.
+    ///
+    /// # Errors
+    /// [`Error::ScopeName`].
+    pub fn pod(sandbox: &str) -> Result<Self, Error> {
+        Self::named("pod", sandbox)
+    }
+
+    /// The scope of one container, by its id, or, outside of the usual state root, by its
+    /// [unique id](super::ViewRequest::unique_id) `ID~REALM`.
+    ///
+    /// # Errors
+    /// [`Error::ScopeName`].
+    pub fn container(id: &str) -> Result<Self, Error> {
+        let (plain, realm) = id.split_once('~').unwrap_or((id, "_"));
+        if is_name(plain) && is_name(realm.strip_prefix('+').unwrap_or(realm)) {
+            return Ok(Self(format!("container-{id}")));
+        }
+        Err(Error::ScopeName {
+            name: id.to_owned(),
+        })
+    }
+
+    /// The scope of all that name the same group.
+    ///
+    /// # Errors
+    /// [`Error::ScopeName`].
+    pub fn group(name: &str) -> Result<Self, Error> {
+        Self::named("group", name)
+    }
+
+    fn named(kind: &str, name: &str) -> Result<Self, Error> {
+        if is_name(name) {
+            Ok(Self(format!("{kind}-{name}")))
+        } else {
+            Err(Error::ScopeName {
+                name: name.to_owned(),
+            })
+        }
+    }
+
+    /// The name, one safe path component.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it belongs to a single container.
+    pub fn is_container(&self) -> bool {
+        self.0.starts_with("container-")
+    }
+
+    /// The container that it belongs to, by its [unique id](super::ViewRequest::unique_id).
+    pub fn container_id(&self) -> Option<&str> {
+        self.0.strip_prefix("container-")
+    }
+}
+
+pub(crate) fn is_name(name: &str) -> bool {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    name.len() <= MAX_NAME
+        && name.starts_with(word)
+        && name
+            .chars()
+            .all(|c| word(c) || matches!(c, '-' | '.' | '+'))
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Scope {
+    type Err = Error;
+
+    /// Reads the name that [`Scope::as_str`] gives; a bare name that is of no kind is a
+    /// container's.
+    fn from_str(name: &str) -> Result<Self, Error> {
+        if name == "node" {
+            return Ok(Self::node());
+        }
+        if let Some(id) = name.strip_prefix("container-") {
+            return Self::container(id);
+        }
+        for kind in ["namespace", "pod", "group"] {
+            if let Some(rest) = name
+                .strip_prefix(kind)
+                .and_then(|rest| rest.strip_prefix('-'))
+            {
+                return Self::named(kind, rest);
+            }
+        }
+        Self::container(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn kinds_do_not_collide() {
+        let group = Scope::group("node").unwrap();
+        let pod = Scope::pod("x").unwrap();
+        assert_ne!(group, Scope::node());
+        assert_ne!(pod, Scope::namespace("x").unwrap());
+        assert_eq!(pod.as_str().parse::<Scope>().unwrap(), pod);
+        assert_eq!(
+            "try1".parse::<Scope>().unwrap(),
+            Scope::container("try1").unwrap()
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn kubernetes_names_are_accepted(name in "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?") {
+            prop_assert!(Scope::namespace(&name).is_ok());
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The host's filesystem, as it is.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use nix::sched::{CloneFlags, setns};
+
+use super::place_volumes;
+use crate::{
+    contract::{Context, Error, FilesystemIsolation, View, ViewRequest},
+    linux::namespace::{change_near, change_to, namespace_of, own_namespace},
+    mount::{image::Image, interface::Interface},
+    scope::mount_points::{self, Owner},
+    store::base::Base,
+    volume::{
+        open,
+        opened::{self, Volume},
+    },
+};
+
+/// No isolation: processes see and change the host's filesystem.
+///
+/// A container that brings no volumes runs in the host's own mount namespace, at no cost. Volumes
+/// are mounted for the container alone, in a copy of that namespace. Missing mount points are made
+/// on the host, counted below the overlay's base, and removed with their last user. Unlike in an
+/// overlay they are not guarded: who removes one on the host takes away what is mounted on it.
+/// What engines mount by default (`/proc`, `/dev`, `/sys`, `/run` and what lies below) is the
+/// host's already and is left out.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HostRoot;
+
+pub(crate) struct HostView {
+    id: String,
+    /// Where its mount points are counted, if they are.
+    base: Option<Base>,
+    cwd: PathBuf,
+    volumes: Vec<Volume>,
+    image: Option<PathBuf>,
+    namespace: Option<File>,
+    /// Whether the container has mounts of its own.
+    own: bool,
+    interface: Interface,
+    /// Done in a namespace of the container's own.
+    restrict: Option<Restrict>,
+}
+
+/// What is done to the mounts of a view, but for those at and below the paths that it gets.
+pub(crate) type Restrict = Box<dyn Fn(Interface, &[&Path]) -> Result<(), Error>>;
+
+impl HostView {
+    pub(crate) fn new(request: &ViewRequest, restrict: Option<Restrict>) -> Result<Self, Error> {
+        let image = match request.image {
+            reaper_spec::ImageMode::Ignore => None,
+            // There is nothing to lie beneath; its root can be read where it is.
+            _ => Some(Image::of(request)?),
+        };
+        let mut plain = request.clone();
+        plain.image = reaper_spec::ImageMode::Ignore;
+        let interface = Interface::ask();
+        let mut volumes = open::open_all(&plain, interface)?;
+        if let Some(image) = image.as_ref().filter(|image| !image.is_there()) {
+            volumes.push(Volume::image(image, image.root.clone(), interface)?);
+        }
+        let base = place(&mut volumes, request)?;
+        Ok(Self {
+            id: request.unique_id(),
+            base,
+            cwd: request.cwd.clone(),
+            own: !volumes.is_empty() || restrict.is_some(),
+            volumes,
+            image: image.map(|image| image.root),
+            namespace: None,
+            interface,
+            restrict,
+        })
+    }
+
+    fn enter_first(&self) -> Result<(), Error> {
+        own_namespace()?;
+        let restrict = |kept: &[&Path]| match &self.restrict {
+            Some(restrict) => restrict(self.interface, kept),
+            None => Ok(()),
+        };
+        if self.interface == Interface::Classic {
+            // Copies of what is read-only already would be so too.
+            let found = opened::find(&self.volumes)?;
+            for (volume, found) in self.volumes.iter().zip(&found) {
+                volume.mount(found.as_ref())?;
+            }
+            let own = self
+                .volumes
+                .iter()
+                .map(|volume| volume.destination.as_path());
+            return restrict(&own.collect::<Vec<_>>());
+        }
+        restrict(&[])?;
+        self.volumes
+            .iter()
+            .try_for_each(|volume| volume.mount(None))
+    }
+}
+
+/// Finds or makes the mount points of `volumes`. Where all are there and nobody has ever counted
+/// any, there is nothing to count.
+fn place(volumes: &mut [Volume], request: &ViewRequest) -> Result<Option<Base>, Error> {
+    if volumes.is_empty() {
+        return Ok(None);
+    }
+    let missing = volumes.iter().any(|volume| !volume.destination.exists());
+    let base = if missing || mount_points::are_known(&request.overlay.base)? {
+        Some(Base::prepare(&request.overlay)?)
+    } else {
+        Base::if_ready(&request.overlay)?
+    };
+    match &base {
+        Some(base) => place_volumes::place(volumes, request, base, Owner::Host, None, &[])?,
+        None => {
+            let wrong = volumes
+                .iter()
+                .find(|volume| volume.destination.is_dir() != volume.directory);
+            if let Some(Volume {
+                destination,
+                directory,
+                ..
+            }) = wrong
+            {
+                return Err(Error::MountKind {
+                    destination: destination.clone(),
+                    directory: *directory,
+                });
+            }
+        }
+    }
+    Ok(base)
+}
+
+/// Gives back the mount points that a view whose monitor was killed has made on the host.
+pub(crate) fn collect(request: &ViewRequest) -> Result<(), Error> {
+    match Base::if_ready(&request.overlay)? {
+        Some(base) => mount_points::release(&base, Owner::Host, &request.unique_id()),
+        None => Ok(()),
+    }
+}
+
+impl FilesystemIsolation for HostRoot {
+    fn prepare(&self, request: &ViewRequest) -> Result<Box<dyn View>, Error> {
+        Ok(Box::new(HostView::new(request, None)?))
+    }
+
+    fn collect(&self, request: &ViewRequest) -> Result<(), Error> {
+        collect(request)
+    }
+}
+
+impl View for HostView {
+    fn enter(&self, first: bool) -> Result<(), Error> {
+        if let Some(namespace) = &self.namespace {
+            setns(namespace, CloneFlags::CLONE_NEWNS).context("enter the view of", &self.id)?;
+        } else if self.own && first {
+            self.enter_first()?;
+        }
+        if first {
+            change_to(&self.cwd)
+        } else {
+            change_near(&self.cwd)
+        }
+    }
+
+    fn entered(&mut self, pid: u32) -> Result<(), Error> {
+        if self.own {
+            self.namespace = Some(namespace_of(pid)?);
+            self.volumes.clear();
+        }
+        Ok(())
+    }
+
+    fn environment(&self) -> Vec<String> {
+        let image = self.image.as_ref();
+        image
+            .map(|root| format!("REAPER_IMAGE_ROOT={}", root.display()))
+            .into_iter()
+            .collect()
+    }
+
+    fn release(&mut self) -> Result<(), Error> {
+        self.namespace = None;
+        self.volumes.clear();
+        if let Some(base) = &self.base {
+            mount_points::release(base, Owner::Host, &self.id)?;
+            self.base = None;
+        }
+        Ok(())
+    }
+}

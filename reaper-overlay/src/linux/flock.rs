@@ -1,0 +1,127 @@
+//! Locks on files that may be removed.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::Path,
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::contract::{Context, Error};
+
+/// A lock that is held until it is dropped, or until the process ends however it ends. A forked
+/// child holds it too, until it has ended as well.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+/// How a lock is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// With others that share it; waits for one that holds it alone.
+    Shared,
+    /// Alone; waits for all others.
+    Exclusive,
+}
+
+impl Lock {
+    /// Takes the lock named by the file `path`, which is made if it is missing.
+    pub(crate) fn take(path: &Path, mode: Mode) -> Result<Self, Error> {
+        let operation = match mode {
+            Mode::Shared => FlockOperation::LockShared,
+            Mode::Exclusive => FlockOperation::LockExclusive,
+        };
+        match Self::attempt(path, operation)? {
+            Some(lock) => Ok(lock),
+            None => Err(io::Error::from(io::ErrorKind::WouldBlock)).context("lock", path),
+        }
+    }
+
+    /// Takes the lock alone if nobody else holds it.
+    pub(crate) fn try_alone(path: &Path) -> Result<Option<Self>, Error> {
+        Self::attempt(path, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    fn attempt(path: &Path, operation: FlockOperation) -> Result<Option<Self>, Error> {
+        loop {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(path)
+                .context("open the lock", path)?;
+            match flock(&file, operation) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+                Err(errno) => return Err(errno).context("lock", path),
+            }
+            // Whoever held it may have removed the file: a lock on that one guards nothing.
+            let mine = file.metadata().context("stat the lock", path)?;
+            match fs::metadata(path) {
+                Ok(there) if (there.dev(), there.ino()) == (mine.dev(), mine.ino()) => {
+                    return Ok(Some(Self { _file: file }));
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error).context("stat the lock", path),
+            }
+        }
+    }
+}
+
+/// Whether somebody holds the lock `path`. One that is missing is held by nobody.
+pub(crate) fn is_held(path: &Path) -> Result<bool, Error> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error).context("open the lock", path),
+    };
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(false),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+        Err(errno) => Err(errno).context("ask for the lock", path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_alone_or_many_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let first = Lock::take(&path, Mode::Shared).unwrap();
+        let second = Lock::take(&path, Mode::Shared).unwrap();
+        assert!(Lock::try_alone(&path).unwrap().is_none());
+        drop((first, second));
+        let alone = Lock::try_alone(&path).unwrap().unwrap();
+        assert!(is_held(&path).unwrap());
+        drop(alone);
+        assert!(!is_held(&path).unwrap());
+    }
+
+    #[test]
+    fn a_lock_on_a_removed_file_is_no_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let holder = Lock::take(&path, Mode::Exclusive).unwrap();
+        let waiter = std::thread::spawn({
+            let path = path.clone();
+            move || Lock::take(&path, Mode::Exclusive).unwrap()
+        });
+        fs::remove_file(&path).unwrap();
+        drop(holder);
+        let _waited = waiter.join().unwrap();
+        assert!(
+            Lock::try_alone(&path).unwrap().is_none(),
+            "the waiter's lock is on this file"
+        );
+    }
+}

@@ -1,0 +1,143 @@
+//! A single mount point: made, guarded, removed.
+
+use std::{fs, io, path::Path};
+
+use rustix::{
+    fs::{
+        AtFlags, CWD, FileType, Mode, OFlags, StatxAttributes, StatxFlags, open, openat, statat,
+        statx, unlinkat,
+    },
+    io::Errno,
+    mount::{UnmountFlags, mount_bind_recursive, unmount},
+};
+use serde::{Deserialize, Serialize};
+
+use super::mountinfo;
+use crate::contract::{Context, Error};
+
+/// What a mount point is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    Directory,
+    File,
+}
+
+pub(crate) fn make(path: &Path, directory: bool) -> Result<(), Error> {
+    let made = if directory {
+        fs::create_dir(path)
+    } else {
+        fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(path)
+            .map(drop)
+    };
+    match made {
+        // A workload was quicker.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.context("make the mount point", path),
+    }
+}
+
+/// Removes what was made, unless a workload keeps something in it. No symlink is followed on the
+/// way: a workload may have put one there since, that leads to something of the node's.
+pub(crate) fn remove(path: &Path, kind: Kind) -> Result<(), Error> {
+    match try_remove(path, kind) {
+        // Gone, moved away, in use, or on a volume that lets nobody remove it.
+        Ok(())
+        | Err(
+            Errno::NOENT
+            | Errno::NOTEMPTY
+            | Errno::NOTDIR
+            | Errno::LOOP
+            | Errno::BUSY
+            | Errno::ROFS
+            | Errno::ACCESS
+            | Errno::PERM,
+        ) => Ok(()),
+        Err(errno) => Err(errno).context("remove the mount point", path),
+    }
+}
+
+fn try_remove(path: &Path, kind: Kind) -> rustix::io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(());
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut dir = open("/", flags, Mode::empty())?;
+    for part in parent.components().skip(1) {
+        dir = openat(&dir, part.as_os_str(), flags, Mode::empty())?;
+    }
+    match kind {
+        Kind::Directory => unlinkat(&dir, name, AtFlags::REMOVEDIR),
+        Kind::File => {
+            let stat = statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+            if !is_file || stat.st_size != 0 {
+                return Ok(());
+            }
+            unlinkat(&dir, name, AtFlags::empty())
+        }
+    }
+}
+
+pub(crate) fn is_mount_point(path: &Path) -> Result<bool, Error> {
+    let stat = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE);
+    if let Ok(stat) = stat
+        && stat
+            .stx_attributes_mask
+            .contains(StatxAttributes::MOUNT_ROOT)
+    {
+        return Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT));
+    }
+    // Before Linux 5.8.
+    is_listed(path)
+}
+
+fn is_listed(path: &Path) -> Result<bool, Error> {
+    let mounts = mountinfo::read()?;
+    Ok(mounts.iter().any(|mount| mount.mount_point == path))
+}
+
+pub(crate) fn bind_to_itself(path: &Path) -> Result<(), Error> {
+    mount_bind_recursive(path, path).context("guard", path)
+}
+
+pub(crate) fn unguard(path: &Path) -> Result<(), Error> {
+    match unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        Ok(()) | Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => Ok(()),
+        Err(errno) => Err(errno).context("take the guard off", path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_symlink_leads_to_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        for made in ["theirs", "ours"] {
+            make(&dir.join(made), true).unwrap();
+            make(&dir.join(made).join("point"), true).unwrap();
+            make(&dir.join(made).join("file"), false).unwrap();
+        }
+        std::os::unix::fs::symlink("theirs", dir.join("link")).unwrap();
+        for parent in ["link", "ours"] {
+            remove(&dir.join(parent).join("point"), Kind::Directory).unwrap();
+            remove(&dir.join(parent).join("file"), Kind::File).unwrap();
+        }
+        assert!(dir.join("theirs/point").is_dir() && dir.join("theirs/file").is_file());
+        assert_eq!(fs::read_dir(dir.join("ours")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_kernel_and_its_table_agree_on_mount_points() {
+        for (path, expected) in [("/proc", true), ("/proc/self", false), ("/usr", false)] {
+            let path = Path::new(path);
+            assert_eq!(is_mount_point(path).unwrap(), expected, "{path:?}");
+            assert_eq!(is_listed(path).unwrap(), expected, "{path:?}");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Mount and user namespaces: made, kept, entered, locked.
+
+use std::{
+    fs::{self, File},
+    path::Path,
+};
+
+use nix::{
+    sched::{CloneFlags, CpuSet, sched_setaffinity, setns, unshare},
+    unistd::Pid,
+};
+use rustix::{
+    mount::{MountPropagationFlags, mount_change},
+    process::{chdir, getegid, geteuid},
+};
+
+use super::{helper::Helper, syscall};
+use crate::contract::{Context, Error};
+
+/// Locks all mounts: a copy that belongs to another user namespace has its mounts locked, and so
+/// has every copy of it, whoever makes it. They can then be neither unmounted, nor be made
+/// writable, nor be looked behind by a bind of what they cover. Where user namespaces are
+/// forbidden the scope works all the same.
+pub(crate) fn lock_mounts() -> bool {
+    match unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS) {
+        Ok(()) => true,
+        Err(errno) => {
+            tracing::debug!("the mounts of the overlay are not locked: {errno}");
+            false
+        }
+    }
+}
+
+/// A namespace can be bound only where the number of the namespace is smaller. Linux 6.18 hands out
+/// numbers from a range for each processor, so a newer one can have the smaller number; there is a
+/// processor whose range goes on from `outside`'s. (The host's first namespace has the smallest
+/// number of all: this concerns nodes that are containers themselves.)
+pub(crate) fn make_bindable(outside: Option<u64>) -> Result<(), Error> {
+    let Some(outside) = outside else {
+        return Ok(());
+    };
+    let is_bindable = || syscall::mount_namespace_id().map_or(true, |id| id > outside);
+    for cpu in 0..CpuSet::count() {
+        if is_bindable() {
+            break;
+        }
+        let mut one = CpuSet::new();
+        if one.set(cpu).is_ok() && sched_setaffinity(Pid::from_raw(0), &one).is_ok() {
+            unshare(CloneFlags::CLONE_NEWNS).context("unshare again the mounts of", "/")?;
+        }
+    }
+    Ok(())
+}
+
+/// `f_type` of a file that stands for a namespace.
+pub(crate) const NSFS_MAGIC: u64 = 0x6e73_6673;
+
+/// Locks the mounts of the calling process's namespace: a copy that belongs to another user
+/// namespace has its mounts locked, and so has every copy of it, whoever makes it.
+pub(crate) fn lock() -> Result<(), Error> {
+    let root = Path::new("/");
+    let ((), locked) = Helper::start("lock mounts", || {
+        unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).context("lock below", root)
+    })?;
+    let namespace = namespace_of(locked.pid().as_raw().unsigned_abs())?;
+    setns(&namespace, CloneFlags::CLONE_NEWNS).context("lock below", root)?;
+    unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts of", root)
+}
+
+/// What stands for the new user namespace in errors.
+pub(crate) const USER_NAMESPACE: &str = "a user namespace";
+
+/// A uid and a gid.
+pub(crate) type Ids = (u32, u32);
+
+/// The calling process's own, as its user namespace has them.
+pub(crate) fn own() -> Ids {
+    (geteuid().as_raw(), getegid().as_raw())
+}
+
+/// A user namespace and one of its mount namespaces, kept alive by these descriptors.
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    pub(crate) user: File,
+    pub(crate) mount: File,
+}
+
+impl Namespaces {
+    /// Those of the process `pid`, which the caller has made.
+    pub(crate) fn of(pid: u32) -> Result<Self, Error> {
+        let open = |kind: &str| {
+            let path = format!("/proc/{pid}/ns/{kind}");
+            File::open(&path).context("keep the namespace", path)
+        };
+        Ok(Self {
+            user: open("user")?,
+            mount: open("mnt")?,
+        })
+    }
+
+    /// Moves the calling process, which has one thread, into both; its root and working directory
+    /// become the mount namespace's root.
+    pub(crate) fn enter(&self) -> Result<(), Error> {
+        setns(&self.user, CloneFlags::CLONE_NEWUSER).context("enter", "the user namespace")?;
+        setns(&self.mount, CloneFlags::CLONE_NEWNS).context("enter", "the mount namespace")
+    }
+}
+
+/// Moves the calling process, which has one thread, into a new user namespace with mounts of its
+/// own. Its uid and gid are called `inside` there, and are the only ones.
+pub(crate) fn unshare_as(inside: Ids) -> Result<(), Error> {
+    let outside = own();
+    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).context("make", USER_NAMESPACE)?;
+    let write = |file: &str, text: String| {
+        let path = format!("/proc/self/{file}");
+        fs::write(&path, text).context("write", path)
+    };
+    // Before the groups are mapped: nobody may leave a group that files deny something to.
+    write("setgroups", "deny".to_owned())?;
+    write("gid_map", format!("{} {} 1\n", inside.1, outside.1))?;
+    write("uid_map", format!("{} {} 1\n", inside.0, outside.0))
+}
+
+/// Gives the calling process mounts of its own, which still hear of those they were copied from.
+pub(crate) fn own_namespace() -> Result<(), Error> {
+    unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts of", "/")?;
+    let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    mount_change("/", downstream).context("make a slave of", "/")
+}
+
+/// Prepares the mounts of a new namespace for a view to be assembled of them: what the host mounts
+/// below its own trees later arrives, nothing that is done here reaches the host, and every mount can
+/// be bound and hold the layers of an overlay.
+///
+/// The kernel refuses both for an unbindable mount (`EINVAL`; "overlayfs: failed to clone
+/// upperpath"), and where one is locked by a user namespace a recursive bind around it, too
+/// (`EPERM`). Becoming a slave takes that property away since Linux 6.17 only; becoming shared does
+/// on every kernel, and adds no way to the host: a mount that is not shared yet gets a peer group of
+/// its own.
+pub(crate) fn make_bindable_slaves() -> Result<(), Error> {
+    for flags in [
+        MountPropagationFlags::SHARED,
+        MountPropagationFlags::DOWNSTREAM,
+    ] {
+        mount_change("/", flags | MountPropagationFlags::REC).context("make a slave of", "/")?;
+    }
+    Ok(())
+}
+
+/// Opens the mount namespace of the process `pid`.
+pub(crate) fn namespace_of(pid: u32) -> Result<File, Error> {
+    let path = format!("/proc/{pid}/ns/mnt");
+    File::open(&path).context("keep the mount namespace", path)
+}
+
+/// Changes to the working directory of a container's first process.
+pub(crate) fn change_to(cwd: &Path) -> Result<(), Error> {
+    chdir(cwd).context("change to", cwd)
+}
+
+/// The same where it may be missing: it is made in the overlay.
+pub(crate) fn make_and_change_to(cwd: &Path) -> Result<(), Error> {
+    if !cwd.exists() {
+        fs::create_dir_all(cwd).context("make the working directory", cwd)?;
+    }
+    change_to(cwd)
+}
+
+/// Changes to the container's working directory if it still is there, else to the root: a process
+/// that joins later names its own.
+pub(crate) fn change_near(cwd: &Path) -> Result<(), Error> {
+    chdir(cwd).or_else(|_| chdir("/")).context("change to", "/")
+}

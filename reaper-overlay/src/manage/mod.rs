@@ -1,0 +1,14 @@
+//! What people call: listing, comparing, exporting and undoing what was written over the host.
+
+mod change;
+mod commit;
+mod compare;
+mod diff;
+mod export;
+mod overlays;
+mod progress;
+
+pub use change::{Change, ChangeKind, Entry, FileKind};
+pub use commit::CommitMode;
+pub use overlays::Overlays;
+pub use progress::{OnProgress, Progress, Usage};

@@ -1,0 +1,232 @@
+//! Changing the options of mounts.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{CWD, Mode, OFlags, open},
+    mount::{
+        MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+        mount_change, mount_remount, move_mount, open_tree,
+    },
+};
+
+use super::{
+    bind::bind,
+    interface::{Interface, Recursion},
+};
+use crate::{
+    contract::{Context, Error, user},
+    linux::{
+        mountinfo::{self, MountInfo},
+        syscall::{self, MountAttr},
+    },
+};
+
+pub(crate) const READ_ONLY: MountAttr = MountAttr {
+    set: bits(MountAttrFlags::MOUNT_ATTR_RDONLY),
+    clear: 0,
+    propagation: 0,
+};
+
+/// When a file's access time is updated: a number, not a set of flags.
+pub(crate) const ATIME: u64 = bits(MountAttrFlags::MOUNT_ATTR__ATIME);
+
+const fn bits(flag: MountAttrFlags) -> u64 {
+    flag.bits() as u64
+}
+
+/// How mountinfo and mount(2) spell the flags.
+const FLAGS: [(&str, MountAttrFlags, MountFlags); 6] = [
+    ("ro", MountAttrFlags::MOUNT_ATTR_RDONLY, MountFlags::RDONLY),
+    (
+        "nosuid",
+        MountAttrFlags::MOUNT_ATTR_NOSUID,
+        MountFlags::NOSUID,
+    ),
+    ("nodev", MountAttrFlags::MOUNT_ATTR_NODEV, MountFlags::NODEV),
+    (
+        "noexec",
+        MountAttrFlags::MOUNT_ATTR_NOEXEC,
+        MountFlags::NOEXEC,
+    ),
+    (
+        "nodiratime",
+        MountAttrFlags::MOUNT_ATTR_NODIRATIME,
+        MountFlags::NODIRATIME,
+    ),
+    (
+        "nosymfollow",
+        MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW,
+        MountFlags::NOSYMFOLLOW,
+    ),
+];
+
+/// Changes the mount that is seen at `path`, and with `recursion` those below it.
+pub(crate) fn change(
+    interface: Interface,
+    path: &Path,
+    recursion: Recursion,
+    attr: MountAttr,
+) -> io::Result<()> {
+    if attr == MountAttr::default() {
+        return Ok(());
+    }
+    let tree = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    if interface == Interface::Attributes {
+        return syscall::mount_setattr(tree.as_fd(), recursion == Recursion::All, attr);
+    }
+    let at = PathBuf::from(format!("/proc/self/fd/{}", tree.as_raw_fd()));
+    if attr.propagation != 0 {
+        let mut flags = MountPropagationFlags::from_bits_retain(attr.propagation as _);
+        if recursion == Recursion::All {
+            flags |= MountPropagationFlags::REC;
+        }
+        mount_change(&at, flags)?;
+    }
+    if (attr.set, attr.clear) == (0, 0) {
+        return Ok(());
+    }
+    let mounts = mountinfo::read().map_err(to_io)?;
+    let top = find(&mounts, tree.as_fd())?;
+    remount(&at, top, attr)?;
+    if recursion == Recursion::All {
+        for mount in mountinfo::visible_on(&mounts, top) {
+            if mount.id == top.id {
+                continue;
+            }
+            match remount(&mount.mount_point, mount, attr) {
+                // Behind a directory that is closed to this user, and so to all in the view.
+                Err(error)
+                    if error.raw_os_error() == Some(nix::libc::EACCES) && user::is_needed() => {}
+                // The host has unmounted it since, and so it went here.
+                Err(_) if has_gone(mount) => {}
+                other => other?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes the mounts of the calling process's namespace read-only, except at and below `writable`,
+/// existing paths none of which lies in another one.
+pub(crate) fn make_read_only_but(interface: Interface, writable: &[&Path]) -> Result<(), Error> {
+    let root = Path::new("/");
+    if interface == Interface::Attributes {
+        let mut kept = Vec::new();
+        for &path in writable {
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE
+                | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                | OpenTreeFlags::AT_RECURSIVE;
+            kept.push((open_tree(CWD, path, flags).context("open", path)?, path));
+        }
+        change(interface, root, Recursion::All, READ_ONLY).context("make read-only", root)?;
+        for (tree, path) in kept {
+            move_mount(tree, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+                .context("keep writable", path)?;
+        }
+        return Ok(());
+    }
+    for path in writable {
+        bind(path, path, Recursion::All).context("keep writable", path)?;
+    }
+    let mounts = mountinfo::read()?;
+    for mount in mountinfo::visible(&mounts) {
+        let path = &mount.mount_point;
+        if !writable.iter().any(|kept| path.starts_with(kept)) {
+            match remount(path, mount, READ_ONLY) {
+                // The host has unmounted it since, and so it went here.
+                Err(_) if has_gone(mount) => {}
+                other => other.context("make read-only", path)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn has_gone(mount: &MountInfo) -> bool {
+    mountinfo::read().is_ok_and(|now| now.iter().all(|there| there.id != mount.id))
+}
+
+/// The mount that `path`, a descriptor, is on.
+fn find<'a>(mounts: &'a [MountInfo], path: BorrowedFd<'_>) -> io::Result<&'a MountInfo> {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", path.as_raw_fd()))?;
+    let id = text
+        .lines()
+        .find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+    let mount = mounts.iter().find(|mount| Some(mount.id) == id);
+    mount.ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// Changes the one mount that is seen at `path`, which is `mount`.
+fn remount(path: &Path, mount: &MountInfo, attr: MountAttr) -> io::Result<()> {
+    let flags = flags(&mount.options, attr);
+    mount_remount(path, MountFlags::BIND | flags, c"")?;
+    // Kernels ignore what they do not know.
+    if flags.contains(MountFlags::NOSYMFOLLOW) {
+        let mounts = mountinfo::read().map_err(to_io)?;
+        let is_set = mounts.iter().any(|now| {
+            now.id == mount.id && now.options.iter().any(|option| option == "nosymfollow")
+        });
+        if !is_set {
+            return Err(io::Error::from_raw_os_error(nix::libc::EINVAL));
+        }
+    }
+    Ok(())
+}
+
+/// All flags that a mount has to have after `attr`, given the options that it has: whatever a
+/// remount does not name is cleared.
+fn flags(options: &[String], attr: MountAttr) -> MountFlags {
+    let has = |name: &str| options.iter().any(|option| option == name);
+    let now = FLAGS.iter().filter(|(name, ..)| has(name));
+    let mut now = now.fold(0, |now, (_, flag, _)| now | bits(*flag));
+    if has("noatime") {
+        now |= bits(MountAttrFlags::MOUNT_ATTR_NOATIME);
+    } else if !has("relatime") {
+        now |= bits(MountAttrFlags::MOUNT_ATTR_STRICTATIME);
+    }
+    let then = now & !attr.clear | attr.set;
+    let atime = match then & ATIME {
+        atime if atime == bits(MountAttrFlags::MOUNT_ATTR_NOATIME) => MountFlags::NOATIME,
+        atime if atime == bits(MountAttrFlags::MOUNT_ATTR_STRICTATIME) => MountFlags::STRICTATIME,
+        _ => MountFlags::RELATIME,
+    };
+    FLAGS
+        .iter()
+        .filter(|(_, flag, _)| then & bits(*flag) != 0)
+        .fold(atime, |flags, (_, _, flag)| flags | *flag)
+}
+
+fn to_io(error: Error) -> io::Error {
+    io::Error::from_raw_os_error(error.errno().unwrap_or(nix::libc::EIO))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remount_keeps_what_it_does_not_change() {
+        let options = ["rw", "nosuid", "nodiratime", "relatime"].map(str::to_owned);
+        let kept = MountFlags::NOSUID | MountFlags::NODIRATIME | MountFlags::RELATIME;
+        assert_eq!(flags(&options, READ_ONLY), kept | MountFlags::RDONLY);
+        let attr = MountAttr {
+            set: bits(MountAttrFlags::MOUNT_ATTR_NOATIME),
+            clear: ATIME | bits(MountAttrFlags::MOUNT_ATTR_NOSUID),
+            propagation: 0,
+        };
+        let changed = MountFlags::NODIRATIME | MountFlags::NOATIME;
+        assert_eq!(flags(&options, attr), changed);
+    }
+
+    #[test]
+    fn access_times_that_are_always_updated_stay_so() {
+        let options = ["ro".to_owned()];
+        let kept = MountFlags::RDONLY | MountFlags::STRICTATIME;
+        assert_eq!(flags(&options, READ_ONLY), kept);
+    }
+}

@@ -1,0 +1,157 @@
+//! The directories of an ordinary user's layers.
+//!
+//! What is somebody else's cannot be copied up: the copy would have an owner that the user
+//! namespace does not know. So the upper layer has, from the start, directories of the user's own
+//! in the place of others' ones near the root. That makes room for new files, and lets the old
+//! ones be replaced and removed; they cannot be changed in place.
+
+use std::{
+    fs::{self, Metadata},
+    io,
+    os::unix::fs::{MetadataExt, symlink},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{Access, access};
+
+use super::plan_as_user::{Place, Shape};
+use crate::{
+    contract::{Context, Error},
+    linux::{
+        file_attributes,
+        files::{make_dir, remove_tree},
+        namespace,
+    },
+    mount::mask,
+    store::layer_table::Layer,
+};
+
+/// Down to here, counted in names from the root, others' directories are the user's in the view.
+/// It reaches `/usr/share/man/man1` and `/usr/lib/ARCH/pkgconfig`: where packages put their files.
+const DEPTH: usize = 4;
+
+/// Like [`DEPTH`], below here.
+const LOCAL: (&str, usize) = ("/usr/local", 5);
+
+/// Makes the directories of the layer over `place`; an upper layer that exists is kept. Returns
+/// false if the place is not there any more.
+pub(crate) fn make(layer: &Layer, place: &Place) -> Result<bool, Error> {
+    if !layer.upper.try_exists().context("look for", &layer.upper)? {
+        let metadata = match fs::metadata(&place.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            other => other.context("stat", &place.path)?,
+        };
+        make_dir(&layer.upper)?;
+        fill(place, metadata, &layer.upper)?;
+    }
+    make_dir(&layer.work)?;
+    remove_tree(&layer.mask)?;
+    if !place.masks.is_empty() {
+        make_dir(&layer.mask)?;
+        let masks = place.masks.iter();
+        mask::write_layer(&layer.mask, &place.path, masks, &mask::AS_USER)?;
+    }
+    Ok(true)
+}
+
+/// Where the directory is that a shell has as its lower layer.
+pub(crate) fn lower_of(layer: &Layer) -> PathBuf {
+    layer.upper.with_file_name("lower")
+}
+
+/// Makes the lower layer of a shell anew: the entries `copies` as they are now, and places to
+/// mount `parts` on.
+pub(crate) fn make_shell<'a>(
+    layer: &Layer,
+    copies: &[PathBuf],
+    parts: impl Iterator<Item = &'a Place>,
+) -> Result<(), Error> {
+    let lower = lower_of(layer);
+    remove_tree(&lower)?;
+    make_dir(&lower)?;
+    let inside = |path: &Path| lower.join(path.file_name().unwrap_or_default());
+    for from in copies {
+        match copy(from, &inside(from)) {
+            // It has gone since.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            copied => {
+                if let Some(metadata) = copied.context("copy", from)? {
+                    file_attributes::set_mode_and_times(&inside(from), &metadata)?;
+                }
+            }
+        }
+    }
+    for part in parts {
+        let to = inside(&part.path);
+        if part.directory {
+            make_dir(&to)?;
+        } else {
+            fs::write(&to, "").context("make", to)?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns what the file was like, if it is no link.
+fn copy(from: &Path, to: &Path) -> io::Result<Option<Metadata>> {
+    let metadata = fs::symlink_metadata(from)?;
+    if metadata.is_symlink() {
+        symlink(fs::read_link(from)?, to)?;
+        return Ok(None);
+    }
+    fs::write(to, fs::read(from)?)?;
+    Ok(Some(metadata))
+}
+
+/// Makes `upper` like the directory `place`, of which `metadata` is, and in it the directories of
+/// others that are to be the user's.
+fn fill(place: &Place, metadata: Metadata, upper: &Path) -> Result<(), Error> {
+    let device = metadata.dev();
+    let mut todo = Vec::new();
+    // The directories in a shell have layers of their own.
+    if !matches!(place.shape, Shape::Shell(_)) {
+        todo.push((place.path.clone(), upper.to_owned()));
+    }
+    let mut made = vec![(upper.to_owned(), metadata)];
+    while let Some((dir, upper)) = todo.pop() {
+        if dir.components().count() > depth(&dir) {
+            continue;
+        }
+        let Ok(entries) = fs::read_dir(&dir) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            let path = entry.path();
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            let own = (metadata.uid(), metadata.gid()) == namespace::own();
+            let closed = access(&path, Access::READ_OK | Access::EXEC_OK).is_err();
+            let masked = place.masks.iter().any(|mask| mask.path == path);
+            if own || closed || masked || metadata.dev() != device {
+                continue;
+            }
+            let upper = upper.join(entry.file_name());
+            make_dir(&upper)?;
+            file_attributes::mark_made(&upper)?;
+            todo.push((path, upper.clone()));
+            made.push((upper, metadata));
+        }
+    }
+    // Children first: making one changes its parent's time.
+    for (path, metadata) in made.iter().rev() {
+        file_attributes::set_mode_and_times(path, metadata)?;
+    }
+    Ok(())
+}
+
+fn depth(dir: &Path) -> usize {
+    if dir.starts_with(LOCAL.0) {
+        LOCAL.1
+    } else {
+        DEPTH
+    }
+}

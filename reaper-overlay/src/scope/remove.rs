@@ -1,0 +1,98 @@
+//! A scope that is held alone, to reset or remove it.
+
+use reaper_spec::OverlayConfig;
+
+use super::{keep::unpin, list::layers, mount_points};
+use crate::{
+    contract::{Error, Scope},
+    linux::{
+        files::{exists, remove_file, remove_tree},
+        flock::{Lock, Mode},
+    },
+    store::{
+        base::Base,
+        members::{Membership, members},
+        paths::ScopePaths,
+        trash::Trash,
+    },
+};
+
+/// Removes `scope` with all that was written in it.
+pub(crate) fn remove(config: &OverlayConfig, scope: &Scope) -> Result<(), Error> {
+    let (base, _) = layers(config, scope)?;
+    let paths = ScopePaths::new(&base.path, scope);
+    let alone = Alone::take(scope, &paths)?;
+    alone.remove(&base, &paths)
+}
+
+/// A scope that is held alone, to reset or remove it.
+pub(crate) struct Alone {
+    scope: Scope,
+    _changing: Lock,
+    _members: Lock,
+}
+
+impl Alone {
+    /// Fails with [`Error::InUse`] while the scope has members.
+    pub(crate) fn take(scope: &Scope, paths: &ScopePaths) -> Result<Self, Error> {
+        let changing = Lock::take(&paths.changing, Mode::Exclusive)?;
+        match Lock::try_alone(&paths.members_lock)? {
+            Some(members) => Ok(Self {
+                scope: scope.clone(),
+                _changing: changing,
+                _members: members,
+            }),
+            None => Err(Error::InUse {
+                name: scope.to_string(),
+                by: members(paths)?,
+            }),
+        }
+    }
+
+    /// Throws away the namespace and the layers, and the mount points that members left who were
+    /// killed.
+    pub(crate) fn clear(&self, base: &Base, paths: &ScopePaths) -> Result<Trash, Error> {
+        unpin(paths)?;
+        let trash = Trash::discard(&base.path, &paths.data)?;
+        remove_tree(&paths.live)?;
+        mount_points::release_all(base, &self.scope, None)?;
+        Ok(trash)
+    }
+
+    /// Removes the scope for good, with its locks.
+    pub(crate) fn remove(self, base: &Base, paths: &ScopePaths) -> Result<(), Error> {
+        let trash = self.clear(base, paths)?;
+        remove_file(&paths.members_lock)?;
+        remove_file(&paths.changing)?;
+        // From here on the name is free for the next scope.
+        drop(self);
+        trash.remove()
+    }
+}
+
+/// Removes `scope` unless somebody uses it.
+pub(crate) fn remove_unused(base: &Base, scope: &Scope) -> Result<(), Error> {
+    let paths = ScopePaths::new(&base.path, scope);
+    match Alone::take(scope, &paths) {
+        Ok(alone) => alone.remove(base, &paths),
+        Err(Error::InUse { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+impl Membership {
+    /// Leaves, and removes a scope that is to go with its last member.
+    pub(crate) fn end(
+        self,
+        base: &Base,
+        scope: &Scope,
+        remove_with_last: bool,
+    ) -> Result<(), Error> {
+        self.leave()?;
+        drop(self);
+        if remove_with_last || exists(&ScopePaths::new(&base.path, scope).forgotten())? {
+            remove_unused(base, scope)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,55 @@
+//! Removing scopes that are not used any more.
+
+use std::time::Duration;
+
+use reaper_spec::{KeepConfig, OverlayConfig};
+
+use super::{list::list, remove::remove};
+use crate::{
+    contract::{Error, Scope},
+    store::{base::Base, trash},
+};
+
+/// Which unused scopes are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// Those used within this time; `None` is any.
+    pub age: Option<Duration>,
+    /// This many, the last used ones; `None` is any number.
+    pub count: Option<usize>,
+}
+
+impl From<KeepConfig> for Keep {
+    fn from(KeepConfig { age, count }: KeepConfig) -> Self {
+        Self { age, count }
+    }
+}
+
+/// Removes the scopes that nobody uses and `keep` does not keep, and what a process that was killed
+/// did not get to remove; returns the scopes.
+pub(crate) fn collect(config: &OverlayConfig, keep: Keep) -> Result<Vec<Scope>, Error> {
+    if let Some(base) = Base::open(config)? {
+        trash::empty(&base.path)?;
+    }
+    let mut unused: Vec<_> = list(config)?
+        .into_iter()
+        .filter(|info| info.members.is_empty())
+        .collect();
+    unused.sort_by_key(|info| std::cmp::Reverse(info.last_used));
+    let mut removed = Vec::new();
+    for (at, info) in unused.into_iter().enumerate() {
+        let age = info.last_used.elapsed().unwrap_or_default();
+        let too_old = keep.age.is_some_and(|limit| age > limit);
+        let too_many = keep.count.is_some_and(|count| at >= count);
+        if !too_old && !too_many {
+            continue;
+        }
+        match remove(config, &info.scope) {
+            Ok(()) => removed.push(info.scope),
+            // Somebody came or was quicker.
+            Err(Error::InUse { .. } | Error::NoScope { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(removed)
+}

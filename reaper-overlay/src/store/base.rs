@@ -1,0 +1,183 @@
+//! The directory that holds all overlays.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Component, Path, PathBuf},
+};
+
+use reaper_spec::OverlayConfig;
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+
+use crate::{
+    contract::{Context, Error, host_paths::SOURCE, user},
+    linux::{
+        files::{exists, make_dir},
+        flock::{Lock, Mode},
+        mountinfo,
+    },
+};
+
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+
+const RAMFS_MAGIC: u64 = 0x8584_58f6;
+
+/// How much of the memory the overlays may take where the configuration does not say.
+const DEFAULT_SIZE: &str = "25%";
+
+/// The base directory, ready for scopes.
+///
+/// ```text
+/// BASE/scopes/SCOPE/     layers.json and the layers
+/// BASE/mount-points.json what was made to mount volumes on
+/// BASE/live/             private mount, lost on reboot: ready, scopes/SCOPE/{pin,members/…},
+///                        changing/SCOPE and members/SCOPE (locks)
+/// BASE/root              where a helper assembles, in its own namespace
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Base {
+    pub(crate) path: PathBuf,
+    /// Whether the layers outlive a reboot.
+    pub(crate) persistent: bool,
+}
+
+impl Base {
+    /// Makes the base ready if it is not yet.
+    pub(crate) fn prepare(config: &OverlayConfig) -> Result<Self, Error> {
+        let base = Self::of(config)?;
+        if base.is_ready()? {
+            return Ok(base);
+        }
+        make_dir(&base.path)?;
+        let mut lock = base.path.clone().into_os_string();
+        lock.push(".lock");
+        let _lock = Lock::take(Path::new(&lock), Mode::Exclusive)?;
+        if !base.is_ready()? {
+            base.make(config)?;
+        }
+        Ok(base)
+    }
+
+    /// The base if it is ready for members.
+    pub(crate) fn if_ready(config: &OverlayConfig) -> Result<Option<Self>, Error> {
+        let base = Self {
+            path: checked(&config.base)?,
+            persistent: !wants_tmpfs(config)?,
+        };
+        Ok(base.is_ready()?.then_some(base))
+    }
+
+    /// The base at `path` if it is ready, for those who only look.
+    pub(crate) fn open(config: &OverlayConfig) -> Result<Option<Self>, Error> {
+        let base = Self::of(config)?;
+        // A persistent base has scopes before anything was mounted since the boot.
+        let there = base.is_ready()? || exists(&base.path.join("scopes"))?;
+        Ok(there.then_some(base))
+    }
+
+    fn of(config: &OverlayConfig) -> Result<Self, Error> {
+        let rootless = user::is_needed();
+        // Root's place is no place for others, who have one as well.
+        let path = if rootless && config.base == OverlayConfig::default().base {
+            user::user_directory()?.join("overlay")
+        } else {
+            checked(&config.base)?
+        };
+        Ok(Self {
+            persistent: rootless || !wants_tmpfs(config)?,
+            path,
+        })
+    }
+
+    /// Whether there can be members.
+    pub(crate) fn is_ready(&self) -> Result<bool, Error> {
+        exists(&self.path.join("live/ready"))
+    }
+
+    fn make(&self, config: &OverlayConfig) -> Result<(), Error> {
+        let live = self.path.join("live");
+        if user::is_needed() {
+            // Nothing is pinned, and nothing can be mounted.
+            make_dir(&live)?;
+        } else if self.persistent {
+            make_dir(&live)?;
+            own_tmpfs(&live, "64m")?;
+        } else {
+            let size = config
+                .size
+                .map_or_else(|| DEFAULT_SIZE.to_owned(), |size| size.to_string());
+            own_tmpfs(&self.path, &size)?;
+            make_dir(&live)?;
+        }
+        for dir in [
+            "root",
+            "scopes",
+            "live/scopes",
+            "live/changing",
+            "live/members",
+        ] {
+            make_dir(&self.path.join(dir))?;
+        }
+        let ready = live.join("ready");
+        fs::write(&ready, b"1\n").context("write", ready)
+    }
+}
+
+/// Mounts an unbindable tmpfs on `path`, unless one of ours is there, left by a process that was
+/// killed before the base was ready.
+fn own_tmpfs(path: &Path, size: &str) -> Result<(), Error> {
+    let mounts = mountinfo::read()?;
+    let there = mounts
+        .iter()
+        .any(|mount| mount.mount_point == path && mount.source == SOURCE);
+    if !there {
+        let data = format!("mode=0700,size={size}");
+        let data = std::ffi::CString::new(data).map_err(io::Error::from);
+        let data = data.context("mount a tmpfs on", path)?;
+        mount(
+            SOURCE,
+            path,
+            "tmpfs",
+            MountFlags::NOSUID | MountFlags::NODEV,
+            data.as_c_str(),
+        )
+        .context("mount a tmpfs on", path)?;
+    }
+    // A namespace can be bound only to a file on a private mount. An unbindable one is that, and is
+    // left out of the copies that volumes are: a copy with a namespace in it can't be mounted in
+    // a younger one (ELOOP), and nobody should see the overlays by the way of a volume.
+    mount_change(path, MountPropagationFlags::UNBINDABLE).context("make unbindable", path)
+}
+
+/// Whether Reaper mounts a tmpfs of its own: where a size is to be kept, and where the directory
+/// would not survive a reboot anyway (a tmpfs, or `/run` itself).
+fn wants_tmpfs(config: &OverlayConfig) -> Result<bool, Error> {
+    if config.size.is_some() {
+        return Ok(true);
+    }
+    let existing = config
+        .base
+        .ancestors()
+        .find(|dir| dir.exists())
+        .unwrap_or(Path::new("/"));
+    let fs = rustix::fs::statfs(existing).context("look at the filesystem of", existing)?;
+    // Our own tmpfs, once mounted, counts as well: the answer stays the same.
+    if matches!(fs.f_type as u64, TMPFS_MAGIC | RAMFS_MAGIC) {
+        return Ok(true);
+    }
+    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev());
+    let same = matches!((device(existing), device(Path::new("/run"))), (Ok(a), Ok(b)) if a == b);
+    Ok(same && config.base.starts_with("/run"))
+}
+
+fn checked(path: &Path) -> Result<PathBuf, Error> {
+    let plain = path
+        .components()
+        .all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
+    if path.is_absolute() && plain && path != Path::new("/") {
+        Ok(path.components().collect())
+    } else {
+        let wrong = io::Error::new(io::ErrorKind::InvalidInput, "no plain absolute path");
+        Err(wrong).context("use as overlay base", path)
+    }
+}

@@ -1,0 +1,72 @@
+//! Who uses a scope: a marker and a lock for each member.
+
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use super::paths::ScopePaths;
+use crate::{
+    contract::{Context, Error},
+    linux::{
+        files::remove_file,
+        flock::{Lock, Mode, is_held},
+    },
+};
+
+/// The ids of those who hold the scope now.
+pub(crate) fn members(paths: &ScopePaths) -> Result<Vec<String>, Error> {
+    let dir = paths.members();
+    let mut found = Vec::new();
+    let entries = match std::fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        Err(error) => return Err(error).context("list", dir),
+    };
+    for entry in entries {
+        let entry = entry.context("list", &dir)?;
+        if is_held(&entry.path())? {
+            found.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// As long as it lives, nobody resets the scope.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    marker: PathBuf,
+    table: PathBuf,
+    _marker: Lock,
+    _shared: Lock,
+}
+
+impl Membership {
+    /// Enters `id` among the members. `shared` is the lock on all of them, taken before the scope
+    /// was looked for.
+    pub(crate) fn take(paths: &ScopePaths, id: &str, shared: Lock) -> Result<Self, Error> {
+        let marker = paths.members().join(id);
+        let lock = Lock::take(&marker, Mode::Shared)?;
+        Ok(Self {
+            marker,
+            table: paths.layers(),
+            _marker: lock,
+            _shared: shared,
+        })
+    }
+
+    /// The file that says so.
+    pub(crate) fn marker(&self) -> &Path {
+        &self.marker
+    }
+
+    /// Takes the member off the list. The locks are held until it is dropped. Idempotent.
+    pub(crate) fn leave(&self) -> Result<(), Error> {
+        // When the scope was last used; nothing depends on it but its collection.
+        let _ = File::open(&self.table).and_then(|table| table.set_modified(SystemTime::now()));
+        remove_file(&self.marker)
+    }
+}

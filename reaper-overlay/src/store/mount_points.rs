@@ -1,0 +1,126 @@
+//! What is known of mount points.
+//!
+//! It is kept where the layers are: what was made on a disk outlives the machine's run, and so has
+//! to be known after it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::base::Base;
+use crate::{
+    contract::{Context, Error, host_paths::HOST_TREES},
+    linux::{
+        files::{read_json, write_json, write_json_durably},
+        flock::{Lock, Mode},
+        mount_point::{Kind, remove},
+        mountinfo::{escape, unescape},
+    },
+};
+
+/// What the keys of mount points inside volumes begin with. They are paths of the host.
+pub(crate) const INSIDE: &str = "@ ";
+
+/// Changes whenever the machine starts.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// One mount point that was made or is guarded.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Point {
+    path: String,
+    /// Whether it was missing, and so is removed with its last user.
+    pub(crate) made: Option<Kind>,
+    /// The users, by scope.
+    pub(crate) users: BTreeMap<String, BTreeSet<String>>,
+    /// The scopes in which it is guarded.
+    pub(crate) guarded: BTreeSet<String>,
+}
+
+impl Point {
+    pub(crate) fn path(&self) -> PathBuf {
+        unescape(self.path.as_bytes()).into()
+    }
+}
+
+/// All mount points of a base that were made or are guarded. The key is the scope, or nothing
+/// for the host's own trees, or [`INSIDE`], and the escaped path.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Books {
+    /// During which run of the machine it was so.
+    boot: String,
+    pub(crate) points: BTreeMap<String, Point>,
+}
+
+pub(crate) fn lock(base: &Base) -> Result<Lock, Error> {
+    // One for the base: the host's trees are the same in all its scopes.
+    Lock::take(&base.path.join("live/mount-points.lock"), Mode::Exclusive)
+}
+
+/// Where the books of the base at `base` are.
+pub(crate) fn file(base: &Path) -> PathBuf {
+    base.join("mount-points.json")
+}
+
+impl Books {
+    /// Opens the books in `file`, in the host's namespace; the caller holds the [`lock`]. What
+    /// was made on the host before the machine started is removed.
+    pub(crate) fn open(file: &Path) -> Result<Self, Error> {
+        let mut books: Self = read_json(file)?.unwrap_or_default();
+        let boot = fs::read_to_string(BOOT_ID).context("read", BOOT_ID)?;
+        if books.boot != boot.trim_end() {
+            books.forget_the_dead()?;
+            boot.trim_end().clone_into(&mut books.boot);
+        }
+        Ok(books)
+    }
+
+    pub(crate) fn save(&self, file: &Path) -> Result<(), Error> {
+        write_json(file, self)
+    }
+
+    /// The same; what is written is on disk before anything that is done afterwards.
+    pub(crate) fn save_durably(&self, file: &Path) -> Result<(), Error> {
+        write_json_durably(file, self)
+    }
+
+    pub(crate) fn entry(&mut self, key: String, path: &Path) -> &mut Point {
+        let point = self.points.entry(key).or_default();
+        point.path = escape(path.as_os_str());
+        point
+    }
+
+    /// The keys of some of the points, what lies deeper first.
+    pub(crate) fn keys(&self, wanted: impl Fn(&str, &Point) -> bool) -> Vec<String> {
+        let points = self.points.iter();
+        let mut keys: Vec<String> = points
+            .filter(|(key, point)| wanted(key, point))
+            .map(|(key, _)| key.clone())
+            .collect();
+        keys.sort_by_key(|key| std::cmp::Reverse(key.matches('/').count()));
+        keys
+    }
+
+    /// Nobody of before the machine's start lives, and nothing is mounted any more. What is in a
+    /// scope's layers stays until the scope is mounted.
+    fn forget_the_dead(&mut self) -> Result<(), Error> {
+        for point in self.points.values_mut() {
+            point.guarded.clear();
+        }
+        for key in self.keys(|key, _| key.starts_with(' ') || key.starts_with(INSIDE)) {
+            let Some(point) = self.points.remove(&key) else {
+                continue;
+            };
+            let path = point.path();
+            // These are new with each start, and what is there is somebody else's.
+            let is_new = HOST_TREES.iter().any(|tree| path.starts_with(tree));
+            if let Some(kind) = point.made.filter(|_| !is_new) {
+                remove(&path, kind)?;
+            }
+        }
+        Ok(())
+    }
+}

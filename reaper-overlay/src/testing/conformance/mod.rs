@@ -1,0 +1,191 @@
+//! The contract of [`FilesystemIsolation`] as a suite that any isolation can be run against.
+//!
+//! ```no_run
+//! use reaper_overlay::{HostRoot, conformance::{self, Subject}};
+//!
+//! // A test of its own, in a process with one thread and mounts of its own.
+//! conformance::run(|| Subject::new(HostRoot, "/tmp/suite"));
+//! ```
+//!
+//! The suite forks: run it in a process that has one thread, as a monitor has. It makes and removes
+//! files below the directory that it is given, and looks at the mounts of its process: run it in a
+//! mount namespace of its own, with the rights that the isolation needs. What an isolation shows and
+//! protects is its own affair, and for its own tests.
+
+use std::{
+    any::Any,
+    fmt, fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use reaper_spec::{ContainerId, Mount};
+
+use crate::{
+    contract::{Error, FilesystemIsolation, ViewRequest},
+    isolation::Session,
+    linux::mountinfo,
+};
+
+pub(crate) mod rules;
+
+/// An isolation without views, to be checked.
+pub struct Subject {
+    isolation: Box<dyn FilesystemIsolation>,
+    dir: PathBuf,
+    volumes: bool,
+    adjust: fn(&mut ViewRequest),
+    // Dropped last: a temporary folder, say.
+    _kept: Option<Box<dyn Any>>,
+}
+
+impl Subject {
+    /// An isolation, and a directory for the suite's files. The overlay's base in its requests lies
+    /// below that directory.
+    pub fn new(isolation: impl FilesystemIsolation + 'static, dir: impl Into<PathBuf>) -> Self {
+        Self {
+            isolation: Box::new(isolation),
+            dir: dir.into(),
+            volumes: true,
+            adjust: |_| (),
+            _kept: None,
+        }
+    }
+
+    /// The isolation mounts no volumes: rules about them are left out.
+    #[must_use]
+    pub fn without_volumes(mut self) -> Self {
+        self.volumes = false;
+        self
+    }
+
+    /// Changes each request before it is made, for settings that the isolation needs.
+    #[must_use]
+    pub fn adjusting(mut self, adjust: fn(&mut ViewRequest)) -> Self {
+        self.adjust = adjust;
+        self
+    }
+
+    /// Keeps `value`, what the views need, until the check is over.
+    #[must_use]
+    pub fn keeping(mut self, value: impl Any) -> Self {
+        self._kept = Some(Box::new(value));
+        self
+    }
+
+    fn request(&self, id: &str) -> ViewRequest {
+        let id: ContainerId = id.parse().expect("an id");
+        let mut request = ViewRequest::new(id, self.dir.clone());
+        request.overlay.base = self.dir.join("base");
+        (self.adjust)(&mut request);
+        request
+    }
+
+    /// A request with a volume, and the place that it is mounted on, which exists on the host.
+    fn with_volume(&self, id: &str) -> (ViewRequest, PathBuf) {
+        let (source, place) = (self.dir.join("source"), self.dir.join("place"));
+        for dir in [&source, &place] {
+            fs::create_dir_all(dir).expect("a directory of the suite");
+        }
+        fs::write(source.join("content"), id).expect("a file of the suite");
+        let mut request = self.request(id);
+        request.mounts.push(Mount {
+            destination: place.clone(),
+            kind: Some("bind".to_owned()),
+            source: Some(source),
+            options: vec!["bind".to_owned()],
+        });
+        (request, place)
+    }
+
+    fn open(&self, request: &ViewRequest) -> Session {
+        Session::open(&*self.isolation, request).expect("prepare and enter a view")
+    }
+
+    fn fails(&self, request: &ViewRequest) -> Error {
+        match self.isolation.prepare(request) {
+            Ok(_) => panic!("prepare succeeded"),
+            Err(error) => error,
+        }
+    }
+}
+
+/// What a line of shell writes in a view.
+pub(crate) fn shell(session: &Session, script: &str) -> String {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).stdin(Stdio::null());
+    command.stdout(Stdio::piped());
+    let child = session.spawn(command).expect("run sh in the view");
+    let output = child.wait_with_output().expect("wait for sh");
+    assert!(output.status.success(), "{script}: {}", output.status);
+    String::from_utf8_lossy(&output.stdout)
+        .trim_end()
+        .to_owned()
+}
+
+/// The mounts of the calling process, for comparisons.
+pub(crate) fn mounts() -> Vec<mountinfo::MountInfo> {
+    mountinfo::read().expect("read the mounts")
+}
+
+pub(crate) fn is_mounted(path: &Path) -> bool {
+    mounts().iter().any(|mount| mount.mount_point == path)
+}
+
+impl fmt::Debug for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subject")
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One rule of the contract.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    /// The rule in words, joined by underscores.
+    pub name: &'static str,
+    check: fn(&Subject),
+}
+
+impl Rule {
+    /// Checks the rule on an isolation without views.
+    ///
+    /// # Panics
+    /// The isolation breaks the rule; the message says how.
+    pub fn check(&self, subject: &Subject) {
+        (self.check)(subject);
+    }
+}
+
+/// Checks every rule, each on an isolation of its own made by `subject`.
+///
+/// # Panics
+/// The isolation breaks a rule; the message says which and how.
+pub fn run(subject: impl Fn() -> Subject) {
+    for rule in RULES {
+        rule.check(&subject());
+    }
+}
+
+macro_rules! rules {
+    ($($rule:ident)*) => {
+        /// The rules, in the order of the contract.
+        pub const RULES: &[Rule] = &[$(Rule {
+            name: stringify!($rule),
+            check: rules::$rule,
+        }),*];
+    };
+}
+
+rules! {
+    processes_run_in_the_working_directory_of_the_request
+    all_processes_of_a_container_see_the_same_mounts
+    a_view_that_cannot_be_made_leaves_nothing
+    a_volume_is_its_containers_alone
+    containers_come_and_go_without_each_other
+    a_released_view_leaves_no_mount_and_can_be_released_again
+    what_never_was_can_be_collected_and_forgotten
+    a_killed_monitors_view_is_collected
+    a_forgotten_id_can_be_used_again
+}

@@ -1,0 +1,157 @@
+//! Mount points that lie inside another volume.
+
+use std::{
+    ffi::OsStr,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::{
+    fs::{FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2},
+    io::Errno,
+};
+
+use crate::{
+    contract::{Context, Error},
+    linux::mount_point::Kind,
+};
+
+/// Is told of a part of a mount point: where it is, its name, and what it will be if it is missing.
+pub(crate) type Note<'a> =
+    &'a mut dyn FnMut(BorrowedFd<'_>, &OsStr, Option<Kind>) -> Result<(), Error>;
+
+/// Makes the mount point `path` if it is missing, in the volume on `outer`, whose root is `root`.
+/// `note` is told of each part on the way before it is made or used. Symlinks in the volume lead
+/// nowhere else; before Linux 5.6, which can see to that, they are refused.
+pub(crate) fn make(
+    root: BorrowedFd<'_>,
+    outer: &Path,
+    path: &Path,
+    directory: bool,
+    note: Note<'_>,
+) -> Result<(), Error> {
+    let Ok(relative) = path.strip_prefix(outer) else {
+        return Ok(());
+    };
+    let mut dir: Option<OwnedFd> = None;
+    let mut parts = relative.components().peekable();
+    while let Some(part) = parts.next() {
+        let parent = dir.as_ref().map_or(root, AsFd::as_fd);
+        let last = parts.peek().is_none();
+        let mut flags = OFlags::PATH | OFlags::CLOEXEC;
+        if !last || directory {
+            flags |= OFlags::DIRECTORY;
+        }
+        let find = || {
+            let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+            match openat2(parent, part.as_os_str(), flags, Mode::empty(), resolve) {
+                Err(Errno::NOSYS | Errno::PERM) => {
+                    let flags = flags | OFlags::NOFOLLOW;
+                    openat(parent, part.as_os_str(), flags, Mode::empty())
+                }
+                other => other,
+            }
+        };
+        let is_file = last && !directory;
+        let kind = if is_file { Kind::File } else { Kind::Directory };
+        let make = |note: Note<'_>| {
+            note(parent, part.as_os_str(), Some(kind))?;
+            make_part(parent, part.as_os_str(), kind).context("make the mount point", path)?;
+            Ok::<_, Error>(find())
+        };
+        let found = match find() {
+            Err(Errno::NOENT) => make(&mut *note)?,
+            _ => {
+                note(parent, part.as_os_str(), None)?;
+                // Until it was noted, another container's end could remove it.
+                match find() {
+                    Err(Errno::NOENT) => make(&mut *note)?,
+                    found => found,
+                }
+            }
+        };
+        let found = match found {
+            Err(Errno::NOTDIR) => {
+                return Err(Error::MountKind {
+                    destination: path.to_owned(),
+                    directory,
+                });
+            }
+            other => other.context("open the mount point", path)?,
+        };
+        if is_file {
+            let stat = fstat(&found).context("stat the mount point", path)?;
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                return Err(Error::MountKind {
+                    destination: path.to_owned(),
+                    directory,
+                });
+            }
+        }
+        dir = Some(found);
+    }
+    Ok(())
+}
+
+/// Makes a directory or an empty file, unless another container that needs it was quicker.
+fn make_part(parent: BorrowedFd<'_>, name: &OsStr, kind: Kind) -> rustix::io::Result<()> {
+    let made = match kind {
+        Kind::Directory => mkdirat(parent, name, Mode::from_raw_mode(0o755)),
+        Kind::File => {
+            let create = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::EXCL;
+            openat(parent, name, create, Mode::from_raw_mode(0o644)).map(drop)
+        }
+    };
+    match made {
+        Err(Errno::EXIST) => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::PathBuf};
+
+    use super::*;
+
+    /// Makes `a/b` in a volume, and lets `meanwhile` do something with a part each time that one
+    /// is noted.
+    fn make_meanwhile(directory: bool, meanwhile: fn(PathBuf, Option<Kind>)) -> PathBuf {
+        let dir = tempfile::tempdir().unwrap().keep();
+        let root = fs::File::open(&dir).unwrap();
+        fs::create_dir(dir.join("a")).unwrap();
+        let mut note = |parent: BorrowedFd<'_>, name: &OsStr, missing| {
+            use std::os::fd::AsRawFd;
+            let parent = fs::read_link(format!("/proc/self/fd/{}", parent.as_raw_fd())).unwrap();
+            meanwhile(parent.join(name), missing);
+            Ok(())
+        };
+        let (outer, path) = (Path::new("/volume"), Path::new("/volume/a/b"));
+        make(root.as_fd(), outer, path, directory, &mut note).unwrap();
+        dir
+    }
+
+    #[test]
+    fn another_container_may_be_quicker_to_make_it() {
+        for directory in [true, false] {
+            let dir = make_meanwhile(directory, |path, missing| match missing {
+                Some(Kind::Directory) => fs::create_dir(path).unwrap(),
+                Some(Kind::File) => fs::write(path, "").unwrap(),
+                None => {}
+            });
+            assert_eq!(dir.join("a/b").is_dir(), directory);
+            fs::remove_dir_all(dir).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_end_of_another_container_may_remove_it_until_it_is_noted() {
+        let dir = make_meanwhile(true, |path, missing| {
+            if missing.is_none() {
+                fs::remove_dir(path).unwrap();
+            }
+        });
+        assert!(dir.join("a/b").is_dir());
+        fs::remove_dir_all(dir).unwrap();
+    }
+}
