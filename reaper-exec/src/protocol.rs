@@ -15,8 +15,8 @@ use reaper_spec::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Created, Error, MonitorOptions, Observation, ProcessEntry, Signal, Stats, Target,
-    cgroup::ContainerCgroup, io::Streams,
+    Created, MonitorOptions, Observation, ProcessEntry, Signal, Stats, cgroup::ContainerCgroup,
+    io::Streams,
 };
 
 /// The version of this protocol.
@@ -142,7 +142,7 @@ pub(crate) enum Answer {
     Stats(Stats),
 }
 
-/// An [`Error`] without its target, which the client knows.
+/// An [`Error`](crate::Error) without its target, which the client knows.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Failure {
     NotFound,
@@ -181,45 +181,19 @@ impl Failure {
         }
     }
 
+    /// A step that failed with `error`, whose message has the errno already.
+    pub(crate) fn from_error(step: &str, error: &dyn std::error::Error) -> Self {
+        Self::Setup {
+            step: step.to_owned(),
+            message: error.to_string(),
+            errno: None,
+        }
+    }
+
     pub(crate) fn status(operation: &str, status: Status) -> Self {
         Self::Status {
             operation: operation.to_owned(),
             status,
-        }
-    }
-
-    /// The failure as the caller of `target` sees it.
-    pub(crate) fn into_error(self, target: &Target) -> Error {
-        let target = target.clone();
-        match self {
-            Self::NotFound => Error::NotFound(target),
-            Self::AlreadyExists => Error::AlreadyExists(target),
-            Self::Ended => Error::Ended(target),
-            Self::Status { operation, status } => Error::Status {
-                operation,
-                target,
-                status,
-            },
-            Self::Setup {
-                step,
-                message,
-                errno,
-            } => Error::Setup {
-                step,
-                message,
-                errno,
-            },
-            Self::Execve {
-                program,
-                message,
-                errno,
-            } => Error::Execve {
-                program,
-                message,
-                errno,
-            },
-            Self::Unsupported { operation, reason } => Error::Unsupported { operation, reason },
-            Self::Refused { reason } => Error::Monitor { target, reason },
         }
     }
 }

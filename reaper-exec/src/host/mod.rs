@@ -2,6 +2,7 @@
 
 mod calls;
 mod children;
+mod failure;
 mod link;
 mod lost;
 mod spawn;

@@ -92,7 +92,7 @@ pub(super) fn create(
             cgroup: match &cgroup {
                 Some((hierarchy, path)) => Some(
                     ContainerCgroup::unpopulated(hierarchy, path)
-                        .map_err(|error| described("make the cgroup", &error))?,
+                        .map_err(|error| Failure::from_error("make the cgroup", &error))?,
                 ),
                 None => None,
             },
@@ -102,14 +102,14 @@ pub(super) fn create(
         if let Some((hierarchy, path)) = cgroup {
             made.cgroup = Some(
                 ContainerCgroup::create(&hierarchy, &path)
-                    .map_err(|error| described("make the cgroup", &error))?,
+                    .map_err(|error| Failure::from_error("make the cgroup", &error))?,
             );
         }
         made.view = Some(
             setup
                 .isolation
                 .prepare(&call.view)
-                .map_err(|error| described("prepare the filesystem view", &error))?,
+                .map_err(|error| Failure::from_error("prepare the filesystem view", &error))?,
         );
         let listener = channel::listen(&dir.socket())
             .map_err(|error| Failure::setup("listen on the monitor's socket", &error))?;
@@ -196,14 +196,6 @@ impl Made {
     }
 }
 
-pub(super) fn described(step: &str, error: &dyn std::error::Error) -> Failure {
-    Failure::Setup {
-        step: step.to_owned(),
-        message: error.to_string(),
-        errno: None,
-    }
-}
-
 impl Monitor {
     /// Makes an exec'd process.
     pub(super) fn make_exec(
@@ -261,7 +253,7 @@ fn make(mut making: Making<'_>) -> Result<Process, Failure> {
             master: None,
             owner: user.map(|user| (user.uid, user.gid)),
         })
-        .map_err(|error| described("open the streams", &error))?;
+        .map_err(|error| Failure::from_error("open the streams", &error))?;
     let leaf_name = making
         .exec
         .as_ref()
@@ -270,7 +262,7 @@ fn make(mut making: Making<'_>) -> Result<Process, Failure> {
         Some(cgroup) => Some(
             cgroup
                 .add_leaf(&leaf_name)
-                .map_err(|error| described("make the cgroup", &error))?,
+                .map_err(|error| Failure::from_error("make the cgroup", &error))?,
         ),
         None => None,
     };

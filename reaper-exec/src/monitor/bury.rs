@@ -20,7 +20,6 @@ use reaper_spec::{ContainerId, Exit, ExitStatus, ProcessIdentity, Timestamp};
 use reaper_state::{ContainerDir, durable};
 
 use super::{
-    birth::described,
     plan::remove_traces,
     runtime::{self, Image},
 };
@@ -81,7 +80,8 @@ pub(super) fn bury(
         Some(record) => record.exit,
         None => {
             if let Some(cgroup) = cgroup {
-                end(cgroup).map_err(|error| described("end what the monitor left", &error))?;
+                end(cgroup)
+                    .map_err(|error| Failure::from_error("end what the monitor left", &error))?;
             }
             // A process that cannot be killed does not hold back the news.
             record(&dir, rebooted)?
@@ -118,9 +118,9 @@ fn free(
     };
     match cgroup.map(ContainerCgroup::remove) {
         None | Some(Ok(()) | Err(cgroup::Error::Populated(_))) => {}
-        Some(Err(error)) => return Err(described("remove the cgroup", &error)),
+        Some(Err(error)) => return Err(Failure::from_error("remove the cgroup", &error)),
     }
-    viewed.map_err(|error| described("free the filesystem view", &error))
+    viewed.map_err(|error| Failure::from_error("free the filesystem view", &error))
 }
 
 /// Waits for the end of a monitor. Its socket closes a moment before it is dead.

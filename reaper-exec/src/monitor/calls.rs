@@ -6,7 +6,6 @@ use nix::errno::Errno;
 use reaper_spec::{ExecId, Status, Transition};
 
 use super::{
-    birth::described,
     connection::ReplyTo,
     plan::remove_traces,
     process::{Process, Stage},
@@ -211,7 +210,7 @@ impl Monitor {
             }
         };
         killed
-            .map_err(|error| described("signal the cgroup", &error))
+            .map_err(|error| Failure::from_error("signal the cgroup", &error))
             .map(done)
     }
 
@@ -248,7 +247,7 @@ impl Monitor {
                 self.setup
                     .isolation
                     .forget(&self.view_request)
-                    .map_err(|error| described("remove the filesystem view", &error))?;
+                    .map_err(|error| Failure::from_error("remove the filesystem view", &error))?;
                 // The record first: with a plan a deletion that was cut short can be repeated.
                 let _ = std::fs::remove_file(self.dir.exit_file());
                 remove_traces(&self.dir);

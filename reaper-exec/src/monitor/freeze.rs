@@ -47,7 +47,7 @@ impl Monitor {
             Ok(events)
         };
         let events = begin().map_err(|error: crate::cgroup::Error| {
-            super::birth::described("freeze the cgroup", &error)
+            Failure::from_error("freeze the cgroup", &error)
         })?;
         self.freezing = Some(Freezing {
             events,
@@ -65,7 +65,7 @@ impl Monitor {
             return Err(Failure::status("resume", status));
         }
         let thawed = self.freezer("resume")?.freeze(false);
-        thawed.map_err(|error| super::birth::described("thaw the cgroup", &error))?;
+        thawed.map_err(|error| Failure::from_error("thaw the cgroup", &error))?;
         self.frozen = false;
         Ok(())
     }

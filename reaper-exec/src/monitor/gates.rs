@@ -5,7 +5,6 @@ use std::os::fd::AsFd;
 use nix::sys::signal::Signal as NixSignal;
 
 use super::{
-    birth::described,
     process::{Body, Stage},
     server::Monitor,
 };
@@ -46,7 +45,8 @@ impl Monitor {
                 if let (0, Some(pid)) = (index, pid)
                     && let Err(error) = self.view.entered(pid)
                 {
-                    return self.not_made(0, described("keep the filesystem view", &error));
+                    return self
+                        .not_made(0, Failure::from_error("keep the filesystem view", &error));
                 }
                 self.prepared(number);
             }
@@ -116,7 +116,7 @@ impl Monitor {
             return;
         };
         match process.stdio.is_ready() {
-            Err(error) => self.not_made(index, described("open the streams", &error)),
+            Err(error) => self.not_made(index, Failure::from_error("open the streams", &error)),
             Ok(false) => {}
             Ok(true) => {
                 let to = *reply_to;

@@ -180,7 +180,7 @@ fn start(setup: Setup) -> io::Result<i32> {
             let forgotten = newborn.setup.isolation.forget(&view);
             let answer = forgotten.map(|()| Answer::Done);
             let answer =
-                answer.map_err(|error| birth::described("remove the filesystem view", &error));
+                answer.map_err(|error| Failure::from_error("remove the filesystem view", &error));
             newborn.starter.reply(serial, answer);
         }
         Call::Housekeep(view) => {

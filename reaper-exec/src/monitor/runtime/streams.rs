@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     io::{Attachments, BindRequest, BoundStdio, ChildStdio, NoStreams, StdioRequest, Streams},
-    monitor::{Setup, birth::described},
+    monitor::Setup,
     protocol::Failure,
 };
 
@@ -88,7 +88,7 @@ impl Unopened {
             master,
             owner: self.owner,
         });
-        let mut bound = bound.map_err(|error| described("open the streams", &error))?;
+        let mut bound = bound.map_err(|error| Failure::from_error("open the streams", &error))?;
         if self.stdin_closed {
             bound.close_stdin();
         }
