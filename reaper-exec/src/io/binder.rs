@@ -6,8 +6,8 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use reaper_spec::{ConsoleSize, ContainerId};
 
 use super::{
-    Attachments, BindRequest, BoundStdio, IoBinder, IoError, Stream, Streams,
     console::SentConsole,
+    contract::{Attachments, BindRequest, BoundStdio, IoBinder, IoError, Stream, Streams},
     fifo::{InputFifo, OutputFifo},
     file,
     locate::Located,

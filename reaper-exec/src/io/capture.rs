@@ -39,7 +39,7 @@ use nix::{
 use tokio::io::{Interest, unix::AsyncFd};
 
 pub use self::binder::CaptureBinder;
-use super::{Attachments, StdioRequest, StreamTarget, Streams};
+use super::contract::{Attachments, StdioRequest, StreamTarget, Streams};
 
 /// The target of a captured output. Its socket comes with the request, in the place of the first
 /// captured output's descriptor.

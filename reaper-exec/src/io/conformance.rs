@@ -25,7 +25,7 @@ use std::{
 
 pub use self::client::{Client, Output};
 use self::driver::Process;
-use super::{IoBinder, IoError, StreamTarget};
+use super::contract::{IoBinder, IoError, StreamTarget};
 
 /// A binder to be checked, and how clients come by what it binds.
 pub struct Subject {

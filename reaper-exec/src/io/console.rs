@@ -13,7 +13,7 @@ use nix::{
 use reaper_spec::ConsoleSize;
 
 use super::{
-    BoundStdio, ChildStdio,
+    contract::{BoundStdio, ChildStdio},
     locate::reopen,
     pty::{self, Pty},
 };

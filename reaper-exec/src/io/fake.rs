@@ -10,7 +10,10 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use reaper_spec::{ConsoleSize, ContainerId};
 
-use super::{BindRequest, BoundStdio, ChildStdio, IoBinder, IoError, Stream, Streams, file};
+use super::{
+    contract::{BindRequest, BoundStdio, ChildStdio, IoBinder, IoError, Stream, Streams},
+    file,
+};
 
 /// A binder for tests of what binds and serves streams: a process gets `/dev/null`, and what is
 /// asked is written down. Binding fails, and streams are not ready, where the script says so.

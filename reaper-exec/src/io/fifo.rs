@@ -13,7 +13,7 @@ use nix::{
     sys::inotify::{AddWatchFlags, InitFlags, Inotify},
 };
 
-use super::{IoError, locate::Located};
+use super::{contract::IoError, locate::Located};
 
 /// What the monitor holds of a FIFO that a process writes to.
 ///

@@ -9,7 +9,7 @@ use nix::{
 };
 
 use super::{
-    IoError, Stream,
+    contract::{IoError, Stream},
     locate::{Located, kind},
 };
 

@@ -34,7 +34,7 @@ mod target;
 use std::path::PathBuf;
 
 pub use self::binder::JournalBinder;
-use super::StreamTarget;
+use super::contract::StreamTarget;
 
 /// How an output is entered in the journal.
 ///

@@ -11,7 +11,7 @@ use nix::{
     sys::stat::{FileStat, Mode, SFlag, fstat},
 };
 
-use super::{IoError, Stream};
+use super::contract::{IoError, Stream};
 
 /// Something at a path, pinned but not opened.
 ///

@@ -23,7 +23,11 @@ use nix::{
 };
 use reaper_spec::ContainerId;
 
-use super::{IoError, Stream, sys, uri::LoggerCommand};
+use super::{
+    contract::{IoError, Stream},
+    sys,
+    uri::LoggerCommand,
+};
 use crate::sys::close_before_exec;
 
 /// How long loggers may take.

@@ -8,7 +8,10 @@ use nix::{
     unistd::{Uid, fchown, isatty},
 };
 
-use super::{IoError, Stream, locate::kind};
+use super::{
+    contract::{IoError, Stream},
+    locate::kind,
+};
 
 /// Makes a stream the process's own, so that it can open it anew as `/dev/stderr`.
 ///

@@ -9,7 +9,10 @@ use std::{
 use nix::{errno::Errno, fcntl::OFlag, poll::PollFlags, unistd::pipe2};
 use reaper_spec::ConsoleSize;
 
-use super::{BoundStdio, ChildStdio, IoError, Stream, file, owner};
+use super::{
+    contract::{BoundStdio, ChildStdio, IoError, Stream},
+    file, owner,
+};
 
 /// More turns than it takes to empty the pipes of a process, so that what was written before its
 /// end is passed on with it, while a survivor that keeps writing does not hold up the news.

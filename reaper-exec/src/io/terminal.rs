@@ -10,8 +10,8 @@ use nix::poll::PollFlags;
 use reaper_spec::ConsoleSize;
 
 use super::{
-    BoundStdio, ChildStdio, IoError,
     buffer::{Buffer, Transfer},
+    contract::{BoundStdio, ChildStdio, IoError},
     file,
     loggers::Loggers,
     pty::{self, Pty},

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use super::{IoError, Stream, StreamTarget};
+use super::contract::{IoError, Stream, StreamTarget};
 
 /// A target that is well formed; whether it can be opened is another matter.
 #[derive(Debug, Clone, PartialEq, Eq)]

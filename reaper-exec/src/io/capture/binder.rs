@@ -5,7 +5,9 @@ use super::{
     pump::{Messages, Source},
 };
 use crate::io::{
-    BindRequest, BoundStdio, IoBinder, IoError, StandardBinder, Stream, StreamTarget, file,
+    binder::StandardBinder,
+    contract::{BindRequest, BoundStdio, IoBinder, IoError, Stream, StreamTarget},
+    file,
     tapped::{self, Tapped},
 };
 

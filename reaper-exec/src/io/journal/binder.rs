@@ -8,7 +8,8 @@ use super::{
     target,
 };
 use crate::io::{
-    BindRequest, BoundStdio, IoBinder, IoError, StandardBinder, Stream, StreamTarget,
+    binder::StandardBinder,
+    contract::{BindRequest, BoundStdio, IoBinder, IoError, Stream, StreamTarget},
     tapped::{self, Tapped},
 };
 

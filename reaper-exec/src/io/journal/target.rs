@@ -8,7 +8,10 @@ use std::{
 };
 
 use super::{Journal, Priority};
-use crate::io::{IoError, Stream, uri};
+use crate::io::{
+    contract::{IoError, Stream},
+    uri,
+};
 
 const SCHEME: &str = "journald://";
 
@@ -124,7 +127,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::io::StreamTarget;
+    use crate::io::contract::StreamTarget;
 
     fn written(journal: &Journal) -> String {
         match journal.target() {
