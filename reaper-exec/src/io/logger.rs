@@ -25,10 +25,9 @@ use reaper_spec::ContainerId;
 
 use super::{
     contract::{IoError, Stream},
-    sys,
     uri::LoggerCommand,
 };
-use crate::sys::close_before_exec;
+use crate::sys::{close_before_exec, inherit_three};
 
 /// How long loggers may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,8 +123,7 @@ impl Logger {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let reserved =
-            sys::inherit_three(&mut prepared, [output, errors, ready_end]).map_err(failed)?;
+        let reserved = inherit_three(&mut prepared, [output, errors, ready_end]).map_err(failed)?;
         close_before_exec(&mut prepared).map_err(failed)?;
         let child = prepared.spawn().map_err(failed)?;
         drop((prepared, reserved));

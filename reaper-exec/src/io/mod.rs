@@ -30,7 +30,6 @@ mod owner;
 mod pty;
 mod sink;
 mod streams;
-mod sys;
 mod tapped;
 mod terminal;
 mod uri;
