@@ -26,7 +26,9 @@ use reaper_spec::{ContainerId, ExecId, ProcessSpec, Status};
 use reaper_state::RootDir;
 
 use crate::{
-    CreateRequest, Error, ExecRequest, Executor, MonitorOptions, Signal, Target, io::StdioRequest,
+    executor::{CreateRequest, Error, ExecRequest, Executor, MonitorOptions, Target},
+    io::StdioRequest,
+    signal::Signal,
 };
 
 /// What a process of the suite runs.

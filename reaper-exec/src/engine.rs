@@ -18,7 +18,11 @@ pub use self::{
     request::NewContainer,
     watch::{LifeChange, LifeEvent, Watch},
 };
-use crate::{Error as ExecutorError, Executor, Observation, Signal, Target, procfs};
+use crate::{
+    executor::{Error as ExecutorError, Executor, Observation, Target},
+    procfs,
+    signal::Signal,
+};
 
 /// The annotation that [`Engine::create`] adds to the record of a container that runs over an
 /// overlay: the name of its [`Scope`](reaper_overlay::Scope).

@@ -16,7 +16,7 @@ pub use self::{
         Target,
     },
 };
-use crate::Signal;
+use crate::signal::Signal;
 
 /// Runs the processes of containers.
 ///

@@ -14,8 +14,11 @@ use tokio::sync::watch;
 
 use self::state::State;
 use crate::{
-    CreateRequest, Created, Error, ExecRequest, Executor, Observation, ProcessEntry, Result,
-    Signal, Stats, Target,
+    executor::{
+        CreateRequest, Created, Error, ExecRequest, Executor, Observation, ProcessEntry, Result,
+        Stats, Target,
+    },
+    signal::Signal,
 };
 
 /// A call of an [`Executor`].

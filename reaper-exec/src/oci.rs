@@ -10,8 +10,13 @@ use async_trait::async_trait;
 use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity};
 
 use crate::{
-    CreateRequest, Created, Error, ExecRequest, Executor, HostExecutor, Observation, ProcessEntry,
-    Result, Signal, Stats, Target, protocol::Driven,
+    executor::{
+        CreateRequest, Created, Error, ExecRequest, Executor, Observation, ProcessEntry, Result,
+        Stats, Target,
+    },
+    host::HostExecutor,
+    protocol::Driven,
+    signal::Signal,
 };
 
 /// Where a runtime is looked for in a program without a `PATH`.

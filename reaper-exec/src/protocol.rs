@@ -15,8 +15,10 @@ use reaper_spec::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Created, MonitorOptions, Observation, ProcessEntry, Signal, Stats, cgroup::ContainerCgroup,
+    cgroup::ContainerCgroup,
+    executor::{Created, MonitorOptions, Observation, ProcessEntry, Stats},
     io::Streams,
+    signal::Signal,
 };
 
 /// The version of this protocol.

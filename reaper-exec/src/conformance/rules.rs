@@ -3,7 +3,10 @@
 use reaper_spec::{ExitStatus, Status};
 
 use super::{Program, Subject};
-use crate::{Error, Signal, Target};
+use crate::{
+    executor::{Error, Target},
+    signal::Signal,
+};
 
 const KILLED: ExitStatus = ExitStatus::Signaled {
     signal: 9,

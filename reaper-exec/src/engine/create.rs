@@ -7,7 +7,10 @@ use reaper_spec::ContainerId;
 use reaper_state::{ContainerDir, Record, RootDir, StateStore, durable};
 
 use super::{Engine, Error, NewContainer, Result, SCOPE_ANNOTATION, record};
-use crate::{CreateRequest, Executor, Target, procfs};
+use crate::{
+    executor::{CreateRequest, Executor, Target},
+    procfs,
+};
 
 impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// Takes the id, makes the container and leaves its process at its gate. Beside the record it

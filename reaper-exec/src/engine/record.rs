@@ -3,7 +3,7 @@
 use reaper_spec::{Exit, ExitStatus, Status, Timestamp};
 use reaper_state::Record;
 
-use crate::{Created, Observation};
+use crate::executor::{Created, Observation};
 
 /// The process was made. Somebody may have observed that already, or even its end.
 pub(super) fn created(record: &mut Record, created: &Created) {

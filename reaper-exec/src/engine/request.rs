@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, os::fd::OwnedFd, path::PathBuf};
 use reaper_overlay::ViewRequest;
 use reaper_spec::{CgroupsPath, ContainerId, ProcessSpec};
 
-use crate::{MonitorOptions, io::StdioRequest};
+use crate::{executor::MonitorOptions, io::StdioRequest};
 
 /// A container to be made.
 #[derive(Debug)]

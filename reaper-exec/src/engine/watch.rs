@@ -17,7 +17,7 @@ use reaper_state::{Error as StoreError, Record, StateStore, durable};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{Engine, Error, Result};
-use crate::Executor;
+use crate::executor::Executor;
 
 /// A change in the life of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,10 @@ use reaper_spec::{Exit, ExitStatus, ProcessIdentity, ProcessSpec, Status, Timest
 use tokio::sync::watch;
 
 use super::{Call, Failure};
-use crate::{Created, Error, Result, Signal, Target};
+use crate::{
+    executor::{Created, Error, Result, Target},
+    signal::Signal,
+};
 
 #[derive(Debug, Default)]
 pub(super) struct State {

@@ -13,10 +13,14 @@ use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity, Statu
 
 use super::{HostExecutor, link::Gone, lost, nonsense, spawn, unreachable_yet};
 use crate::{
-    CreateRequest, Created, Error, ExecRequest, Executor, Observation, ProcessEntry, Result,
-    Signal, Stats, Target, channel,
+    channel,
+    executor::{
+        CreateRequest, Created, Error, ExecRequest, Executor, Observation, ProcessEntry, Result,
+        Stats, Target,
+    },
     io::{Attachments, StdioRequest, Streams},
     protocol::{Answer, Attached, Call, CreateCall, Driven, ExecCall},
+    signal::Signal,
 };
 
 /// How long a container may take to be made: a mount of a file server that does not answer must

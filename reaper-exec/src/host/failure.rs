@@ -1,6 +1,9 @@
 //! What a monitor's refusal is to the caller of an executor.
 
-use crate::{Error, Target, protocol::Failure};
+use crate::{
+    executor::{Error, Target},
+    protocol::Failure,
+};
 
 impl Failure {
     /// The failure as the caller of `target` sees it.

@@ -8,7 +8,8 @@ use tokio::io::Interest;
 
 use super::{HostExecutor, link::Gone, nonsense, spawn};
 use crate::{
-    Error, Observation, Result, Target, procfs,
+    executor::{Error, Observation, Result, Target},
+    procfs,
     protocol::{Answer, Call, ExitRecord, Plan},
     records, sys,
 };

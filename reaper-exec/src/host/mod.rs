@@ -23,7 +23,7 @@ use self::{
     link::{Gone, Link},
 };
 use crate::{
-    Error, Result, Target,
+    executor::{Error, Result, Target},
     protocol::{Answer, Call},
 };
 

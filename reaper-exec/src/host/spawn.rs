@@ -9,7 +9,11 @@ use std::{
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::{HostExecutor, link::Link};
-use crate::{Error, Result, Target, channel, monitor};
+use crate::{
+    channel,
+    executor::{Error, Result, Target},
+    monitor,
+};
 
 /// What it means when a monitor ends without an answer.
 pub(super) const NO_ANSWER: &str = "ended without an answer: does the program that starts \

@@ -12,11 +12,11 @@ use super::{
     server::{Monitor, Phase, parse},
 };
 use crate::{
-    Signal,
     channel::{self, Message},
     executor::{Created, Observation},
     procfs,
     protocol::{Answer, Call, Failure, Go},
+    signal::Signal,
 };
 
 /// An answer now, or `None` where it comes later.

@@ -18,10 +18,10 @@ use super::{
     server::{Monitor, Phase},
 };
 use crate::{
-    Signal,
     cgroup::ContainerCgroup,
     procfs,
     protocol::{Answer, ExitRecord, Failure, VERSION},
+    signal::Signal,
 };
 
 /// How long ending what init left may take. A process in uninterruptible sleep must not hold back

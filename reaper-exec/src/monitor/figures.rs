@@ -4,7 +4,10 @@ use nix::sys::resource;
 use reaper_spec::ExecId;
 
 use super::server::Monitor;
-use crate::{ProcessEntry, Stats, procfs};
+use crate::{
+    executor::{ProcessEntry, Stats},
+    procfs,
+};
 
 impl Monitor {
     /// A process and its descendants, as far as they can be found without a cgroup.

@@ -32,9 +32,10 @@ use super::{
     runtime::Runtime,
 };
 use crate::{
-    MonitorOptions,
     cgroup::ContainerCgroup,
-    channel, procfs,
+    channel,
+    executor::MonitorOptions,
+    procfs,
     protocol::{Answer, Call, Envelope, Failure, Request, Response, VERSION},
     sys,
 };

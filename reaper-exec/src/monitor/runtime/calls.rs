@@ -5,11 +5,11 @@ use reaper_spec::{ExecId, Exit, ExitStatus, Status, Timestamp, Transition};
 
 use super::{Task, jobs::NOT_EXECUTED};
 use crate::{
-    Signal,
     monitor::{
         birth::INIT, calls::send_signal, connection::ReplyTo, process::Stage, server::Monitor,
     },
     protocol::{Answer, Failure},
+    signal::Signal,
 };
 
 impl Monitor {

@@ -9,7 +9,6 @@ use super::{
     Early, Removal, console::Console, program::complaint, read_pid, streams::Unopened, words,
 };
 use crate::{
-    Signal,
     monitor::{
         calls::send_signal,
         connection::ReplyTo,
@@ -18,6 +17,7 @@ use crate::{
     },
     procfs,
     protocol::{Answer, Failure},
+    signal::Signal,
 };
 
 /// What a shell says of a program that is not there, and of one that cannot be executed.

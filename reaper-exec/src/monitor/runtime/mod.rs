@@ -41,8 +41,8 @@ pub(super) use self::{
 };
 use super::server::{OOM_SCORE_ADJ, OWN_OOM_SCORE_ADJ};
 use crate::{
-    Signal,
     protocol::{CreateCall, Driven, Failure},
+    signal::Signal,
     sys,
 };
 
