@@ -17,53 +17,17 @@
 //! }
 //! ```
 
-mod birth;
-mod bury;
-mod calls;
-mod connection;
-mod end;
-mod figures;
-mod freeze;
-mod gates;
-mod housekeeping;
-mod plan;
+mod container;
+mod oci_runtime;
+mod operations;
 mod process;
-mod reap;
-mod runtime;
-mod server;
-mod turn;
+mod serve;
+mod support;
 
 use std::ffi::OsStr;
 
-use reaper_overlay::FilesystemIsolation;
-
-use crate::io::IoBinder;
-
-/// The only argument of a monitor. It is no interface for people.
-pub(crate) const ARGUMENT: &str = "--reaper-monitor";
-
-/// The name of a monitor in ps(1).
-pub(crate) const NAME: &str = "reaper-monitor";
-
-/// What a monitor is made of.
-pub struct Setup {
-    isolation: Box<dyn FilesystemIsolation>,
-    binder: Box<dyn IoBinder>,
-}
-
-impl Setup {
-    /// A monitor whose containers see what `isolation` shows them, and whose streams `binder`
-    /// opens.
-    pub fn new(
-        isolation: impl FilesystemIsolation + 'static,
-        binder: impl IoBinder + 'static,
-    ) -> Self {
-        Self {
-            isolation: Box::new(isolation),
-            binder: Box::new(binder),
-        }
-    }
-}
+pub use self::support::setup::Setup;
+pub(crate) use self::support::setup::{ARGUMENT, NAME};
 
 /// Becomes a monitor, and never returns, if this process was started as one by an executor;
 /// otherwise returns at once.
@@ -76,6 +40,6 @@ pub fn run_if_asked(setup: impl FnOnce() -> Setup) {
         return;
     };
     if argument == OsStr::new(ARGUMENT) {
-        server::serve(setup());
+        serve::start::serve(setup());
     }
 }

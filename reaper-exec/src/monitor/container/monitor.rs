@@ -1,0 +1,185 @@
+//! What a monitor holds: a container and its clients.
+
+use std::{
+    fs::File,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Instant,
+};
+
+use nix::{sys::signalfd::SignalFd, unistd::Pid};
+use reaper_overlay::{View, ViewRequest};
+use reaper_spec::{ContainerId, ExecId, Exit, ProcessIdentity, Status};
+use reaper_state::ContainerDir;
+
+use crate::{
+    cgroup::ContainerCgroup,
+    executor::MonitorOptions,
+    monitor::{
+        oci_runtime::runtime::Runtime,
+        process::state::{Body, Process, Stage},
+        support::{
+            connection::{Connection, ReplyTo},
+            log::note,
+            setup::Setup,
+        },
+    },
+    protocol::{Answer, Failure},
+};
+
+/// Where the container is.
+pub(crate) enum Phase {
+    /// Init has not ended.
+    Alive,
+    /// Init has ended, what it started is being ended.
+    Ending(Ending),
+    /// All has ended, which is recorded.
+    Ended(Exit),
+    /// The container could not be made, and nothing of it is left.
+    Aborted,
+}
+
+/// A container and its clients.
+pub(crate) struct Monitor {
+    pub(crate) setup: Setup,
+    pub(crate) id: ContainerId,
+    pub(crate) namespace: String,
+    pub(crate) dir: ContainerDir,
+    pub(crate) options: MonitorOptions,
+    pub(crate) identity: ProcessIdentity,
+    pub(crate) oom_score_adj: Option<i32>,
+    pub(crate) signals: SignalFd,
+    pub(crate) listener: OwnedFd,
+    pub(crate) connections: Vec<Connection>,
+    pub(crate) next_connection: u64,
+    /// There was no descriptor for another client.
+    pub(crate) deaf: bool,
+    pub(crate) view_request: ViewRequest,
+    pub(crate) view: Box<dyn View>,
+    pub(crate) cgroup: Option<ContainerCgroup>,
+    /// What makes and ends the container, if it is not the monitor itself.
+    pub(crate) runtime: Option<Runtime>,
+    /// Init first, for the whole life of the monitor.
+    pub(crate) processes: Vec<Process>,
+    pub(crate) next_process: u64,
+    pub(crate) phase: Phase,
+    pub(crate) freezing: Option<Freezing>,
+    pub(crate) frozen: bool,
+    /// The client that has deleted the container.
+    pub(crate) deleted_for: Option<u64>,
+    /// The most CPU time that was ever told, user mode and kernel.
+    pub(crate) cpu_ns: (u64, u64),
+}
+
+/// What a monitor has before it knows its container.
+pub(crate) struct Newborn {
+    pub(crate) setup: Setup,
+    pub(crate) identity: ProcessIdentity,
+    pub(crate) oom_score_adj: Option<i32>,
+    pub(crate) signals: SignalFd,
+    pub(crate) starter: Connection,
+    pub(crate) reply_to: ReplyTo,
+}
+
+/// Init has ended, and what it started is being ended.
+pub(crate) struct Ending {
+    pub(crate) outcome: Outcome,
+    pub(crate) deadline: Instant,
+}
+
+pub(crate) enum Outcome {
+    /// The container lived.
+    Exit(Exit),
+    /// It could not be made; the starter is told when nothing is left.
+    Abort(ReplyTo, Failure),
+}
+
+impl Ending {
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+}
+
+/// A freeze that the kernel has not reported done.
+pub(crate) struct Freezing {
+    pub(crate) events: File,
+    pub(crate) reply_to: ReplyTo,
+    pub(crate) deadline: Instant,
+}
+
+impl Freezing {
+    pub(crate) fn events(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+}
+
+impl Monitor {
+    /// The process itself, then those that were exec'd.
+    pub(crate) fn init(&mut self) -> &mut Process {
+        &mut self.processes[0]
+    }
+
+    /// The place of a process in the list now.
+    pub(crate) fn numbered(&self, number: u64) -> Option<usize> {
+        self.processes
+            .iter()
+            .position(|process| process.number == number)
+    }
+
+    pub(crate) fn connection(&mut self, number: u64) -> Option<&mut Connection> {
+        self.connections
+            .iter_mut()
+            .find(|known| known.number == number)
+    }
+
+    /// Answers a client, unless it is gone.
+    pub(crate) fn reply(&mut self, to: ReplyTo, answer: Result<Answer, Failure>) -> bool {
+        let connection = self.connection(to.connection);
+        connection.is_some_and(|connection| {
+            connection.reply(to.serial, answer);
+            !connection.is_closed()
+        })
+    }
+
+    /// Notes what nobody asked about.
+    pub(crate) fn log(&self, message: &str) {
+        note(self.options.log.as_deref(), self.id.as_str(), message);
+    }
+
+    pub(crate) fn find(&mut self, exec: Option<&ExecId>) -> Result<&mut Process, Failure> {
+        let found = self
+            .processes
+            .iter_mut()
+            .find(|process| process.exec.as_ref() == exec && !process.is_forgotten());
+        found.ok_or(Failure::NotFound)
+    }
+
+    pub(crate) fn index_of(&self, pid: Pid) -> Option<usize> {
+        self.processes.iter().position(|process| {
+            let is_it = |body: &Body| body.pid == pid;
+            process.body.as_ref().is_some_and(is_it) && !process.has_ended()
+        })
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        match (&self.phase, &self.processes[0].stage) {
+            (Phase::Ended(_) | Phase::Aborted, _) => Status::Stopped,
+            _ if self.frozen => Status::Paused,
+            (Phase::Alive, _) => process_status(&self.processes[0]),
+            // What is not announced yet has not happened.
+            (Phase::Ending(_), _) => Status::Running,
+        }
+    }
+}
+
+pub(crate) fn process_status(process: &Process) -> Status {
+    match process.stage {
+        Stage::Preparing { .. } => Status::Creating,
+        Stage::Gated | Stage::Starting(_) => Status::Created,
+        Stage::Running => Status::Running,
+        Stage::Ended(_) | Stage::Discarded => Status::Stopped,
+    }
+}

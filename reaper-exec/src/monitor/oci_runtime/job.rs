@@ -1,0 +1,93 @@
+//! Commands of the runtime that are under way.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use nix::unistd::Pid;
+
+use super::console::Console;
+use crate::{
+    monitor::support::{connection::ReplyTo, deferred_streams::Unopened},
+    protocol::Failure,
+    signal::Signal,
+};
+
+/// A command that has not ended.
+pub(crate) struct Job {
+    pub(crate) pid: Pid,
+    pub(crate) log: PathBuf,
+    pub(crate) task: Task,
+}
+
+/// What a command is for.
+pub(crate) enum Task {
+    Create(Made),
+    Exec {
+        made: Made,
+        /// Which process.
+        number: u64,
+        to: ReplyTo,
+        program: String,
+        /// Its description, to be removed.
+        file: PathBuf,
+        /// To be sent as soon as there is a process to send them to.
+        signals: Vec<Signal>,
+    },
+    Start(ReplyTo),
+    Kill(ReplyTo),
+    Pause(ReplyTo),
+    Resume(ReplyTo),
+    Remove,
+}
+
+/// What a command that makes a process leaves.
+pub(crate) struct Made {
+    pub(crate) pid_file: PathBuf,
+    pub(crate) terminal: Option<(Console, Unopened)>,
+}
+
+impl Task {
+    pub(crate) fn makes(&self) -> bool {
+        matches!(self, Self::Create(_) | Self::Exec { .. })
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Create(_) => "create",
+            Self::Exec { .. } => "exec",
+            Self::Start(_) => "start",
+            Self::Kill(_) => "kill",
+            Self::Pause(_) => "pause",
+            Self::Resume(_) => "resume",
+            Self::Remove => "delete",
+        }
+    }
+}
+
+impl Made {
+    /// What a command that makes a process leaves: its pid, and its terminal if it has one.
+    pub(crate) fn new(
+        pid_file: PathBuf,
+        console: PathBuf,
+        terminal: Option<Unopened>,
+    ) -> Result<Self, Failure> {
+        let terminal = match terminal {
+            Some(unopened) => {
+                let console = Console::listen(console);
+                let console =
+                    console.map_err(|error| Failure::setup("listen for the terminal", &error))?;
+                Some((console, unopened))
+            }
+            None => None,
+        };
+        Ok(Self { pid_file, terminal })
+    }
+
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
+        let mut arguments = vec![OsString::from("--pid-file"), self.pid_file.clone().into()];
+        if let Some((console, _)) = &self.terminal {
+            let socket: PathBuf = console.argument();
+            arguments.extend([OsString::from("--console-socket"), socket.into()]);
+        }
+        arguments
+    }
+}

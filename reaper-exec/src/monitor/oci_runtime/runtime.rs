@@ -1,0 +1,178 @@
+//! The runtime of one container: its commands that are under way.
+
+use std::{
+    ffi::OsString,
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use nix::unistd::Pid;
+use reaper_spec::{Exit, ProcessIdentity};
+use reaper_state::ContainerDir;
+
+use super::{
+    command::Program,
+    job::{Job, Task},
+};
+use crate::{
+    monitor::support::oom_score::with_adjustment,
+    protocol::{CreateCall, Driven, Failure},
+    signal::Signal,
+    sys,
+};
+
+/// Where a runtime keeps its state, and the monitor its files, in a container's folder.
+pub(crate) fn folder(dir: &ContainerDir) -> PathBuf {
+    dir.path().join("runtime")
+}
+
+/// The runtime of one container.
+pub(crate) struct Runtime {
+    pub(crate) program: Program,
+    /// What init runs, for messages.
+    pub(crate) init_program: String,
+    folder: PathBuf,
+    oom_score_adj: Option<i32>,
+    pub(crate) jobs: Vec<Job>,
+    /// Numbers the files that belong to jobs.
+    next_file: u64,
+    /// Children that ended before the command which made them: one of them may be its process.
+    pub(crate) early: Vec<Early>,
+    pub(crate) removal: Removal,
+}
+
+/// A child that has ended, and that no process was known for.
+pub(crate) struct Early {
+    pub(crate) pid: Pid,
+    pub(crate) identity: ProcessIdentity,
+    pub(crate) exit: Exit,
+}
+
+/// Where the removal of what the runtime keeps is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Removal {
+    Due,
+    UnderWay,
+    /// It was tried, and a failure logged.
+    Over,
+}
+
+impl Runtime {
+    /// The container's folder is made, and nothing called. A command is started with
+    /// `oom_score_adj`: what it makes inherits that where the spec names none.
+    pub(crate) fn new(
+        driven: Driven,
+        call: &CreateCall,
+        oom_score_adj: Option<i32>,
+    ) -> Result<Self, Failure> {
+        let folder = folder(&ContainerDir::at(&call.dir));
+        std::fs::create_dir_all(&folder)
+            .map_err(|error| Failure::setup(format!("make {}", folder.display()), &error))?;
+        Ok(Self {
+            program: Program::new(driven, &call.id, &folder),
+            init_program: call.process.args.first().cloned().unwrap_or_default(),
+            folder,
+            oom_score_adj,
+            jobs: Vec::new(),
+            next_file: 0,
+            early: Vec::new(),
+            removal: Removal::Due,
+        })
+    }
+
+    /// A file for a job.
+    pub(crate) fn file(&mut self, name: &str) -> PathBuf {
+        self.next_file += 1;
+        self.folder.join(format!("{name}-{}", self.next_file))
+    }
+
+    /// Starts a command with `arguments`, and with `/dev/null` where no streams are given.
+    pub(crate) fn call(
+        &mut self,
+        arguments: Vec<OsString>,
+        streams: Option<[OwnedFd; 3]>,
+        task: Task,
+    ) -> Result<(), Failure> {
+        let log = self.file("log");
+        let mut command = self.program.command(&log);
+        command.args(arguments);
+        if let Some([stdin, stdout, stderr]) = streams {
+            command.stdin(stdin).stdout(stdout).stderr(stderr);
+        }
+        let child = sys::close_before_exec(&mut command)
+            .and_then(|()| with_adjustment(self.oom_score_adj, || command.spawn()))
+            .map_err(|error| Failure::setup(self.program.step("start"), &error))?;
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+        self.jobs.push(Job { pid, log, task });
+        Ok(())
+    }
+
+    /// Commands are neither killed with the container nor taken for its processes.
+    pub(crate) fn commands(&self) -> impl Iterator<Item = u32> {
+        self.jobs
+            .iter()
+            .filter_map(|job| u32::try_from(job.pid.as_raw()).ok())
+    }
+
+    /// Keeps a signal for an exec'd process that is being made.
+    pub(crate) fn send_later(&mut self, process: u64, signal: Signal) {
+        for job in &mut self.jobs {
+            if let Task::Exec {
+                number, signals, ..
+            } = &mut job.task
+                && *number == process
+            {
+                signals.push(signal);
+            }
+        }
+    }
+
+    /// Whether a command is making a process.
+    pub(crate) fn is_making(&self) -> bool {
+        self.jobs.iter().any(|job| job.task.makes())
+    }
+
+    /// Remembers the end of a child that may turn out to be a process of the container.
+    pub(crate) fn ended_early(&mut self, pid: Pid, identity: ProcessIdentity, exit: Exit) {
+        if self.is_making() {
+            self.early.push(Early {
+                pid,
+                identity,
+                exit,
+            });
+        }
+    }
+
+    /// Whether nothing is left to be called. Starts the removal when it is the only thing left;
+    /// what cannot be started is returned, and given up.
+    pub(crate) fn is_over(&mut self) -> Result<bool, Failure> {
+        if !self.jobs.is_empty() {
+            return Ok(false);
+        }
+        match self.removal {
+            Removal::Over => Ok(true),
+            Removal::UnderWay => Ok(false),
+            Removal::Due => {
+                self.removal = Removal::Over;
+                self.call(self.program.removal(), None, Task::Remove)?;
+                self.removal = Removal::UnderWay;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Removes the monitor's own files, and the runtime's if it has left some.
+    pub(crate) fn remove_files(&self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Reads the pid that a command has written.
+pub(crate) fn read_pid(file: &Path) -> io::Result<Pid> {
+    let text = std::fs::read_to_string(file)?;
+    let number = text.trim().parse().ok().filter(|&number: &i32| number > 0);
+    number
+        .map(Pid::from_raw)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{text:?} is no pid")))
+}

@@ -1,0 +1,211 @@
+//! What clients ask.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use reaper_spec::{ExecId, Status, Transition};
+
+use crate::{
+    channel::{self, Message},
+    executor::{Created, Observation},
+    monitor::{
+        container::monitor::{Monitor, Phase, process_status},
+        process::state::Stage,
+        support::{connection::ReplyTo, container_files::remove_traces, request::parse},
+    },
+    protocol::{Answer, Call, Failure, Go},
+};
+
+/// An answer now, or `None` where it comes later.
+type Now = Result<Option<Answer>, Failure>;
+
+impl Monitor {
+    pub(crate) fn answer(&mut self, connection: u64, mut message: Message) {
+        let request = match parse(&message) {
+            Ok(request) => request,
+            Err(response) => {
+                let to = ReplyTo {
+                    connection,
+                    serial: response.serial,
+                };
+                self.reply(to, response.answer);
+                return;
+            }
+        };
+        let to = ReplyTo {
+            connection,
+            serial: request.envelope.serial,
+        };
+        let descriptors = std::mem::take(&mut message.descriptors);
+        if let Some(answer) = self.call(request.call, descriptors, to).transpose() {
+            self.reply(to, answer);
+        }
+    }
+
+    fn call(&mut self, call: Call, descriptors: Vec<OwnedFd>, to: ReplyTo) -> Now {
+        match call {
+            Call::Create(_) | Call::Bury { .. } | Call::Forget(_) | Call::Housekeep(_) => {
+                Err(Failure::AlreadyExists)
+            }
+            Call::Exec(call) => {
+                self.may_exec()?;
+                if self.find(Some(&call.exec)).is_ok() {
+                    return Err(Failure::AlreadyExists);
+                }
+                self.make_exec(*call, descriptors, to).map(|()| None)
+            }
+            Call::Start { exec } => self.start(exec.as_ref(), &descriptors, to),
+            Call::Kill { exec, signal, all } => self.kill(exec.as_ref(), signal, all, to),
+            Call::Wait { exec } => {
+                let process = self.find(exec.as_ref())?;
+                match &process.stage {
+                    // The end of init is known when all that it started has ended.
+                    Stage::Ended(exit) if process.exec.is_some() => {
+                        Ok(Some(Answer::Exit(exit.clone())))
+                    }
+                    _ => match &self.phase {
+                        Phase::Ended(exit) => Ok(Some(Answer::Exit(exit.clone()))),
+                        _ => {
+                            self.find(exec.as_ref())?.waiters.push(to);
+                            Ok(None)
+                        }
+                    },
+                }
+            }
+            Call::Resize { exec, size } => {
+                let process = self.find(exec.as_ref())?;
+                if let Some(later) = &mut process.later {
+                    later.resize(size);
+                }
+                let resized = process.stdio.resize(size);
+                resized
+                    .map_err(|error| Failure::setup("resize the terminal", &error))
+                    .map(done)
+            }
+            Call::CloseStdin { exec } => {
+                let process = self.find(exec.as_ref())?;
+                process.stdio.close_stdin();
+                if let Some(later) = &mut process.later {
+                    later.close_stdin();
+                }
+                Ok(done(()))
+            }
+            Call::Pause if self.runtime.is_some() => {
+                self.freeze_by_runtime(Transition::Pause, to).map(|()| None)
+            }
+            Call::Resume if self.runtime.is_some() => self
+                .freeze_by_runtime(Transition::Resume, to)
+                .map(|()| None),
+            Call::Pause => self.pause(to).map(|()| None),
+            Call::Resume => self.resume().map(done),
+            Call::Pids => Ok(Some(Answer::Pids(self.pids()))),
+            Call::Stats => Ok(Some(Answer::Stats(self.stats()))),
+            Call::Observe => Ok(Some(Answer::Observed(self.observe()))),
+            Call::Delete { exec } => self.delete(exec.as_ref(), to.connection).map(Some),
+        }
+    }
+
+    fn may_exec(&self) -> Result<(), Failure> {
+        let refused = |status| Err(Failure::status("exec in", status));
+        match self.status() {
+            // What init started is being ended, the new process would be, too.
+            _ if !matches!(self.phase, Phase::Alive) => refused(Status::Stopped),
+            Status::Running if self.freezing.is_some() => refused(Status::Paused),
+            Status::Running => Ok(()),
+            status => refused(status),
+        }
+    }
+
+    fn start(&mut self, exec: Option<&ExecId>, streams: &[OwnedFd], to: ReplyTo) -> Now {
+        if !matches!(self.phase, Phase::Alive) {
+            return Err(Failure::status("start", Status::Stopped));
+        }
+        // A frozen process would not come through its gate, nor say so.
+        if self.frozen || self.freezing.is_some() {
+            return Err(Failure::status("start", Status::Paused));
+        }
+        let driven = self.runtime.is_some();
+        let process = self.find(exec)?;
+        if driven && matches!(process.stage, Stage::Gated) {
+            if !streams.is_empty() {
+                return Err(Failure::Unsupported {
+                    operation: "give a process other streams when it starts".to_owned(),
+                    reason: "the runtime has given it those of its creation".to_owned(),
+                });
+            }
+            return self.start_by_runtime(exec, to).map(|()| None);
+        }
+        let (Stage::Gated, Some(gate)) = (&process.stage, &process.gate) else {
+            let status = match process.stage {
+                // Somebody else's start is under way.
+                Stage::Starting(_) => Status::Running,
+                _ => process_status(process),
+            };
+            return Err(Failure::status("start", status));
+        };
+        let streams: Vec<BorrowedFd<'_>> = streams.iter().map(AsFd::as_fd).collect();
+        match channel::send(gate.as_fd(), &Go, &streams) {
+            Ok(()) => {
+                process.stage = Stage::Starting(to);
+                Ok(None)
+            }
+            // It was killed at its gate; its end is about to be seen.
+            Err(_) => Err(Failure::Ended),
+        }
+    }
+
+    fn observe(&self) -> Observation {
+        let exit = match &self.phase {
+            Phase::Ended(exit) => Some(exit.clone()),
+            _ => None,
+        };
+        Observation {
+            status: self.status(),
+            process: self.processes[0].identity(),
+            monitor: Some(self.identity.clone()),
+            exit,
+        }
+    }
+
+    fn delete(&mut self, exec: Option<&ExecId>, client: u64) -> Result<Answer, Failure> {
+        let Some(_) = exec else {
+            let Phase::Ended(exit) = &self.phase else {
+                return Err(Failure::status("delete", self.status()));
+            };
+            let exit = exit.clone();
+            if self.deleted_for.is_none() {
+                self.setup
+                    .isolation
+                    .forget(&self.view_request)
+                    .map_err(|error| Failure::from_error("remove the filesystem view", &error))?;
+                // The record first: with a plan a deletion that was cut short can be repeated.
+                let _ = std::fs::remove_file(self.dir.exit_file());
+                remove_traces(&self.dir);
+                self.deleted_for = Some(client);
+            }
+            return Ok(Answer::Deleted(Some(exit)));
+        };
+        let process = self.find(exec)?;
+        let Stage::Ended(exit) = &process.stage else {
+            let status = process_status(process);
+            return Err(Failure::status("delete", status));
+        };
+        let exit = exit.clone();
+        process.deleted = true;
+        Ok(Answer::Deleted(Some(exit)))
+    }
+
+    pub(crate) fn created(&self, index: usize, mut warnings: Vec<String>) -> Answer {
+        if self.processes[index].exec.is_none() {
+            warnings.extend(self.view.warnings());
+        }
+        Answer::Created(Created {
+            process: self.processes[index].identity(),
+            monitor: Some(self.identity.clone()),
+            warnings,
+        })
+    }
+}
+
+fn done(_: ()) -> Option<Answer> {
+    Some(Answer::Done)
+}

@@ -1,0 +1,234 @@
+//! Commands of the runtime that are under way, and what follows from their ends.
+
+use nix::{sys::signal::Signal as NixSignal, unistd::Pid};
+use reaper_spec::{Exit, ExitStatus, Timestamp};
+
+use crate::{
+    monitor::{
+        container::monitor::{Monitor, Phase},
+        oci_runtime::{
+            error_message::{self as words, complaint},
+            job::{Job, Made, Task},
+            runtime::{Early, Removal, read_pid},
+        },
+        process::state::{Body, Stage},
+        support::{connection::ReplyTo, signal::send_signal},
+    },
+    procfs,
+    protocol::{Answer, Failure},
+    signal::Signal,
+};
+
+/// What a shell says of a program that is not there, and of one that cannot be executed.
+const NOT_FOUND: u8 = 127;
+pub(crate) const NOT_EXECUTED: u8 = 126;
+
+impl Monitor {
+    /// A child has ended. Says whether it was a command of the runtime; if so, the rest is done.
+    pub(crate) fn command_ended(&mut self, pid: Pid, status: &ExitStatus) -> bool {
+        let Some(runtime) = &mut self.runtime else {
+            return false;
+        };
+        let Some(index) = runtime.jobs.iter().position(|job| job.pid == pid) else {
+            return false;
+        };
+        let Job { log, task, .. } = runtime.jobs.swap_remove(index);
+        let step = runtime.program.step(task.name());
+        let program = runtime.init_program.clone();
+        let reason = complaint(&log, status);
+        let result = match status {
+            ExitStatus::Exited { code: 0 } => Ok(()),
+            _ => Err(reason),
+        };
+        match task {
+            Task::Create(made) => {
+                let made = result
+                    .map_err(|message| words::failure(step, message, &program))
+                    .and_then(|()| self.adopt(0, made));
+                match made {
+                    Ok(early) => self.created_by_runtime(early),
+                    Err(failure) => self.not_made(0, failure),
+                }
+            }
+            Task::Exec {
+                made,
+                number,
+                to,
+                program,
+                file,
+                signals,
+            } => {
+                let _ = std::fs::remove_file(file);
+                let result = result.map_err(|message| words::failure(step, message, &program));
+                self.exec_started(number, to, result.map(|()| made), &signals);
+            }
+            Task::Start(to) => match result {
+                Ok(()) => self.init_started(to),
+                Err(message) => self.init_not_started(to, words::failure(step, message, &program)),
+            },
+            Task::Kill(to) => {
+                let killed = match result {
+                    Err(message) if matches!(self.phase, Phase::Alive) => Err(Failure::Setup {
+                        step,
+                        message,
+                        errno: None,
+                    }),
+                    // A lost race: all of it is being killed.
+                    _ => Ok(Answer::Done),
+                };
+                self.reply(to, killed);
+            }
+            Task::Pause(to) => self.frozen_by_runtime(true, to, step, result),
+            Task::Resume(to) => self.frozen_by_runtime(false, to, step, result),
+            Task::Remove => {
+                if let Err(message) = result {
+                    self.log(&format!("{step}: {message}"));
+                }
+                if let Some(runtime) = &mut self.runtime {
+                    runtime.removal = Removal::Over;
+                }
+            }
+        }
+        true
+    }
+
+    /// Takes over a process that a command has made, and opens its terminal. Returns its end, if
+    /// it has ended already.
+    fn adopt(&mut self, index: usize, made: Made) -> Result<Option<Exit>, Failure> {
+        let Some(runtime) = &mut self.runtime else {
+            return Err(Failure::NotFound);
+        };
+        let pid = read_pid(&made.pid_file)
+            .map_err(|error| Failure::setup("read the runtime's pid file", &error))?;
+        let _ = std::fs::remove_file(&made.pid_file);
+        let early = runtime.early.iter().position(|early| early.pid == pid);
+        let (identity, exit) = match early.map(|at| runtime.early.swap_remove(at)) {
+            Some(Early { identity, exit, .. }) => (identity, Some(exit)),
+            None => {
+                let identity = procfs::identify(pid.as_raw().unsigned_abs());
+                (
+                    identity.map_err(|error| Failure::setup("read /proc", &error))?,
+                    None,
+                )
+            }
+        };
+        if !runtime.is_making() {
+            runtime.early.clear();
+        }
+        self.processes[index].body = Some(Body { pid, identity });
+        if let Some((console, unopened)) = made.terminal {
+            let master = console
+                .receive()
+                .map_err(|error| Failure::setup("receive the terminal", &error))?;
+            let bound = unopened.bind(&self.setup, &self.id, &self.namespace, Some(master))?;
+            let process = &mut self.processes[index];
+            process.stdio = bound;
+            // The process has its end already.
+            drop(process.stdio.take_child());
+        }
+        Ok(exit)
+    }
+
+    fn created_by_runtime(&mut self, early: Option<Exit>) {
+        let process = &mut self.processes[0];
+        let number = process.number;
+        if let Stage::Preparing { warnings, .. } = &mut process.stage {
+            *warnings = Some(Vec::new());
+        }
+        self.prepared(number);
+        let pid = self.processes[0].body.as_ref().map(|body| body.pid);
+        if let (Some(exit), Some(pid)) = (early, pid) {
+            self.ended(pid, None, exit);
+        }
+    }
+
+    fn init_started(&mut self, to: ReplyTo) {
+        let process = &mut self.processes[0];
+        if matches!(process.stage, Stage::Starting(_)) {
+            process.stage = Stage::Running;
+        }
+        if let Some(body) = &process.body {
+            let identity = body.identity.clone();
+            self.reply(to, Ok(Answer::Started(identity)));
+        }
+    }
+
+    /// Whoever wanted the start is told once the process has ended, so that nobody sees it run
+    /// after that.
+    fn init_not_started(&mut self, to: ReplyTo, failure: Failure) {
+        let process = &mut self.processes[0];
+        process.not_started.get_or_insert((to, failure));
+        if !process.has_ended() {
+            process.signal(NixSignal::SIGKILL);
+        }
+    }
+
+    fn exec_started(
+        &mut self,
+        number: u64,
+        to: ReplyTo,
+        made: Result<Made, Failure>,
+        signals: &[Signal],
+    ) {
+        let Some(index) = self.numbered(number) else {
+            return;
+        };
+        match made.and_then(|made| self.adopt(index, made)) {
+            Ok(early) => {
+                let process = &mut self.processes[index];
+                process.stage = Stage::Running;
+                for signal in signals {
+                    if let (Some(pid), None) = (process.pid_number(), &early) {
+                        // It may have ended.
+                        let _ = send_signal(pid, *signal);
+                    }
+                }
+                if let Some(body) = &process.body {
+                    let identity = body.identity.clone();
+                    self.reply(to, Ok(Answer::Started(identity)));
+                }
+                if let Some(exit) = early {
+                    self.exec_ended(index, exit);
+                }
+            }
+            Err(failure) => {
+                let code = match &failure {
+                    Failure::Execve { errno, .. } if *errno == libc::ENOENT => NOT_FOUND,
+                    _ => NOT_EXECUTED,
+                };
+                self.not_started(index, failure);
+                let process = &self.processes[index];
+                if process.body.is_some() {
+                    // Its terminal could not be had.
+                    process.signal(NixSignal::SIGKILL);
+                } else {
+                    let status = ExitStatus::Exited { code };
+                    let at = Timestamp::now();
+                    self.exec_ended(index, Exit { status, at });
+                }
+            }
+        }
+    }
+
+    fn frozen_by_runtime(
+        &mut self,
+        frozen: bool,
+        to: ReplyTo,
+        step: String,
+        result: Result<(), String>,
+    ) {
+        let answer = match result {
+            _ if !matches!(self.phase, Phase::Alive) => Err(Failure::Ended),
+            Ok(()) => {
+                self.frozen = frozen;
+                Ok(Answer::Done)
+            }
+            Err(message) => Err(Failure::Setup {
+                step,
+                message,
+                errno: None,
+            }),
+        };
+        self.reply(to, answer);
+    }
+}

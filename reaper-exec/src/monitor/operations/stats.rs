@@ -1,0 +1,90 @@
+//! What is in the container, and what it uses.
+
+use nix::sys::resource;
+use reaper_spec::ExecId;
+
+use crate::{
+    executor::{ProcessEntry, Stats},
+    monitor::container::monitor::Monitor,
+    procfs,
+};
+
+impl Monitor {
+    /// A process and its descendants, as far as they can be found without a cgroup.
+    pub(crate) fn tree(&self, root: u32) -> Vec<u32> {
+        let mut tree = vec![root];
+        let mut next = 0;
+        while let Some(&pid) = tree.get(next) {
+            // A process that ended meanwhile has no children any more.
+            tree.extend(procfs::children(pid).unwrap_or_default());
+            next += 1;
+        }
+        tree
+    }
+
+    pub(crate) fn pids(&self) -> Vec<ProcessEntry> {
+        if self.runtime.is_some() {
+            return self.pids_by_descent();
+        }
+        let listed = self.cgroup.as_ref().and_then(|cgroup| cgroup.pids().ok());
+        let Some(listed) = listed else {
+            return self.pids_by_descent();
+        };
+        let exec = |leaf: &str| {
+            let name = leaf.strip_prefix("exec-")?;
+            ExecId::new(name.split_once('~').map_or(name, |(name, _)| name)).ok()
+        };
+        listed
+            .into_iter()
+            .map(|(pid, leaf)| ProcessEntry {
+                pid,
+                exec: exec(&leaf),
+            })
+            .collect()
+    }
+
+    fn pids_by_descent(&self) -> Vec<ProcessEntry> {
+        let roots = self.processes.iter().filter(|process| !process.has_ended());
+        roots
+            .filter_map(|process| Some((process, process.pid_number()?)))
+            .flat_map(|(process, root)| {
+                self.tree(root).into_iter().map(|pid| ProcessEntry {
+                    pid,
+                    exec: process.exec.clone(),
+                })
+            })
+            .collect()
+    }
+
+    pub(crate) fn stats(&mut self) -> Stats {
+        let mut stats = Stats::default();
+        // What has been waited for, by the monitor or by a process that it waited for, is here.
+        if let Ok(usage) = resource::getrusage(resource::UsageWho::RUSAGE_CHILDREN) {
+            let nanoseconds = |time: nix::sys::time::TimeVal| {
+                u64::try_from(time.tv_sec()).unwrap_or(0) * 1_000_000_000
+                    + u64::try_from(time.tv_usec()).unwrap_or(0) * 1_000
+            };
+            stats.cpu_user_ns = nanoseconds(usage.user_time());
+            stats.cpu_system_ns = nanoseconds(usage.system_time());
+        }
+        for entry in self.pids() {
+            // One that ended since is in the sum above the next time.
+            let Ok(usage) = procfs::usage(entry.pid) else {
+                continue;
+            };
+            stats.cpu_user_ns += usage.cpu_user_ns;
+            stats.cpu_system_ns += usage.cpu_system_ns;
+            stats.memory_bytes += usage.rss_bytes;
+            stats.memory_anonymous_bytes += usage.anonymous_bytes;
+            stats.threads += usage.threads;
+            stats.processes += 1;
+        }
+        // What ended between the two looks is in neither, and so is what a process that ignores
+        // SIGCHLD has started. Figures that fall would be taken for a restart.
+        let (user, system) = &mut self.cpu_ns;
+        *user = stats.cpu_user_ns.max(*user);
+        *system = stats.cpu_system_ns.max(*system);
+        (stats.cpu_user_ns, stats.cpu_system_ns) = (*user, *system);
+        stats
+    }
+}

@@ -1,0 +1,237 @@
+//! One turn of the monitor: wait for something to happen, and see to it.
+
+use std::{
+    os::fd::{AsFd, AsRawFd, RawFd},
+    time::Instant,
+};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::{
+    channel,
+    monitor::{
+        container::monitor::{Monitor, Phase},
+        support::connection::{Connection, STARTER},
+    },
+};
+
+/// How many requests of one client are answered in a turn: the others want theirs, too.
+const REQUESTS: usize = 32;
+
+/// Whose descriptor is ready. Clients and processes are named by their numbers: what is seen to
+/// first may take others out of the lists.
+#[derive(Clone, Copy)]
+enum Source {
+    Signals,
+    Listener,
+    Connection(u64),
+    Gate(u64),
+    Stdio(u64, RawFd),
+    Freezer,
+}
+
+impl Monitor {
+    /// Serves until there is nothing left to do. Returns the exit code.
+    pub(crate) fn run(mut self) -> i32 {
+        while !self.is_done() {
+            self.turn();
+        }
+        self.farewell()
+    }
+
+    fn is_done(&self) -> bool {
+        // Who does not read its answers keeps nobody but itself waiting.
+        let answered = |number| {
+            !self
+                .connections
+                .iter()
+                .any(|client| client.number == number && client.has_answers())
+        };
+        let finished = || {
+            self.processes
+                .iter()
+                .all(|process| process.stdio.is_finished())
+        };
+        match self.phase {
+            Phase::Alive | Phase::Ending(_) => false,
+            Phase::Aborted => answered(STARTER),
+            Phase::Ended(_) => match self.deleted_for {
+                // Loggers are given the time to finish; all other streams close with the monitor.
+                Some(client) => {
+                    answered(client)
+                        && self
+                            .processes
+                            .iter()
+                            .all(|process| process.stdio.helpers().is_empty())
+                }
+                None => finished() && (self.options.mirror_exit || self.connections.is_empty()),
+            },
+        }
+    }
+
+    fn turn(&mut self) {
+        let ready = self.wait();
+        // Gates first: whether a program was executed must be seen before its process is reaped.
+        for &(source, _) in &ready {
+            if let Source::Gate(number) = source {
+                self.gate_ready(number);
+            }
+        }
+        for &(source, events) in &ready {
+            match source {
+                Source::Gate(_) => {}
+                Source::Signals => self.signals_ready(),
+                Source::Listener => self.accept(),
+                Source::Connection(number) => self.connection_ready(number, events),
+                Source::Stdio(number, fd) => self.stdio_ready(number, fd, events),
+                Source::Freezer => self.freezer_ready(),
+            }
+        }
+        self.deadlines();
+        self.forget();
+    }
+
+    /// Waits for the next event or deadline. Nothing is watched that the monitor could do nothing
+    /// about, so an idle monitor never wakes up.
+    fn wait(&self) -> Vec<(Source, PollFlags)> {
+        let mut sources = vec![Source::Signals];
+        let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        if !self.deaf {
+            sources.push(Source::Listener);
+            fds.push(PollFd::new(self.listener.as_fd(), PollFlags::POLLIN));
+        }
+        for connection in &self.connections {
+            let (fd, flags) = connection.interest();
+            sources.push(Source::Connection(connection.number));
+            fds.push(PollFd::new(fd, flags));
+        }
+        let mut wanted = Vec::new();
+        for process in &self.processes {
+            if let Some(gate) = &process.gate {
+                sources.push(Source::Gate(process.number));
+                fds.push(PollFd::new(gate.as_fd(), PollFlags::POLLIN));
+            }
+            process.stdio.interests(&mut wanted);
+            for (fd, flags) in wanted.drain(..) {
+                sources.push(Source::Stdio(process.number, fd.as_raw_fd()));
+                fds.push(PollFd::new(fd, flags));
+            }
+        }
+        if let Some(freezing) = &self.freezing {
+            sources.push(Source::Freezer);
+            fds.push(PollFd::new(freezing.events(), PollFlags::POLLPRI));
+        }
+        // An interruption is no event: the next turn polls again.
+        if poll(&mut fds, self.timeout()).is_err() {
+            return Vec::new();
+        }
+        let events = fds
+            .iter()
+            .map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
+        sources
+            .into_iter()
+            .zip(events)
+            .filter(|(_, events)| !events.is_empty())
+            .collect()
+    }
+
+    fn timeout(&self) -> PollTimeout {
+        let stdio = self
+            .processes
+            .iter()
+            .filter_map(|process| process.stdio.deadline());
+        let ending = match &self.phase {
+            Phase::Ending(ending) => Some(ending.deadline()),
+            _ => None,
+        };
+        let freezing = self.freezing.as_ref().map(|freezing| freezing.deadline());
+        match stdio.chain(ending).chain(freezing).min() {
+            None => PollTimeout::NONE,
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                // Rounded up, or the last millisecond would be spent in a busy loop.
+                let milliseconds = left.as_micros().div_ceil(1000);
+                PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX)
+            }
+        }
+    }
+
+    fn deadlines(&mut self) {
+        let now = Instant::now();
+        let mut late = Vec::new();
+        for process in &mut self.processes {
+            if process
+                .stdio
+                .deadline()
+                .is_some_and(|deadline| deadline <= now)
+            {
+                process.stdio.timeout();
+                late.push(process.number);
+            }
+        }
+        for number in late {
+            self.prepared(number);
+        }
+        self.ending_deadline(now);
+        self.freezing_deadline(now);
+    }
+
+    fn accept(&mut self) {
+        loop {
+            match channel::accept(self.listener.as_fd()) {
+                Ok(Some(socket)) => {
+                    self.connections
+                        .push(Connection::new(self.next_connection, socket));
+                    self.next_connection += 1;
+                }
+                Ok(None) => return,
+                // No descriptor is free. Those who wait are heard when one is again: to poll for
+                // them until then would be a busy loop.
+                Err(_) => {
+                    self.deaf = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn connection_ready(&mut self, number: u64, events: PollFlags) {
+        if let Some(connection) = self.connection(number) {
+            connection.ready(events);
+        }
+        for _ in 0..REQUESTS {
+            let message = self.connection(number).and_then(Connection::receive);
+            let Some(message) = message else { return };
+            self.answer(number, message);
+        }
+    }
+
+    fn stdio_ready(&mut self, number: u64, fd: RawFd, events: PollFlags) {
+        if let Some(index) = self.numbered(number) {
+            self.processes[index].stdio.ready(fd, events);
+            self.prepared(number);
+        }
+    }
+
+    /// Drops clients that are gone, and what only they could have asked about.
+    fn forget(&mut self) {
+        let (closed, open): (Vec<_>, Vec<_>) =
+            self.connections.drain(..).partition(Connection::is_closed);
+        self.connections = open;
+        self.deaf &= closed.is_empty();
+        for connection in &closed {
+            self.abandoned(connection.number);
+        }
+        let connections = &self.connections;
+        let connected = |number| connections.iter().any(|open| open.number == number);
+        let mut index = 0;
+        while index < self.processes.len() {
+            if self.processes[index].is_over(connected) {
+                self.processes.remove(index);
+                self.deaf = false;
+            } else {
+                index += 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The files in a container's folder, and where its cgroup goes.
+
+use std::{
+    io,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+};
+
+use reaper_spec::ContainerId;
+use reaper_state::ContainerDir;
+use siphasher::sip::SipHasher13;
+
+use crate::{
+    cgroup::Hierarchy,
+    protocol::{CreateCall, Failure, Plan},
+};
+
+/// The state root that needs no distinction.
+const DEFAULT_ROOT: &str = "/run/reaper";
+
+/// Removes the files by which a monitor, or what it left, is found. The socket goes last: without
+/// it, but with a plan, a container is taken for one that is being made.
+pub(crate) fn remove_traces(dir: &ContainerDir) {
+    for file in [dir.plan_file(), dir.socket()] {
+        let _ = std::fs::remove_file(file);
+    }
+}
+
+pub(crate) fn remove(path: &Path) -> Result<(), Failure> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Failure::setup(format!("remove {}", path.display()), &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn plan_cgroup(call: &CreateCall) -> Result<Option<(Hierarchy, PathBuf)>, Failure> {
+    if call.options.without_cgroup || call.runtime.is_some() {
+        return Ok(None);
+    }
+    let found =
+        Hierarchy::find().map_err(|error| Failure::setup("find the cgroup v2 mount", &error))?;
+    Ok(found.map(|hierarchy| {
+        let path = match &call.cgroups_path {
+            Some(path) => path.relative().to_owned(),
+            None => default_cgroup(&call.dir, &call.id),
+        };
+        (hierarchy, path)
+    }))
+}
+
+/// `reaper/ID`, or for a container that is not in the default state root, where the same id may
+/// be in use, `reaper/ID~HASH` with a hash of its folder.
+fn default_cgroup(dir: &Path, id: &ContainerId) -> PathBuf {
+    let name = if dir == Path::new(DEFAULT_ROOT).join(id.as_str()) {
+        id.to_string()
+    } else {
+        // The same in every version, for the cgroup may outlive the one that made it.
+        let normal: PathBuf = dir.components().collect();
+        let hash = SipHasher13::new().hash(normal.as_os_str().as_bytes());
+        format!("{id}~{hash:016x}")
+    };
+    Path::new("reaper").join(name)
+}
+
+/// The plan is for whoever finds the monitor dead on a machine that runs on, so it need not
+/// survive the machine. But it must be there whole or not at all.
+pub(crate) fn write_plan(dir: &ContainerDir, plan: &Plan) -> Result<(), Failure> {
+    let path = dir.plan_file();
+    let staged = path.with_extension("new");
+    let write = || {
+        std::fs::write(&staged, serde_json::to_vec(plan)?)?;
+        std::fs::rename(&staged, &path)
+    };
+    write().map_err(|error: io::Error| {
+        let _ = std::fs::remove_file(&staged);
+        Failure::setup(format!("write {}", path.display()), &error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_has_the_same_cgroup_for_ever() {
+        let id: ContainerId = "web-1".parse().expect("an id");
+        let cgroup = |dir: &str| default_cgroup(Path::new(dir), &id);
+        assert_eq!(cgroup("/run/reaper/web-1"), Path::new("reaper/web-1"));
+        let other = cgroup("/run/other/web-1");
+        assert_eq!(other, Path::new("reaper/web-1~281e81388a0081f6"));
+        assert_eq!(cgroup("/run//other/web-1/"), other);
+    }
+}

@@ -1,0 +1,31 @@
+//! The descriptors of a request.
+
+use std::os::fd::OwnedFd;
+
+use crate::{
+    io::Attachments,
+    protocol::{Attached, Failure},
+};
+
+/// Tells apart what came with a message.
+pub(crate) fn sort(
+    attached: Attached,
+    descriptors: Vec<OwnedFd>,
+) -> Result<(Attachments, Vec<OwnedFd>), Failure> {
+    let mut descriptors = descriptors.into_iter();
+    let mut next = |wanted: bool| if wanted { descriptors.next() } else { None };
+    let inherited = attached.inherited.map(&mut next);
+    let console_socket = next(attached.console_socket);
+    let preserved: Vec<OwnedFd> = descriptors.collect();
+    if preserved.len() != attached.preserved as usize {
+        let reason = "descriptors are missing from the request".to_owned();
+        return Err(Failure::Refused { reason });
+    }
+    Ok((
+        Attachments {
+            inherited,
+            console_socket,
+        },
+        preserved,
+    ))
+}

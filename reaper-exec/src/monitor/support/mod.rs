@@ -1,0 +1,13 @@
+//! Parts that know nothing of a container's processes.
+
+pub(crate) mod connection;
+pub(crate) mod container_files;
+pub(crate) mod deferred_streams;
+pub(crate) mod descriptors;
+pub(crate) mod log;
+pub(crate) mod node_cleanup;
+pub(crate) mod oom_score;
+pub(crate) mod request;
+pub(crate) mod setup;
+pub(crate) mod signal;
+pub(crate) mod wait;

@@ -1,0 +1,29 @@
+//! Parsing requests.
+
+use crate::{
+    channel,
+    protocol::{Envelope, Failure, Request, Response, VERSION},
+};
+
+/// Parses a request; what cannot be parsed is answered with the reason.
+pub(crate) fn parse(message: &channel::Message) -> Result<Request, Box<Response>> {
+    let refuse = |serial, reason| {
+        Box::new(Response {
+            serial,
+            answer: Err(Failure::Refused { reason }),
+        })
+    };
+    let Envelope { version, serial } = message
+        .parse()
+        .map_err(|error| refuse(0, format!("the request is garbage: {error}")))?;
+    if version > VERSION {
+        let reason = format!(
+            "the request is of protocol version {version}, this monitor speaks up to {VERSION}: \
+             it was started by an older Reaper"
+        );
+        return Err(refuse(serial, reason));
+    }
+    message
+        .parse()
+        .map_err(|error| refuse(serial, format!("the request is not known: {error}")))
+}

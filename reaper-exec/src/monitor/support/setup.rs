@@ -1,0 +1,31 @@
+//! What a monitor is made of, and how one is told from other processes.
+
+use reaper_overlay::FilesystemIsolation;
+
+use crate::io::IoBinder;
+
+/// The only argument of a monitor. It is no interface for people.
+pub(crate) const ARGUMENT: &str = "--reaper-monitor";
+
+/// The name of a monitor in ps(1).
+pub(crate) const NAME: &str = "reaper-monitor";
+
+/// What a monitor is made of.
+pub struct Setup {
+    pub(crate) isolation: Box<dyn FilesystemIsolation>,
+    pub(crate) binder: Box<dyn IoBinder>,
+}
+
+impl Setup {
+    /// A monitor whose containers see what `isolation` shows them, and whose streams `binder`
+    /// opens.
+    pub fn new(
+        isolation: impl FilesystemIsolation + 'static,
+        binder: impl IoBinder + 'static,
+    ) -> Self {
+        Self {
+            isolation: Box::new(isolation),
+            binder: Box::new(binder),
+        }
+    }
+}
