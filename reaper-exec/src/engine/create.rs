@@ -6,11 +6,20 @@ use reaper_overlay::{Scope, ViewRequest};
 use reaper_spec::ContainerId;
 use reaper_state::{ContainerDir, Record, RootDir, StateStore, durable};
 
-use super::{Engine, Error, NewContainer, Result, SCOPE_ANNOTATION, record};
+use super::{
+    base::Engine,
+    error::{Error, Result},
+    record,
+    request::NewContainer,
+};
 use crate::{
     executor::{CreateRequest, Executor, Target},
     procfs,
 };
+
+/// The annotation that [`Engine::create`] adds to the record of a container that runs over an
+/// overlay: the name of its [`Scope`](reaper_overlay::Scope).
+pub const SCOPE_ANNOTATION: &str = "reaper.overlay/scope";
 
 impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// Takes the id, makes the container and leaves its process at its gate. Beside the record it

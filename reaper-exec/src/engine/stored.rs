@@ -5,7 +5,7 @@ use std::sync::Arc;
 use reaper_spec::ContainerId;
 use reaper_state::{Record, StateStore, Stored};
 
-use super::{Engine, Result};
+use super::{base::Engine, error::Result};
 
 impl<E, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// Takes a container out of the store, if it is in there.

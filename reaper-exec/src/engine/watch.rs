@@ -16,7 +16,10 @@ use reaper_spec::{ContainerId, Exit, ExitStatus, Status, Timestamp};
 use reaper_state::{Error as StoreError, Record, StateStore, durable};
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::{Engine, Error, Result};
+use super::{
+    base::Engine,
+    error::{Error, Result},
+};
 use crate::executor::Executor;
 
 /// A change in the life of a container.

@@ -2,7 +2,7 @@
 
 use reaper_spec::Status;
 
-use super::Target;
+use super::values::Target;
 
 /// The result of an executor's operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
