@@ -1,12 +1,12 @@
 //! What runs between the fork and the user's `execve`.
 //!
 //! The child is a copy of a single-threaded monitor, so ordinary code is allowed. It puts itself
-//! into the state that the process spec asks for, reports that it is ready, and waits at its gate:
+//! into the state that the process spec asks for, reports that it is ready, and waits at its start_socket:
 //! a message from the monitor. The pair to the monitor is close-on-exec, so its end says to the
 //! monitor that the program was executed, or that the child was killed.
 
-mod account;
 mod descriptors;
+mod passwd;
 mod program;
 
 use std::{
@@ -30,7 +30,7 @@ use self::program::Program;
 use crate::{cgroup::Leaf, channel, io::ChildStdio, protocol::ChildReport, sys};
 
 /// What the child needs of its monitor.
-pub(crate) struct Childhood<'a> {
+pub(crate) struct ChildSetup<'a> {
     pub(crate) process: &'a ProcessSpec,
     pub(crate) view: &'a dyn View,
     /// Whether this is the first process in the view.
@@ -51,7 +51,7 @@ pub(crate) struct Failed {
 }
 
 /// A step whose error has its own words, the errno included.
-fn described(step: &str, error: &dyn std::error::Error) -> Failed {
+fn from_error(step: &str, error: &dyn std::error::Error) -> Failed {
     Failed {
         step: step.to_owned(),
         source: io::Error::other(error.to_string()),
@@ -72,12 +72,13 @@ impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
 }
 
 /// Does all of the above. It never returns.
-pub(crate) fn run(childhood: Childhood<'_>, gate: OwnedFd) -> ! {
-    let Ok(gate) = descriptors::lift(gate, childhood.preserved.len()) else {
+pub(crate) fn run(setup: ChildSetup<'_>, start_socket: OwnedFd) -> ! {
+    let Ok(start_socket) = descriptors::move_above_stdio(start_socket, setup.preserved.len())
+    else {
         sys::exit_now(127)
     };
-    let report = match prepare(childhood, &gate) {
-        Ok((program, warnings)) => wait(&gate, &program, warnings),
+    let report = match prepare(setup, &start_socket) {
+        Ok((program, warnings)) => wait_for_start(&start_socket, &program, warnings),
         Err(Failed { step, source }) => {
             let errno = source.raw_os_error();
             ChildReport::Failed {
@@ -88,12 +89,15 @@ pub(crate) fn run(childhood: Childhood<'_>, gate: OwnedFd) -> ! {
         }
     };
     // Whoever does not read this sees the end of the pair instead.
-    let _ = channel::send(gate.as_fd(), &report, &[]);
+    let _ = channel::send(start_socket.as_fd(), &report, &[]);
     sys::exit_now(127)
 }
 
-fn prepare(childhood: Childhood<'_>, gate: &OwnedFd) -> Result<(Program, Vec<String>), Failed> {
-    let Childhood {
+fn prepare(
+    setup: ChildSetup<'_>,
+    start_socket: &OwnedFd,
+) -> Result<(Program, Vec<String>), Failed> {
+    let ChildSetup {
         process,
         view,
         first,
@@ -101,11 +105,11 @@ fn prepare(childhood: Childhood<'_>, gate: &OwnedFd) -> Result<(Program, Vec<Str
         stdio,
         preserved,
         oom_score_adj,
-    } = childhood;
+    } = setup;
     let mut warnings = Vec::new();
     if let Some(leaf) = leaf {
         leaf.join_self()
-            .map_err(|error| described("join the cgroup", &error))?;
+            .map_err(|error| from_error("join the cgroup", &error))?;
     }
     reset_signals().step("reset the signals")?;
     setsid().step("start a session")?;
@@ -117,10 +121,10 @@ fn prepare(childhood: Childhood<'_>, gate: &OwnedFd) -> Result<(Program, Vec<Str
         }
     }
     view.enter(first)
-        .map_err(|error| described("enter the filesystem view", &error))?;
-    let environment = account::environment(process, &view.environment());
+        .map_err(|error| from_error("enter the filesystem view", &error))?;
+    let environment = passwd::environment(process, &view.environment());
     let terminal = matches!(stdio, ChildStdio::Terminal(_));
-    descriptors::install(stdio, preserved, gate).step("install the streams")?;
+    descriptors::install(stdio, preserved, start_socket).step("install the streams")?;
     if terminal {
         sys::take_terminal(0).step("take the controlling terminal")?;
     }
@@ -223,21 +227,21 @@ fn may_set_groups() -> bool {
     geteuid().is_root() && !denied
 }
 
-/// Waits at the gate and executes the program. It returns what to report if that failed.
-fn wait(gate: &OwnedFd, program: &Program, warnings: Vec<String>) -> ChildReport {
+/// Waits at the start_socket and executes the program. It returns what to report if that failed.
+fn wait_for_start(start_socket: &OwnedFd, program: &Program, warnings: Vec<String>) -> ChildReport {
     let failed = |step: &str, error: &io::Error| ChildReport::Failed {
         step: step.to_owned(),
         message: error.to_string(),
         errno: error.raw_os_error(),
     };
-    if let Err(error) = channel::send(gate.as_fd(), &ChildReport::Ready { warnings }, &[]) {
+    if let Err(error) = channel::send(start_socket.as_fd(), &ChildReport::Ready { warnings }, &[]) {
         return failed("report to the monitor", &error);
     }
-    let go = match channel::receive(gate.as_fd()) {
+    let go = match channel::receive(start_socket.as_fd()) {
         Ok(Some(go)) => go,
         // The monitor is gone: nobody is left who could start this process.
         Ok(None) => sys::exit_now(127),
-        Err(error) => return failed("wait at the gate", &error),
+        Err(error) => return failed("wait at the start_socket", &error),
     };
     for (fd, number) in go.descriptors.iter().zip(0..3) {
         if let Err(error) = sys::duplicate_onto(fd.as_raw_fd(), number) {

@@ -15,7 +15,7 @@ use crate::{
         Stats, Target,
     },
     host::HostExecutor,
-    protocol::Driven,
+    protocol::RuntimeConfig,
     signal::Signal,
 };
 
@@ -88,11 +88,11 @@ fn find(runtime: &Path) -> Option<PathBuf> {
 #[async_trait]
 impl Executor for OciExecutor {
     async fn create(&self, request: CreateRequest) -> Result<Created> {
-        let driven = Driven {
+        let runtime_config = RuntimeConfig {
             program: self.program()?,
             bundle: request.bundle.clone(),
         };
-        self.monitors.make(request, Some(driven)).await
+        self.monitors.make(request, Some(runtime_config)).await
     }
 
     async fn exec(&self, id: &ContainerId, exec: &ExecId, request: ExecRequest) -> Result<Created> {

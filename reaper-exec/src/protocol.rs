@@ -58,12 +58,12 @@ pub(crate) struct CreateCall {
     pub(crate) attached: Attached,
     pub(crate) options: MonitorOptions,
     #[serde(default)]
-    pub(crate) runtime: Option<Driven>,
+    pub(crate) runtime: Option<RuntimeConfig>,
 }
 
 /// An OCI runtime that makes a container, instead of the monitor.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Driven {
+pub(crate) struct RuntimeConfig {
     /// Its program, absolute.
     pub(crate) program: PathBuf,
     pub(crate) bundle: PathBuf,
@@ -86,16 +86,20 @@ pub(crate) enum Call {
     Create(Box<CreateCall>),
     /// Ends what a killed monitor left, and records that. `dir` is the container's folder. To
     /// `forget` is to leave nothing there.
-    Bury {
+    #[serde(rename = "Bury")]
+    Cleanup {
         id: ContainerId,
         dir: PathBuf,
-        forget: bool,
+        #[serde(rename = "forget")]
+        remove: bool,
     },
     /// Removes what a view keeps for a container that ran no process of its own.
-    Forget(Box<ViewRequest>),
+    #[serde(rename = "Forget")]
+    RemoveView(Box<ViewRequest>),
     /// Does what there is to do on the node when the container of a view is gone for good. Nobody
     /// waits for it: it goes on when it is answered.
-    Housekeep(Box<ViewRequest>),
+    #[serde(rename = "Housekeep")]
+    CollectGarbage(Box<ViewRequest>),
     Exec(Box<ExecCall>),
     /// With three descriptors, they replace the process's streams.
     Start {
@@ -221,17 +225,17 @@ pub(crate) enum ChildReport {
 
 /// Opens a process's gate. With three descriptors, they replace its streams.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Go;
+pub(crate) struct StartMessage;
 
 /// What a monitor notes in its container's folder, for whoever cleans up when it was killed.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Plan {
+pub(crate) struct CleanupRecord {
     pub(crate) version: u32,
     pub(crate) monitor: ProcessIdentity,
     pub(crate) view: ViewRequest,
     pub(crate) cgroup: Option<ContainerCgroup>,
     #[serde(default)]
-    pub(crate) runtime: Option<Driven>,
+    pub(crate) runtime: Option<RuntimeConfig>,
 }
 
 /// The durable record of a container's end.

@@ -291,11 +291,11 @@ pub(crate) fn inherit_three(
 }
 
 fn duplicate_above(fd: &OwnedFd, minimum: RawFd) -> io::Result<OwnedFd> {
-    Ok(adopt(fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(minimum))?))
+    Ok(own_fd(fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(minimum))?))
 }
 
 /// Owns a descriptor number that fcntl(2) has just returned.
-pub(crate) fn adopt(fd: RawFd) -> OwnedFd {
+pub(crate) fn own_fd(fd: RawFd) -> OwnedFd {
     // SAFETY: the kernel made the number for the caller, who hands it over at once.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }

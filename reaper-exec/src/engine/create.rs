@@ -32,7 +32,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         let mut record = Record::new(new.id.clone(), new.bundle.clone());
         record.annotations = new.annotations;
         let view = new.view.in_root(self.root.path());
-        note_scope(&view, &mut record);
+        record_scope(&view, &mut record);
         // Whoever finds the record still `creating` sees whether somebody is at it.
         record.monitor = procfs::identify(std::process::id()).ok();
         self.stored(move |store| store.create(&record)).await?;
@@ -84,7 +84,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
 }
 
 /// Notes which overlay a container is in, for whoever looks for what it wrote.
-fn note_scope(view: &ViewRequest, record: &mut Record) {
+fn record_scope(view: &ViewRequest, record: &mut Record) {
     if !view.overlay.enabled {
         return;
     }

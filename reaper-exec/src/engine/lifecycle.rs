@@ -73,7 +73,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
                 if stored.record.monitor.as_ref().is_none_or(procfs::is_alive) {
                     return Ok(stored.record);
                 }
-                record::lost("whoever created it was killed")
+                record::unknown_exit("whoever created it was killed")
             }
             // Not this executor's: a shim, for example, is itself the process of its pod's sandbox.
             Err(ExecutorError::NotFound(_))
@@ -81,13 +81,14 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
             {
                 return Ok(stored.record);
             }
-            Err(ExecutorError::NotFound(_)) => record::lost("nothing is left of it"),
+            Err(ExecutorError::NotFound(_)) => record::unknown_exit("nothing is left of it"),
             Err(error) => return Err(error.into()),
         };
         if seen.status == stored.record.status {
             return Ok(stored.record);
         }
-        self.change(id, only(stored.record.created, seen)).await
+        self.change(id, for_same_container(stored.record.created, seen))
+            .await
     }
 
     /// The ids of all containers, sorted.
@@ -113,7 +114,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
             return Ok(exit);
         };
         let seen = Observation::stopped(exit.clone());
-        match self.change(id, only(created, seen)).await {
+        match self.change(id, for_same_container(created, seen)).await {
             Ok(_) | Err(Error::Store(reaper_state::Error::NotFound { .. })) => Ok(exit),
             Err(error) => Err(error),
         }
@@ -209,7 +210,10 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
 
 /// What was observed of a container, for the record of the one that was made then. By the time it
 /// is committed another may have its id.
-fn only(created: Timestamp, seen: Observation) -> impl Fn(&mut Record) + Send + 'static {
+fn for_same_container(
+    created: Timestamp,
+    seen: Observation,
+) -> impl Fn(&mut Record) + Send + 'static {
     move |record| {
         if record.created == created {
             record::observed(record, &seen);

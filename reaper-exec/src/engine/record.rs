@@ -38,7 +38,7 @@ pub(super) fn observed(record: &mut Record, seen: &Observation) {
     }
 }
 
-pub(super) fn lost(reason: &str) -> Observation {
+pub(super) fn unknown_exit(reason: &str) -> Observation {
     let status = ExitStatus::Lost {
         reason: reason.to_owned(),
     };

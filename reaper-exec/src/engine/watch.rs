@@ -302,14 +302,14 @@ impl Changes {
                 drop(ready);
                 let mut dirty = Dirty::default();
                 for event in events? {
-                    self.note(&event, &mut dirty);
+                    self.record_event(&event, &mut dirty);
                 }
                 return Ok(dirty);
             }
         }
     }
 
-    fn note(&mut self, event: &InotifyEvent, dirty: &mut Dirty) {
+    fn record_event(&mut self, event: &InotifyEvent, dirty: &mut Dirty) {
         if event.mask.contains(AddWatchFlags::IN_IGNORED) {
             self.followed.remove(&event.wd);
         } else if let Some(id) = self.followed.get(&event.wd) {
@@ -347,7 +347,7 @@ mod tests {
         record
     }
 
-    fn words(before: Option<&Record>, now: &Record) -> Vec<&'static str> {
+    fn names(before: Option<&Record>, now: &Record) -> Vec<&'static str> {
         let changes = between(before, now);
         changes.iter().map(|(_, change)| change.as_str()).collect()
     }
@@ -355,28 +355,28 @@ mod tests {
     #[test]
     fn what_was_not_seen_is_concluded() {
         let mut now = ended(0);
-        assert_eq!(words(None, &record(Status::Creating)), [""; 0]);
-        assert_eq!(words(None, &now), ["created", "started", "stopped"]);
+        assert_eq!(names(None, &record(Status::Creating)), [""; 0]);
+        assert_eq!(names(None, &now), ["created", "started", "stopped"]);
         let created = record(Status::Created);
-        assert_eq!(words(Some(&created), &now), ["started", "stopped"]);
+        assert_eq!(names(Some(&created), &now), ["started", "stopped"]);
         now.started = Some(now.created);
-        assert_eq!(words(Some(&ended(0)), &now), [""; 0], "told of already");
+        assert_eq!(names(Some(&ended(0)), &now), [""; 0], "told of already");
     }
 
     #[test]
     fn what_never_ran_was_never_started() {
         let created = record(Status::Created);
-        assert_eq!(words(Some(&created), &ended(127)), ["stopped"]);
+        assert_eq!(names(Some(&created), &ended(127)), ["stopped"]);
         let mut killed = ended(0);
         let status = ExitStatus::Signaled {
             signal: 9,
             core: false,
         };
         killed.exit.as_mut().unwrap().status = status;
-        assert_eq!(words(Some(&created), &killed), ["stopped"]);
+        assert_eq!(names(Some(&created), &killed), ["stopped"]);
         let mut late = killed.clone();
         late.started = Some(late.created);
-        assert_eq!(words(Some(&killed), &late), [""; 0], "not after its end");
+        assert_eq!(names(Some(&killed), &late), [""; 0], "not after its end");
     }
 
     #[test]
@@ -384,7 +384,7 @@ mod tests {
         let (mut running, mut paused) = (record(Status::Running), record(Status::Paused));
         running.started = Some(running.created);
         paused.started = Some(paused.created);
-        assert_eq!(words(Some(&running), &paused), ["paused"]);
-        assert_eq!(words(Some(&paused), &running), ["resumed"]);
+        assert_eq!(names(Some(&running), &paused), ["paused"]);
+        assert_eq!(names(Some(&paused), &running), ["resumed"]);
     }
 }

@@ -11,7 +11,9 @@ use async_trait::async_trait;
 use reaper_overlay::ViewRequest;
 use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity, Status};
 
-use super::{HostExecutor, link::Gone, lost, nonsense, spawn, unreachable_yet};
+use super::{
+    HostExecutor, client::ClientError, recovery, spawn, unexpected_answer, unreachable_yet,
+};
 use crate::{
     channel,
     executor::{
@@ -19,16 +21,16 @@ use crate::{
         Stats, Target,
     },
     io::{Attachments, StdioRequest, Streams},
-    protocol::{Answer, Attached, Call, CreateCall, Driven, ExecCall},
+    protocol::{Answer, Attached, Call, CreateCall, ExecCall, RuntimeConfig},
     signal::Signal,
 };
 
 /// How long a container may take to be made: a mount of a file server that does not answer must
 /// not hold up its pod for ever.
-const CREATION: Duration = Duration::from_secs(60);
+const CREATE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a monitor may take to leave after the deletion: its loggers are given some time.
-const FAREWELL: Duration = Duration::from_secs(20);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Descriptors in one message, less those of the streams, the console socket, and the message
 /// itself where it is large.
@@ -68,7 +70,7 @@ impl HostExecutor {
     pub(crate) async fn make(
         &self,
         request: CreateRequest,
-        runtime: Option<Driven>,
+        runtime: Option<RuntimeConfig>,
     ) -> Result<Created> {
         let target = Target::Init(request.id.clone());
         let (streams, attached, descriptors) = pack(request.stdio, request.preserved)?;
@@ -84,27 +86,30 @@ impl HostExecutor {
             options: request.monitor,
             runtime,
         }));
-        self.make_room(&request.id).await?;
-        let link = Arc::new(self.spawn_monitor(&target)?);
+        self.remove_stale(&request.id).await?;
+        let client = Arc::new(self.spawn_monitor(&target)?);
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-        let answer = tokio::time::timeout(CREATION, link.call(&call, &descriptors)).await;
+        let answer = tokio::time::timeout(CREATE_TIMEOUT, client.call(&call, &descriptors)).await;
         let reason = match answer {
             Ok(Ok(Ok(Answer::Created(created)))) => {
-                self.links().insert(request.id, link);
+                self.clients().insert(request.id, client);
                 return Ok(created);
             }
-            Ok(Ok(Ok(_))) => return Err(nonsense(&target)),
+            Ok(Ok(Ok(_))) => return Err(unexpected_answer(&target)),
             Ok(Ok(Err(failure))) => {
-                link.ended(lost::DEATH).await;
+                client.ended(recovery::KILL_TIMEOUT).await;
                 return Err(failure.into_error(&target));
             }
-            Ok(Err(Gone::Send(error))) => format!("cannot be asked: {error}"),
-            Ok(Err(Gone::Closed)) => spawn::NO_ANSWER.to_owned(),
-            Err(_) => format!("did not make the container within {} s", CREATION.as_secs()),
+            Ok(Err(ClientError::Send(error))) => format!("cannot be asked: {error}"),
+            Ok(Err(ClientError::Closed)) => spawn::NO_ANSWER.to_owned(),
+            Err(_) => format!(
+                "did not make the container within {} s",
+                CREATE_TIMEOUT.as_secs()
+            ),
         };
-        link.kill();
-        link.ended(lost::DEATH).await;
-        match self.settle_for_good(&request.id).await {
+        client.kill();
+        client.ended(recovery::KILL_TIMEOUT).await;
+        match self.recover_and_remove(&request.id).await {
             Ok(_) | Err(Error::NotFound(_)) => Err(Error::Monitor { target, reason }),
             // Its plan stays, so that the next container of this id finds it.
             Err(error) => {
@@ -134,16 +139,16 @@ impl Executor for HostExecutor {
         }));
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
         let Ok(answer) =
-            tokio::time::timeout(CREATION, self.call(&target, &call, &descriptors)).await
+            tokio::time::timeout(CREATE_TIMEOUT, self.call(&target, &call, &descriptors)).await
         else {
             // It hangs in some system call; nobody could name it afterwards.
             let _ = self.kill(&target, Signal::KILL, true).await;
-            let reason = format!("did not make it within {} s", CREATION.as_secs());
+            let reason = format!("did not make it within {} s", CREATE_TIMEOUT.as_secs());
             return Err(Error::Monitor { target, reason });
         };
         match answer {
             Ok(Some(Answer::Created(created))) => Ok(created),
-            Ok(Some(_)) => Err(nonsense(&target)),
+            Ok(Some(_)) => Err(unexpected_answer(&target)),
             Ok(None) => match self.without_monitor(&Target::Init(id.clone())).await {
                 Error::Ended(target) => {
                     let operation = "exec in".to_owned();
@@ -182,7 +187,7 @@ impl Executor for HostExecutor {
             Err(Error::Status {
                 status: Status::Creating,
                 ..
-            }) if all && signal == Signal::KILL => self.interrupt(target.container()).await,
+            }) if all && signal == Signal::KILL => self.kill_creation(target.container()).await,
             killed => killed,
         }
     }
@@ -193,14 +198,14 @@ impl Executor for HostExecutor {
         };
         match self.call(target, &call, &[]).await? {
             Some(Answer::Exit(exit)) => Ok(exit),
-            Some(_) => Err(nonsense(target)),
+            Some(_) => Err(unexpected_answer(target)),
             None => {
-                let settled = self.settle(target.container()).await?;
-                match (settled.exit, target) {
+                let recovered = self.recover_exit(target.container()).await?;
+                match (recovered.exit, target) {
                     (Some(exit), Target::Init(_)) => Ok(exit),
                     // Its monitor alone knew how it ended.
-                    (Some(exit), Target::Exec(..)) => Ok(lost::exec_exit(exit.at)),
-                    (None, _) => Err(unreachable_yet(target.container(), settled.status)),
+                    (Some(exit), Target::Exec(..)) => Ok(recovery::exec_exit(exit.at)),
+                    (None, _) => Err(unreachable_yet(target.container(), recovered.status)),
                 }
             }
         }
@@ -235,8 +240,8 @@ impl Executor for HostExecutor {
         let target = Target::Init(id.clone());
         match self.call(&target, &Call::Pids, &[]).await? {
             Some(Answer::Pids(pids)) => Ok(pids),
-            Some(_) => Err(nonsense(&target)),
-            None => self.settle(id).await.map(|_| Vec::new()),
+            Some(_) => Err(unexpected_answer(&target)),
+            None => self.recover_exit(id).await.map(|_| Vec::new()),
         }
     }
 
@@ -244,8 +249,8 @@ impl Executor for HostExecutor {
         let target = Target::Init(id.clone());
         match self.call(&target, &Call::Stats, &[]).await? {
             Some(Answer::Stats(stats)) => Ok(stats),
-            Some(_) => Err(nonsense(&target)),
-            None => self.settle(id).await.map(|_| Stats::default()),
+            Some(_) => Err(unexpected_answer(&target)),
+            None => self.recover_exit(id).await.map(|_| Stats::default()),
         }
     }
 
@@ -253,8 +258,8 @@ impl Executor for HostExecutor {
         let target = Target::Init(id.clone());
         match self.call(&target, &Call::Observe, &[]).await? {
             Some(Answer::Observed(observation)) => Ok(observation),
-            Some(_) => Err(nonsense(&target)),
-            None => self.settle(id).await,
+            Some(_) => Err(unexpected_answer(&target)),
+            None => self.recover_exit(id).await,
         }
     }
 
@@ -262,13 +267,13 @@ impl Executor for HostExecutor {
         let call = Call::Delete {
             exec: target.exec_id().cloned(),
         };
-        let link = self.link(target.container())?;
+        let client = self.client(target.container())?;
         let exit = match self.call(target, &call, &[]).await {
             Ok(Some(Answer::Deleted(exit))) => exit,
-            Ok(Some(_)) => return Err(nonsense(target)),
+            Ok(Some(_)) => return Err(unexpected_answer(target)),
             // With its monitor the exec is gone.
             Ok(None) if target.exec_id().is_some() => None,
-            Ok(None) => match self.settle_for_good(target.container()).await {
+            Ok(None) => match self.recover_and_remove(target.container()).await {
                 Ok(Observation {
                     exit: None, status, ..
                 }) => {
@@ -278,7 +283,7 @@ impl Executor for HostExecutor {
                         status,
                     });
                 }
-                Ok(settled) => settled.exit,
+                Ok(recovered) => recovered.exit,
                 Err(Error::NotFound(_)) => None,
                 Err(error) => return Err(error),
             },
@@ -286,9 +291,9 @@ impl Executor for HostExecutor {
             Err(error) => return Err(error),
         };
         if let Target::Init(id) = target {
-            self.links().remove(id);
-            if let Some(link) = link {
-                link.ended(FAREWELL).await;
+            self.clients().remove(id);
+            if let Some(client) = client {
+                client.ended(SHUTDOWN_TIMEOUT).await;
             }
             // A store may keep its record there; whoever is last removes the folder.
             let _ = fs::remove_dir(self.root.container(id).path());
@@ -298,10 +303,10 @@ impl Executor for HostExecutor {
 
     async fn forget_view(&self, view: &ViewRequest) -> Result<()> {
         let target = Target::Init(view.id.clone());
-        let call = Call::Forget(Box::new(view.clone()));
-        match self.have_done(&target, &call, "remove the view").await? {
+        let call = Call::RemoveView(Box::new(view.clone()));
+        match self.run_helper(&target, &call, "remove the view").await? {
             Answer::Done => Ok(()),
-            _ => Err(nonsense(&target)),
+            _ => Err(unexpected_answer(&target)),
         }
     }
 }

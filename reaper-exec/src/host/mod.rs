@@ -2,9 +2,9 @@
 
 mod calls;
 mod children;
+mod client;
 mod failure;
-mod link;
-mod lost;
+mod recovery;
 mod spawn;
 
 use std::{
@@ -20,7 +20,7 @@ use reaper_state::RootDir;
 
 use self::{
     children::Children,
-    link::{Gone, Link},
+    client::{ClientError, MonitorClient},
 };
 use crate::{
     executor::{Error, Result, Target},
@@ -45,7 +45,7 @@ pub struct HostExecutor {
     program: PathBuf,
     subreaper: bool,
     children: Children,
-    links: Mutex<HashMap<ContainerId, Arc<Link>>>,
+    clients: Mutex<HashMap<ContainerId, Arc<MonitorClient>>>,
 }
 
 impl HostExecutor {
@@ -57,7 +57,7 @@ impl HostExecutor {
             program: PathBuf::from("/proc/self/exe"),
             subreaper: false,
             children: Children::default(),
-            links: Mutex::default(),
+            clients: Mutex::default(),
         }
     }
 
@@ -103,27 +103,27 @@ impl HostExecutor {
         let exec = target.exec_id().cloned();
         match self.call(target, &Call::Start { exec }, streams).await? {
             Some(Answer::Started(process)) => Ok(process),
-            Some(_) => Err(nonsense(target)),
+            Some(_) => Err(unexpected_answer(target)),
             None => Err(self.without_monitor(target).await),
         }
     }
 
-    fn links(&self) -> MutexGuard<'_, HashMap<ContainerId, Arc<Link>>> {
+    fn clients(&self) -> MutexGuard<'_, HashMap<ContainerId, Arc<MonitorClient>>> {
         // The map is whole after any panic: each change of it is one call.
-        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connection to a container's monitor, made if need be; `None` if no monitor answers.
-    fn link(&self, id: &ContainerId) -> Result<Option<Arc<Link>>> {
-        let mut links = self.links();
-        if let Some(link) = links.get(id).filter(|link| link.is_alive()) {
-            return Ok(Some(Arc::clone(link)));
+    fn client(&self, id: &ContainerId) -> Result<Option<Arc<MonitorClient>>> {
+        let mut clients = self.clients();
+        if let Some(client) = clients.get(id).filter(|client| client.is_alive()) {
+            return Ok(Some(Arc::clone(client)));
         }
-        match Link::connect(&self.root.container(id).socket()) {
-            Ok(link) => {
-                let link = Arc::new(link);
-                links.insert(id.clone(), Arc::clone(&link));
-                Ok(Some(link))
+        match MonitorClient::connect(&self.root.container(id).socket()) {
+            Ok(client) => {
+                let client = Arc::new(client);
+                clients.insert(id.clone(), Arc::clone(&client));
+                Ok(Some(client))
             }
             // It is there, and busy.
             Err(source) if source.kind() == io::ErrorKind::WouldBlock => Err(Error::Io {
@@ -132,7 +132,7 @@ impl HostExecutor {
             }),
             // Refused or missing: whatever the reason, nobody answers here.
             Err(_) => {
-                links.remove(id);
+                clients.remove(id);
                 Ok(None)
             }
         }
@@ -145,14 +145,14 @@ impl HostExecutor {
         call: &Call,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<Option<Answer>> {
-        let Some(link) = self.link(target.container())? else {
+        let Some(client) = self.client(target.container())? else {
             return Ok(None);
         };
-        match link.call(call, descriptors).await {
+        match client.call(call, descriptors).await {
             Ok(Ok(answer)) => Ok(Some(answer)),
             Ok(Err(failure)) => Err(failure.into_error(target)),
-            Err(Gone::Closed) => Ok(None),
-            Err(Gone::Send(source)) => Err(Error::Io {
+            Err(ClientError::Closed) => Ok(None),
+            Err(ClientError::Send(source)) => Err(Error::Io {
                 operation: format!("call the monitor of {target}"),
                 source,
             }),
@@ -168,14 +168,14 @@ impl HostExecutor {
     ) -> Result<()> {
         match self.call(target, call, descriptors).await? {
             Some(Answer::Done) => Ok(()),
-            Some(_) => Err(nonsense(target)),
+            Some(_) => Err(unexpected_answer(target)),
             None => Err(self.without_monitor(target).await),
         }
     }
 
     /// Why there is no monitor: the container has ended, it never was, or it is being made.
     async fn without_monitor(&self, target: &Target) -> Error {
-        match self.settle(target.container()).await {
+        match self.recover_exit(target.container()).await {
             Ok(seen) if seen.exit.is_some() => Error::Ended(target.clone()),
             Ok(seen) => unreachable_yet(target.container(), seen.status),
             Err(error) => error,
@@ -184,14 +184,14 @@ impl HostExecutor {
 
     /// Takes a stale folder for what it is: an id may be used again when its container is gone,
     /// even if whoever should have deleted it was killed.
-    async fn make_room(&self, id: &ContainerId) -> Result<()> {
+    async fn remove_stale(&self, id: &ContainerId) -> Result<()> {
         if !self.root.container(id).plan_file().exists() {
             return Ok(());
         }
-        if self.link(id)?.is_some() {
+        if self.client(id)?.is_some() {
             return Err(Error::AlreadyExists(Target::Init(id.clone())));
         }
-        match self.settle_for_good(id).await {
+        match self.recover_and_remove(id).await {
             Ok(seen) if seen.exit.is_none() => Err(Error::AlreadyExists(Target::Init(id.clone()))),
             Ok(_) | Err(Error::NotFound(_)) => Ok(()),
             Err(error) => Err(error),
@@ -208,7 +208,7 @@ fn unreachable_yet(id: &ContainerId, status: Status) -> Error {
     }
 }
 
-fn nonsense(target: &Target) -> Error {
+fn unexpected_answer(target: &Target) -> Error {
     Error::Monitor {
         target: target.clone(),
         reason: "it answered something else".to_owned(),

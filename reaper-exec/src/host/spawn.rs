@@ -8,7 +8,7 @@ use std::{
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use super::{HostExecutor, link::Link};
+use super::{HostExecutor, client::MonitorClient};
 use crate::{
     channel,
     executor::{Error, Result, Target},
@@ -22,7 +22,7 @@ pub(super) const NO_ANSWER: &str = "ended without an answer: does the program th
 
 impl HostExecutor {
     /// Starts a monitor that waits for its first call.
-    pub(super) fn spawn_monitor(&self, target: &Target) -> Result<Link> {
+    pub(super) fn spawn_monitor(&self, target: &Target) -> Result<MonitorClient> {
         let failed = |operation: &str| {
             let operation = format!("{operation} of {target} ({})", self.program.display());
             move |source: io::Error| Error::Io { operation, source }
@@ -46,6 +46,6 @@ impl HostExecutor {
             .children
             .spawn(command)
             .map_err(failed("start the monitor"))?;
-        Link::new(ours, Some(child)).map_err(failed("watch the monitor"))
+        MonitorClient::new(ours, Some(child)).map_err(failed("watch the monitor"))
     }
 }

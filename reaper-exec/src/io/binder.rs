@@ -113,7 +113,7 @@ impl Binding<'_> {
         let (output, errors) = self.outputs(&stdout, &stderr)?;
         let child = [input, output, errors];
         for (stream, fd) in Stream::ALL.into_iter().zip(&child) {
-            owner::hand_over(stream, fd.as_fd(), self.owner)?;
+            owner::chown_stream(stream, fd.as_fd(), self.owner)?;
         }
         Ok(DirectStreams {
             child: Some(child),
@@ -242,7 +242,7 @@ impl Binding<'_> {
         if let Some(size) = size {
             pty::resize(&terminal.slave, size).map_err(failed("terminal: set its size"))?;
         }
-        owner::hand_over(Stream::Stdin, terminal.slave.as_fd(), self.owner)?;
+        owner::chown_stream(Stream::Stdin, terminal.slave.as_fd(), self.owner)?;
         if let Some(socket) = self.attachments.console_socket.take() {
             let sent = SentConsole::send(terminal, &socket)
                 .map_err(failed("terminal: send it to the console socket"))?;

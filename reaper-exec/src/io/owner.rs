@@ -19,7 +19,7 @@ use super::{
 /// and it is no error where the filesystem or the owner of the stream does not let us. Unlike
 /// runc, it keeps its hands off what a process only reads, unless it is a FIFO or a terminal, and
 /// off other devices: `< /etc/shadow` must not give that file away.
-pub(super) fn hand_over(
+pub(super) fn chown_stream(
     stream: Stream,
     fd: BorrowedFd<'_>,
     owner: Option<(u32, u32)>,

@@ -16,7 +16,7 @@ use super::{
 
 /// More turns than it takes to empty the pipes of a process, so that what was written before its
 /// end is passed on with it, while a survivor that keeps writing does not hold up the news.
-const LAST_WORDS: usize = 64;
+const FINAL_READS: usize = 64;
 
 /// Who passes on what comes through the pipes.
 pub(super) trait Pump {
@@ -44,7 +44,7 @@ pub(super) fn pipe(
     };
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
     file::set_nonblocking(&reader, true).map_err(failed)?;
-    owner::hand_over(stream, writer.as_fd(), owner)?;
+    owner::chown_stream(stream, writer.as_fd(), owner)?;
     Ok((reader, writer))
 }
 
@@ -124,7 +124,7 @@ impl<P: Pump> BoundStdio for Tapped<P> {
     fn ended(&mut self) {
         self.child = None;
         self.ended = true;
-        for _ in 0..LAST_WORDS {
+        for _ in 0..FINAL_READS {
             if !self.pump.pump() {
                 break;
             }

@@ -8,7 +8,7 @@ use std::{
 
 use nix::{sys::signalfd::SignalFd, unistd::Pid};
 use reaper_overlay::{View, ViewRequest};
-use reaper_spec::{ContainerId, ExecId, Exit, ProcessIdentity, Status};
+use reaper_spec::{ContainerId, ExecId, ProcessIdentity, Status};
 use reaper_state::ContainerDir;
 
 use crate::{
@@ -16,27 +16,16 @@ use crate::{
     executor::MonitorOptions,
     monitor::{
         oci_runtime::runtime::Runtime,
-        process::state::{Body, Process, Stage},
+        process::state::{LiveProcess, Process},
         support::{
             connection::{Connection, ReplyTo},
-            log::note,
+            log::log_line,
             setup::Setup,
+            states::ContainerState,
         },
     },
     protocol::{Answer, Failure},
 };
-
-/// Where the container is.
-pub(crate) enum Phase {
-    /// Init has not ended.
-    Alive,
-    /// Init has ended, what it started is being ended.
-    Ending(Ending),
-    /// All has ended, which is recorded.
-    Ended(Exit),
-    /// The container could not be made, and nothing of it is left.
-    Aborted,
-}
 
 /// A container and its clients.
 pub(crate) struct Monitor {
@@ -52,7 +41,7 @@ pub(crate) struct Monitor {
     pub(crate) connections: Vec<Connection>,
     pub(crate) next_connection: u64,
     /// There was no descriptor for another client.
-    pub(crate) deaf: bool,
+    pub(crate) accept_paused: bool,
     pub(crate) view_request: ViewRequest,
     pub(crate) view: Box<dyn View>,
     pub(crate) cgroup: Option<ContainerCgroup>,
@@ -61,7 +50,7 @@ pub(crate) struct Monitor {
     /// Init first, for the whole life of the monitor.
     pub(crate) processes: Vec<Process>,
     pub(crate) next_process: u64,
-    pub(crate) phase: Phase,
+    pub(crate) state: ContainerState,
     pub(crate) freezing: Option<Freezing>,
     pub(crate) frozen: bool,
     /// The client that has deleted the container.
@@ -71,32 +60,13 @@ pub(crate) struct Monitor {
 }
 
 /// What a monitor has before it knows its container.
-pub(crate) struct Newborn {
+pub(crate) struct PendingMonitor {
     pub(crate) setup: Setup,
     pub(crate) identity: ProcessIdentity,
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) signals: SignalFd,
     pub(crate) starter: Connection,
     pub(crate) reply_to: ReplyTo,
-}
-
-/// Init has ended, and what it started is being ended.
-pub(crate) struct Ending {
-    pub(crate) outcome: Outcome,
-    pub(crate) deadline: Instant,
-}
-
-pub(crate) enum Outcome {
-    /// The container lived.
-    Exit(Exit),
-    /// It could not be made; the starter is told when nothing is left.
-    Abort(ReplyTo, Failure),
-}
-
-impl Ending {
-    pub(crate) fn deadline(&self) -> Instant {
-        self.deadline
-    }
 }
 
 /// A freeze that the kernel has not reported done.
@@ -123,7 +93,7 @@ impl Monitor {
     }
 
     /// The place of a process in the list now.
-    pub(crate) fn numbered(&self, number: u64) -> Option<usize> {
+    pub(crate) fn index_of_number(&self, number: u64) -> Option<usize> {
         self.processes
             .iter()
             .position(|process| process.number == number)
@@ -146,40 +116,26 @@ impl Monitor {
 
     /// Notes what nobody asked about.
     pub(crate) fn log(&self, message: &str) {
-        note(self.options.log.as_deref(), self.id.as_str(), message);
+        log_line(self.options.log.as_deref(), self.id.as_str(), message);
     }
 
     pub(crate) fn find(&mut self, exec: Option<&ExecId>) -> Result<&mut Process, Failure> {
         let found = self
             .processes
             .iter_mut()
-            .find(|process| process.exec.as_ref() == exec && !process.is_forgotten());
+            .find(|process| process.exec.as_ref() == exec && !process.is_hidden());
         found.ok_or(Failure::NotFound)
     }
 
     pub(crate) fn index_of(&self, pid: Pid) -> Option<usize> {
         self.processes.iter().position(|process| {
-            let is_it = |body: &Body| body.pid == pid;
-            process.body.as_ref().is_some_and(is_it) && !process.has_ended()
+            let is_it = |live: &LiveProcess| live.pid == pid;
+            process.live.as_ref().is_some_and(is_it) && !process.has_ended()
         })
     }
 
+    /// The status in OCI's terms, as clients see it.
     pub(crate) fn status(&self) -> Status {
-        match (&self.phase, &self.processes[0].stage) {
-            (Phase::Ended(_) | Phase::Aborted, _) => Status::Stopped,
-            _ if self.frozen => Status::Paused,
-            (Phase::Alive, _) => process_status(&self.processes[0]),
-            // What is not announced yet has not happened.
-            (Phase::Ending(_), _) => Status::Running,
-        }
-    }
-}
-
-pub(crate) fn process_status(process: &Process) -> Status {
-    match process.stage {
-        Stage::Preparing { .. } => Status::Creating,
-        Stage::Gated | Stage::Starting(_) => Status::Created,
-        Stage::Running => Status::Running,
-        Stage::Ended(_) | Stage::Discarded => Status::Stopped,
+        self.state.status(&self.processes[0].state, self.frozen)
     }
 }

@@ -1,4 +1,4 @@
-//! Cleaning up after a killed monitor that had driven a runtime.
+//! Cleaning up after a killed monitor that had runtime_config a runtime.
 
 use std::{
     fs,
@@ -10,19 +10,19 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use reaper_spec::{ContainerId, ExitStatus, ProcessIdentity};
 use reaper_state::ContainerDir;
 
-use super::{command::Program, error_message::complaint, runtime::folder};
+use super::{command::Program, error_message::last_log_error, runtime::folder};
 use crate::{
     procfs,
-    protocol::{Driven, Failure},
+    protocol::{Failure, RuntimeConfig},
     sys,
 };
 
 /// How long commands that were killed may take to end.
-const PATIENCE: Duration = Duration::from_secs(5);
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Ends the container in `dir` and removes what the runtime keeps of it. Idempotent.
-pub(crate) fn bury(
-    driven: &Driven,
+pub(crate) fn cleanup(
+    runtime_config: &RuntimeConfig,
     id: &ContainerId,
     dir: &ContainerDir,
     monitor: &ProcessIdentity,
@@ -35,7 +35,7 @@ pub(crate) fn bury(
         // A command could make what the removal has just found missing.
         end_commands(monitor);
     }
-    let program = Program::new(driven.clone(), id, &folder);
+    let program = Program::new(runtime_config.clone(), id, &folder);
     let log = folder.join("log-burial");
     let step = program.step("delete");
     let ended = program.command(&log).args(program.removal()).status();
@@ -47,7 +47,7 @@ pub(crate) fn bury(
         };
         return Err(Failure::Setup {
             step,
-            message: complaint(&log, &status),
+            message: last_log_error(&log, &status),
             errno: None,
         });
     }
@@ -58,7 +58,7 @@ pub(crate) fn bury(
 /// Kills the commands that the monitor had called: they are in its session, whose number is not
 /// given to another while they live. The container's processes are in sessions of their own.
 fn end_commands(monitor: &ProcessIdentity) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + KILL_TIMEOUT;
     for pid in procfs::session(monitor.pid).unwrap_or_default() {
         let Ok(pidfd) = procfs::identify(pid).and_then(|process| procfs::open_pidfd(&process))
         else {

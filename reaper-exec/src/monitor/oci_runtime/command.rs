@@ -10,14 +10,14 @@ use std::{
 use reaper_spec::ContainerId;
 use serde_json::Value;
 
-use crate::protocol::Driven;
+use crate::protocol::RuntimeConfig;
 
 /// What a runtime, its hooks and helpers are found in.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A runtime's program, called for one container.
 pub(crate) struct Program {
-    driven: Driven,
+    runtime_config: RuntimeConfig,
     id: ContainerId,
     /// A state root of the container's own: nothing else can have its id there.
     root: PathBuf,
@@ -25,10 +25,10 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    pub(crate) fn new(driven: Driven, id: &ContainerId, folder: &Path) -> Self {
+    pub(crate) fn new(runtime_config: RuntimeConfig, id: &ContainerId, folder: &Path) -> Self {
         Self {
-            systemd: wants_systemd(&driven.bundle),
-            driven,
+            systemd: wants_systemd(&runtime_config.bundle),
+            runtime_config,
             id: id.clone(),
             root: folder.join("root"),
         }
@@ -36,7 +36,7 @@ impl Program {
 
     /// A command that logs to `log`; its name and arguments are to be added.
     pub(crate) fn command(&self, log: &Path) -> Command {
-        let mut command = Command::new(&self.driven.program);
+        let mut command = Command::new(&self.runtime_config.program);
         command
             .env_clear()
             .env("PATH", PATH)
@@ -56,7 +56,7 @@ impl Program {
     }
 
     pub(crate) fn bundle(&self) -> &Path {
-        &self.driven.bundle
+        &self.runtime_config.bundle
     }
 
     /// `name` with its options and the container's id.
@@ -74,7 +74,7 @@ impl Program {
 
     /// What a command does, for messages: `runc create`.
     pub(crate) fn step(&self, name: &str) -> String {
-        let program = self.driven.program.file_name().unwrap_or_default();
+        let program = self.runtime_config.program.file_name().unwrap_or_default();
         format!("{} {name}", program.to_string_lossy())
     }
 }

@@ -63,7 +63,7 @@ struct Line {
 }
 
 /// Why a command failed: the last error in its log, which is removed.
-pub(crate) fn complaint(log: &Path, status: &ExitStatus) -> String {
+pub(crate) fn last_log_error(log: &Path, status: &ExitStatus) -> String {
     let text = fs::read(log).unwrap_or_default();
     let _ = fs::remove_file(log);
     let text = String::from_utf8_lossy(&text);
@@ -116,10 +116,10 @@ mod tests {
         }
     }
 
-    fn complaint_of(log: &str) -> String {
+    fn last_log_error_of(log: &str) -> String {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), log).unwrap();
-        complaint(file.path(), &ExitStatus::Exited { code: 1 })
+        last_log_error(file.path(), &ExitStatus::Exited { code: 1 })
     }
 
     #[test]
@@ -132,11 +132,14 @@ mod tests {
             r#"{"level":"warning","msg":"unrelated"}"#,
             "\nnot json\n",
         );
-        assert_eq!(complaint_of(log), "runc create failed: no such thing");
+        assert_eq!(last_log_error_of(log), "runc create failed: no such thing");
     }
 
     #[test]
     fn silence_is_said_too() {
-        assert_eq!(complaint_of(""), "it ended with 1 and without a reason");
+        assert_eq!(
+            last_log_error_of(""),
+            "it ended with 1 and without a reason"
+        );
     }
 }

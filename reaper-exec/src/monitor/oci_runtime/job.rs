@@ -6,7 +6,7 @@ use nix::unistd::Pid;
 
 use super::console::Console;
 use crate::{
-    monitor::support::{connection::ReplyTo, deferred_streams::Unopened},
+    monitor::support::{connection::ReplyTo, deferred_streams::PendingTerminal},
     protocol::Failure,
     signal::Signal,
 };
@@ -20,9 +20,9 @@ pub(crate) struct Job {
 
 /// What a command is for.
 pub(crate) enum Task {
-    Create(Made),
+    Create(CreateOutputs),
     Exec {
-        made: Made,
+        made: CreateOutputs,
         /// Which process.
         number: u64,
         to: ReplyTo,
@@ -40,9 +40,9 @@ pub(crate) enum Task {
 }
 
 /// What a command that makes a process leaves.
-pub(crate) struct Made {
+pub(crate) struct CreateOutputs {
     pub(crate) pid_file: PathBuf,
-    pub(crate) terminal: Option<(Console, Unopened)>,
+    pub(crate) terminal: Option<(Console, PendingTerminal)>,
 }
 
 impl Task {
@@ -63,19 +63,19 @@ impl Task {
     }
 }
 
-impl Made {
+impl CreateOutputs {
     /// What a command that makes a process leaves: its pid, and its terminal if it has one.
     pub(crate) fn new(
         pid_file: PathBuf,
         console: PathBuf,
-        terminal: Option<Unopened>,
+        terminal: Option<PendingTerminal>,
     ) -> Result<Self, Failure> {
         let terminal = match terminal {
-            Some(unopened) => {
+            Some(pending) => {
                 let console = Console::listen(console);
                 let console =
                     console.map_err(|error| Failure::setup("listen for the terminal", &error))?;
-                Some((console, unopened))
+                Some((console, pending))
             }
             None => None,
         };

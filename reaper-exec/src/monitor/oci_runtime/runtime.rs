@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     monitor::support::oom_score::with_adjustment,
-    protocol::{CreateCall, Driven, Failure},
+    protocol::{CreateCall, Failure, RuntimeConfig},
     signal::Signal,
     sys,
 };
@@ -38,12 +38,12 @@ pub(crate) struct Runtime {
     /// Numbers the files that belong to jobs.
     next_file: u64,
     /// Children that ended before the command which made them: one of them may be its process.
-    pub(crate) early: Vec<Early>,
+    pub(crate) unclaimed: Vec<UnclaimedExit>,
     pub(crate) removal: Removal,
 }
 
 /// A child that has ended, and that no process was known for.
-pub(crate) struct Early {
+pub(crate) struct UnclaimedExit {
     pub(crate) pid: Pid,
     pub(crate) identity: ProcessIdentity,
     pub(crate) exit: Exit,
@@ -62,7 +62,7 @@ impl Runtime {
     /// The container's folder is made, and nothing called. A command is started with
     /// `oom_score_adj`: what it makes inherits that where the spec names none.
     pub(crate) fn new(
-        driven: Driven,
+        runtime_config: RuntimeConfig,
         call: &CreateCall,
         oom_score_adj: Option<i32>,
     ) -> Result<Self, Failure> {
@@ -70,13 +70,13 @@ impl Runtime {
         std::fs::create_dir_all(&folder)
             .map_err(|error| Failure::setup(format!("make {}", folder.display()), &error))?;
         Ok(Self {
-            program: Program::new(driven, &call.id, &folder),
+            program: Program::new(runtime_config, &call.id, &folder),
             init_program: call.process.args.first().cloned().unwrap_or_default(),
             folder,
             oom_score_adj,
             jobs: Vec::new(),
             next_file: 0,
-            early: Vec::new(),
+            unclaimed: Vec::new(),
             removal: Removal::Due,
         })
     }
@@ -116,7 +116,7 @@ impl Runtime {
     }
 
     /// Keeps a signal for an exec'd process that is being made.
-    pub(crate) fn send_later(&mut self, process: u64, signal: Signal) {
+    pub(crate) fn queue_signal(&mut self, process: u64, signal: Signal) {
         for job in &mut self.jobs {
             if let Task::Exec {
                 number, signals, ..
@@ -128,15 +128,15 @@ impl Runtime {
         }
     }
 
-    /// Whether a command is making a process.
+    /// Whether a command is args a process.
     pub(crate) fn is_making(&self) -> bool {
         self.jobs.iter().any(|job| job.task.makes())
     }
 
     /// Remembers the end of a child that may turn out to be a process of the container.
-    pub(crate) fn ended_early(&mut self, pid: Pid, identity: ProcessIdentity, exit: Exit) {
+    pub(crate) fn keep_unclaimed(&mut self, pid: Pid, identity: ProcessIdentity, exit: Exit) {
         if self.is_making() {
-            self.early.push(Early {
+            self.unclaimed.push(UnclaimedExit {
                 pid,
                 identity,
                 exit,

@@ -1,4 +1,4 @@
-//! Making the container, and processes in it.
+//! SpawnArgs the container, and processes in it.
 
 use std::os::fd::OwnedFd;
 
@@ -10,40 +10,43 @@ use crate::{
     cgroup::ContainerCgroup,
     channel,
     monitor::{
-        container::monitor::{Monitor, Newborn, Phase},
+        container::monitor::{Monitor, PendingMonitor},
         oci_runtime::{rootfs::Image, runtime::Runtime},
         process::{
-            spawn::{Making, make},
+            spawn::{SpawnArgs, spawn},
             state::{INIT, Process},
         },
         support::{
             connection::{Connection, ReplyTo, STARTER},
-            container_files::{plan_cgroup, remove, remove_traces, write_plan},
+            container_files::{
+                choose_cgroup, remove_file, remove_runtime_files, write_cleanup_record,
+            },
+            states::ContainerState,
         },
     },
-    protocol::{CreateCall, ExecCall, Failure, Plan, VERSION},
+    protocol::{CleanupRecord, CreateCall, ExecCall, Failure, VERSION},
 };
 
 /// Makes the container. On failure nothing is left of it, and the starter gets its connection
 /// back to be told.
 pub(crate) fn create(
-    newborn: Newborn,
+    pending: PendingMonitor,
     mut call: CreateCall,
     descriptors: Vec<OwnedFd>,
 ) -> Result<Monitor, (Connection, Failure)> {
-    let Newborn {
+    let PendingMonitor {
         mut setup,
         identity,
         oom_score_adj,
         signals,
         starter,
         reply_to,
-    } = newborn;
+    } = pending;
     let dir = ContainerDir::at(&call.dir);
     let streams = std::mem::take(&mut call.streams);
     let user = call.process.user.as_ref();
     call.view.user = user.map(|user| (user.uid, user.gid));
-    let mut made = Made {
+    let mut made = CreatedResources {
         dir: dir.clone(),
         cgroup: None,
         view: None,
@@ -53,11 +56,11 @@ pub(crate) fn create(
         setup.isolation = Box::new(Image);
     }
     let attempt = || -> Result<(OwnedFd, Process), Failure> {
-        let cgroup = plan_cgroup(&call)?;
+        let cgroup = choose_cgroup(&call)?;
         // What an earlier container of this id left is no end of this one.
-        remove(&dir.exit_file())?;
-        remove(&dir.socket())?;
-        let plan = Plan {
+        remove_file(&dir.exit_file())?;
+        remove_file(&dir.socket())?;
+        let plan = CleanupRecord {
             version: VERSION,
             monitor: identity.clone(),
             view: call.view.clone(),
@@ -70,7 +73,7 @@ pub(crate) fn create(
             },
             runtime: call.runtime.clone(),
         };
-        write_plan(&dir, &plan)?;
+        write_cleanup_record(&dir, &plan)?;
         if let Some((hierarchy, path)) = cgroup {
             made.cgroup = Some(
                 ContainerCgroup::create(&hierarchy, &path)
@@ -85,15 +88,15 @@ pub(crate) fn create(
         );
         let listener = channel::listen(&dir.socket())
             .map_err(|error| Failure::setup("listen on the monitor's socket", &error))?;
-        if let Some(driven) = call.runtime.clone() {
+        if let Some(runtime_config) = call.runtime.clone() {
             let adjustment = call.process.oom_score_adj.or(oom_score_adj);
-            let runtime = Runtime::new(driven, &call, oom_score_adj.and(adjustment))?;
+            let runtime = Runtime::new(runtime_config, &call, oom_score_adj.and(adjustment))?;
             let runtime = made.runtime.insert(runtime);
             let init = make_init(runtime, &setup, &call, streams, descriptors, reply_to)?;
             return Ok((listener, init));
         }
         let view = made.view.as_deref().expect("it was just prepared");
-        let init = make(Making {
+        let init = spawn(SpawnArgs {
             number: INIT,
             setup: &setup,
             id: &call.id,
@@ -123,14 +126,14 @@ pub(crate) fn create(
             listener,
             connections: vec![starter],
             next_connection: STARTER + 1,
-            deaf: false,
+            accept_paused: false,
             view_request: call.view,
             view: made.view.expect("init was made in it"),
             cgroup: made.cgroup,
             runtime: made.runtime,
             processes: vec![init],
             next_process: INIT + 1,
-            phase: Phase::Alive,
+            state: ContainerState::Live,
             freezing: None,
             frozen: false,
             deleted_for: None,
@@ -144,14 +147,14 @@ pub(crate) fn create(
 }
 
 /// What was made so far.
-struct Made {
+struct CreatedResources {
     dir: ContainerDir,
     cgroup: Option<ContainerCgroup>,
     view: Option<Box<dyn View>>,
     runtime: Option<Runtime>,
 }
 
-impl Made {
+impl CreatedResources {
     /// The reason for undoing is what the caller is told; what cannot be undone is found again by
     /// whoever uses the id next.
     fn undo(self) {
@@ -164,7 +167,7 @@ impl Made {
         if let Some(runtime) = self.runtime {
             runtime.remove_files();
         }
-        remove_traces(&self.dir);
+        remove_runtime_files(&self.dir);
     }
 }
 
@@ -181,7 +184,7 @@ impl Monitor {
         }
         let number = self.next_process;
         self.next_process += 1;
-        let mut process = make(Making {
+        let mut process = spawn(SpawnArgs {
             number,
             setup: &self.setup,
             id: &self.id,

@@ -12,15 +12,15 @@ use reaper_state::durable;
 use crate::{
     cgroup::ContainerCgroup,
     monitor::{
-        container::monitor::{Ending, Monitor, Outcome, Phase},
+        container::monitor::Monitor,
         oci_runtime::runtime::Runtime,
-        process::state::Stage,
         support::{
             connection::ReplyTo,
-            container_files::remove_traces,
+            container_files::remove_runtime_files,
             node_cleanup,
             signal::killed_by,
-            wait::{any_children, die_by, next_ended, reap},
+            states::{ContainerState, ProcessState, StopCause, Stopping},
+            wait::{any_children, exit_by_signal, next_ended, reap},
         },
     },
     procfs,
@@ -30,21 +30,21 @@ use crate::{
 
 /// How long ending what init left may take. A process in uninterruptible sleep must not hold back
 /// the news that init has ended.
-const PATIENCE: Duration = Duration::from_secs(5);
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How much longer it may take where a runtime is called for it.
-const REMOVAL: Duration = Duration::from_secs(25);
+const RUNTIME_DELETE_TIMEOUT: Duration = Duration::from_secs(25);
 
 impl Monitor {
     pub(crate) fn reap(&mut self) {
         while let Some(pid) = next_ended() {
-            // What the gate has to say, and whether the program was executed, must be read while
+            // What the start_socket has to say, and whether the program was executed, must be read while
             // the process is still in /proc.
             if let Some(index) = self.index_of(pid) {
                 let number = self.processes[index].number;
-                self.gate_ready(number);
+                self.start_socket_ready(number);
                 // A report may be followed by the end of the pair.
-                self.gate_ready(number);
+                self.start_socket_ready(number);
             }
             // It may be a process that the runtime has not named yet.
             let identity = match &self.runtime {
@@ -56,7 +56,7 @@ impl Monitor {
                 self.ended(pid, identity, Exit { status, at });
             }
         }
-        self.sweep();
+        self.reap_remaining();
     }
 
     /// A child has ended, and was reaped.
@@ -66,7 +66,7 @@ impl Monitor {
         }
         let Some(index) = self.index_of(pid) else {
             if let (Some(runtime), Some(identity)) = (&mut self.runtime, identity) {
-                runtime.ended_early(pid, identity, exit);
+                runtime.keep_unclaimed(pid, identity, exit);
             }
             let number = u32::try_from(pid.as_raw()).unwrap_or(0);
             for process in &mut self.processes {
@@ -76,14 +76,16 @@ impl Monitor {
             }
             return;
         };
-        self.processes[index].gate = None;
+        self.processes[index].start_socket = None;
         if index > 0 {
             return self.exec_ended(index, exit);
         }
-        self.processes[0].stage = Stage::Ended(exit.clone());
-        if matches!(self.phase, Phase::Alive) {
-            self.begin_ending(Outcome::Exit(exit));
-            self.end_the_rest();
+        self.processes[0]
+            .state
+            .enter(ProcessState::Stopped(exit.clone()));
+        if matches!(self.state, ContainerState::Live) {
+            self.begin_stopping(StopCause::Exited(exit));
+            self.kill_remaining();
         }
     }
 
@@ -94,43 +96,50 @@ impl Monitor {
             let _ = leaf.remove();
         }
         process.stdio.ended();
-        let discarded = matches!(process.stage, Stage::Discarded);
-        process.stage = Stage::Ended(exit.clone());
+        let discarded = matches!(process.state, ProcessState::FailedToCreate);
+        process.state.enter(ProcessState::Stopped(exit.clone()));
         if discarded {
             // Its loggers, if it had any, are killed with it, and reaped like orphans.
             self.processes.remove(index);
             return;
         }
-        self.tell(index, &exit);
+        self.reply_to_waiters(index, &exit);
     }
 
     /// Answers all who wait for the end of a process.
-    fn tell(&mut self, index: usize, exit: &Exit) {
+    fn reply_to_waiters(&mut self, index: usize, exit: &Exit) {
         let process = &mut self.processes[index];
-        let not_started = process.not_started.take();
+        let failed_start = process.failed_start.take();
         for waiter in std::mem::take(&mut process.waiters) {
             self.reply(waiter, Ok(Answer::Exit(exit.clone())));
         }
-        if let Some((to, failure)) = not_started {
+        if let Some((to, failure)) = failed_start {
             self.reply(to, Err(failure));
         }
     }
 
-    /// The container could not be made: what there is of it is ended, then its maker is told.
+    /// Stops a container whose init process could not be created. The client gets `failure` once
+    /// nothing is left.
     pub(crate) fn abort(&mut self, reply_to: ReplyTo, failure: Failure) {
-        self.begin_ending(Outcome::Abort(reply_to, failure));
+        if matches!(self.state, ContainerState::Aborted) {
+            return;
+        }
+        self.begin_stopping(StopCause::CreateFailed(reply_to, failure));
     }
 
-    fn begin_ending(&mut self, outcome: Outcome) {
-        let removal = self.runtime.as_ref().map_or(Duration::ZERO, |_| REMOVAL);
-        self.phase = Phase::Ending(Ending {
-            outcome,
-            deadline: Instant::now() + PATIENCE + removal,
-        });
+    fn begin_stopping(&mut self, cause: StopCause) {
+        let removal = self
+            .runtime
+            .as_ref()
+            .map_or(Duration::ZERO, |_| RUNTIME_DELETE_TIMEOUT);
+        self.state.enter(ContainerState::Stopping(Stopping {
+            cause,
+            deadline: Instant::now() + KILL_TIMEOUT + removal,
+        }));
     }
 
     /// Kills all that is left of the container, as the end of a pid namespace would.
-    fn end_the_rest(&mut self) {
+    fn kill_remaining(&mut self) {
         if !any_children() {
             return;
         }
@@ -140,10 +149,10 @@ impl Monitor {
         self.kill_children();
     }
 
-    /// The sweep: whatever has left the cgroup is a child of the monitor, or becomes one when its
+    /// The reap_remaining: whatever has left the cgroup is a child of the monitor, or becomes one when its
     /// parent ends, and that end wakes the monitor up.
     fn kill_children(&self) {
-        for pid in self.left() {
+        for pid in self.remaining() {
             if let Ok(pid) = i32::try_from(pid) {
                 let _ = kill(Pid::from_raw(pid), NixSignal::SIGKILL);
             }
@@ -151,7 +160,7 @@ impl Monitor {
     }
 
     /// Children that are not helpers.
-    fn left(&self) -> Vec<u32> {
+    fn remaining(&self) -> Vec<u32> {
         if !any_children() {
             return Vec::new();
         }
@@ -168,62 +177,65 @@ impl Monitor {
             .collect()
     }
 
-    fn sweep(&mut self) {
-        if !matches!(self.phase, Phase::Ending(_)) {
+    fn reap_remaining(&mut self) {
+        if !matches!(self.state, ContainerState::Stopping(_)) {
             return;
         }
-        if !self.left().is_empty() {
+        if !self.remaining().is_empty() {
             return self.kill_children();
         }
         match self.runtime.as_mut().map_or(Ok(true), Runtime::is_over) {
             Ok(false) => {}
-            Ok(true) => self.finish(),
+            Ok(true) => self.finish_stopping(),
             Err(failure) => {
                 self.log(&format!("{failure:?}"));
-                self.finish();
+                self.finish_stopping();
             }
         }
     }
 
-    pub(crate) fn ending_deadline(&mut self, now: Instant) {
-        let Phase::Ending(ending) = &self.phase else {
+    pub(crate) fn stop_deadline(&mut self, now: Instant) {
+        let ContainerState::Stopping(stopping) = &self.state else {
             return;
         };
-        if ending.deadline > now {
+        if stopping.deadline > now {
             return;
         }
         self.log(&format!(
             "processes that could not be killed are left: {:?}",
-            self.left()
+            self.remaining()
         ));
-        self.finish();
+        self.finish_stopping();
     }
 
-    /// Nothing is left of the container, or nothing that could be ended.
-    fn finish(&mut self) {
-        let Phase::Ending(ending) = std::mem::replace(&mut self.phase, Phase::Aborted) else {
+    /// Publishes the exit, or the failure of create, and releases what the container held. Called
+    /// when no process is left, or none that can be killed.
+    fn finish_stopping(&mut self) {
+        let ContainerState::Stopping(stopping) = &self.state else {
             return;
         };
+        let cause = stopping.cause.clone();
         self.freezing_ended();
-        match ending.outcome {
-            Outcome::Abort(to, failure) => {
+        match cause {
+            StopCause::CreateFailed(to, failure) => {
+                self.state.enter(ContainerState::Aborted);
                 self.processes[0].stdio.ended();
                 self.release();
-                remove_traces(&self.dir);
+                remove_runtime_files(&self.dir);
                 self.reply(to, Err(failure));
             }
-            Outcome::Exit(exit) => {
-                self.announce(exit);
+            StopCause::Exited(exit) => {
+                self.publish_exit(exit);
                 self.release();
             }
         }
     }
 
-    fn announce(&mut self, exit: Exit) {
+    fn publish_exit(&mut self, exit: Exit) {
         // From the end: one that was discarded is taken out of the list.
         for index in (1..self.processes.len()).rev() {
-            if self.processes[index].body.is_none() && !self.processes[index].has_ended() {
-                self.end_unmade(index, killed_by(Signal::KILL));
+            if self.processes[index].live.is_none() && !self.processes[index].has_ended() {
+                self.cancel_exec(index, killed_by(Signal::KILL));
             } else if !self.processes[index].has_ended() {
                 let reason = "it could not be killed with its container".to_owned();
                 let status = ExitStatus::Lost { reason };
@@ -248,8 +260,8 @@ impl Monitor {
             // The clients that wait are told all the same: they can still commit it themselves.
             self.log(&format!("record the exit: {error}"));
         }
-        self.phase = Phase::Ended(exit.clone());
-        self.tell(0, &exit);
+        self.state.enter(ContainerState::Stopped(exit.clone()));
+        self.reply_to_waiters(0, &exit);
     }
 
     /// Gives back what the container had on the node.
@@ -266,40 +278,40 @@ impl Monitor {
     }
 
     /// A client is gone. What it had asked for and was not told about is given up.
-    pub(crate) fn abandoned(&mut self, connection: u64) {
-        let mut given_up = Vec::new();
+    pub(crate) fn client_disconnected(&mut self, connection: u64) {
+        let mut unwanted = Vec::new();
         for (index, process) in self.processes.iter_mut().enumerate() {
             process
                 .waiters
                 .retain(|waiter| waiter.connection != connection);
-            let unseen = match process.stage {
-                Stage::Preparing { .. } => true,
+            let unseen = match process.state {
+                ProcessState::Creating { .. } => true,
                 // Nobody else knows the exec, so nobody would ever start or delete it.
-                Stage::Gated => process.exec.is_some(),
-                Stage::Starting(_) | Stage::Running => process.tied,
-                Stage::Ended(_) | Stage::Discarded => false,
+                ProcessState::Created => process.exec.is_some(),
+                ProcessState::Starting(_) | ProcessState::Running => process.tied,
+                ProcessState::Stopped(_) | ProcessState::FailedToCreate => false,
             };
             if process.owner == connection && unseen {
-                given_up.push(index);
+                unwanted.push(index);
             }
         }
-        for index in given_up {
+        for index in unwanted {
             let process = &self.processes[index];
             if let (true, Some(leaf)) = (process.tied, &process.leaf) {
                 // What cannot be killed with the cgroup is killed alone, below.
                 let _ = leaf.kill();
             }
-            self.give_up(index);
+            self.kill_unwanted(index);
         }
     }
 
     /// The monitor's own end: as the workload's, for an engine that waits for it.
-    pub(crate) fn farewell(self) -> i32 {
-        let Phase::Ended(exit) = &self.phase else {
+    pub(crate) fn final_exit_code(self) -> i32 {
+        let ContainerState::Stopped(exit) = &self.state else {
             return 1;
         };
         if self.deleted_for.is_some() {
-            node_cleanup::leave_to_child(
+            node_cleanup::spawn_gc(
                 &*self.setup.isolation,
                 &self.view_request,
                 self.oom_score_adj,
@@ -310,7 +322,7 @@ impl Monitor {
             return 0;
         }
         if let ExitStatus::Signaled { signal, .. } = exit.status {
-            die_by(signal);
+            exit_by_signal(signal);
         }
         i32::try_from(exit.status.code()).unwrap_or(1)
     }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A process in uninterruptible sleep is not frozen before it wakes up.
-const PATIENCE: Duration = Duration::from_secs(5);
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Monitor {
     pub(crate) fn pause(&mut self, reply_to: ReplyTo) -> Result<(), Failure> {
@@ -34,7 +34,7 @@ impl Monitor {
         self.freezing = Some(Freezing {
             events,
             reply_to,
-            deadline: Instant::now() + PATIENCE,
+            deadline: Instant::now() + FREEZE_TIMEOUT,
         });
         // It may have happened before the first poll, which would report no change.
         self.freezer_ready();

@@ -7,8 +7,7 @@ use nix::sys::signal::Signal as NixSignal;
 use crate::{
     channel,
     monitor::{
-        container::monitor::Monitor,
-        process::state::{Body, Stage},
+        container::monitor::Monitor, process::state::LiveProcess, support::states::ProcessState,
     },
     procfs,
     protocol::{Answer, ChildReport, Failure},
@@ -16,29 +15,29 @@ use crate::{
 
 impl Monitor {
     /// A process reports, or its end of the pair has closed.
-    pub(crate) fn gate_ready(&mut self, number: u64) {
-        let Some(index) = self.numbered(number) else {
+    pub(crate) fn start_socket_ready(&mut self, number: u64) {
+        let Some(index) = self.index_of_number(number) else {
             return;
         };
-        let Some(gate) = &self.processes[index].gate else {
+        let Some(start_socket) = &self.processes[index].start_socket else {
             return;
         };
-        match channel::receive(gate.as_fd()).map(|message| message.map(|m| m.parse())) {
+        match channel::receive(start_socket.as_fd()).map(|message| message.map(|m| m.parse())) {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Ok(Some(Ok(report))) => self.reported(index, report),
-            Ok(None) => self.gate_closed(index),
+            Ok(Some(Ok(report))) => self.report_received(index, report),
+            Ok(None) => self.start_socket_closed(index),
             Ok(Some(Err(error))) | Err(error) => {
                 let failure = Failure::setup("read the process's report", &error);
-                self.not_made(index, failure);
+                self.creation_failed(index, failure);
             }
         }
     }
 
-    fn reported(&mut self, index: usize, report: ChildReport) {
+    fn report_received(&mut self, index: usize, report: ChildReport) {
         let process = &mut self.processes[index];
         match report {
             ChildReport::Ready { warnings: given } => {
-                let Stage::Preparing { warnings, .. } = &mut process.stage else {
+                let ProcessState::Creating { warnings, .. } = &mut process.state else {
                     return;
                 };
                 *warnings = Some(given);
@@ -46,10 +45,12 @@ impl Monitor {
                 if let (0, Some(pid)) = (index, pid)
                     && let Err(error) = self.view.entered(pid)
                 {
-                    return self
-                        .not_made(0, Failure::from_error("keep the filesystem view", &error));
+                    return self.creation_failed(
+                        0,
+                        Failure::from_error("keep the filesystem view", &error),
+                    );
                 }
-                self.prepared(number);
+                self.finish_creation(number);
             }
             ChildReport::Failed {
                 step,
@@ -61,7 +62,7 @@ impl Monitor {
                     message,
                     errno,
                 };
-                self.not_made(index, failure);
+                self.creation_failed(index, failure);
             }
             ChildReport::Execve {
                 program,
@@ -73,51 +74,56 @@ impl Monitor {
                     message,
                     errno,
                 };
-                self.not_started(index, failure);
+                self.start_failed(index, failure);
             }
         }
     }
 
     /// The child's end of the pair has closed: by `execve`, or by its death.
-    fn gate_closed(&mut self, index: usize) {
+    fn start_socket_closed(&mut self, index: usize) {
         let process = &mut self.processes[index];
-        process.gate = None;
-        match process.stage {
-            Stage::Starting(to) => {
+        process.start_socket = None;
+        match process.state {
+            ProcessState::Starting(to) => {
                 let executed =
-                    |body: &&Body| procfs::has_execed(body.identity.pid).unwrap_or(false);
-                match process.body.as_ref().filter(executed) {
-                    Some(body) => {
-                        let identity = body.identity.clone();
-                        process.stage = Stage::Running;
+                    |live: &&LiveProcess| procfs::has_execed(live.identity.pid).unwrap_or(false);
+                match process.live.as_ref().filter(executed) {
+                    Some(live) => {
+                        let identity = live.identity.clone();
+                        process.state.enter(ProcessState::Running);
                         self.reply(to, Ok(Answer::Started(identity)));
                     }
-                    None => self.not_started(index, Failure::Ended),
+                    None => self.start_failed(index, Failure::Ended),
                 }
             }
-            Stage::Preparing { .. } => {
+            ProcessState::Creating { .. } => {
                 let failure = Failure::Setup {
                     step: "prepare the process".to_owned(),
                     message: "it was killed".to_owned(),
                     errno: None,
                 };
-                self.not_made(index, failure);
+                self.creation_failed(index, failure);
             }
-            Stage::Gated | Stage::Running | Stage::Ended(_) | Stage::Discarded => {}
+            ProcessState::Created
+            | ProcessState::Running
+            | ProcessState::Stopped(_)
+            | ProcessState::FailedToCreate => {}
         }
     }
 
-    /// A process may have become complete: it waits at its gate, and its streams are ready.
-    pub(crate) fn prepared(&mut self, number: u64) {
-        let Some(index) = self.numbered(number) else {
+    /// A process may have become complete: it waits at its start_socket, and its streams are ready.
+    pub(crate) fn finish_creation(&mut self, number: u64) {
+        let Some(index) = self.index_of_number(number) else {
             return;
         };
         let process = &mut self.processes[index];
-        let Stage::Preparing { reply_to, warnings } = &mut process.stage else {
+        let ProcessState::Creating { reply_to, warnings } = &mut process.state else {
             return;
         };
         match process.stdio.is_ready() {
-            Err(error) => self.not_made(index, Failure::from_error("open the streams", &error)),
+            Err(error) => {
+                self.creation_failed(index, Failure::from_error("open the streams", &error))
+            }
             Ok(false) => {}
             Ok(true) => {
                 let to = *reply_to;
@@ -126,30 +132,30 @@ impl Monitor {
                 };
                 let answer = self.created(index, warnings);
                 if self.reply(to, Ok(answer)) || index > 0 {
-                    self.processes[index].stage = Stage::Gated;
+                    self.processes[index].state.enter(ProcessState::Created);
                 } else {
                     // The starter is gone, and nobody else has been told of the container.
-                    self.not_made(index, Failure::NotFound);
+                    self.creation_failed(index, Failure::NotFound);
                 }
             }
         }
     }
 
-    /// The gate was opened, and the program was not executed. Whoever opened it is told once the
+    /// The start_socket was opened, and the program was not executed. Whoever opened it is told once the
     /// process has ended, so that nobody sees it run after that.
-    pub(crate) fn not_started(&mut self, index: usize, failure: Failure) {
+    pub(crate) fn start_failed(&mut self, index: usize, failure: Failure) {
         let process = &mut self.processes[index];
-        process.gate = None;
-        if let Stage::Starting(to) = process.stage {
-            process.not_started.get_or_insert((to, failure));
+        process.start_socket = None;
+        if let ProcessState::Starting(to) = process.state {
+            process.failed_start.get_or_insert((to, failure));
         }
     }
 
     /// A process could not be made. For init that is the end of everything, for an exec its own.
-    pub(crate) fn not_made(&mut self, index: usize, failure: Failure) {
+    pub(crate) fn creation_failed(&mut self, index: usize, failure: Failure) {
         let process = &mut self.processes[index];
-        process.gate = None;
-        let Stage::Preparing { reply_to, .. } = process.stage else {
+        process.start_socket = None;
+        let ProcessState::Creating { reply_to, .. } = process.state else {
             return;
         };
         // It may have ended by itself; reaped it is not.
@@ -157,7 +163,7 @@ impl Monitor {
         if index == 0 {
             return self.abort(reply_to, failure);
         }
-        process.stage = Stage::Discarded;
+        process.state.enter(ProcessState::FailedToCreate);
         process.stdio.ended();
         for waiter in std::mem::take(&mut process.waiters) {
             self.reply(waiter, Err(failure.clone()));

@@ -8,14 +8,18 @@ use crate::{
     channel::{self, Message},
     executor::{Created, Observation},
     monitor::{
-        container::monitor::{Monitor, Phase, process_status},
-        process::state::Stage,
-        support::{connection::ReplyTo, container_files::remove_traces, request::parse},
+        container::monitor::Monitor,
+        support::{
+            connection::ReplyTo,
+            container_files::remove_runtime_files,
+            request::parse,
+            states::{ContainerState, ProcessState},
+        },
     },
-    protocol::{Answer, Call, Failure, Go},
+    protocol::{Answer, Call, Failure, StartMessage},
 };
 
-/// An answer now, or `None` where it comes later.
+/// An answer now, or `None` where it comes deferred.
 type Now = Result<Option<Answer>, Failure>;
 
 impl Monitor {
@@ -43,11 +47,12 @@ impl Monitor {
 
     fn call(&mut self, call: Call, descriptors: Vec<OwnedFd>, to: ReplyTo) -> Now {
         match call {
-            Call::Create(_) | Call::Bury { .. } | Call::Forget(_) | Call::Housekeep(_) => {
-                Err(Failure::AlreadyExists)
-            }
+            Call::Create(_)
+            | Call::Cleanup { .. }
+            | Call::RemoveView(_)
+            | Call::CollectGarbage(_) => Err(Failure::AlreadyExists),
             Call::Exec(call) => {
-                self.may_exec()?;
+                self.check_exec_allowed()?;
                 if self.find(Some(&call.exec)).is_ok() {
                     return Err(Failure::AlreadyExists);
                 }
@@ -57,13 +62,13 @@ impl Monitor {
             Call::Kill { exec, signal, all } => self.kill(exec.as_ref(), signal, all, to),
             Call::Wait { exec } => {
                 let process = self.find(exec.as_ref())?;
-                match &process.stage {
+                match &process.state {
                     // The end of init is known when all that it started has ended.
-                    Stage::Ended(exit) if process.exec.is_some() => {
+                    ProcessState::Stopped(exit) if process.exec.is_some() => {
                         Ok(Some(Answer::Exit(exit.clone())))
                     }
-                    _ => match &self.phase {
-                        Phase::Ended(exit) => Ok(Some(Answer::Exit(exit.clone()))),
+                    _ => match &self.state {
+                        ContainerState::Stopped(exit) => Ok(Some(Answer::Exit(exit.clone()))),
                         _ => {
                             self.find(exec.as_ref())?.waiters.push(to);
                             Ok(None)
@@ -73,8 +78,8 @@ impl Monitor {
             }
             Call::Resize { exec, size } => {
                 let process = self.find(exec.as_ref())?;
-                if let Some(later) = &mut process.later {
-                    later.resize(size);
+                if let Some(deferred) = &mut process.deferred {
+                    deferred.resize(size);
                 }
                 let resized = process.stdio.resize(size);
                 resized
@@ -84,8 +89,8 @@ impl Monitor {
             Call::CloseStdin { exec } => {
                 let process = self.find(exec.as_ref())?;
                 process.stdio.close_stdin();
-                if let Some(later) = &mut process.later {
-                    later.close_stdin();
+                if let Some(deferred) = &mut process.deferred {
+                    deferred.close_stdin();
                 }
                 Ok(done(()))
             }
@@ -104,11 +109,11 @@ impl Monitor {
         }
     }
 
-    fn may_exec(&self) -> Result<(), Failure> {
+    fn check_exec_allowed(&self) -> Result<(), Failure> {
         let refused = |status| Err(Failure::status("exec in", status));
         match self.status() {
             // What init started is being ended, the new process would be, too.
-            _ if !matches!(self.phase, Phase::Alive) => refused(Status::Stopped),
+            _ if !matches!(self.state, ContainerState::Live) => refused(Status::Stopped),
             Status::Running if self.freezing.is_some() => refused(Status::Paused),
             Status::Running => Ok(()),
             status => refused(status),
@@ -116,16 +121,16 @@ impl Monitor {
     }
 
     fn start(&mut self, exec: Option<&ExecId>, streams: &[OwnedFd], to: ReplyTo) -> Now {
-        if !matches!(self.phase, Phase::Alive) {
+        if !matches!(self.state, ContainerState::Live) {
             return Err(Failure::status("start", Status::Stopped));
         }
-        // A frozen process would not come through its gate, nor say so.
+        // A frozen process would not come through its start_socket, nor say so.
         if self.frozen || self.freezing.is_some() {
             return Err(Failure::status("start", Status::Paused));
         }
-        let driven = self.runtime.is_some();
+        let runtime_config = self.runtime.is_some();
         let process = self.find(exec)?;
-        if driven && matches!(process.stage, Stage::Gated) {
+        if runtime_config && matches!(process.state, ProcessState::Created) {
             if !streams.is_empty() {
                 return Err(Failure::Unsupported {
                     operation: "give a process other streams when it starts".to_owned(),
@@ -134,28 +139,29 @@ impl Monitor {
             }
             return self.start_by_runtime(exec, to).map(|()| None);
         }
-        let (Stage::Gated, Some(gate)) = (&process.stage, &process.gate) else {
-            let status = match process.stage {
+        let (ProcessState::Created, Some(start_socket)) = (&process.state, &process.start_socket)
+        else {
+            let status = match process.state {
                 // Somebody else's start is under way.
-                Stage::Starting(_) => Status::Running,
-                _ => process_status(process),
+                ProcessState::Starting(_) => Status::Running,
+                _ => process.state.status(),
             };
             return Err(Failure::status("start", status));
         };
         let streams: Vec<BorrowedFd<'_>> = streams.iter().map(AsFd::as_fd).collect();
-        match channel::send(gate.as_fd(), &Go, &streams) {
+        match channel::send(start_socket.as_fd(), &StartMessage, &streams) {
             Ok(()) => {
-                process.stage = Stage::Starting(to);
+                process.state.enter(ProcessState::Starting(to));
                 Ok(None)
             }
-            // It was killed at its gate; its end is about to be seen.
+            // It was killed at its start_socket; its end is about to be seen.
             Err(_) => Err(Failure::Ended),
         }
     }
 
     fn observe(&self) -> Observation {
-        let exit = match &self.phase {
-            Phase::Ended(exit) => Some(exit.clone()),
+        let exit = match &self.state {
+            ContainerState::Stopped(exit) => Some(exit.clone()),
             _ => None,
         };
         Observation {
@@ -168,7 +174,7 @@ impl Monitor {
 
     fn delete(&mut self, exec: Option<&ExecId>, client: u64) -> Result<Answer, Failure> {
         let Some(_) = exec else {
-            let Phase::Ended(exit) = &self.phase else {
+            let ContainerState::Stopped(exit) = &self.state else {
                 return Err(Failure::status("delete", self.status()));
             };
             let exit = exit.clone();
@@ -179,14 +185,14 @@ impl Monitor {
                     .map_err(|error| Failure::from_error("remove the filesystem view", &error))?;
                 // The record first: with a plan a deletion that was cut short can be repeated.
                 let _ = std::fs::remove_file(self.dir.exit_file());
-                remove_traces(&self.dir);
+                remove_runtime_files(&self.dir);
                 self.deleted_for = Some(client);
             }
             return Ok(Answer::Deleted(Some(exit)));
         };
         let process = self.find(exec)?;
-        let Stage::Ended(exit) = &process.stage else {
-            let status = process_status(process);
+        let ProcessState::Stopped(exit) = &process.state else {
+            let status = process.state.status();
             return Err(Failure::status("delete", status));
         };
         let exit = exit.clone();

@@ -8,10 +8,11 @@ use crate::{
     monitor::{
         container::monitor::Monitor,
         oci_runtime::job::Task,
-        process::state::{INIT, Stage},
+        process::state::INIT,
         support::{
             connection::ReplyTo,
             signal::{killed_by, send_signal},
+            states::ProcessState,
         },
     },
     protocol::{Answer, Failure},
@@ -19,23 +20,23 @@ use crate::{
 };
 
 impl Monitor {
-    /// Starts a process at its gate; the answer comes when the command has ended.
+    /// Starts a process at its start_socket; the answer comes when the command has ended.
     pub(crate) fn start_by_runtime(
         &mut self,
         exec: Option<&ExecId>,
         to: ReplyTo,
     ) -> Result<(), Failure> {
         let number = self.find(exec)?.number;
-        let index = self.numbered(number).ok_or(Failure::NotFound)?;
+        let index = self.index_of_number(number).ok_or(Failure::NotFound)?;
         if index > 0 {
             let started = self.start_exec(index, to);
             if started.is_err() {
-                self.end_unmade(index, ExitStatus::Exited { code: NOT_EXECUTED });
+                self.cancel_exec(index, ExitStatus::Exited { code: NOT_EXECUTED });
             }
             return started;
         }
         self.call_runtime("start", Task::Start(to))?;
-        self.processes[0].stage = Stage::Starting(to);
+        self.processes[0].state.enter(ProcessState::Starting(to));
         Ok(())
     }
 
@@ -53,7 +54,7 @@ impl Monitor {
             self.signal_exec(number, signal, all)?;
             return Ok(Some(Answer::Done));
         }
-        if matches!(process.stage, Stage::Preparing { .. }) {
+        if matches!(process.state, ProcessState::Creating { .. }) {
             return Err(Failure::status("kill", Status::Creating));
         }
         let options: &[&str] = if all { &["--all"] } else { &[] };
@@ -69,15 +70,15 @@ impl Monitor {
 
     /// A runtime has no command for it.
     fn signal_exec(&mut self, number: u64, signal: Signal, all: bool) -> Result<(), Failure> {
-        let index = self.numbered(number).ok_or(Failure::NotFound)?;
+        let index = self.index_of_number(number).ok_or(Failure::NotFound)?;
         let process = &mut self.processes[index];
         let Some(pid) = process.pid_number() else {
-            if let Stage::Starting(_) = process.stage {
+            if let ProcessState::Starting(_) = process.state {
                 if let Some(runtime) = &mut self.runtime {
-                    runtime.send_later(number, signal);
+                    runtime.queue_signal(number, signal);
                 }
             } else if signal.ends_by_default() {
-                self.end_unmade(index, killed_by(signal));
+                self.cancel_exec(index, killed_by(signal));
             }
             return Ok(());
         };
@@ -94,8 +95,8 @@ impl Monitor {
     }
 
     /// Ends an exec'd process that there is nothing of but its description.
-    pub(crate) fn end_unmade(&mut self, index: usize, status: ExitStatus) {
-        self.processes[index].later = None;
+    pub(crate) fn cancel_exec(&mut self, index: usize, status: ExitStatus) {
+        self.processes[index].deferred = None;
         let at = Timestamp::now();
         self.exec_ended(index, Exit { status, at });
     }
@@ -126,7 +127,7 @@ impl Monitor {
     }
 
     /// Gives up a process that whoever asked for it does not want any more.
-    pub(crate) fn give_up(&mut self, index: usize) {
+    pub(crate) fn kill_unwanted(&mut self, index: usize) {
         let process = &self.processes[index];
         let number = process.number;
         if self.runtime.is_none() || number == INIT {

@@ -1,4 +1,4 @@
-//! Making processes by a runtime.
+//! SpawnArgs processes by a runtime.
 
 use std::{ffi::OsString, os::fd::OwnedFd};
 
@@ -7,16 +7,17 @@ use crate::{
     monitor::{
         container::monitor::Monitor,
         oci_runtime::{
-            job::{Made, Task},
+            job::{CreateOutputs, Task},
             process_json::document,
             runtime::Runtime,
         },
-        process::state::{INIT, Process, Stage},
+        process::state::{INIT, Process},
         support::{
             connection::ReplyTo,
-            deferred_streams::{self as streams, Later},
+            deferred_streams::{self as streams, DeferredExec},
             descriptors::sort,
             setup::Setup,
+            states::ProcessState,
         },
     },
     protocol::{Attached, CreateCall, ExecCall, Failure},
@@ -31,8 +32,8 @@ pub(crate) fn make_init(
     descriptors: Vec<OwnedFd>,
     reply_to: ReplyTo,
 ) -> Result<Process, Failure> {
-    let attachments = without_preserved(call.attached, descriptors)?;
-    let (mut stdio, unopened) = streams::open(
+    let attachments = refuse_preserved(call.attached, descriptors)?;
+    let (mut stdio, pending) = streams::open(
         setup,
         &call.id,
         &call.namespace,
@@ -40,20 +41,20 @@ pub(crate) fn make_init(
         streams,
         attachments,
     )?;
-    let made = Made::new(runtime.file("pid"), runtime.file("console"), unopened)?;
+    let made = CreateOutputs::new(runtime.file("pid"), runtime.file("console"), pending)?;
     let mut arguments = vec![OsString::from("create"), "--bundle".into()];
     arguments.push(runtime.program.bundle().into());
     arguments.extend(made.arguments());
     arguments.push(call.id.as_str().into());
     let task = Task::Create(made);
     runtime.call(arguments, streams::take(&mut *stdio), task)?;
-    let stage = Stage::Preparing {
+    let state = ProcessState::Creating {
         reply_to,
         warnings: None,
     };
     Ok(Process {
         stdio,
-        ..Process::new(INIT, None, stage, reply_to.connection)
+        ..Process::new(INIT, None, state, reply_to.connection)
     })
 }
 
@@ -65,7 +66,7 @@ impl Monitor {
         descriptors: Vec<OwnedFd>,
         reply_to: ReplyTo,
     ) -> Result<(), Failure> {
-        let attachments = without_preserved(call.attached, descriptors)?;
+        let attachments = refuse_preserved(call.attached, descriptors)?;
         let whole = document(&call.process, call.document.as_deref()).map_err(|error| {
             let error = std::io::Error::from(error);
             Failure::setup("read the process", &error)
@@ -80,7 +81,7 @@ impl Monitor {
         )?;
         let number = self.next_process;
         self.next_process += 1;
-        let stage = Stage::Preparing {
+        let state = ProcessState::Creating {
             reply_to,
             // All is done but what the streams' peers have to say.
             warnings: Some(Vec::new()),
@@ -88,14 +89,14 @@ impl Monitor {
         self.processes.push(Process {
             stdio,
             tied: call.tied,
-            later: Some(Later {
+            deferred: Some(DeferredExec {
                 document: whole,
                 program: call.process.args.first().cloned().unwrap_or_default(),
                 terminal,
             }),
-            ..Process::new(number, Some(call.exec), stage, reply_to.connection)
+            ..Process::new(number, Some(call.exec), state, reply_to.connection)
         });
-        self.prepared(number);
+        self.finish_creation(number);
         Ok(())
     }
 
@@ -105,10 +106,14 @@ impl Monitor {
             return Err(Failure::NotFound);
         };
         let process = &mut self.processes[index];
-        let later = process.later.take().ok_or(Failure::NotFound)?;
+        let deferred = process.deferred.take().ok_or(Failure::NotFound)?;
         let file = runtime.file("process");
-        let made = Made::new(runtime.file("pid"), runtime.file("console"), later.terminal)?;
-        std::fs::write(&file, later.document.to_string())
+        let made = CreateOutputs::new(
+            runtime.file("pid"),
+            runtime.file("console"),
+            deferred.terminal,
+        )?;
+        std::fs::write(&file, deferred.document.to_string())
             .map_err(|error| Failure::setup(format!("write {}", file.display()), &error))?;
         let mut arguments = vec![OsString::from("exec"), "--process".into()];
         arguments.extend([file.clone().into(), "--detach".into()]);
@@ -118,20 +123,17 @@ impl Monitor {
             made,
             number: process.number,
             to,
-            program: later.program,
+            program: deferred.program,
             file,
             signals: Vec::new(),
         };
         runtime.call(arguments, streams::take(&mut *process.stdio), task)?;
-        process.stage = Stage::Starting(to);
+        process.state.enter(ProcessState::Starting(to));
         Ok(())
     }
 }
 
-fn without_preserved(
-    attached: Attached,
-    descriptors: Vec<OwnedFd>,
-) -> Result<Attachments, Failure> {
+fn refuse_preserved(attached: Attached, descriptors: Vec<OwnedFd>) -> Result<Attachments, Failure> {
     let (attachments, preserved) = sort(attached, descriptors)?;
     if preserved.is_empty() {
         return Ok(attachments);

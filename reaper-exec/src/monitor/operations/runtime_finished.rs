@@ -5,14 +5,18 @@ use reaper_spec::{Exit, ExitStatus, Timestamp};
 
 use crate::{
     monitor::{
-        container::monitor::{Monitor, Phase},
+        container::monitor::Monitor,
         oci_runtime::{
-            error_message::{self as words, complaint},
-            job::{Job, Made, Task},
-            runtime::{Early, Removal, read_pid},
+            error_message::{self, last_log_error},
+            job::{CreateOutputs, Job, Task},
+            runtime::{Removal, UnclaimedExit, read_pid},
         },
-        process::state::{Body, Stage},
-        support::{connection::ReplyTo, signal::send_signal},
+        process::state::LiveProcess,
+        support::{
+            connection::ReplyTo,
+            signal::send_signal,
+            states::{ContainerState, ProcessState},
+        },
     },
     procfs,
     protocol::{Answer, Failure},
@@ -35,7 +39,7 @@ impl Monitor {
         let Job { log, task, .. } = runtime.jobs.swap_remove(index);
         let step = runtime.program.step(task.name());
         let program = runtime.init_program.clone();
-        let reason = complaint(&log, status);
+        let reason = last_log_error(&log, status);
         let result = match status {
             ExitStatus::Exited { code: 0 } => Ok(()),
             _ => Err(reason),
@@ -43,11 +47,11 @@ impl Monitor {
         match task {
             Task::Create(made) => {
                 let made = result
-                    .map_err(|message| words::failure(step, message, &program))
-                    .and_then(|()| self.adopt(0, made));
+                    .map_err(|message| error_message::failure(step, message, &program))
+                    .and_then(|()| self.attach_process(0, made));
                 match made {
-                    Ok(early) => self.created_by_runtime(early),
-                    Err(failure) => self.not_made(0, failure),
+                    Ok(unclaimed) => self.created_by_runtime(unclaimed),
+                    Err(failure) => self.creation_failed(0, failure),
                 }
             }
             Task::Exec {
@@ -59,20 +63,25 @@ impl Monitor {
                 signals,
             } => {
                 let _ = std::fs::remove_file(file);
-                let result = result.map_err(|message| words::failure(step, message, &program));
+                let result =
+                    result.map_err(|message| error_message::failure(step, message, &program));
                 self.exec_started(number, to, result.map(|()| made), &signals);
             }
             Task::Start(to) => match result {
                 Ok(()) => self.init_started(to),
-                Err(message) => self.init_not_started(to, words::failure(step, message, &program)),
+                Err(message) => {
+                    self.init_not_started(to, error_message::failure(step, message, &program))
+                }
             },
             Task::Kill(to) => {
                 let killed = match result {
-                    Err(message) if matches!(self.phase, Phase::Alive) => Err(Failure::Setup {
-                        step,
-                        message,
-                        errno: None,
-                    }),
+                    Err(message) if matches!(self.state, ContainerState::Live) => {
+                        Err(Failure::Setup {
+                            step,
+                            message,
+                            errno: None,
+                        })
+                    }
                     // A lost race: all of it is being killed.
                     _ => Ok(Answer::Done),
                 };
@@ -94,16 +103,23 @@ impl Monitor {
 
     /// Takes over a process that a command has made, and opens its terminal. Returns its end, if
     /// it has ended already.
-    fn adopt(&mut self, index: usize, made: Made) -> Result<Option<Exit>, Failure> {
+    fn attach_process(
+        &mut self,
+        index: usize,
+        made: CreateOutputs,
+    ) -> Result<Option<Exit>, Failure> {
         let Some(runtime) = &mut self.runtime else {
             return Err(Failure::NotFound);
         };
         let pid = read_pid(&made.pid_file)
             .map_err(|error| Failure::setup("read the runtime's pid file", &error))?;
         let _ = std::fs::remove_file(&made.pid_file);
-        let early = runtime.early.iter().position(|early| early.pid == pid);
-        let (identity, exit) = match early.map(|at| runtime.early.swap_remove(at)) {
-            Some(Early { identity, exit, .. }) => (identity, Some(exit)),
+        let unclaimed = runtime
+            .unclaimed
+            .iter()
+            .position(|unclaimed| unclaimed.pid == pid);
+        let (identity, exit) = match unclaimed.map(|at| runtime.unclaimed.swap_remove(at)) {
+            Some(UnclaimedExit { identity, exit, .. }) => (identity, Some(exit)),
             None => {
                 let identity = procfs::identify(pid.as_raw().unsigned_abs());
                 (
@@ -113,14 +129,14 @@ impl Monitor {
             }
         };
         if !runtime.is_making() {
-            runtime.early.clear();
+            runtime.unclaimed.clear();
         }
-        self.processes[index].body = Some(Body { pid, identity });
-        if let Some((console, unopened)) = made.terminal {
+        self.processes[index].live = Some(LiveProcess { pid, identity });
+        if let Some((console, pending)) = made.terminal {
             let master = console
                 .receive()
                 .map_err(|error| Failure::setup("receive the terminal", &error))?;
-            let bound = unopened.bind(&self.setup, &self.id, &self.namespace, Some(master))?;
+            let bound = pending.bind(&self.setup, &self.id, &self.namespace, Some(master))?;
             let process = &mut self.processes[index];
             process.stdio = bound;
             // The process has its end already.
@@ -129,26 +145,26 @@ impl Monitor {
         Ok(exit)
     }
 
-    fn created_by_runtime(&mut self, early: Option<Exit>) {
+    fn created_by_runtime(&mut self, unclaimed: Option<Exit>) {
         let process = &mut self.processes[0];
         let number = process.number;
-        if let Stage::Preparing { warnings, .. } = &mut process.stage {
+        if let ProcessState::Creating { warnings, .. } = &mut process.state {
             *warnings = Some(Vec::new());
         }
-        self.prepared(number);
-        let pid = self.processes[0].body.as_ref().map(|body| body.pid);
-        if let (Some(exit), Some(pid)) = (early, pid) {
+        self.finish_creation(number);
+        let pid = self.processes[0].live.as_ref().map(|live| live.pid);
+        if let (Some(exit), Some(pid)) = (unclaimed, pid) {
             self.ended(pid, None, exit);
         }
     }
 
     fn init_started(&mut self, to: ReplyTo) {
         let process = &mut self.processes[0];
-        if matches!(process.stage, Stage::Starting(_)) {
-            process.stage = Stage::Running;
+        if matches!(process.state, ProcessState::Starting(_)) {
+            process.state.enter(ProcessState::Running);
         }
-        if let Some(body) = &process.body {
-            let identity = body.identity.clone();
+        if let Some(live) = &process.live {
+            let identity = live.identity.clone();
             self.reply(to, Ok(Answer::Started(identity)));
         }
     }
@@ -157,7 +173,7 @@ impl Monitor {
     /// after that.
     fn init_not_started(&mut self, to: ReplyTo, failure: Failure) {
         let process = &mut self.processes[0];
-        process.not_started.get_or_insert((to, failure));
+        process.failed_start.get_or_insert((to, failure));
         if !process.has_ended() {
             process.signal(NixSignal::SIGKILL);
         }
@@ -167,27 +183,32 @@ impl Monitor {
         &mut self,
         number: u64,
         to: ReplyTo,
-        made: Result<Made, Failure>,
+        made: Result<CreateOutputs, Failure>,
         signals: &[Signal],
     ) {
-        let Some(index) = self.numbered(number) else {
+        let Some(index) = self.index_of_number(number) else {
             return;
         };
-        match made.and_then(|made| self.adopt(index, made)) {
-            Ok(early) => {
+        if self.processes[index].has_ended() {
+            // The container was stopped at its deadline, before the command had exited.
+            self.reply(to, Err(Failure::Ended));
+            return;
+        }
+        match made.and_then(|made| self.attach_process(index, made)) {
+            Ok(unclaimed) => {
                 let process = &mut self.processes[index];
-                process.stage = Stage::Running;
+                process.state.enter(ProcessState::Running);
                 for signal in signals {
-                    if let (Some(pid), None) = (process.pid_number(), &early) {
+                    if let (Some(pid), None) = (process.pid_number(), &unclaimed) {
                         // It may have ended.
                         let _ = send_signal(pid, *signal);
                     }
                 }
-                if let Some(body) = &process.body {
-                    let identity = body.identity.clone();
+                if let Some(live) = &process.live {
+                    let identity = live.identity.clone();
                     self.reply(to, Ok(Answer::Started(identity)));
                 }
-                if let Some(exit) = early {
+                if let Some(exit) = unclaimed {
                     self.exec_ended(index, exit);
                 }
             }
@@ -196,9 +217,9 @@ impl Monitor {
                     Failure::Execve { errno, .. } if *errno == libc::ENOENT => NOT_FOUND,
                     _ => NOT_EXECUTED,
                 };
-                self.not_started(index, failure);
+                self.start_failed(index, failure);
                 let process = &self.processes[index];
-                if process.body.is_some() {
+                if process.live.is_some() {
                     // Its terminal could not be had.
                     process.signal(NixSignal::SIGKILL);
                 } else {
@@ -218,7 +239,7 @@ impl Monitor {
         result: Result<(), String>,
     ) {
         let answer = match result {
-            _ if !matches!(self.phase, Phase::Alive) => Err(Failure::Ended),
+            _ if !matches!(self.state, ContainerState::Live) => Err(Failure::Ended),
             Ok(()) => {
                 self.frozen = frozen;
                 Ok(Answer::Done)

@@ -5,8 +5,8 @@ use reaper_spec::ExecId;
 
 use crate::{
     monitor::{
-        container::monitor::{Monitor, Phase},
-        support::{connection::ReplyTo, signal::send_signal},
+        container::monitor::Monitor,
+        support::{connection::ReplyTo, signal::send_signal, states::ContainerState},
     },
     protocol::{Answer, Failure},
     signal::Signal,
@@ -20,10 +20,10 @@ impl Monitor {
         all: bool,
         to: ReplyTo,
     ) -> Result<Option<Answer>, Failure> {
-        let (over, ending) = match self.phase {
-            Phase::Alive => (false, false),
-            Phase::Ending(_) => (false, true),
-            Phase::Ended(_) | Phase::Aborted => (true, false),
+        let (over, ending) = match self.state {
+            ContainerState::Live => (false, false),
+            ContainerState::Stopping(_) => (false, true),
+            ContainerState::Stopped(_) | ContainerState::Aborted => (true, false),
         };
         let process = self.find(exec)?;
         // The end of init is not announced before all that it started has ended.
@@ -76,7 +76,7 @@ impl Monitor {
             };
             if signal != NixSignal::SIGCHLD
                 && self.options.mirror_exit
-                && matches!(self.phase, Phase::Alive)
+                && matches!(self.state, ContainerState::Live)
             {
                 // Init has not been reaped while the container is alive.
                 self.processes[0].signal(signal);

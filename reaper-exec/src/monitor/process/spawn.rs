@@ -1,4 +1,4 @@
-//! Making a process: its streams, its cgroup, the fork.
+//! SpawnArgs a process: its streams, its cgroup, the fork.
 
 use std::{
     io,
@@ -10,13 +10,15 @@ use nix::unistd::Pid;
 use reaper_overlay::View;
 use reaper_spec::{ContainerId, ExecId, ProcessSpec};
 
-use super::state::{Body, Process, Stage};
+use super::state::{LiveProcess, Process};
 use crate::{
     cgroup::{ContainerCgroup, Leaf},
     channel,
-    child::{self, Childhood},
+    child::{self, ChildSetup},
     io::{BindRequest, BoundStdio, StdioRequest, Streams},
-    monitor::support::{connection::ReplyTo, descriptors::sort, setup::Setup},
+    monitor::support::{
+        connection::ReplyTo, descriptors::sort, setup::Setup, states::ProcessState,
+    },
     procfs,
     protocol::{Attached, Failure},
     sys,
@@ -26,7 +28,7 @@ use crate::{
 const INIT_LEAF: &str = "init";
 
 /// What a process is made of.
-pub(crate) struct Making<'a> {
+pub(crate) struct SpawnArgs<'a> {
     pub(crate) number: u64,
     pub(crate) setup: &'a Setup,
     pub(crate) id: &'a ContainerId,
@@ -43,34 +45,31 @@ pub(crate) struct Making<'a> {
 }
 
 /// Opens the streams, makes the leaf, forks.
-pub(crate) fn make(mut making: Making<'_>) -> Result<Process, Failure> {
-    let descriptors = std::mem::take(&mut making.descriptors);
-    let (attachments, preserved) = sort(making.attached, descriptors)?;
-    let streams = std::mem::take(&mut making.streams);
-    let user = making.process.user.as_ref();
-    let mut stdio = making
+pub(crate) fn spawn(mut args: SpawnArgs<'_>) -> Result<Process, Failure> {
+    let descriptors = std::mem::take(&mut args.descriptors);
+    let (attachments, preserved) = sort(args.attached, descriptors)?;
+    let streams = std::mem::take(&mut args.streams);
+    let user = args.process.user.as_ref();
+    let mut stdio = args
         .setup
         .binder
         .bind(BindRequest {
-            id: making.id,
-            namespace: making.namespace,
+            id: args.id,
+            namespace: args.namespace,
             stdio: StdioRequest {
                 streams,
                 attachments,
             },
-            terminal: making
-                .process
-                .terminal
-                .then_some(making.process.console_size),
+            terminal: args.process.terminal.then_some(args.process.console_size),
             master: None,
             owner: user.map(|user| (user.uid, user.gid)),
         })
         .map_err(|error| Failure::from_error("open the streams", &error))?;
-    let leaf_name = making
+    let leaf_name = args
         .exec
         .as_ref()
         .map_or(INIT_LEAF.to_owned(), |exec| format!("exec-{exec}"));
-    let leaf = match making.cgroup {
+    let leaf = match args.cgroup {
         Some(cgroup) => Some(
             cgroup
                 .add_leaf(&leaf_name)
@@ -78,8 +77,8 @@ pub(crate) fn make(mut making: Making<'_>) -> Result<Process, Failure> {
         ),
         None => None,
     };
-    let forked = fork(&making, &mut *stdio, leaf.as_ref(), preserved);
-    let (pid, gate) = match forked {
+    let forked = fork(&args, &mut *stdio, leaf.as_ref(), preserved);
+    let (pid, start_socket) = match forked {
         Ok(forked) => forked,
         Err(error) => {
             if let Some(leaf) = leaf {
@@ -89,25 +88,25 @@ pub(crate) fn make(mut making: Making<'_>) -> Result<Process, Failure> {
         }
     };
     let number = u32::try_from(pid.as_raw()).unwrap_or_default();
-    // Without its gate a child that cannot be looked at ends by itself.
+    // Without its start_socket a child that cannot be looked at ends by itself.
     let identity =
         procfs::identify(number).map_err(|error| Failure::setup("read /proc", &error))?;
-    let stage = Stage::Preparing {
-        reply_to: making.reply_to,
+    let state = ProcessState::Creating {
+        reply_to: args.reply_to,
         warnings: None,
     };
-    let owner = making.reply_to.connection;
+    let owner = args.reply_to.connection;
     Ok(Process {
-        body: Some(Body { pid, identity }),
-        gate: Some(gate),
+        live: Some(LiveProcess { pid, identity }),
+        start_socket: Some(start_socket),
         leaf,
         stdio,
-        ..Process::new(making.number, making.exec, stage, owner)
+        ..Process::new(args.number, args.exec, state, owner)
     })
 }
 
 fn fork(
-    making: &Making<'_>,
+    args: &SpawnArgs<'_>,
     stdio: &mut dyn BoundStdio,
     leaf: Option<&Leaf>,
     preserved: Vec<OwnedFd>,
@@ -118,16 +117,16 @@ fn fork(
         .ok_or_else(|| io::Error::other("the binder made no streams"))?;
     let (forked, to_join) = fork_into(leaf)?;
     let Some(pid) = forked else {
-        let childhood = Childhood {
-            process: making.process,
-            view: making.view,
-            first: making.exec.is_none(),
+        let setup = ChildSetup {
+            process: args.process,
+            view: args.view,
+            first: args.exec.is_none(),
             leaf: to_join,
             stdio: child_stdio,
             preserved,
-            oom_score_adj: making.oom_score_adj,
+            oom_score_adj: args.oom_score_adj,
         };
-        child::run(childhood, childs)
+        child::run(setup, childs)
     };
     fcntl(ours.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok((pid, ours))

@@ -6,40 +6,20 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use reaper_spec::{ExecId, Exit, ProcessIdentity};
+use reaper_spec::{ExecId, ProcessIdentity};
 
 use crate::{
     cgroup::Leaf,
     io::{BoundStdio, NoStreams},
-    monitor::support::{connection::ReplyTo, deferred_streams::Later},
+    monitor::support::{connection::ReplyTo, deferred_streams::DeferredExec, states::ProcessState},
     protocol::Failure,
 };
 
 /// The number of init among the processes.
 pub(crate) const INIT: u64 = 0;
 
-/// Where a process is.
-pub(crate) enum Stage {
-    /// It sets itself up; whoever asked for it gets the answer.
-    Preparing {
-        reply_to: ReplyTo,
-        /// Its warnings, once it waits at its gate and only its streams are not ready.
-        warnings: Option<Vec<String>>,
-    },
-    /// It waits at its gate.
-    Gated,
-    /// The gate is open; whoever opened it gets the answer.
-    Starting(ReplyTo),
-    /// The program was executed.
-    Running,
-    /// It has ended.
-    Ended(Exit),
-    /// It could not be made, which its maker was told. Nobody knows it, it is only to be reaped.
-    Discarded,
-}
-
 /// A process that exists, or that existed and is remembered.
-pub(crate) struct Body {
+pub(crate) struct LiveProcess {
     pub(crate) pid: Pid,
     pub(crate) identity: ProcessIdentity,
 }
@@ -52,67 +32,67 @@ pub(crate) struct Process {
     /// `None` for init.
     pub(crate) exec: Option<ExecId>,
     /// The process itself; `None` until a runtime has made it.
-    pub(crate) body: Option<Body>,
-    pub(crate) stage: Stage,
+    pub(crate) live: Option<LiveProcess>,
+    pub(crate) state: ProcessState,
     /// The pair to the child; its other end closes on `execve`.
-    pub(crate) gate: Option<OwnedFd>,
+    pub(crate) start_socket: Option<OwnedFd>,
     pub(crate) leaf: Option<Leaf>,
     pub(crate) stdio: Box<dyn BoundStdio>,
     pub(crate) waiters: Vec<ReplyTo>,
     /// Why it could not be started, and who is to be told once it has ended.
-    pub(crate) not_started: Option<(ReplyTo, Failure)>,
+    pub(crate) failed_start: Option<(ReplyTo, Failure)>,
     /// The connection that asked for it.
     pub(crate) owner: u64,
     /// It shall end with that connection.
     pub(crate) tied: bool,
     /// What its start needs, where a runtime makes it then.
-    pub(crate) later: Option<Later>,
+    pub(crate) deferred: Option<DeferredExec>,
     /// An exec that was deleted, whose loggers may not have finished.
     pub(crate) deleted: bool,
 }
 
 impl Process {
-    /// A process without a body, streams, or anything else.
-    pub(crate) fn new(number: u64, exec: Option<ExecId>, stage: Stage, owner: u64) -> Self {
+    /// A process without a live, streams, or anything else.
+    pub(crate) fn new(number: u64, exec: Option<ExecId>, state: ProcessState, owner: u64) -> Self {
         Self {
             number,
             exec,
-            body: None,
-            stage,
-            gate: None,
+            live: None,
+            state,
+            start_socket: None,
             leaf: None,
             stdio: Box::new(NoStreams),
             waiters: Vec::new(),
-            not_started: None,
+            failed_start: None,
             owner,
             tied: false,
-            later: None,
+            deferred: None,
             deleted: false,
         }
     }
 
     pub(crate) fn has_ended(&self) -> bool {
-        matches!(self.stage, Stage::Ended(_))
+        matches!(self.state, ProcessState::Stopped(_))
     }
 
     pub(crate) fn pid_number(&self) -> Option<u32> {
-        self.body.as_ref().map(|body| body.identity.pid)
+        self.live.as_ref().map(|live| live.identity.pid)
     }
 
     pub(crate) fn identity(&self) -> Option<ProcessIdentity> {
-        self.body.as_ref().map(|body| body.identity.clone())
+        self.live.as_ref().map(|live| live.identity.clone())
     }
 
     /// Sends a signal to the process, which must not have been reaped. It may have ended.
     pub(crate) fn signal(&self, signal: Signal) {
-        if let Some(body) = &self.body {
-            let _ = kill(body.pid, signal);
+        if let Some(live) = &self.live {
+            let _ = kill(live.pid, signal);
         }
     }
 
     /// One that clients do not know, or no more.
-    pub(crate) fn is_forgotten(&self) -> bool {
-        self.deleted || matches!(self.stage, Stage::Discarded)
+    pub(crate) fn is_hidden(&self) -> bool {
+        self.deleted || matches!(self.state, ProcessState::FailedToCreate)
     }
 
     /// An exec that has ended and that is of no use to anybody: it was deleted, or nobody can ask

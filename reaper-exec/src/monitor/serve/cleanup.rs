@@ -24,21 +24,21 @@ use crate::{
     executor::Observation,
     monitor::{
         oci_runtime::{cleanup as runtime, rootfs::Image},
-        support::container_files::remove_traces,
+        support::container_files::remove_runtime_files,
     },
     procfs,
-    protocol::{ExitRecord, Failure, Plan, VERSION},
+    protocol::{CleanupRecord, ExitRecord, Failure, VERSION},
 };
 
 /// How long a dying monitor, and what it left, may take to end.
-const PATIENCE: Duration = Duration::from_secs(5);
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Ends what is left of the container in `dir`, records an end if there is no record, and frees
 /// what it held. To `forget` it is to leave nothing; else the plan stays for whoever does, and so
 /// what cannot be freed now is tried again then.
 ///
-/// Any number of callers may bury one container: the first does it, the others find its record.
-pub(crate) fn bury(
+/// Any number of callers may cleanup one container: the first does it, the others find its record.
+pub(crate) fn cleanup(
     isolation: &dyn FilesystemIsolation,
     myself: &ProcessIdentity,
     id: &ContainerId,
@@ -54,7 +54,7 @@ pub(crate) fn bury(
     let _lock = Flock::lock(plan_file, FlockArg::LockExclusive)
         .map_err(|(_, errno)| Failure::setup("lock the monitor's plan", &errno.into()))?;
     // Whoever had the lock before may have finished.
-    let Some(plan) = read::<Plan>(&dir.plan_file())? else {
+    let Some(plan) = read::<CleanupRecord>(&dir.plan_file())? else {
         return recorded(&dir);
     };
     if !has_ended(&plan.monitor) {
@@ -62,7 +62,7 @@ pub(crate) fn bury(
         return Err(Failure::Refused { reason });
     }
     // It may have ended because it was told to leave nothing, and the id may be another's now.
-    let still = read::<Plan>(&dir.plan_file())?;
+    let still = read::<CleanupRecord>(&dir.plan_file())?;
     if still.is_none_or(|still| still.monitor != plan.monitor) {
         return recorded(&dir);
     }
@@ -72,8 +72,8 @@ pub(crate) fn bury(
     };
     let rebooted = plan.monitor.boot_id != myself.boot_id;
     let cgroup = plan.cgroup.as_ref().filter(|_| !rebooted);
-    if let Some(driven) = &plan.runtime {
-        runtime::bury(driven, id, &dir, &plan.monitor)?;
+    if let Some(runtime_config) = &plan.runtime {
+        runtime::cleanup(runtime_config, id, &dir, &plan.monitor)?;
     }
     let exit = match read::<ExitRecord>(&dir.exit_file())? {
         // When it was written all had ended; what is in the cgroup now is somebody else's.
@@ -91,7 +91,7 @@ pub(crate) fn bury(
     if forget {
         freed?;
         let _ = std::fs::remove_file(dir.exit_file());
-        remove_traces(&dir);
+        remove_runtime_files(&dir);
     } else {
         let _ = std::fs::remove_file(dir.socket());
     }
@@ -107,7 +107,7 @@ fn recorded(dir: &ContainerDir) -> Result<Observation, Failure> {
 
 fn free(
     isolation: &dyn FilesystemIsolation,
-    plan: &Plan,
+    plan: &CleanupRecord,
     cgroup: Option<&ContainerCgroup>,
     forget: bool,
 ) -> Result<(), Failure> {
@@ -128,7 +128,7 @@ fn has_ended(monitor: &ProcessIdentity) -> bool {
     let Ok(pidfd) = procfs::open_pidfd(monitor) else {
         return true;
     };
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + KILL_TIMEOUT;
     while procfs::is_alive(monitor) && Instant::now() < deadline {
         wait(pidfd.as_fd(), PollFlags::POLLIN, deadline);
     }
@@ -141,7 +141,7 @@ fn end(cgroup: &ContainerCgroup) -> Result<(), cgroup::Error> {
         return Ok(());
     }
     let events = cgroup.events_fd()?;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + KILL_TIMEOUT;
     cgroup.kill()?;
     while read_events(&events).is_ok_and(|events| events.populated) && Instant::now() < deadline {
         wait(events.as_fd(), PollFlags::POLLPRI, deadline);

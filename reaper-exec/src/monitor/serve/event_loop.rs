@@ -10,8 +10,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::{
     channel,
     monitor::{
-        container::monitor::{Monitor, Phase},
-        support::connection::{Connection, STARTER},
+        container::monitor::Monitor,
+        support::{
+            connection::{Connection, STARTER},
+            states::ContainerState,
+        },
     },
 };
 
@@ -25,7 +28,7 @@ enum Source {
     Signals,
     Listener,
     Connection(u64),
-    Gate(u64),
+    StartSocket(u64),
     Stdio(u64, RawFd),
     Freezer,
 }
@@ -34,9 +37,9 @@ impl Monitor {
     /// Serves until there is nothing left to do. Returns the exit code.
     pub(crate) fn run(mut self) -> i32 {
         while !self.is_done() {
-            self.turn();
+            self.run_once();
         }
-        self.farewell()
+        self.final_exit_code()
     }
 
     fn is_done(&self) -> bool {
@@ -52,10 +55,10 @@ impl Monitor {
                 .iter()
                 .all(|process| process.stdio.is_finished())
         };
-        match self.phase {
-            Phase::Alive | Phase::Ending(_) => false,
-            Phase::Aborted => answered(STARTER),
-            Phase::Ended(_) => match self.deleted_for {
+        match self.state {
+            ContainerState::Live | ContainerState::Stopping(_) => false,
+            ContainerState::Aborted => answered(STARTER),
+            ContainerState::Stopped(_) => match self.deleted_for {
                 // Loggers are given the time to finish; all other streams close with the monitor.
                 Some(client) => {
                     answered(client)
@@ -69,17 +72,17 @@ impl Monitor {
         }
     }
 
-    fn turn(&mut self) {
-        let ready = self.wait();
+    fn run_once(&mut self) {
+        let ready = self.poll();
         // Gates first: whether a program was executed must be seen before its process is reaped.
         for &(source, _) in &ready {
-            if let Source::Gate(number) = source {
-                self.gate_ready(number);
+            if let Source::StartSocket(number) = source {
+                self.start_socket_ready(number);
             }
         }
         for &(source, events) in &ready {
             match source {
-                Source::Gate(_) => {}
+                Source::StartSocket(_) => {}
                 Source::Signals => self.signals_ready(),
                 Source::Listener => self.accept(),
                 Source::Connection(number) => self.connection_ready(number, events),
@@ -88,15 +91,15 @@ impl Monitor {
             }
         }
         self.deadlines();
-        self.forget();
+        self.drop_disconnected();
     }
 
     /// Waits for the next event or deadline. Nothing is watched that the monitor could do nothing
     /// about, so an idle monitor never wakes up.
-    fn wait(&self) -> Vec<(Source, PollFlags)> {
+    fn poll(&self) -> Vec<(Source, PollFlags)> {
         let mut sources = vec![Source::Signals];
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        if !self.deaf {
+        if !self.accept_paused {
             sources.push(Source::Listener);
             fds.push(PollFd::new(self.listener.as_fd(), PollFlags::POLLIN));
         }
@@ -107,9 +110,9 @@ impl Monitor {
         }
         let mut wanted = Vec::new();
         for process in &self.processes {
-            if let Some(gate) = &process.gate {
-                sources.push(Source::Gate(process.number));
-                fds.push(PollFd::new(gate.as_fd(), PollFlags::POLLIN));
+            if let Some(start_socket) = &process.start_socket {
+                sources.push(Source::StartSocket(process.number));
+                fds.push(PollFd::new(start_socket.as_fd(), PollFlags::POLLIN));
             }
             process.stdio.interests(&mut wanted);
             for (fd, flags) in wanted.drain(..) {
@@ -140,12 +143,12 @@ impl Monitor {
             .processes
             .iter()
             .filter_map(|process| process.stdio.deadline());
-        let ending = match &self.phase {
-            Phase::Ending(ending) => Some(ending.deadline()),
+        let stopping = match &self.state {
+            ContainerState::Stopping(stopping) => Some(stopping.deadline),
             _ => None,
         };
         let freezing = self.freezing.as_ref().map(|freezing| freezing.deadline());
-        match stdio.chain(ending).chain(freezing).min() {
+        match stdio.chain(stopping).chain(freezing).min() {
             None => PollTimeout::NONE,
             Some(deadline) => {
                 let left = deadline.saturating_duration_since(Instant::now());
@@ -170,9 +173,9 @@ impl Monitor {
             }
         }
         for number in late {
-            self.prepared(number);
+            self.finish_creation(number);
         }
-        self.ending_deadline(now);
+        self.stop_deadline(now);
         self.freezing_deadline(now);
     }
 
@@ -188,7 +191,7 @@ impl Monitor {
                 // No descriptor is free. Those who wait are heard when one is again: to poll for
                 // them until then would be a busy loop.
                 Err(_) => {
-                    self.deaf = true;
+                    self.accept_paused = true;
                     return;
                 }
             }
@@ -207,20 +210,20 @@ impl Monitor {
     }
 
     fn stdio_ready(&mut self, number: u64, fd: RawFd, events: PollFlags) {
-        if let Some(index) = self.numbered(number) {
+        if let Some(index) = self.index_of_number(number) {
             self.processes[index].stdio.ready(fd, events);
-            self.prepared(number);
+            self.finish_creation(number);
         }
     }
 
     /// Drops clients that are gone, and what only they could have asked about.
-    fn forget(&mut self) {
+    fn drop_disconnected(&mut self) {
         let (closed, open): (Vec<_>, Vec<_>) =
             self.connections.drain(..).partition(Connection::is_closed);
         self.connections = open;
-        self.deaf &= closed.is_empty();
+        self.accept_paused &= closed.is_empty();
         for connection in &closed {
-            self.abandoned(connection.number);
+            self.client_disconnected(connection.number);
         }
         let connections = &self.connections;
         let connected = |number| connections.iter().any(|open| open.number == number);
@@ -228,7 +231,7 @@ impl Monitor {
         while index < self.processes.len() {
             if self.processes[index].is_over(connected) {
                 self.processes.remove(index);
-                self.deaf = false;
+                self.accept_paused = false;
             } else {
                 index += 1;
             }

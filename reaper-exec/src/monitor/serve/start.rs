@@ -15,15 +15,15 @@ use nix::{
     unistd::{chdir, setsid},
 };
 
-use super::cleanup::bury;
+use super::cleanup::cleanup;
 use crate::{
     channel,
     monitor::{
-        container::monitor::Newborn,
+        container::monitor::PendingMonitor,
         operations::create::create,
         support::{
             connection::{Connection, ReplyTo, STARTER},
-            node_cleanup::leave_to_child,
+            node_cleanup::spawn_gc,
             oom_score::lower_oom_score,
             request::parse,
             setup::{NAME, Setup},
@@ -84,7 +84,7 @@ fn start(setup: Setup) -> io::Result<i32> {
         }
     };
     let serial = request.envelope.serial;
-    let mut newborn = Newborn {
+    let mut pending = PendingMonitor {
         setup,
         identity,
         oom_score_adj,
@@ -98,34 +98,34 @@ fn start(setup: Setup) -> io::Result<i32> {
     match request.call {
         Call::Create(call) => {
             let descriptors = std::mem::take(&mut message.descriptors);
-            match create(newborn, *call, descriptors) {
+            match create(pending, *call, descriptors) {
                 Ok(monitor) => return Ok(monitor.run()),
-                Err((starter, failure)) => newborn_failed(starter, serial, failure),
+                Err((starter, failure)) => startup_failed(starter, serial, failure),
             }
         }
-        Call::Bury { id, dir, forget } => {
-            let isolation = &*newborn.setup.isolation;
-            let buried = bury(isolation, &newborn.identity, &id, &dir, forget);
-            newborn.starter.reply(serial, buried.map(Answer::Observed));
+        Call::Cleanup { id, dir, remove } => {
+            let isolation = &*pending.setup.isolation;
+            let cleaned = cleanup(isolation, &pending.identity, &id, &dir, remove);
+            pending.starter.reply(serial, cleaned.map(Answer::Observed));
         }
-        Call::Forget(view) => {
-            let forgotten = newborn.setup.isolation.forget(&view);
+        Call::RemoveView(view) => {
+            let forgotten = pending.setup.isolation.forget(&view);
             let answer = forgotten.map(|()| Answer::Done);
             let answer =
                 answer.map_err(|error| Failure::from_error("remove the filesystem view", &error));
-            newborn.starter.reply(serial, answer);
+            pending.starter.reply(serial, answer);
         }
-        Call::Housekeep(view) => {
-            newborn.starter.reply(serial, Ok(Answer::Done));
-            let isolation = &*newborn.setup.isolation;
-            leave_to_child(isolation, &view, newborn.oom_score_adj, None);
+        Call::CollectGarbage(view) => {
+            pending.starter.reply(serial, Ok(Answer::Done));
+            let isolation = &*pending.setup.isolation;
+            spawn_gc(isolation, &view, pending.oom_score_adj, None);
         }
-        _ => newborn_failed(newborn.starter, serial, Failure::NotFound),
+        _ => startup_failed(pending.starter, serial, Failure::NotFound),
     }
     Ok(0)
 }
 
-fn newborn_failed(mut starter: Connection, serial: u64, failure: Failure) {
+fn startup_failed(mut starter: Connection, serial: u64, failure: Failure) {
     starter.reply(serial, Err(failure));
 }
 

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// So many answers may wait for a client; one that does not read them is not read from, either.
-const ANSWERS: usize = 64;
+const MAX_QUEUED: usize = 64;
 
 /// The number of the connection to whoever started the monitor.
 pub(crate) const STARTER: u64 = 0;
@@ -47,13 +47,13 @@ impl Connection {
 
     pub(crate) fn interest(&self) -> (BorrowedFd<'_>, PollFlags) {
         let mut flags = PollFlags::empty();
-        flags.set(PollFlags::POLLIN, self.is_heard());
+        flags.set(PollFlags::POLLIN, self.accepts_requests());
         flags.set(PollFlags::POLLOUT, !self.outbox.is_empty());
         (self.socket.as_fd(), flags)
     }
 
-    fn is_heard(&self) -> bool {
-        self.outbox.len() < ANSWERS
+    fn accepts_requests(&self) -> bool {
+        self.outbox.len() < MAX_QUEUED
     }
 
     /// The socket has something to say.
@@ -62,14 +62,14 @@ impl Connection {
             self.flush();
         }
         // Of a client that is not heard no end of file is seen.
-        if !self.is_heard() && events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR) {
+        if !self.accepts_requests() && events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR) {
             self.closed = true;
         }
     }
 
     /// The next message. A client that is gone, or sends what is no message, is closed.
     pub(crate) fn receive(&mut self) -> Option<Message> {
-        if self.closed || !self.is_heard() {
+        if self.closed || !self.accepts_requests() {
             return None;
         }
         match channel::receive(self.socket.as_fd()) {

@@ -12,7 +12,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::{
     cgroup::Hierarchy,
-    protocol::{CreateCall, Failure, Plan},
+    protocol::{CleanupRecord, CreateCall, Failure},
 };
 
 /// The state root that needs no distinction.
@@ -20,13 +20,13 @@ const DEFAULT_ROOT: &str = "/run/reaper";
 
 /// Removes the files by which a monitor, or what it left, is found. The socket goes last: without
 /// it, but with a plan, a container is taken for one that is being made.
-pub(crate) fn remove_traces(dir: &ContainerDir) {
+pub(crate) fn remove_runtime_files(dir: &ContainerDir) {
     for file in [dir.plan_file(), dir.socket()] {
         let _ = std::fs::remove_file(file);
     }
 }
 
-pub(crate) fn remove(path: &Path) -> Result<(), Failure> {
+pub(crate) fn remove_file(path: &Path) -> Result<(), Failure> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Failure::setup(format!("remove {}", path.display()), &error))
@@ -35,7 +35,7 @@ pub(crate) fn remove(path: &Path) -> Result<(), Failure> {
     }
 }
 
-pub(crate) fn plan_cgroup(call: &CreateCall) -> Result<Option<(Hierarchy, PathBuf)>, Failure> {
+pub(crate) fn choose_cgroup(call: &CreateCall) -> Result<Option<(Hierarchy, PathBuf)>, Failure> {
     if call.options.without_cgroup || call.runtime.is_some() {
         return Ok(None);
     }
@@ -66,7 +66,10 @@ fn default_cgroup(dir: &Path, id: &ContainerId) -> PathBuf {
 
 /// The plan is for whoever finds the monitor dead on a machine that runs on, so it need not
 /// survive the machine. But it must be there whole or not at all.
-pub(crate) fn write_plan(dir: &ContainerDir, plan: &Plan) -> Result<(), Failure> {
+pub(crate) fn write_cleanup_record(
+    dir: &ContainerDir,
+    plan: &CleanupRecord,
+) -> Result<(), Failure> {
     let path = dir.plan_file();
     let staged = path.with_extension("new");
     let write = || {

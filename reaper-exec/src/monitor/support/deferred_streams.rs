@@ -14,14 +14,14 @@ use crate::{
     protocol::Failure,
 };
 
-/// What an exec'd process needs when it is started: a runtime has no gate for it.
-pub(crate) struct Later {
+/// What an exec'd process needs when it is started: a runtime has no start_socket for it.
+pub(crate) struct DeferredExec {
     pub(crate) document: Value,
     pub(crate) program: String,
-    pub(crate) terminal: Option<Unopened>,
+    pub(crate) terminal: Option<PendingTerminal>,
 }
 
-impl Later {
+impl DeferredExec {
     /// Changes the first size of the terminal.
     pub(crate) fn resize(&mut self, size: ConsoleSize) {
         if let Some(terminal) = &mut self.terminal {
@@ -40,7 +40,7 @@ impl Later {
 }
 
 /// The streams of a terminal that the runtime has not made yet.
-pub(crate) struct Unopened {
+pub(crate) struct PendingTerminal {
     stdio: StdioRequest,
     size: Option<ConsoleSize>,
     owner: Option<(u32, u32)>,
@@ -55,8 +55,8 @@ pub(crate) fn open(
     process: &ProcessSpec,
     streams: Streams,
     attachments: Attachments,
-) -> Result<(Box<dyn BoundStdio>, Option<Unopened>), Failure> {
-    let unopened = Unopened {
+) -> Result<(Box<dyn BoundStdio>, Option<PendingTerminal>), Failure> {
+    let pending = PendingTerminal {
         stdio: StdioRequest {
             streams,
             attachments,
@@ -66,12 +66,12 @@ pub(crate) fn open(
         stdin_closed: false,
     };
     if process.terminal {
-        return Ok((Box::new(NoStreams), Some(unopened)));
+        return Ok((Box::new(NoStreams), Some(pending)));
     }
-    Ok((unopened.bind(setup, id, namespace, None)?, None))
+    Ok((pending.bind(setup, id, namespace, None)?, None))
 }
 
-impl Unopened {
+impl PendingTerminal {
     /// Opens them, with the terminal's master if there is one.
     pub(crate) fn bind(
         self,

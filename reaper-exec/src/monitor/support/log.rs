@@ -5,7 +5,7 @@ use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path};
 use super::setup::NAME;
 
 /// Writes a line about the container `id` to the monitors' log, if there is one.
-pub(crate) fn note(log: Option<&Path>, id: &str, message: &str) {
+pub(crate) fn log_line(log: Option<&Path>, id: &str, message: &str) {
     let Some(path) = log else {
         return;
     };

@@ -10,4 +10,5 @@ pub(crate) mod oom_score;
 pub(crate) mod request;
 pub(crate) mod setup;
 pub(crate) mod signal;
+pub(crate) mod states;
 pub(crate) mod wait;

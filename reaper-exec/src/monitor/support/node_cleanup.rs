@@ -6,7 +6,7 @@ use nix::unistd::setsid;
 use reaper_overlay::{FilesystemIsolation, ViewRequest};
 use rustix::process::nice;
 
-use super::log::note;
+use super::log::log_line;
 use crate::sys;
 
 /// The first descriptor that is not a standard stream.
@@ -18,7 +18,7 @@ const NICENESS: i32 = 10;
 /// Does what `isolation` has to do after the end of `view`, in a child that holds nothing of this
 /// process, so that whoever waits for this one does not wait for that. The child's parent is to
 /// end at once; a subreaper above reaps the child.
-pub(crate) fn leave_to_child(
+pub(crate) fn spawn_gc(
     isolation: &dyn FilesystemIsolation,
     view: &ViewRequest,
     oom_score_adj: Option<i32>,
@@ -28,7 +28,7 @@ pub(crate) fn leave_to_child(
         return;
     };
     let failed = |error: &dyn std::fmt::Display| {
-        note(
+        log_line(
             log,
             view.id.as_str(),
             &format!("clear up the node: {error}"),
@@ -37,7 +37,7 @@ pub(crate) fn leave_to_child(
     match sys::fork() {
         Ok(Some(_)) => {}
         Ok(None) => {
-            if let Err(error) = settle(oom_score_adj) {
+            if let Err(error) = detach_child(oom_score_adj) {
                 failed(&error);
             } else if let Err(error) = work() {
                 failed(&error);
@@ -49,7 +49,7 @@ pub(crate) fn leave_to_child(
 }
 
 /// Lets go of all that others wait for.
-fn settle(oom_score_adj: Option<i32>) -> io::Result<()> {
+fn detach_child(oom_score_adj: Option<i32>) -> io::Result<()> {
     sys::close_range(FIRST, RawFd::MAX)?;
     setsid()?;
     // Nothing depends on these.

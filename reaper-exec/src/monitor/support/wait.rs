@@ -14,7 +14,7 @@ use rustix::process::WaitOptions;
 use crate::sys;
 
 /// Ends this process by a signal, without a core dump. Returns only if the signal cannot do that.
-pub(crate) fn die_by(signal: i32) {
+pub(crate) fn exit_by_signal(signal: i32) {
     // A limit of 0 would not do: it does not count where dumps are piped to a program.
     let _ = prctl::set_dumpable(false);
     sys::default_signals();

@@ -29,7 +29,7 @@ type Reply = Result<Answer, Failure>;
 
 /// Why a call has no answer.
 #[derive(Debug)]
-pub(super) enum Gone {
+pub(super) enum ClientError {
     /// The monitor has closed the connection.
     Closed,
     /// The call could not be sent.
@@ -54,7 +54,7 @@ impl Shared {
 
 /// A connection to a monitor.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct MonitorClient {
     shared: Arc<Shared>,
     serial: AtomicU64,
     reader: JoinHandle<()>,
@@ -62,7 +62,7 @@ pub(super) struct Link {
     child: Option<Arc<Child>>,
 }
 
-impl Link {
+impl MonitorClient {
     /// Connects to the monitor that listens at `path`.
     pub(super) fn connect(path: &Path) -> io::Result<Self> {
         Self::new(channel::connect(path)?, None)
@@ -115,13 +115,13 @@ impl Link {
         &self,
         call: &Call,
         descriptors: &[BorrowedFd<'_>],
-    ) -> Result<Reply, Gone> {
+    ) -> Result<Reply, ClientError> {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
         self.shared
             .pending()
             .as_mut()
-            .ok_or(Gone::Closed)?
+            .ok_or(ClientError::Closed)?
             .insert(serial, sender);
         let _forget = Forget {
             shared: &self.shared,
@@ -132,7 +132,7 @@ impl Link {
             serial,
         };
         send(&self.shared.socket, &(envelope, call), descriptors).await?;
-        receiver.await.map_err(|_| Gone::Closed)
+        receiver.await.map_err(|_| ClientError::Closed)
     }
 
     /// Kills the monitor, if it is this program's own.
@@ -161,7 +161,7 @@ fn reap(child: Arc<Child>) -> watch::Receiver<bool> {
     reaped
 }
 
-impl Drop for Link {
+impl Drop for MonitorClient {
     fn drop(&mut self) {
         self.reader.abort();
     }
@@ -194,7 +194,7 @@ async fn send(
     socket: &AsyncFd<OwnedFd>,
     (envelope, call): &(Envelope, &Call),
     descriptors: &[BorrowedFd<'_>],
-) -> Result<(), Gone> {
+) -> Result<(), ClientError> {
     let request = OutgoingRequest { envelope, call };
     let sent = socket
         .async_io(Interest::WRITABLE, |socket| {
@@ -209,9 +209,9 @@ async fn send(
                 io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
             ) =>
         {
-            Err(Gone::Closed)
+            Err(ClientError::Closed)
         }
-        Err(error) => Err(Gone::Send(error)),
+        Err(error) => Err(ClientError::Send(error)),
     }
 }
 

@@ -7,7 +7,7 @@ use reaper_spec::ProcessSpec;
 
 /// The whole environment of `process`, as `KEY=VALUE`, with what the view adds.
 ///
-/// It is called in the process's view of the filesystem, whose `/etc/passwd` has its account.
+/// It is called in the process's view of the filesystem, whose `/etc/passwd` has its passwd.
 pub(super) fn environment(process: &ProcessSpec, view: &[String]) -> Vec<String> {
     let mut environment = process.env.clone();
     environment.extend(view.iter().cloned());
