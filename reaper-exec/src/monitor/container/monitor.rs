@@ -11,14 +11,15 @@ use reaper_overlay::{View, ViewRequest};
 use reaper_spec::{ContainerId, ExecId, ProcessIdentity, Status};
 use reaper_state::ContainerDir;
 
+use super::{backend::Backend, new_container::NewContainer};
 use crate::{
     cgroup::ContainerCgroup,
     executor::MonitorOptions,
     monitor::{
         oci_runtime::runtime::Runtime,
-        process::state::{LiveProcess, Process},
+        process::state::{INIT, LiveProcess, Process},
         support::{
-            connection::{Connection, ReplyTo},
+            connection::{Connection, ReplyTo, STARTER},
             log::log_line,
             setup::Setup,
             states::ContainerState,
@@ -40,12 +41,14 @@ pub(crate) struct Monitor {
     pub(crate) listener: OwnedFd,
     pub(crate) connections: Vec<Connection>,
     pub(crate) next_connection: u64,
-    /// There was no descriptor for another client.
+    /// No descriptor was free for another client. The listener is not polled until one is.
     pub(crate) accept_paused: bool,
     pub(crate) view_request: ViewRequest,
     pub(crate) view: Box<dyn View>,
     pub(crate) cgroup: Option<ContainerCgroup>,
-    /// What makes and ends the container, if it is not the monitor itself.
+    /// Makes the container's processes and acts on them.
+    pub(crate) backend: &'static dyn Backend,
+    /// The state of the backend that drives an OCI runtime.
     pub(crate) runtime: Option<Runtime>,
     /// Init first, for the whole life of the monitor.
     pub(crate) processes: Vec<Process>,
@@ -55,18 +58,8 @@ pub(crate) struct Monitor {
     pub(crate) frozen: bool,
     /// The client that has deleted the container.
     pub(crate) deleted_for: Option<u64>,
-    /// The most CPU time that was ever told, user mode and kernel.
+    /// The most CPU time that was ever reported, in user mode and in the kernel.
     pub(crate) cpu_ns: (u64, u64),
-}
-
-/// What a monitor has before it knows its container.
-pub(crate) struct PendingMonitor {
-    pub(crate) setup: Setup,
-    pub(crate) identity: ProcessIdentity,
-    pub(crate) oom_score_adj: Option<i32>,
-    pub(crate) signals: SignalFd,
-    pub(crate) starter: Connection,
-    pub(crate) reply_to: ReplyTo,
 }
 
 /// A freeze that the kernel has not reported done.
@@ -87,12 +80,63 @@ impl Freezing {
 }
 
 impl Monitor {
-    /// The process itself, then those that were exec'd.
+    /// The monitor of a container whose init process, `init`, was created and whose socket is
+    /// `listener`.
+    pub(crate) fn new(
+        new: NewContainer,
+        view: Box<dyn View>,
+        listener: OwnedFd,
+        init: Process,
+    ) -> Self {
+        let NewContainer {
+            pending,
+            backend,
+            dir,
+            call,
+            cgroup,
+            runtime,
+            ..
+        } = new;
+        Self {
+            setup: pending.setup,
+            id: call.id,
+            namespace: call.namespace,
+            dir,
+            options: call.options,
+            identity: pending.identity,
+            oom_score_adj: pending.oom_score_adj,
+            signals: pending.signals,
+            listener,
+            connections: vec![pending.starter],
+            next_connection: STARTER + 1,
+            accept_paused: false,
+            view_request: call.view,
+            view,
+            cgroup,
+            backend,
+            runtime,
+            processes: vec![init],
+            next_process: INIT + 1,
+            state: ContainerState::Live,
+            freezing: None,
+            frozen: false,
+            deleted_for: None,
+            cpu_ns: (0, 0),
+        }
+    }
+
+    /// A number for another process.
+    pub(crate) fn number_process(&mut self) -> u64 {
+        let number = self.next_process;
+        self.next_process += 1;
+        number
+    }
+
     pub(crate) fn init(&mut self) -> &mut Process {
         &mut self.processes[0]
     }
 
-    /// The place of a process in the list now.
+    /// The current place in the list of the process with this number.
     pub(crate) fn index_of_number(&self, number: u64) -> Option<usize> {
         self.processes
             .iter()
@@ -105,7 +149,7 @@ impl Monitor {
             .find(|known| known.number == number)
     }
 
-    /// Answers a client, unless it is gone.
+    /// Answers a client. Returns whether it is still connected.
     pub(crate) fn reply(&mut self, to: ReplyTo, answer: Result<Answer, Failure>) -> bool {
         let connection = self.connection(to.connection);
         connection.is_some_and(|connection| {
@@ -114,11 +158,12 @@ impl Monitor {
         })
     }
 
-    /// Notes what nobody asked about.
+    /// Writes a line to the monitors' log, for errors that no request waits for.
     pub(crate) fn log(&self, message: &str) {
         log_line(self.options.log.as_deref(), self.id.as_str(), message);
     }
 
+    /// The process that a client names.
     pub(crate) fn find(&mut self, exec: Option<&ExecId>) -> Result<&mut Process, Failure> {
         let found = self
             .processes
@@ -127,6 +172,7 @@ impl Monitor {
         found.ok_or(Failure::NotFound)
     }
 
+    /// The place in the list of the process with this pid that has not exited.
     pub(crate) fn index_of(&self, pid: Pid) -> Option<usize> {
         self.processes.iter().position(|process| {
             let is_it = |live: &LiveProcess| live.pid == pid;

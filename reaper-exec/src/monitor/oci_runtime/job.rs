@@ -6,7 +6,7 @@ use nix::unistd::Pid;
 
 use super::console::Console;
 use crate::{
-    monitor::support::{connection::ReplyTo, deferred_streams::PendingTerminal},
+    monitor::support::{connection::ReplyTo, deferred_streams::PendingStreams},
     protocol::Failure,
     signal::Signal,
 };
@@ -22,7 +22,7 @@ pub(crate) struct Job {
 pub(crate) enum Task {
     Create(CreateOutputs),
     Exec {
-        made: CreateOutputs,
+        outputs: CreateOutputs,
         /// Which process.
         number: u64,
         to: ReplyTo,
@@ -42,11 +42,11 @@ pub(crate) enum Task {
 /// What a command that makes a process leaves.
 pub(crate) struct CreateOutputs {
     pub(crate) pid_file: PathBuf,
-    pub(crate) terminal: Option<(Console, PendingTerminal)>,
+    pub(crate) terminal: Option<(Console, PendingStreams)>,
 }
 
 impl Task {
-    pub(crate) fn makes(&self) -> bool {
+    pub(crate) fn creates_process(&self) -> bool {
         matches!(self, Self::Create(_) | Self::Exec { .. })
     }
 
@@ -68,7 +68,7 @@ impl CreateOutputs {
     pub(crate) fn new(
         pid_file: PathBuf,
         console: PathBuf,
-        terminal: Option<PendingTerminal>,
+        terminal: Option<PendingStreams>,
     ) -> Result<Self, Failure> {
         let terminal = match terminal {
             Some(pending) => {

@@ -37,30 +37,30 @@ pub(crate) struct Runtime {
     pub(crate) jobs: Vec<Job>,
     /// Numbers the files that belong to jobs.
     next_file: u64,
-    /// Children that ended before the command which made them: one of them may be its process.
+    /// Children that exited before the command that created them: one may be its process.
     pub(crate) unclaimed: Vec<UnclaimedExit>,
     pub(crate) removal: Removal,
 }
 
-/// A child that has ended, and that no process was known for.
+/// The exit of a child that was not known as a process of the container.
 pub(crate) struct UnclaimedExit {
     pub(crate) pid: Pid,
     pub(crate) identity: ProcessIdentity,
     pub(crate) exit: Exit,
 }
 
-/// Where the removal of what the runtime keeps is.
+/// How far the runtime's `delete` is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Removal {
     Due,
     UnderWay,
-    /// It was tried, and a failure logged.
+    /// It has exited, and a failure was logged.
     Over,
 }
 
 impl Runtime {
-    /// The container's folder is made, and nothing called. A command is started with
-    /// `oom_score_adj`: what it makes inherits that where the spec names none.
+    /// Makes the runtime's folder; no command is called. Commands are started with `oom_score_adj`,
+    /// which the processes that they create inherit if the spec names none.
     pub(crate) fn new(
         runtime_config: RuntimeConfig,
         call: &CreateCall,
@@ -108,14 +108,14 @@ impl Runtime {
         Ok(())
     }
 
-    /// Commands are neither killed with the container nor taken for its processes.
+    /// The pids of the commands. They are not processes of the container.
     pub(crate) fn commands(&self) -> impl Iterator<Item = u32> {
         self.jobs
             .iter()
             .filter_map(|job| u32::try_from(job.pid.as_raw()).ok())
     }
 
-    /// Keeps a signal for an exec'd process that is being made.
+    /// Keeps a signal for an exec'd process that a command is creating.
     pub(crate) fn queue_signal(&mut self, process: u64, signal: Signal) {
         for job in &mut self.jobs {
             if let Task::Exec {
@@ -128,14 +128,14 @@ impl Runtime {
         }
     }
 
-    /// Whether a command is args a process.
-    pub(crate) fn is_making(&self) -> bool {
-        self.jobs.iter().any(|job| job.task.makes())
+    /// Whether a command is under way that creates a process.
+    pub(crate) fn is_creating(&self) -> bool {
+        self.jobs.iter().any(|job| job.task.creates_process())
     }
 
-    /// Remembers the end of a child that may turn out to be a process of the container.
+    /// Keeps the exit of a child that may turn out to be a process of the container.
     pub(crate) fn keep_unclaimed(&mut self, pid: Pid, identity: ProcessIdentity, exit: Exit) {
-        if self.is_making() {
+        if self.is_creating() {
             self.unclaimed.push(UnclaimedExit {
                 pid,
                 identity,
@@ -144,9 +144,11 @@ impl Runtime {
         }
     }
 
-    /// Whether nothing is left to be called. Starts the removal when it is the only thing left;
-    /// what cannot be started is returned, and given up.
-    pub(crate) fn is_over(&mut self) -> Result<bool, Failure> {
+    /// Deletes the container, once no other command is under way. Returns whether that is over.
+    ///
+    /// # Errors
+    /// The command could not be started. It is not tried again.
+    pub(crate) fn delete(&mut self) -> Result<bool, Failure> {
         if !self.jobs.is_empty() {
             return Ok(false);
         }

@@ -1,163 +1,116 @@
-//! SpawnArgs the container, and processes in it.
+//! Creating the container.
+//!
+//! The steps are in an order in which each can be undone. First `plan.json` is written, which names
+//! all that the following steps make, so that another program can clean up if the monitor is killed
+//! on the way. Then come the cgroup, the view of the filesystem, the socket that other clients
+//! connect to, and the init process, which waits for its start. When a step fails, what the earlier
+//! ones made is removed in reverse, and the client gets the failure of that step.
 
 use std::os::fd::OwnedFd;
 
-use reaper_overlay::View;
 use reaper_state::ContainerDir;
 
-use super::runtime_create::make_init;
+use super::{host_backend::HostBackend, runtime_backend::RuntimeBackend};
 use crate::{
-    cgroup::ContainerCgroup,
+    cgroup::{ContainerCgroup, Hierarchy},
     channel,
     monitor::{
-        container::monitor::{Monitor, PendingMonitor},
-        oci_runtime::{rootfs::Image, runtime::Runtime},
-        process::{
-            spawn::{SpawnArgs, spawn},
-            state::{INIT, Process},
+        container::{
+            backend::Backend,
+            monitor::Monitor,
+            new_container::{NewContainer, PendingMonitor},
         },
+        process::state::Process,
         support::{
-            connection::{Connection, ReplyTo, STARTER},
+            connection::Connection,
             container_files::{
                 choose_cgroup, remove_file, remove_runtime_files, write_cleanup_record,
             },
-            states::ContainerState,
         },
     },
-    protocol::{CleanupRecord, CreateCall, ExecCall, Failure, VERSION},
+    protocol::{CleanupRecord, CreateCall, Failure, VERSION},
 };
 
-/// Makes the container. On failure nothing is left of it, and the starter gets its connection
-/// back to be told.
+/// Creates the container. On failure nothing is left of it, and the connection to the client that
+/// asked for it is returned with the failure.
 pub(crate) fn create(
     pending: PendingMonitor,
-    mut call: CreateCall,
+    call: CreateCall,
     descriptors: Vec<OwnedFd>,
 ) -> Result<Monitor, (Connection, Failure)> {
-    let PendingMonitor {
-        mut setup,
-        identity,
-        oom_score_adj,
-        signals,
-        starter,
-        reply_to,
-    } = pending;
-    let dir = ContainerDir::at(&call.dir);
-    let streams = std::mem::take(&mut call.streams);
-    let user = call.process.user.as_ref();
-    call.view.user = user.map(|user| (user.uid, user.gid));
-    let mut made = CreatedResources {
-        dir: dir.clone(),
-        cgroup: None,
-        view: None,
-        runtime: None,
-    };
-    if call.runtime.is_some() {
-        setup.isolation = Box::new(Image);
+    let mut new = NewContainer::new(pending, call, descriptors);
+    match new.create() {
+        Ok((listener, init)) => {
+            let view = new.view.take().expect("init was created in it");
+            Ok(Monitor::new(new, view, listener, init))
+        }
+        Err(failure) => Err((new.undo(), failure)),
     }
-    let attempt = || -> Result<(OwnedFd, Process), Failure> {
-        let cgroup = choose_cgroup(&call)?;
-        // What an earlier container of this id left is no end of this one.
-        remove_file(&dir.exit_file())?;
-        remove_file(&dir.socket())?;
-        let plan = CleanupRecord {
-            version: VERSION,
-            monitor: identity.clone(),
-            view: call.view.clone(),
-            cgroup: match &cgroup {
-                Some((hierarchy, path)) => Some(
-                    ContainerCgroup::unpopulated(hierarchy, path)
-                        .map_err(|error| Failure::from_error("make the cgroup", &error))?,
-                ),
-                None => None,
-            },
-            runtime: call.runtime.clone(),
+}
+
+impl NewContainer {
+    fn new(mut pending: PendingMonitor, mut call: CreateCall, descriptors: Vec<OwnedFd>) -> Self {
+        let user = call.process.user.as_ref();
+        call.view.user = user.map(|user| (user.uid, user.gid));
+        let backend: &'static dyn Backend = match call.runtime {
+            Some(_) => &RuntimeBackend,
+            None => &HostBackend,
         };
-        write_cleanup_record(&dir, &plan)?;
-        if let Some((hierarchy, path)) = cgroup {
-            made.cgroup = Some(
-                ContainerCgroup::create(&hierarchy, &path)
-                    .map_err(|error| Failure::from_error("make the cgroup", &error))?,
-            );
+        if let Some(isolation) = backend.isolation() {
+            pending.setup.isolation = isolation;
         }
-        made.view = Some(
-            setup
-                .isolation
-                .prepare(&call.view)
-                .map_err(|error| Failure::from_error("prepare the filesystem view", &error))?,
-        );
-        let listener = channel::listen(&dir.socket())
-            .map_err(|error| Failure::setup("listen on the monitor's socket", &error))?;
-        if let Some(runtime_config) = call.runtime.clone() {
-            let adjustment = call.process.oom_score_adj.or(oom_score_adj);
-            let runtime = Runtime::new(runtime_config, &call, oom_score_adj.and(adjustment))?;
-            let runtime = made.runtime.insert(runtime);
-            let init = make_init(runtime, &setup, &call, streams, descriptors, reply_to)?;
-            return Ok((listener, init));
-        }
-        let view = made.view.as_deref().expect("it was just prepared");
-        let init = spawn(SpawnArgs {
-            number: INIT,
-            setup: &setup,
-            id: &call.id,
-            namespace: &call.namespace,
-            view,
-            cgroup: made.cgroup.as_ref(),
-            oom_score_adj,
-            exec: None,
-            process: &call.process,
-            streams,
-            attached: call.attached,
+        Self {
+            pending,
+            backend,
+            dir: ContainerDir::at(&call.dir),
+            call,
             descriptors,
-            reply_to,
-        })?;
-        Ok((listener, init))
-    };
-    match attempt() {
-        Ok((listener, init)) => Ok(Monitor {
-            setup,
-            id: call.id,
-            namespace: call.namespace,
-            dir,
-            options: call.options,
-            identity,
-            oom_score_adj,
-            signals,
-            listener,
-            connections: vec![starter],
-            next_connection: STARTER + 1,
-            accept_paused: false,
-            view_request: call.view,
-            view: made.view.expect("init was made in it"),
-            cgroup: made.cgroup,
-            runtime: made.runtime,
-            processes: vec![init],
-            next_process: INIT + 1,
-            state: ContainerState::Live,
-            freezing: None,
-            frozen: false,
-            deleted_for: None,
-            cpu_ns: (0, 0),
-        }),
-        Err(failure) => {
-            made.undo();
-            Err((starter, failure))
+            cgroup: None,
+            view: None,
+            runtime: None,
         }
     }
-}
 
-/// What was made so far.
-struct CreatedResources {
-    dir: ContainerDir,
-    cgroup: Option<ContainerCgroup>,
-    view: Option<Box<dyn View>>,
-    runtime: Option<Runtime>,
-}
+    fn create(&mut self) -> Result<(OwnedFd, Process), Failure> {
+        let cgroup = choose_cgroup(&self.call)?;
+        // A record that an earlier container of this id left must not be read as this one's exit.
+        remove_file(&self.dir.exit_file())?;
+        remove_file(&self.dir.socket())?;
+        self.write_plan(cgroup.as_ref())?;
+        if let Some((hierarchy, path)) = cgroup {
+            let created = ContainerCgroup::create(&hierarchy, &path);
+            self.cgroup =
+                Some(created.map_err(|error| Failure::from_error("make the cgroup", &error))?);
+        }
+        let view = self.pending.setup.isolation.prepare(&self.call.view);
+        self.view =
+            Some(view.map_err(|error| Failure::from_error("prepare the filesystem view", &error))?);
+        let listener = channel::listen(&self.dir.socket())
+            .map_err(|error| Failure::setup("listen on the monitor's socket", &error))?;
+        let backend = self.backend;
+        Ok((listener, backend.create_init(self)?))
+    }
 
-impl CreatedResources {
-    /// The reason for undoing is what the caller is told; what cannot be undone is found again by
-    /// whoever uses the id next.
-    fn undo(self) {
+    fn write_plan(&self, cgroup: Option<&(Hierarchy, std::path::PathBuf)>) -> Result<(), Failure> {
+        let cgroup = cgroup
+            .map(|(hierarchy, path)| ContainerCgroup::unpopulated(hierarchy, path))
+            .transpose()
+            .map_err(|error| Failure::from_error("make the cgroup", &error))?;
+        let record = CleanupRecord {
+            version: VERSION,
+            monitor: self.pending.identity.clone(),
+            view: self.call.view.clone(),
+            cgroup,
+            runtime: self.call.runtime.clone(),
+        };
+        write_cleanup_record(&self.dir, &record)
+    }
+
+    /// Removes what was made, and returns the connection to the client.
+    ///
+    /// Errors are ignored: the client gets the reason for undoing, and the next container of this id
+    /// removes what could not be removed here.
+    fn undo(self) -> Connection {
         if let Some(mut view) = self.view {
             let _ = view.release();
         }
@@ -168,39 +121,6 @@ impl CreatedResources {
             runtime.remove_files();
         }
         remove_runtime_files(&self.dir);
-    }
-}
-
-impl Monitor {
-    /// Makes an exec'd process.
-    pub(crate) fn make_exec(
-        &mut self,
-        call: ExecCall,
-        descriptors: Vec<OwnedFd>,
-        reply_to: ReplyTo,
-    ) -> Result<(), Failure> {
-        if self.runtime.is_some() {
-            return self.keep_exec(call, descriptors, reply_to);
-        }
-        let number = self.next_process;
-        self.next_process += 1;
-        let mut process = spawn(SpawnArgs {
-            number,
-            setup: &self.setup,
-            id: &self.id,
-            namespace: &self.namespace,
-            view: &*self.view,
-            cgroup: self.cgroup.as_ref(),
-            oom_score_adj: self.oom_score_adj,
-            exec: Some(call.exec),
-            process: &call.process,
-            streams: call.streams,
-            attached: call.attached,
-            descriptors,
-            reply_to,
-        })?;
-        process.tied = call.tied;
-        self.processes.push(process);
-        Ok(())
+        self.pending.starter
     }
 }

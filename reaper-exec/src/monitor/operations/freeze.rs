@@ -1,11 +1,15 @@
-//! Freezing and thawing the container.
+//! Freezing and thawing the container by its cgroup.
+//!
+//! A freeze takes as long as its slowest process: one in uninterruptible sleep is frozen when it wakes
+//! up. The kernel reports the end by a change of `cgroup.events`, which is polled; after 5 s the freeze
+//! is undone and reported as failed.
 
 use std::time::{Duration, Instant};
 
 use reaper_spec::Transition;
 
 use crate::{
-    cgroup::{ContainerCgroup, read_events},
+    cgroup::{self, ContainerCgroup, read_events},
     monitor::{
         container::monitor::{Freezing, Monitor},
         support::connection::ReplyTo,
@@ -13,11 +17,11 @@ use crate::{
     protocol::{Answer, Failure},
 };
 
-/// A process in uninterruptible sleep is not frozen before it wakes up.
+/// How long a freeze may take.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Monitor {
-    pub(crate) fn pause(&mut self, reply_to: ReplyTo) -> Result<(), Failure> {
+    pub(crate) fn freeze_cgroup(&mut self, reply_to: ReplyTo) -> Result<(), Failure> {
         let status = self.status();
         if status.after(Transition::Pause).is_err() || self.freezing.is_some() {
             return Err(Failure::status("pause", status));
@@ -28,20 +32,19 @@ impl Monitor {
             cgroup.freeze(true)?;
             Ok(events)
         };
-        let events = begin().map_err(|error: crate::cgroup::Error| {
-            Failure::from_error("freeze the cgroup", &error)
-        })?;
+        let events = begin()
+            .map_err(|error: cgroup::Error| Failure::from_error("freeze the cgroup", &error))?;
         self.freezing = Some(Freezing {
             events,
             reply_to,
             deadline: Instant::now() + FREEZE_TIMEOUT,
         });
-        // It may have happened before the first poll, which would report no change.
+        // A freeze that is done already would not be reported as a change by poll(2).
         self.freezer_ready();
         Ok(())
     }
 
-    pub(crate) fn resume(&mut self) -> Result<(), Failure> {
+    pub(crate) fn thaw_cgroup(&mut self) -> Result<(), Failure> {
         let status = self.status();
         if status.after(Transition::Resume).is_err() {
             return Err(Failure::status("resume", status));
@@ -59,12 +62,12 @@ impl Monitor {
         })
     }
 
-    /// The kernel has something to say about the cgroup.
+    /// Answers the client if the freeze is done. Called when `cgroup.events` has changed.
     pub(crate) fn freezer_ready(&mut self) {
         let Some(freezing) = &self.freezing else {
             return;
         };
-        // By the file that is polled: only reading that one makes it quiet again.
+        // Only reading the polled file itself resets its POLLPRI.
         if !read_events(&freezing.events).is_ok_and(|events| events.frozen) {
             return;
         }
@@ -74,13 +77,14 @@ impl Monitor {
         }
     }
 
-    /// The container has ended while it was being frozen.
+    /// Answers the client of a freeze during which the container has stopped.
     pub(crate) fn freezing_ended(&mut self) {
         if let Some(freezing) = self.freezing.take() {
             self.reply(freezing.reply_to, Err(Failure::Ended));
         }
     }
 
+    /// Undoes a freeze that takes too long.
     pub(crate) fn freezing_deadline(&mut self, now: Instant) {
         if self
             .freezing

@@ -1,14 +1,18 @@
-//! What clients ask.
+//! The requests of clients.
+//!
+//! A request is answered at once, or by the event that it waits for: the child's report, the exit of
+//! a process, the kernel's notice of a freeze. So no request holds up the loop, and the answers of
+//! one client may come in another order than its requests.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use reaper_spec::{ExecId, Status, Transition};
+use reaper_spec::{ConsoleSize, ExecId, Status};
 
 use crate::{
-    channel::{self, Message},
+    channel::Message,
     executor::{Created, Observation},
     monitor::{
-        container::monitor::Monitor,
+        container::{backend::Reply, monitor::Monitor},
         support::{
             connection::ReplyTo,
             container_files::remove_runtime_files,
@@ -16,13 +20,12 @@ use crate::{
             states::{ContainerState, ProcessState},
         },
     },
-    protocol::{Answer, Call, Failure, StartMessage},
+    protocol::{Answer, Call, ExecCall, Failure},
+    signal::Signal,
 };
 
-/// An answer now, or `None` where it comes deferred.
-type Now = Result<Option<Answer>, Failure>;
-
 impl Monitor {
+    /// Answers the request in `message`, now or later.
     pub(crate) fn answer(&mut self, connection: u64, mut message: Message) {
         let request = match parse(&message) {
             Ok(request) => request,
@@ -45,74 +48,41 @@ impl Monitor {
         }
     }
 
-    fn call(&mut self, call: Call, descriptors: Vec<OwnedFd>, to: ReplyTo) -> Now {
+    fn call(&mut self, call: Call, descriptors: Vec<OwnedFd>, to: ReplyTo) -> Reply {
+        let backend = self.backend;
         match call {
             Call::Create(_)
             | Call::Cleanup { .. }
             | Call::RemoveView(_)
             | Call::CollectGarbage(_) => Err(Failure::AlreadyExists),
-            Call::Exec(call) => {
-                self.check_exec_allowed()?;
-                if self.find(Some(&call.exec)).is_ok() {
-                    return Err(Failure::AlreadyExists);
-                }
-                self.make_exec(*call, descriptors, to).map(|()| None)
-            }
+            Call::Exec(call) => self.exec(*call, descriptors, to),
             Call::Start { exec } => self.start(exec.as_ref(), &descriptors, to),
             Call::Kill { exec, signal, all } => self.kill(exec.as_ref(), signal, all, to),
-            Call::Wait { exec } => {
-                let process = self.find(exec.as_ref())?;
-                match &process.state {
-                    // The end of init is known when all that it started has ended.
-                    ProcessState::Stopped(exit) if process.exec.is_some() => {
-                        Ok(Some(Answer::Exit(exit.clone())))
-                    }
-                    _ => match &self.state {
-                        ContainerState::Stopped(exit) => Ok(Some(Answer::Exit(exit.clone()))),
-                        _ => {
-                            self.find(exec.as_ref())?.waiters.push(to);
-                            Ok(None)
-                        }
-                    },
-                }
-            }
-            Call::Resize { exec, size } => {
-                let process = self.find(exec.as_ref())?;
-                if let Some(deferred) = &mut process.deferred {
-                    deferred.resize(size);
-                }
-                let resized = process.stdio.resize(size);
-                resized
-                    .map_err(|error| Failure::setup("resize the terminal", &error))
-                    .map(done)
-            }
-            Call::CloseStdin { exec } => {
-                let process = self.find(exec.as_ref())?;
-                process.stdio.close_stdin();
-                if let Some(deferred) = &mut process.deferred {
-                    deferred.close_stdin();
-                }
-                Ok(done(()))
-            }
-            Call::Pause if self.runtime.is_some() => {
-                self.freeze_by_runtime(Transition::Pause, to).map(|()| None)
-            }
-            Call::Resume if self.runtime.is_some() => self
-                .freeze_by_runtime(Transition::Resume, to)
-                .map(|()| None),
-            Call::Pause => self.pause(to).map(|()| None),
-            Call::Resume => self.resume().map(done),
-            Call::Pids => Ok(Some(Answer::Pids(self.pids()))),
+            Call::Wait { exec } => self.wait(exec.as_ref(), to),
+            Call::Resize { exec, size } => self.resize(exec.as_ref(), size),
+            Call::CloseStdin { exec } => self.close_stdin(exec.as_ref()),
+            Call::Pause => backend.pause(self, to),
+            Call::Resume => backend.resume(self, to),
+            Call::Pids => Ok(Some(Answer::Pids(backend.pids(self)))),
             Call::Stats => Ok(Some(Answer::Stats(self.stats()))),
             Call::Observe => Ok(Some(Answer::Observed(self.observe()))),
             Call::Delete { exec } => self.delete(exec.as_ref(), to.connection).map(Some),
         }
     }
 
+    fn exec(&mut self, call: ExecCall, descriptors: Vec<OwnedFd>, to: ReplyTo) -> Reply {
+        self.check_exec_allowed()?;
+        if self.find(Some(&call.exec)).is_ok() {
+            return Err(Failure::AlreadyExists);
+        }
+        let backend = self.backend;
+        backend.exec(self, call, descriptors, to).map(|()| None)
+    }
+
     fn check_exec_allowed(&self) -> Result<(), Failure> {
         let refused = |status| Err(Failure::status("exec in", status));
         match self.status() {
-            // What init started is being ended, the new process would be, too.
+            // A new process would be killed with what init has started.
             _ if !matches!(self.state, ContainerState::Live) => refused(Status::Stopped),
             Status::Running if self.freezing.is_some() => refused(Status::Paused),
             Status::Running => Ok(()),
@@ -120,43 +90,80 @@ impl Monitor {
         }
     }
 
-    fn start(&mut self, exec: Option<&ExecId>, streams: &[OwnedFd], to: ReplyTo) -> Now {
+    fn start(&mut self, exec: Option<&ExecId>, streams: &[OwnedFd], to: ReplyTo) -> Reply {
         if !matches!(self.state, ContainerState::Live) {
             return Err(Failure::status("start", Status::Stopped));
         }
-        // A frozen process would not come through its start_socket, nor say so.
+        // A frozen process could neither execute its program nor report.
         if self.frozen || self.freezing.is_some() {
             return Err(Failure::status("start", Status::Paused));
         }
-        let runtime_config = self.runtime.is_some();
-        let process = self.find(exec)?;
-        if runtime_config && matches!(process.state, ProcessState::Created) {
-            if !streams.is_empty() {
-                return Err(Failure::Unsupported {
-                    operation: "give a process other streams when it starts".to_owned(),
-                    reason: "the runtime has given it those of its creation".to_owned(),
-                });
-            }
-            return self.start_by_runtime(exec, to).map(|()| None);
+        match &self.find(exec)?.state {
+            ProcessState::Created => {}
+            // The start that another client asked for is under way.
+            ProcessState::Starting(_) => return Err(Failure::status("start", Status::Running)),
+            state => return Err(Failure::status("start", state.status())),
         }
-        let (ProcessState::Created, Some(start_socket)) = (&process.state, &process.start_socket)
-        else {
-            let status = match process.state {
-                // Somebody else's start is under way.
-                ProcessState::Starting(_) => Status::Running,
-                _ => process.state.status(),
-            };
-            return Err(Failure::status("start", status));
-        };
         let streams: Vec<BorrowedFd<'_>> = streams.iter().map(AsFd::as_fd).collect();
-        match channel::send(start_socket.as_fd(), &StartMessage, &streams) {
-            Ok(()) => {
-                process.state.enter(ProcessState::Starting(to));
-                Ok(None)
-            }
-            // It was killed at its start_socket; its end is about to be seen.
-            Err(_) => Err(Failure::Ended),
+        let backend = self.backend;
+        backend.start(self, exec, &streams, to)
+    }
+
+    fn kill(&mut self, exec: Option<&ExecId>, signal: Signal, all: bool, to: ReplyTo) -> Reply {
+        let (is_stopped, is_stopping) = match self.state {
+            ContainerState::Live => (false, false),
+            ContainerState::Stopping(_) => (false, true),
+            ContainerState::Stopped(_) | ContainerState::Aborted => (true, false),
+        };
+        let process = self.find(exec)?;
+        // The exit of init is not published before all that it has started has exited.
+        let is_published = process.has_ended() && (exec.is_some() || !is_stopping);
+        if is_stopped || is_published {
+            return Err(Failure::Ended);
         }
+        if is_stopping {
+            // The request lost a race: all processes are being killed.
+            return Ok(Some(Answer::Done));
+        }
+        let backend = self.backend;
+        backend.kill(self, exec, signal, all, to)
+    }
+
+    fn wait(&mut self, exec: Option<&ExecId>, to: ReplyTo) -> Reply {
+        let stopped = match &self.state {
+            ContainerState::Stopped(exit) => Some(exit.clone()),
+            _ => None,
+        };
+        let process = self.find(exec)?;
+        let exit = match &process.state {
+            ProcessState::Stopped(exit) if process.exec.is_some() => Some(exit.clone()),
+            // The exit of init is published once all that it has started has exited.
+            _ => stopped,
+        };
+        if exit.is_none() {
+            process.waiters.push(to);
+        }
+        Ok(exit.map(Answer::Exit))
+    }
+
+    fn resize(&mut self, exec: Option<&ExecId>, size: ConsoleSize) -> Reply {
+        let process = self.find(exec)?;
+        if let Some(deferred) = &mut process.deferred {
+            deferred.resize(size);
+        }
+        let resized = process.stdio.resize(size);
+        resized
+            .map(|()| Some(Answer::Done))
+            .map_err(|error| Failure::setup("resize the terminal", &error))
+    }
+
+    fn close_stdin(&mut self, exec: Option<&ExecId>) -> Reply {
+        let process = self.find(exec)?;
+        process.stdio.close_stdin();
+        if let Some(deferred) = &mut process.deferred {
+            deferred.close_stdin();
+        }
+        Ok(Some(Answer::Done))
     }
 
     fn observe(&self) -> Observation {
@@ -173,33 +180,38 @@ impl Monitor {
     }
 
     fn delete(&mut self, exec: Option<&ExecId>, client: u64) -> Result<Answer, Failure> {
-        let Some(_) = exec else {
-            let ContainerState::Stopped(exit) = &self.state else {
-                return Err(Failure::status("delete", self.status()));
-            };
-            let exit = exit.clone();
-            if self.deleted_for.is_none() {
-                self.setup
-                    .isolation
-                    .forget(&self.view_request)
-                    .map_err(|error| Failure::from_error("remove the filesystem view", &error))?;
-                // The record first: with a plan a deletion that was cut short can be repeated.
-                let _ = std::fs::remove_file(self.dir.exit_file());
-                remove_runtime_files(&self.dir);
-                self.deleted_for = Some(client);
-            }
-            return Ok(Answer::Deleted(Some(exit)));
-        };
+        if exec.is_none() {
+            return self.delete_container(client);
+        }
         let process = self.find(exec)?;
         let ProcessState::Stopped(exit) = &process.state else {
-            let status = process.state.status();
-            return Err(Failure::status("delete", status));
+            return Err(Failure::status("delete", process.state.status()));
         };
         let exit = exit.clone();
         process.deleted = true;
         Ok(Answer::Deleted(Some(exit)))
     }
 
+    fn delete_container(&mut self, client: u64) -> Result<Answer, Failure> {
+        let ContainerState::Stopped(exit) = &self.state else {
+            return Err(Failure::status("delete", self.status()));
+        };
+        let exit = exit.clone();
+        if self.deleted_for.is_none() {
+            self.setup
+                .isolation
+                .forget(&self.view_request)
+                .map_err(|error| Failure::from_error("remove the filesystem view", &error))?;
+            // exit.json goes first: while there is a plan.json, another client can repeat a deletion
+            // that was interrupted.
+            let _ = std::fs::remove_file(self.dir.exit_file());
+            remove_runtime_files(&self.dir);
+            self.deleted_for = Some(client);
+        }
+        Ok(Answer::Deleted(Some(exit)))
+    }
+
+    /// The answer to a request that has created a process.
     pub(crate) fn created(&self, index: usize, mut warnings: Vec<String>) -> Answer {
         if self.processes[index].exec.is_none() {
             warnings.extend(self.view.warnings());
@@ -210,8 +222,4 @@ impl Monitor {
             warnings,
         })
     }
-}
-
-fn done(_: ()) -> Option<Answer> {
-    Some(Answer::Done)
 }

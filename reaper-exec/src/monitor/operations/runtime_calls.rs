@@ -1,17 +1,16 @@
-//! What clients ask of a container that a runtime has made.
+//! Requests to a container that an OCI runtime has made.
 
-use nix::sys::signal::Signal as NixSignal;
 use reaper_spec::{ExecId, Exit, ExitStatus, Status, Timestamp, Transition};
 
 use super::runtime_finished::NOT_EXECUTED;
 use crate::{
     monitor::{
-        container::monitor::Monitor,
+        container::{backend::Reply, monitor::Monitor},
         oci_runtime::job::Task,
         process::state::INIT,
         support::{
             connection::ReplyTo,
-            signal::{killed_by, send_signal},
+            signal::{killed_by, send_signal, send_signals},
             states::ProcessState,
         },
     },
@@ -20,7 +19,7 @@ use crate::{
 };
 
 impl Monitor {
-    /// Starts a process at its start_socket; the answer comes when the command has ended.
+    /// Starts a created process. The client is answered when the command has exited.
     pub(crate) fn start_by_runtime(
         &mut self,
         exec: Option<&ExecId>,
@@ -28,26 +27,29 @@ impl Monitor {
     ) -> Result<(), Failure> {
         let number = self.find(exec)?.number;
         let index = self.index_of_number(number).ok_or(Failure::NotFound)?;
-        if index > 0 {
-            let started = self.start_exec(index, to);
-            if started.is_err() {
-                self.cancel_exec(index, ExitStatus::Exited { code: NOT_EXECUTED });
-            }
-            return started;
+        if number == INIT {
+            self.call_runtime("start", Task::Start(to))?;
+            self.processes[index]
+                .state
+                .enter(ProcessState::Starting(to));
+            return Ok(());
         }
-        self.call_runtime("start", Task::Start(to))?;
-        self.processes[0].state.enter(ProcessState::Starting(to));
-        Ok(())
+        let started = self.start_exec(index, to);
+        if started.is_err() {
+            self.cancel_exec(index, ExitStatus::Exited { code: NOT_EXECUTED });
+        }
+        started
     }
 
-    /// Signals a process. `None` where the answer comes when a command has ended.
+    /// Signals a process: init by the runtime's `kill`, an exec, for which runtimes have no command,
+    /// directly.
     pub(crate) fn kill_by_runtime(
         &mut self,
         exec: Option<&ExecId>,
         signal: Signal,
         all: bool,
         to: ReplyTo,
-    ) -> Result<Option<Answer>, Failure> {
+    ) -> Reply {
         let process = self.find(exec)?;
         let number = process.number;
         if exec.is_some() {
@@ -58,18 +60,23 @@ impl Monitor {
             return Err(Failure::status("kill", Status::Creating));
         }
         let options: &[&str] = if all { &["--all"] } else { &[] };
-        let name = signal.number().to_string();
         let Some(runtime) = &mut self.runtime else {
             return Err(Failure::NotFound);
         };
         let mut arguments = runtime.program.on_container("kill", options);
-        arguments.push(name.into());
+        arguments.push(signal.number().to_string().into());
         runtime.call(arguments, None, Task::Kill(to))?;
         Ok(None)
     }
 
-    /// A runtime has no command for it.
-    fn signal_exec(&mut self, number: u64, signal: Signal, all: bool) -> Result<(), Failure> {
+    /// Signals an exec. One that is a description so far is cancelled by a signal that would end it;
+    /// one that a command is making gets the signal when it exists.
+    pub(crate) fn signal_exec(
+        &mut self,
+        number: u64,
+        signal: Signal,
+        all: bool,
+    ) -> Result<(), Failure> {
         let index = self.index_of_number(number).ok_or(Failure::NotFound)?;
         let process = &mut self.processes[index];
         let Some(pid) = process.pid_number() else {
@@ -82,23 +89,19 @@ impl Monitor {
             }
             return Ok(());
         };
-        // Nobody could name afterwards what it has started.
+        // SIGKILL goes to all that the exec has started: once the exec has exited, no client could
+        // name the rest.
         if !all && signal != Signal::KILL {
             return send_signal(pid, signal);
         }
-        let sent = self
-            .tree(pid)
-            .into_iter()
-            .map(|pid| send_signal(pid, signal));
-        sent.filter(|sent| !matches!(sent, Err(Failure::Ended)))
-            .collect()
+        send_signals(self.tree(pid), signal)
     }
 
-    /// Ends an exec'd process that there is nothing of but its description.
+    /// Reports the exit of an exec that no process was made for.
     pub(crate) fn cancel_exec(&mut self, index: usize, status: ExitStatus) {
         self.processes[index].deferred = None;
         let at = Timestamp::now();
-        self.exec_ended(index, Exit { status, at });
+        self.exec_exited(index, Exit { status, at });
     }
 
     /// Freezes or thaws the container.
@@ -124,16 +127,5 @@ impl Monitor {
         };
         let arguments = runtime.program.on_container(name, &[]);
         runtime.call(arguments, None, task)
-    }
-
-    /// Gives up a process that whoever asked for it does not want any more.
-    pub(crate) fn kill_unwanted(&mut self, index: usize) {
-        let process = &self.processes[index];
-        let number = process.number;
-        if self.runtime.is_none() || number == INIT {
-            return process.signal(NixSignal::SIGKILL);
-        }
-        // It may have ended by itself.
-        let _ = self.signal_exec(number, Signal::KILL, true);
     }
 }

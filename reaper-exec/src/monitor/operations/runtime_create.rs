@@ -1,11 +1,14 @@
-//! SpawnArgs processes by a runtime.
+//! Creating processes by an OCI runtime.
+//!
+//! Init is created and started by two commands, as the container is. For an exec, runtimes have one
+//! command that does both, so `exec` keeps a description of the process and `start` calls the runtime.
 
 use std::{ffi::OsString, os::fd::OwnedFd};
 
 use crate::{
-    io::{Attachments, Streams},
+    io::Attachments,
     monitor::{
-        container::monitor::Monitor,
+        container::{monitor::Monitor, new_container::NewContainer},
         oci_runtime::{
             job::{CreateOutputs, Task},
             process_json::document,
@@ -14,40 +17,36 @@ use crate::{
         process::state::{INIT, Process},
         support::{
             connection::ReplyTo,
-            deferred_streams::{self as streams, DeferredExec},
+            deferred_streams::{DeferredExec, PendingStreams, take_child},
             descriptors::sort,
-            setup::Setup,
             states::ProcessState,
         },
     },
-    protocol::{Attached, CreateCall, ExecCall, Failure},
+    protocol::{Attached, ExecCall, Failure},
 };
 
 /// Has the runtime create the container.
-pub(crate) fn make_init(
-    runtime: &mut Runtime,
-    setup: &Setup,
-    call: &CreateCall,
-    streams: Streams,
-    descriptors: Vec<OwnedFd>,
-    reply_to: ReplyTo,
-) -> Result<Process, Failure> {
-    let attachments = refuse_preserved(call.attached, descriptors)?;
-    let (mut stdio, pending) = streams::open(
-        setup,
-        &call.id,
-        &call.namespace,
-        &call.process,
-        streams,
-        attachments,
-    )?;
-    let made = CreateOutputs::new(runtime.file("pid"), runtime.file("console"), pending)?;
+pub(crate) fn create_init(new: &mut NewContainer) -> Result<Process, Failure> {
+    let Some(config) = new.call.runtime.clone() else {
+        return Err(Failure::NotFound);
+    };
+    let inherited = new.pending.oom_score_adj;
+    let adjustment = new.call.process.oom_score_adj.or(inherited);
+    let runtime = Runtime::new(config, &new.call, inherited.and(adjustment))?;
+    let runtime = new.runtime.insert(runtime);
+    let descriptors = std::mem::take(&mut new.descriptors);
+    let attachments = refuse_preserved(new.call.attached, descriptors)?;
+    let streams = std::mem::take(&mut new.call.streams);
+    let streams = PendingStreams::new(&new.call.process, streams, attachments);
+    let (mut stdio, terminal) =
+        streams.open(&new.pending.setup, &new.call.id, &new.call.namespace)?;
+    let outputs = CreateOutputs::new(runtime.file("pid"), runtime.file("console"), terminal)?;
     let mut arguments = vec![OsString::from("create"), "--bundle".into()];
     arguments.push(runtime.program.bundle().into());
-    arguments.extend(made.arguments());
-    arguments.push(call.id.as_str().into());
-    let task = Task::Create(made);
-    runtime.call(arguments, streams::take(&mut *stdio), task)?;
+    arguments.extend(outputs.arguments());
+    arguments.push(new.call.id.as_str().into());
+    runtime.call(arguments, take_child(&mut *stdio), Task::Create(outputs))?;
+    let reply_to = new.pending.reply_to;
     let state = ProcessState::Creating {
         reply_to,
         warnings: None,
@@ -67,30 +66,21 @@ impl Monitor {
         reply_to: ReplyTo,
     ) -> Result<(), Failure> {
         let attachments = refuse_preserved(call.attached, descriptors)?;
-        let whole = document(&call.process, call.document.as_deref()).map_err(|error| {
-            let error = std::io::Error::from(error);
-            Failure::setup("read the process", &error)
-        })?;
-        let (stdio, terminal) = streams::open(
-            &self.setup,
-            &self.id,
-            &self.namespace,
-            &call.process,
-            call.streams,
-            attachments,
-        )?;
-        let number = self.next_process;
-        self.next_process += 1;
+        let document = document(&call.process, call.document.as_deref())
+            .map_err(|error| Failure::setup("read the process", &error.into()))?;
+        let streams = PendingStreams::new(&call.process, call.streams, attachments);
+        let (stdio, terminal) = streams.open(&self.setup, &self.id, &self.namespace)?;
+        let number = self.number_process();
         let state = ProcessState::Creating {
             reply_to,
-            // All is done but what the streams' peers have to say.
+            // There is no child that reports; only the streams may not be ready.
             warnings: Some(Vec::new()),
         };
         self.processes.push(Process {
             stdio,
             tied: call.tied,
             deferred: Some(DeferredExec {
-                document: whole,
+                document,
                 program: call.process.args.first().cloned().unwrap_or_default(),
                 terminal,
             }),
@@ -108,26 +98,23 @@ impl Monitor {
         let process = &mut self.processes[index];
         let deferred = process.deferred.take().ok_or(Failure::NotFound)?;
         let file = runtime.file("process");
-        let made = CreateOutputs::new(
-            runtime.file("pid"),
-            runtime.file("console"),
-            deferred.terminal,
-        )?;
+        let (pid_file, console) = (runtime.file("pid"), runtime.file("console"));
+        let outputs = CreateOutputs::new(pid_file, console, deferred.terminal)?;
         std::fs::write(&file, deferred.document.to_string())
             .map_err(|error| Failure::setup(format!("write {}", file.display()), &error))?;
         let mut arguments = vec![OsString::from("exec"), "--process".into()];
         arguments.extend([file.clone().into(), "--detach".into()]);
-        arguments.extend(made.arguments());
+        arguments.extend(outputs.arguments());
         arguments.push(self.id.as_str().into());
         let task = Task::Exec {
-            made,
+            outputs,
             number: process.number,
             to,
             program: deferred.program,
             file,
             signals: Vec::new(),
         };
-        runtime.call(arguments, streams::take(&mut *process.stdio), task)?;
+        runtime.call(arguments, take_child(&mut *process.stdio), task)?;
         process.state.enter(ProcessState::Starting(to));
         Ok(())
     }

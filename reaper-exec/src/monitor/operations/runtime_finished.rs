@@ -28,8 +28,8 @@ const NOT_FOUND: u8 = 127;
 pub(crate) const NOT_EXECUTED: u8 = 126;
 
 impl Monitor {
-    /// A child has ended. Says whether it was a command of the runtime; if so, the rest is done.
-    pub(crate) fn command_ended(&mut self, pid: Pid, status: &ExitStatus) -> bool {
+    /// Handles the exit of a child if it was a command of the runtime. Returns whether it was.
+    pub(crate) fn command_exited(&mut self, pid: Pid, status: &ExitStatus) -> bool {
         let Some(runtime) = &mut self.runtime else {
             return false;
         };
@@ -38,24 +38,28 @@ impl Monitor {
         };
         let Job { log, task, .. } = runtime.jobs.swap_remove(index);
         let step = runtime.program.step(task.name());
-        let program = runtime.init_program.clone();
-        let reason = last_log_error(&log, status);
+        let message = last_log_error(&log, status);
         let result = match status {
             ExitStatus::Exited { code: 0 } => Ok(()),
-            _ => Err(reason),
+            _ => Err(message),
         };
+        self.task_finished(task, step, result);
+        true
+    }
+
+    fn task_finished(&mut self, task: Task, step: String, result: Result<(), String>) {
         match task {
-            Task::Create(made) => {
-                let made = result
-                    .map_err(|message| error_message::failure(step, message, &program))
-                    .and_then(|()| self.attach_process(0, made));
-                match made {
+            Task::Create(outputs) => {
+                let created = self
+                    .process_failure(step, result, None)
+                    .and_then(|()| self.attach_process(0, outputs));
+                match created {
                     Ok(unclaimed) => self.created_by_runtime(unclaimed),
                     Err(failure) => self.creation_failed(0, failure),
                 }
             }
             Task::Exec {
-                made,
+                outputs,
                 number,
                 to,
                 program,
@@ -63,30 +67,14 @@ impl Monitor {
                 signals,
             } => {
                 let _ = std::fs::remove_file(file);
-                let result =
-                    result.map_err(|message| error_message::failure(step, message, &program));
-                self.exec_started(number, to, result.map(|()| made), &signals);
+                let result = self.process_failure(step, result, Some(&program));
+                self.exec_started(number, to, result.map(|()| outputs), &signals);
             }
-            Task::Start(to) => match result {
+            Task::Start(to) => match self.process_failure(step, result, None) {
                 Ok(()) => self.init_started(to),
-                Err(message) => {
-                    self.init_not_started(to, error_message::failure(step, message, &program))
-                }
+                Err(failure) => self.init_not_started(to, failure),
             },
-            Task::Kill(to) => {
-                let killed = match result {
-                    Err(message) if matches!(self.state, ContainerState::Live) => {
-                        Err(Failure::Setup {
-                            step,
-                            message,
-                            errno: None,
-                        })
-                    }
-                    // A lost race: all of it is being killed.
-                    _ => Ok(Answer::Done),
-                };
-                self.reply(to, killed);
-            }
+            Task::Kill(to) => self.killed_by_runtime(to, step, result),
             Task::Pause(to) => self.frozen_by_runtime(true, to, step, result),
             Task::Resume(to) => self.frozen_by_runtime(false, to, step, result),
             Task::Remove => {
@@ -98,7 +86,31 @@ impl Monitor {
                 }
             }
         }
-        true
+    }
+
+    /// The result of a command that creates or starts a process of `program`, by default init's.
+    fn process_failure(
+        &self,
+        step: String,
+        result: Result<(), String>,
+        program: Option<&str>,
+    ) -> Result<(), Failure> {
+        let init = self.runtime.as_ref().map(|runtime| &*runtime.init_program);
+        let program = program.or(init).unwrap_or_default();
+        result.map_err(|message| error_message::failure(step, message, program))
+    }
+
+    fn killed_by_runtime(&mut self, to: ReplyTo, step: String, result: Result<(), String>) {
+        let killed = match result {
+            Err(message) if matches!(self.state, ContainerState::Live) => Err(Failure::Setup {
+                step,
+                message,
+                errno: None,
+            }),
+            // A request that lost a race succeeds: all processes are being killed.
+            _ => Ok(Answer::Done),
+        };
+        self.reply(to, killed);
     }
 
     /// Takes over a process that a command has made, and opens its terminal. Returns its end, if
@@ -106,14 +118,14 @@ impl Monitor {
     fn attach_process(
         &mut self,
         index: usize,
-        made: CreateOutputs,
+        outputs: CreateOutputs,
     ) -> Result<Option<Exit>, Failure> {
         let Some(runtime) = &mut self.runtime else {
             return Err(Failure::NotFound);
         };
-        let pid = read_pid(&made.pid_file)
+        let pid = read_pid(&outputs.pid_file)
             .map_err(|error| Failure::setup("read the runtime's pid file", &error))?;
-        let _ = std::fs::remove_file(&made.pid_file);
+        let _ = std::fs::remove_file(&outputs.pid_file);
         let unclaimed = runtime
             .unclaimed
             .iter()
@@ -128,11 +140,11 @@ impl Monitor {
                 )
             }
         };
-        if !runtime.is_making() {
+        if !runtime.is_creating() {
             runtime.unclaimed.clear();
         }
         self.processes[index].live = Some(LiveProcess { pid, identity });
-        if let Some((console, pending)) = made.terminal {
+        if let Some((console, pending)) = outputs.terminal {
             let master = console
                 .receive()
                 .map_err(|error| Failure::setup("receive the terminal", &error))?;
@@ -154,7 +166,7 @@ impl Monitor {
         self.finish_creation(number);
         let pid = self.processes[0].live.as_ref().map(|live| live.pid);
         if let (Some(exit), Some(pid)) = (unclaimed, pid) {
-            self.ended(pid, None, exit);
+            self.child_exited(pid, None, exit);
         }
     }
 
@@ -183,7 +195,7 @@ impl Monitor {
         &mut self,
         number: u64,
         to: ReplyTo,
-        made: Result<CreateOutputs, Failure>,
+        outputs: Result<CreateOutputs, Failure>,
         signals: &[Signal],
     ) {
         let Some(index) = self.index_of_number(number) else {
@@ -194,7 +206,7 @@ impl Monitor {
             self.reply(to, Err(Failure::Ended));
             return;
         }
-        match made.and_then(|made| self.attach_process(index, made)) {
+        match outputs.and_then(|outputs| self.attach_process(index, outputs)) {
             Ok(unclaimed) => {
                 let process = &mut self.processes[index];
                 process.state.enter(ProcessState::Running);
@@ -209,7 +221,7 @@ impl Monitor {
                     self.reply(to, Ok(Answer::Started(identity)));
                 }
                 if let Some(exit) = unclaimed {
-                    self.exec_ended(index, exit);
+                    self.exec_exited(index, exit);
                 }
             }
             Err(failure) => {
@@ -225,7 +237,7 @@ impl Monitor {
                 } else {
                     let status = ExitStatus::Exited { code };
                     let at = Timestamp::now();
-                    self.exec_ended(index, Exit { status, at });
+                    self.exec_exited(index, Exit { status, at });
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! What is in the container, and what it uses.
+//! The processes of the container, and the resources that they use.
 
 use nix::sys::resource;
 use reaper_spec::ExecId;
@@ -22,28 +22,22 @@ impl Monitor {
         tree
     }
 
-    pub(crate) fn pids(&self) -> Vec<ProcessEntry> {
-        if self.runtime.is_some() {
-            return self.pids_by_descent();
-        }
-        let listed = self.cgroup.as_ref().and_then(|cgroup| cgroup.pids().ok());
-        let Some(listed) = listed else {
-            return self.pids_by_descent();
-        };
+    /// The processes in the cgroup. `None` without one, or if it cannot be read.
+    pub(crate) fn pids_of_cgroup(&self) -> Option<Vec<ProcessEntry>> {
+        let listed = self.cgroup.as_ref()?.pids().ok()?;
         let exec = |leaf: &str| {
             let name = leaf.strip_prefix("exec-")?;
             ExecId::new(name.split_once('~').map_or(name, |(name, _)| name)).ok()
         };
-        listed
-            .into_iter()
-            .map(|(pid, leaf)| ProcessEntry {
-                pid,
-                exec: exec(&leaf),
-            })
-            .collect()
+        let entry = |(pid, leaf): (u32, String)| ProcessEntry {
+            pid,
+            exec: exec(&leaf),
+        };
+        Some(listed.into_iter().map(entry).collect())
     }
 
-    fn pids_by_descent(&self) -> Vec<ProcessEntry> {
+    /// The live processes that are known, and their descendants.
+    pub(crate) fn pids_by_descent(&self) -> Vec<ProcessEntry> {
         let roots = self.processes.iter().filter(|process| !process.has_ended());
         roots
             .filter_map(|process| Some((process, process.pid_number()?)))
@@ -58,7 +52,8 @@ impl Monitor {
 
     pub(crate) fn stats(&mut self) -> Stats {
         let mut stats = Stats::default();
-        // What has been waited for, by the monitor or by a process that it waited for, is here.
+        // This has the times of all processes that were reaped, by the monitor or by a process that it
+        // reaped.
         if let Ok(usage) = resource::getrusage(resource::UsageWho::RUSAGE_CHILDREN) {
             let nanoseconds = |time: nix::sys::time::TimeVal| {
                 u64::try_from(time.tv_sec()).unwrap_or(0) * 1_000_000_000
@@ -67,8 +62,8 @@ impl Monitor {
             stats.cpu_user_ns = nanoseconds(usage.user_time());
             stats.cpu_system_ns = nanoseconds(usage.system_time());
         }
-        for entry in self.pids() {
-            // One that ended since is in the sum above the next time.
+        for entry in self.backend.pids(self) {
+            // A process that has exited since it was listed is in the sum above next time.
             let Ok(usage) = procfs::usage(entry.pid) else {
                 continue;
             };
@@ -79,8 +74,9 @@ impl Monitor {
             stats.threads += usage.threads;
             stats.processes += 1;
         }
-        // What ended between the two looks is in neither, and so is what a process that ignores
-        // SIGCHLD has started. Figures that fall would be taken for a restart.
+        // A process that exits between the two reads is in neither sum, nor are the children of one
+        // that ignores SIGCHLD. Consumers take a falling counter for a restart, so the highest values
+        // that were reported are kept.
         let (user, system) = &mut self.cpu_ns;
         *user = stats.cpu_user_ns.max(*user);
         *system = stats.cpu_system_ns.max(*system);

@@ -1,4 +1,8 @@
-//! SpawnArgs a process: its streams, its cgroup, the fork.
+//! Creating a process on the host: its streams, its cgroup, the fork.
+//!
+//! The child does the rest (`child.rs`) and waits on its start socket, a pair of which it has the
+//! other end. That end is close-on-exec, so its closing tells the monitor that the program was
+//! executed, or that the child has died.
 
 use std::{
     io,
@@ -15,9 +19,10 @@ use crate::{
     cgroup::{ContainerCgroup, Leaf},
     channel,
     child::{self, ChildSetup},
-    io::{BindRequest, BoundStdio, StdioRequest, Streams},
+    io::{BoundStdio, Streams},
     monitor::support::{
-        connection::ReplyTo, descriptors::sort, setup::Setup, states::ProcessState,
+        connection::ReplyTo, deferred_streams::PendingStreams, descriptors::sort, setup::Setup,
+        states::ProcessState,
     },
     procfs,
     protocol::{Attached, Failure},
@@ -27,7 +32,7 @@ use crate::{
 /// The leaf of init in a container's cgroup.
 const INIT_LEAF: &str = "init";
 
-/// What a process is made of.
+/// What a process is created from.
 pub(crate) struct SpawnArgs<'a> {
     pub(crate) number: u64,
     pub(crate) setup: &'a Setup,
@@ -44,41 +49,15 @@ pub(crate) struct SpawnArgs<'a> {
     pub(crate) reply_to: ReplyTo,
 }
 
-/// Opens the streams, makes the leaf, forks.
+/// Creates a process that waits for its start: opens its streams, adds its cgroup, forks.
 pub(crate) fn spawn(mut args: SpawnArgs<'_>) -> Result<Process, Failure> {
     let descriptors = std::mem::take(&mut args.descriptors);
     let (attachments, preserved) = sort(args.attached, descriptors)?;
     let streams = std::mem::take(&mut args.streams);
-    let user = args.process.user.as_ref();
-    let mut stdio = args
-        .setup
-        .binder
-        .bind(BindRequest {
-            id: args.id,
-            namespace: args.namespace,
-            stdio: StdioRequest {
-                streams,
-                attachments,
-            },
-            terminal: args.process.terminal.then_some(args.process.console_size),
-            master: None,
-            owner: user.map(|user| (user.uid, user.gid)),
-        })
-        .map_err(|error| Failure::from_error("open the streams", &error))?;
-    let leaf_name = args
-        .exec
-        .as_ref()
-        .map_or(INIT_LEAF.to_owned(), |exec| format!("exec-{exec}"));
-    let leaf = match args.cgroup {
-        Some(cgroup) => Some(
-            cgroup
-                .add_leaf(&leaf_name)
-                .map_err(|error| Failure::from_error("make the cgroup", &error))?,
-        ),
-        None => None,
-    };
-    let forked = fork(&args, &mut *stdio, leaf.as_ref(), preserved);
-    let (pid, start_socket) = match forked {
+    let streams = PendingStreams::new(args.process, streams, attachments);
+    let mut stdio = streams.bind(args.setup, args.id, args.namespace, None)?;
+    let leaf = add_leaf(&args)?;
+    let (pid, start_socket) = match fork(&args, &mut *stdio, leaf.as_ref(), preserved) {
         Ok(forked) => forked,
         Err(error) => {
             if let Some(leaf) = leaf {
@@ -87,10 +66,9 @@ pub(crate) fn spawn(mut args: SpawnArgs<'_>) -> Result<Process, Failure> {
             return Err(Failure::setup("fork", &error));
         }
     };
-    let number = u32::try_from(pid.as_raw()).unwrap_or_default();
-    // Without its start_socket a child that cannot be looked at ends by itself.
-    let identity =
-        procfs::identify(number).map_err(|error| Failure::setup("read /proc", &error))?;
+    // If this fails, dropping the start socket ends the child.
+    let identity = procfs::identify(pid.as_raw().unsigned_abs())
+        .map_err(|error| Failure::setup("read /proc", &error))?;
     let state = ProcessState::Creating {
         reply_to: args.reply_to,
         warnings: None,
@@ -103,6 +81,19 @@ pub(crate) fn spawn(mut args: SpawnArgs<'_>) -> Result<Process, Failure> {
         stdio,
         ..Process::new(args.number, args.exec, state, owner)
     })
+}
+
+fn add_leaf(args: &SpawnArgs<'_>) -> Result<Option<Leaf>, Failure> {
+    let Some(cgroup) = args.cgroup else {
+        return Ok(None);
+    };
+    let name = match &args.exec {
+        Some(exec) => format!("exec-{exec}"),
+        None => INIT_LEAF.to_owned(),
+    };
+    let leaf = cgroup.add_leaf(&name);
+    leaf.map(Some)
+        .map_err(|error| Failure::from_error("make the cgroup", &error))
 }
 
 fn fork(
@@ -132,8 +123,8 @@ fn fork(
     Ok((pid, ours))
 }
 
-/// Forks into the leaf, or, on kernels that cannot do that, beside it: the child then gets the
-/// leaf that it has to join.
+/// Forks into the leaf by clone3(2) with `CLONE_INTO_CGROUP`. On kernels without that (before 5.7) the
+/// child is returned the leaf, which it has to join.
 fn fork_into(leaf: Option<&Leaf>) -> io::Result<(Option<Pid>, Option<&Leaf>)> {
     let Some(leaf) = leaf else {
         return Ok((sys::fork()?, None));
@@ -141,12 +132,12 @@ fn fork_into(leaf: Option<&Leaf>) -> io::Result<(Option<Pid>, Option<&Leaf>)> {
     let folder = leaf.open_dir()?;
     match sys::fork_into(folder.as_fd()) {
         Ok(forked) => Ok((forked, None)),
-        Err(error) if unknown_to_the_kernel(&error) => Ok((sys::fork()?, Some(leaf))),
+        Err(error) if is_unsupported(&error) => Ok((sys::fork()?, Some(leaf))),
         Err(error) => Err(io::Error::other(leaf.refused(error).to_string())),
     }
 }
 
-fn unknown_to_the_kernel(error: &io::Error) -> bool {
+fn is_unsupported(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::ENOSYS | libc::E2BIG | libc::EINVAL)

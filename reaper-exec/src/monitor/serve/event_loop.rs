@@ -6,6 +6,7 @@ use std::{
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use reaper_spec::ExitStatus;
 
 use crate::{
     channel,
@@ -13,7 +14,9 @@ use crate::{
         container::monitor::Monitor,
         support::{
             connection::{Connection, STARTER},
+            node_cleanup::spawn_gc,
             states::ContainerState,
+            wait::exit_by_signal,
         },
     },
 };
@@ -236,5 +239,28 @@ impl Monitor {
                 index += 1;
             }
         }
+    }
+
+    /// The exit code of the monitor: with `mirror_exit` that of init, so that an engine that waits for
+    /// the monitor gets it. If init was ended by a signal, the monitor ends by it too.
+    fn final_exit_code(self) -> i32 {
+        let ContainerState::Stopped(exit) = &self.state else {
+            return 1;
+        };
+        if self.deleted_for.is_some() {
+            spawn_gc(
+                &*self.setup.isolation,
+                &self.view_request,
+                self.oom_score_adj,
+                self.options.log.as_deref(),
+            );
+        }
+        if !self.options.mirror_exit {
+            return 0;
+        }
+        if let ExitStatus::Signaled { signal, .. } = exit.status {
+            exit_by_signal(signal);
+        }
+        i32::try_from(exit.status.code()).unwrap_or(1)
     }
 }

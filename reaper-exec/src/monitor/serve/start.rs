@@ -19,7 +19,7 @@ use super::cleanup::cleanup;
 use crate::{
     channel,
     monitor::{
-        container::monitor::PendingMonitor,
+        container::new_container::PendingMonitor,
         operations::create::create,
         support::{
             connection::{Connection, ReplyTo, STARTER},

@@ -1,7 +1,8 @@
-//! The streams of processes that a runtime makes.
+//! Opening the streams of a process, now or when its terminal exists.
 //!
-//! Without a terminal they are opened before the command, whose own they are. A terminal is made
-//! by the runtime, in the container's own devpts, so its streams are opened after the command.
+//! An OCI runtime makes the terminal of a process itself, in the container's own devpts, so its
+//! streams are opened after the runtime's command. All others are opened before the process is made,
+//! since it gets an end of each.
 
 use std::os::fd::OwnedFd;
 
@@ -14,11 +15,12 @@ use crate::{
     protocol::Failure,
 };
 
-/// What an exec'd process needs when it is started: a runtime has no start_socket for it.
+/// What an exec'd process needs when a runtime makes it, which is when it is started.
 pub(crate) struct DeferredExec {
+    /// OCI's `process` object.
     pub(crate) document: Value,
     pub(crate) program: String,
-    pub(crate) terminal: Option<PendingTerminal>,
+    pub(crate) terminal: Option<PendingStreams>,
 }
 
 impl DeferredExec {
@@ -31,7 +33,7 @@ impl DeferredExec {
         }
     }
 
-    /// Ends the input when it is opened.
+    /// Closes the input as soon as it is opened.
     pub(crate) fn close_stdin(&mut self) {
         if let Some(terminal) = &mut self.terminal {
             terminal.stdin_closed = true;
@@ -39,40 +41,44 @@ impl DeferredExec {
     }
 }
 
-/// The streams of a terminal that the runtime has not made yet.
-pub(crate) struct PendingTerminal {
+/// The streams of a process, not opened yet.
+pub(crate) struct PendingStreams {
     stdio: StdioRequest,
+    terminal: bool,
     size: Option<ConsoleSize>,
     owner: Option<(u32, u32)>,
     stdin_closed: bool,
 }
 
-/// Opens the streams of a process, or says what is to be opened once there is a terminal.
-pub(crate) fn open(
-    setup: &Setup,
-    id: &ContainerId,
-    namespace: &str,
-    process: &ProcessSpec,
-    streams: Streams,
-    attachments: Attachments,
-) -> Result<(Box<dyn BoundStdio>, Option<PendingTerminal>), Failure> {
-    let pending = PendingTerminal {
-        stdio: StdioRequest {
-            streams,
-            attachments,
-        },
-        size: process.console_size,
-        owner: process.user.as_ref().map(|user| (user.uid, user.gid)),
-        stdin_closed: false,
-    };
-    if process.terminal {
-        return Ok((Box::new(NoStreams), Some(pending)));
+impl PendingStreams {
+    pub(crate) fn new(process: &ProcessSpec, streams: Streams, attachments: Attachments) -> Self {
+        Self {
+            stdio: StdioRequest {
+                streams,
+                attachments,
+            },
+            terminal: process.terminal,
+            size: process.console_size,
+            owner: process.user.as_ref().map(|user| (user.uid, user.gid)),
+            stdin_closed: false,
+        }
     }
-    Ok((pending.bind(setup, id, namespace, None)?, None))
-}
 
-impl PendingTerminal {
-    /// Opens them, with the terminal's master if there is one.
+    /// Opens them for a process that a runtime makes. With a terminal they are returned instead, to
+    /// be opened when the runtime has made it.
+    pub(crate) fn open(
+        self,
+        setup: &Setup,
+        id: &ContainerId,
+        namespace: &str,
+    ) -> Result<(Box<dyn BoundStdio>, Option<Self>), Failure> {
+        if self.terminal {
+            return Ok((Box::new(NoStreams), Some(self)));
+        }
+        Ok((self.bind(setup, id, namespace, None)?, None))
+    }
+
+    /// Opens them, with the terminal's `master` if a runtime has made the terminal.
     pub(crate) fn bind(
         self,
         setup: &Setup,
@@ -84,7 +90,7 @@ impl PendingTerminal {
             id,
             namespace,
             stdio: self.stdio,
-            terminal: master.is_some().then_some(self.size),
+            terminal: self.terminal.then_some(self.size),
             master,
             owner: self.owner,
         });
@@ -97,7 +103,7 @@ impl PendingTerminal {
 }
 
 /// The process's ends of its streams, for a command.
-pub(crate) fn take(stdio: &mut dyn BoundStdio) -> Option<[OwnedFd; 3]> {
+pub(crate) fn take_child(stdio: &mut dyn BoundStdio) -> Option<[OwnedFd; 3]> {
     match stdio.take_child()? {
         ChildStdio::Streams(streams) => Some(streams),
         ChildStdio::Terminal(_) => None,

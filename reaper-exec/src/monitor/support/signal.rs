@@ -7,8 +7,10 @@ use reaper_spec::ExitStatus;
 
 use crate::{procfs, protocol::Failure, signal::Signal, sys};
 
-/// The pid cannot have been reused: it is the monitor's child and has not been reaped, or it is a
-/// member of the tree of such a child.
+/// Sends a signal to the process `pid`.
+///
+/// The pid cannot have been reused: it is that of a child of the monitor that has not been reaped, or
+/// of a descendant of one.
 pub(crate) fn send_signal(pid: u32, signal: Signal) -> Result<(), Failure> {
     let identity = match procfs::identify(pid) {
         Ok(identity) => identity,
@@ -23,6 +25,15 @@ pub(crate) fn send_signal(pid: u32, signal: Signal) -> Result<(), Failure> {
     }
 }
 
+/// Sends a signal to several processes, as [`send_signal`] does. Those that have exited are skipped.
+pub(crate) fn send_signals(pids: Vec<u32>, signal: Signal) -> Result<(), Failure> {
+    pids.into_iter()
+        .map(|pid| send_signal(pid, signal))
+        .filter(|sent| !matches!(sent, Err(Failure::Ended)))
+        .collect()
+}
+
+/// The exit status of a process that `signal` has ended.
 pub(crate) fn killed_by(signal: Signal) -> ExitStatus {
     ExitStatus::Signaled {
         signal: signal.number(),
