@@ -1,4 +1,4 @@
-//! Cleaning up after a killed monitor that had runtime_config a runtime.
+//! Cleaning up after a killed monitor whose container an OCI runtime had made.
 
 use std::{
     fs,
@@ -6,23 +6,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use reaper_spec::{ContainerId, ExitStatus, ProcessIdentity};
 use reaper_state::ContainerDir;
 
 use super::{command::Program, error_message::last_log_error, runtime::folder};
 use crate::{
+    monitor::support::wait::wait_until,
     procfs,
     protocol::{Failure, RuntimeConfig},
     sys,
 };
 
-/// How long commands that were killed may take to end.
+/// How long commands that were killed may take to exit.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Ends the container in `dir` and removes what the runtime keeps of it. Idempotent.
+/// Has the runtime kill and delete the container in `dir`. Idempotent.
 pub(crate) fn cleanup(
-    runtime_config: &RuntimeConfig,
+    config: &RuntimeConfig,
     id: &ContainerId,
     dir: &ContainerDir,
     monitor: &ProcessIdentity,
@@ -32,16 +33,16 @@ pub(crate) fn cleanup(
         return Ok(());
     }
     if procfs::boot_id().is_ok_and(|boot| boot == monitor.boot_id) {
-        // A command could make what the removal has just found missing.
-        end_commands(monitor);
+        // A command that is under way could create what 'delete' has not found.
+        kill_commands(monitor);
     }
-    let program = Program::new(runtime_config.clone(), id, &folder);
+    let program = Program::new(config.clone(), id, &folder);
     let log = folder.join("log-burial");
     let step = program.step("delete");
-    let ended = program.command(&log).args(program.removal()).status();
-    let ended = ended.map_err(|error| Failure::setup(step.clone(), &error))?;
-    if !ended.success() {
-        let code = ended.code().and_then(|code| u8::try_from(code).ok());
+    let exited = program.command(&log).args(program.removal()).status();
+    let exited = exited.map_err(|error| Failure::setup(step.clone(), &error))?;
+    if !exited.success() {
+        let code = exited.code().and_then(|code| u8::try_from(code).ok());
         let status = ExitStatus::Exited {
             code: code.unwrap_or(u8::MAX),
         };
@@ -55,22 +56,21 @@ pub(crate) fn cleanup(
         .map_err(|error| Failure::setup(format!("remove {}", folder.display()), &error))
 }
 
-/// Kills the commands that the monitor had called: they are in its session, whose number is not
-/// given to another while they live. The container's processes are in sessions of their own.
-fn end_commands(monitor: &ProcessIdentity) {
+/// Kills the commands of the monitor. They are in its session, whose id is not reused while one of
+/// them lives. The container's processes are in other sessions.
+fn kill_commands(monitor: &ProcessIdentity) {
     let deadline = Instant::now() + KILL_TIMEOUT;
     for pid in procfs::session(monitor.pid).unwrap_or_default() {
-        let Ok(pidfd) = procfs::identify(pid).and_then(|process| procfs::open_pidfd(&process))
-        else {
+        let Ok(command) = procfs::identify(pid) else {
             continue;
         };
-        // It may have ended by itself.
+        let Ok(pidfd) = procfs::open_pidfd(&command) else {
+            continue;
+        };
+        // An error means that it has exited already.
         let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-        let _ = poll(
-            &mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)],
-            timeout,
-        );
+        wait_until(pidfd.as_fd(), PollFlags::POLLIN, deadline, || {
+            !procfs::is_alive(&command)
+        });
     }
 }

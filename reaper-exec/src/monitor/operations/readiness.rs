@@ -1,4 +1,8 @@
-//! What processes say before their program runs, and what becomes of those that cannot be made.
+//! The reports of forked processes, from their creation to the execution of their program.
+//!
+//! A child reports over its start socket that it is ready, or the step that failed. It is `created`
+//! once it is ready and its streams are, too: a logger may still be starting. After start, the end of
+//! the socket without a report means that execve(2) has closed it.
 
 use std::os::fd::AsFd;
 
@@ -14,7 +18,7 @@ use crate::{
 };
 
 impl Monitor {
-    /// A process reports, or its end of the pair has closed.
+    /// Reads the report of a process, or the end of its socket.
     pub(crate) fn start_socket_ready(&mut self, number: u64) {
         let Some(index) = self.index_of_number(number) else {
             return;
@@ -79,7 +83,7 @@ impl Monitor {
         }
     }
 
-    /// The child's end of the pair has closed: by `execve`, or by its death.
+    /// The child's end of the socket was closed, by execve(2) or by the child's exit.
     fn start_socket_closed(&mut self, index: usize) {
         let process = &mut self.processes[index];
         process.start_socket = None;
@@ -111,7 +115,8 @@ impl Monitor {
         }
     }
 
-    /// A process may have become complete: it waits at its start_socket, and its streams are ready.
+    /// Answers the client of a new process, if the process waits for its start and its streams are
+    /// ready.
     pub(crate) fn finish_creation(&mut self, number: u64) {
         let Some(index) = self.index_of_number(number) else {
             return;
@@ -134,15 +139,16 @@ impl Monitor {
                 if self.reply(to, Ok(answer)) || index > 0 {
                     self.processes[index].state.enter(ProcessState::Created);
                 } else {
-                    // The starter is gone, and nobody else has been told of the container.
+                    // The client has disconnected before it got the pid, so no other client knows
+                    // this container.
                     self.creation_failed(index, Failure::NotFound);
                 }
             }
         }
     }
 
-    /// The start_socket was opened, and the program was not executed. Whoever opened it is told once the
-    /// process has ended, so that nobody sees it run after that.
+    /// Keeps the reason why a program was not executed. The client is answered after the exit of the
+    /// process, so no client can observe `running` after that answer.
     pub(crate) fn start_failed(&mut self, index: usize, failure: Failure) {
         let process = &mut self.processes[index];
         process.start_socket = None;
@@ -151,14 +157,14 @@ impl Monitor {
         }
     }
 
-    /// A process could not be made. For init that is the end of everything, for an exec its own.
+    /// Gives up a process that could not be created. If it is init, the container is aborted.
     pub(crate) fn creation_failed(&mut self, index: usize, failure: Failure) {
         let process = &mut self.processes[index];
         process.start_socket = None;
         let ProcessState::Creating { reply_to, .. } = process.state else {
             return;
         };
-        // It may have ended by itself; reaped it is not.
+        // It may have exited, but it has not been reaped, so the pid is still its.
         process.signal(NixSignal::SIGKILL);
         if index == 0 {
             return self.abort(reply_to, failure);

@@ -1,49 +1,52 @@
 //! Cleaning up after a monitor that was killed.
 //!
-//! It runs in a process of its own, as a monitor does: it mounts, waits for processes to end, and
-//! must not hold up the program that found the monitor dead.
+//! This runs in a separate process, which a client starts like a monitor: it waits for processes to
+//! exit and unmounts, which may block, and must not hold up the client.
 
 use std::{
     fs::File,
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::AsFd,
     path::Path,
     time::{Duration, Instant},
 };
 
 use nix::{
     fcntl::{Flock, FlockArg},
-    poll::{PollFd, PollFlags, PollTimeout, poll},
+    poll::PollFlags,
 };
 use reaper_overlay::FilesystemIsolation;
 use reaper_spec::{ContainerId, Exit, ExitStatus, ProcessIdentity, Timestamp};
-use reaper_state::{ContainerDir, durable};
+use reaper_state::ContainerDir;
 
 use crate::{
     cgroup::{self, ContainerCgroup, read_events},
     executor::Observation,
     monitor::{
         oci_runtime::{cleanup as runtime, rootfs::Image},
-        support::container_files::remove_runtime_files,
+        support::{container_files::remove_runtime_files, wait::wait_until},
     },
     procfs,
-    protocol::{CleanupRecord, ExitRecord, Failure, VERSION},
+    protocol::{CleanupRecord, ExitRecord, Failure},
+    records,
 };
 
-/// How long a dying monitor, and what it left, may take to end.
+/// How long a monitor that was killed, and the processes that it left, may take to exit.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Ends what is left of the container in `dir`, records an end if there is no record, and frees
-/// what it held. To `forget` it is to leave nothing; else the plan stays for whoever does, and so
-/// what cannot be freed now is tried again then.
+/// Cleans up after the container in `dir`, whose monitor was killed.
 ///
-/// Any number of callers may cleanup one container: the first does it, the others find its record.
+/// Kills the remaining processes, writes `exit.json` if the monitor did not, and releases the cgroup
+/// and the view. With `remove`, deletes the container's files as well; without it `plan.json` stays,
+/// so a later call retries what failed.
+///
+/// Safe to call concurrently: `plan.json` is locked, and later callers return the recorded exit.
 pub(crate) fn cleanup(
     isolation: &dyn FilesystemIsolation,
     myself: &ProcessIdentity,
     id: &ContainerId,
     dir: &Path,
-    forget: bool,
+    remove: bool,
 ) -> Result<Observation, Failure> {
     let dir = ContainerDir::at(dir);
     let plan_file = match File::open(dir.plan_file()) {
@@ -53,17 +56,18 @@ pub(crate) fn cleanup(
     };
     let _lock = Flock::lock(plan_file, FlockArg::LockExclusive)
         .map_err(|(_, errno)| Failure::setup("lock the monitor's plan", &errno.into()))?;
-    // Whoever had the lock before may have finished.
+    // An earlier holder of the lock may have removed the file.
     let Some(plan) = read::<CleanupRecord>(&dir.plan_file())? else {
         return recorded(&dir);
     };
-    if !has_ended(&plan.monitor) {
+    if !has_exited(&plan.monitor) {
         let reason = format!("the monitor of {id} (pid {}) is alive", plan.monitor.pid);
         return Err(Failure::Refused { reason });
     }
-    // It may have ended because it was told to leave nothing, and the id may be another's now.
-    let still = read::<CleanupRecord>(&dir.plan_file())?;
-    if still.is_none_or(|still| still.monitor != plan.monitor) {
+    // The monitor may have exited because the container was deleted, and another container may have
+    // its id now.
+    let current = read::<CleanupRecord>(&dir.plan_file())?;
+    if current.is_none_or(|current| current.monitor != plan.monitor) {
         return recorded(&dir);
     }
     let isolation = match &plan.runtime {
@@ -72,24 +76,13 @@ pub(crate) fn cleanup(
     };
     let rebooted = plan.monitor.boot_id != myself.boot_id;
     let cgroup = plan.cgroup.as_ref().filter(|_| !rebooted);
-    if let Some(runtime_config) = &plan.runtime {
-        runtime::cleanup(runtime_config, id, &dir, &plan.monitor)?;
+    if let Some(config) = &plan.runtime {
+        runtime::cleanup(config, id, &dir, &plan.monitor)?;
     }
-    let exit = match read::<ExitRecord>(&dir.exit_file())? {
-        // When it was written all had ended; what is in the cgroup now is somebody else's.
-        Some(record) => record.exit,
-        None => {
-            if let Some(cgroup) = cgroup {
-                end(cgroup)
-                    .map_err(|error| Failure::from_error("end what the monitor left", &error))?;
-            }
-            // A process that cannot be killed does not hold back the news.
-            record(&dir, rebooted)?
-        }
-    };
-    let freed = free(isolation, &plan, cgroup, forget);
-    if forget {
-        freed?;
+    let exit = exit_of(&dir, cgroup, rebooted)?;
+    let released = release(isolation, &plan, cgroup, remove);
+    if remove {
+        released?;
         let _ = std::fs::remove_file(dir.exit_file());
         remove_runtime_files(&dir);
     } else {
@@ -105,13 +98,43 @@ fn recorded(dir: &ContainerDir) -> Result<Observation, Failure> {
         .ok_or(Failure::NotFound)
 }
 
-fn free(
+/// The exit that the monitor has recorded, else one that is recorded now, after what is left in the
+/// cgroup was killed.
+fn exit_of(
+    dir: &ContainerDir,
+    cgroup: Option<&ContainerCgroup>,
+    rebooted: bool,
+) -> Result<Exit, Failure> {
+    if let Some(record) = read::<ExitRecord>(&dir.exit_file())? {
+        // All processes had exited when it was written. Those in the cgroup now are not the
+        // container's.
+        return Ok(record.exit);
+    }
+    if let Some(cgroup) = cgroup {
+        kill(cgroup).map_err(|error| Failure::from_error("end what the monitor left", &error))?;
+    }
+    let reason = if rebooted {
+        "the machine was restarted"
+    } else {
+        "its monitor was killed"
+    };
+    let exit = Exit {
+        status: ExitStatus::Lost {
+            reason: reason.to_owned(),
+        },
+        at: Timestamp::now(),
+    };
+    records::write_exit(dir, &exit).map_err(|error| Failure::setup("record the exit", &error))?;
+    Ok(exit)
+}
+
+fn release(
     isolation: &dyn FilesystemIsolation,
     plan: &CleanupRecord,
     cgroup: Option<&ContainerCgroup>,
-    forget: bool,
+    remove: bool,
 ) -> Result<(), Failure> {
-    let viewed = if forget {
+    let released = if remove {
         isolation.forget(&plan.view)
     } else {
         isolation.collect(&plan.view)
@@ -120,67 +143,35 @@ fn free(
         None | Some(Ok(()) | Err(cgroup::Error::Populated(_))) => {}
         Some(Err(error)) => return Err(Failure::from_error("remove the cgroup", &error)),
     }
-    viewed.map_err(|error| Failure::from_error("free the filesystem view", &error))
+    released.map_err(|error| Failure::from_error("free the filesystem view", &error))
 }
 
-/// Waits for the end of a monitor. Its socket closes a moment before it is dead.
-fn has_ended(monitor: &ProcessIdentity) -> bool {
+/// Waits for the exit of a monitor: its socket closes a moment before it has exited.
+fn has_exited(monitor: &ProcessIdentity) -> bool {
     let Ok(pidfd) = procfs::open_pidfd(monitor) else {
         return true;
     };
     let deadline = Instant::now() + KILL_TIMEOUT;
-    while procfs::is_alive(monitor) && Instant::now() < deadline {
-        wait(pidfd.as_fd(), PollFlags::POLLIN, deadline);
-    }
-    !procfs::is_alive(monitor)
+    wait_until(pidfd.as_fd(), PollFlags::POLLIN, deadline, || {
+        !procfs::is_alive(monitor)
+    })
 }
 
-/// Kills what is in the cgroup, and waits for its end.
-fn end(cgroup: &ContainerCgroup) -> Result<(), cgroup::Error> {
+/// Kills the processes in the cgroup, and waits for their exit. If one cannot be killed, the exit of
+/// the container is recorded nevertheless.
+fn kill(cgroup: &ContainerCgroup) -> Result<(), cgroup::Error> {
     if !cgroup.path().exists() {
         return Ok(());
     }
     let events = cgroup.events_fd()?;
     let deadline = Instant::now() + KILL_TIMEOUT;
     cgroup.kill()?;
-    while read_events(&events).is_ok_and(|events| events.populated) && Instant::now() < deadline {
-        wait(events.as_fd(), PollFlags::POLLPRI, deadline);
-    }
+    wait_until(events.as_fd(), PollFlags::POLLPRI, deadline, || {
+        !read_events(&events).is_ok_and(|events| events.populated)
+    });
     Ok(())
 }
 
-/// An interruption or a spurious wake-up is left to the caller, who looks again anyway.
-fn wait(fd: BorrowedFd<'_>, flags: PollFlags, deadline: Instant) {
-    let left = deadline.saturating_duration_since(Instant::now());
-    let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-    let _ = poll(&mut [PollFd::new(fd, flags)], timeout);
-}
-
-fn record(dir: &ContainerDir, rebooted: bool) -> Result<Exit, Failure> {
-    let reason = if rebooted {
-        "the machine was restarted"
-    } else {
-        "its monitor was killed"
-    };
-    let status = ExitStatus::Lost {
-        reason: reason.to_owned(),
-    };
-    let exit = Exit {
-        status,
-        at: Timestamp::now(),
-    };
-    let record = ExitRecord {
-        version: VERSION,
-        exit: exit.clone(),
-    };
-    let written = serde_json::to_vec(&record)
-        .map_err(io::Error::from)
-        .and_then(|json| durable::write(&dir.exit_file(), &json));
-    written.map_err(|error| Failure::setup("record the exit", &error))?;
-    Ok(exit)
-}
-
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, Failure> {
-    crate::records::read(path)
-        .map_err(|error| Failure::setup(format!("read {}", path.display()), &error))
+    records::read(path).map_err(|error| Failure::setup(format!("read {}", path.display()), &error))
 }

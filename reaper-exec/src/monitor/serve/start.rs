@@ -1,4 +1,9 @@
-//! The monitor's own start.
+//! The start of the process.
+//!
+//! A monitor has one thread, for it forks. Started with a socket to its client as standard input, it
+//! makes itself independent of the client: descriptors, session, working directory. Then it serves the
+//! first request, which says what it is for: to be the monitor of a new container until that is
+//! deleted, or to do one job that may block and exit.
 
 use std::{
     io::{self, Write as _},
@@ -34,8 +39,8 @@ use crate::{
     sys,
 };
 
-/// The signals that a monitor which mirrors its workload passes on. A monitor that does not
-/// ignores them: they are for whoever started it.
+/// The signals that a monitor passes on to init, if the client asked for that. All others ignore them:
+/// they are sent to the process group of the client.
 const FORWARDED: [Signal; 7] = [
     Signal::SIGHUP,
     Signal::SIGINT,
@@ -46,10 +51,10 @@ const FORWARDED: [Signal; 7] = [
     Signal::SIGALRM,
 ];
 
-/// The first descriptor that a program is not told about.
-const FIRST_UNKNOWN: RawFd = 3;
+/// The first descriptor that is not a standard stream.
+const FIRST: RawFd = 3;
 
-/// Runs a monitor. The socket to its starter is its standard input.
+/// Runs a monitor. The socket to its client is its standard input.
 pub(crate) fn serve(setup: Setup) -> ! {
     sys::exit_now(match start(setup) {
         Ok(code) => code,
@@ -61,18 +66,11 @@ pub(crate) fn serve(setup: Setup) -> ! {
 }
 
 fn start(setup: Setup) -> io::Result<i32> {
-    // A pipe that the starter forgot to mark close-on-exec would stay open as long as the
-    // container, and whoever reads from it would wait as long.
-    sys::close_range(FIRST_UNKNOWN, RawFd::MAX)?;
-    let starter = take_starter()?;
-    setsid()?;
-    chdir("/")?;
-    prctl::set_child_subreaper(true)?;
-    prctl::set_name(c"reaper-monitor")?;
+    let starter = become_independent()?;
     let oom_score_adj = lower_oom_score();
     let signals = catch_signals()?;
     let identity = procfs::identify(std::process::id())?;
-    let Some(mut message) = channel::receive(starter.as_fd())? else {
+    let Some(message) = channel::receive(starter.as_fd())? else {
         return Ok(0);
     };
     fcntl(&starter, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -83,8 +81,7 @@ fn start(setup: Setup) -> io::Result<i32> {
             return Ok(1);
         }
     };
-    let serial = request.envelope.serial;
-    let mut pending = PendingMonitor {
+    let pending = PendingMonitor {
         setup,
         identity,
         oom_score_adj,
@@ -92,44 +89,56 @@ fn start(setup: Setup) -> io::Result<i32> {
         starter: Connection::new(STARTER, starter),
         reply_to: ReplyTo {
             connection: STARTER,
-            serial,
+            serial: request.envelope.serial,
         },
     };
-    match request.call {
-        Call::Create(call) => {
-            let descriptors = std::mem::take(&mut message.descriptors);
-            match create(pending, *call, descriptors) {
-                Ok(monitor) => return Ok(monitor.run()),
-                Err((starter, failure)) => startup_failed(starter, serial, failure),
+    Ok(pending.serve(request.call, message.descriptors))
+}
+
+impl PendingMonitor {
+    /// Serves the first request. Returns the exit code of the process.
+    fn serve(mut self, call: Call, descriptors: Vec<OwnedFd>) -> i32 {
+        let serial = self.reply_to.serial;
+        let isolation = &*self.setup.isolation;
+        match call {
+            Call::Create(call) => match create(self, *call, descriptors) {
+                Ok(monitor) => return monitor.run(),
+                Err((mut starter, failure)) => starter.reply(serial, Err(failure)),
+            },
+            Call::Cleanup { id, dir, remove } => {
+                let cleaned = cleanup(isolation, &self.identity, &id, &dir, remove);
+                self.starter.reply(serial, cleaned.map(Answer::Observed));
             }
+            Call::RemoveView(view) => {
+                let removed = isolation.forget(&view).map(|()| Answer::Done);
+                let removed = removed
+                    .map_err(|error| Failure::from_error("remove the filesystem view", &error));
+                self.starter.reply(serial, removed);
+            }
+            Call::CollectGarbage(view) => {
+                self.starter.reply(serial, Ok(Answer::Done));
+                spawn_gc(isolation, &view, self.oom_score_adj, None);
+            }
+            _ => self.starter.reply(serial, Err(Failure::NotFound)),
         }
-        Call::Cleanup { id, dir, remove } => {
-            let isolation = &*pending.setup.isolation;
-            let cleaned = cleanup(isolation, &pending.identity, &id, &dir, remove);
-            pending.starter.reply(serial, cleaned.map(Answer::Observed));
-        }
-        Call::RemoveView(view) => {
-            let forgotten = pending.setup.isolation.forget(&view);
-            let answer = forgotten.map(|()| Answer::Done);
-            let answer =
-                answer.map_err(|error| Failure::from_error("remove the filesystem view", &error));
-            pending.starter.reply(serial, answer);
-        }
-        Call::CollectGarbage(view) => {
-            pending.starter.reply(serial, Ok(Answer::Done));
-            let isolation = &*pending.setup.isolation;
-            spawn_gc(isolation, &view, pending.oom_score_adj, None);
-        }
-        _ => startup_failed(pending.starter, serial, Failure::NotFound),
+        0
     }
-    Ok(0)
 }
 
-fn startup_failed(mut starter: Connection, serial: u64, failure: Failure) {
-    starter.reply(serial, Err(failure));
+/// Cuts the ties to the client but for the socket, which is returned.
+fn become_independent() -> io::Result<OwnedFd> {
+    // A pipe that the client has not marked close-on-exec would stay open for the life of the
+    // container, and a process that reads from it would see no end of file.
+    sys::close_range(FIRST, RawFd::MAX)?;
+    let starter = take_starter()?;
+    setsid()?;
+    chdir("/")?;
+    prctl::set_child_subreaper(true)?;
+    prctl::set_name(c"reaper-monitor")?;
+    Ok(starter)
 }
 
-/// Moves the socket out of the way of the standard streams, which become `/dev/null`.
+/// Moves the socket away from the standard streams, which become `/dev/null`.
 fn take_starter() -> io::Result<OwnedFd> {
     let starter = io::stdin().as_fd().try_clone_to_owned()?;
     let null = std::fs::File::options()
@@ -141,7 +150,7 @@ fn take_starter() -> io::Result<OwnedFd> {
 }
 
 fn catch_signals() -> io::Result<SignalFd> {
-    // If the starter ignores SIGCHLD, and that is inherited, no child's end could be waited for.
+    // An ignored SIGCHLD, which is inherited, would have the kernel reap the children.
     sys::default_sigchld()?;
     let mut caught: SigSet = FORWARDED.into_iter().collect();
     caught.add(Signal::SIGCHLD);

@@ -1,4 +1,6 @@
-//! What is done on the node when a container is gone and nobody waits for it any more.
+//! What an isolation removes on the host after the last client was answered.
+//!
+//! This may take long, and clients wait for the monitor to exit. So a child does it.
 
 use std::{io, os::fd::RawFd, path::Path};
 
@@ -12,12 +14,13 @@ use crate::sys;
 /// The first descriptor that is not a standard stream.
 const FIRST: RawFd = 3;
 
-/// How much the workloads of the node are preferred.
+/// The child's nice(2) value: containers are preferred.
 const NICENESS: i32 = 10;
 
-/// Does what `isolation` has to do after the end of `view`, in a child that holds nothing of this
-/// process, so that whoever waits for this one does not wait for that. The child's parent is to
-/// end at once; a subreaper above reaps the child.
+/// Forks a child that does what `isolation` has to do when the container of `view` no longer exists.
+///
+/// The child closes all descriptors of this process, which clients read to the end. This process is
+/// to exit at once; the child is then reaped by a subreaper above.
 pub(crate) fn spawn_gc(
     isolation: &dyn FilesystemIsolation,
     view: &ViewRequest,
@@ -48,11 +51,11 @@ pub(crate) fn spawn_gc(
     }
 }
 
-/// Lets go of all that others wait for.
+/// Closes the descriptors and leaves the session that other processes may wait for.
 fn detach_child(oom_score_adj: Option<i32>) -> io::Result<()> {
     sys::close_range(FIRST, RawFd::MAX)?;
     setsid()?;
-    // Nothing depends on these.
+    // Errors are ignored: these only make the child less of a burden.
     let _ = nice(NICENESS);
     if let Some(score) = oom_score_adj {
         let _ = std::fs::write("/proc/self/oom_score_adj", score.to_string());
