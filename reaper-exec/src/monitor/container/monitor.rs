@@ -50,19 +50,19 @@ pub(crate) struct Monitor {
     pub(crate) backend: &'static dyn Backend,
     /// The state of the backend that drives an OCI runtime.
     pub(crate) runtime: Option<Runtime>,
-    /// Init first, for the whole life of the monitor.
+    /// Init is first, for the whole life of the monitor.
     pub(crate) processes: Vec<Process>,
     pub(crate) next_process: u64,
     pub(crate) state: ContainerState,
     pub(crate) freezing: Option<Freezing>,
     pub(crate) frozen: bool,
-    /// The client that has deleted the container.
+    /// The number of the connection of the client that has deleted the container.
     pub(crate) deleted_for: Option<u64>,
     /// The most CPU time that was ever reported, in user mode and in the kernel.
     pub(crate) cpu_ns: (u64, u64),
 }
 
-/// A freeze that the kernel has not reported done.
+/// A freeze that the kernel has not reported as done.
 pub(crate) struct Freezing {
     pub(crate) events: File,
     pub(crate) reply_to: ReplyTo,

@@ -1,4 +1,4 @@
-//! A runtime's command line, and what it says when a command fails.
+//! A runtime's command line.
 
 use std::{
     ffi::OsString,
@@ -12,14 +12,14 @@ use serde_json::Value;
 
 use crate::protocol::RuntimeConfig;
 
-/// What a runtime, its hooks and helpers are found in.
+/// The `PATH` of a runtime, its hooks and helpers.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A runtime's program, called for one container.
 pub(crate) struct Program {
     runtime_config: RuntimeConfig,
     id: ContainerId,
-    /// A state root of the container's own: nothing else can have its id there.
+    /// The runtime's state root. Each container has a separate one, so ids cannot collide.
     root: PathBuf,
     systemd: bool,
 }
@@ -34,7 +34,7 @@ impl Program {
         }
     }
 
-    /// A command that logs to `log`; its name and arguments are to be added.
+    /// A command that logs to `log`. Its name and arguments are to be added.
     pub(crate) fn command(&self, log: &Path) -> Command {
         let mut command = Command::new(&self.runtime_config.program);
         command
@@ -67,12 +67,12 @@ impl Program {
         arguments
     }
 
-    /// Ends and removes the container; one that is not there is no error.
+    /// The arguments that kill and delete the container. It is not an error if it does not exist.
     pub(crate) fn removal(&self) -> Vec<OsString> {
         self.on_container("delete", &["--force"])
     }
 
-    /// What a command does, for messages: `runc create`.
+    /// The name of a command in messages, for example `runc create`.
     pub(crate) fn step(&self, name: &str) -> String {
         let program = self.runtime_config.program.file_name().unwrap_or_default();
         format!("{} {name}", program.to_string_lossy())
@@ -80,7 +80,7 @@ impl Program {
 }
 
 /// Whether the bundle names its cgroup in systemd's form, `SLICE:PREFIX:NAME`, which a runtime
-/// understands only when told so. A bundle that cannot be read is the runtime's to report.
+/// understands only with `--systemd-cgroup`. A bundle that cannot be read is reported by the runtime.
 fn wants_systemd(bundle: &Path) -> bool {
     let spec = fs::read(bundle.join("config.json")).unwrap_or_default();
     let spec: Value = serde_json::from_slice(&spec).unwrap_or_default();

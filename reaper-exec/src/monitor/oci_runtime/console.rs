@@ -1,4 +1,5 @@
-//! The socket by which a runtime hands over the terminal that it has made.
+//! The socket over which a runtime sends the master of a terminal that it has made
+//! (`--console-socket`).
 
 use std::{
     fs,
@@ -17,7 +18,7 @@ use crate::channel;
 /// A listener that one runtime command connects to.
 pub(crate) struct Console {
     listener: OwnedFd,
-    /// Names the socket in few characters, whatever the length of its path.
+    /// By this descriptor the socket has a short path: `sockaddr_un` has room for 108 bytes.
     folder: OwnedFd,
     path: PathBuf,
 }
@@ -40,7 +41,7 @@ impl Console {
         })
     }
 
-    /// What to call the socket on a command line.
+    /// The path of the socket for a command line.
     pub(crate) fn argument(&self) -> PathBuf {
         let folder = format!(
             "/proc/{}/fd/{}",
@@ -51,7 +52,7 @@ impl Console {
         PathBuf::from(folder).join(name)
     }
 
-    /// The terminal's master, which a command that has ended well has sent.
+    /// Receives the terminal's master, which a command that succeeded has sent.
     pub(crate) fn receive(&self) -> io::Result<OwnedFd> {
         let nothing = || io::Error::other("the runtime has sent no terminal");
         let connection = channel::accept(self.listener.as_fd())?.ok_or_else(nothing)?;

@@ -1,4 +1,7 @@
-//! What runtimes' messages mean.
+//! What the error messages of runtimes mean.
+//!
+//! Runtimes report all failures by exit code 1 and a text. Engines want to know whether the program
+//! could be executed, so the texts of runc and crun for that are recognised.
 
 use std::{fs, path::Path};
 
@@ -8,9 +11,8 @@ use serde::Deserialize;
 
 use crate::protocol::Failure;
 
-/// The failure of a command that was to make or start a process of `program`. A program that
-/// cannot be executed is told apart by the runtimes' words for it, as other engines do: there is
-/// no other way to know.
+/// The failure of a command that should have created or started a process of `program`:
+/// [`Failure::Execve`] if its message says that the program cannot be executed.
 pub(crate) fn failure(step: String, message: String, program: &str) -> Failure {
     match exec_errno(&message) {
         Some(errno) => Failure::Execve {
@@ -31,7 +33,7 @@ fn exec_errno(message: &str) -> Option<Errno> {
     if message.contains("exec format error") {
         return Some(Errno::ENOEXEC);
     }
-    // runc, crun, crun for a path, Reaper.
+    // The texts of runc, crun, crun for a path, and Reaper.
     let about_the_program = ["exec: \"", "executable file", "open executable"]
         .iter()
         .any(|words| message.contains(words))
@@ -45,7 +47,7 @@ fn exec_errno(message: &str) -> Option<Errno> {
         ("permission denied", Errno::EACCES),
         ("is a directory", Errno::EACCES),
     ];
-    // crun says "not found" also of what may not be executed.
+    // crun says "not found" also of a file that may not be executed.
     let denied = message
         .contains("permission denied")
         .then_some(Errno::EACCES);
@@ -62,7 +64,7 @@ struct Line {
     msg: String,
 }
 
-/// Why a command failed: the last error in its log, which is removed.
+/// The last error in the log of a failed command. The log is removed.
 pub(crate) fn last_log_error(log: &Path, status: &ExitStatus) -> String {
     let text = fs::read(log).unwrap_or_default();
     let _ = fs::remove_file(log);

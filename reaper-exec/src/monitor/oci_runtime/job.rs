@@ -11,7 +11,7 @@ use crate::{
     signal::Signal,
 };
 
-/// A command that has not ended.
+/// A command that has not exited.
 pub(crate) struct Job {
     pub(crate) pid: Pid,
     pub(crate) log: PathBuf,
@@ -23,13 +23,13 @@ pub(crate) enum Task {
     Create(CreateOutputs),
     Exec {
         outputs: CreateOutputs,
-        /// Which process.
+        /// The number of the process.
         number: u64,
         to: ReplyTo,
         program: String,
-        /// Its description, to be removed.
+        /// The file with OCI's `process` object, which is removed afterwards.
         file: PathBuf,
-        /// To be sent as soon as there is a process to send them to.
+        /// Signals to send as soon as the process exists.
         signals: Vec<Signal>,
     },
     Start(ReplyTo),
@@ -39,7 +39,7 @@ pub(crate) enum Task {
     Remove,
 }
 
-/// What a command that makes a process leaves.
+/// What a command that creates a process leaves.
 pub(crate) struct CreateOutputs {
     pub(crate) pid_file: PathBuf,
     pub(crate) terminal: Option<(Console, PendingStreams)>,
@@ -64,7 +64,7 @@ impl Task {
 }
 
 impl CreateOutputs {
-    /// What a command that makes a process leaves: its pid, and its terminal if it has one.
+    /// A command's outputs: the pid in a file, and the terminal, if there is one, over a socket.
     pub(crate) fn new(
         pid_file: PathBuf,
         console: PathBuf,

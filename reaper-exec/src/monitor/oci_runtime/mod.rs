@@ -1,12 +1,12 @@
 //! Containers that an OCI runtime makes: the monitor drives its command line.
 //!
-//! A runtime's `create` and `exec` leave a process behind and end. The monitor is a subreaper, so
-//! that process becomes its child, as one that it had forked itself: it is waited for, its streams
-//! are the binder's, its end is recorded. Each command is a job, a child whose end the monitor sees
-//! as any other, and so a slow runtime keeps nobody waiting who did not ask for it.
+//! A runtime's `create` and `exec` leave a process and exit. The monitor is a subreaper, so that
+//! process becomes its child, like one that it had forked itself: the monitor waits for it, its streams
+//! are the binder's, its exit is recorded. Each command is a job: a child whose exit the monitor handles
+//! like any other, so a slow runtime delays only the client that sent the request.
 //!
-//! When init has ended, `delete --force` ends what is left and removes what the runtime keeps,
-//! and only then the end is announced. Whoever buries a killed monitor does the same.
+//! When init has exited, `delete --force` kills the remaining processes and removes the runtime's state.
+//! The exit is published after that. The cleanup after a killed monitor does the same.
 
 pub(crate) mod cleanup;
 pub(crate) mod command;

@@ -3,7 +3,8 @@
 use reaper_spec::ProcessSpec;
 use serde_json::{Map, Value, json};
 
-/// What `process` says, over what `whole`, the object that it was read from, says beyond it.
+/// The object for `process`. Properties that [`ProcessSpec`] has no field for, such as capabilities, are
+/// taken from `whole`, the object that it was read from.
 pub(crate) fn document(process: &ProcessSpec, whole: Option<&str>) -> serde_json::Result<Value> {
     let mut object: Map<String, Value> = match whole {
         Some(text) => serde_json::from_str(text)?,

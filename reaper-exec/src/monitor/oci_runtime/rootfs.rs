@@ -1,4 +1,4 @@
-//! The filesystem of a container whose runtime makes all of it but the image.
+//! The isolation of containers that a runtime makes: it mounts the image, the runtime does the rest.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use reaper_overlay::{
     Error, FilesystemIsolation, RootfsMount, View, ViewRequest, mount_rootfs, unmount_rootfs,
 };
 
-/// Mounts the image's root filesystem, in the host's namespace, for the runtime to find.
+/// Mounts the image's root filesystem in the host's mount namespace, where the runtime looks for it.
 pub(crate) struct Image;
 
 struct Mounted {
@@ -35,7 +35,7 @@ impl FilesystemIsolation for Image {
 }
 
 impl View for Mounted {
-    /// The runtime enters, no process of ours.
+    /// Does nothing: the runtime's process enters the container, none of the monitor's.
     fn enter(&self, _first: bool) -> Result<(), Error> {
         Ok(())
     }

@@ -22,7 +22,7 @@ use crate::{
     sys,
 };
 
-/// Where a runtime keeps its state, and the monitor its files, in a container's folder.
+/// The folder of a runtime's state and of the files that its commands exchange with the monitor.
 pub(crate) fn folder(dir: &ContainerDir) -> PathBuf {
     dir.path().join("runtime")
 }
@@ -30,12 +30,12 @@ pub(crate) fn folder(dir: &ContainerDir) -> PathBuf {
 /// The runtime of one container.
 pub(crate) struct Runtime {
     pub(crate) program: Program,
-    /// What init runs, for messages.
+    /// Init's program, for messages.
     pub(crate) init_program: String,
     folder: PathBuf,
     oom_score_adj: Option<i32>,
     pub(crate) jobs: Vec<Job>,
-    /// Numbers the files that belong to jobs.
+    /// The number of the next file that belongs to a job.
     next_file: u64,
     /// Children that exited before the command that created them: one may be its process.
     pub(crate) unclaimed: Vec<UnclaimedExit>,
@@ -81,7 +81,7 @@ impl Runtime {
         })
     }
 
-    /// A file for a job.
+    /// A path for a job's file.
     pub(crate) fn file(&mut self, name: &str) -> PathBuf {
         self.next_file += 1;
         self.folder.join(format!("{name}-{}", self.next_file))
@@ -164,7 +164,7 @@ impl Runtime {
         }
     }
 
-    /// Removes the monitor's own files, and the runtime's if it has left some.
+    /// Removes the folder, with what the runtime may have left in it.
     pub(crate) fn remove_files(&self) {
         let _ = std::fs::remove_dir_all(&self.folder);
     }

@@ -1,4 +1,7 @@
-//! Commands of the runtime that are under way, and what follows from their ends.
+//! What follows when a command of the OCI runtime has exited.
+//!
+//! A process that a command has created may exit before the command does. Exits of unknown children are
+//! therefore kept while such a command is under way, and claimed by the pid that it has written.
 
 use nix::{sys::signal::Signal as NixSignal, unistd::Pid};
 use reaper_spec::{Exit, ExitStatus, Timestamp};
@@ -23,7 +26,8 @@ use crate::{
     signal::Signal,
 };
 
-/// What a shell says of a program that is not there, and of one that cannot be executed.
+/// The exit codes that shells report for a program that does not exist, and for one that cannot be
+/// executed.
 const NOT_FOUND: u8 = 127;
 pub(crate) const NOT_EXECUTED: u8 = 126;
 
@@ -113,8 +117,8 @@ impl Monitor {
         self.reply(to, killed);
     }
 
-    /// Takes over a process that a command has made, and opens its terminal. Returns its end, if
-    /// it has ended already.
+    /// Attaches the process that a command has created to the one that the monitor keeps, and opens its
+    /// terminal. Returns its exit, if it has exited already.
     fn attach_process(
         &mut self,
         index: usize,
@@ -151,7 +155,7 @@ impl Monitor {
             let bound = pending.bind(&self.setup, &self.id, &self.namespace, Some(master))?;
             let process = &mut self.processes[index];
             process.stdio = bound;
-            // The process has its end already.
+            // The process got its end of the terminal from the runtime.
             drop(process.stdio.take_child());
         }
         Ok(exit)
@@ -181,8 +185,8 @@ impl Monitor {
         }
     }
 
-    /// Whoever wanted the start is told once the process has ended, so that nobody sees it run
-    /// after that.
+    /// Kills init, whose program was not executed. The client is answered after its exit, so no client can
+    /// observe `running` after that answer.
     fn init_not_started(&mut self, to: ReplyTo, failure: Failure) {
         let process = &mut self.processes[0];
         process.failed_start.get_or_insert((to, failure));
@@ -212,7 +216,7 @@ impl Monitor {
                 process.state.enter(ProcessState::Running);
                 for signal in signals {
                     if let (Some(pid), None) = (process.pid_number(), &unclaimed) {
-                        // It may have ended.
+                        // An error means that it has exited.
                         let _ = send_signal(pid, *signal);
                     }
                 }
@@ -232,7 +236,7 @@ impl Monitor {
                 self.start_failed(index, failure);
                 let process = &self.processes[index];
                 if process.live.is_some() {
-                    // Its terminal could not be had.
+                    // Its terminal could not be received.
                     process.signal(NixSignal::SIGKILL);
                 } else {
                     let status = ExitStatus::Exited { code };

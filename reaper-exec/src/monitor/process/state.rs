@@ -1,4 +1,4 @@
-//! One process of the container, from its fork to its end.
+//! One process of the container, from its creation until no client can ask for its exit any more.
 
 use std::os::fd::OwnedFd;
 
@@ -18,7 +18,7 @@ use crate::{
 /// The number of init among the processes.
 pub(crate) const INIT: u64 = 0;
 
-/// A process that exists, or that existed and is remembered.
+/// The identity of a process that was created.
 pub(crate) struct LiveProcess {
     pub(crate) pid: Pid,
     pub(crate) identity: ProcessIdentity,
@@ -26,33 +26,33 @@ pub(crate) struct LiveProcess {
 
 /// One process of the container.
 pub(crate) struct Process {
-    /// Names it for as long as the monitor lives, which neither its place in the list nor its pid
-    /// does.
+    /// Identifies it within this monitor. Its place in the list changes, and its pid may be reused.
     pub(crate) number: u64,
     /// `None` for init.
     pub(crate) exec: Option<ExecId>,
-    /// The process itself; `None` until a runtime has made it.
+    /// `None` until a runtime has created it.
     pub(crate) live: Option<LiveProcess>,
     pub(crate) state: ProcessState,
-    /// The pair to the child; its other end closes on `execve`.
+    /// The socket to the child, which waits on its end for the start message. The child's end is closed
+    /// by execve(2).
     pub(crate) start_socket: Option<OwnedFd>,
     pub(crate) leaf: Option<Leaf>,
     pub(crate) stdio: Box<dyn BoundStdio>,
     pub(crate) waiters: Vec<ReplyTo>,
-    /// Why it could not be started, and who is to be told once it has ended.
+    /// Why its program was not executed, and the request to answer after its exit.
     pub(crate) failed_start: Option<(ReplyTo, Failure)>,
-    /// The connection that asked for it.
+    /// The number of the connection of the client that asked for it.
     pub(crate) owner: u64,
-    /// It shall end with that connection.
+    /// It is killed when that client disconnects.
     pub(crate) tied: bool,
-    /// What its start needs, where a runtime makes it then.
+    /// What its start needs, if a runtime creates it then.
     pub(crate) deferred: Option<DeferredExec>,
-    /// An exec that was deleted, whose loggers may not have finished.
+    /// It was deleted. It stays in the list until its loggers have exited.
     pub(crate) deleted: bool,
 }
 
 impl Process {
-    /// A process without a live, streams, or anything else.
+    /// A process without an identity, streams, or anything else.
     pub(crate) fn new(number: u64, exec: Option<ExecId>, state: ProcessState, owner: u64) -> Self {
         Self {
             number,
@@ -83,20 +83,20 @@ impl Process {
         self.live.as_ref().map(|live| live.identity.clone())
     }
 
-    /// Sends a signal to the process, which must not have been reaped. It may have ended.
+    /// Sends a signal to the process, which must not have been reaped. It may have exited.
     pub(crate) fn signal(&self, signal: Signal) {
         if let Some(live) = &self.live {
             let _ = kill(live.pid, signal);
         }
     }
 
-    /// One that clients do not know, or no more.
+    /// Whether no request can name it.
     pub(crate) fn is_hidden(&self) -> bool {
         self.deleted || matches!(self.state, ProcessState::FailedToCreate)
     }
 
-    /// An exec that has ended and that is of no use to anybody: it was deleted, or nobody can ask
-    /// about it any more, since its client is gone.
+    /// Whether it is an exec that has exited and whose exit no client can ask for: it was deleted, or its
+    /// client has disconnected. It can be dropped once its streams have finished.
     pub(crate) fn is_over(&self, is_connected: impl Fn(u64) -> bool) -> bool {
         if self.exec.is_none() || !self.has_ended() {
             return false;

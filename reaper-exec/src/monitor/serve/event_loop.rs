@@ -1,4 +1,9 @@
-//! One turn of the monitor: wait for something to happen, and see to it.
+//! The event loop: one thread waits for all descriptors by poll(2) and handles those that are ready.
+//!
+//! Start sockets are handled before signals: whether a program was executed must be known before its
+//! process is reaped. A client has at most 32 requests handled in a turn, so that one that sends without
+//! end does not starve the others. Nothing is polled that the monitor would not act on, so an idle
+//! monitor does not wake up.
 
 use std::{
     os::fd::{AsFd, AsRawFd, RawFd},
@@ -21,11 +26,11 @@ use crate::{
     },
 };
 
-/// How many requests of one client are answered in a turn: the others want theirs, too.
+/// How many requests of one client are handled in a turn.
 const REQUESTS: usize = 32;
 
-/// Whose descriptor is ready. Clients and processes are named by their numbers: what is seen to
-/// first may take others out of the lists.
+/// The owner of a descriptor that is ready. Clients and processes are named by number, since handling
+/// one event may remove others from the lists.
 #[derive(Clone, Copy)]
 enum Source {
     Signals,
@@ -37,7 +42,7 @@ enum Source {
 }
 
 impl Monitor {
-    /// Serves until there is nothing left to do. Returns the exit code.
+    /// Serves clients until nothing is left to do. Returns the exit code.
     pub(crate) fn run(mut self) -> i32 {
         while !self.is_done() {
             self.run_once();
@@ -46,7 +51,7 @@ impl Monitor {
     }
 
     fn is_done(&self) -> bool {
-        // Who does not read its answers keeps nobody but itself waiting.
+        // A client that does not read its answers may only delay the exit that it waits for itself.
         let answered = |number| {
             !self
                 .connections
@@ -62,7 +67,7 @@ impl Monitor {
             ContainerState::Live | ContainerState::Stopping(_) => false,
             ContainerState::Aborted => answered(STARTER),
             ContainerState::Stopped(_) => match self.deleted_for {
-                // Loggers are given the time to finish; all other streams close with the monitor.
+                // Loggers get the time to finish. All other streams close with the monitor.
                 Some(client) => {
                     answered(client)
                         && self
@@ -77,7 +82,7 @@ impl Monitor {
 
     fn run_once(&mut self) {
         let ready = self.poll();
-        // Gates first: whether a program was executed must be seen before its process is reaped.
+        // First of all, see the module's documentation.
         for &(source, _) in &ready {
             if let Source::StartSocket(number) = source {
                 self.start_socket_ready(number);
@@ -97,8 +102,7 @@ impl Monitor {
         self.drop_disconnected();
     }
 
-    /// Waits for the next event or deadline. Nothing is watched that the monitor could do nothing
-    /// about, so an idle monitor never wakes up.
+    /// Waits for the next event or deadline.
     fn poll(&self) -> Vec<(Source, PollFlags)> {
         let mut sources = vec![Source::Signals];
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
@@ -127,7 +131,7 @@ impl Monitor {
             sources.push(Source::Freezer);
             fds.push(PollFd::new(freezing.events(), PollFlags::POLLPRI));
         }
-        // An interruption is no event: the next turn polls again.
+        // After an interruption the next turn polls again.
         if poll(&mut fds, self.timeout()).is_err() {
             return Vec::new();
         }
@@ -155,7 +159,7 @@ impl Monitor {
             None => PollTimeout::NONE,
             Some(deadline) => {
                 let left = deadline.saturating_duration_since(Instant::now());
-                // Rounded up, or the last millisecond would be spent in a busy loop.
+                // Rounded up: with 0 ms left of a part of one, poll(2) would return at once.
                 let milliseconds = left.as_micros().div_ceil(1000);
                 PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX)
             }
@@ -191,8 +195,7 @@ impl Monitor {
                     self.next_connection += 1;
                 }
                 Ok(None) => return,
-                // No descriptor is free. Those who wait are heard when one is again: to poll for
-                // them until then would be a busy loop.
+                // No descriptor is free. Polling the listener until one is would be a busy loop.
                 Err(_) => {
                     self.accept_paused = true;
                     return;
@@ -219,7 +222,7 @@ impl Monitor {
         }
     }
 
-    /// Drops clients that are gone, and what only they could have asked about.
+    /// Drops clients that have disconnected, and processes whose exit only they could ask for.
     fn drop_disconnected(&mut self) {
         let (closed, open): (Vec<_>, Vec<_>) =
             self.connections.drain(..).partition(Connection::is_closed);

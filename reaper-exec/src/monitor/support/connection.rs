@@ -1,4 +1,7 @@
 //! The monitor's clients.
+//!
+//! A client that does not read its answers must neither block the monitor nor make it buffer without
+//! bound: answers are queued up to a limit, and while a queue is full its client is not read from.
 
 use std::{
     collections::VecDeque,
@@ -13,13 +16,13 @@ use crate::{
     protocol::{Answer, Failure, Response},
 };
 
-/// So many answers may wait for a client; one that does not read them is not read from, either.
+/// How many answers are queued for a client before the monitor stops reading from it.
 const MAX_QUEUED: usize = 64;
 
-/// The number of the connection to whoever started the monitor.
+/// The number of the connection to the client that started the monitor.
 pub(crate) const STARTER: u64 = 0;
 
-/// Whom an answer goes to.
+/// Which request an answer belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ReplyTo {
     pub(crate) connection: u64,
@@ -30,7 +33,7 @@ pub(crate) struct ReplyTo {
 pub(crate) struct Connection {
     pub(crate) number: u64,
     socket: OwnedFd,
-    /// Answers that the socket had no room for.
+    /// Answers that did not fit into the socket's buffer yet.
     outbox: VecDeque<Response>,
     closed: bool,
 }
@@ -56,18 +59,19 @@ impl Connection {
         self.outbox.len() < MAX_QUEUED
     }
 
-    /// The socket has something to say.
+    /// Handles what poll(2) has reported for the socket, but for input.
     pub(crate) fn ready(&mut self, events: PollFlags) {
         if events.contains(PollFlags::POLLOUT) {
             self.flush();
         }
-        // Of a client that is not heard no end of file is seen.
+        // A client that is not read from is not seen to disconnect by an end of file.
         if !self.accepts_requests() && events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR) {
             self.closed = true;
         }
     }
 
-    /// The next message. A client that is gone, or sends what is no message, is closed.
+    /// The next message. Closes the connection if the client has disconnected, or has sent something
+    /// that is not a message.
     pub(crate) fn receive(&mut self) -> Option<Message> {
         if self.closed || !self.accepts_requests() {
             return None;
@@ -87,7 +91,7 @@ impl Connection {
         self.flush();
     }
 
-    /// Sends what the socket has room for.
+    /// Sends queued answers until the socket's buffer is full.
     fn flush(&mut self) {
         while let Some(response) = self.outbox.front() {
             match channel::send(self.socket.as_fd(), response, &[]) {

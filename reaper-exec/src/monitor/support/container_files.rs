@@ -1,4 +1,4 @@
-//! The files in a container's folder, and where its cgroup goes.
+//! The files in a container's folder, and the path of its cgroup.
 
 use std::{
     io,
@@ -15,17 +15,20 @@ use crate::{
     protocol::{CleanupRecord, CreateCall, Failure},
 };
 
-/// The state root that needs no distinction.
+/// The default state root. Cgroups of its containers have names without a hash.
 const DEFAULT_ROOT: &str = "/run/reaper";
 
-/// Removes the files by which a monitor, or what it left, is found. The socket goes last: without
-/// it, but with a plan, a container is taken for one that is being made.
+/// Removes `plan.json` and the socket, by which clients find a container.
+///
+/// `plan.json` goes first: a container that has it, but no socket, is taken for one that is being
+/// created.
 pub(crate) fn remove_runtime_files(dir: &ContainerDir) {
     for file in [dir.plan_file(), dir.socket()] {
         let _ = std::fs::remove_file(file);
     }
 }
 
+/// Removes a file, if it exists.
 pub(crate) fn remove_file(path: &Path) -> Result<(), Failure> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -35,6 +38,8 @@ pub(crate) fn remove_file(path: &Path) -> Result<(), Failure> {
     }
 }
 
+/// Where the container's cgroup is to be. `None` without a cgroup v2 hierarchy, and where the container
+/// is not to have one or a runtime makes it.
 pub(crate) fn choose_cgroup(call: &CreateCall) -> Result<Option<(Hierarchy, PathBuf)>, Failure> {
     if call.options.without_cgroup || call.runtime.is_some() {
         return Ok(None);
@@ -50,13 +55,14 @@ pub(crate) fn choose_cgroup(call: &CreateCall) -> Result<Option<(Hierarchy, Path
     }))
 }
 
-/// `reaper/ID`, or for a container that is not in the default state root, where the same id may
-/// be in use, `reaper/ID~HASH` with a hash of its folder.
+/// `reaper/ID`, or outside the default state root `reaper/ID~HASH` with a hash of the container's folder:
+/// ids are unique within a state root only.
 fn default_cgroup(dir: &Path, id: &ContainerId) -> PathBuf {
     let name = if dir == Path::new(DEFAULT_ROOT).join(id.as_str()) {
         id.to_string()
     } else {
-        // The same in every version, for the cgroup may outlive the one that made it.
+        // The hash must stay the same in every version: the cgroup may outlive the program that
+        // created it.
         let normal: PathBuf = dir.components().collect();
         let hash = SipHasher13::new().hash(normal.as_os_str().as_bytes());
         format!("{id}~{hash:016x}")
@@ -64,8 +70,10 @@ fn default_cgroup(dir: &Path, id: &ContainerId) -> PathBuf {
     Path::new("reaper").join(name)
 }
 
-/// The plan is for whoever finds the monitor dead on a machine that runs on, so it need not
-/// survive the machine. But it must be there whole or not at all.
+/// Writes `plan.json`, which a client reads that finds the monitor dead.
+///
+/// It is renamed into place, so that it is complete or absent, but not synced: after a power loss there
+/// is nothing left to be cleaned up.
 pub(crate) fn write_cleanup_record(
     dir: &ContainerDir,
     plan: &CleanupRecord,

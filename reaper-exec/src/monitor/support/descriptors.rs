@@ -7,7 +7,10 @@ use crate::{
     protocol::{Attached, Failure},
 };
 
-/// Tells apart what came with a message.
+/// Sorts the descriptors of a message: those of the streams, and those that the process is to keep.
+///
+/// # Errors
+/// There are fewer or more than `attached` says.
 pub(crate) fn sort(
     attached: Attached,
     descriptors: Vec<OwnedFd>,

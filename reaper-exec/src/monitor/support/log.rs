@@ -9,7 +9,7 @@ pub(crate) fn log_line(log: Option<&Path>, id: &str, message: &str) {
     let Some(path) = log else {
         return;
     };
-    // A FIFO that nobody reads must not hold up the monitor.
+    // Opening a FIFO that has no reader would block.
     let file = std::fs::File::options()
         .append(true)
         .create(true)

@@ -2,22 +2,23 @@
 
 use std::io;
 
-/// What a lower adjustment makes the OOM killer choose last, short of never.
+/// The monitor's adjustment: the OOM killer chooses it last, but it is not exempt (-1000).
 pub(crate) const OOM_SCORE_ADJ: &str = "-999";
 
-/// Where a process finds and sets its adjustment.
+/// The file of the calling process's adjustment, see proc(5).
 pub(crate) const OWN_OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
 
-/// Returns what the adjustment was, if it was changed: the workload gets that.
+/// Lowers the monitor's adjustment. Returns the earlier value, which the container's processes get, if
+/// it was changed.
 pub(crate) fn lower_oom_score() -> Option<i32> {
     let before = std::fs::read_to_string(OWN_OOM_SCORE_ADJ);
     let before = before.ok()?.trim().parse().ok()?;
-    // Without CAP_SYS_RESOURCE it is refused; the monitor is then as likely a victim as others.
+    // Without CAP_SYS_RESOURCE this fails, and the monitor keeps the adjustment of its client.
     std::fs::write(OWN_OOM_SCORE_ADJ, OOM_SCORE_ADJ).ok()?;
     Some(before)
 }
 
-/// Starts a program with another adjustment of the OOM killer than the monitor's own.
+/// Starts a program with another adjustment than the monitor's.
 pub(crate) fn with_adjustment<T>(
     adjustment: Option<i32>,
     start: impl FnOnce() -> io::Result<T>,
@@ -25,8 +26,8 @@ pub(crate) fn with_adjustment<T>(
     let Some(adjustment) = adjustment else {
         return start();
     };
-    // A lower value than the monitor was started with may be refused; the program then gets the
-    // monitor's.
+    // A value below the one that the monitor was started with may be refused. The program then gets
+    // the monitor's.
     let _ = std::fs::write(OWN_OOM_SCORE_ADJ, adjustment.to_string());
     let started = start();
     let _ = std::fs::write(OWN_OOM_SCORE_ADJ, OOM_SCORE_ADJ);

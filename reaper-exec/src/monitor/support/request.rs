@@ -5,7 +5,10 @@ use crate::{
     protocol::{Envelope, Failure, Request, Response, VERSION},
 };
 
-/// Parses a request; what cannot be parsed is answered with the reason.
+/// Parses a request.
+///
+/// # Errors
+/// The response to a request that cannot be parsed, or that is of a newer version.
 pub(crate) fn parse(message: &channel::Message) -> Result<Request, Box<Response>> {
     let refuse = |serial, reason| {
         Box::new(Response {

@@ -4,7 +4,7 @@ use reaper_overlay::FilesystemIsolation;
 
 use crate::io::IoBinder;
 
-/// The only argument of a monitor. It is no interface for people.
+/// The only argument of a monitor. It is internal: only executors pass it.
 pub(crate) const ARGUMENT: &str = "--reaper-monitor";
 
 /// The name of a monitor in ps(1).
@@ -17,8 +17,8 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// A monitor whose containers see what `isolation` shows them, and whose streams `binder`
-    /// opens.
+    /// A monitor whose containers get their view of the filesystem from `isolation`, and their streams
+    /// from `binder`.
     pub fn new(
         isolation: impl FilesystemIsolation + 'static,
         binder: impl IoBinder + 'static,
