@@ -22,12 +22,12 @@ use crate::signal::Signal;
 ///
 /// # Contract
 /// * **Create** does everything short of the user's program: when it returns, the process exists,
-///   with its identity, streams, credentials and view of the filesystem, and waits at a gate.
-/// * **Start** opens the gate, and returns when the program was executed or says why not.
+///   with its identity, streams, credentials and view of the filesystem, and waits for its start.
+/// * **Start** returns when the program was executed, or fails with the reason why it was not.
 /// * **Wait** is a latch: any number of waiters, before and after the end. Waiting for something
 ///   that never started waits for its start, its kill or its deletion.
-/// * **Ends are durable**: an exit that `wait` returned is what [`observe`](Self::observe) says
-///   ever after, from any process, until [`delete`](Self::delete).
+/// * **Ends are durable**: an exit that `wait` returned is what [`observe`](Self::observe) reports
+///   from then on, from any process, until [`delete`](Self::delete).
 /// * **Order**: exits of exec'd processes are seen before the exit of init, and with init
 ///   everything that it started has ended.
 /// * **Cancellation**: dropping a returned future abandons the answer, not the operation.
@@ -36,28 +36,28 @@ use crate::signal::Signal;
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Executor: Send + Sync {
-    /// Makes a container's init process and leaves it at its gate.
+    /// Creates a container with its init process, which waits for its start.
     ///
     /// # Errors
     /// [`Error::Setup`] with the step that failed, or [`Error::Execve`] where the program is
     /// looked for already now; nothing is left behind then.
     async fn create(&self, request: CreateRequest) -> Result<Created>;
 
-    /// Adds a process to a running container and leaves it at its gate.
+    /// Adds a process to a running container. It waits for its start.
     ///
-    /// One that is still at its gate when the executor goes away may be given up: nobody else knows
-    /// it. One that was started goes on.
+    /// One that was not started when the executor is dropped may be killed, since no other client knows
+    /// its id. One that was started goes on.
     ///
     /// # Errors
     /// [`Error::AlreadyExists`] for an exec id in use, [`Error::Status`] unless the container is
     /// running, [`Error::Setup`].
     async fn exec(&self, id: &ContainerId, exec: &ExecId, request: ExecRequest) -> Result<Created>;
 
-    /// Executes the program of a process at its gate, and names the process.
+    /// Executes the program of a created process, and returns the process's identity.
     ///
     /// # Errors
     /// [`Error::Execve`] if the program cannot be executed: the process has then ended, as
-    /// [`wait`](Self::wait) says too. [`Error::Status`] if it is not at its gate.
+    /// [`wait`](Self::wait) reports too. [`Error::Status`] if it was started already.
     async fn start(&self, target: &Target) -> Result<ProcessIdentity>;
 
     /// Sends a signal to a process, or to everything in its container or exec with `all`.

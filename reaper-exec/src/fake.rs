@@ -78,7 +78,7 @@ struct Inner {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Gate {
     call: Call,
-    /// Whose calls; `None` is everybody's.
+    /// The process whose calls are held; `None` for all processes.
     target: Option<Target>,
     /// After the call has done its work, not before.
     answer: bool,

@@ -36,8 +36,8 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// * What the runtime refuses is an [`Error::Setup`] with the last error in its log.
 /// * A program that cannot be executed is an [`Error::Execve`] of `create` where the runtime looks
 ///   for it then, as runc and crun do.
-/// * Exec'd processes have no gate: they are made by `start`, which names them. Until then they are
-///   a description, which can be killed and deleted as any other.
+/// * Exec'd processes are created by `start`, which returns their identity. Until then they are a
+///   description, which can be killed and deleted as any other.
 /// * Descriptors cannot be preserved for processes.
 #[derive(Debug)]
 pub struct OciExecutor {

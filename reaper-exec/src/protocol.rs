@@ -1,4 +1,4 @@
-//! What an executor and a monitor say to each other.
+//! The messages between an executor and a monitor.
 //!
 //! A client sends [`Request`]s over a connection of [`channel`](crate::channel) and gets one
 //! [`Response`] with the same serial for each, in whatever order they become ready: a `Wait` is
@@ -24,7 +24,7 @@ use crate::{
 /// The version of this protocol.
 pub(crate) const VERSION: u32 = 1;
 
-/// What is readable of a request of any version.
+/// The part of a request that is the same in every version.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Envelope {
     pub(crate) version: u32,
@@ -84,8 +84,8 @@ pub(crate) struct ExecCall {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Call {
     Create(Box<CreateCall>),
-    /// Ends what a killed monitor left, and records that. `dir` is the container's folder. To
-    /// `forget` is to leave nothing there.
+    /// Cleans up after a killed monitor, and records the exit. `dir` is the container's folder; with
+    /// `remove` the files in it are deleted.
     #[serde(rename = "Bury")]
     Cleanup {
         id: ContainerId,
@@ -96,8 +96,8 @@ pub(crate) enum Call {
     /// Removes what a view keeps for a container that ran no process of its own.
     #[serde(rename = "Forget")]
     RemoveView(Box<ViewRequest>),
-    /// Does what there is to do on the node when the container of a view is gone for good. Nobody
-    /// waits for it: it goes on when it is answered.
+    /// Removes what is unused on the host now that the container of a view is deleted. It is answered
+    /// at once, and goes on afterwards.
     #[serde(rename = "Housekeep")]
     CollectGarbage(Box<ViewRequest>),
     Exec(Box<ExecCall>),
@@ -204,10 +204,10 @@ impl Failure {
     }
 }
 
-/// What a gated process tells its monitor, over a pair of its own.
+/// What a process reports to its monitor over its start socket.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ChildReport {
-    /// It waits at its gate.
+    /// It waits for the start message.
     Ready { warnings: Vec<String> },
     /// A step failed; it exits.
     Failed {
@@ -223,11 +223,11 @@ pub(crate) enum ChildReport {
     },
 }
 
-/// Opens a process's gate. With three descriptors, they replace its streams.
+/// Has a process execute its program. Three descriptors with it replace its streams.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct StartMessage;
 
-/// What a monitor notes in its container's folder, for whoever cleans up when it was killed.
+/// `plan.json`: what has to be cleaned up if the monitor is killed.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct CleanupRecord {
     pub(crate) version: u32,

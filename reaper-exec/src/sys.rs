@@ -127,7 +127,8 @@ fn write_coverage() {
 /// done.
 ///
 /// Nothing of it may be closed until the command is spawned: the standard library's own pipe could
-/// get its number. In a process with other threads nobody can promise that, and nothing is done.
+/// get its number. Another thread could open a file meanwhile, so in a
+/// process with other threads nothing is done.
 pub(crate) fn close_before_exec(command: &mut Command) -> io::Result<()> {
     if !is_single_threaded() {
         return Ok(());
@@ -261,8 +262,8 @@ pub(crate) fn inherit_three(
     let prepare = move || {
         for (target, file) in (3..).zip(&files) {
             // SAFETY: dup2(2) is async-signal-safe; the source is open, for the closure owns it.
-            // What was at the target belongs to nobody in this process, which is about to execute
-            // another program.
+            // An owner of the target's former descriptor is not used any more, since this process is
+            // about to execute another program.
             if unsafe { libc::dup2(file.as_raw_fd(), target) } < 0 {
                 return Err(io::Error::last_os_error());
             }

@@ -54,7 +54,7 @@ impl ContainerCgroup {
         Ok(Self { root, path })
     }
 
-    /// As [`at`](Self::at), if nobody else has processes there.
+    /// As [`at`](Self::at), if there are no processes in it.
     ///
     /// # Errors
     /// [`Error::Path`]; [`Error::Populated`]; [`Error::Io`].

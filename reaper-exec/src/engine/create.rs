@@ -1,4 +1,7 @@
-//! The making of a container, all or nothing.
+//! Creating a container.
+//!
+//! The record is stored first, which reserves the id for all programs. When a later step fails, the
+//! earlier ones are undone, so a failed create leaves neither a container nor a record.
 
 use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _};
 
@@ -22,8 +25,8 @@ use crate::{
 pub const SCOPE_ANNOTATION: &str = "reaper.overlay/scope";
 
 impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
-    /// Takes the id, makes the container and leaves its process at its gate. Beside the record it
-    /// returns the warnings of [`Created`](crate::Created).
+    /// Reserves the id and creates the container, whose process waits for its start. Beside the record
+    /// it returns the warnings of [`Created`](crate::Created).
     ///
     /// # Errors
     /// [`reaper_state::Error::AlreadyExists`], and what [`Executor::create`] says; nothing is
@@ -33,7 +36,8 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         record.annotations = new.annotations;
         let view = new.view.in_root(self.root.path());
         record_scope(&view, &mut record);
-        // Whoever finds the record still `creating` sees whether somebody is at it.
+        // A record in state `creating` names its creator, so that a reader can tell a create that is
+        // under way from one that died.
         record.monitor = procfs::identify(std::process::id()).ok();
         self.stored(move |store| store.create(&record)).await?;
         let id = new.id.clone();
@@ -83,7 +87,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     }
 }
 
-/// Notes which overlay a container is in, for whoever looks for what it wrote.
+/// Records which overlay a container is in, so that what it wrote can be found by its id.
 fn record_scope(view: &ViewRequest, record: &mut Record) {
     if !view.overlay.enabled {
         return;

@@ -1,4 +1,7 @@
-//! What an engine does with a container that was made.
+//! The operations on a container that exists.
+//!
+//! The executor acts first; what it reports is committed to the store before the operation returns. A
+//! program that is killed between the two leaves an old record, which the next `state` brings up to date.
 
 use reaper_overlay::ViewRequest;
 use reaper_spec::{ContainerId, Exit, Status, Timestamp, Transition};
@@ -16,7 +19,7 @@ use crate::{
 };
 
 impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
-    /// Opens the gate of a created container.
+    /// Starts a created container.
     ///
     /// # Errors
     /// [`Error::Transition`] unless it is created; what [`Executor::start`] says, and then the
@@ -27,8 +30,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         self.start_by(id, started).await
     }
 
-    /// As [`start`](Self::start), but the gate is opened by `open`: for executors that have ways
-    /// of their own to do it.
+    /// As [`start`](Self::start), but by `open`, for executors that have other ways to start.
     ///
     /// # Errors
     /// As [`start`](Self::start).
@@ -44,7 +46,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
                 source,
             });
         }
-        // Taken before, so that no end can come out earlier than the start.
+        // Taken before the start, so that the exit cannot have an earlier time.
         let started = Timestamp::now();
         if let Err(error) = open.await {
             // The reason is what the caller needs; an end that cannot be committed now is later.
@@ -57,8 +59,8 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
             .await
     }
 
-    /// A container's record, brought up to date with what its executor observes: an end that
-    /// nobody has committed yet is committed.
+    /// A container's record, brought up to date with what its executor observes: an exit that
+    /// is not committed yet is committed.
     ///
     /// # Errors
     /// [`reaper_state::Error::NotFound`].
@@ -198,7 +200,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         let target = Target::Init(id.clone());
         match self.executor.kill(&target, Signal::KILL, true).await {
             Ok(()) => match self.executor.wait(&target).await {
-                // Somebody else was faster.
+                // Another program has deleted it meanwhile.
                 Ok(_) | Err(ExecutorError::NotFound(_)) => Ok(()),
                 Err(error) => Err(error.into()),
             },

@@ -1,11 +1,11 @@
-//! How a record follows from what an executor says.
+//! How a record changes by what an executor reports.
 
 use reaper_spec::{Exit, ExitStatus, Status, Timestamp};
 use reaper_state::Record;
 
 use crate::executor::{Created, Observation};
 
-/// The process was made. Somebody may have observed that already, or even its end.
+/// The process was created. Another program may have committed that already, or even its exit.
 pub(super) fn created(record: &mut Record, created: &Created) {
     if record.status == Status::Creating {
         record.status = Status::Created;

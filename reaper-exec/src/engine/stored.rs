@@ -22,7 +22,7 @@ impl<E, S: StateStore + ?Sized + 'static> Engine<E, S> {
         Ok(self.stored(move |store| store.get(&id)).await?)
     }
 
-    /// Changes a record, again and again until nobody was faster.
+    /// Changes a record. If another program changes it at the same time, the change is made again.
     pub(super) async fn change(
         &self,
         id: &ContainerId,

@@ -1,4 +1,8 @@
 //! What happens to the containers of a root, as it happens.
+//!
+//! inotify(7) tells which records may have changed; what has changed follows from comparing two records.
+//! So events are missed neither when several changes are seen at once nor when the queue overflows
+//! (all records are read then), except for a container that came and went between two reads.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -85,7 +89,7 @@ pub struct Watch<'a, E, S: ?Sized> {
 }
 
 impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
-    /// Watches what happens to the containers from now on, whoever does it, in any process.
+    /// Watches what happens to the containers from now on, caused by any process.
     ///
     /// Nothing is polled: the kernel tells of changes below the state root, and so the store has
     /// to keep its records there, as [`reaper_state::open`] does.
@@ -119,7 +123,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Watch<'_, E, S> {
     /// container that came and went between two looks, and for the start of one that a signal
     /// ended before its start was committed. It may be dropped while it waits.
     ///
-    /// An end that nobody has committed yet is committed, as by [`Engine::state`].
+    /// An exit that is not committed yet is committed, as by [`Engine::state`].
     ///
     /// # Errors
     /// The store as a whole cannot be read. A single record that cannot is not told of.
@@ -234,7 +238,8 @@ fn between(before: Option<&Record>, now: &Record) -> Vec<(Timestamp, LifeChange)
 fn started(record: &Record) -> Option<Timestamp> {
     let exit = record.exit.as_ref();
     let ended = exit.filter(|exit| match exit.status {
-        // Only a program ends so by itself: who waits at a gate is killed, or cannot be executed.
+        // A process that was not started is killed by a signal, or has the code of a program that
+        // cannot be executed. Any other code is the program's.
         ExitStatus::Exited { code } => code != NOT_EXECUTED,
         _ => false,
     });

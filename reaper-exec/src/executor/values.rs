@@ -76,8 +76,8 @@ pub struct MonitorOptions {
     pub mirror_exit: bool,
     /// The container gets no cgroup of its own. Ending what it leaves behind is then best effort.
     pub without_cgroup: bool,
-    /// Where the monitor notes what went wrong when nobody asked, for example that a mount point
-    /// could not be removed. By default nowhere.
+    /// The file to which the monitor logs errors that no request waits for, for example that a mount
+    /// point could not be removed. By default they are not logged.
     pub log: Option<PathBuf>,
 }
 
@@ -87,30 +87,30 @@ pub struct ExecRequest {
     /// The process.
     pub process: ProcessSpec,
     /// The whole of OCI's `process` object that `process` was read from, as JSON, for executors
-    /// that hand it on: what `process` has no field for, such as capabilities, counts there as it
-    /// says here.
+    /// that pass it on to an OCI runtime: properties that `process` has no field for, such as
+    /// capabilities, are taken from here.
     pub document: Option<String>,
     /// Where its streams go.
     pub stdio: StdioRequest,
     /// Descriptors that it gets from number 3 on.
     pub preserved: Vec<OwnedFd>,
-    /// It is killed, with what it started, when the program that asked for it ends or lets go of
-    /// its executor: for a program that stands for the process in the eyes of an engine, which
-    /// kills the one and means the other.
+    /// Kill the process and its descendants when the caller's connection closes.
+    ///
+    /// `reaper-runtime exec` sets this: engines signal the pid of that command and expect the exec'd
+    /// process to die with it.
     pub tied: bool,
 }
 
-/// A process that was made and waits at its gate.
+/// A process that was created and waits for its start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Created {
-    /// The process. `None` for an exec'd one where the runtime behind an executor has no gate for
-    /// these: it is made when it is started, and [`start`](super::Executor::start) names it.
+    /// The process. `None` for an exec'd one of an executor that cannot create it without starting it:
+    /// it is created when it is started, and [`start`](super::Executor::start) names it.
     pub process: Option<ProcessIdentity>,
-    /// Who waits on it; absent where an executor has no monitors.
+    /// The monitor that waits for it; `None` if the executor has no monitors.
     pub monitor: Option<ProcessIdentity>,
-    /// What was asked and could not be done, without being worth a failure, for example an OOM
-    /// adjustment that the kernel refused, and what people should know of the container's view of
-    /// the filesystem.
+    /// What was asked for and could not be done, but is not an error, for example an OOM adjustment
+    /// that the kernel refused; and warnings about the container's view of the filesystem.
     pub warnings: Vec<String>,
 }
 

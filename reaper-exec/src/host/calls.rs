@@ -1,4 +1,8 @@
-//! What callers ask, in messages to monitors.
+//! The operations of the executor: each is a request to the container's monitor.
+//!
+//! All requests to one monitor share a connection. Requests have no deadline, since a wait may last for
+//! ever, except for those that a hung mount could hold up: 60 s for creating, 20 s for the monitor's exit
+//! after a deletion.
 
 use std::{
     fs,
@@ -25,11 +29,11 @@ use crate::{
     signal::Signal,
 };
 
-/// How long a container may take to be made: a mount of a file server that does not answer must
-/// not hold up its pod for ever.
+/// How long creating may take. A mount of a file server that does not answer must not hold up a pod for
+/// ever.
 const CREATE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a monitor may take to leave after the deletion: its loggers are given some time.
+/// How long a monitor may take to exit after the deletion. Its loggers get some time.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Descriptors in one message, less those of the streams, the console socket, and the message
@@ -111,7 +115,7 @@ impl HostExecutor {
         client.ended(recovery::KILL_TIMEOUT).await;
         match self.recover_and_remove(&request.id).await {
             Ok(_) | Err(Error::NotFound(_)) => Err(Error::Monitor { target, reason }),
-            // Its plan stays, so that the next container of this id finds it.
+            // plan.json stays, so that creating the next container of this id cleans up.
             Err(error) => {
                 let reason = format!("{reason}; then: {error}");
                 Err(Error::Monitor { target, reason })
@@ -141,7 +145,7 @@ impl Executor for HostExecutor {
         let Ok(answer) =
             tokio::time::timeout(CREATE_TIMEOUT, self.call(&target, &call, &descriptors)).await
         else {
-            // It hangs in some system call; nobody could name it afterwards.
+            // It hangs in a system call. Without the answer no client could name it later.
             let _ = self.kill(&target, Signal::KILL, true).await;
             let reason = format!("did not make it within {} s", CREATE_TIMEOUT.as_secs());
             return Err(Error::Monitor { target, reason });
@@ -183,7 +187,7 @@ impl Executor for HostExecutor {
             all,
         };
         match self.call_done(target, &call, &[]).await {
-            // Its maker may be gone, and its monitor hang.
+            // Its creator may have died, and its monitor may hang.
             Err(Error::Status {
                 status: Status::Creating,
                 ..
@@ -203,7 +207,7 @@ impl Executor for HostExecutor {
                 let recovered = self.recover_exit(target.container()).await?;
                 match (recovered.exit, target) {
                     (Some(exit), Target::Init(_)) => Ok(exit),
-                    // Its monitor alone knew how it ended.
+                    // Only the monitor knew its exit.
                     (Some(exit), Target::Exec(..)) => Ok(recovery::exec_exit(exit.at)),
                     (None, _) => Err(unreachable_yet(target.container(), recovered.status)),
                 }
@@ -271,7 +275,7 @@ impl Executor for HostExecutor {
         let exit = match self.call(target, &call, &[]).await {
             Ok(Some(Answer::Deleted(exit))) => exit,
             Ok(Some(_)) => return Err(unexpected_answer(target)),
-            // With its monitor the exec is gone.
+            // Without the monitor there is no exec.
             Ok(None) if target.exec_id().is_some() => None,
             Ok(None) => match self.recover_and_remove(target.container()).await {
                 Ok(Observation {
@@ -295,7 +299,7 @@ impl Executor for HostExecutor {
             if let Some(client) = client {
                 client.ended(SHUTDOWN_TIMEOUT).await;
             }
-            // A store may keep its record there; whoever is last removes the folder.
+            // This fails while a store keeps a record in the folder; the store then removes it.
             let _ = fs::remove_dir(self.root.container(id).path());
         }
         Ok(exit)

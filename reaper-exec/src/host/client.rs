@@ -1,4 +1,7 @@
-//! A connection to a monitor, shared by any number of calls.
+//! A connection to a monitor, shared by any number of requests.
+//!
+//! A task reads the answers and passes each on by its serial, so requests overlap, and a request whose
+//! future is dropped only loses its answer.
 
 use std::{
     collections::HashMap,
@@ -86,7 +89,7 @@ impl MonitorClient {
                     .as_mut()
                     .and_then(|map| map.remove(&response.serial));
                 if let Some(waiting) = waiting {
-                    // Nobody may wait any more; the answer is then of no use.
+                    // The receiver may have been dropped; the answer is then not needed.
                     let _ = waiting.send(response.answer);
                 }
             }
@@ -146,12 +149,12 @@ impl MonitorClient {
     /// if it is this program's own child, has ended and is reaped.
     pub(super) async fn ended(&self, limit: Duration) {
         let mut ended = self.ended.clone();
-        // An error means that the reader is gone, which is the end of the connection too.
+        // An error means that the reader was stopped, which ends the connection too.
         let _ = tokio::time::timeout(limit, ended.wait_for(|ended| *ended)).await;
     }
 }
 
-/// Reaps a monitor whenever it ends, also when nobody is connected to it any more.
+/// Reaps a monitor when it exits, even if the connection to it was dropped.
 fn reap(child: Arc<Child>) -> watch::Receiver<bool> {
     let (sender, reaped) = watch::channel(false);
     tokio::spawn(async move {

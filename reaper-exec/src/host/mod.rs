@@ -61,7 +61,7 @@ impl HostExecutor {
         }
     }
 
-    /// The containerd namespace that loggers are told.
+    /// The containerd namespace, which loggers get as `CONTAINER_NAMESPACE`.
     #[must_use]
     pub fn in_namespace(mut self, namespace: &str) -> Self {
         namespace.clone_into(&mut self.namespace);
@@ -125,12 +125,12 @@ impl HostExecutor {
                 clients.insert(id.clone(), Arc::clone(&client));
                 Ok(Some(client))
             }
-            // It is there, and busy.
+            // It exists, but its backlog is full.
             Err(source) if source.kind() == io::ErrorKind::WouldBlock => Err(Error::Io {
                 operation: format!("connect to the monitor of container {id}"),
                 source,
             }),
-            // Refused or missing: whatever the reason, nobody answers here.
+            // The socket refuses connections or does not exist: there is no monitor.
             Err(_) => {
                 clients.remove(id);
                 Ok(None)
@@ -173,7 +173,8 @@ impl HostExecutor {
         }
     }
 
-    /// Why there is no monitor: the container has ended, it never was, or it is being made.
+    /// The error of a request to a container without a monitor: it has exited, does not exist, or is
+    /// being created.
     async fn without_monitor(&self, target: &Target) -> Error {
         match self.recover_exit(target.container()).await {
             Ok(seen) if seen.exit.is_some() => Error::Ended(target.clone()),
@@ -182,8 +183,8 @@ impl HostExecutor {
         }
     }
 
-    /// Takes a stale folder for what it is: an id may be used again when its container is gone,
-    /// even if whoever should have deleted it was killed.
+    /// Removes what a container of this id left that has stopped but was not deleted, because the
+    /// program that should have done that was killed.
     async fn remove_stale(&self, id: &ContainerId) -> Result<()> {
         if !self.root.container(id).plan_file().exists() {
             return Ok(());

@@ -1,4 +1,5 @@
-//! Containers whose monitor does not answer.
+//! Containers whose monitor does not answer: reading the recorded exit, or cleaning up after a monitor
+//! that was killed.
 
 use std::{fs, io, os::fd::AsFd as _, time::Duration};
 
@@ -14,17 +15,17 @@ use crate::{
     records, sys,
 };
 
-/// How long cleaning up after a monitor may take. An unmount of a file server that does not answer
-/// must not hold up the caller for ever.
+/// How long cleaning up after a monitor may take: an unmount of a file server that does not answer must
+/// not hold up the caller for ever.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a process that was killed may take to end.
+/// How long a process that was killed may take to exit.
 pub(super) const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl HostExecutor {
-    /// What became of a container without a monitor: its recorded end, or, if the monitor was
-    /// killed, the end that is recorded now, after what it left has been ended. One that is being
-    /// made is `creating`.
+    /// The state of a container without a monitor: its recorded exit; or, if the monitor was killed, the
+    /// exit that is recorded now, after the remaining processes were killed. `creating` for one that is
+    /// being created.
     pub(super) async fn recover_exit(&self, id: &ContainerId) -> Result<Observation> {
         if let Some(record) = self.exit_record(id)? {
             return Ok(Observation::stopped(record.exit));
@@ -32,10 +33,10 @@ impl HostExecutor {
         self.clean_up(id, false).await
     }
 
-    /// As [`recover_exit`](Self::recover_exit), and nothing of the container is left, unless it lives.
+    /// As [`recover_exit`](Self::recover_exit), and deletes all files of the container, unless it is live.
     pub(super) async fn recover_and_remove(&self, id: &ContainerId) -> Result<Observation> {
         let recovered = match self.clean_up(id, true).await {
-            // Buried before, or there was nothing to be cleaned.
+            // It was cleaned up before, or there was nothing to clean up.
             Err(Error::NotFound(_)) => match self.exit_record(id)? {
                 Some(record) => Ok(Observation::stopped(record.exit)),
                 None => Err(Error::NotFound(Target::Init(id.clone()))),
@@ -69,7 +70,7 @@ impl HostExecutor {
                     exit: None,
                 });
             }
-            // It may have begun to listen since it was called.
+            // The monitor may have begun to listen since the request.
             if let Some(client) = self.client(id)?
                 && let Ok(Ok(Answer::Observed(seen))) = client.call(&Call::Observe, &[]).await
             {
@@ -88,16 +89,16 @@ impl HostExecutor {
         let Answer::Observed(observation) = cleaned? else {
             return Err(unexpected_answer(&target));
         };
-        // Views of containers that a runtime makes are its own.
+        // A runtime makes the views of its containers itself.
         if forget && plan.runtime.is_none() {
             let call = Call::CollectGarbage(Box::new(plan.view));
-            // The container is gone either way; the next one that goes makes up for it.
+            // Errors are ignored: the container is deleted, and the next deletion does this again.
             let _ = self.run_helper(&target, &call, "clear up").await;
         }
         Ok(observation)
     }
 
-    /// Has a process of its own do what may block, and waits for its answer and its end.
+    /// Has a new process do a job that may block, and waits for its answer and its exit.
     pub(super) async fn run_helper(
         &self,
         target: &Target,
@@ -127,11 +128,11 @@ impl HostExecutor {
         answer
     }
 
-    /// Kills the monitor of a container that is being made, and cleans up after it.
+    /// Kills the monitor of a container that is being created, and cleans up after it.
     pub(super) async fn kill_creation(&self, id: &ContainerId) -> Result<()> {
         let plan: Option<CleanupRecord> = read(&self.root.container(id).plan_file())?;
         let plan = plan.ok_or(Error::NotFound(Target::Init(id.clone())))?;
-        // It may have ended meanwhile.
+        // An error means that it has exited.
         if let Ok(monitor) = procfs::open_pidfd(&plan.monitor) {
             let _ = sys::pidfd_send_signal(monitor.as_fd(), libc::SIGKILL);
             if let Ok(monitor) = sys::watch(monitor, Interest::READABLE) {
@@ -139,7 +140,7 @@ impl HostExecutor {
             }
         }
         match self.clean_up(id, false).await {
-            // Its maker has seen to it.
+            // Its creator has cleaned up.
             Ok(_) | Err(Error::NotFound(_)) => Ok(()),
             Err(error) => Err(error),
         }
@@ -157,7 +158,7 @@ fn read<T: DeserializeOwned>(path: &std::path::Path) -> Result<Option<T>> {
     })
 }
 
-/// The end of an exec that only its monitor knew.
+/// The exit of an exec whose monitor, which alone knew it, was killed.
 pub(super) fn exec_exit(at: Timestamp) -> Exit {
     let reason = "the monitor that waited for it is gone".to_owned();
     Exit {

@@ -1,4 +1,8 @@
-//! What containerd and the command line need of streams.
+//! The binder for what containerd and the command line name: FIFOs, files, loggers, terminals.
+//!
+//! A process gets the FIFO or file itself, opened afresh, so that nothing is copied and the monitor is
+//! not in the way of its output. Only the bytes of a terminal are copied. The ends that the monitor keeps
+//! follow the rule in `fifo.rs`, by which a late reader gets all output and no reader waits for ever.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -34,7 +38,7 @@ use super::{
 ///
 /// The process's user is made the owner of what it was given, as runc does.
 ///
-/// Whoever drops the streams of a process kills its loggers. To let them finish, the monitor goes
+/// Dropping the streams of a process kills its loggers. To let them finish, the monitor goes
 /// on serving them until [`helpers`](BoundStdio::helpers) is empty.
 ///
 /// The process that serves streams must ignore SIGPIPE, as Rust programs do from their start.

@@ -26,7 +26,7 @@ pub enum StreamTarget {
 }
 
 impl StreamTarget {
-    /// What containerd's task API says: an empty string is no stream.
+    /// The target that a URI of containerd's task API names. An empty string means no stream.
     pub fn from_containerd(uri: &str) -> Self {
         if uri.is_empty() {
             Self::Null
@@ -69,7 +69,7 @@ pub struct Attachments {
     pub console_socket: Option<OwnedFd>,
 }
 
-/// All that a binder is told.
+/// What a binder is asked for.
 #[derive(Debug)]
 pub struct BindRequest<'a> {
     /// The container, for loggers and messages.
@@ -101,14 +101,14 @@ pub enum ChildStdio {
 /// # Contract
 /// * It is called by a monitor, one process with one thread, for each process of the container, and
 ///   lives as long as the monitor does: longer than the program that asked for the streams.
-/// * **Never blocking.** Neither it nor what it returns waits for a peer: a FIFO that nobody has
-///   opened, a reader that does not read.
+/// * **Never blocking.** Neither it nor what it returns waits for a peer: a FIFO that has no
+///   other end, a reader that does not read.
 /// * **All or nothing.** On an error nothing is left open and no helper runs.
 /// * **The child's ends are its own**: blocking, close-on-exec, and open file descriptions that the
 ///   monitor does not use itself.
-/// * **Nothing is lost** that a process has written as long as somebody is there who may still read
-///   it, and who reads slowly holds up the process, not the monitor.
-/// * **Nothing breaks**: a peer that goes away is no signal and no error for a process that writes.
+/// * **Nothing is lost** that a process has written as long as a reader may still come, and a slow
+///   reader holds up the process, not the monitor.
+/// * **Nothing breaks**: a process that writes gets neither a signal nor an error when its peer closes.
 /// * **An input lasts** until [`close_stdin`](BoundStdio::close_stdin), however often clients come
 ///   and go, and ends then once what is buffered was read.
 /// * Dropping what it returned closes everything, and ends its helpers.
@@ -157,11 +157,11 @@ pub trait BoundStdio {
     /// Ends the input once what is buffered was read. Idempotent.
     fn close_stdin(&mut self);
 
-    /// Whether the peers are ready for the process, which waits at its gate until then. Asked
+    /// Whether the peers are ready for the process, which cannot be started before. Asked
     /// after [`ready`](Self::ready) and [`timeout`](Self::timeout).
     ///
     /// # Errors
-    /// They will never be: the process is given up.
+    /// They will never be: the process is killed.
     fn is_ready(&self) -> Result<bool, IoError> {
         Ok(true)
     }
@@ -234,7 +234,7 @@ pub enum IoError {
          console socket"
     )]
     JournalTerminal(&'static str),
-    /// What a target says of the journal is wrong.
+    /// The settings in a target for the journal are wrong.
     #[error("{stream}: {uri:?} {problem}")]
     JournalTarget {
         /// Which stream.
@@ -257,7 +257,7 @@ pub enum IoError {
         /// What connect(2) said.
         source: io::Error,
     },
-    /// What is at a path is not what the target says.
+    /// The file at a path is not of the kind that the target names.
     #[error("{stream}: {} is {found}, not {wanted}", path.display())]
     Kind {
         /// Which stream.

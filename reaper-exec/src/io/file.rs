@@ -76,7 +76,7 @@ fn finish(stream: Stream, path: &Path, fd: OwnedFd) -> Result<OwnedFd, IoError> 
     Ok(fd)
 }
 
-/// Changes whether an open file blocks, for everybody who shares it.
+/// Changes whether an open file description blocks. It may be shared with other processes.
 pub(super) fn set_nonblocking(fd: &OwnedFd, wanted: bool) -> Result<(), Errno> {
     let mut flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
     flags.set(OFlag::O_NONBLOCK, wanted);

@@ -32,7 +32,7 @@ use crate::sys::{close_before_exec, inherit_three};
 /// How long loggers may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoggerLimits {
-    /// To get ready, which the process that it logs for waits for at its gate.
+    /// To get ready. The process that it logs for can be started only afterwards.
     pub ready: Duration,
     /// From the end of file to SIGTERM. containerd sends that at once, and so ends a logger that
     /// does not expect it before it has read what is left.
@@ -78,7 +78,7 @@ enum Readiness {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Other streams are still being opened: whoever drops it has to reap it.
+    /// Other streams are still being opened: dropping it reaps the process.
     Starting,
     /// The monitor reaps it from now on.
     Serving,

@@ -58,8 +58,8 @@ pub fn identify(pid: u32) -> io::Result<ProcessIdentity> {
     })
 }
 
-/// Whether the process runs: of this boot, with this start time, and not ended. A zombie that
-/// nobody has reaped yet has ended.
+/// Whether the process runs: one of this boot, with this start time, that has not exited. A zombie has
+/// exited.
 pub fn is_alive(identity: &ProcessIdentity) -> bool {
     boot_id().is_ok_and(|boot| boot == identity.boot_id)
         && stat(identity.pid)
@@ -91,8 +91,8 @@ pub fn open_pidfd(identity: &ProcessIdentity) -> io::Result<OwnedFd> {
 
 /// The direct children of a process, zombies included, whichever of its threads forked them.
 ///
-/// While children come and go some may be missed: whoever ends them must ask again until there
-/// are none.
+/// Children that are forked or reaped meanwhile may be missed: to kill all of them, ask again until
+/// there are none.
 ///
 /// # Errors
 /// `NotFound` or `ESRCH` if there is no such process.
