@@ -106,7 +106,7 @@ impl Subject {
         process
     }
 
-    /// A container at its gate.
+    /// A container that waits for its start.
     async fn create(&self, program: Program) -> ContainerId {
         self.try_create(program).await.expect("create")
     }

@@ -71,12 +71,12 @@ pub struct FakeExecutor(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     state: Mutex<State>,
-    held: watch::Sender<HashSet<Gate>>,
+    held: watch::Sender<HashSet<Hold>>,
 }
 
 /// Where calls wait.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Gate {
+struct Hold {
     call: Call,
     /// The process whose calls are held; `None` for all processes.
     target: Option<Target>,
@@ -160,21 +160,21 @@ impl FakeExecutor {
     }
 
     fn shut(&self, call: Call, target: Option<Target>, answer: bool) {
-        let gate = Gate {
+        let hold = Hold {
             call,
             target,
             answer,
         };
-        self.0.held.send_modify(|held| _ = held.insert(gate));
+        self.0.held.send_modify(|held| _ = held.insert(hold));
     }
 
     fn open(&self, call: Call, target: Option<Target>, answer: bool) {
-        let gate = Gate {
+        let hold = Hold {
             call,
             target,
             answer,
         };
-        self.0.held.send_modify(|held| _ = held.remove(&gate));
+        self.0.held.send_modify(|held| _ = held.remove(&hold));
     }
 
     /// One call: waits where it is held, fails if it shall, and does `work` otherwise.
@@ -200,11 +200,11 @@ impl FakeExecutor {
         Ok(done)
     }
 
-    /// Waits until no gate there is shut.
+    /// Waits until no call is held there.
     async fn pass(&self, call: Call, target: &Target, answer: bool) {
-        let concerns = |gate: &Gate| {
-            (gate.call, gate.answer) == (call, answer)
-                && gate.target.as_ref().is_none_or(|of| of == target)
+        let concerns = |hold: &Hold| {
+            (hold.call, hold.answer) == (call, answer)
+                && hold.target.as_ref().is_none_or(|of| of == target)
         };
         let mut held = self.0.held.subscribe();
         // An error would be the end of the sender, which `self` owns.
