@@ -77,9 +77,9 @@ fn of_workload(
         cgroups_path: workload.cgroups_path,
         view,
         stdio: StdioRequest::default(),
-        preserved: Vec::new(),
+        preserve_fds: Vec::new(),
         monitor: MonitorOptions {
-            without_cgroup: !config.cgroups,
+            cgroup: config.cgroups,
             log: config.log.runtime.clone(),
             ..MonitorOptions::default()
         },
@@ -95,14 +95,14 @@ pub(crate) struct Handover {
     /// Its descriptors from 3 on.
     pub(crate) preserved: Vec<OwnedFd>,
     /// Its monitor ends as it does, for who waits for the pid in `--pid-file`.
-    pub(crate) mirror_exit: bool,
+    pub(crate) propagate_exit: bool,
 }
 
 impl Handover {
     pub(crate) fn apply(self, new: &mut NewContainer) {
         new.stdio = self.stdio;
-        new.preserved = self.preserved;
-        new.monitor.mirror_exit = self.mirror_exit;
+        new.preserve_fds = self.preserved;
+        new.monitor.propagate_exit = self.propagate_exit;
     }
 }
 

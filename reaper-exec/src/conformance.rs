@@ -124,7 +124,7 @@ impl Subject {
             view: ViewRequest::new(id.clone(), PathBuf::from("/")),
             id: id.clone(),
             stdio: StdioRequest::default(),
-            preserved: Vec::new(),
+            preserve_fds: Vec::new(),
             monitor: MonitorOptions::default(),
         };
         self.executor.create(request).await?;
@@ -141,10 +141,10 @@ impl Subject {
         let exec: ExecId = name.parse().expect("an exec id");
         let request = ExecRequest {
             process: self.process(program),
-            document: None,
+            process_json: None,
             stdio: StdioRequest::default(),
-            preserved: Vec::new(),
-            tied: false,
+            preserve_fds: Vec::new(),
+            kill_on_disconnect: false,
         };
         self.executor.exec(id, &exec, request).await?;
         Ok(Target::Exec(id.clone(), exec))
@@ -155,7 +155,7 @@ impl Subject {
     }
 
     async fn status(&self, target: &Target) -> Status {
-        let seen = self.executor.observe(target.container()).await;
+        let seen = self.executor.state(target.container()).await;
         seen.expect("observe").status
     }
 

@@ -12,8 +12,8 @@ use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity};
 pub use self::{
     error::{Error, Result},
     values::{
-        CreateRequest, Created, ExecRequest, MonitorOptions, Observation, ProcessEntry, Stats,
-        Target,
+        ContainerState, CreateRequest, CreatedProcess, ExecRequest, MonitorOptions, ProcessInfo,
+        Stats, Target,
     },
 };
 use crate::signal::Signal;
@@ -26,7 +26,7 @@ use crate::signal::Signal;
 /// * **Start** returns when the program was executed, or fails with the reason why it was not.
 /// * **Wait** is a latch: any number of waiters, before and after the end. Waiting for something
 ///   that never started waits for its start, its kill or its deletion.
-/// * **Ends are durable**: an exit that `wait` returned is what [`observe`](Self::observe) reports
+/// * **Ends are durable**: an exit that `wait` returned is what [`state`](Self::state) reports
 ///   from then on, from any process, until [`delete`](Self::delete).
 /// * **Order**: exits of exec'd processes are seen before the exit of init, and with init
 ///   everything that it started has ended.
@@ -41,7 +41,7 @@ pub trait Executor: Send + Sync {
     /// # Errors
     /// [`Error::Setup`] with the step that failed, or [`Error::Execve`] where the program is
     /// looked for already now; nothing is left behind then.
-    async fn create(&self, request: CreateRequest) -> Result<Created>;
+    async fn create(&self, request: CreateRequest) -> Result<CreatedProcess>;
 
     /// Adds a process to a running container. It waits for its start.
     ///
@@ -51,7 +51,12 @@ pub trait Executor: Send + Sync {
     /// # Errors
     /// [`Error::AlreadyExists`] for an exec id in use, [`Error::Status`] unless the container is
     /// running, [`Error::Setup`].
-    async fn exec(&self, id: &ContainerId, exec: &ExecId, request: ExecRequest) -> Result<Created>;
+    async fn exec(
+        &self,
+        id: &ContainerId,
+        exec: &ExecId,
+        request: ExecRequest,
+    ) -> Result<CreatedProcess>;
 
     /// Executes the program of a created process, and returns the process's identity.
     ///
@@ -76,7 +81,7 @@ pub trait Executor: Send + Sync {
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    async fn resize(&self, target: &Target, size: ConsoleSize) -> Result<()>;
+    async fn resize_pty(&self, target: &Target, size: ConsoleSize) -> Result<()>;
 
     /// Ends a process's input once what is buffered was read. Idempotent; remembered before the
     /// start.
@@ -101,7 +106,7 @@ pub trait Executor: Send + Sync {
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessEntry>>;
+    async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessInfo>>;
 
     /// What a container uses now.
     ///
@@ -114,7 +119,7 @@ pub trait Executor: Send + Sync {
     ///
     /// # Errors
     /// [`Error::NotFound`] if the executor has no trace of it.
-    async fn observe(&self, id: &ContainerId) -> Result<Observation>;
+    async fn state(&self, id: &ContainerId) -> Result<ContainerState>;
 
     /// Forgets a process that has ended, and frees all that it holds: streams, and for init the
     /// monitor, the cgroup, the view and the files in its folder.
@@ -130,7 +135,7 @@ pub trait Executor: Send + Sync {
     ///
     /// # Errors
     /// [`Error::Setup`] if something could not be removed.
-    async fn forget_view(&self, view: &ViewRequest) -> Result<()> {
+    async fn remove_view(&self, view: &ViewRequest) -> Result<()> {
         let _ = view;
         Ok(())
     }
@@ -138,10 +143,15 @@ pub trait Executor: Send + Sync {
 
 #[async_trait]
 impl<T: Executor + ?Sized> Executor for Arc<T> {
-    async fn create(&self, request: CreateRequest) -> Result<Created> {
+    async fn create(&self, request: CreateRequest) -> Result<CreatedProcess> {
         (**self).create(request).await
     }
-    async fn exec(&self, id: &ContainerId, exec: &ExecId, request: ExecRequest) -> Result<Created> {
+    async fn exec(
+        &self,
+        id: &ContainerId,
+        exec: &ExecId,
+        request: ExecRequest,
+    ) -> Result<CreatedProcess> {
         (**self).exec(id, exec, request).await
     }
     async fn start(&self, target: &Target) -> Result<ProcessIdentity> {
@@ -153,8 +163,8 @@ impl<T: Executor + ?Sized> Executor for Arc<T> {
     async fn wait(&self, target: &Target) -> Result<Exit> {
         (**self).wait(target).await
     }
-    async fn resize(&self, target: &Target, size: ConsoleSize) -> Result<()> {
-        (**self).resize(target, size).await
+    async fn resize_pty(&self, target: &Target, size: ConsoleSize) -> Result<()> {
+        (**self).resize_pty(target, size).await
     }
     async fn close_stdin(&self, target: &Target) -> Result<()> {
         (**self).close_stdin(target).await
@@ -165,19 +175,19 @@ impl<T: Executor + ?Sized> Executor for Arc<T> {
     async fn resume(&self, id: &ContainerId) -> Result<()> {
         (**self).resume(id).await
     }
-    async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessEntry>> {
+    async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessInfo>> {
         (**self).pids(id).await
     }
     async fn stats(&self, id: &ContainerId) -> Result<Stats> {
         (**self).stats(id).await
     }
-    async fn observe(&self, id: &ContainerId) -> Result<Observation> {
-        (**self).observe(id).await
+    async fn state(&self, id: &ContainerId) -> Result<ContainerState> {
+        (**self).state(id).await
     }
     async fn delete(&self, target: &Target) -> Result<Option<Exit>> {
         (**self).delete(target).await
     }
-    async fn forget_view(&self, view: &ViewRequest) -> Result<()> {
-        (**self).forget_view(view).await
+    async fn remove_view(&self, view: &ViewRequest) -> Result<()> {
+        (**self).remove_view(view).await
     }
 }

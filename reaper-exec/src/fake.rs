@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use self::state::State;
 use crate::{
     executor::{
-        CreateRequest, Created, Error, ExecRequest, Executor, Observation, ProcessEntry, Result,
-        Stats, Target,
+        ContainerState, CreateRequest, CreatedProcess, Error, ExecRequest, Executor, ProcessInfo,
+        Result, Stats, Target,
     },
     signal::Signal,
 };
@@ -31,15 +31,15 @@ pub enum Call {
     Start,
     Kill,
     Wait,
-    Resize,
+    ResizePty,
     CloseStdin,
     Pause,
     Resume,
     Pids,
     Stats,
-    Observe,
+    State,
     Delete,
-    ForgetView,
+    RemoveView,
 }
 
 /// An executor without processes, for tests of races and failures. It keeps the contract of
@@ -218,7 +218,7 @@ impl FakeExecutor {
 
 #[async_trait]
 impl Executor for FakeExecutor {
-    async fn create(&self, request: CreateRequest) -> Result<Created> {
+    async fn create(&self, request: CreateRequest) -> Result<CreatedProcess> {
         let target = Target::Init(request.id);
         self.scripted(Call::Create, &target, |state| {
             state.make(target.clone(), request.process)
@@ -226,7 +226,12 @@ impl Executor for FakeExecutor {
         .await
     }
 
-    async fn exec(&self, id: &ContainerId, exec: &ExecId, request: ExecRequest) -> Result<Created> {
+    async fn exec(
+        &self,
+        id: &ContainerId,
+        exec: &ExecId,
+        request: ExecRequest,
+    ) -> Result<CreatedProcess> {
         let target = Target::Exec(id.clone(), exec.clone());
         self.scripted(Call::Exec, &target, |state| {
             state.find_in(&Target::Init(id.clone()), Status::Running, "exec in")?;
@@ -272,9 +277,11 @@ impl Executor for FakeExecutor {
         .await
     }
 
-    async fn resize(&self, target: &Target, _size: ConsoleSize) -> Result<()> {
-        self.scripted(Call::Resize, target, |state| state.find(target).map(drop))
-            .await
+    async fn resize_pty(&self, target: &Target, _size: ConsoleSize) -> Result<()> {
+        self.scripted(Call::ResizePty, target, |state| {
+            state.find(target).map(drop)
+        })
+        .await
     }
 
     async fn close_stdin(&self, target: &Target) -> Result<()> {
@@ -302,14 +309,14 @@ impl Executor for FakeExecutor {
         .await
     }
 
-    async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessEntry>> {
+    async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessInfo>> {
         let target = Target::Init(id.clone());
         self.scripted(Call::Pids, &target, |state| {
             state.find(&target)?;
             let living = state.processes.iter().filter(|(target, process)| {
                 target.container() == id && process.status != Status::Stopped
             });
-            let entries = living.map(|(target, process)| ProcessEntry {
+            let entries = living.map(|(target, process)| ProcessInfo {
                 pid: process.identity.pid,
                 exec: target.exec_id().cloned(),
             });
@@ -327,11 +334,11 @@ impl Executor for FakeExecutor {
         .await
     }
 
-    async fn observe(&self, id: &ContainerId) -> Result<Observation> {
+    async fn state(&self, id: &ContainerId) -> Result<ContainerState> {
         let target = Target::Init(id.clone());
-        self.scripted(Call::Observe, &target, |state| {
+        self.scripted(Call::State, &target, |state| {
             let process = state.find(&target)?;
-            Ok(Observation {
+            Ok(ContainerState {
                 status: process.status,
                 process: Some(process.identity.clone()),
                 monitor: None,
@@ -346,8 +353,8 @@ impl Executor for FakeExecutor {
             .await
     }
 
-    async fn forget_view(&self, view: &ViewRequest) -> Result<()> {
+    async fn remove_view(&self, view: &ViewRequest) -> Result<()> {
         let target = Target::Init(view.id.clone());
-        self.scripted(Call::ForgetView, &target, |_| Ok(())).await
+        self.scripted(Call::RemoveView, &target, |_| Ok(())).await
     }
 }

@@ -59,8 +59,8 @@ pub use engine::{Engine, NewContainer};
 #[cfg(feature = "mock")]
 pub use executor::MockExecutor;
 pub use executor::{
-    CreateRequest, Created, Error, ExecRequest, Executor, MonitorOptions, Observation,
-    ProcessEntry, Result, Stats, Target,
+    ContainerState, CreateRequest, CreatedProcess, Error, ExecRequest, Executor, MonitorOptions,
+    ProcessInfo, Result, Stats, Target,
 };
 #[cfg(feature = "fake")]
 pub use fake::{Call as FakeCall, FakeExecutor};

@@ -11,8 +11,8 @@ use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity};
 
 use crate::{
     executor::{
-        CreateRequest, Created, Error, ExecRequest, Executor, Observation, ProcessEntry, Result,
-        Stats, Target,
+        ContainerState, CreateRequest, CreatedProcess, Error, ExecRequest, Executor, ProcessInfo,
+        Result, Stats, Target,
     },
     host::HostExecutor,
     protocol::RuntimeConfig,
@@ -87,7 +87,7 @@ fn find(runtime: &Path) -> Option<PathBuf> {
 
 #[async_trait]
 impl Executor for OciExecutor {
-    async fn create(&self, request: CreateRequest) -> Result<Created> {
+    async fn create(&self, request: CreateRequest) -> Result<CreatedProcess> {
         let runtime_config = RuntimeConfig {
             program: self.program()?,
             bundle: request.bundle.clone(),
@@ -95,7 +95,12 @@ impl Executor for OciExecutor {
         self.monitors.make(request, Some(runtime_config)).await
     }
 
-    async fn exec(&self, id: &ContainerId, exec: &ExecId, request: ExecRequest) -> Result<Created> {
+    async fn exec(
+        &self,
+        id: &ContainerId,
+        exec: &ExecId,
+        request: ExecRequest,
+    ) -> Result<CreatedProcess> {
         self.monitors.exec(id, exec, request).await
     }
 
@@ -111,8 +116,8 @@ impl Executor for OciExecutor {
         self.monitors.wait(target).await
     }
 
-    async fn resize(&self, target: &Target, size: ConsoleSize) -> Result<()> {
-        self.monitors.resize(target, size).await
+    async fn resize_pty(&self, target: &Target, size: ConsoleSize) -> Result<()> {
+        self.monitors.resize_pty(target, size).await
     }
 
     async fn close_stdin(&self, target: &Target) -> Result<()> {
@@ -127,7 +132,7 @@ impl Executor for OciExecutor {
         self.monitors.resume(id).await
     }
 
-    async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessEntry>> {
+    async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessInfo>> {
         self.monitors.pids(id).await
     }
 
@@ -135,8 +140,8 @@ impl Executor for OciExecutor {
         self.monitors.stats(id).await
     }
 
-    async fn observe(&self, id: &ContainerId) -> Result<Observation> {
-        self.monitors.observe(id).await
+    async fn state(&self, id: &ContainerId) -> Result<ContainerState> {
+        self.monitors.state(id).await
     }
 
     async fn delete(&self, target: &Target) -> Result<Option<Exit>> {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cgroup::ContainerCgroup,
-    executor::{Created, MonitorOptions, Observation, ProcessEntry, Stats},
+    executor::{ContainerState, CreatedProcess, MonitorOptions, ProcessInfo, Stats},
     io::Streams,
     signal::Signal,
 };
@@ -73,11 +73,12 @@ pub(crate) struct RuntimeConfig {
 pub(crate) struct ExecCall {
     pub(crate) exec: ExecId,
     pub(crate) process: ProcessSpec,
-    #[serde(default)]
-    pub(crate) document: Option<String>,
+    #[serde(default, rename = "document")]
+    pub(crate) process_json: Option<String>,
     pub(crate) streams: Streams,
     pub(crate) attached: Attached,
-    pub(crate) tied: bool,
+    #[serde(rename = "tied")]
+    pub(crate) kill_on_disconnect: bool,
 }
 
 /// A call. `exec` names an exec'd process; without it the init process is meant.
@@ -124,7 +125,8 @@ pub(crate) enum Call {
     Resume,
     Pids,
     Stats,
-    Observe,
+    #[serde(rename = "Observe")]
+    State,
     Delete {
         exec: Option<ExecId>,
     },
@@ -139,12 +141,13 @@ pub(crate) struct Response {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Answer {
     Done,
-    Created(Created),
+    Created(CreatedProcess),
     Started(ProcessIdentity),
     Exit(Exit),
     Deleted(Option<Exit>),
-    Observed(Observation),
-    Pids(Vec<ProcessEntry>),
+    #[serde(rename = "Observed")]
+    State(ContainerState),
+    Pids(Vec<ProcessInfo>),
     Stats(Stats),
 }
 

@@ -211,7 +211,7 @@ proptest! {
                 status = expected.unwrap_or(status);
                 let seen = rig.engine.state(&rig.id).await.ok().map(|record| record.status);
                 assert_eq!(seen, status, "after {step:?}");
-                let observed = rig.fake.observe(&rig.id).await.ok().map(|seen| seen.status);
+                let observed = rig.fake.state(&rig.id).await.ok().map(|seen| seen.status);
                 assert_eq!(observed, status, "after {step:?}");
             }
         });

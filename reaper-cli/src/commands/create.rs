@@ -34,11 +34,11 @@ pub(crate) async fn run(call: Call, args: CreateArgs) -> Result<Outcome> {
     if !engine {
         container::defer_streams(&mut new);
     }
-    let mirror_exit = options.pid_file.is_some();
+    let propagate_exit = options.pid_file.is_some();
     Handover {
         stdio,
         preserved: call.preserved,
-        mirror_exit,
+        propagate_exit,
     }
     .apply(&mut new);
     let pid_file = options

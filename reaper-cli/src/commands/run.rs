@@ -55,7 +55,7 @@ pub(crate) async fn run(call: Call, args: RunArgs, out: &mut dyn Write) -> Resul
     Handover {
         stdio,
         preserved: call.preserved,
-        mirror_exit: pid_file.is_some(),
+        propagate_exit: pid_file.is_some(),
     }
     .apply(&mut new);
     let containers = &call.containers;

@@ -26,7 +26,7 @@ pub const SCOPE_ANNOTATION: &str = "reaper.overlay/scope";
 
 impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// Reserves the id and creates the container, whose process waits for its start. Beside the record
-    /// it returns the warnings of [`Created`](crate::Created).
+    /// it returns the warnings of [`CreatedProcess`](crate::CreatedProcess).
     ///
     /// # Errors
     /// [`reaper_state::Error::AlreadyExists`], and what [`Executor::create`] says; nothing is
@@ -54,7 +54,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
             cgroups_path: new.cgroups_path,
             view,
             stdio: new.stdio,
-            preserved: new.preserved,
+            preserve_fds: new.preserve_fds,
             monitor: new.monitor,
         };
         let created = match self.executor.create(request).await {

@@ -13,7 +13,7 @@ use super::{
     record,
 };
 use crate::{
-    executor::{Error as ExecutorError, Executor, Observation, Target},
+    executor::{ContainerState, Error as ExecutorError, Executor, Target},
     procfs,
     signal::Signal,
 };
@@ -69,7 +69,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         if stored.record.status == Status::Stopped {
             return Ok(stored.record);
         }
-        let seen = match self.executor.observe(id).await {
+        let seen = match self.executor.state(id).await {
             Ok(seen) => seen,
             Err(ExecutorError::NotFound(_)) if stored.record.status == Status::Creating => {
                 if stored.record.monitor.as_ref().is_none_or(procfs::is_alive) {
@@ -115,7 +115,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         let Some(created) = created else {
             return Ok(exit);
         };
-        let seen = Observation::stopped(exit.clone());
+        let seen = ContainerState::stopped(exit.clone());
         match self.change(id, for_same_container(created, seen)).await {
             Ok(_) | Err(Error::Store(reaper_state::Error::NotFound { .. })) => Ok(exit),
             Err(error) => Err(error),
@@ -186,13 +186,13 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     }
 
     /// Removes what is kept for the container of `view` beyond its end, where it had no process of
-    /// the executor's: see [`Executor::forget_view`].
+    /// the executor's: see [`Executor::remove_view`].
     ///
     /// # Errors
-    /// What [`Executor::forget_view`] says.
-    pub async fn forget_view(&self, view: ViewRequest) -> Result<()> {
+    /// What [`Executor::remove_view`] says.
+    pub async fn remove_view(&self, view: ViewRequest) -> Result<()> {
         let view = view.in_root(self.root.path());
-        Ok(self.executor.forget_view(&view).await?)
+        Ok(self.executor.remove_view(&view).await?)
     }
 
     /// Kills all of a container and waits for its end. Nothing to kill is success.
@@ -214,7 +214,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
 /// is committed another may have its id.
 fn for_same_container(
     created: Timestamp,
-    seen: Observation,
+    seen: ContainerState,
 ) -> impl Fn(&mut Record) + Send + 'static {
     move |record| {
         if record.created == created {

@@ -23,7 +23,7 @@ pub struct NewContainer {
     /// Where its init process's streams go.
     pub stdio: StdioRequest,
     /// Descriptors that its init process gets from number 3 on.
-    pub preserved: Vec<OwnedFd>,
+    pub preserve_fds: Vec<OwnedFd>,
     /// How its monitor relates to the caller.
     pub monitor: MonitorOptions,
     /// Kept in its record.
@@ -41,7 +41,7 @@ impl NewContainer {
             process,
             cgroups_path: None,
             stdio: StdioRequest::default(),
-            preserved: Vec::new(),
+            preserve_fds: Vec::new(),
             monitor: MonitorOptions::default(),
             annotations: BTreeMap::new(),
         }

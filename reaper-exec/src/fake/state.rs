@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::{Call, Failure};
 use crate::{
-    executor::{Created, Error, Result, Target},
+    executor::{CreatedProcess, Error, Result, Target},
     signal::Signal,
 };
 
@@ -28,7 +28,7 @@ pub(super) struct Process {
 }
 
 impl State {
-    pub(super) fn make(&mut self, target: Target, process: ProcessSpec) -> Result<Created> {
+    pub(super) fn make(&mut self, target: Target, process: ProcessSpec) -> Result<CreatedProcess> {
         if self.processes.contains_key(&target) {
             return Err(Error::AlreadyExists(target));
         }
@@ -45,7 +45,7 @@ impl State {
             end: watch::Sender::new(None),
         };
         self.processes.insert(target, made);
-        Ok(Created {
+        Ok(CreatedProcess {
             process: Some(identity),
             monitor: None,
             warnings: Vec::new(),

@@ -21,8 +21,8 @@ use super::{
 use crate::{
     channel,
     executor::{
-        CreateRequest, Created, Error, ExecRequest, Executor, Observation, ProcessEntry, Result,
-        Stats, Target,
+        ContainerState, CreateRequest, CreatedProcess, Error, ExecRequest, Executor, ProcessInfo,
+        Result, Stats, Target,
     },
     io::{Attachments, StdioRequest, Streams},
     protocol::{Answer, Attached, Call, CreateCall, ExecCall, RuntimeConfig},
@@ -75,9 +75,9 @@ impl HostExecutor {
         &self,
         request: CreateRequest,
         runtime: Option<RuntimeConfig>,
-    ) -> Result<Created> {
+    ) -> Result<CreatedProcess> {
         let target = Target::Init(request.id.clone());
-        let (streams, attached, descriptors) = pack(request.stdio, request.preserved)?;
+        let (streams, attached, descriptors) = pack(request.stdio, request.preserve_fds)?;
         let call = Call::Create(Box::new(CreateCall {
             id: request.id.clone(),
             namespace: self.namespace.clone(),
@@ -126,20 +126,25 @@ impl HostExecutor {
 
 #[async_trait]
 impl Executor for HostExecutor {
-    async fn create(&self, request: CreateRequest) -> Result<Created> {
+    async fn create(&self, request: CreateRequest) -> Result<CreatedProcess> {
         self.make(request, None).await
     }
 
-    async fn exec(&self, id: &ContainerId, exec: &ExecId, request: ExecRequest) -> Result<Created> {
+    async fn exec(
+        &self,
+        id: &ContainerId,
+        exec: &ExecId,
+        request: ExecRequest,
+    ) -> Result<CreatedProcess> {
         let target = Target::Exec(id.clone(), exec.clone());
-        let (streams, attached, descriptors) = pack(request.stdio, request.preserved)?;
+        let (streams, attached, descriptors) = pack(request.stdio, request.preserve_fds)?;
         let call = Call::Exec(Box::new(ExecCall {
             exec: exec.clone(),
             process: request.process,
-            document: request.document,
+            process_json: request.process_json,
             streams,
             attached,
-            tied: request.tied,
+            kill_on_disconnect: request.kill_on_disconnect,
         }));
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
         let Ok(answer) =
@@ -215,7 +220,7 @@ impl Executor for HostExecutor {
         }
     }
 
-    async fn resize(&self, target: &Target, size: ConsoleSize) -> Result<()> {
+    async fn resize_pty(&self, target: &Target, size: ConsoleSize) -> Result<()> {
         let call = Call::Resize {
             exec: target.exec_id().cloned(),
             size,
@@ -240,7 +245,7 @@ impl Executor for HostExecutor {
             .await
     }
 
-    async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessEntry>> {
+    async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessInfo>> {
         let target = Target::Init(id.clone());
         match self.call(&target, &Call::Pids, &[]).await? {
             Some(Answer::Pids(pids)) => Ok(pids),
@@ -258,10 +263,10 @@ impl Executor for HostExecutor {
         }
     }
 
-    async fn observe(&self, id: &ContainerId) -> Result<Observation> {
+    async fn state(&self, id: &ContainerId) -> Result<ContainerState> {
         let target = Target::Init(id.clone());
-        match self.call(&target, &Call::Observe, &[]).await? {
-            Some(Answer::Observed(observation)) => Ok(observation),
+        match self.call(&target, &Call::State, &[]).await? {
+            Some(Answer::State(observation)) => Ok(observation),
             Some(_) => Err(unexpected_answer(&target)),
             None => self.recover_exit(id).await,
         }
@@ -278,7 +283,7 @@ impl Executor for HostExecutor {
             // Without the monitor there is no exec.
             Ok(None) if target.exec_id().is_some() => None,
             Ok(None) => match self.recover_and_remove(target.container()).await {
-                Ok(Observation {
+                Ok(ContainerState {
                     exit: None, status, ..
                 }) => {
                     return Err(Error::Status {
@@ -305,7 +310,7 @@ impl Executor for HostExecutor {
         Ok(exit)
     }
 
-    async fn forget_view(&self, view: &ViewRequest) -> Result<()> {
+    async fn remove_view(&self, view: &ViewRequest) -> Result<()> {
         let target = Target::Init(view.id.clone());
         let call = Call::RemoveView(Box::new(view.clone()));
         match self.run_helper(&target, &call, "remove the view").await? {

@@ -9,7 +9,7 @@ use tokio::io::Interest;
 
 use super::{HostExecutor, client::ClientError, spawn, unexpected_answer};
 use crate::{
-    executor::{Error, Observation, Result, Target},
+    executor::{ContainerState, Error, Result, Target},
     procfs,
     protocol::{Answer, Call, CleanupRecord, ExitRecord},
     records, sys,
@@ -26,19 +26,19 @@ impl HostExecutor {
     /// The state of a container without a monitor: its recorded exit; or, if the monitor was killed, the
     /// exit that is recorded now, after the remaining processes were killed. `creating` for one that is
     /// being created.
-    pub(super) async fn recover_exit(&self, id: &ContainerId) -> Result<Observation> {
+    pub(super) async fn recover_exit(&self, id: &ContainerId) -> Result<ContainerState> {
         if let Some(record) = self.exit_record(id)? {
-            return Ok(Observation::stopped(record.exit));
+            return Ok(ContainerState::stopped(record.exit));
         }
         self.clean_up(id, false).await
     }
 
     /// As [`recover_exit`](Self::recover_exit), and deletes all files of the container, unless it is live.
-    pub(super) async fn recover_and_remove(&self, id: &ContainerId) -> Result<Observation> {
+    pub(super) async fn recover_and_remove(&self, id: &ContainerId) -> Result<ContainerState> {
         let recovered = match self.clean_up(id, true).await {
             // It was cleaned up before, or there was nothing to clean up.
             Err(Error::NotFound(_)) => match self.exit_record(id)? {
-                Some(record) => Ok(Observation::stopped(record.exit)),
+                Some(record) => Ok(ContainerState::stopped(record.exit)),
                 None => Err(Error::NotFound(Target::Init(id.clone()))),
             },
             cleaned => cleaned,
@@ -56,14 +56,14 @@ impl HostExecutor {
         recovered
     }
 
-    async fn clean_up(&self, id: &ContainerId, forget: bool) -> Result<Observation> {
+    async fn clean_up(&self, id: &ContainerId, forget: bool) -> Result<ContainerState> {
         let target = Target::Init(id.clone());
         let dir = self.root.container(id);
         let plan: Option<CleanupRecord> = read(&dir.plan_file())?;
         let plan = plan.ok_or(Error::NotFound(target.clone()))?;
         if procfs::is_alive(&plan.monitor) {
             if !dir.socket().exists() {
-                return Ok(Observation {
+                return Ok(ContainerState {
                     status: Status::Creating,
                     process: None,
                     monitor: Some(plan.monitor),
@@ -72,7 +72,7 @@ impl HostExecutor {
             }
             // The monitor may have begun to listen since the request.
             if let Some(client) = self.client(id)?
-                && let Ok(Ok(Answer::Observed(seen))) = client.call(&Call::Observe, &[]).await
+                && let Ok(Ok(Answer::State(seen))) = client.call(&Call::State, &[]).await
             {
                 return Ok(seen);
             }
@@ -86,7 +86,7 @@ impl HostExecutor {
         if self.subreaper {
             self.children.end_orphans();
         }
-        let Answer::Observed(observation) = cleaned? else {
+        let Answer::State(observation) = cleaned? else {
             return Err(unexpected_answer(&target));
         };
         // A runtime makes the views of its containers itself.

@@ -214,10 +214,10 @@ impl Life {
         let (stdio, gate) = gated();
         let request = ExecRequest {
             process: self.rig.process(&program()),
-            document: None,
+            process_json: None,
             stdio,
-            preserved: Vec::new(),
-            tied: false,
+            preserve_fds: Vec::new(),
+            kill_on_disconnect: false,
         };
         let executor = self.rig.engine.executor();
         let added = executor.exec(&self.id, &name(exec), request).await;

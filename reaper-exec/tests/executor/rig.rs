@@ -165,10 +165,10 @@ impl Rig {
         let process = self.process(&["/bin/sh", "-c", script]);
         let request = ExecRequest {
             process,
-            document: None,
+            process_json: None,
             stdio,
-            preserved: Vec::new(),
-            tied: false,
+            preserve_fds: Vec::new(),
+            kill_on_disconnect: false,
         };
         self.engine
             .executor()

@@ -137,7 +137,7 @@ impl Rig {
             process,
             cgroups_path: None,
             stdio,
-            preserved: Vec::new(),
+            preserve_fds: Vec::new(),
             monitor: MonitorOptions::default(),
             annotations: Default::default(),
         }
@@ -218,9 +218,9 @@ fn engine(root: &Path, runtime: &str) -> Engine<OciExecutor, FileStore> {
 pub(crate) fn exec_request(process: ProcessSpec, stdio: StdioRequest) -> ExecRequest {
     ExecRequest {
         process,
-        document: None,
+        process_json: None,
         stdio,
-        preserved: Vec::new(),
-        tied: false,
+        preserve_fds: Vec::new(),
+        kill_on_disconnect: false,
     }
 }

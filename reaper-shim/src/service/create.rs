@@ -118,9 +118,9 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             process,
             cgroups_path,
             stdio: stdio.request(),
-            preserved: Vec::new(),
+            preserve_fds: Vec::new(),
             monitor: MonitorOptions {
-                without_cgroup: !config.cgroups,
+                cgroup: config.cgroups,
                 log: config.log.runtime,
                 ..MonitorOptions::default()
             },

@@ -11,7 +11,7 @@ use reaper_spec::{ExecId, Exit, ProcessIdentity};
 
 use super::{monitor::Monitor, new_container::NewContainer};
 use crate::{
-    executor::ProcessEntry,
+    executor::ProcessInfo,
     monitor::{process::state::Process, support::connection::ReplyTo},
     protocol::{Answer, ExecCall, Failure},
     signal::Signal,
@@ -71,7 +71,7 @@ pub(crate) trait Backend {
     fn resume(&self, monitor: &mut Monitor, to: ReplyTo) -> Reply;
 
     /// The processes of the container.
-    fn pids(&self, monitor: &Monitor) -> Vec<ProcessEntry>;
+    fn pids(&self, monitor: &Monitor) -> Vec<ProcessInfo>;
 
     /// The monitor's children that are not processes of the container.
     fn helpers(&self, monitor: &Monitor) -> Vec<u32>;

@@ -22,7 +22,7 @@ use crate::{
             connection::{Connection, ReplyTo, STARTER},
             log::log_line,
             setup::Setup,
-            states::ContainerState,
+            states::MonitorState,
         },
     },
     protocol::{Answer, Failure},
@@ -53,7 +53,7 @@ pub(crate) struct Monitor {
     /// Init is first, for the whole life of the monitor.
     pub(crate) processes: Vec<Process>,
     pub(crate) next_process: u64,
-    pub(crate) state: ContainerState,
+    pub(crate) state: MonitorState,
     pub(crate) freezing: Option<Freezing>,
     pub(crate) frozen: bool,
     /// The number of the connection of the client that has deleted the container.
@@ -117,7 +117,7 @@ impl Monitor {
             runtime,
             processes: vec![init],
             next_process: INIT + 1,
-            state: ContainerState::Live,
+            state: MonitorState::Live,
             freezing: None,
             frozen: false,
             deleted_for: None,

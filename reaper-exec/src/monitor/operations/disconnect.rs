@@ -15,7 +15,7 @@ impl Monitor {
                 ProcessState::Creating { .. } => true,
                 // No other client knows the exec's id, so none would ever start or delete it.
                 ProcessState::Created => process.exec.is_some(),
-                ProcessState::Starting(_) | ProcessState::Running => process.tied,
+                ProcessState::Starting(_) | ProcessState::Running => process.kill_on_disconnect,
                 ProcessState::Stopped(_) | ProcessState::FailedToCreate => false,
             };
             if process.owner == connection && is_unwanted {
@@ -25,7 +25,7 @@ impl Monitor {
         let backend = self.backend;
         for index in unwanted {
             let process = &self.processes[index];
-            if let (true, Some(leaf)) = (process.tied, &process.leaf) {
+            if let (true, Some(leaf)) = (process.kill_on_disconnect, &process.leaf) {
                 // If the cgroup cannot be killed, the process itself is, below.
                 let _ = leaf.kill();
             }

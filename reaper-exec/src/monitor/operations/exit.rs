@@ -11,7 +11,7 @@ use crate::{
     monitor::{
         container::monitor::Monitor,
         support::{
-            states::{ContainerState, ProcessState, StopCause},
+            states::{MonitorState, ProcessState, StopCause},
             wait::{next_ended, reap},
         },
     },
@@ -28,8 +28,8 @@ impl Monitor {
                 continue;
             };
             if signal != NixSignal::SIGCHLD
-                && self.options.mirror_exit
-                && matches!(self.state, ContainerState::Live)
+                && self.options.propagate_exit
+                && matches!(self.state, MonitorState::Live)
             {
                 // The pid is init's: init is not reaped while the container is live.
                 self.processes[0].signal(signal);
@@ -71,7 +71,7 @@ impl Monitor {
         }
         let state = ProcessState::Stopped(exit.clone());
         self.processes[0].state.enter(state);
-        if matches!(self.state, ContainerState::Live) {
+        if matches!(self.state, MonitorState::Live) {
             self.begin_stopping(StopCause::Exited(exit));
             self.kill_remaining();
         }

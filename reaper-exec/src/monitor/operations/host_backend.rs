@@ -11,7 +11,7 @@ use reaper_spec::{ExecId, Exit, ProcessIdentity, Status};
 
 use crate::{
     channel,
-    executor::ProcessEntry,
+    executor::ProcessInfo,
     monitor::{
         container::{
             backend::{Backend, Reply},
@@ -82,7 +82,7 @@ impl Backend for HostBackend {
             descriptors,
             reply_to,
         })?;
-        process.tied = call.tied;
+        process.kill_on_disconnect = call.kill_on_disconnect;
         monitor.processes.push(process);
         Ok(())
     }
@@ -148,7 +148,7 @@ impl Backend for HostBackend {
         monitor.thaw_cgroup().map(|()| Some(Answer::Done))
     }
 
-    fn pids(&self, monitor: &Monitor) -> Vec<ProcessEntry> {
+    fn pids(&self, monitor: &Monitor) -> Vec<ProcessInfo> {
         let listed = monitor.pids_of_cgroup();
         listed.unwrap_or_else(|| monitor.pids_by_descent())
     }

@@ -10,14 +10,14 @@ use reaper_spec::{ConsoleSize, ExecId, Status};
 
 use crate::{
     channel::Message,
-    executor::{Created, Observation},
+    executor::{ContainerState, CreatedProcess},
     monitor::{
         container::{backend::Reply, monitor::Monitor},
         support::{
             connection::ReplyTo,
             container_files::remove_runtime_files,
             request::parse,
-            states::{ContainerState, ProcessState},
+            states::{MonitorState, ProcessState},
         },
     },
     protocol::{Answer, Call, ExecCall, Failure},
@@ -65,7 +65,7 @@ impl Monitor {
             Call::Resume => backend.resume(self, to),
             Call::Pids => Ok(Some(Answer::Pids(backend.pids(self)))),
             Call::Stats => Ok(Some(Answer::Stats(self.stats()))),
-            Call::Observe => Ok(Some(Answer::Observed(self.observe()))),
+            Call::State => Ok(Some(Answer::State(self.report_state()))),
             Call::Delete { exec } => self.delete(exec.as_ref(), to.connection).map(Some),
         }
     }
@@ -83,7 +83,7 @@ impl Monitor {
         let refused = |status| Err(Failure::status("exec in", status));
         match self.status() {
             // A new process would be killed with what init has started.
-            _ if !matches!(self.state, ContainerState::Live) => refused(Status::Stopped),
+            _ if !matches!(self.state, MonitorState::Live) => refused(Status::Stopped),
             Status::Running if self.freezing.is_some() => refused(Status::Paused),
             Status::Running => Ok(()),
             status => refused(status),
@@ -91,7 +91,7 @@ impl Monitor {
     }
 
     fn start(&mut self, exec: Option<&ExecId>, streams: &[OwnedFd], to: ReplyTo) -> Reply {
-        if !matches!(self.state, ContainerState::Live) {
+        if !matches!(self.state, MonitorState::Live) {
             return Err(Failure::status("start", Status::Stopped));
         }
         // A frozen process could neither execute its program nor report.
@@ -111,9 +111,9 @@ impl Monitor {
 
     fn kill(&mut self, exec: Option<&ExecId>, signal: Signal, all: bool, to: ReplyTo) -> Reply {
         let (is_stopped, is_stopping) = match self.state {
-            ContainerState::Live => (false, false),
-            ContainerState::Stopping(_) => (false, true),
-            ContainerState::Stopped(_) | ContainerState::Aborted => (true, false),
+            MonitorState::Live => (false, false),
+            MonitorState::Stopping(_) => (false, true),
+            MonitorState::Stopped(_) | MonitorState::Aborted => (true, false),
         };
         let process = self.find(exec)?;
         // The exit of init is not published before all that it has started has exited.
@@ -131,7 +131,7 @@ impl Monitor {
 
     fn wait(&mut self, exec: Option<&ExecId>, to: ReplyTo) -> Reply {
         let stopped = match &self.state {
-            ContainerState::Stopped(exit) => Some(exit.clone()),
+            MonitorState::Stopped(exit) => Some(exit.clone()),
             _ => None,
         };
         let process = self.find(exec)?;
@@ -166,12 +166,12 @@ impl Monitor {
         Ok(Some(Answer::Done))
     }
 
-    fn observe(&self) -> Observation {
+    fn report_state(&self) -> ContainerState {
         let exit = match &self.state {
-            ContainerState::Stopped(exit) => Some(exit.clone()),
+            MonitorState::Stopped(exit) => Some(exit.clone()),
             _ => None,
         };
-        Observation {
+        ContainerState {
             status: self.status(),
             process: self.processes[0].identity(),
             monitor: Some(self.identity.clone()),
@@ -193,7 +193,7 @@ impl Monitor {
     }
 
     fn delete_container(&mut self, client: u64) -> Result<Answer, Failure> {
-        let ContainerState::Stopped(exit) = &self.state else {
+        let MonitorState::Stopped(exit) = &self.state else {
             return Err(Failure::status("delete", self.status()));
         };
         let exit = exit.clone();
@@ -216,7 +216,7 @@ impl Monitor {
         if self.processes[index].exec.is_none() {
             warnings.extend(self.view.warnings());
         }
-        Answer::Created(Created {
+        Answer::Created(CreatedProcess {
             process: self.processes[index].identity(),
             monitor: Some(self.identity.clone()),
             warnings,

@@ -14,7 +14,7 @@ use reaper_spec::{ExecId, Exit, ProcessIdentity, Transition};
 
 use super::runtime_create::create_init;
 use crate::{
-    executor::ProcessEntry,
+    executor::ProcessInfo,
     monitor::{
         container::{
             backend::{Backend, Reply},
@@ -104,7 +104,7 @@ impl Backend for RuntimeBackend {
             .map(|()| None)
     }
 
-    fn pids(&self, monitor: &Monitor) -> Vec<ProcessEntry> {
+    fn pids(&self, monitor: &Monitor) -> Vec<ProcessInfo> {
         monitor.pids_by_descent()
     }
 

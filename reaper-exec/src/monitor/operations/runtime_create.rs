@@ -66,7 +66,7 @@ impl Monitor {
         reply_to: ReplyTo,
     ) -> Result<(), Failure> {
         let attachments = refuse_preserved(call.attached, descriptors)?;
-        let document = document(&call.process, call.document.as_deref())
+        let document = document(&call.process, call.process_json.as_deref())
             .map_err(|error| Failure::setup("read the process", &error.into()))?;
         let streams = PendingStreams::new(&call.process, call.streams, attachments);
         let (stdio, terminal) = streams.open(&self.setup, &self.id, &self.namespace)?;
@@ -78,7 +78,7 @@ impl Monitor {
         };
         self.processes.push(Process {
             stdio,
-            tied: call.tied,
+            kill_on_disconnect: call.kill_on_disconnect,
             deferred: Some(DeferredExec {
                 document,
                 program: call.process.args.first().cloned().unwrap_or_default(),

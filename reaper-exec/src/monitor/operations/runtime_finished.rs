@@ -18,7 +18,7 @@ use crate::{
         support::{
             connection::ReplyTo,
             signal::send_signal,
-            states::{ContainerState, ProcessState},
+            states::{MonitorState, ProcessState},
         },
     },
     procfs,
@@ -106,7 +106,7 @@ impl Monitor {
 
     fn killed_by_runtime(&mut self, to: ReplyTo, step: String, result: Result<(), String>) {
         let killed = match result {
-            Err(message) if matches!(self.state, ContainerState::Live) => Err(Failure::Setup {
+            Err(message) if matches!(self.state, MonitorState::Live) => Err(Failure::Setup {
                 step,
                 message,
                 errno: None,
@@ -255,7 +255,7 @@ impl Monitor {
         result: Result<(), String>,
     ) {
         let answer = match result {
-            _ if !matches!(self.state, ContainerState::Live) => Err(Failure::Ended),
+            _ if !matches!(self.state, MonitorState::Live) => Err(Failure::Ended),
             Ok(()) => {
                 self.frozen = frozen;
                 Ok(Answer::Done)

@@ -4,7 +4,7 @@ use nix::sys::resource;
 use reaper_spec::ExecId;
 
 use crate::{
-    executor::{ProcessEntry, Stats},
+    executor::{ProcessInfo, Stats},
     monitor::container::monitor::Monitor,
     procfs,
 };
@@ -23,13 +23,13 @@ impl Monitor {
     }
 
     /// The processes in the cgroup. `None` without one, or if it cannot be read.
-    pub(crate) fn pids_of_cgroup(&self) -> Option<Vec<ProcessEntry>> {
+    pub(crate) fn pids_of_cgroup(&self) -> Option<Vec<ProcessInfo>> {
         let listed = self.cgroup.as_ref()?.pids().ok()?;
         let exec = |leaf: &str| {
             let name = leaf.strip_prefix("exec-")?;
             ExecId::new(name.split_once('~').map_or(name, |(name, _)| name)).ok()
         };
-        let entry = |(pid, leaf): (u32, String)| ProcessEntry {
+        let entry = |(pid, leaf): (u32, String)| ProcessInfo {
             pid,
             exec: exec(&leaf),
         };
@@ -37,12 +37,12 @@ impl Monitor {
     }
 
     /// The live processes that are known, and their descendants.
-    pub(crate) fn pids_by_descent(&self) -> Vec<ProcessEntry> {
+    pub(crate) fn pids_by_descent(&self) -> Vec<ProcessInfo> {
         let roots = self.processes.iter().filter(|process| !process.has_ended());
         roots
             .filter_map(|process| Some((process, process.pid_number()?)))
             .flat_map(|(process, root)| {
-                self.tree(root).into_iter().map(|pid| ProcessEntry {
+                self.tree(root).into_iter().map(|pid| ProcessInfo {
                     pid,
                     exec: process.exec.clone(),
                 })

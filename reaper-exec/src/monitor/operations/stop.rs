@@ -24,7 +24,7 @@ use crate::{
             connection::ReplyTo,
             container_files::remove_runtime_files,
             signal::killed_by,
-            states::{ContainerState, StopCause, Stopping},
+            states::{MonitorState, StopCause, Stopping},
             wait::any_children,
         },
     },
@@ -41,7 +41,7 @@ impl Monitor {
     /// Stops a container whose init process could not be created. The client gets `failure` once
     /// nothing is left.
     pub(crate) fn abort(&mut self, reply_to: ReplyTo, failure: Failure) {
-        if !matches!(self.state, ContainerState::Aborted) {
+        if !matches!(self.state, MonitorState::Aborted) {
             self.begin_stopping(StopCause::CreateFailed(reply_to, failure));
         }
     }
@@ -49,7 +49,7 @@ impl Monitor {
     pub(crate) fn begin_stopping(&mut self, cause: StopCause) {
         let deadline = Instant::now() + KILL_TIMEOUT + self.backend.delete_timeout();
         let stopping = Stopping { cause, deadline };
-        self.state.enter(ContainerState::Stopping(stopping));
+        self.state.enter(MonitorState::Stopping(stopping));
     }
 
     /// Kills all that is left of the container.
@@ -87,7 +87,7 @@ impl Monitor {
 
     /// Goes on with stopping after children were reaped.
     pub(crate) fn reap_remaining(&mut self) {
-        if !matches!(self.state, ContainerState::Stopping(_)) {
+        if !matches!(self.state, MonitorState::Stopping(_)) {
             return;
         }
         if !self.remaining().is_empty() {
@@ -101,7 +101,7 @@ impl Monitor {
 
     /// Stops waiting for processes that could not be killed.
     pub(crate) fn stop_deadline(&mut self, now: Instant) {
-        let ContainerState::Stopping(stopping) = &self.state else {
+        let MonitorState::Stopping(stopping) = &self.state else {
             return;
         };
         if stopping.deadline > now {
@@ -117,14 +117,14 @@ impl Monitor {
     /// Publishes the exit, or the failure of create, and releases what the container held. Called
     /// when no process is left, or none that can be killed.
     fn finish_stopping(&mut self) {
-        let ContainerState::Stopping(stopping) = &self.state else {
+        let MonitorState::Stopping(stopping) = &self.state else {
             return;
         };
         let cause = stopping.cause.clone();
         self.freezing_ended();
         match cause {
             StopCause::CreateFailed(to, failure) => {
-                self.state.enter(ContainerState::Aborted);
+                self.state.enter(MonitorState::Aborted);
                 self.processes[0].stdio.ended();
                 self.release();
                 remove_runtime_files(&self.dir);
@@ -155,7 +155,7 @@ impl Monitor {
             // The waiting clients are told nevertheless: they can still commit it to their store.
             self.log(&format!("record the exit: {error}"));
         }
-        self.state.enter(ContainerState::Stopped(exit.clone()));
+        self.state.enter(MonitorState::Stopped(exit.clone()));
         self.reply_to_waiters(0, &exit);
     }
 

@@ -44,7 +44,7 @@ pub(crate) struct Process {
     /// The number of the connection of the client that asked for it.
     pub(crate) owner: u64,
     /// It is killed when that client disconnects.
-    pub(crate) tied: bool,
+    pub(crate) kill_on_disconnect: bool,
     /// What its start needs, if a runtime creates it then.
     pub(crate) deferred: Option<DeferredExec>,
     /// It was deleted. It stays in the list until its loggers have exited.
@@ -65,7 +65,7 @@ impl Process {
             waiters: Vec::new(),
             failed_start: None,
             owner,
-            tied: false,
+            kill_on_disconnect: false,
             deferred: None,
             deleted: false,
         }

@@ -21,7 +21,7 @@ use reaper_state::ContainerDir;
 
 use crate::{
     cgroup::{self, ContainerCgroup, read_events},
-    executor::Observation,
+    executor::ContainerState,
     monitor::{
         oci_runtime::{cleanup as runtime, rootfs::Image},
         support::{container_files::remove_runtime_files, wait::wait_until},
@@ -47,7 +47,7 @@ pub(crate) fn cleanup(
     id: &ContainerId,
     dir: &Path,
     remove: bool,
-) -> Result<Observation, Failure> {
+) -> Result<ContainerState, Failure> {
     let dir = ContainerDir::at(dir);
     let plan_file = match File::open(dir.plan_file()) {
         Ok(file) => file,
@@ -88,13 +88,13 @@ pub(crate) fn cleanup(
     } else {
         let _ = std::fs::remove_file(dir.socket());
     }
-    Ok(Observation::stopped(exit))
+    Ok(ContainerState::stopped(exit))
 }
 
-fn recorded(dir: &ContainerDir) -> Result<Observation, Failure> {
+fn recorded(dir: &ContainerDir) -> Result<ContainerState, Failure> {
     let record: Option<ExitRecord> = read(&dir.exit_file())?;
     record
-        .map(|record| Observation::stopped(record.exit))
+        .map(|record| ContainerState::stopped(record.exit))
         .ok_or(Failure::NotFound)
 }
 

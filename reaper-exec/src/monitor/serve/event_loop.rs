@@ -20,7 +20,7 @@ use crate::{
         support::{
             connection::{Connection, STARTER},
             node_cleanup::spawn_gc,
-            states::ContainerState,
+            states::MonitorState,
             wait::exit_by_signal,
         },
     },
@@ -64,9 +64,9 @@ impl Monitor {
                 .all(|process| process.stdio.is_finished())
         };
         match self.state {
-            ContainerState::Live | ContainerState::Stopping(_) => false,
-            ContainerState::Aborted => answered(STARTER),
-            ContainerState::Stopped(_) => match self.deleted_for {
+            MonitorState::Live | MonitorState::Stopping(_) => false,
+            MonitorState::Aborted => answered(STARTER),
+            MonitorState::Stopped(_) => match self.deleted_for {
                 // Loggers get the time to finish. All other streams close with the monitor.
                 Some(client) => {
                     answered(client)
@@ -75,7 +75,7 @@ impl Monitor {
                             .iter()
                             .all(|process| process.stdio.helpers().is_empty())
                 }
-                None => finished() && (self.options.mirror_exit || self.connections.is_empty()),
+                None => finished() && (self.options.propagate_exit || self.connections.is_empty()),
             },
         }
     }
@@ -151,7 +151,7 @@ impl Monitor {
             .iter()
             .filter_map(|process| process.stdio.deadline());
         let stopping = match &self.state {
-            ContainerState::Stopping(stopping) => Some(stopping.deadline),
+            MonitorState::Stopping(stopping) => Some(stopping.deadline),
             _ => None,
         };
         let freezing = self.freezing.as_ref().map(|freezing| freezing.deadline());
@@ -244,10 +244,10 @@ impl Monitor {
         }
     }
 
-    /// The exit code of the monitor: with `mirror_exit` that of init, so that an engine that waits for
+    /// The exit code of the monitor: with `propagate_exit` that of init, so that an engine that waits for
     /// the monitor gets it. If init was ended by a signal, the monitor ends by it too.
     fn final_exit_code(self) -> i32 {
-        let ContainerState::Stopped(exit) = &self.state else {
+        let MonitorState::Stopped(exit) = &self.state else {
             return 1;
         };
         if self.deleted_for.is_some() {
@@ -258,7 +258,7 @@ impl Monitor {
                 self.options.log.as_deref(),
             );
         }
-        if !self.options.mirror_exit {
+        if !self.options.propagate_exit {
             return 0;
         }
         if let ExitStatus::Signaled { signal, .. } = exit.status {

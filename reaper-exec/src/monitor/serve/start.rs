@@ -107,7 +107,7 @@ impl PendingMonitor {
             },
             Call::Cleanup { id, dir, remove } => {
                 let cleaned = cleanup(isolation, &self.identity, &id, &dir, remove);
-                self.starter.reply(serial, cleaned.map(Answer::Observed));
+                self.starter.reply(serial, cleaned.map(Answer::State));
             }
             Call::RemoveView(view) => {
                 let removed = isolation.forget(&view).map(|()| Answer::Done);

@@ -41,7 +41,7 @@ pub(crate) fn remove_file(path: &Path) -> Result<(), Failure> {
 /// Where the container's cgroup is to be. `None` without a cgroup v2 hierarchy, and where the container
 /// is not to have one or a runtime makes it.
 pub(crate) fn choose_cgroup(call: &CreateCall) -> Result<Option<(Hierarchy, PathBuf)>, Failure> {
-    if call.options.without_cgroup || call.runtime.is_some() {
+    if !call.options.cgroup || call.runtime.is_some() {
         return Ok(None);
     }
     let found =

@@ -1,7 +1,7 @@
 //! The states of a container and of its processes, and every transition between them.
 //!
 //! [`CONTAINER`] and [`PROCESS`] are the whole truth: a state is changed by
-//! [`ContainerState::enter`] and [`ProcessState::enter`] alone, which panic in debug builds on a
+//! [`MonitorState::enter`] and [`ProcessState::enter`] alone, which panic in debug builds on a
 //! transition that is not listed. `docs/architecture.md` has the same tables; a test compares them.
 
 use std::time::Instant;
@@ -12,7 +12,7 @@ use super::connection::ReplyTo;
 use crate::protocol::Failure;
 
 /// What a container is doing.
-pub(crate) enum ContainerState {
+pub(crate) enum MonitorState {
     /// Init has not exited.
     Live,
     /// Init has exited, or could not be created. The remaining processes are being killed.
@@ -60,7 +60,7 @@ pub(crate) enum ProcessState {
     FailedToCreate,
 }
 
-impl ContainerState {
+impl MonitorState {
     /// Changes the state.
     pub(crate) fn enter(&mut self, next: Self) {
         check(&CONTAINER, self.name(), next.name());
@@ -229,13 +229,13 @@ mod tests {
             at: reaper_spec::Timestamp::now(),
         };
         let init = ProcessState::Stopped(exit.clone());
-        let stopping = ContainerState::Stopping(Stopping {
+        let stopping = MonitorState::Stopping(Stopping {
             cause: StopCause::Exited(exit.clone()),
             deadline: Instant::now(),
         });
         assert_eq!(stopping.status(&init, false), Status::Running);
         assert_eq!(stopping.status(&init, true), Status::Paused);
-        let stopped = ContainerState::Stopped(exit);
+        let stopped = MonitorState::Stopped(exit);
         assert_eq!(stopped.status(&init, true), Status::Stopped);
     }
 }

@@ -88,10 +88,10 @@ impl Plan {
         ];
         let request = ExecRequest {
             process: ProcessSpec::new(args, "/")?,
-            document: None,
+            process_json: None,
             stdio,
-            preserved: Vec::new(),
-            tied: true,
+            preserve_fds: Vec::new(),
+            kill_on_disconnect: true,
         };
         Ok((request, output))
     }
