@@ -17,6 +17,6 @@ pub use self::{
     base::Engine,
     create::SCOPE_ANNOTATION,
     error::{Error, Result},
-    request::NewContainer,
-    watch::{LifeChange, LifeEvent, Watch},
+    request::ContainerConfig,
+    watch::{Event, EventKind, EventStream},
 };

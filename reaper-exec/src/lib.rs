@@ -8,7 +8,7 @@
 //! ```
 //! use std::sync::Arc;
 //!
-//! use reaper_exec::{Engine, HostExecutor, NewContainer, io::StandardBinder, monitor};
+//! use reaper_exec::{Engine, HostExecutor, ContainerConfig, io::StandardBinder, monitor};
 //! use reaper_overlay::HostRoot;
 //! use reaper_spec::{ContainerId, Exit, ProcessSpec};
 //! use reaper_state::{FileStore, RootDir};
@@ -18,7 +18,7 @@
 //!     let root = RootDir::new("/run/example");
 //!     let store = Arc::new(FileStore::new(root.clone()));
 //!     let engine = Engine::new(HostExecutor::new(root.clone()), store, root);
-//!     engine.create(NewContainer::new(id.clone(), process)).await?;
+//!     engine.create(ContainerConfig::new(id.clone(), process)).await?;
 //!     engine.start(&id).await?;
 //!     let exit = engine.wait(&id).await?;
 //!     engine.delete(&id, false).await?;
@@ -27,7 +27,7 @@
 //!
 //! fn main() {
 //!     // The program is its own monitor.
-//!     monitor::run_if_asked(|| monitor::Setup::new(HostRoot, StandardBinder::default()));
+//!     monitor::run_if_monitor(|| monitor::MonitorConfig::new(HostRoot, StandardBinder::default()));
 //! }
 //! ```
 //!
@@ -55,7 +55,7 @@ mod records;
 mod signal;
 mod sys;
 
-pub use engine::{Engine, NewContainer};
+pub use engine::{ContainerConfig, Engine};
 #[cfg(feature = "mock")]
 pub use executor::MockExecutor;
 pub use executor::{

@@ -58,7 +58,7 @@ impl ContainerCgroup {
     ///
     /// # Errors
     /// [`Error::Path`]; [`Error::Populated`]; [`Error::Io`].
-    pub fn unpopulated(hierarchy: &Hierarchy, relative: &Path) -> Result<Self, Error> {
+    pub fn at_if_empty(hierarchy: &Hierarchy, relative: &Path) -> Result<Self, Error> {
         let cgroup = Self::at(hierarchy, relative)?;
         if cgroup.populated()? {
             return Err(Error::Populated(cgroup.path));

@@ -50,7 +50,7 @@ impl Leaf {
     }
 
     /// Says why a process could not join, or be started in, this leaf.
-    pub fn refused(&self, source: io::Error) -> Error {
+    pub(crate) fn refused(&self, source: io::Error) -> Error {
         if source.raw_os_error() == Some(libc::EOPNOTSUPP)
             && let Ok(kind) = std::fs::read_to_string(self.path.join("cgroup.type"))
         {

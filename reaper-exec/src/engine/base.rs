@@ -34,7 +34,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// Calls the store on Tokio's blocking threads, for programs whose own thread must never
     /// wait for a disk. By default it is called in place.
     #[must_use]
-    pub fn offload_store(mut self, offload: bool) -> Self {
+    pub fn blocking_store(mut self, offload: bool) -> Self {
         self.offload = offload;
         self
     }

@@ -13,7 +13,7 @@ use super::{
     base::Engine,
     error::{Error, Result},
     record,
-    request::NewContainer,
+    request::ContainerConfig,
 };
 use crate::{
     executor::{CreateRequest, Executor, Target},
@@ -31,7 +31,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// # Errors
     /// [`reaper_state::Error::AlreadyExists`], and what [`Executor::create`] says; nothing is
     /// left behind then.
-    pub async fn create(&self, new: NewContainer) -> Result<(Record, Vec<String>)> {
+    pub async fn create(&self, new: ContainerConfig) -> Result<(Record, Vec<String>)> {
         let mut record = Record::new(new.id.clone(), new.bundle.clone());
         record.annotations = new.annotations;
         let view = new.view.in_root(self.root.path());

@@ -27,14 +27,14 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     pub async fn start(&self, id: &ContainerId) -> Result<Record> {
         let target = Target::Init(id.clone());
         let started = async { self.executor.start(&target).await.map(drop) };
-        self.start_by(id, started).await
+        self.start_with(id, started).await
     }
 
     /// As [`start`](Self::start), but by `open`, for executors that have other ways to start.
     ///
     /// # Errors
     /// As [`start`](Self::start).
-    pub async fn start_by(
+    pub async fn start_with(
         &self,
         id: &ContainerId,
         open: impl Future<Output = Result<(), ExecutorError>>,

@@ -9,7 +9,7 @@ use crate::{executor::MonitorOptions, io::StdioRequest};
 
 /// A container to be made.
 #[derive(Debug)]
-pub struct NewContainer {
+pub struct ContainerConfig {
     /// Its id.
     pub id: ContainerId,
     /// Its bundle, absolute.
@@ -30,7 +30,7 @@ pub struct NewContainer {
     pub annotations: BTreeMap<String, String>,
 }
 
-impl NewContainer {
+impl ContainerConfig {
     /// A container for `process` that has no bundle, no volumes and no streams (`/dev/null`), and
     /// everything else as it is by default. Its fields are there to be changed.
     pub fn new(id: ContainerId, process: ProcessSpec) -> Self {

@@ -28,19 +28,19 @@ use crate::executor::Executor;
 
 /// A change in the life of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LifeEvent {
+pub struct Event {
     /// The container.
     pub id: ContainerId,
     /// When it happened; for what a record has no time of, when it was seen.
     pub at: Timestamp,
     /// What happened.
-    pub change: LifeChange,
+    pub change: EventKind,
 }
 
 /// What happened to a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum LifeChange {
+pub enum EventKind {
     /// It was made, and waits for its start.
     Created,
     /// Its program was executed.
@@ -55,7 +55,7 @@ pub enum LifeChange {
     Deleted,
 }
 
-impl LifeChange {
+impl EventKind {
     /// The word for it.
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -80,12 +80,12 @@ const NOT_EXECUTED: u8 = 127;
 
 /// The lives of an engine's containers: see [`Engine::watch`].
 #[derive(Debug)]
-pub struct Watch<'a, E, S: ?Sized> {
+pub struct EventStream<'a, E, S: ?Sized> {
     engine: &'a Engine<E, S>,
     changes: Changes,
     dirty: Dirty,
     known: BTreeMap<ContainerId, Record>,
-    events: VecDeque<LifeEvent>,
+    events: VecDeque<Event>,
 }
 
 impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
@@ -96,8 +96,8 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     ///
     /// # Errors
     /// The root cannot be made or watched; a record cannot be read.
-    pub async fn watch(&self) -> Result<Watch<'_, E, S>> {
-        let mut watch = Watch {
+    pub async fn watch(&self) -> Result<EventStream<'_, E, S>> {
+        let mut watch = EventStream {
             engine: self,
             changes: Changes::below(self.root.path()).map_err(|source| Error::Folder {
                 operation: "watch",
@@ -117,7 +117,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     }
 }
 
-impl<E: Executor, S: StateStore + ?Sized + 'static> Watch<'_, E, S> {
+impl<E: Executor, S: StateStore + ?Sized + 'static> EventStream<'_, E, S> {
     /// Waits for the next event. Those of one container come in the order of its life, and none
     /// is left out: what was not seen by itself is concluded from the record. Except for a
     /// container that came and went between two looks, and for the start of one that a signal
@@ -127,7 +127,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Watch<'_, E, S> {
     ///
     /// # Errors
     /// The store as a whole cannot be read. A single record that cannot is not told of.
-    pub async fn next(&mut self) -> Result<LifeEvent> {
+    pub async fn next(&mut self) -> Result<Event> {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Ok(event);
@@ -180,7 +180,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Watch<'_, E, S> {
             self.deleted(id);
         }
         let changes = between(self.known.get(id), &record);
-        let events = changes.into_iter().map(|(at, change)| LifeEvent {
+        let events = changes.into_iter().map(|(at, change)| Event {
             id: id.clone(),
             at,
             change,
@@ -194,41 +194,41 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Watch<'_, E, S> {
         let known = self.known.remove(id);
         // Whose creation failed was never told of.
         if known.is_some_and(|record| record.status != Status::Creating) {
-            self.events.push_back(LifeEvent {
+            self.events.push_back(Event {
                 id: id.clone(),
                 at: Timestamp::now(),
-                change: LifeChange::Deleted,
+                change: EventKind::Deleted,
             });
         }
     }
 }
 
 /// What has happened between two records of one container, in order.
-fn between(before: Option<&Record>, now: &Record) -> Vec<(Timestamp, LifeChange)> {
+fn between(before: Option<&Record>, now: &Record) -> Vec<(Timestamp, EventKind)> {
     let mut changes = Vec::new();
     if now.status == Status::Creating {
         return changes;
     }
     let was = before.map_or(Status::Creating, |record| record.status);
     if was == Status::Creating {
-        changes.push((now.created, LifeChange::Created));
+        changes.push((now.created, EventKind::Created));
     }
     if let Some(started) = started(now)
         && before.is_none_or(started_untold)
     {
-        changes.push((started, LifeChange::Started));
+        changes.push((started, EventKind::Started));
     }
     match (was, now.status) {
-        (Status::Paused, Status::Running) => changes.push((Timestamp::now(), LifeChange::Resumed)),
+        (Status::Paused, Status::Running) => changes.push((Timestamp::now(), EventKind::Resumed)),
         (was, Status::Paused) if was != Status::Paused => {
-            changes.push((Timestamp::now(), LifeChange::Paused));
+            changes.push((Timestamp::now(), EventKind::Paused));
         }
         _ => {}
     }
     if let Some(exit) = &now.exit
         && before.is_none_or(|record| record.exit.is_none())
     {
-        changes.push((exit.at, LifeChange::Stopped(exit.clone())));
+        changes.push((exit.at, EventKind::Stopped(exit.clone())));
     }
     changes
 }

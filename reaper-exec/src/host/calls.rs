@@ -24,7 +24,7 @@ use crate::{
         ContainerState, CreateRequest, CreatedProcess, Error, ExecRequest, Executor, ProcessInfo,
         Result, Stats, Target,
     },
-    io::{Attachments, StdioRequest, Streams},
+    io::{StdioFds, StdioRequest, Streams},
     protocol::{Answer, Attached, Call, CreateCall, ExecCall, RuntimeConfig},
     signal::Signal,
 };
@@ -51,7 +51,7 @@ fn pack(stdio: StdioRequest, preserved: Vec<OwnedFd>) -> Result<(Streams, Attach
     }
     let StdioRequest {
         streams,
-        attachments: Attachments {
+        attachments: StdioFds {
             inherited,
             console_socket,
         },

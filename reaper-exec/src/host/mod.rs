@@ -34,10 +34,10 @@ use crate::{
 /// with I/O and time enabled. Any number of executors, in any number of processes, may work on
 /// one root at the same time.
 ///
-/// The monitor is this program executed again, see [`monitor::run_if_asked`], unless another
+/// The monitor is this program executed again, see [`monitor::run_if_monitor`], unless another
 /// program was named.
 ///
-/// [`monitor::run_if_asked`]: crate::monitor::run_if_asked
+/// [`monitor::run_if_monitor`]: crate::monitor::run_if_monitor
 #[derive(Debug)]
 pub struct HostExecutor {
     root: RootDir,
@@ -63,13 +63,13 @@ impl HostExecutor {
 
     /// The containerd namespace, which loggers get as `CONTAINER_NAMESPACE`.
     #[must_use]
-    pub fn in_namespace(mut self, namespace: &str) -> Self {
+    pub fn containerd_namespace(mut self, namespace: &str) -> Self {
         namespace.clone_into(&mut self.namespace);
         self
     }
 
     /// The program that becomes the monitor. It must call
-    /// [`monitor::run_if_asked`](crate::monitor::run_if_asked) in its `main`.
+    /// [`monitor::run_if_monitor`](crate::monitor::run_if_monitor) in its `main`.
     #[must_use]
     pub fn monitor_program(mut self, program: impl Into<PathBuf>) -> Self {
         self.program = program.into();
@@ -79,7 +79,7 @@ impl HostExecutor {
     /// Whether this process is a child subreaper (prctl(2)) that has no other children than
     /// monitors: what a killed monitor leaves behind then becomes its child, and is killed.
     #[must_use]
-    pub fn is_subreaper(mut self, subreaper: bool) -> Self {
+    pub fn subreaper(mut self, subreaper: bool) -> Self {
         self.subreaper = subreaper;
         self
     }

@@ -17,7 +17,7 @@ use crate::{
 
 /// What it means when a monitor ends without an answer.
 pub(super) const NO_ANSWER: &str = "ended without an answer: does the program that starts \
-    containers call reaper_exec::monitor::run_if_asked first in its main, or name another \
+    containers call reaper_exec::monitor::run_if_monitor first in its main, or name another \
     program with HostExecutor::monitor_program?";
 
 impl HostExecutor {

@@ -11,7 +11,7 @@ use reaper_spec::{ConsoleSize, ContainerId};
 
 use super::{
     console::SentConsole,
-    contract::{Attachments, BindRequest, BoundStdio, IoBinder, IoError, Stream, Streams},
+    contract::{BindRequest, BoundStdio, IoBinder, IoError, StdioFds, Stream, Streams},
     fifo::{InputFifo, OutputFifo},
     file,
     locate::Located,
@@ -93,7 +93,7 @@ struct Binding<'a> {
     namespace: &'a str,
     owner: Option<(u32, u32)>,
     limits: LoggerLimits,
-    attachments: Attachments,
+    attachments: StdioFds,
     fifos: Vec<OutputFifo>,
     loggers: Loggers,
 }

@@ -18,8 +18,8 @@
 //! # }
 //!
 //! fn main() {
-//!     let binder = || CaptureBinder::over(StandardBinder::new());
-//!     monitor::run_if_asked(|| monitor::Setup::new(HostRoot, binder()));
+//!     let binder = || CaptureBinder::with_fallback(StandardBinder::new());
+//!     monitor::run_if_monitor(|| monitor::MonitorConfig::new(HostRoot, binder()));
 //!     // The program's own work.
 //! }
 //! ```
@@ -39,7 +39,7 @@ use nix::{
 use tokio::io::{Interest, unix::AsyncFd};
 
 pub use self::binder::CaptureBinder;
-use super::contract::{Attachments, StdioRequest, StreamTarget, Streams};
+use super::contract::{StdioFds, StdioRequest, StreamTarget, Streams};
 
 /// The target of a captured output. Its socket comes with the request, in the place of the first
 /// captured output's descriptor.
@@ -151,7 +151,7 @@ pub(super) fn pair() -> io::Result<(StdioRequest, OwnedFd)> {
             stdout: captured(),
             stderr: captured(),
         },
-        attachments: Attachments {
+        attachments: StdioFds {
             inherited: [None, Some(theirs), None],
             console_socket: None,
         },

@@ -27,7 +27,7 @@ pub enum StreamTarget {
 
 impl StreamTarget {
     /// The target that a URI of containerd's task API names. An empty string means no stream.
-    pub fn from_containerd(uri: &str) -> Self {
+    pub fn from_uri(uri: &str) -> Self {
         if uri.is_empty() {
             Self::Null
         } else {
@@ -39,13 +39,13 @@ impl StreamTarget {
 /// Where the streams of a process go.
 ///
 /// The descriptors of inherited streams, and a console socket, travel beside it:
-/// see [`Attachments`].
+/// see [`StdioFds`].
 #[derive(Debug, Default)]
 pub struct StdioRequest {
     /// Where the streams go, as data.
     pub streams: Streams,
     /// The descriptors that belong to them.
-    pub attachments: Attachments,
+    pub attachments: StdioFds,
 }
 
 /// Where the streams of a process go, as data.
@@ -61,7 +61,7 @@ pub struct Streams {
 
 /// Descriptors that a request refers to.
 #[derive(Debug, Default)]
-pub struct Attachments {
+pub struct StdioFds {
     /// For [`StreamTarget::Inherit`]: standard input, output, error.
     pub inherited: [Option<OwnedFd>; 3],
     /// A connected Unix stream socket to which the terminal's master is sent (runc's

@@ -39,7 +39,7 @@ pub use self::{
     binder::StandardBinder,
     capture::{Capture, CaptureBinder, Captured, Chunk, OutputStream},
     contract::{
-        Attachments, BindRequest, BoundStdio, ChildStdio, IoBinder, IoError, StdioRequest,
+        BindRequest, BoundStdio, ChildStdio, IoBinder, IoError, StdioFds, StdioRequest,
         StreamTarget, Streams,
     },
     journal::{Journal, JournalBinder, Priority},

@@ -4,7 +4,7 @@
 //! processes that it waits for, and a subreaper, so that orphans of the container become its children.
 //! It outlives the program that started it and answers on a socket in the container's folder.
 //!
-//! It is the starting program executed again. Such a program calls [`run_if_asked`] at the start of its
+//! It is the starting program executed again. Such a program calls [`run_if_monitor`] at the start of its
 //! `main`:
 //!
 //! ```no_run
@@ -12,7 +12,7 @@
 //! use reaper_overlay::HostRoot;
 //!
 //! fn main() {
-//!     monitor::run_if_asked(|| monitor::Setup::new(HostRoot, StandardBinder::default()));
+//!     monitor::run_if_monitor(|| monitor::MonitorConfig::new(HostRoot, StandardBinder::default()));
 //!     // The program's own work.
 //! }
 //! ```
@@ -33,20 +33,20 @@ mod support;
 
 use std::ffi::OsStr;
 
-pub use self::support::setup::Setup;
-pub(crate) use self::support::setup::{ARGUMENT, NAME};
+pub use self::support::config::MonitorConfig;
+pub(crate) use self::support::config::{ARGUMENT, NAME};
 
 /// Becomes a monitor, and never returns, if an executor has started this process as one. Returns at
 /// once otherwise.
 ///
 /// It must be called before a thread is started, since a monitor forks.
-pub fn run_if_asked(setup: impl FnOnce() -> Setup) {
+pub fn run_if_monitor(config: impl FnOnce() -> MonitorConfig) {
     let mut arguments = std::env::args_os();
     let (Some(_), Some(argument), None) = (arguments.next(), arguments.next(), arguments.next())
     else {
         return;
     };
     if argument == OsStr::new(ARGUMENT) {
-        serve::start::serve(setup());
+        serve::start::serve(config());
     }
 }

@@ -17,7 +17,7 @@ use proptest::{
 use reaper_exec::{
     Error, ExecRequest, Executor as _, Signal, Target,
     engine::Error as EngineError,
-    io::{Attachments, StdioRequest, StreamTarget, Streams},
+    io::{StdioFds, StdioRequest, StreamTarget, Streams},
 };
 use reaper_spec::{ContainerId, ExecId, Exit, ExitStatus, Status};
 use reaper_state::Error as StoreError;
@@ -440,7 +440,7 @@ fn gated() -> (StdioRequest, PipeWriter) {
             stdin: StreamTarget::Inherit,
             ..Streams::default()
         },
-        attachments: Attachments {
+        attachments: StdioFds {
             inherited: [Some(reader.into()), None, None],
             console_socket: None,
         },

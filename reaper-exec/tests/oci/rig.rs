@@ -14,7 +14,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 use reaper_exec::{
-    Engine, ExecRequest, HostExecutor, MonitorOptions, NewContainer, OciExecutor, Target,
+    ContainerConfig, Engine, ExecRequest, HostExecutor, MonitorOptions, OciExecutor, Target,
     io::StdioRequest,
 };
 use reaper_overlay::ViewRequest;
@@ -126,11 +126,11 @@ impl Rig {
         process: ProcessSpec,
         stdio: StdioRequest,
         change: impl FnOnce(&mut Value),
-    ) -> NewContainer {
+    ) -> ContainerConfig {
         let mut spec = bundle::spec(&process, &self.cgroup(id));
         change(&mut spec);
         let id = ContainerId::new(id).unwrap();
-        NewContainer {
+        ContainerConfig {
             bundle: bundle::write(&self.path("bundles").join(id.as_str()), &spec),
             view: ViewRequest::new(id.clone(), process.cwd.clone()),
             id,

@@ -22,7 +22,7 @@ pub struct CaptureBinder<B = StandardBinder> {
 
 impl<B: IoBinder> CaptureBinder<B> {
     /// What is not captured is bound by `others`.
-    pub fn over(others: B) -> Self {
+    pub fn with_fallback(others: B) -> Self {
         Self { others }
     }
 }

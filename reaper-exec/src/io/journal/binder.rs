@@ -38,7 +38,7 @@ pub struct JournalBinder<B = StandardBinder> {
 
 impl<B: IoBinder> JournalBinder<B> {
     /// What does not go to the journal is bound by `others`.
-    pub fn over(others: B) -> Self {
+    pub fn with_fallback(others: B) -> Self {
         Self { others }
     }
 }

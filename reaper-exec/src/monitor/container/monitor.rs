@@ -19,9 +19,9 @@ use crate::{
         oci_runtime::runtime::Runtime,
         process::state::{INIT, LiveProcess, Process},
         support::{
+            config::MonitorConfig,
             connection::{Connection, ReplyTo, STARTER},
             log::log_line,
-            setup::Setup,
             states::MonitorState,
         },
     },
@@ -30,7 +30,7 @@ use crate::{
 
 /// A container and its clients.
 pub(crate) struct Monitor {
-    pub(crate) setup: Setup,
+    pub(crate) config: MonitorConfig,
     pub(crate) id: ContainerId,
     pub(crate) namespace: String,
     pub(crate) dir: ContainerDir,
@@ -98,7 +98,7 @@ impl Monitor {
             ..
         } = new;
         Self {
-            setup: pending.setup,
+            config: pending.config,
             id: call.id,
             namespace: call.namespace,
             dir,

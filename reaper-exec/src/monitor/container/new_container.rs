@@ -14,8 +14,8 @@ use crate::{
     monitor::{
         oci_runtime::runtime::Runtime,
         support::{
+            config::MonitorConfig,
             connection::{Connection, ReplyTo},
-            setup::Setup,
         },
     },
     protocol::CreateCall,
@@ -23,7 +23,7 @@ use crate::{
 
 /// What a monitor has before it knows its container.
 pub(crate) struct PendingMonitor {
-    pub(crate) setup: Setup,
+    pub(crate) config: MonitorConfig,
     pub(crate) identity: ProcessIdentity,
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) signals: SignalFd,

@@ -57,7 +57,7 @@ impl NewContainer {
             None => &HostBackend,
         };
         if let Some(isolation) = backend.isolation() {
-            pending.setup.isolation = isolation;
+            pending.config.isolation = isolation;
         }
         Self {
             pending,
@@ -82,7 +82,7 @@ impl NewContainer {
             self.cgroup =
                 Some(created.map_err(|error| Failure::from_error("make the cgroup", &error))?);
         }
-        let view = self.pending.setup.isolation.prepare(&self.call.view);
+        let view = self.pending.config.isolation.prepare(&self.call.view);
         self.view =
             Some(view.map_err(|error| Failure::from_error("prepare the filesystem view", &error))?);
         let listener = channel::listen(&self.dir.socket())
@@ -93,7 +93,7 @@ impl NewContainer {
 
     fn write_plan(&self, cgroup: Option<&(Hierarchy, std::path::PathBuf)>) -> Result<(), Failure> {
         let cgroup = cgroup
-            .map(|(hierarchy, path)| ContainerCgroup::unpopulated(hierarchy, path))
+            .map(|(hierarchy, path)| ContainerCgroup::at_if_empty(hierarchy, path))
             .transpose()
             .map_err(|error| Failure::from_error("make the cgroup", &error))?;
         let record = CleanupRecord {

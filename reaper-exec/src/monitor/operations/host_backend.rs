@@ -44,7 +44,7 @@ impl Backend for HostBackend {
         let view = new.view.as_deref().ok_or(Failure::NotFound)?;
         spawn(SpawnArgs {
             number: INIT,
-            setup: &new.pending.setup,
+            config: &new.pending.config,
             id: &new.call.id,
             namespace: &new.call.namespace,
             view,
@@ -69,7 +69,7 @@ impl Backend for HostBackend {
         let number = monitor.number_process();
         let mut process = spawn(SpawnArgs {
             number,
-            setup: &monitor.setup,
+            config: &monitor.config,
             id: &monitor.id,
             namespace: &monitor.namespace,
             view: &*monitor.view,

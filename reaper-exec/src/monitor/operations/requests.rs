@@ -198,7 +198,7 @@ impl Monitor {
         };
         let exit = exit.clone();
         if self.deleted_for.is_none() {
-            self.setup
+            self.config
                 .isolation
                 .forget(&self.view_request)
                 .map_err(|error| Failure::from_error("remove the filesystem view", &error))?;

@@ -6,7 +6,7 @@
 use std::{ffi::OsString, os::fd::OwnedFd};
 
 use crate::{
-    io::Attachments,
+    io::StdioFds,
     monitor::{
         container::{monitor::Monitor, new_container::NewContainer},
         oci_runtime::{
@@ -39,7 +39,7 @@ pub(crate) fn create_init(new: &mut NewContainer) -> Result<Process, Failure> {
     let streams = std::mem::take(&mut new.call.streams);
     let streams = PendingStreams::new(&new.call.process, streams, attachments);
     let (mut stdio, terminal) =
-        streams.open(&new.pending.setup, &new.call.id, &new.call.namespace)?;
+        streams.open(&new.pending.config, &new.call.id, &new.call.namespace)?;
     let outputs = CreateOutputs::new(runtime.file("pid"), runtime.file("console"), terminal)?;
     let mut arguments = vec![OsString::from("create"), "--bundle".into()];
     arguments.push(runtime.program.bundle().into());
@@ -69,7 +69,7 @@ impl Monitor {
         let document = document(&call.process, call.process_json.as_deref())
             .map_err(|error| Failure::setup("read the process", &error.into()))?;
         let streams = PendingStreams::new(&call.process, call.streams, attachments);
-        let (stdio, terminal) = streams.open(&self.setup, &self.id, &self.namespace)?;
+        let (stdio, terminal) = streams.open(&self.config, &self.id, &self.namespace)?;
         let number = self.number_process();
         let state = ProcessState::Creating {
             reply_to,
@@ -120,7 +120,7 @@ impl Monitor {
     }
 }
 
-fn refuse_preserved(attached: Attached, descriptors: Vec<OwnedFd>) -> Result<Attachments, Failure> {
+fn refuse_preserved(attached: Attached, descriptors: Vec<OwnedFd>) -> Result<StdioFds, Failure> {
     let (attachments, preserved) = sort(attached, descriptors)?;
     if preserved.is_empty() {
         return Ok(attachments);

@@ -152,7 +152,7 @@ impl Monitor {
             let master = console
                 .receive()
                 .map_err(|error| Failure::setup("receive the terminal", &error))?;
-            let bound = pending.bind(&self.setup, &self.id, &self.namespace, Some(master))?;
+            let bound = pending.bind(&self.config, &self.id, &self.namespace, Some(master))?;
             let process = &mut self.processes[index];
             process.stdio = bound;
             // The process got its end of the terminal from the runtime.

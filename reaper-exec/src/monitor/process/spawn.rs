@@ -21,8 +21,8 @@ use crate::{
     child::{self, ChildSetup},
     io::{BoundStdio, Streams},
     monitor::support::{
-        connection::ReplyTo, deferred_streams::PendingStreams, descriptors::sort, setup::Setup,
-        states::ProcessState,
+        config::MonitorConfig, connection::ReplyTo, deferred_streams::PendingStreams,
+        descriptors::sort, states::ProcessState,
     },
     procfs,
     protocol::{Attached, Failure},
@@ -35,7 +35,7 @@ const INIT_LEAF: &str = "init";
 /// What a process is created from.
 pub(crate) struct SpawnArgs<'a> {
     pub(crate) number: u64,
-    pub(crate) setup: &'a Setup,
+    pub(crate) config: &'a MonitorConfig,
     pub(crate) id: &'a ContainerId,
     pub(crate) namespace: &'a str,
     pub(crate) view: &'a dyn View,
@@ -55,7 +55,7 @@ pub(crate) fn spawn(mut args: SpawnArgs<'_>) -> Result<Process, Failure> {
     let (attachments, preserved) = sort(args.attached, descriptors)?;
     let streams = std::mem::take(&mut args.streams);
     let streams = PendingStreams::new(args.process, streams, attachments);
-    let mut stdio = streams.bind(args.setup, args.id, args.namespace, None)?;
+    let mut stdio = streams.bind(args.config, args.id, args.namespace, None)?;
     let leaf = add_leaf(&args)?;
     let (pid, start_socket) = match fork(&args, &mut *stdio, leaf.as_ref(), preserved) {
         Ok(forked) => forked,
@@ -108,7 +108,7 @@ fn fork(
         .ok_or_else(|| io::Error::other("the binder made no streams"))?;
     let (forked, to_join) = fork_into(leaf)?;
     let Some(pid) = forked else {
-        let setup = ChildSetup {
+        let config = ChildSetup {
             process: args.process,
             view: args.view,
             first: args.exec.is_none(),
@@ -117,7 +117,7 @@ fn fork(
             preserved,
             oom_score_adj: args.oom_score_adj,
         };
-        child::run(setup, childs)
+        child::run(config, childs)
     };
     fcntl(ours.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok((pid, ours))

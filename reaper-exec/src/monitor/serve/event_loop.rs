@@ -252,7 +252,7 @@ impl Monitor {
         };
         if self.deleted_for.is_some() {
             spawn_gc(
-                &*self.setup.isolation,
+                &*self.config.isolation,
                 &self.view_request,
                 self.oom_score_adj,
                 self.options.log.as_deref(),

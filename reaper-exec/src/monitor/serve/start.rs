@@ -27,11 +27,11 @@ use crate::{
         container::new_container::PendingMonitor,
         operations::create::create,
         support::{
+            config::{MonitorConfig, NAME},
             connection::{Connection, ReplyTo, STARTER},
             node_cleanup::spawn_gc,
             oom_score::lower_oom_score,
             request::parse,
-            setup::{NAME, Setup},
         },
     },
     procfs,
@@ -55,8 +55,8 @@ const FORWARDED: [Signal; 7] = [
 const FIRST: RawFd = 3;
 
 /// Runs a monitor. The socket to its client is its standard input.
-pub(crate) fn serve(setup: Setup) -> ! {
-    sys::exit_now(match start(setup) {
+pub(crate) fn serve(config: MonitorConfig) -> ! {
+    sys::exit_now(match start(config) {
         Ok(code) => code,
         Err(error) => {
             let _ = writeln!(io::stderr(), "{NAME}: {error}");
@@ -65,7 +65,7 @@ pub(crate) fn serve(setup: Setup) -> ! {
     })
 }
 
-fn start(setup: Setup) -> io::Result<i32> {
+fn start(config: MonitorConfig) -> io::Result<i32> {
     let starter = become_independent()?;
     let oom_score_adj = lower_oom_score();
     let signals = catch_signals()?;
@@ -82,7 +82,7 @@ fn start(setup: Setup) -> io::Result<i32> {
         }
     };
     let pending = PendingMonitor {
-        setup,
+        config,
         identity,
         oom_score_adj,
         signals,
@@ -99,7 +99,7 @@ impl PendingMonitor {
     /// Serves the first request. Returns the exit code of the process.
     fn serve(mut self, call: Call, descriptors: Vec<OwnedFd>) -> i32 {
         let serial = self.reply_to.serial;
-        let isolation = &*self.setup.isolation;
+        let isolation = &*self.config.isolation;
         match call {
             Call::Create(call) => match create(self, *call, descriptors) {
                 Ok(monitor) => return monitor.run(),

@@ -9,9 +9,9 @@ use std::os::fd::OwnedFd;
 use reaper_spec::{ConsoleSize, ContainerId, ProcessSpec};
 use serde_json::Value;
 
-use super::setup::Setup;
+use super::config::MonitorConfig;
 use crate::{
-    io::{Attachments, BindRequest, BoundStdio, ChildStdio, NoStreams, StdioRequest, Streams},
+    io::{BindRequest, BoundStdio, ChildStdio, NoStreams, StdioFds, StdioRequest, Streams},
     protocol::Failure,
 };
 
@@ -51,7 +51,7 @@ pub(crate) struct PendingStreams {
 }
 
 impl PendingStreams {
-    pub(crate) fn new(process: &ProcessSpec, streams: Streams, attachments: Attachments) -> Self {
+    pub(crate) fn new(process: &ProcessSpec, streams: Streams, attachments: StdioFds) -> Self {
         Self {
             stdio: StdioRequest {
                 streams,
@@ -68,25 +68,25 @@ impl PendingStreams {
     /// be opened when the runtime has made it.
     pub(crate) fn open(
         self,
-        setup: &Setup,
+        config: &MonitorConfig,
         id: &ContainerId,
         namespace: &str,
     ) -> Result<(Box<dyn BoundStdio>, Option<Self>), Failure> {
         if self.terminal {
             return Ok((Box::new(NoStreams), Some(self)));
         }
-        Ok((self.bind(setup, id, namespace, None)?, None))
+        Ok((self.bind(config, id, namespace, None)?, None))
     }
 
     /// Opens them, with the terminal's `master` if a runtime has made the terminal.
     pub(crate) fn bind(
         self,
-        setup: &Setup,
+        config: &MonitorConfig,
         id: &ContainerId,
         namespace: &str,
         master: Option<OwnedFd>,
     ) -> Result<Box<dyn BoundStdio>, Failure> {
-        let bound = setup.binder.bind(BindRequest {
+        let bound = config.binder.bind(BindRequest {
             id,
             namespace,
             stdio: self.stdio,

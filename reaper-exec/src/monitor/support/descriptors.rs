@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use crate::{
-    io::Attachments,
+    io::StdioFds,
     protocol::{Attached, Failure},
 };
 
@@ -14,7 +14,7 @@ use crate::{
 pub(crate) fn sort(
     attached: Attached,
     descriptors: Vec<OwnedFd>,
-) -> Result<(Attachments, Vec<OwnedFd>), Failure> {
+) -> Result<(StdioFds, Vec<OwnedFd>), Failure> {
     let mut descriptors = descriptors.into_iter();
     let mut next = |wanted: bool| if wanted { descriptors.next() } else { None };
     let inherited = attached.inherited.map(&mut next);
@@ -25,7 +25,7 @@ pub(crate) fn sort(
         return Err(Failure::Refused { reason });
     }
     Ok((
-        Attachments {
+        StdioFds {
             inherited,
             console_socket,
         },

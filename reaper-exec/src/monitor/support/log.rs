@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path};
 
-use super::setup::NAME;
+use super::config::NAME;
 
 /// Writes a line about the container `id` to the monitors' log, if there is one.
 pub(crate) fn log_line(log: Option<&Path>, id: &str, message: &str) {

@@ -11,12 +11,12 @@ pub(crate) const ARGUMENT: &str = "--reaper-monitor";
 pub(crate) const NAME: &str = "reaper-monitor";
 
 /// What a monitor is made of.
-pub struct Setup {
+pub struct MonitorConfig {
     pub(crate) isolation: Box<dyn FilesystemIsolation>,
     pub(crate) binder: Box<dyn IoBinder>,
 }
 
-impl Setup {
+impl MonitorConfig {
     /// A monitor whose containers get their view of the filesystem from `isolation`, and their streams
     /// from `binder`.
     pub fn new(
