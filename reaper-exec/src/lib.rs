@@ -31,6 +31,25 @@
 //! }
 //! ```
 //!
+//! # Floors
+//!
+//! A module imports from modules on lower floors only, and `lib.rs` re-exports.
+//!
+//! | floor | modules | hold |
+//! |---|---|---|
+//! | 9 | `conformance`, `fake` | the contract as a suite, and a scripted executor, behind features |
+//! | 8 | [`engine`], `oci` | an executor and a store together; the executor that drives a runtime |
+//! | 7 | `host` | the executor that exchanges messages with monitors |
+//! | 6 | [`monitor`] | the process that creates a container and waits for it; floors inside |
+//! | 5 | `child`, `records` | a forked process until its `execve`; files in a container's folder |
+//! | 4 | `protocol` | the messages between executor, monitor and child |
+//! | 3 | `executor` | the contract: what is asked of an executor, and answered |
+//! | 2 | [`io`], [`cgroup`] | where streams go; control groups |
+//! | 1 | [`procfs`] | what `/proc` has of processes |
+//! | 0 | `sys`, `channel`, `signal` | system calls, messages with descriptors, signal names |
+//!
+//! # Tests
+//!
 //! For tests of consumers there are `FakeExecutor` (feature `fake`) and `MockExecutor` (feature
 //! `mock`), and for other executors the contract as a suite in `conformance` (feature
 //! `conformance`).
