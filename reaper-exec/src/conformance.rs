@@ -26,7 +26,7 @@ use reaper_spec::{ContainerId, ExecId, ProcessSpec, Status};
 use reaper_state::RootDir;
 
 use crate::{
-    executor::{CreateRequest, Error, ExecRequest, Executor, MonitorOptions, Target},
+    executor::{ContainerConfig, CreateRequest, Error, ExecRequest, Executor, Target},
     io::StdioRequest,
     signal::Signal,
 };
@@ -117,15 +117,12 @@ impl Subject {
         std::fs::create_dir_all(dir.path()).expect("the folder of the container");
         let process = self.process(program);
         let request = CreateRequest {
-            bundle: (self.bundle)(&process),
             dir,
-            process,
-            cgroups_path: None,
-            view: ViewRequest::new(id.clone(), PathBuf::from("/")),
-            id: id.clone(),
-            stdio: StdioRequest::default(),
-            preserve_fds: Vec::new(),
-            monitor: MonitorOptions::default(),
+            container: ContainerConfig {
+                bundle: (self.bundle)(&process),
+                view: ViewRequest::new(id.clone(), PathBuf::from("/")),
+                ..ContainerConfig::new(id.clone(), process)
+            },
         };
         self.executor.create(request).await?;
         Ok(id)

@@ -9,7 +9,6 @@ mod create;
 mod error;
 mod lifecycle;
 mod record;
-mod request;
 mod stored;
 mod watch;
 
@@ -17,6 +16,6 @@ pub use self::{
     base::Engine,
     create::SCOPE_ANNOTATION,
     error::{Error, Result},
-    request::ContainerConfig,
     watch::{Event, EventKind, EventStream},
 };
+pub use crate::executor::ContainerConfig;

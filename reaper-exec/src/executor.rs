@@ -1,5 +1,6 @@
 //! The contract of running processes.
 
+mod config;
 mod error;
 mod values;
 
@@ -10,6 +11,7 @@ use reaper_overlay::ViewRequest;
 use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity};
 
 pub use self::{
+    config::ContainerConfig,
     error::{Error, Result},
     values::{
         ContainerState, CreateRequest, CreatedProcess, ExecRequest, MonitorOptions, ProcessInfo,

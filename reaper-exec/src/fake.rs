@@ -219,9 +219,9 @@ impl FakeExecutor {
 #[async_trait]
 impl Executor for FakeExecutor {
     async fn create(&self, request: CreateRequest) -> Result<CreatedProcess> {
-        let target = Target::Init(request.id);
+        let target = Target::Init(request.container.id);
         self.scripted(Call::Create, &target, |state| {
-            state.make(target.clone(), request.process)
+            state.make(target.clone(), request.container.process)
         })
         .await
     }

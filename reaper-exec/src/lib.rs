@@ -74,12 +74,12 @@ mod records;
 mod signal;
 mod sys;
 
-pub use engine::{ContainerConfig, Engine};
+pub use engine::Engine;
 #[cfg(feature = "mock")]
 pub use executor::MockExecutor;
 pub use executor::{
-    ContainerState, CreateRequest, CreatedProcess, Error, ExecRequest, Executor, MonitorOptions,
-    ProcessInfo, Result, Stats, Target,
+    ContainerConfig, ContainerState, CreateRequest, CreatedProcess, Error, ExecRequest, Executor,
+    MonitorOptions, ProcessInfo, Result, Stats, Target,
 };
 #[cfg(feature = "fake")]
 pub use fake::{Call as FakeCall, FakeExecutor};

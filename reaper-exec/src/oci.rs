@@ -90,7 +90,7 @@ impl Executor for OciExecutor {
     async fn create(&self, request: CreateRequest) -> Result<CreatedProcess> {
         let runtime_config = RuntimeConfig {
             program: self.program()?,
-            bundle: request.bundle.clone(),
+            bundle: request.container.bundle.clone(),
         };
         self.monitors.make(request, Some(runtime_config)).await
     }

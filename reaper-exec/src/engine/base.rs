@@ -17,7 +17,7 @@ pub struct Engine<E, S: ?Sized> {
     pub(super) executor: E,
     pub(super) store: Arc<S>,
     pub(super) root: RootDir,
-    pub(super) offload: bool,
+    pub(super) blocking: bool,
 }
 
 impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
@@ -27,15 +27,15 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
             executor,
             store,
             root,
-            offload: false,
+            blocking: false,
         }
     }
 
     /// Calls the store on Tokio's blocking threads, for programs whose own thread must never
     /// wait for a disk. By default it is called in place.
     #[must_use]
-    pub fn blocking_store(mut self, offload: bool) -> Self {
-        self.offload = offload;
+    pub fn blocking_store(mut self, blocking: bool) -> Self {
+        self.blocking = blocking;
         self
     }
 

@@ -13,10 +13,9 @@ use super::{
     base::Engine,
     error::{Error, Result},
     record,
-    request::ContainerConfig,
 };
 use crate::{
-    executor::{CreateRequest, Executor, Target},
+    executor::{ContainerConfig, CreateRequest, Executor, Target},
     procfs,
 };
 
@@ -32,10 +31,11 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// [`reaper_state::Error::AlreadyExists`], and what [`Executor::create`] says; nothing is
     /// left behind then.
     pub async fn create(&self, new: ContainerConfig) -> Result<(Record, Vec<String>)> {
+        let mut new = new;
         let mut record = Record::new(new.id.clone(), new.bundle.clone());
-        record.annotations = new.annotations;
-        let view = new.view.in_root(self.root.path());
-        record_scope(&view, &mut record);
+        record.annotations = std::mem::take(&mut new.annotations);
+        new.view = new.view.in_root(self.root.path());
+        record_scope(&new.view, &mut record);
         // A record in state `creating` names its creator, so that a reader can tell a create that is
         // under way from one that died.
         record.monitor = procfs::identify(std::process::id()).ok();
@@ -48,14 +48,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         }
         let request = CreateRequest {
             dir,
-            id: new.id,
-            bundle: new.bundle,
-            process: new.process,
-            cgroups_path: new.cgroups_path,
-            view,
-            stdio: new.stdio,
-            preserve_fds: new.preserve_fds,
-            monitor: new.monitor,
+            container: new,
         };
         let created = match self.executor.create(request).await {
             Ok(created) => created,

@@ -55,7 +55,7 @@ impl<E, S: StateStore + ?Sized + 'static> Engine<E, S> {
         &self,
         call: impl FnOnce(&S) -> Result<T, reaper_state::Error> + Send + 'static,
     ) -> Result<T, reaper_state::Error> {
-        if !self.offload {
+        if !self.blocking {
             return call(&self.store);
         }
         let store = Arc::clone(&self.store);

@@ -2,11 +2,11 @@
 
 use std::{os::fd::OwnedFd, path::PathBuf};
 
-use reaper_overlay::ViewRequest;
-use reaper_spec::{CgroupsPath, ContainerId, ExecId, Exit, ProcessIdentity, ProcessSpec, Status};
+use reaper_spec::{ContainerId, ExecId, Exit, ProcessIdentity, ProcessSpec, Status};
 use reaper_state::ContainerDir;
 use serde::{Deserialize, Serialize};
 
+use super::config::ContainerConfig;
 use crate::io::StdioRequest;
 
 /// One process of a container.
@@ -44,27 +44,13 @@ impl std::fmt::Display for Target {
     }
 }
 
-/// What a container is to be.
+/// A request to create a container.
 #[derive(Debug)]
 pub struct CreateRequest {
-    /// The container.
-    pub id: ContainerId,
-    /// Its bundle, absolute.
-    pub bundle: PathBuf,
     /// The folder for the monitor's socket and the exit record; it exists.
     pub dir: ContainerDir,
-    /// The init process.
-    pub process: ProcessSpec,
-    /// Where the container's cgroup goes; `None` for `reaper/ID`.
-    pub cgroups_path: Option<CgroupsPath>,
-    /// What the container sees of the filesystem.
-    pub view: ViewRequest,
-    /// Where the init process's streams go.
-    pub stdio: StdioRequest,
-    /// Descriptors that the init process gets from number 3 on (`--preserve-fds`).
-    pub preserve_fds: Vec<OwnedFd>,
-    /// How the monitor relates to who starts it.
-    pub monitor: MonitorOptions,
+    /// The container.
+    pub container: ContainerConfig,
 }
 
 /// What a monitor does besides watching its container.

@@ -76,27 +76,28 @@ impl HostExecutor {
         request: CreateRequest,
         runtime: Option<RuntimeConfig>,
     ) -> Result<CreatedProcess> {
-        let target = Target::Init(request.id.clone());
-        let (streams, attached, descriptors) = pack(request.stdio, request.preserve_fds)?;
+        let CreateRequest { dir, container } = request;
+        let target = Target::Init(container.id.clone());
+        let (streams, attached, descriptors) = pack(container.stdio, container.preserve_fds)?;
         let call = Call::Create(Box::new(CreateCall {
-            id: request.id.clone(),
+            id: container.id.clone(),
             namespace: self.namespace.clone(),
-            dir: request.dir.path().to_owned(),
-            process: request.process,
-            cgroups_path: request.cgroups_path,
-            view: request.view,
+            dir: dir.path().to_owned(),
+            process: container.process,
+            cgroups_path: container.cgroups_path,
+            view: container.view,
             streams,
             attached,
-            options: request.monitor,
+            options: container.monitor,
             runtime,
         }));
-        self.remove_stale(&request.id).await?;
+        self.remove_stale(&container.id).await?;
         let client = Arc::new(self.spawn_monitor(&target)?);
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
         let answer = tokio::time::timeout(CREATE_TIMEOUT, client.call(&call, &descriptors)).await;
         let reason = match answer {
             Ok(Ok(Ok(Answer::Created(created)))) => {
-                self.clients().insert(request.id, client);
+                self.clients().insert(container.id, client);
                 return Ok(created);
             }
             Ok(Ok(Ok(_))) => return Err(unexpected_answer(&target)),
@@ -113,7 +114,7 @@ impl HostExecutor {
         };
         client.kill();
         client.ended(recovery::KILL_TIMEOUT).await;
-        match self.recover_and_remove(&request.id).await {
+        match self.recover_and_remove(&container.id).await {
             Ok(_) | Err(Error::NotFound(_)) => Err(Error::Monitor { target, reason }),
             // plan.json stays, so that creating the next container of this id cleans up.
             Err(error) => {

@@ -95,8 +95,11 @@ impl Host for Fake {
 #[async_trait]
 impl Executor for Fake {
     async fn create(&self, request: CreateRequest) -> Result<CreatedProcess> {
-        let mirror = request.monitor.propagate_exit;
-        self.note(format!("create {:?} mirror={mirror}", request.process.args));
+        let mirror = request.container.monitor.propagate_exit;
+        self.note(format!(
+            "create {:?} mirror={mirror}",
+            request.container.process.args
+        ));
         self.0.lock().unwrap().status = Some(Status::Created);
         Ok(made(42))
     }

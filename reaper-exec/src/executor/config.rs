@@ -1,13 +1,14 @@
-//! What an engine is asked for.
+//! What a container is to be.
 
 use std::{collections::BTreeMap, os::fd::OwnedFd, path::PathBuf};
 
 use reaper_overlay::ViewRequest;
 use reaper_spec::{CgroupsPath, ContainerId, ProcessSpec};
 
-use crate::{executor::MonitorOptions, io::StdioRequest};
+use super::values::MonitorOptions;
+use crate::io::StdioRequest;
 
-/// A container to be made.
+/// A container to be created.
 #[derive(Debug)]
 pub struct ContainerConfig {
     /// Its id.
@@ -22,11 +23,11 @@ pub struct ContainerConfig {
     pub view: ViewRequest,
     /// Where its init process's streams go.
     pub stdio: StdioRequest,
-    /// Descriptors that its init process gets from number 3 on.
+    /// Descriptors that its init process gets from number 3 on (`--preserve-fds`).
     pub preserve_fds: Vec<OwnedFd>,
-    /// How its monitor relates to the caller.
+    /// What its monitor does besides watching it.
     pub monitor: MonitorOptions,
-    /// Kept in its record.
+    /// Annotations for its record. An [`Engine`](crate::Engine) stores them; executors ignore them.
     pub annotations: BTreeMap<String, String>,
 }
 
