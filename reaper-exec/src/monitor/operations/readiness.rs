@@ -127,7 +127,7 @@ impl Monitor {
         };
         match process.stdio.is_ready() {
             Err(error) => {
-                self.creation_failed(index, Failure::from_error("open the streams", &error))
+                self.creation_failed(index, Failure::from_error("open the streams", &error));
             }
             Ok(false) => {}
             Ok(true) => {
