@@ -1,10 +1,12 @@
 //! The messages between an executor and a monitor.
 //!
-//! A client sends [`Request`]s over a connection of [`channel`](crate::channel) and gets one
-//! [`Response`] with the same serial for each, in whatever order they become ready: a `Wait` is
-//! answered when the process has ended. A connection's first word is the client's; a request of a
-//! version that the monitor does not know is refused by name, so that programs of different
-//! releases never misunderstand each other.
+//! A client sends [`RequestMessage`]s over a connection of [`channel`](crate::channel) and gets one
+//! [`ResponseMessage`] with the same serial for each, in whatever order they become ready: a `Wait` is
+//! answered when the process has exited. A monitor refuses a request of a newer version than its own by
+//! name, so that programs of different releases never misunderstand each other.
+//!
+//! Monitors outlive the programs that started them, so the names in messages and files are those of
+//! version 1 whatever the types are called: a renamed one has a `serde(rename)`, and a test compares.
 
 use std::path::PathBuf;
 
@@ -32,10 +34,11 @@ pub(crate) struct Envelope {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Request {
+pub(crate) struct RequestMessage {
     #[serde(flatten)]
     pub(crate) envelope: Envelope,
-    pub(crate) call: Call,
+    #[serde(rename = "call")]
+    pub(crate) request: Request,
 }
 
 /// Which descriptors come with a message, in this order.
@@ -47,7 +50,7 @@ pub(crate) struct Attached {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct CreateCall {
+pub(crate) struct CreateContainer {
     pub(crate) id: ContainerId,
     pub(crate) namespace: String,
     pub(crate) dir: PathBuf,
@@ -70,7 +73,7 @@ pub(crate) struct RuntimeConfig {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct ExecCall {
+pub(crate) struct ExecProcess {
     pub(crate) exec: ExecId,
     pub(crate) process: ProcessSpec,
     #[serde(default, rename = "document")]
@@ -81,10 +84,10 @@ pub(crate) struct ExecCall {
     pub(crate) kill_on_disconnect: bool,
 }
 
-/// A call. `exec` names an exec'd process; without it the init process is meant.
+/// A request. `exec` names an exec'd process; without it the init process is meant.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Call {
-    Create(Box<CreateCall>),
+pub(crate) enum Request {
+    Create(Box<CreateContainer>),
     /// Cleans up after a killed monitor, and records the exit. `dir` is the container's folder; with
     /// `remove` the files in it are deleted.
     #[serde(rename = "Bury")]
@@ -101,7 +104,7 @@ pub(crate) enum Call {
     /// at once, and goes on afterwards.
     #[serde(rename = "Housekeep")]
     CollectGarbage(Box<ViewRequest>),
-    Exec(Box<ExecCall>),
+    Exec(Box<ExecProcess>),
     /// With three descriptors, they replace the process's streams.
     Start {
         exec: Option<ExecId>,
@@ -133,13 +136,14 @@ pub(crate) enum Call {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Response {
+pub(crate) struct ResponseMessage {
     pub(crate) serial: u64,
-    pub(crate) answer: Result<Answer, Failure>,
+    #[serde(rename = "answer")]
+    pub(crate) response: Result<Response, Failure>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) enum Answer {
+pub(crate) enum Response {
     Done,
     Created(CreatedProcess),
     Started(ProcessIdentity),
@@ -247,4 +251,88 @@ pub(crate) struct ExitRecord {
     pub(crate) version: u32,
     #[serde(flatten)]
     pub(crate) exit: Exit,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn written(value: &impl Serialize) -> serde_json::Value {
+        serde_json::to_value(value).expect("a message")
+    }
+
+    #[test]
+    fn renamed_requests_have_the_names_of_version_1() {
+        let id: ContainerId = "web".parse().expect("an id");
+        let view = || Box::new(ViewRequest::new(id.clone(), PathBuf::from("/")));
+        let cleanup = Request::Cleanup {
+            id: id.clone(),
+            dir: PathBuf::from("/run/reaper/web"),
+            remove: true,
+        };
+        let expected = json!({ "id": "web", "dir": "/run/reaper/web", "forget": true });
+        assert_eq!(written(&cleanup), json!({ "Bury": expected }));
+        assert!(written(&Request::RemoveView(view()))["Forget"].is_object());
+        assert!(written(&Request::CollectGarbage(view()))["Housekeep"].is_object());
+        assert_eq!(written(&Request::State), json!("Observe"));
+        let message = RequestMessage {
+            envelope: Envelope {
+                version: VERSION,
+                serial: 7,
+            },
+            request: Request::State,
+        };
+        let expected = json!({ "version": 1, "serial": 7, "call": "Observe" });
+        assert_eq!(written(&message), expected);
+    }
+
+    #[test]
+    fn renamed_fields_of_an_exec_have_the_names_of_version_1() {
+        let exec = ExecProcess {
+            exec: "shell".parse().expect("an id"),
+            process: ProcessSpec::new(["sh"], "/").expect("a process"),
+            process_json: Some("{}".to_owned()),
+            streams: Streams::default(),
+            attached: Attached::default(),
+            kill_on_disconnect: true,
+        };
+        let written = written(&exec);
+        assert_eq!(written["document"], json!("{}"));
+        assert_eq!(written["tied"], json!(true));
+        assert!(written.get("process_json").is_none());
+    }
+
+    #[test]
+    fn renamed_options_have_the_names_and_the_sense_of_version_1() {
+        let options = MonitorOptions {
+            propagate_exit: true,
+            cgroup: true,
+            log: None,
+        };
+        let expected = json!({ "mirror_exit": true, "without_cgroup": false, "log": null });
+        assert_eq!(written(&options), expected);
+        let read: MonitorOptions = serde_json::from_value(expected).expect("options");
+        assert_eq!(read, options);
+    }
+
+    #[test]
+    fn renamed_answers_have_the_names_of_version_1() {
+        let state = ContainerState {
+            status: Status::Running,
+            process: None,
+            monitor: None,
+            exit: None,
+        };
+        let message = ResponseMessage {
+            serial: 7,
+            response: Ok(Response::State(state)),
+        };
+        let written = written(&message);
+        assert_eq!(
+            written["answer"]["Ok"]["Observed"]["status"],
+            json!("running")
+        );
+    }
 }

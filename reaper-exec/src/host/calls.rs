@@ -25,7 +25,7 @@ use crate::{
         Result, Stats, Target,
     },
     io::{StdioFds, StdioRequest, Streams},
-    protocol::{Answer, Attached, Call, CreateCall, ExecCall, RuntimeConfig},
+    protocol::{Attached, CreateContainer, ExecProcess, Request, Response, RuntimeConfig},
     signal::Signal,
 };
 
@@ -79,7 +79,7 @@ impl HostExecutor {
         let CreateRequest { dir, container } = request;
         let target = Target::Init(container.id.clone());
         let (streams, attached, descriptors) = pack(container.stdio, container.preserve_fds)?;
-        let call = Call::Create(Box::new(CreateCall {
+        let call = Request::Create(Box::new(CreateContainer {
             id: container.id.clone(),
             namespace: self.namespace.clone(),
             dir: dir.path().to_owned(),
@@ -96,7 +96,7 @@ impl HostExecutor {
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
         let answer = tokio::time::timeout(CREATE_TIMEOUT, client.call(&call, &descriptors)).await;
         let reason = match answer {
-            Ok(Ok(Ok(Answer::Created(created)))) => {
+            Ok(Ok(Ok(Response::Created(created)))) => {
                 self.clients().insert(container.id, client);
                 return Ok(created);
             }
@@ -139,7 +139,7 @@ impl Executor for HostExecutor {
     ) -> Result<CreatedProcess> {
         let target = Target::Exec(id.clone(), exec.clone());
         let (streams, attached, descriptors) = pack(request.stdio, request.preserve_fds)?;
-        let call = Call::Exec(Box::new(ExecCall {
+        let call = Request::Exec(Box::new(ExecProcess {
             exec: exec.clone(),
             process: request.process,
             process_json: request.process_json,
@@ -157,7 +157,7 @@ impl Executor for HostExecutor {
             return Err(Error::Monitor { target, reason });
         };
         match answer {
-            Ok(Some(Answer::Created(created))) => Ok(created),
+            Ok(Some(Response::Created(created))) => Ok(created),
             Ok(Some(_)) => Err(unexpected_answer(&target)),
             Ok(None) => match self.without_monitor(&Target::Init(id.clone())).await {
                 Error::Ended(target) => {
@@ -187,7 +187,7 @@ impl Executor for HostExecutor {
     }
 
     async fn kill(&self, target: &Target, signal: Signal, all: bool) -> Result<()> {
-        let call = Call::Kill {
+        let call = Request::Kill {
             exec: target.exec_id().cloned(),
             signal,
             all,
@@ -203,11 +203,11 @@ impl Executor for HostExecutor {
     }
 
     async fn wait(&self, target: &Target) -> Result<Exit> {
-        let call = Call::Wait {
+        let call = Request::Wait {
             exec: target.exec_id().cloned(),
         };
         match self.call(target, &call, &[]).await? {
-            Some(Answer::Exit(exit)) => Ok(exit),
+            Some(Response::Exit(exit)) => Ok(exit),
             Some(_) => Err(unexpected_answer(target)),
             None => {
                 let recovered = self.recover_exit(target.container()).await?;
@@ -222,7 +222,7 @@ impl Executor for HostExecutor {
     }
 
     async fn resize_pty(&self, target: &Target, size: ConsoleSize) -> Result<()> {
-        let call = Call::Resize {
+        let call = Request::Resize {
             exec: target.exec_id().cloned(),
             size,
         };
@@ -230,26 +230,26 @@ impl Executor for HostExecutor {
     }
 
     async fn close_stdin(&self, target: &Target) -> Result<()> {
-        let call = Call::CloseStdin {
+        let call = Request::CloseStdin {
             exec: target.exec_id().cloned(),
         };
         self.call_done(target, &call, &[]).await
     }
 
     async fn pause(&self, id: &ContainerId) -> Result<()> {
-        self.call_done(&Target::Init(id.clone()), &Call::Pause, &[])
+        self.call_done(&Target::Init(id.clone()), &Request::Pause, &[])
             .await
     }
 
     async fn resume(&self, id: &ContainerId) -> Result<()> {
-        self.call_done(&Target::Init(id.clone()), &Call::Resume, &[])
+        self.call_done(&Target::Init(id.clone()), &Request::Resume, &[])
             .await
     }
 
     async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessInfo>> {
         let target = Target::Init(id.clone());
-        match self.call(&target, &Call::Pids, &[]).await? {
-            Some(Answer::Pids(pids)) => Ok(pids),
+        match self.call(&target, &Request::Pids, &[]).await? {
+            Some(Response::Pids(pids)) => Ok(pids),
             Some(_) => Err(unexpected_answer(&target)),
             None => self.recover_exit(id).await.map(|_| Vec::new()),
         }
@@ -257,8 +257,8 @@ impl Executor for HostExecutor {
 
     async fn stats(&self, id: &ContainerId) -> Result<Stats> {
         let target = Target::Init(id.clone());
-        match self.call(&target, &Call::Stats, &[]).await? {
-            Some(Answer::Stats(stats)) => Ok(stats),
+        match self.call(&target, &Request::Stats, &[]).await? {
+            Some(Response::Stats(stats)) => Ok(stats),
             Some(_) => Err(unexpected_answer(&target)),
             None => self.recover_exit(id).await.map(|_| Stats::default()),
         }
@@ -266,20 +266,20 @@ impl Executor for HostExecutor {
 
     async fn state(&self, id: &ContainerId) -> Result<ContainerState> {
         let target = Target::Init(id.clone());
-        match self.call(&target, &Call::State, &[]).await? {
-            Some(Answer::State(observation)) => Ok(observation),
+        match self.call(&target, &Request::State, &[]).await? {
+            Some(Response::State(observation)) => Ok(observation),
             Some(_) => Err(unexpected_answer(&target)),
             None => self.recover_exit(id).await,
         }
     }
 
     async fn delete(&self, target: &Target) -> Result<Option<Exit>> {
-        let call = Call::Delete {
+        let call = Request::Delete {
             exec: target.exec_id().cloned(),
         };
         let client = self.client(target.container())?;
         let exit = match self.call(target, &call, &[]).await {
-            Ok(Some(Answer::Deleted(exit))) => exit,
+            Ok(Some(Response::Deleted(exit))) => exit,
             Ok(Some(_)) => return Err(unexpected_answer(target)),
             // Without the monitor there is no exec.
             Ok(None) if target.exec_id().is_some() => None,
@@ -313,9 +313,9 @@ impl Executor for HostExecutor {
 
     async fn remove_view(&self, view: &ViewRequest) -> Result<()> {
         let target = Target::Init(view.id.clone());
-        let call = Call::RemoveView(Box::new(view.clone()));
+        let call = Request::RemoveView(Box::new(view.clone()));
         match self.run_helper(&target, &call, "remove the view").await? {
-            Answer::Done => Ok(()),
+            Response::Done => Ok(()),
             _ => Err(unexpected_answer(&target)),
         }
     }

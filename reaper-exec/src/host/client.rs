@@ -24,11 +24,11 @@ use tokio::{
 use super::children::Child;
 use crate::{
     channel,
-    protocol::{Answer, Call, Envelope, Failure, Response, VERSION},
+    protocol::{Envelope, Failure, Request, Response, ResponseMessage, VERSION},
     sys,
 };
 
-type Reply = Result<Answer, Failure>;
+type Reply = Result<Response, Failure>;
 
 /// Why a call has no answer.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl MonitorClient {
                     .and_then(|map| map.remove(&response.serial));
                 if let Some(waiting) = waiting {
                     // The receiver may have been dropped; the answer is then not needed.
-                    let _ = waiting.send(response.answer);
+                    let _ = waiting.send(response.response);
                 }
             }
             // Dropping the senders tells all that wait.
@@ -116,7 +116,7 @@ impl MonitorClient {
 
     pub(super) async fn call(
         &self,
-        call: &Call,
+        call: &Request,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<Reply, ClientError> {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
@@ -184,7 +184,7 @@ impl Drop for Forget<'_> {
     }
 }
 
-async fn receive(socket: &AsyncFd<OwnedFd>) -> io::Result<Option<Response>> {
+async fn receive(socket: &AsyncFd<OwnedFd>) -> io::Result<Option<ResponseMessage>> {
     let message = socket
         .async_io(Interest::READABLE, |socket| {
             channel::receive(socket.as_fd())
@@ -195,7 +195,7 @@ async fn receive(socket: &AsyncFd<OwnedFd>) -> io::Result<Option<Response>> {
 
 async fn send(
     socket: &AsyncFd<OwnedFd>,
-    (envelope, call): &(Envelope, &Call),
+    (envelope, call): &(Envelope, &Request),
     descriptors: &[BorrowedFd<'_>],
 ) -> Result<(), ClientError> {
     let request = OutgoingRequest { envelope, call };
@@ -218,10 +218,10 @@ async fn send(
     }
 }
 
-/// A [`Request`](crate::protocol::Request) whose call is borrowed.
+/// A [`RequestMessage`](crate::protocol::RequestMessage) whose request is borrowed.
 #[derive(serde::Serialize)]
 struct OutgoingRequest<'a> {
     #[serde(flatten)]
     envelope: &'a Envelope,
-    call: &'a Call,
+    call: &'a Request,
 }

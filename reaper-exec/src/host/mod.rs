@@ -24,7 +24,7 @@ use self::{
 };
 use crate::{
     executor::{Error, Result, Target},
-    protocol::{Answer, Call},
+    protocol::{Request, Response},
 };
 
 /// Runs processes on the host, each container below a monitor of its own.
@@ -101,8 +101,8 @@ impl HostExecutor {
         streams: &[BorrowedFd<'_>],
     ) -> Result<ProcessIdentity> {
         let exec = target.exec_id().cloned();
-        match self.call(target, &Call::Start { exec }, streams).await? {
-            Some(Answer::Started(process)) => Ok(process),
+        match self.call(target, &Request::Start { exec }, streams).await? {
+            Some(Response::Started(process)) => Ok(process),
             Some(_) => Err(unexpected_answer(target)),
             None => Err(self.without_monitor(target).await),
         }
@@ -142,9 +142,9 @@ impl HostExecutor {
     async fn call(
         &self,
         target: &Target,
-        call: &Call,
+        call: &Request,
         descriptors: &[BorrowedFd<'_>],
-    ) -> Result<Option<Answer>> {
+    ) -> Result<Option<Response>> {
         let Some(client) = self.client(target.container())? else {
             return Ok(None);
         };
@@ -163,11 +163,11 @@ impl HostExecutor {
     async fn call_done(
         &self,
         target: &Target,
-        call: &Call,
+        call: &Request,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<()> {
         match self.call(target, call, descriptors).await? {
-            Some(Answer::Done) => Ok(()),
+            Some(Response::Done) => Ok(()),
             Some(_) => Err(unexpected_answer(target)),
             None => Err(self.without_monitor(target).await),
         }

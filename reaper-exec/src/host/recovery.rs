@@ -11,7 +11,7 @@ use super::{HostExecutor, client::ClientError, spawn, unexpected_answer};
 use crate::{
     executor::{ContainerState, Error, Result, Target},
     procfs,
-    protocol::{Answer, Call, CleanupRecord, ExitRecord},
+    protocol::{CleanupRecord, ExitRecord, Request, Response},
     records, sys,
 };
 
@@ -72,12 +72,12 @@ impl HostExecutor {
             }
             // The monitor may have begun to listen since the request.
             if let Some(client) = self.client(id)?
-                && let Ok(Ok(Answer::State(seen))) = client.call(&Call::State, &[]).await
+                && let Ok(Ok(Response::State(seen))) = client.call(&Request::State, &[]).await
             {
                 return Ok(seen);
             }
         }
-        let call = Call::Cleanup {
+        let call = Request::Cleanup {
             id: id.clone(),
             dir: dir.path().to_owned(),
             remove: forget,
@@ -86,12 +86,12 @@ impl HostExecutor {
         if self.subreaper {
             self.children.end_orphans();
         }
-        let Answer::State(observation) = cleaned? else {
+        let Response::State(observation) = cleaned? else {
             return Err(unexpected_answer(&target));
         };
         // A runtime makes the views of its containers itself.
         if forget && plan.runtime.is_none() {
-            let call = Call::CollectGarbage(Box::new(plan.view));
+            let call = Request::CollectGarbage(Box::new(plan.view));
             // Errors are ignored: the container is deleted, and the next deletion does this again.
             let _ = self.run_helper(&target, &call, "clear up").await;
         }
@@ -102,9 +102,9 @@ impl HostExecutor {
     pub(super) async fn run_helper(
         &self,
         target: &Target,
-        call: &Call,
+        call: &Request,
         what: &str,
-    ) -> Result<Answer> {
+    ) -> Result<Response> {
         let client = self.spawn_monitor(target)?;
         let monitor = |reason| Error::Monitor {
             target: target.clone(),

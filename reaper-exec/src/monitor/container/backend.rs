@@ -13,12 +13,12 @@ use super::{monitor::Monitor, new_container::NewContainer};
 use crate::{
     executor::ProcessInfo,
     monitor::{process::state::Process, support::connection::ReplyTo},
-    protocol::{Answer, ExecCall, Failure},
+    protocol::{ExecProcess, Failure, Response},
     signal::Signal,
 };
 
 /// The answer to a request, or `None` if it is sent later.
-pub(crate) type Reply = Result<Option<Answer>, Failure>;
+pub(crate) type Reply = Result<Option<Response>, Failure>;
 
 /// Makes the processes of a container and acts on them.
 ///
@@ -37,7 +37,7 @@ pub(crate) trait Backend {
     fn exec(
         &self,
         monitor: &mut Monitor,
-        call: ExecCall,
+        call: ExecProcess,
         descriptors: Vec<OwnedFd>,
         reply_to: ReplyTo,
     ) -> Result<(), Failure>;

@@ -25,7 +25,7 @@ use crate::{
             states::MonitorState,
         },
     },
-    protocol::{Answer, Failure},
+    protocol::{Failure, Response},
 };
 
 /// A container and its clients.
@@ -150,7 +150,7 @@ impl Monitor {
     }
 
     /// Answers a client. Returns whether it is still connected.
-    pub(crate) fn reply(&mut self, to: ReplyTo, answer: Result<Answer, Failure>) -> bool {
+    pub(crate) fn reply(&mut self, to: ReplyTo, answer: Result<Response, Failure>) -> bool {
         let connection = self.connection(to.connection);
         connection.is_some_and(|connection| {
             connection.reply(to.serial, answer);

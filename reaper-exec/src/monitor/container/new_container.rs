@@ -18,7 +18,7 @@ use crate::{
             connection::{Connection, ReplyTo},
         },
     },
-    protocol::CreateCall,
+    protocol::CreateContainer,
 };
 
 /// What a monitor has before it knows its container.
@@ -38,7 +38,7 @@ pub(crate) struct NewContainer {
     pub(crate) pending: PendingMonitor,
     pub(crate) backend: &'static dyn Backend,
     pub(crate) dir: ContainerDir,
-    pub(crate) call: CreateCall,
+    pub(crate) call: CreateContainer,
     /// The descriptors that came with the request.
     pub(crate) descriptors: Vec<OwnedFd>,
     pub(crate) cgroup: Option<ContainerCgroup>,

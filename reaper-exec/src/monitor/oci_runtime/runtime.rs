@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     monitor::support::oom_score::with_adjustment,
-    protocol::{CreateCall, Failure, RuntimeConfig},
+    protocol::{CreateContainer, Failure, RuntimeConfig},
     signal::Signal,
     sys,
 };
@@ -63,7 +63,7 @@ impl Runtime {
     /// which the processes that they create inherit if the spec names none.
     pub(crate) fn new(
         runtime_config: RuntimeConfig,
-        call: &CreateCall,
+        call: &CreateContainer,
         oom_score_adj: Option<i32>,
     ) -> Result<Self, Failure> {
         let folder = folder(&ContainerDir::at(&call.dir));

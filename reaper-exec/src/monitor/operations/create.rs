@@ -28,14 +28,14 @@ use crate::{
             },
         },
     },
-    protocol::{CleanupRecord, CreateCall, Failure, VERSION},
+    protocol::{CleanupRecord, CreateContainer, Failure, VERSION},
 };
 
 /// Creates the container. On failure nothing is left of it, and the connection to the client that
 /// asked for it is returned with the failure.
 pub(crate) fn create(
     pending: PendingMonitor,
-    call: CreateCall,
+    call: CreateContainer,
     descriptors: Vec<OwnedFd>,
 ) -> Result<Monitor, (Connection, Failure)> {
     let mut new = NewContainer::new(pending, call, descriptors);
@@ -49,7 +49,11 @@ pub(crate) fn create(
 }
 
 impl NewContainer {
-    fn new(mut pending: PendingMonitor, mut call: CreateCall, descriptors: Vec<OwnedFd>) -> Self {
+    fn new(
+        mut pending: PendingMonitor,
+        mut call: CreateContainer,
+        descriptors: Vec<OwnedFd>,
+    ) -> Self {
         let user = call.process.user.as_ref();
         call.view.user = user.map(|user| (user.uid, user.gid));
         let backend: &'static dyn Backend = match call.runtime {

@@ -15,7 +15,7 @@ use crate::{
             wait::{next_ended, reap},
         },
     },
-    protocol::Answer,
+    protocol::Response,
 };
 
 impl Monitor {
@@ -109,7 +109,7 @@ impl Monitor {
         let process = &mut self.processes[index];
         let failed_start = process.failed_start.take();
         for waiter in std::mem::take(&mut process.waiters) {
-            self.reply(waiter, Ok(Answer::Exit(exit.clone())));
+            self.reply(waiter, Ok(Response::Exit(exit.clone())));
         }
         if let Some((to, failure)) = failed_start {
             self.reply(to, Err(failure));

@@ -14,7 +14,7 @@ use crate::{
         container::monitor::{Freezing, Monitor},
         support::connection::ReplyTo,
     },
-    protocol::{Answer, Failure},
+    protocol::{Failure, Response},
 };
 
 /// How long a freeze may take.
@@ -73,7 +73,7 @@ impl Monitor {
         }
         if let Some(freezing) = self.freezing.take() {
             self.frozen = true;
-            self.reply(freezing.reply_to, Ok(Answer::Done));
+            self.reply(freezing.reply_to, Ok(Response::Done));
         }
     }
 

@@ -28,7 +28,7 @@ use crate::{
             states::ProcessState,
         },
     },
-    protocol::{Answer, ExecCall, Failure, StartMessage},
+    protocol::{ExecProcess, Failure, Response, StartMessage},
     signal::Signal,
 };
 
@@ -62,7 +62,7 @@ impl Backend for HostBackend {
     fn exec(
         &self,
         monitor: &mut Monitor,
-        call: ExecCall,
+        call: ExecProcess,
         descriptors: Vec<OwnedFd>,
         reply_to: ReplyTo,
     ) -> Result<(), Failure> {
@@ -121,7 +121,7 @@ impl Backend for HostBackend {
         // SIGKILL goes to all that an exec has started: once the exec has exited, no client could
         // name the rest.
         if !all && (exec.is_none() || signal != Signal::KILL) {
-            return send_signal(pid, signal).map(|()| Some(Answer::Done));
+            return send_signal(pid, signal).map(|()| Some(Response::Done));
         }
         let leaf = process.leaf.clone();
         let number = signal.number();
@@ -130,10 +130,10 @@ impl Backend for HostBackend {
             (None, _, Some(cgroup)) => cgroup.signal(number).map(drop),
             (Some(_), Some(leaf), _) if signal == Signal::KILL => leaf.kill(),
             (Some(_), Some(leaf), _) => leaf.signal(number).map(drop),
-            _ => return send_signals(monitor.tree(pid), signal).map(|()| Some(Answer::Done)),
+            _ => return send_signals(monitor.tree(pid), signal).map(|()| Some(Response::Done)),
         };
         sent.map_err(|error| Failure::from_error("signal the cgroup", &error))
-            .map(|()| Some(Answer::Done))
+            .map(|()| Some(Response::Done))
     }
 
     fn kill_unwanted(&self, monitor: &mut Monitor, index: usize) {
@@ -145,7 +145,7 @@ impl Backend for HostBackend {
     }
 
     fn resume(&self, monitor: &mut Monitor, _to: ReplyTo) -> Reply {
-        monitor.thaw_cgroup().map(|()| Some(Answer::Done))
+        monitor.thaw_cgroup().map(|()| Some(Response::Done))
     }
 
     fn pids(&self, monitor: &Monitor) -> Vec<ProcessInfo> {

@@ -14,7 +14,7 @@ use crate::{
         container::monitor::Monitor, process::state::LiveProcess, support::states::ProcessState,
     },
     procfs,
-    protocol::{Answer, ChildReport, Failure},
+    protocol::{ChildReport, Failure, Response},
 };
 
 impl Monitor {
@@ -95,7 +95,7 @@ impl Monitor {
                     Some(live) => {
                         let identity = live.identity.clone();
                         process.state.enter(ProcessState::Running);
-                        self.reply(to, Ok(Answer::Started(identity)));
+                        self.reply(to, Ok(Response::Started(identity)));
                     }
                     None => self.start_failed(index, Failure::Ended),
                 }

@@ -20,7 +20,7 @@ use crate::{
             states::{MonitorState, ProcessState},
         },
     },
-    protocol::{Answer, Call, ExecCall, Failure},
+    protocol::{ExecProcess, Failure, Request, Response},
     signal::Signal,
 };
 
@@ -34,7 +34,7 @@ impl Monitor {
                     connection,
                     serial: response.serial,
                 };
-                self.reply(to, response.answer);
+                self.reply(to, response.response);
                 return;
             }
         };
@@ -43,34 +43,34 @@ impl Monitor {
             serial: request.envelope.serial,
         };
         let descriptors = std::mem::take(&mut message.descriptors);
-        if let Some(answer) = self.call(request.call, descriptors, to).transpose() {
+        if let Some(answer) = self.call(request.request, descriptors, to).transpose() {
             self.reply(to, answer);
         }
     }
 
-    fn call(&mut self, call: Call, descriptors: Vec<OwnedFd>, to: ReplyTo) -> Reply {
+    fn call(&mut self, call: Request, descriptors: Vec<OwnedFd>, to: ReplyTo) -> Reply {
         let backend = self.backend;
         match call {
-            Call::Create(_)
-            | Call::Cleanup { .. }
-            | Call::RemoveView(_)
-            | Call::CollectGarbage(_) => Err(Failure::AlreadyExists),
-            Call::Exec(call) => self.exec(*call, descriptors, to),
-            Call::Start { exec } => self.start(exec.as_ref(), &descriptors, to),
-            Call::Kill { exec, signal, all } => self.kill(exec.as_ref(), signal, all, to),
-            Call::Wait { exec } => self.wait(exec.as_ref(), to),
-            Call::Resize { exec, size } => self.resize(exec.as_ref(), size),
-            Call::CloseStdin { exec } => self.close_stdin(exec.as_ref()),
-            Call::Pause => backend.pause(self, to),
-            Call::Resume => backend.resume(self, to),
-            Call::Pids => Ok(Some(Answer::Pids(backend.pids(self)))),
-            Call::Stats => Ok(Some(Answer::Stats(self.stats()))),
-            Call::State => Ok(Some(Answer::State(self.report_state()))),
-            Call::Delete { exec } => self.delete(exec.as_ref(), to.connection).map(Some),
+            Request::Create(_)
+            | Request::Cleanup { .. }
+            | Request::RemoveView(_)
+            | Request::CollectGarbage(_) => Err(Failure::AlreadyExists),
+            Request::Exec(call) => self.exec(*call, descriptors, to),
+            Request::Start { exec } => self.start(exec.as_ref(), &descriptors, to),
+            Request::Kill { exec, signal, all } => self.kill(exec.as_ref(), signal, all, to),
+            Request::Wait { exec } => self.wait(exec.as_ref(), to),
+            Request::Resize { exec, size } => self.resize(exec.as_ref(), size),
+            Request::CloseStdin { exec } => self.close_stdin(exec.as_ref()),
+            Request::Pause => backend.pause(self, to),
+            Request::Resume => backend.resume(self, to),
+            Request::Pids => Ok(Some(Response::Pids(backend.pids(self)))),
+            Request::Stats => Ok(Some(Response::Stats(self.stats()))),
+            Request::State => Ok(Some(Response::State(self.report_state()))),
+            Request::Delete { exec } => self.delete(exec.as_ref(), to.connection).map(Some),
         }
     }
 
-    fn exec(&mut self, call: ExecCall, descriptors: Vec<OwnedFd>, to: ReplyTo) -> Reply {
+    fn exec(&mut self, call: ExecProcess, descriptors: Vec<OwnedFd>, to: ReplyTo) -> Reply {
         self.check_exec_allowed()?;
         if self.find(Some(&call.exec)).is_ok() {
             return Err(Failure::AlreadyExists);
@@ -123,7 +123,7 @@ impl Monitor {
         }
         if is_stopping {
             // The request lost a race: all processes are being killed.
-            return Ok(Some(Answer::Done));
+            return Ok(Some(Response::Done));
         }
         let backend = self.backend;
         backend.kill(self, exec, signal, all, to)
@@ -143,7 +143,7 @@ impl Monitor {
         if exit.is_none() {
             process.waiters.push(to);
         }
-        Ok(exit.map(Answer::Exit))
+        Ok(exit.map(Response::Exit))
     }
 
     fn resize(&mut self, exec: Option<&ExecId>, size: ConsoleSize) -> Reply {
@@ -153,7 +153,7 @@ impl Monitor {
         }
         let resized = process.stdio.resize(size);
         resized
-            .map(|()| Some(Answer::Done))
+            .map(|()| Some(Response::Done))
             .map_err(|error| Failure::setup("resize the terminal", &error))
     }
 
@@ -163,7 +163,7 @@ impl Monitor {
         if let Some(deferred) = &mut process.deferred {
             deferred.close_stdin();
         }
-        Ok(Some(Answer::Done))
+        Ok(Some(Response::Done))
     }
 
     fn report_state(&self) -> ContainerState {
@@ -179,7 +179,7 @@ impl Monitor {
         }
     }
 
-    fn delete(&mut self, exec: Option<&ExecId>, client: u64) -> Result<Answer, Failure> {
+    fn delete(&mut self, exec: Option<&ExecId>, client: u64) -> Result<Response, Failure> {
         if exec.is_none() {
             return self.delete_container(client);
         }
@@ -189,10 +189,10 @@ impl Monitor {
         };
         let exit = exit.clone();
         process.deleted = true;
-        Ok(Answer::Deleted(Some(exit)))
+        Ok(Response::Deleted(Some(exit)))
     }
 
-    fn delete_container(&mut self, client: u64) -> Result<Answer, Failure> {
+    fn delete_container(&mut self, client: u64) -> Result<Response, Failure> {
         let MonitorState::Stopped(exit) = &self.state else {
             return Err(Failure::status("delete", self.status()));
         };
@@ -208,15 +208,15 @@ impl Monitor {
             remove_runtime_files(&self.dir);
             self.deleted_for = Some(client);
         }
-        Ok(Answer::Deleted(Some(exit)))
+        Ok(Response::Deleted(Some(exit)))
     }
 
     /// The answer to a request that has created a process.
-    pub(crate) fn created(&self, index: usize, mut warnings: Vec<String>) -> Answer {
+    pub(crate) fn created(&self, index: usize, mut warnings: Vec<String>) -> Response {
         if self.processes[index].exec.is_none() {
             warnings.extend(self.view.warnings());
         }
-        Answer::Created(CreatedProcess {
+        Response::Created(CreatedProcess {
             process: self.processes[index].identity(),
             monitor: Some(self.identity.clone()),
             warnings,

@@ -26,7 +26,7 @@ use crate::{
         support::connection::ReplyTo,
     },
     procfs,
-    protocol::{ExecCall, Failure},
+    protocol::{ExecProcess, Failure},
     signal::Signal,
 };
 
@@ -48,7 +48,7 @@ impl Backend for RuntimeBackend {
     fn exec(
         &self,
         monitor: &mut Monitor,
-        call: ExecCall,
+        call: ExecProcess,
         descriptors: Vec<OwnedFd>,
         reply_to: ReplyTo,
     ) -> Result<(), Failure> {

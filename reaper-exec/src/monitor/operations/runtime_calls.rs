@@ -14,7 +14,7 @@ use crate::{
             states::ProcessState,
         },
     },
-    protocol::{Answer, Failure},
+    protocol::{Failure, Response},
     signal::Signal,
 };
 
@@ -54,7 +54,7 @@ impl Monitor {
         let number = process.number;
         if exec.is_some() {
             self.signal_exec(number, signal, all)?;
-            return Ok(Some(Answer::Done));
+            return Ok(Some(Response::Done));
         }
         if matches!(process.state, ProcessState::Creating { .. }) {
             return Err(Failure::status("kill", Status::Creating));

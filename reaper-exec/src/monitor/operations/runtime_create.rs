@@ -22,7 +22,7 @@ use crate::{
             states::ProcessState,
         },
     },
-    protocol::{Attached, ExecCall, Failure},
+    protocol::{Attached, ExecProcess, Failure},
 };
 
 /// Has the runtime create the container.
@@ -61,7 +61,7 @@ impl Monitor {
     /// Keeps what an exec'd process needs until it is started.
     pub(crate) fn keep_exec(
         &mut self,
-        call: ExecCall,
+        call: ExecProcess,
         descriptors: Vec<OwnedFd>,
         reply_to: ReplyTo,
     ) -> Result<(), Failure> {

@@ -22,7 +22,7 @@ use crate::{
         },
     },
     procfs,
-    protocol::{Answer, Failure},
+    protocol::{Failure, Response},
     signal::Signal,
 };
 
@@ -112,7 +112,7 @@ impl Monitor {
                 errno: None,
             }),
             // A request that lost a race succeeds: all processes are being killed.
-            _ => Ok(Answer::Done),
+            _ => Ok(Response::Done),
         };
         self.reply(to, killed);
     }
@@ -181,7 +181,7 @@ impl Monitor {
         }
         if let Some(live) = &process.live {
             let identity = live.identity.clone();
-            self.reply(to, Ok(Answer::Started(identity)));
+            self.reply(to, Ok(Response::Started(identity)));
         }
     }
 
@@ -222,7 +222,7 @@ impl Monitor {
                 }
                 if let Some(live) = &process.live {
                     let identity = live.identity.clone();
-                    self.reply(to, Ok(Answer::Started(identity)));
+                    self.reply(to, Ok(Response::Started(identity)));
                 }
                 if let Some(exit) = unclaimed {
                     self.exec_exited(index, exit);
@@ -258,7 +258,7 @@ impl Monitor {
             _ if !matches!(self.state, MonitorState::Live) => Err(Failure::Ended),
             Ok(()) => {
                 self.frozen = frozen;
-                Ok(Answer::Done)
+                Ok(Response::Done)
             }
             Err(message) => Err(Failure::Setup {
                 step,

@@ -35,7 +35,7 @@ use crate::{
         },
     },
     procfs,
-    protocol::{Answer, Call, Failure},
+    protocol::{Failure, Request, Response},
     sys,
 };
 
@@ -92,31 +92,31 @@ fn start(config: MonitorConfig) -> io::Result<i32> {
             serial: request.envelope.serial,
         },
     };
-    Ok(pending.serve(request.call, message.descriptors))
+    Ok(pending.serve(request.request, message.descriptors))
 }
 
 impl PendingMonitor {
     /// Serves the first request. Returns the exit code of the process.
-    fn serve(mut self, call: Call, descriptors: Vec<OwnedFd>) -> i32 {
+    fn serve(mut self, call: Request, descriptors: Vec<OwnedFd>) -> i32 {
         let serial = self.reply_to.serial;
         let isolation = &*self.config.isolation;
         match call {
-            Call::Create(call) => match create(self, *call, descriptors) {
+            Request::Create(call) => match create(self, *call, descriptors) {
                 Ok(monitor) => return monitor.run(),
                 Err((mut starter, failure)) => starter.reply(serial, Err(failure)),
             },
-            Call::Cleanup { id, dir, remove } => {
+            Request::Cleanup { id, dir, remove } => {
                 let cleaned = cleanup(isolation, &self.identity, &id, &dir, remove);
-                self.starter.reply(serial, cleaned.map(Answer::State));
+                self.starter.reply(serial, cleaned.map(Response::State));
             }
-            Call::RemoveView(view) => {
-                let removed = isolation.forget(&view).map(|()| Answer::Done);
+            Request::RemoveView(view) => {
+                let removed = isolation.forget(&view).map(|()| Response::Done);
                 let removed = removed
                     .map_err(|error| Failure::from_error("remove the filesystem view", &error));
                 self.starter.reply(serial, removed);
             }
-            Call::CollectGarbage(view) => {
-                self.starter.reply(serial, Ok(Answer::Done));
+            Request::CollectGarbage(view) => {
+                self.starter.reply(serial, Ok(Response::Done));
                 spawn_gc(isolation, &view, self.oom_score_adj, None);
             }
             _ => self.starter.reply(serial, Err(Failure::NotFound)),

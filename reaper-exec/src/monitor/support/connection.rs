@@ -13,7 +13,7 @@ use nix::poll::PollFlags;
 
 use crate::{
     channel::{self, Message},
-    protocol::{Answer, Failure, Response},
+    protocol::{Failure, Response, ResponseMessage},
 };
 
 /// How many answers are queued for a client before the monitor stops reading from it.
@@ -34,7 +34,7 @@ pub(crate) struct Connection {
     pub(crate) number: u64,
     socket: OwnedFd,
     /// Answers that did not fit into the socket's buffer yet.
-    outbox: VecDeque<Response>,
+    outbox: VecDeque<ResponseMessage>,
     closed: bool,
 }
 
@@ -86,8 +86,11 @@ impl Connection {
         }
     }
 
-    pub(crate) fn reply(&mut self, serial: u64, answer: Result<Answer, Failure>) {
-        self.outbox.push_back(Response { serial, answer });
+    pub(crate) fn reply(&mut self, serial: u64, answer: Result<Response, Failure>) {
+        self.outbox.push_back(ResponseMessage {
+            serial,
+            response: answer,
+        });
         self.flush();
     }
 

@@ -12,7 +12,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::{
     cgroup::Hierarchy,
-    protocol::{CleanupRecord, CreateCall, Failure},
+    protocol::{CleanupRecord, CreateContainer, Failure},
 };
 
 /// The default state root. Cgroups of its containers have names without a hash.
@@ -40,7 +40,9 @@ pub(crate) fn remove_file(path: &Path) -> Result<(), Failure> {
 
 /// Where the container's cgroup is to be. `None` without a cgroup v2 hierarchy, and where the container
 /// is not to have one or a runtime makes it.
-pub(crate) fn choose_cgroup(call: &CreateCall) -> Result<Option<(Hierarchy, PathBuf)>, Failure> {
+pub(crate) fn choose_cgroup(
+    call: &CreateContainer,
+) -> Result<Option<(Hierarchy, PathBuf)>, Failure> {
     if !call.options.cgroup || call.runtime.is_some() {
         return Ok(None);
     }

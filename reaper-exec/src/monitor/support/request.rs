@@ -2,18 +2,18 @@
 
 use crate::{
     channel,
-    protocol::{Envelope, Failure, Request, Response, VERSION},
+    protocol::{Envelope, Failure, RequestMessage, ResponseMessage, VERSION},
 };
 
 /// Parses a request.
 ///
 /// # Errors
 /// The response to a request that cannot be parsed, or that is of a newer version.
-pub(crate) fn parse(message: &channel::Message) -> Result<Request, Box<Response>> {
+pub(crate) fn parse(message: &channel::Message) -> Result<RequestMessage, Box<ResponseMessage>> {
     let refuse = |serial, reason| {
-        Box::new(Response {
+        Box::new(ResponseMessage {
             serial,
-            answer: Err(Failure::Refused { reason }),
+            response: Err(Failure::Refused { reason }),
         })
     };
     let Envelope { version, serial } = message
