@@ -43,7 +43,7 @@ pub(crate) struct ChildSetup<'a> {
     pub(crate) leaf: Option<&'a Leaf>,
     pub(crate) stdio: ChildStdio,
     pub(crate) preserved: Vec<OwnedFd>,
-    /// What to write for a process without an adjustment of its own: the value that the monitor
+    /// The OOM adjustment of a process whose spec has none: the value that the monitor
     /// was started with, since it has lowered its own.
     pub(crate) oom_score_adj: Option<i32>,
 }

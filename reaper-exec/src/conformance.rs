@@ -84,7 +84,7 @@ impl Subject {
         self
     }
 
-    /// Makes the bundle of each container by `bundle`, which is told the init process and returns
+    /// Makes the bundle of each container by `bundle`, which gets the init process and returns
     /// the bundle's path: for executors that read it. Without, the bundle is an empty folder.
     #[must_use]
     pub fn in_bundles(mut self, bundle: impl Fn(&ProcessSpec) -> PathBuf + 'static) -> Self {
@@ -188,16 +188,16 @@ impl Rule {
     /// Checks the rule on an executor without containers.
     ///
     /// # Panics
-    /// The executor breaks the rule; the message says how.
+    /// Panics if the executor breaks the rule, with a message that states how.
     pub async fn check(&self, subject: &Subject) {
         (self.check)(subject).await;
     }
 }
 
-/// Checks every rule, each on an executor of its own made by `subject`.
+/// Checks every rule, each on a separate executor, made by `subject`.
 ///
 /// # Panics
-/// The executor breaks a rule; the message says which and how.
+/// If the executor breaks a rule, with a message that states which and how.
 pub async fn run(subject: impl Fn() -> Subject) {
     for rule in RULES {
         rule.check(&subject()).await;

@@ -33,7 +33,7 @@ use crate::signal::Signal;
 /// * **Order**: exits of exec'd processes are seen before the exit of init, and with init
 ///   everything that it started has ended.
 /// * **Cancellation**: dropping a returned future abandons the answer, not the operation.
-/// * **Killing** what is ending already, but is not yet seen to have ended, succeeds.
+/// * **Killing** a process that is being killed, and whose exit is not published yet, succeeds.
 /// * Calls for different containers don't wait for each other. Nothing blocks the calling thread.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
@@ -116,8 +116,8 @@ pub trait Executor: Send + Sync {
     /// [`Error::NotFound`].
     async fn stats(&self, id: &ContainerId) -> Result<Stats>;
 
-    /// What a container is doing. Finds the end of one whose monitor was killed, ends what is
-    /// left of it, and records it.
+    /// The state of a container. If its monitor was killed, this kills what is left of it, and records
+    /// the exit.
     ///
     /// # Errors
     /// [`Error::NotFound`] if the executor has no trace of it.
@@ -125,7 +125,7 @@ pub trait Executor: Send + Sync {
 
     /// Forgets a process that has ended, and frees all that it holds: streams, and for init the
     /// monitor, the cgroup, the view and the files in its folder.
-    /// Deleting what is already gone succeeds with `None`.
+    /// Deleting what does not exist any more succeeds with `None`.
     ///
     /// # Errors
     /// [`Error::Status`] if it has not ended.

@@ -1,4 +1,4 @@
-//! An executor without processes, that does what a test's script says.
+//! A scripted executor without processes, for tests.
 
 mod state;
 

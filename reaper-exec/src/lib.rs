@@ -13,7 +13,7 @@
 //! use reaper_spec::{ContainerId, Exit, ProcessSpec};
 //! use reaper_state::{FileStore, RootDir};
 //!
-//! /// Runs a command, and says how it ended.
+//! /// Runs a command, and returns its exit.
 //! async fn run(id: ContainerId, process: ProcessSpec) -> reaper_exec::engine::Result<Exit> {
 //!     let root = RootDir::new("/run/example");
 //!     let store = Arc::new(FileStore::new(root.clone()));

@@ -97,7 +97,7 @@ pub(crate) enum Request {
         #[serde(rename = "forget")]
         remove: bool,
     },
-    /// Removes what a view keeps for a container that ran no process of its own.
+    /// Removes what a view keeps for a container that had no process of this executor.
     #[serde(rename = "Forget")]
     RemoveView(Box<ViewRequest>),
     /// Removes what is unused on the host now that the container of a view is deleted. It is answered

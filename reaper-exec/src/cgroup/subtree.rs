@@ -12,7 +12,7 @@ use rustix::process::{PidfdFlags, pidfd_open};
 use super::error::{Error, is_gone};
 use crate::{procfs, sys::pidfd_send_signal};
 
-/// What `cgroup.events` says.
+/// The contents of `cgroup.events`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Events {
     /// Whether there are processes in the cgroup or below it. Zombies don't count.
@@ -51,7 +51,7 @@ pub(super) fn events(cgroup: &Path) -> Result<Events, Error> {
     Ok(parse_events(&text))
 }
 
-/// Whether there are processes; none in a cgroup that is gone.
+/// Whether there are processes. A cgroup that does not exist has none.
 pub(super) fn populated(cgroup: &Path) -> Result<bool, Error> {
     match events(cgroup) {
         Ok(events) => Ok(events.populated),
@@ -60,7 +60,7 @@ pub(super) fn populated(cgroup: &Path) -> Result<bool, Error> {
     }
 }
 
-/// Writes to a file of the cgroup; `false` if there is no such file.
+/// Writes to a file of the cgroup; `false` if the file does not exist.
 pub(super) fn write(cgroup: &Path, name: &str, value: &str) -> Result<bool, Error> {
     let path = cgroup.join(name);
     match write_existing(&path, value) {
@@ -113,7 +113,7 @@ pub(super) fn for_each(
 pub(super) fn own_pids(cgroup: &Path) -> Result<Vec<u32>, Error> {
     let path = cgroup.join("cgroup.procs");
     match fs::read_to_string(&path) {
-        // 0 stands for a process that this pid namespace does not see.
+        // 0 is a process outside of this pid namespace.
         Ok(list) => Ok(list
             .lines()
             .filter_map(|line| line.parse::<u32>().ok())
@@ -167,7 +167,7 @@ fn signal_own(cgroup: &Path, signal: i32) -> Result<usize, Error> {
     Ok(reached)
 }
 
-/// Kills everything in the subtree, also what is being forked meanwhile.
+/// Kills all processes in the subtree, including those that are forked meanwhile.
 pub(super) fn kill(cgroup: &Path) -> Result<(), Error> {
     if write(cgroup, "cgroup.kill", "1")? || !cgroup.exists() {
         return Ok(());
@@ -195,7 +195,7 @@ pub(super) fn kill_one_by_one(cgroup: &Path) -> Result<(), Error> {
     result
 }
 
-/// Removes the cgroup with all below it; one that is gone is no error.
+/// Removes the cgroup with all below it. It is not an error if it does not exist.
 pub(super) fn remove(cgroup: &Path) -> Result<(), Error> {
     if !remove_dir(cgroup)? {
         remove_children(cgroup)?;

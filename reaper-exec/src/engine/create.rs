@@ -28,7 +28,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// it returns the warnings of [`CreatedProcess`](crate::CreatedProcess).
     ///
     /// # Errors
-    /// [`reaper_state::Error::AlreadyExists`], and what [`Executor::create`] says; nothing is
+    /// [`reaper_state::Error::AlreadyExists`], and the errors of [`Executor::create`]; nothing is
     /// left behind then.
     pub async fn create(&self, new: ContainerConfig) -> Result<(Record, Vec<String>)> {
         let mut new = new;

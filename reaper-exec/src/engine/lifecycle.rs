@@ -22,7 +22,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// Starts a created container.
     ///
     /// # Errors
-    /// [`Error::Transition`] unless it is created; what [`Executor::start`] says, and then the
+    /// [`Error::Transition`] unless it is created; the errors of [`Executor::start`], after which the
     /// container has stopped.
     pub async fn start(&self, id: &ContainerId) -> Result<Record> {
         let target = Target::Init(id.clone());
@@ -125,7 +125,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// Sends a signal to a container's init process, or to all its processes.
     ///
     /// # Errors
-    /// What [`Executor::kill`] says.
+    /// As [`Executor::kill`].
     pub async fn kill(&self, id: &ContainerId, signal: Signal, all: bool) -> Result<()> {
         self.get(id).await?;
         Ok(self
@@ -137,7 +137,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// Freezes a running container.
     ///
     /// # Errors
-    /// What [`Executor::pause`] says.
+    /// As [`Executor::pause`].
     pub async fn pause(&self, id: &ContainerId) -> Result<Record> {
         self.executor.pause(id).await?;
         self.state(id).await
@@ -146,7 +146,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// Thaws a paused container.
     ///
     /// # Errors
-    /// What [`Executor::resume`] says.
+    /// As [`Executor::resume`].
     pub async fn resume(&self, id: &ContainerId) -> Result<Record> {
         self.executor.resume(id).await?;
         self.state(id).await
@@ -185,11 +185,11 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         Ok(seen.or_else(|| record.and_then(|record| record.exit)))
     }
 
-    /// Removes what is kept for the container of `view` beyond its end, where it had no process of
-    /// the executor's: see [`Executor::remove_view`].
+    /// Removes what is kept for the container of `view` after its exit, if it had no process of the
+    /// executor: see [`Executor::remove_view`].
     ///
     /// # Errors
-    /// What [`Executor::remove_view`] says.
+    /// As [`Executor::remove_view`].
     pub async fn remove_view(&self, view: ViewRequest) -> Result<()> {
         let view = view.in_root(self.root.path());
         Ok(self.executor.remove_view(&view).await?)

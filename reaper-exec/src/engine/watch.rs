@@ -1,6 +1,6 @@
 //! What happens to the containers of a root, as it happens.
 //!
-//! inotify(7) tells which records may have changed; what has changed follows from comparing two records.
+//! inotify(7) reports which records may have changed; what has changed follows from comparing two records.
 //! So events are missed neither when several changes are seen at once nor when the queue overflows
 //! (all records are read then), except for a container that came and went between two reads.
 
@@ -69,7 +69,7 @@ impl EventKind {
     }
 }
 
-/// What tells that entries of a folder have come, gone or been replaced.
+/// The inotify(7) events of a folder whose entries were created, removed or replaced.
 const ENTRIES: AddWatchFlags = AddWatchFlags::IN_CREATE
     .union(AddWatchFlags::IN_DELETE)
     .union(AddWatchFlags::IN_MOVE)
@@ -91,7 +91,7 @@ pub struct EventStream<'a, E, S: ?Sized> {
 impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// Watches what happens to the containers from now on, caused by any process.
     ///
-    /// Nothing is polled: the kernel tells of changes below the state root, and so the store has
+    /// Nothing is polled: the kernel reports changes below the state root, so the store has
     /// to keep its records there, as [`reaper_state::open`] does.
     ///
     /// # Errors
@@ -126,7 +126,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> EventStream<'_, E, S> {
     /// An exit that is not committed yet is committed, as by [`Engine::state`].
     ///
     /// # Errors
-    /// The store as a whole cannot be read. A single record that cannot is not told of.
+    /// The store as a whole cannot be read. A single record that cannot is skipped.
     pub async fn next(&mut self) -> Result<Event> {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -192,7 +192,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> EventStream<'_, E, S> {
 
     fn deleted(&mut self, id: &ContainerId) {
         let known = self.known.remove(id);
-        // Whose creation failed was never told of.
+        // No event was reported for a container whose create failed.
         if known.is_some_and(|record| record.status != Status::Creating) {
             self.events.push_back(Event {
                 id: id.clone(),
@@ -246,7 +246,7 @@ fn started(record: &Record) -> Option<Timestamp> {
     record.started.or(ended.map(|exit| exit.at))
 }
 
-/// Whether a start was not told of with this record, and can still be.
+/// Whether the start was not reported with this record, and may still be.
 fn started_untold(record: &Record) -> bool {
     started(record).is_none() && record.exit.is_none()
 }
@@ -278,7 +278,7 @@ impl Changes {
     fn below(root: &Path) -> io::Result<Self> {
         durable::make_folders(root)?;
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-        // A database is changed in place, and says so by the times of a file beside it.
+        // A database is changed in place; a file beside it has its times changed then.
         let wanted = ENTRIES | AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_ATTRIB;
         let root = inotify.add_watch(root, wanted)?;
         let notes = inotify.as_fd().try_clone_to_owned()?;

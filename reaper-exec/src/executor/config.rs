@@ -25,7 +25,7 @@ pub struct ContainerConfig {
     pub stdio: StdioRequest,
     /// Descriptors that its init process gets from number 3 on (`--preserve-fds`).
     pub preserve_fds: Vec<OwnedFd>,
-    /// What its monitor does besides watching it.
+    /// What its monitor does in addition to watching it.
     pub monitor: MonitorOptions,
     /// Annotations for its record. An [`Engine`](crate::Engine) stores them; executors ignore them.
     pub annotations: BTreeMap<String, String>,

@@ -53,7 +53,7 @@ pub struct CreateRequest {
     pub container: ContainerConfig,
 }
 
-/// What a monitor does besides watching its container.
+/// What a monitor does in addition to watching its container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MonitorOptions {
     /// The monitor exits in the same way as the init process, code and signal, and passes on the

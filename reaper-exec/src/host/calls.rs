@@ -40,7 +40,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 /// itself where it is large.
 const MAX_PRESERVED: usize = channel::MAX_DESCRIPTORS - 5;
 
-/// Separates what is data from what is descriptors.
+/// Separates data from descriptors, which travel beside a message.
 fn pack(stdio: StdioRequest, preserved: Vec<OwnedFd>) -> Result<(Streams, Attached, Vec<OwnedFd>)> {
     if preserved.len() > MAX_PRESERVED {
         return Err(Error::Setup {

@@ -30,16 +30,16 @@ use crate::{
 
 type Reply = Result<Response, Failure>;
 
-/// Why a call has no answer.
+/// Why a request has no response.
 #[derive(Debug)]
 pub(super) enum ClientError {
     /// The monitor has closed the connection.
     Closed,
-    /// The call could not be sent.
+    /// The request could not be sent.
     Send(io::Error),
 }
 
-/// The calls that wait for their answers; `None` once there will be no more.
+/// The requests that wait for their responses; `None` once there will be no more.
 type Pending = Option<HashMap<u64, oneshot::Sender<Reply>>>;
 
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl MonitorClient {
                     let _ = waiting.send(response.response);
                 }
             }
-            // Dropping the senders tells all that wait.
+            // Dropping the senders ends all waiting requests.
             *reading.pending() = None;
             if let Some(reaped) = &mut reaped {
                 // An error is the end of the runtime.
@@ -170,7 +170,7 @@ impl Drop for MonitorClient {
     }
 }
 
-/// Takes an abandoned call out of the map.
+/// Removes a request whose future was dropped from the map.
 struct Forget<'a> {
     shared: &'a Shared,
     serial: u64,

@@ -27,7 +27,7 @@ use crate::{
     protocol::{Request, Response},
 };
 
-/// Runs processes on the host, each container below a monitor of its own.
+/// Runs processes on the host, each container below a separate monitor.
 ///
 /// The executor itself only exchanges messages with monitors, so nothing that can block, a mount,
 /// the fsync of a slow disk, runs on the caller's thread. It must be used within a Tokio runtime

@@ -178,7 +178,7 @@ impl Binding<'_> {
         }
     }
 
-    /// The reading end of an input, opened with more `flags`. `None` is no input.
+    /// The reading end of an input, opened with more `flags`; `None` if there is no input.
     fn input(&mut self, target: &Target, flags: OFlag) -> Result<Option<Source>, IoError> {
         let stream = Stream::Stdin;
         let reader = match target {
@@ -288,7 +288,8 @@ impl Binding<'_> {
     }
 }
 
-/// For what the monitor itself reads or writes. It must be an open file of its own.
+/// Makes a descriptor that the monitor reads or writes nonblocking. Its open file description must not be
+/// shared.
 fn never_block(stream: Stream, fd: &OwnedFd) -> Result<(), IoError> {
     file::set_nonblocking(fd, true).map_err(|errno| IoError::System {
         operation: format!("{stream}: make it nonblocking"),

@@ -22,7 +22,7 @@ use super::{
 ///
 /// It must keep neither the master, or the terminal would not hang up with the receiver's, nor the
 /// slave, or the receiver would not see the terminal's end. To be able to resize it nevertheless, it
-/// keeps the slave's place, which is as good as gone once the terminal is.
+/// keeps the slave's place, which does not keep the terminal open.
 #[derive(Debug)]
 pub(super) struct SentConsole {
     slave: Option<OwnedFd>,

@@ -1,4 +1,4 @@
-//! A binder that does what a test's script says.
+//! A scripted binder for tests.
 
 use std::{
     collections::VecDeque,
@@ -66,7 +66,7 @@ pub struct Seen {
 #[derive(Debug, Default)]
 struct State {
     failures: VecDeque<IoError>,
-    /// While it is there, streams wait. Dropping the second end tells them through the first.
+    /// While this exists, streams wait. Dropping it closes the pipe that they poll.
     held: Option<(PipeReader, PipeWriter)>,
     seen: Vec<Seen>,
 }

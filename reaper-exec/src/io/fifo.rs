@@ -1,6 +1,6 @@
 //! FIFOs that are handed to the process itself.
 //!
-//! Nothing is copied: the process gets an end of its own, opened afresh and blocking. The monitor
+//! Nothing is copied: the process gets a separate end, opened afresh and blocking. The monitor
 //! holds ends so that neither side notices the other come and go, and lets go of them by a rule
 //! that loses no output and leaves no reader behind.
 

@@ -36,7 +36,7 @@ pub(super) fn open_file(stream: Stream, path: &Path) -> Result<OwnedFd, IoError>
             source,
         })?;
     }
-    // Nonblocking until it is known that it is no FIFO and no serial line without a carrier.
+    // Nonblocking until it is known to be neither a FIFO nor a serial line without a carrier.
     let flags = access(stream) | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let mode = Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP | Mode::S_IROTH;
     let fd = match open(path, flags, mode) {

@@ -1,7 +1,7 @@
 //! `binary://`: a program that takes the output, by containerd's protocol.
 //!
 //! The program finds the output on descriptor 3, the error output on 4, and closes 5 (or writes to
-//! it) when it is ready. `CONTAINER_ID` and `CONTAINER_NAMESPACE` say for whom. When the process
+//! it) when it is ready. `CONTAINER_ID` and `CONTAINER_NAMESPACE` name the container. When the process
 //! has ended it reads the end of file on both, and should end by itself. If it does not it gets
 //! SIGTERM after a while, and SIGKILL after another.
 
@@ -69,7 +69,7 @@ pub(super) struct Logger {
 
 #[derive(Debug)]
 enum Readiness {
-    /// Not yet: the descriptor says when, until then it has time.
+    /// Not yet. The descriptor reports when it is; it has time until the deadline.
     Awaited(OwnedFd, Instant),
     Ready,
     /// Its time was over.

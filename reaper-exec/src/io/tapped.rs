@@ -1,4 +1,4 @@
-//! Outputs that the monitor reads itself, and passes on.
+//! Outputs that the monitor reads and passes on: captured ones, and those of the journal.
 
 use std::{
     io,
@@ -18,12 +18,12 @@ use super::{
 /// end is passed on with it, while a survivor that keeps writing does not hold up the news.
 const FINAL_READS: usize = 64;
 
-/// Who passes on what comes through the pipes.
+/// Passes on what comes through the pipes.
 pub(super) trait Pump {
     /// What to wait for.
     fn interests<'a>(&'a self, wanted: &mut Vec<(BorrowedFd<'a>, PollFlags)>);
 
-    /// A descriptor, perhaps one of its own, has reported something. [`pump`](Self::pump) follows.
+    /// A descriptor, which may be one of the pump's, has reported something. [`pump`](Self::pump) follows.
     fn ready(&mut self, fd: RawFd, events: PollFlags);
 
     /// Passes on a bounded amount, without blocking. Says whether anything was moved.

@@ -1,4 +1,4 @@
-//! What a monitor is made of, and how one is told from other processes.
+//! What a monitor is made of, and by what a process knows that it is to be one.
 
 use reaper_overlay::FilesystemIsolation;
 
