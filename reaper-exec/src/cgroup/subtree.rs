@@ -60,71 +60,6 @@ pub(super) fn populated(cgroup: &Path) -> Result<bool, Error> {
     }
 }
 
-/// Writes to a file of the cgroup; `false` if the file does not exist.
-pub(super) fn write(cgroup: &Path, name: &str, value: &str) -> Result<bool, Error> {
-    let path = cgroup.join(name);
-    match write_existing(&path, value) {
-        Ok(()) => Ok(true),
-        Err(error) if is_gone(&error) => Ok(false),
-        Err(error) => Err(Error::io("write to", &path)(error)),
-    }
-}
-
-/// Without `O_CREAT`, as fs::write has it: for a file that is not there the kernel would answer
-/// `EACCES` to that.
-pub(super) fn write_existing(file: &Path, value: &str) -> io::Result<()> {
-    File::options()
-        .write(true)
-        .open(file)?
-        .write_all(value.as_bytes())
-}
-
-/// The cgroups directly below.
-pub(super) fn children(cgroup: &Path) -> Result<Vec<PathBuf>, Error> {
-    let failed = |error| Error::io("list", cgroup)(error);
-    let mut found = Vec::new();
-    for entry in fs::read_dir(cgroup).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        if entry.file_type().map_err(failed)?.is_dir() {
-            found.push(entry.path());
-        }
-    }
-    Ok(found)
-}
-
-/// Visits the cgroup and all below it, each before those below it. One that goes meanwhile is
-/// skipped.
-pub(super) fn for_each(
-    cgroup: &Path,
-    visit: &mut dyn FnMut(&Path) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let mut waiting = vec![cgroup.to_owned()];
-    while let Some(next) = waiting.pop() {
-        match visit(&next).and_then(|()| children(&next)) {
-            Ok(below) => waiting.extend(below),
-            Err(error) if error.is_gone() => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// The processes in this cgroup, without those below it.
-pub(super) fn own_pids(cgroup: &Path) -> Result<Vec<u32>, Error> {
-    let path = cgroup.join("cgroup.procs");
-    match fs::read_to_string(&path) {
-        // 0 is a process outside of this pid namespace.
-        Ok(list) => Ok(list
-            .lines()
-            .filter_map(|line| line.parse::<u32>().ok())
-            .filter(|&pid| pid != 0)
-            .collect()),
-        // The processes of a threaded cgroup are listed by the domain above it.
-        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(Vec::new()),
-        Err(error) => Err(Error::io("read", &path)(error)),
-    }
-}
-
 /// Sends a signal to every process of the subtree, to how many.
 pub(super) fn signal(cgroup: &Path, signal: i32) -> Result<usize, Error> {
     let mut reached = 0;
@@ -243,5 +178,70 @@ pub(super) fn remove_dir(cgroup: &Path) -> Result<bool, Error> {
             Ok(false)
         }
         Err(error) => Err(Error::io("remove cgroup", cgroup)(error)),
+    }
+}
+
+/// Writes to a file of the cgroup; `false` if the file does not exist.
+pub(super) fn write(cgroup: &Path, name: &str, value: &str) -> Result<bool, Error> {
+    let path = cgroup.join(name);
+    match write_existing(&path, value) {
+        Ok(()) => Ok(true),
+        Err(error) if is_gone(&error) => Ok(false),
+        Err(error) => Err(Error::io("write to", &path)(error)),
+    }
+}
+
+/// Without `O_CREAT`, as fs::write has it: for a file that is not there the kernel would answer
+/// `EACCES` to that.
+pub(super) fn write_existing(file: &Path, value: &str) -> io::Result<()> {
+    File::options()
+        .write(true)
+        .open(file)?
+        .write_all(value.as_bytes())
+}
+
+/// The cgroups directly below.
+pub(super) fn children(cgroup: &Path) -> Result<Vec<PathBuf>, Error> {
+    let failed = |error| Error::io("list", cgroup)(error);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(cgroup).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_type().map_err(failed)?.is_dir() {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+/// Visits the cgroup and all below it, each before those below it. One that goes meanwhile is
+/// skipped.
+pub(super) fn for_each(
+    cgroup: &Path,
+    visit: &mut dyn FnMut(&Path) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut waiting = vec![cgroup.to_owned()];
+    while let Some(next) = waiting.pop() {
+        match visit(&next).and_then(|()| children(&next)) {
+            Ok(below) => waiting.extend(below),
+            Err(error) if error.is_gone() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The processes in this cgroup, without those below it.
+pub(super) fn own_pids(cgroup: &Path) -> Result<Vec<u32>, Error> {
+    let path = cgroup.join("cgroup.procs");
+    match fs::read_to_string(&path) {
+        // 0 is a process outside of this pid namespace.
+        Ok(list) => Ok(list
+            .lines()
+            .filter_map(|line| line.parse::<u32>().ok())
+            .filter(|&pid| pid != 0)
+            .collect()),
+        // The processes of a threaded cgroup are listed by the domain above it.
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(Vec::new()),
+        Err(error) => Err(Error::io("read", &path)(error)),
     }
 }
