@@ -1,13 +1,13 @@
 //! What runs between the fork and the user's `execve`.
 //!
 //! The child is a copy of a single-threaded monitor, so ordinary code is allowed. It puts itself
-//! into the state that the process spec asks for, reports over its start socket that it is ready, and
-//! waits there for the start message. Its end of the socket is close-on-exec, so when that closes the
-//! monitor knows that the program was executed, or that the child was killed.
+//! into the state that the process spec asks for, reports over its start socket that it is ready,
+//! and waits there for the start message. Its end of the socket is close-on-exec, so when that
+//! closes the monitor knows that the program was executed, or that the child was killed.
 //!
-//! The steps are ordered by what each needs: the cgroup is joined first, so that all that follows is
-//! accounted there; the view is entered before anything is looked up in it; the user is changed last,
-//! since it takes the rights away that the other steps need.
+//! The steps are ordered by what each needs: the cgroup is joined first, so that all that follows
+//! is accounted there; the view is entered before anything is looked up in it; the user is changed
+//! last, since it takes the rights away that the other steps need.
 
 mod descriptors;
 mod passwd;
@@ -208,7 +208,8 @@ fn become_user(user: Option<&User>) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The step of becoming a user or group, with the reason if the user namespace does not map it (EINVAL).
+/// The step of becoming a user or group, with the reason if the user namespace does not map it
+/// (EINVAL).
 fn becoming(result: nix::Result<()>, kind: &str, id: u32) -> String {
     let unknown = match result {
         Err(Errno::EINVAL) => ", whom the container's user namespace does not have",
@@ -217,8 +218,8 @@ fn becoming(result: nix::Result<()>, kind: &str, id: u32) -> String {
     format!("become {kind} {id}{unknown}")
 }
 
-/// Sets the supplementary groups. Without root that is not permitted; a process that asks for none then
-/// keeps the caller's.
+/// Sets the supplementary groups. Without root that is not permitted; a process that asks for none
+/// then keeps the caller's.
 fn set_groups(groups: &[Gid]) -> nix::Result<()> {
     match setgroups(groups) {
         Err(Errno::EPERM) if groups.is_empty() && !may_set_groups() => Ok(()),
@@ -232,8 +233,8 @@ fn may_set_groups() -> bool {
     geteuid().is_root() && !denied
 }
 
-/// Reports that the process is ready, waits for the start message, and executes the program. Returns
-/// the report if that failed.
+/// Reports that the process is ready, waits for the start message, and executes the program.
+/// Returns the report if that failed.
 fn wait_for_start(start_socket: &OwnedFd, program: &Program, warnings: Vec<String>) -> ChildReport {
     let failed = |step: &str, error: &io::Error| ChildReport::Failed {
         step: step.to_owned(),

@@ -1,8 +1,9 @@
 //! An executor and a store together: the lives of containers.
 //!
-//! Neither knows the other. The executor, whose monitors cannot have every program's store, reports;
-//! the program that asked, or that next reads the container, commits. So any number of programs can
-//! work on one state root, and a commit that did not happen is made up for by the next reader.
+//! Neither knows the other. The executor, whose monitors cannot have every program's store,
+//! reports; the program that asked, or that next reads the container, commits. So any number of
+//! programs can work on one state root, and a commit that did not happen is made up for by the next
+//! reader.
 
 mod base;
 mod create;

@@ -47,8 +47,8 @@ pub trait Executor: Send + Sync {
 
     /// Adds a process to a running container. It waits for its start.
     ///
-    /// One that was not started when the executor is dropped may be killed, since no other client knows
-    /// its id. One that was started goes on.
+    /// One that was not started when the executor is dropped may be killed, since no other client
+    /// knows its id. One that was started goes on.
     ///
     /// # Errors
     /// [`Error::AlreadyExists`] for an exec id in use, [`Error::Status`] unless the container is
@@ -116,8 +116,8 @@ pub trait Executor: Send + Sync {
     /// [`Error::NotFound`].
     async fn stats(&self, id: &ContainerId) -> Result<Stats>;
 
-    /// The state of a container. If its monitor was killed, this kills what is left of it, and records
-    /// the exit.
+    /// The state of a container. If its monitor was killed, this kills what is left of it, and
+    /// records the exit.
     ///
     /// # Errors
     /// [`Error::NotFound`] if the executor has no trace of it.

@@ -27,7 +27,9 @@
 //!
 //! fn main() {
 //!     // The program is its own monitor.
-//!     monitor::run_if_monitor(|| monitor::MonitorConfig::new(HostRoot, StandardBinder::default()));
+//!     monitor::run_if_monitor(|| {
+//!         monitor::MonitorConfig::new(HostRoot, StandardBinder::default())
+//!     });
 //! }
 //! ```
 //!
@@ -37,7 +39,7 @@
 //!
 //! | floor | modules | hold |
 //! |---|---|---|
-//! | 9 | `conformance`, `fake` | the contract as a suite, and a scripted executor, behind features |
+//! | 9 | `conformance`, `fake` | the contract as a suite, a scripted executor; behind features |
 //! | 8 | [`engine`], `oci` | an executor and a store together; the executor that drives a runtime |
 //! | 7 | `host` | the executor that exchanges messages with monitors |
 //! | 6 | [`monitor`] | the process that creates a container and waits for it; floors inside |

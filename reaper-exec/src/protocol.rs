@@ -1,12 +1,13 @@
 //! The messages between an executor and a monitor.
 //!
 //! A client sends [`RequestMessage`]s over a connection of [`channel`](crate::channel) and gets one
-//! [`ResponseMessage`] with the same serial for each, in whatever order they become ready: a `Wait` is
-//! answered when the process has exited. A monitor refuses a request of a newer version than its own by
-//! name, so that programs of different releases never misunderstand each other.
+//! [`ResponseMessage`] with the same serial for each, in whatever order they become ready: a `Wait`
+//! is answered when the process has exited. A monitor refuses a request of a newer version than its
+//! own by name, so that programs of different releases never misunderstand each other.
 //!
 //! Monitors outlive the programs that started them, so the names in messages and files are those of
-//! version 1 whatever the types are called: a renamed one has a `serde(rename)`, and a test compares.
+//! version 1 whatever the types are called: a renamed one has a `serde(rename)`, and a test
+//! compares.
 
 use std::path::PathBuf;
 
@@ -88,8 +89,8 @@ pub(crate) struct ExecProcess {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
     Create(Box<CreateContainer>),
-    /// Cleans up after a killed monitor, and records the exit. `dir` is the container's folder; with
-    /// `remove` the files in it are deleted.
+    /// Cleans up after a killed monitor, and records the exit. `dir` is the container's folder;
+    /// with `remove` the files in it are deleted.
     #[serde(rename = "Bury")]
     Cleanup {
         id: ContainerId,
@@ -100,8 +101,8 @@ pub(crate) enum Request {
     /// Removes what a view keeps for a container that had no process of this executor.
     #[serde(rename = "Forget")]
     RemoveView(Box<ViewRequest>),
-    /// Removes what is unused on the host now that the container of a view is deleted. It is answered
-    /// at once, and goes on afterwards.
+    /// Removes what is unused on the host now that the container of a view is deleted. It is
+    /// answered at once, and goes on afterwards.
     #[serde(rename = "Housekeep")]
     CollectGarbage(Box<ViewRequest>),
     Exec(Box<ExecProcess>),

@@ -121,10 +121,10 @@ fn write_coverage() {
     let _ = std::fs::rename(part, name);
 }
 
-/// Has `command` close what is open now, from the descriptor 6 on, before its execve(2): a child has
-/// copies of all that the monitor holds, and a FIFO that the child has an end of seems to have a
-/// reader. Close-on-exec comes too late, since the parent hears of the execve(2) while it is being
-/// done.
+/// Has `command` close what is open now, from the descriptor 6 on, before its execve(2): a child
+/// has copies of all that the monitor holds, and a FIFO that the child has an end of seems to have
+/// a reader. Close-on-exec comes too late, since the parent hears of the execve(2) while it is
+/// being done.
 ///
 /// Nothing of it may be closed until the command is spawned: the standard library's own pipe could
 /// get its number. Another thread could open a file meanwhile, so in a
@@ -261,8 +261,8 @@ pub(crate) fn inherit_three(
     ];
     let prepare = move || {
         for (target, file) in (3..).zip(&files) {
-            // SAFETY: dup2(2) is async-signal-safe; the source is open, for the closure owns it.
-            // An owner of the target's former descriptor is not used any more, since this process is
+            // SAFETY: dup2(2) is async-signal-safe; the source is open, for the closure owns it. An
+            // owner of the target's former descriptor is not used any more, since this process is
             // about to execute another program.
             if unsafe { libc::dup2(file.as_raw_fd(), target) } < 0 {
                 return Err(io::Error::last_os_error());

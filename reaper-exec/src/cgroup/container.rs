@@ -122,9 +122,9 @@ impl ContainerCgroup {
         Leaf::new(self.path.join(name))
     }
 
-    /// Kills all processes of the container, including those that are forked meanwhile. The kernel does
-    /// it in one step from 5.14 on; before that the processes are frozen and killed one by one.
-    /// It does not wait for their end: [`events_fd`](Self::events_fd) reports it.
+    /// Kills all processes of the container, including those that are forked meanwhile. The kernel
+    /// does it in one step from 5.14 on; before that the processes are frozen and killed one by
+    /// one. It does not wait for their end: [`events_fd`](Self::events_fd) reports it.
     ///
     /// # Errors
     /// [`Error::Io`]. It is not an error if the cgroup does not exist.
@@ -188,7 +188,8 @@ impl ContainerCgroup {
     /// `cgroup.events` reports it: see [`events_fd`](Self::events_fd).
     ///
     /// # Errors
-    /// [`Error::Io`], with `NotFound` as its source before Linux 5.2 or if the cgroup does not exist.
+    /// [`Error::Io`], with `NotFound` as its source before Linux 5.2 or if the cgroup does not
+    /// exist.
     pub fn freeze(&self, frozen: bool) -> Result<(), Error> {
         let file = "cgroup.freeze";
         if subtree::write(&self.path, file, if frozen { "1" } else { "0" })? {

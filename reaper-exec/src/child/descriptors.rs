@@ -25,8 +25,8 @@ pub(super) fn move_above_stdio(fd: OwnedFd, preserved: usize) -> io::Result<Owne
 /// Puts the streams onto 0, 1 and 2, the preserved descriptors from 3 on, and closes all others
 /// but `start_socket`, which must have been moved above them.
 ///
-/// After the fork the child has copies of all descriptors of the monitor. They are closed, since the
-/// copy of a pipe's write end would keep its reader waiting.
+/// After the fork the child has copies of all descriptors of the monitor. They are closed, since
+/// the copy of a pipe's write end would keep its reader waiting.
 pub(super) fn install(
     stdio: ChildStdio,
     preserved: Vec<OwnedFd>,

@@ -9,8 +9,8 @@ use crate::executor::Executor;
 /// Containers of one state root: an [`Executor`] that runs them and a [`StateStore`] that
 /// remembers them, kept in step.
 ///
-/// Every operation commits to the store before it returns, and an exit that no
-/// program has waited for is committed by the next [`state`](Self::state). Any number of engines, in any number of
+/// Every operation commits to the store before it returns, and an exit that no program has waited
+/// for is committed by the next [`state`](Self::state). Any number of engines, in any number of
 /// processes, may work on one root.
 #[derive(Debug)]
 pub struct Engine<E, S: ?Sized> {

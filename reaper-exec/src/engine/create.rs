@@ -24,8 +24,8 @@ use crate::{
 pub const SCOPE_ANNOTATION: &str = "reaper.overlay/scope";
 
 impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
-    /// Reserves the id and creates the container, whose process waits for its start. Beside the record
-    /// it returns the warnings of [`CreatedProcess`](crate::CreatedProcess).
+    /// Reserves the id and creates the container, whose process waits for its start. Beside the
+    /// record it returns the warnings of [`CreatedProcess`](crate::CreatedProcess).
     ///
     /// # Errors
     /// [`reaper_state::Error::AlreadyExists`], and the errors of [`Executor::create`]; nothing is
@@ -36,8 +36,8 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         record.annotations = std::mem::take(&mut new.annotations);
         new.view = new.view.in_root(self.root.path());
         record_scope(&new.view, &mut record);
-        // A record in state `creating` names its creator, so that a reader can tell a create that is
-        // under way from one that died.
+        // A record in state `creating` names its creator, so that a reader can tell a create that
+        // is under way from one that died.
         record.monitor = procfs::identify(std::process::id()).ok();
         self.stored(move |store| store.create(&record)).await?;
         let id = new.id.clone();

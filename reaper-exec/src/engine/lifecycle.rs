@@ -1,7 +1,8 @@
 //! The operations on a container that exists.
 //!
-//! The executor acts first; what it reports is committed to the store before the operation returns. A
-//! program that is killed between the two leaves an old record, which the next `state` brings up to date.
+//! The executor acts first; what it reports is committed to the store before the operation returns.
+//! A program that is killed between the two leaves an old record, which the next `state` brings up
+//! to date.
 
 use reaper_overlay::ViewRequest;
 use reaper_spec::{ContainerId, Exit, Status, Timestamp, Transition};
@@ -22,8 +23,8 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// Starts a created container.
     ///
     /// # Errors
-    /// [`Error::Transition`] unless it is created; the errors of [`Executor::start`], after which the
-    /// container has stopped.
+    /// [`Error::Transition`] unless it is created; the errors of [`Executor::start`], after which
+    /// the container has stopped.
     pub async fn start(&self, id: &ContainerId) -> Result<Record> {
         let target = Target::Init(id.clone());
         let started = async { self.executor.start(&target).await.map(drop) };

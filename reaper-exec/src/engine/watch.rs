@@ -1,8 +1,9 @@
 //! What happens to the containers of a root, as it happens.
 //!
-//! inotify(7) reports which records may have changed; what has changed follows from comparing two records.
-//! So events are missed neither when several changes are seen at once nor when the queue overflows
-//! (all records are read then), except for a container that came and went between two reads.
+//! inotify(7) reports which records may have changed; what has changed follows from comparing two
+//! records. So events are missed neither when several changes are seen at once nor when the queue
+//! overflows (all records are read then), except for a container that came and went between two
+//! reads.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -358,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_seen_is_concluded() {
+    fn changes_that_were_missed_follow_from_the_record() {
         let mut now = ended(0);
         assert_eq!(names(None, &record(Status::Creating)), [""; 0]);
         assert_eq!(names(None, &now), ["created", "started", "stopped"]);
@@ -369,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_ran_was_never_started() {
+    fn process_that_never_ran_has_no_start_event() {
         let created = record(Status::Created);
         assert_eq!(names(Some(&created), &ended(127)), ["stopped"]);
         let mut killed = ended(0);
@@ -385,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn freezing_and_thawing_are_told_of() {
+    fn freezing_and_thawing_are_reported() {
         let (mut running, mut paused) = (record(Status::Running), record(Status::Paused));
         running.started = Some(running.created);
         paused.started = Some(paused.created);

@@ -57,16 +57,16 @@ pub struct CreateRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MonitorOptions {
     /// The monitor exits in the same way as the init process, code and signal, and passes on the
-    /// signals that it gets to it. An engine that waits for the pid in `--pid-file` gets the exit of
-    /// the container so. Off by default.
+    /// signals that it gets to it. An engine that waits for the pid in `--pid-file` gets the exit
+    /// of the container so. Off by default.
     #[serde(rename = "mirror_exit")]
     pub propagate_exit: bool,
-    /// The container gets a separate cgroup, by which all that it leaves is killed; without one that
-    /// is best effort. On by default.
+    /// The container gets a separate cgroup, by which all that it leaves is killed; without one
+    /// that is best effort. On by default.
     #[serde(rename = "without_cgroup", with = "negated")]
     pub cgroup: bool,
-    /// The file to which the monitor logs errors that no request waits for, for example that a mount
-    /// point could not be removed. By default they are not logged.
+    /// The file to which the monitor logs errors that no request waits for, for example that a
+    /// mount point could not be removed. By default they are not logged.
     pub log: Option<PathBuf>,
 }
 
@@ -114,16 +114,16 @@ pub struct ExecRequest {
     pub preserve_fds: Vec<OwnedFd>,
     /// Kill the process and its descendants when the caller's connection closes.
     ///
-    /// `reaper-runtime exec` sets this: engines signal the pid of that command and expect the exec'd
-    /// process to die with it.
+    /// `reaper-runtime exec` sets this: engines signal the pid of that command and expect the
+    /// exec'd process to die with it.
     pub kill_on_disconnect: bool,
 }
 
 /// A process that was created and waits for its start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreatedProcess {
-    /// The process. `None` for an exec'd one of an executor that cannot create it without starting it:
-    /// it is created when it is started, and [`start`](super::Executor::start) names it.
+    /// The process. `None` for an exec'd one of an executor that cannot create it without starting
+    /// it: it is created when it is started, and [`start`](super::Executor::start) names it.
     pub process: Option<ProcessIdentity>,
     /// The monitor that waits for it; `None` if the executor has no monitors.
     pub monitor: Option<ProcessIdentity>,

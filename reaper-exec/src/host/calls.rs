@@ -1,8 +1,8 @@
 //! The operations of the executor: each is a request to the container's monitor.
 //!
-//! All requests to one monitor share a connection. Requests have no deadline, since a wait may last for
-//! ever, except for those that a hung mount could hold up: 60 s for creating, 20 s for the monitor's exit
-//! after a deletion.
+//! All requests to one monitor share a connection. Requests have no deadline, since a wait may last
+//! for ever, except for those that a hung mount could hold up: 60 s for creating, 20 s for the
+//! monitor's exit after a deletion.
 
 use std::{
     fs,
@@ -29,8 +29,8 @@ use crate::{
     signal::Signal,
 };
 
-/// How long creating may take. A mount of a file server that does not answer must not hold up a pod for
-/// ever.
+/// How long creating may take. A mount of a file server that does not answer must not hold up a pod
+/// for ever.
 const CREATE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a monitor may take to exit after the deletion. Its loggers get some time.

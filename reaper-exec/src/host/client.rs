@@ -1,7 +1,7 @@
 //! A connection to a monitor, shared by any number of requests.
 //!
-//! A task reads the answers and passes each on by its serial, so requests overlap, and a request whose
-//! future is dropped only loses its answer.
+//! A task reads the answers and passes each on by its serial, so requests overlap, and a request
+//! whose future is dropped only loses its answer.
 
 use std::{
     collections::HashMap,

@@ -84,8 +84,8 @@ impl HostExecutor {
         self
     }
 
-    /// Starts a container as [`Executor::start`](crate::Executor::start) does, but with `streams` instead of those that
-    /// it was created with.
+    /// Starts a container as [`Executor::start`](crate::Executor::start) does, but with `streams`
+    /// instead of those that it was created with.
     ///
     /// # Errors
     /// As [`Executor::start`](crate::Executor::start).
@@ -173,8 +173,8 @@ impl HostExecutor {
         }
     }
 
-    /// The error of a request to a container without a monitor: it has exited, does not exist, or is
-    /// being created.
+    /// The error of a request to a container without a monitor: it has exited, does not exist, or
+    /// is being created.
     async fn without_monitor(&self, target: &Target) -> Error {
         match self.recover_exit(target.container()).await {
             Ok(seen) if seen.exit.is_some() => Error::Ended(target.clone()),

@@ -1,5 +1,5 @@
-//! Containers whose monitor does not answer: reading the recorded exit, or cleaning up after a monitor
-//! that was killed.
+//! Containers whose monitor does not answer: reading the recorded exit, or cleaning up after a
+//! monitor that was killed.
 
 use std::{fs, io, os::fd::AsFd as _, time::Duration};
 
@@ -15,17 +15,17 @@ use crate::{
     records, sys,
 };
 
-/// How long cleaning up after a monitor may take: an unmount of a file server that does not answer must
-/// not hold up the caller for ever.
+/// How long cleaning up after a monitor may take: an unmount of a file server that does not answer
+/// must not hold up the caller for ever.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a process that was killed may take to exit.
 pub(super) const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl HostExecutor {
-    /// The state of a container without a monitor: its recorded exit; or, if the monitor was killed, the
-    /// exit that is recorded now, after the remaining processes were killed. `creating` for one that is
-    /// being created.
+    /// The state of a container without a monitor: its recorded exit; or, if the monitor was
+    /// killed, the exit that is recorded now, after the remaining processes were killed. `creating`
+    /// for one that is being created.
     pub(super) async fn recover_exit(&self, id: &ContainerId) -> Result<ContainerState> {
         if let Some(record) = self.exit_record(id)? {
             return Ok(ContainerState::stopped(record.exit));
@@ -33,7 +33,8 @@ impl HostExecutor {
         self.clean_up(id, false).await
     }
 
-    /// As [`recover_exit`](Self::recover_exit), and deletes all files of the container, unless it is live.
+    /// As [`recover_exit`](Self::recover_exit), and deletes all files of the container, unless it
+    /// is live.
     pub(super) async fn recover_and_remove(&self, id: &ContainerId) -> Result<ContainerState> {
         let recovered = match self.clean_up(id, true).await {
             // It was cleaned up before, or there was nothing to clean up.

@@ -1,8 +1,9 @@
 //! The binder for what containerd and the command line name: FIFOs, files, loggers, terminals.
 //!
-//! A process gets the FIFO or file itself, opened afresh, so that nothing is copied and the monitor is
-//! not in the way of its output. Only the bytes of a terminal are copied. The ends that the monitor keeps
-//! follow the rule in `fifo.rs`, by which a late reader gets all output and no reader waits for ever.
+//! A process gets the FIFO or file itself, opened afresh, so that nothing is copied and the monitor
+//! is not in the way of its output. Only the bytes of a terminal are copied. The ends that the
+//! monitor keeps follow the rule in `fifo.rs`, by which a late reader gets all output and no reader
+//! waits for ever.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -288,8 +289,8 @@ impl Binding<'_> {
     }
 }
 
-/// Makes a descriptor that the monitor reads or writes nonblocking. Its open file description must not be
-/// shared.
+/// Makes a descriptor that the monitor reads or writes nonblocking. Its open file description must
+/// not be shared.
 fn never_block(stream: Stream, fd: &OwnedFd) -> Result<(), IoError> {
     file::set_nonblocking(fd, true).map_err(|errno| IoError::System {
         operation: format!("{stream}: make it nonblocking"),

@@ -81,9 +81,9 @@ pub struct Captured {
 ///   waits.
 /// * **Nothing breaks** when it is dropped, or its program is killed: from then on the monitor
 ///   throws away what the process writes. It gets no SIGPIPE.
-/// * **The end** comes when the process, and all that have inherited its outputs, have closed them; of
-///   init's outputs at its exit at the latest, since all that it started is killed then.
-///   It also comes if the container was not created, or is deleted.
+/// * **The end** comes when the process, and all that have inherited its outputs, have closed them;
+///   of init's outputs at its exit at the latest, since all that it started is killed then. It also
+///   comes if the container was not created, or is deleted.
 /// * Within one output the order is that of writing. Between the two it is that in which the
 ///   monitor saw them.
 #[derive(Debug)]

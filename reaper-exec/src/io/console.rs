@@ -21,8 +21,8 @@ use super::{
 /// The monitor's side of a terminal that was sent to a console socket: next to nothing.
 ///
 /// It must keep neither the master, or the terminal would not hang up with the receiver's, nor the
-/// slave, or the receiver would not see the terminal's end. To be able to resize it nevertheless, it
-/// keeps the slave's place, which does not keep the terminal open.
+/// slave, or the receiver would not see the terminal's end. To be able to resize it nevertheless,
+/// it keeps the slave's place, which does not keep the terminal open.
 #[derive(Debug)]
 pub(super) struct SentConsole {
     slave: Option<OwnedFd>,

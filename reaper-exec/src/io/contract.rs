@@ -108,7 +108,8 @@ pub enum ChildStdio {
 ///   monitor does not use itself.
 /// * **Nothing is lost** that a process has written as long as a reader may still come, and a slow
 ///   reader holds up the process, not the monitor.
-/// * **Nothing breaks**: a process that writes gets neither a signal nor an error when its peer closes.
+/// * **Nothing breaks**: a process that writes gets neither a signal nor an error when its peer
+///   closes.
 /// * **An input lasts** until [`close_stdin`](BoundStdio::close_stdin), however often clients come
 ///   and go, and ends then once what is buffered was read.
 /// * Dropping what it returned closes everything, and ends its helpers.

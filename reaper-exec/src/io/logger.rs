@@ -1,9 +1,9 @@
 //! `binary://`: a program that takes the output, by containerd's protocol.
 //!
 //! The program finds the output on descriptor 3, the error output on 4, and closes 5 (or writes to
-//! it) when it is ready. `CONTAINER_ID` and `CONTAINER_NAMESPACE` name the container. When the process
-//! has ended it reads the end of file on both, and should end by itself. If it does not it gets
-//! SIGTERM after a while, and SIGKILL after another.
+//! it) when it is ready. `CONTAINER_ID` and `CONTAINER_NAMESPACE` name the container. When the
+//! process has ended it reads the end of file on both, and should end by itself. If it does not it
+//! gets SIGTERM after a while, and SIGKILL after another.
 
 use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},

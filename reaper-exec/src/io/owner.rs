@@ -15,10 +15,10 @@ use super::{
 
 /// Makes a stream the process's own, so that it can open it anew as `/dev/stderr`.
 ///
-/// As in runc, only the user changes, since a mount may want a certain group (`tty`), and it is not an
-/// error if the filesystem or the owner of the stream does not let us. Unlike
-/// runc, it keeps its hands off what a process only reads, unless it is a FIFO or a terminal, and
-/// off other devices: `< /etc/shadow` must not give that file away.
+/// As in runc, only the user changes, since a mount may want a certain group (`tty`), and it is not
+/// an error if the filesystem or the owner of the stream does not let us. Unlike runc, it keeps its
+/// hands off what a process only reads, unless it is a FIFO or a terminal, and off other devices:
+/// `< /etc/shadow` must not give that file away.
 pub(super) fn chown_stream(
     stream: Stream,
     fd: BorrowedFd<'_>,

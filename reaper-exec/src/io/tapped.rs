@@ -23,7 +23,8 @@ pub(super) trait Pump {
     /// What to wait for.
     fn interests<'a>(&'a self, wanted: &mut Vec<(BorrowedFd<'a>, PollFlags)>);
 
-    /// A descriptor, which may be one of the pump's, has reported something. [`pump`](Self::pump) follows.
+    /// A descriptor, which may be one of the pump's, has reported something. [`pump`](Self::pump)
+    /// follows.
     fn ready(&mut self, fd: RawFd, events: PollFlags);
 
     /// Passes on a bounded amount, without blocking. Says whether anything was moved.

@@ -1,9 +1,9 @@
 //! A terminal whose master the monitor keeps, and the copying between it and the streams.
 //!
-//! These are the only bytes that pass through the monitor. Both directions have a bounded buffer; while it
-//! is full the other side is not read, so a slow client slows the process down and not the monitor. After
-//! the exit of the process its last output is read up to a limit: a survivor that keeps writing must not
-//! hold back the exit.
+//! These are the only bytes that pass through the monitor. Both directions have a bounded buffer;
+//! while it is full the other side is not read, so a slow client slows the process down and not the
+//! monitor. After the exit of the process its last output is read up to a limit: a survivor that
+//! keeps writing must not hold back the exit.
 
 use std::{
     io,
@@ -42,8 +42,8 @@ pub(super) struct Source {
 /// held open until the process has ended: a program that closes its terminal and opens `/dev/tty`
 /// again does not hang it up.
 ///
-/// Closing the input ends the copying once the clients have closed it and what they wrote was passed on.
-/// The terminal stays: it has no end of file, and hanging it up would lose output.
+/// Closing the input ends the copying once the clients have closed it and what they wrote was
+/// passed on. The terminal stays: it has no end of file, and hanging it up would lose output.
 #[derive(Debug)]
 pub(super) struct Terminal {
     child: Option<OwnedFd>,

@@ -1,18 +1,21 @@
 //! The process that creates a container, waits for it, and serves its clients.
 //!
-//! There is one monitor for each container. It has one thread, since it forks. It is the parent of the
-//! processes that it waits for, and a subreaper, so that orphans of the container become its children.
-//! It outlives the program that started it and answers on a socket in the container's folder.
+//! There is one monitor for each container. It has one thread, since it forks. It is the parent of
+//! the processes that it waits for, and a subreaper, so that orphans of the container become its
+//! children. It outlives the program that started it and answers on a socket in the container's
+//! folder.
 //!
-//! It is the starting program executed again. Such a program calls [`run_if_monitor`] at the start of its
-//! `main`:
+//! It is the starting program executed again. Such a program calls [`run_if_monitor`] at the start
+//! of its `main`:
 //!
 //! ```no_run
 //! use reaper_exec::{io::StandardBinder, monitor};
 //! use reaper_overlay::HostRoot;
 //!
 //! fn main() {
-//!     monitor::run_if_monitor(|| monitor::MonitorConfig::new(HostRoot, StandardBinder::default()));
+//!     monitor::run_if_monitor(|| {
+//!         monitor::MonitorConfig::new(HostRoot, StandardBinder::default())
+//!     });
 //!     // The program's own work.
 //! }
 //! ```

@@ -58,8 +58,8 @@ pub fn identify(pid: u32) -> io::Result<ProcessIdentity> {
     })
 }
 
-/// Whether the process runs: one of this boot, with this start time, that has not exited. A zombie has
-/// exited.
+/// Whether the process runs: one of this boot, with this start time, that has not exited. A zombie
+/// has exited.
 pub fn is_alive(identity: &ProcessIdentity) -> bool {
     boot_id().is_ok_and(|boot| boot == identity.boot_id)
         && stat(identity.pid)
@@ -185,8 +185,8 @@ pub fn usage(pid: u32) -> io::Result<Usage> {
     })
 }
 
-/// Whether an error of a file below `/proc/PID` means that the process does not exist any more: `ENOENT`
-/// if the folder did not exist, `ESRCH` if the process was reaped while its file was open.
+/// Whether an error of a file below `/proc/PID` means that the process does not exist any more:
+/// `ENOENT` if the folder did not exist, `ESRCH` if the process was reaped while its file was open.
 pub(crate) fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }

@@ -97,8 +97,8 @@ impl Pump for Messages {
     fn interests<'a>(&'a self, wanted: &mut Vec<(BorrowedFd<'a>, PollFlags)>) {
         let waiting = self.pending.is_some();
         if let Some(socket) = &self.socket {
-            // POLLOUT only while a message waits; POLLHUP always reports that the receiver has closed
-            // its end.
+            // POLLOUT only while a message waits; POLLHUP always reports that the receiver has
+            // closed its end.
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::POLLOUT, waiting);
             wanted.push((socket.as_fd(), flags));

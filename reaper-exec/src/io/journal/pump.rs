@@ -141,7 +141,8 @@ impl Pump for Entries {
         for passage in &self.0 {
             let waiting = !passage.buffer.is_empty();
             if let Some(socket) = &passage.journal.socket {
-                // POLLOUT only while lines wait; POLLHUP always reports that the journal has closed it.
+                // POLLOUT only while lines wait; POLLHUP always reports that the journal has closed
+                // it.
                 let mut flags = PollFlags::empty();
                 flags.set(PollFlags::POLLOUT, waiting);
                 wanted.push((socket.as_fd(), flags));

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_target_of_the_journal_is_left_to_others() {
+    fn targets_of_others_are_not_parsed() {
         for uri in ["file:///a", "/a", "", "journald:", "journal://"] {
             assert!(read(Stream::Stdout, uri).is_none(), "{uri}");
         }

@@ -24,8 +24,8 @@ pub(crate) type Reply = Result<Option<Response>, Failure>;
 ///
 /// There are two: the host's forks and signals them itself; the OCI runtime's calls a command line
 /// such as runc's. A backend has no state: what it needs is in the [`Monitor`], so that its methods
-/// can change the monitor too. Requests that no backend would accept, by the container's state, have
-/// been refused before.
+/// can change the monitor too. Requests that no backend would accept, by the container's state,
+/// have been refused before.
 pub(crate) trait Backend {
     /// The isolation that makes the container's view of the filesystem, if it is not the monitor's.
     fn isolation(&self) -> Option<Box<dyn FilesystemIsolation>>;

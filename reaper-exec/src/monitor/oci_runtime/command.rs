@@ -80,7 +80,8 @@ impl Program {
 }
 
 /// Whether the bundle names its cgroup in systemd's form, `SLICE:PREFIX:NAME`, which a runtime
-/// understands only with `--systemd-cgroup`. A bundle that cannot be read is reported by the runtime.
+/// understands only with `--systemd-cgroup`. A bundle that cannot be read is reported by the
+/// runtime.
 fn wants_systemd(bundle: &Path) -> bool {
     let spec = fs::read(bundle.join("config.json")).unwrap_or_default();
     let spec: Value = serde_json::from_slice(&spec).unwrap_or_default();

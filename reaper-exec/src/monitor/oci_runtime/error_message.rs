@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_said_too() {
+    fn command_without_a_log_has_a_reason() {
         assert_eq!(
             last_log_error_of(""),
             "it ended with 1 and without a reason"

@@ -3,8 +3,8 @@
 use reaper_spec::ProcessSpec;
 use serde_json::{Map, Value, json};
 
-/// The object for `process`. Properties that [`ProcessSpec`] has no field for, such as capabilities, are
-/// taken from `whole`, the object that it was read from.
+/// The object for `process`. Properties that [`ProcessSpec`] has no field for, such as
+/// capabilities, are taken from `whole`, the object that it was read from.
 pub(crate) fn document(process: &ProcessSpec, whole: Option<&str>) -> serde_json::Result<Value> {
     let mut object: Map<String, Value> = match whole {
         Some(text) => serde_json::from_str(text)?,
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_changed_and_what_has_no_field_are_both_there() {
+    fn changed_and_unknown_properties_are_both_written() {
         let whole = r#"{"args":["old"],"cwd":"/","terminal":true,
             "user":{"uid":7,"gid":8,"additionalGids":[9],"umask":18},
             "rlimits":[{"type":"RLIMIT_NOFILE","soft":5,"hard":6}],

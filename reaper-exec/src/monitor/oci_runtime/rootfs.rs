@@ -1,4 +1,5 @@
-//! The isolation of containers that a runtime makes: it mounts the image, the runtime does the rest.
+//! The isolation of containers that a runtime makes: it mounts the image, the runtime does the
+//! rest.
 
 use std::path::PathBuf;
 
@@ -6,7 +7,8 @@ use reaper_overlay::{
     Error, FilesystemIsolation, RootfsMount, View, ViewRequest, mount_rootfs, unmount_rootfs,
 };
 
-/// Mounts the image's root filesystem in the host's mount namespace, where the runtime looks for it.
+/// Mounts the image's root filesystem in the host's mount namespace, where the runtime looks for
+/// it.
 pub(crate) struct Image;
 
 struct Mounted {

@@ -112,8 +112,8 @@ impl NewContainer {
 
     /// Removes what was made, and returns the connection to the client.
     ///
-    /// Errors are ignored: the client gets the reason for undoing, and the next container of this id
-    /// removes what could not be removed here.
+    /// Errors are ignored: the client gets the reason for undoing, and the next container of this
+    /// id removes what could not be removed here.
     fn undo(self) -> Connection {
         if let Some(mut view) = self.view {
             let _ = view.release();

@@ -89,8 +89,8 @@ impl Monitor {
     pub(crate) fn exec_exited(&mut self, index: usize, exit: Exit) {
         let process = &mut self.processes[index];
         if let Some(leaf) = &process.leaf {
-            // This fails while the exec's background processes are in the leaf; they are killed when
-            // init exits.
+            // This fails while the exec's background processes are in the leaf; they are killed
+            // when init exits.
             let _ = leaf.remove();
         }
         process.stdio.ended();
@@ -104,7 +104,8 @@ impl Monitor {
         self.reply_to_waiters(index, &exit);
     }
 
-    /// Answers the clients that wait for the exit of a process, and the one that failed to start it.
+    /// Answers the clients that wait for the exit of a process, and the one that failed to start
+    /// it.
     pub(crate) fn reply_to_waiters(&mut self, index: usize, exit: &Exit) {
         let process = &mut self.processes[index];
         let failed_start = process.failed_start.take();

@@ -1,8 +1,8 @@
 //! Freezing and thawing the container by its cgroup.
 //!
-//! A freeze takes as long as its slowest process: one in uninterruptible sleep is frozen when it wakes
-//! up. The kernel reports the end by a change of `cgroup.events`, which is polled; after 5 s the freeze
-//! is undone and reported as failed.
+//! A freeze takes as long as its slowest process: one in uninterruptible sleep is frozen when it
+//! wakes up. The kernel reports the end by a change of `cgroup.events`, which is polled; after 5 s
+//! the freeze is undone and reported as failed.
 
 use std::time::{Duration, Instant};
 

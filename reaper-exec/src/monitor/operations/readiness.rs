@@ -1,8 +1,8 @@
 //! The reports of forked processes, from their creation to the execution of their program.
 //!
 //! A child reports over its start socket that it is ready, or the step that failed. It is `created`
-//! once it is ready and its streams are, too: a logger may still be starting. After start, the end of
-//! the socket without a report means that execve(2) has closed it.
+//! once it is ready and its streams are, too: a logger may still be starting. After start, the end
+//! of the socket without a report means that execve(2) has closed it.
 
 use std::os::fd::AsFd;
 
@@ -147,8 +147,8 @@ impl Monitor {
         }
     }
 
-    /// Keeps the reason why a program was not executed. The client is answered after the exit of the
-    /// process, so no client can observe `running` after that answer.
+    /// Keeps the reason why a program was not executed. The client is answered after the exit of
+    /// the process, so no client can observe `running` after that answer.
     pub(crate) fn start_failed(&mut self, index: usize, failure: Failure) {
         let process = &mut self.processes[index];
         process.start_socket = None;

@@ -1,8 +1,8 @@
 //! The requests of clients.
 //!
-//! A request is answered at once, or by the event that it waits for: the child's report, the exit of
-//! a process, the kernel's notice of a freeze. So no request holds up the loop, and the answers of
-//! one client may come in another order than its requests.
+//! A request is answered at once, or by the event that it waits for: the child's report, the exit
+//! of a process, the kernel's notice of a freeze. So no request holds up the loop, and the answers
+//! of one client may come in another order than its requests.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -202,8 +202,8 @@ impl Monitor {
                 .isolation
                 .forget(&self.view_request)
                 .map_err(|error| Failure::from_error("remove the filesystem view", &error))?;
-            // exit.json goes first: while there is a plan.json, another client can repeat a deletion
-            // that was interrupted.
+            // exit.json goes first: while there is a plan.json, another client can repeat a
+            // deletion that was interrupted.
             let _ = std::fs::remove_file(self.dir.exit_file());
             remove_runtime_files(&self.dir);
             self.deleted_for = Some(client);

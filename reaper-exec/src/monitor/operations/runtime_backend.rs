@@ -1,7 +1,7 @@
 //! The backend that has an OCI runtime make the processes.
 //!
-//! Each method starts a command of the runtime, whose exit is handled in `runtime_finished.rs`, so a
-//! slow runtime delays only the client that sent the request.
+//! Each method starts a command of the runtime, whose exit is handled in `runtime_finished.rs`, so
+//! a slow runtime delays only the client that sent the request.
 
 use std::{
     os::fd::{BorrowedFd, OwnedFd},

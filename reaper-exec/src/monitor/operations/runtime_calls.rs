@@ -41,8 +41,8 @@ impl Monitor {
         started
     }
 
-    /// Signals a process: init by the runtime's `kill`, an exec, for which runtimes have no command,
-    /// directly.
+    /// Signals a process: init by the runtime's `kill`, an exec, for which runtimes have no
+    /// command, directly.
     pub(crate) fn kill_by_runtime(
         &mut self,
         exec: Option<&ExecId>,
@@ -69,8 +69,8 @@ impl Monitor {
         Ok(None)
     }
 
-    /// Signals an exec. One that is a description so far is cancelled by a signal that would end it;
-    /// one that a command is making gets the signal when it exists.
+    /// Signals an exec. One that is a description so far is cancelled by a signal that would end
+    /// it; one that a command is making gets the signal when it exists.
     pub(crate) fn signal_exec(
         &mut self,
         number: u64,

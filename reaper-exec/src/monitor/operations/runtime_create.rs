@@ -1,7 +1,8 @@
 //! Creating processes by an OCI runtime.
 //!
 //! Init is created and started by two commands, as the container is. For an exec, runtimes have one
-//! command that does both, so `exec` keeps a description of the process and `start` calls the runtime.
+//! command that does both, so `exec` keeps a description of the process and `start` calls the
+//! runtime.
 
 use std::{ffi::OsString, os::fd::OwnedFd};
 

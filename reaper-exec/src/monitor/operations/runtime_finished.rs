@@ -1,7 +1,8 @@
 //! What follows when a command of the OCI runtime has exited.
 //!
-//! A process that a command has created may exit before the command does. Exits of unknown children are
-//! therefore kept while such a command is under way, and claimed by the pid that it has written.
+//! A process that a command has created may exit before the command does. Exits of unknown children
+//! are therefore kept while such a command is under way, and claimed by the pid that it has
+//! written.
 
 use nix::{sys::signal::Signal as NixSignal, unistd::Pid};
 use reaper_spec::{Exit, ExitStatus, Timestamp};
@@ -117,8 +118,8 @@ impl Monitor {
         self.reply(to, killed);
     }
 
-    /// Attaches the process that a command has created to the one that the monitor keeps, and opens its
-    /// terminal. Returns its exit, if it has exited already.
+    /// Attaches the process that a command has created to the one that the monitor keeps, and opens
+    /// its terminal. Returns its exit, if it has exited already.
     fn attach_process(
         &mut self,
         index: usize,
@@ -185,8 +186,8 @@ impl Monitor {
         }
     }
 
-    /// Kills init, whose program was not executed. The client is answered after its exit, so no client can
-    /// observe `running` after that answer.
+    /// Kills init, whose program was not executed. The client is answered after its exit, so no
+    /// client can observe `running` after that answer.
     fn init_not_started(&mut self, to: ReplyTo, failure: Failure) {
         let process = &mut self.processes[0];
         process.failed_start.get_or_insert((to, failure));

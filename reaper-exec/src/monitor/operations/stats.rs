@@ -52,8 +52,8 @@ impl Monitor {
 
     pub(crate) fn stats(&mut self) -> Stats {
         let mut stats = Stats::default();
-        // This has the times of all processes that were reaped, by the monitor or by a process that it
-        // reaped.
+        // This has the times of all processes that were reaped, by the monitor or by a process that
+        // it reaped.
         if let Ok(usage) = resource::getrusage(resource::UsageWho::RUSAGE_CHILDREN) {
             let nanoseconds = |time: nix::sys::time::TimeVal| {
                 u64::try_from(time.tv_sec()).unwrap_or(0) * 1_000_000_000
@@ -75,8 +75,8 @@ impl Monitor {
             stats.processes += 1;
         }
         // A process that exits between the two reads is in neither sum, nor are the children of one
-        // that ignores SIGCHLD. Consumers take a falling counter for a restart, so the highest values
-        // that were reported are kept.
+        // that ignores SIGCHLD. Consumers take a falling counter for a restart, so the highest
+        // values that were reported are kept.
         let (user, system) = &mut self.cpu_ns;
         *user = stats.cpu_user_ns.max(*user);
         *system = stats.cpu_system_ns.max(*system);

@@ -1,10 +1,10 @@
 //! Stopping the container once init has exited or could not be created.
 //!
 //! What init has started is killed, as the end of a pid namespace would: first by `cgroup.kill`,
-//! then, for processes outside of the cgroup, as children of the monitor. The monitor is a subreaper,
-//! so a process becomes its child at the latest when the process's parent exits, which wakes the
-//! monitor up. After 5 s (more if an OCI runtime has to delete the container) the monitor stops
-//! waiting: a process in uninterruptible sleep must not hold back the exit of init.
+//! then, for processes outside of the cgroup, as children of the monitor. The monitor is a
+//! subreaper, so a process becomes its child at the latest when the process's parent exits, which
+//! wakes the monitor up. After 5 s (more if an OCI runtime has to delete the container) the monitor
+//! stops waiting: a process in uninterruptible sleep must not hold back the exit of init.
 //!
 //! The exit is written to `exit.json`, durably, before a client is told of it.
 
@@ -137,7 +137,8 @@ impl Monitor {
         }
     }
 
-    /// Records the exit of init, and reports it to the clients that wait. Exits of execs come first.
+    /// Records the exit of init, and reports it to the clients that wait. Exits of execs come
+    /// first.
     fn publish_exit(&mut self, exit: Exit) {
         // From the end of the list, since one that failed to be created is removed from it.
         for index in (1..self.processes.len()).rev() {

@@ -123,8 +123,8 @@ fn fork(
     Ok((pid, ours))
 }
 
-/// Forks into the leaf by clone3(2) with `CLONE_INTO_CGROUP`. On kernels without that (before 5.7) the
-/// child is returned the leaf, which it has to join.
+/// Forks into the leaf by clone3(2) with `CLONE_INTO_CGROUP`. On kernels without that (before 5.7)
+/// the child is returned the leaf, which it has to join.
 fn fork_into(leaf: Option<&Leaf>) -> io::Result<(Option<Pid>, Option<&Leaf>)> {
     let Some(leaf) = leaf else {
         return Ok((sys::fork()?, None));

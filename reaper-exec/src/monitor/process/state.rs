@@ -33,8 +33,8 @@ pub(crate) struct Process {
     /// `None` until a runtime has created it.
     pub(crate) live: Option<LiveProcess>,
     pub(crate) state: ProcessState,
-    /// The socket to the child, which waits on its end for the start message. The child's end is closed
-    /// by execve(2).
+    /// The socket to the child, which waits on its end for the start message. The child's end is
+    /// closed by execve(2).
     pub(crate) start_socket: Option<OwnedFd>,
     pub(crate) leaf: Option<Leaf>,
     pub(crate) stdio: Box<dyn BoundStdio>,
@@ -95,8 +95,8 @@ impl Process {
         self.deleted || matches!(self.state, ProcessState::FailedToCreate)
     }
 
-    /// Whether it is an exec that has exited and whose exit no client can ask for: it was deleted, or its
-    /// client has disconnected. It can be dropped once its streams have finished.
+    /// Whether it is an exec that has exited and whose exit no client can ask for: it was deleted,
+    /// or its client has disconnected. It can be dropped once its streams have finished.
     pub(crate) fn is_over(&self, is_connected: impl Fn(u64) -> bool) -> bool {
         if self.exec.is_none() || !self.has_ended() {
             return false;

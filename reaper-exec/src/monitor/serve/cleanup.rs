@@ -36,9 +36,9 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Cleans up after the container in `dir`, whose monitor was killed.
 ///
-/// Kills the remaining processes, writes `exit.json` if the monitor did not, and releases the cgroup
-/// and the view. With `remove`, deletes the container's files as well; without it `plan.json` stays,
-/// so a later call retries what failed.
+/// Kills the remaining processes, writes `exit.json` if the monitor did not, and releases the
+/// cgroup and the view. With `remove`, deletes the container's files as well; without it
+/// `plan.json` stays, so a later call retries what failed.
 ///
 /// Safe to call concurrently: `plan.json` is locked, and later callers return the recorded exit.
 pub(crate) fn cleanup(
@@ -157,8 +157,8 @@ fn has_exited(monitor: &ProcessIdentity) -> bool {
     })
 }
 
-/// Kills the processes in the cgroup, and waits for their exit. If one cannot be killed, the exit of
-/// the container is recorded nevertheless.
+/// Kills the processes in the cgroup, and waits for their exit. If one cannot be killed, the exit
+/// of the container is recorded nevertheless.
 fn kill(cgroup: &ContainerCgroup) -> Result<(), cgroup::Error> {
     if !cgroup.path().exists() {
         return Ok(());

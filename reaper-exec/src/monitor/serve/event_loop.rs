@@ -1,9 +1,10 @@
-//! The event loop: one thread waits for all descriptors by poll(2) and handles those that are ready.
+//! The event loop: one thread waits for all descriptors by poll(2) and handles those that are
+//! ready.
 //!
-//! Start sockets are handled before signals: whether a program was executed must be known before its
-//! process is reaped. A client has at most 32 requests handled in a turn, so that one that sends without
-//! end does not starve the others. Nothing is polled that the monitor would not act on, so an idle
-//! monitor does not wake up.
+//! Start sockets are handled before signals: whether a program was executed must be known before
+//! its process is reaped. A client has at most 32 requests handled in a turn, so that one that
+//! sends without end does not starve the others. Nothing is polled that the monitor would not act
+//! on, so an idle monitor does not wake up.
 
 use std::{
     os::fd::{AsFd, AsRawFd, RawFd},
@@ -29,8 +30,8 @@ use crate::{
 /// How many requests of one client are handled in a turn.
 const REQUESTS: usize = 32;
 
-/// The owner of a descriptor that is ready. Clients and processes are named by number, since handling
-/// one event may remove others from the lists.
+/// The owner of a descriptor that is ready. Clients and processes are named by number, since
+/// handling one event may remove others from the lists.
 #[derive(Clone, Copy)]
 enum Source {
     Signals,
@@ -244,8 +245,8 @@ impl Monitor {
         }
     }
 
-    /// The exit code of the monitor: with `propagate_exit` that of init, so that an engine that waits for
-    /// the monitor gets it. If init was ended by a signal, the monitor ends by it too.
+    /// The exit code of the monitor: with `propagate_exit` that of init, so that an engine that
+    /// waits for the monitor gets it. If init was ended by a signal, the monitor ends by it too.
     fn final_exit_code(self) -> i32 {
         let MonitorState::Stopped(exit) = &self.state else {
             return 1;

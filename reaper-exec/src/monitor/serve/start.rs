@@ -1,9 +1,9 @@
 //! The start of the process.
 //!
-//! A monitor has one thread, for it forks. Started with a socket to its client as standard input, it
-//! makes itself independent of the client: descriptors, session, working directory. Then it serves the
-//! first request, which says what it is for: to be the monitor of a new container until that is
-//! deleted, or to do one job that may block and exit.
+//! A monitor has one thread, for it forks. Started with a socket to its client as standard input,
+//! it makes itself independent of the client: descriptors, session, working directory. Then it
+//! serves the first request, which says what it is for: to be the monitor of a new container until
+//! that is deleted, or to do one job that may block and exit.
 
 use std::{
     io::{self, Write as _},
@@ -39,8 +39,8 @@ use crate::{
     sys,
 };
 
-/// The signals that a monitor passes on to init, if the client asked for that. All others ignore them:
-/// they are sent to the process group of the client.
+/// The signals that a monitor passes on to init, if the client asked for that. All others ignore
+/// them: they are sent to the process group of the client.
 const FORWARDED: [Signal; 7] = [
     Signal::SIGHUP,
     Signal::SIGINT,

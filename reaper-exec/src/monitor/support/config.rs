@@ -17,8 +17,8 @@ pub struct MonitorConfig {
 }
 
 impl MonitorConfig {
-    /// A monitor whose containers get their view of the filesystem from `isolation`, and their streams
-    /// from `binder`.
+    /// A monitor whose containers get their view of the filesystem from `isolation`, and their
+    /// streams from `binder`.
     pub fn new(
         isolation: impl FilesystemIsolation + 'static,
         binder: impl IoBinder + 'static,

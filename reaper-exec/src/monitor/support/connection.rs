@@ -1,7 +1,8 @@
 //! The monitor's clients.
 //!
-//! A client that does not read its answers must neither block the monitor nor make it buffer without
-//! bound: answers are queued up to a limit, and while a queue is full its client is not read from.
+//! A client that does not read its answers must neither block the monitor nor make it buffer
+//! without bound: answers are queued up to a limit, and while a queue is full its client is not
+//! read from.
 
 use std::{
     collections::VecDeque,
@@ -70,8 +71,8 @@ impl Connection {
         }
     }
 
-    /// The next message. Closes the connection if the client has disconnected, or has sent something
-    /// that is not a message.
+    /// The next message. Closes the connection if the client has disconnected, or has sent
+    /// something that is not a message.
     pub(crate) fn receive(&mut self) -> Option<Message> {
         if self.closed || !self.accepts_requests() {
             return None;

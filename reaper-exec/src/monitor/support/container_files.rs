@@ -38,8 +38,8 @@ pub(crate) fn remove_file(path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Where the container's cgroup is to be. `None` without a cgroup v2 hierarchy, and where the container
-/// is not to have one or a runtime makes it.
+/// Where the container's cgroup is to be. `None` without a cgroup v2 hierarchy, and where the
+/// container is not to have one or a runtime makes it.
 pub(crate) fn choose_cgroup(
     call: &CreateContainer,
 ) -> Result<Option<(Hierarchy, PathBuf)>, Failure> {
@@ -57,8 +57,8 @@ pub(crate) fn choose_cgroup(
     }))
 }
 
-/// `reaper/ID`, or outside the default state root `reaper/ID~HASH` with a hash of the container's folder:
-/// ids are unique within a state root only.
+/// `reaper/ID`, or outside the default state root `reaper/ID~HASH` with a hash of the container's
+/// folder: ids are unique within a state root only.
 fn default_cgroup(dir: &Path, id: &ContainerId) -> PathBuf {
     let name = if dir == Path::new(DEFAULT_ROOT).join(id.as_str()) {
         id.to_string()
@@ -74,8 +74,8 @@ fn default_cgroup(dir: &Path, id: &ContainerId) -> PathBuf {
 
 /// Writes `plan.json`, which a client reads that finds the monitor dead.
 ///
-/// It is renamed into place, so that it is complete or absent, but not synced: after a power loss there
-/// is nothing left to be cleaned up.
+/// It is renamed into place, so that it is complete or absent, but not synced: after a power loss
+/// there is nothing left to be cleaned up.
 pub(crate) fn write_cleanup_record(
     dir: &ContainerDir,
     plan: &CleanupRecord,
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_container_has_the_same_cgroup_for_ever() {
+    fn path_of_a_cgroup_never_changes() {
         let id: ContainerId = "web-1".parse().expect("an id");
         let cgroup = |dir: &str| default_cgroup(Path::new(dir), &id);
         assert_eq!(cgroup("/run/reaper/web-1"), Path::new("reaper/web-1"));

@@ -1,8 +1,8 @@
 //! Opening the streams of a process, now or when its terminal exists.
 //!
 //! An OCI runtime makes the terminal of a process itself, in the container's own devpts, so its
-//! streams are opened after the runtime's command. All others are opened before the process is made,
-//! since it gets an end of each.
+//! streams are opened after the runtime's command. All others are opened before the process is
+//! made, since it gets an end of each.
 
 use std::os::fd::OwnedFd;
 

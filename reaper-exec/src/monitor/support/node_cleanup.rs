@@ -17,7 +17,8 @@ const FIRST: RawFd = 3;
 /// The child's nice(2) value: containers are preferred.
 const NICENESS: i32 = 10;
 
-/// Forks a child that does what `isolation` has to do when the container of `view` no longer exists.
+/// Forks a child that does what `isolation` has to do when the container of `view` no longer
+/// exists.
 ///
 /// The child closes all descriptors of this process, which clients read to the end. This process is
 /// to exit at once; the child is then reaped by a subreaper above.

@@ -8,8 +8,8 @@ pub(crate) const OOM_SCORE_ADJ: &str = "-999";
 /// The file of the calling process's adjustment, see proc(5).
 pub(crate) const OWN_OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
 
-/// Lowers the monitor's adjustment. Returns the earlier value, which the container's processes get, if
-/// it was changed.
+/// Lowers the monitor's adjustment. Returns the earlier value, which the container's processes get,
+/// if it was changed.
 pub(crate) fn lower_oom_score() -> Option<i32> {
     let before = std::fs::read_to_string(OWN_OOM_SCORE_ADJ);
     let before = before.ok()?.trim().parse().ok()?;

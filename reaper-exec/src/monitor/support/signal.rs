@@ -9,8 +9,8 @@ use crate::{procfs, protocol::Failure, signal::Signal, sys};
 
 /// Sends a signal to the process `pid`.
 ///
-/// The pid cannot have been reused: it is that of a child of the monitor that has not been reaped, or
-/// of a descendant of one.
+/// The pid cannot have been reused: it is that of a child of the monitor that has not been reaped,
+/// or of a descendant of one.
 pub(crate) fn send_signal(pid: u32, signal: Signal) -> Result<(), Failure> {
     let identity = match procfs::identify(pid) {
         Ok(identity) => identity,
@@ -25,7 +25,8 @@ pub(crate) fn send_signal(pid: u32, signal: Signal) -> Result<(), Failure> {
     }
 }
 
-/// Sends a signal to several processes, as [`send_signal`] does. Those that have exited are skipped.
+/// Sends a signal to several processes, as [`send_signal`] does. Those that have exited are
+/// skipped.
 pub(crate) fn send_signals(pids: Vec<u32>, signal: Signal) -> Result<(), Failure> {
     pids.into_iter()
         .map(|pid| send_signal(pid, signal))

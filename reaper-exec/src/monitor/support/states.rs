@@ -55,8 +55,8 @@ pub(crate) enum ProcessState {
     Running,
     /// It has exited.
     Stopped(Exit),
-    /// It could not be created, and its client has got the failure. No client can name it; it is only
-    /// reaped.
+    /// It could not be created, and its client has got the failure. No client can name it; it is
+    /// only reaped.
     FailedToCreate,
 }
 
