@@ -8,7 +8,7 @@ use std::{
 };
 
 use reaper_exec::{
-    ExecRequest, ContainerConfig,
+    ContainerConfig, ExecRequest,
     io::{StdioFds, StdioRequest, StreamTarget, Streams},
 };
 use reaper_spec::{Config, ContainerId, Mount, ProcessSpec};
