@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use reaper_examples::retry::until_success;
 use reaper_exec::{
-    Engine, Error as ExecutorError, Executor as _, FakeCall, FakeExecutor, NewContainer, Signal,
+    ContainerConfig, Engine, Error as ExecutorError, Executor as _, FakeCall, FakeExecutor, Signal,
     Target, engine::Error,
 };
 use reaper_spec::{ContainerId, ExitStatus, ProcessSpec};
@@ -35,9 +35,9 @@ impl Rig {
     }
 
     /// The fake knows `exit N` and `missing`; any other program lasts.
-    fn container(&self, command: &str) -> NewContainer {
+    fn container(&self, command: &str) -> ContainerConfig {
         let process = ProcessSpec::new(command.split(' '), "/").unwrap();
-        NewContainer::new(self.id.clone(), process)
+        ContainerConfig::new(self.id.clone(), process)
     }
 
     /// Whether neither the executor nor the store knows of a container.

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use reaper_exec::{MonitorOptions, NewContainer, engine::SCOPE_ANNOTATION, io::StdioRequest};
+use reaper_exec::{ContainerConfig, MonitorOptions, engine::SCOPE_ANNOTATION, io::StdioRequest};
 use reaper_overlay::{Scope, ViewRequest};
 use reaper_spec::{Bundle, Config, ContainerId, CriAnnotations, ProcessSpec, Workload};
 use reaper_state::Record;
@@ -23,7 +23,11 @@ const PROCESS: &str = "reaper.cli/process";
 const LOG: &str = "reaper.cli/log";
 
 /// A container to be made of a bundle.
-pub(crate) fn of_bundle(config: &Config, id: ContainerId, bundle: &Path) -> Result<NewContainer> {
+pub(crate) fn of_bundle(
+    config: &Config,
+    id: ContainerId,
+    bundle: &Path,
+) -> Result<ContainerConfig> {
     let bundle = Bundle::load(bundle)?;
     let path = bundle.path().to_owned();
     let workload = bundle.into_workload();
@@ -39,7 +43,7 @@ pub(crate) fn of_process(
     id: ContainerId,
     dir: &Path,
     process: ProcessSpec,
-) -> Result<NewContainer> {
+) -> Result<ContainerConfig> {
     process.validate()?;
     let json = serde_json::to_string(&process).map_err(|error| Error::Io {
         operation: "write a process".into(),
@@ -62,7 +66,7 @@ fn of_workload(
     id: ContainerId,
     bundle: PathBuf,
     workload: Workload,
-) -> NewContainer {
+) -> ContainerConfig {
     let mut view = ViewRequest::new(id.clone(), workload.process.cwd.clone())
         .in_pod(&CriAnnotations::read(&workload.annotations));
     view.overlay.clone_from(&config.overlay);
@@ -70,16 +74,16 @@ fn of_workload(
     view.image = config.image;
     view.rootfs = workload.rootfs;
     view.mounts = workload.mounts;
-    NewContainer {
+    ContainerConfig {
         id,
         bundle,
         process: workload.process,
         cgroups_path: workload.cgroups_path,
         view,
         stdio: StdioRequest::default(),
-        preserved: Vec::new(),
+        preserve_fds: Vec::new(),
         monitor: MonitorOptions {
-            without_cgroup: !config.cgroups,
+            cgroup: config.cgroups,
             log: config.log.runtime.clone(),
             ..MonitorOptions::default()
         },
@@ -95,19 +99,19 @@ pub(crate) struct Handover {
     /// Its descriptors from 3 on.
     pub(crate) preserved: Vec<OwnedFd>,
     /// Its monitor ends as it does, for who waits for the pid in `--pid-file`.
-    pub(crate) mirror_exit: bool,
+    pub(crate) propagate_exit: bool,
 }
 
 impl Handover {
-    pub(crate) fn apply(self, new: &mut NewContainer) {
+    pub(crate) fn apply(self, new: &mut ContainerConfig) {
         new.stdio = self.stdio;
-        new.preserved = self.preserved;
-        new.monitor.mirror_exit = self.mirror_exit;
+        new.preserve_fds = self.preserved;
+        new.monitor.propagate_exit = self.propagate_exit;
     }
 }
 
 /// Notes that the program of `new` is to get the streams of `start`.
-pub(crate) fn defer_streams(new: &mut NewContainer) {
+pub(crate) fn defer_streams(new: &mut ContainerConfig) {
     new.annotations
         .insert(STREAMS_AT_START.to_owned(), "true".to_owned());
 }
@@ -118,7 +122,7 @@ pub(crate) fn streams_deferred(record: &Record) -> bool {
 }
 
 /// Notes the file that the outputs of `new` go to.
-pub(crate) fn set_log(new: &mut NewContainer, path: &str) {
+pub(crate) fn set_log(new: &mut ContainerConfig, path: &str) {
     new.annotations.insert(LOG.to_owned(), path.to_owned());
 }
 

@@ -7,11 +7,13 @@ use reaper_overlay::Configured;
 use reaper_shim::{Backend, Shim};
 
 fn main() -> ExitCode {
-    monitor::run_if_asked(|| monitor::Setup::new(Configured::default(), StandardBinder::new()));
+    monitor::run_if_monitor(|| {
+        monitor::MonitorConfig::new(Configured::default(), StandardBinder::new())
+    });
     Shim::new("io.containerd.reaper.v2", |context| {
         let host = HostExecutor::new(context.root.clone())
-            .in_namespace(&context.namespace)
-            .is_subreaper(true);
+            .containerd_namespace(&context.namespace)
+            .subreaper(true);
         let executor: Arc<dyn Executor> = match &context.config.runtime_path {
             Some(runtime) => Arc::new(OciExecutor::new(host, runtime)),
             None => Arc::new(host),

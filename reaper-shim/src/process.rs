@@ -31,9 +31,9 @@ impl Stdio {
     pub(crate) fn request(&self) -> StdioRequest {
         StdioRequest {
             streams: Streams {
-                stdin: StreamTarget::from_containerd(&self.stdin),
-                stdout: StreamTarget::from_containerd(&self.stdout),
-                stderr: StreamTarget::from_containerd(&self.stderr),
+                stdin: StreamTarget::from_uri(&self.stdin),
+                stdout: StreamTarget::from_uri(&self.stdout),
+                stderr: StreamTarget::from_uri(&self.stderr),
             },
             ..StdioRequest::default()
         }

@@ -53,7 +53,9 @@ impl<S: StateStore> StateStore for Audited<S> {
 }
 
 fn main() -> ExitCode {
-    monitor::run_if_asked(|| monitor::Setup::new(Configured::default(), StandardBinder::new()));
+    monitor::run_if_monitor(|| {
+        monitor::MonitorConfig::new(Configured::default(), StandardBinder::new())
+    });
     Shim::new("io.containerd.audit.v2", |context| {
         let log =
             env::var_os("REAPER_AUDIT_LOG").unwrap_or_else(|| "/var/log/containers.audit".into());
@@ -62,8 +64,8 @@ fn main() -> ExitCode {
             log: log.into(),
         };
         let executor = HostExecutor::new(context.root.clone())
-            .in_namespace(&context.namespace)
-            .is_subreaper(true);
+            .containerd_namespace(&context.namespace)
+            .subreaper(true);
         Ok(Backend {
             executor,
             store: Arc::new(store),

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use reaper_exec::{
     Error as ExecutorError, Executor,
-    engine::{LifeChange, LifeEvent},
+    engine::{self, EventKind},
 };
 use reaper_spec::{ContainerId, Status};
 
@@ -64,10 +64,10 @@ async fn follow(containers: &Containers, json: bool, out: &mut dyn Write) -> Res
         if json {
             print_line(out, &Life::of(&event))?;
         } else {
-            let LifeEvent { id, at, change } = &event;
+            let engine::Event { id, at, change } = &event;
             let word = change.as_str();
             match change {
-                LifeChange::Stopped(exit) => {
+                EventKind::Stopped(exit) => {
                     print(
                         out,
                         format_args!("{at} {id} {word} {}\n", exit.status.code()),

@@ -39,16 +39,16 @@ pub(crate) async fn run(call: Call, args: ExecArgs, role: &Role) -> Result<Outco
     let (stdio, console) = streams(&args, &mut process)?;
     let exec = made_up_id()?;
     let target = Target::Exec(args.id.clone(), exec.clone());
-    let document = args
+    let process_json = args
         .process
         .as_deref()
         .and_then(|path| fs::read_to_string(path).ok());
     let request = ExecRequest {
         process,
-        document,
+        process_json,
         stdio,
-        preserved: call.preserved,
-        tied: args.pid_file.is_some(),
+        preserve_fds: call.preserved,
+        kill_on_disconnect: args.pid_file.is_some(),
     };
     let executor = containers.executor();
     let created = executor.exec(&args.id, &exec, request).await?;

@@ -6,7 +6,7 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use reaper_exec::{NewContainer, Target, io::StdioRequest};
+use reaper_exec::{ContainerConfig, Target, io::StdioRequest};
 use reaper_spec::{Config, ContainerId, OverlayScope};
 
 use super::{
@@ -55,7 +55,7 @@ pub(crate) async fn run(call: Call, args: RunArgs, out: &mut dyn Write) -> Resul
     Handover {
         stdio,
         preserved: call.preserved,
-        mirror_exit: pid_file.is_some(),
+        propagate_exit: pid_file.is_some(),
     }
     .apply(&mut new);
     let containers = &call.containers;
@@ -111,7 +111,7 @@ async fn undo(containers: &Containers, id: &ContainerId, error: Error) -> Error 
     error
 }
 
-fn describe(call: &Call, args: &RunArgs) -> Result<NewContainer> {
+fn describe(call: &Call, args: &RunArgs) -> Result<ContainerConfig> {
     if let Some(id) = &args.id {
         let bundle = args.bundle.bundle.as_deref().unwrap_or(".".as_ref());
         let mut new = container::of_bundle(&call.config, id.clone(), bundle)?;
@@ -131,7 +131,7 @@ fn describe(call: &Call, args: &RunArgs) -> Result<NewContainer> {
 
 /// Whether the output is kept in a log: that of a command which nobody stays with. A bundle gets
 /// the caller's streams, as with runc, and so does what an engine runs.
-fn keeps_log(call: &Call, args: &RunArgs, new: &NewContainer) -> bool {
+fn keeps_log(call: &Call, args: &RunArgs, new: &ContainerConfig) -> bool {
     let engine = args.bundle.pid_file.is_some()
         || args.bundle.console_socket.is_some()
         || call.log_format == LogFormat::Json;
@@ -140,7 +140,7 @@ fn keeps_log(call: &Call, args: &RunArgs, new: &NewContainer) -> bool {
 
 /// Where the streams go: to this call's own, to an engine's console socket, or to a terminal
 /// that this call serves.
-fn streams(args: &RunArgs, new: &mut NewContainer) -> Result<(StdioRequest, Option<Console>)> {
+fn streams(args: &RunArgs, new: &mut ContainerConfig) -> Result<(StdioRequest, Option<Console>)> {
     if !new.process.terminal {
         return Ok((streams::inherited()?, None));
     }

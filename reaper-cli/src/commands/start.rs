@@ -38,7 +38,7 @@ pub(crate) async fn run(call: Call, args: StartArgs) -> Result<Outcome> {
         let own = streams::handed_over()?;
         let executor = containers.executor();
         containers
-            .start_by(&id, executor.start_with_streams(&id, own))
+            .start_with(&id, executor.start_with_streams(&id, own))
             .await?;
     } else {
         containers.start(&id).await?;

@@ -67,7 +67,7 @@ impl Creation {
     }
 
     async fn monitor(&self, rig: &Rig) -> ProcessIdentity {
-        let seen = rig.engine.executor().observe(&self.id).await.unwrap();
+        let seen = rig.engine.executor().state(&self.id).await.unwrap();
         seen.monitor.unwrap()
     }
 

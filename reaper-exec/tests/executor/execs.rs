@@ -48,10 +48,10 @@ async fn exec_ids_are_unique_and_free_again(rig: &Rig) {
     let (stdio, _out) = capture();
     let request = ExecRequest {
         process: rig.process(&["true"]),
-        document: None,
+        process_json: None,
         stdio,
-        preserved: Vec::new(),
-        tied: false,
+        preserve_fds: Vec::new(),
+        kill_on_disconnect: false,
     };
     let exec = ExecId::new("same").unwrap();
     let taken = rig
@@ -102,10 +102,10 @@ async fn an_exec_is_refused_unless_the_container_runs(rig: &Rig) {
         let process = rig.process(&["true"]);
         ExecRequest {
             process,
-            document: None,
+            process_json: None,
             stdio: capture().0,
-            preserved: Vec::new(),
-            tied: false,
+            preserve_fds: Vec::new(),
+            kill_on_disconnect: false,
         }
     };
     let refused = rig
@@ -139,10 +139,10 @@ async fn a_failed_start_says_why_and_can_be_deleted(rig: &Rig) {
     let process = rig.process(&["/bin/nope"]);
     let request = ExecRequest {
         process,
-        document: None,
+        process_json: None,
         stdio: capture().0,
-        preserved: Vec::new(),
-        tied: false,
+        preserve_fds: Vec::new(),
+        kill_on_disconnect: false,
     };
     rig.engine
         .executor()
@@ -280,10 +280,10 @@ async fn a_tied_exec_dies_with_who_asked_for_it(rig: &Rig) {
     let script = "setsid sleep 1000 & echo up; exec sleep 1000";
     let request = ExecRequest {
         process: rig.process(&["/bin/sh", "-c", script]),
-        document: None,
+        process_json: None,
         stdio,
-        preserved: Vec::new(),
-        tied: true,
+        preserve_fds: Vec::new(),
+        kill_on_disconnect: true,
     };
     let exec = ExecId::new("tied").unwrap();
     other.executor().exec(&id, &exec, request).await.unwrap();

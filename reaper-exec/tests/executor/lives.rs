@@ -276,7 +276,7 @@ async fn no_descriptor_leaks_into_the_workload(rig: &Rig) {
     assert_eq!(output.all(), "0\n1\n2\n3\n", "3 is the listing itself");
     rig.engine.delete(&id, false).await.unwrap();
     let (mut new, output) = rig.shell("kept", "cat <&3; exec ls /proc/self/fd");
-    new.preserved = vec![
+    new.preserve_fds = vec![
         std::fs::File::open("/proc/sys/kernel/ostype")
             .unwrap()
             .into(),

@@ -29,10 +29,10 @@ cases! {
 fn exec_request(rig: &Rig, args: &[&str]) -> ExecRequest {
     ExecRequest {
         process: rig.process(args),
-        document: None,
+        process_json: None,
         stdio: capture().0,
-        preserved: Vec::new(),
-        tied: false,
+        preserve_fds: Vec::new(),
+        kill_on_disconnect: false,
     }
 }
 
@@ -102,7 +102,7 @@ async fn a_container_whose_start_failed_has_stopped(rig: &Rig) {
             .start(&Target::Init(id.clone()))
             .await
             .unwrap_err();
-        let seen = other.executor().observe(&id).await.unwrap();
+        let seen = other.executor().state(&id).await.unwrap();
         assert_eq!(seen.status, Status::Stopped);
         rig.engine.delete(&id, false).await.unwrap();
     }

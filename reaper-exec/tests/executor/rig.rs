@@ -9,7 +9,7 @@ use std::{
 
 use nix::unistd::Pid;
 use reaper_exec::{
-    Engine, ExecRequest, Executor, HostExecutor, NewContainer, Target, io::StdioRequest,
+    ContainerConfig, Engine, ExecRequest, Executor, HostExecutor, Target, io::StdioRequest,
 };
 use reaper_spec::{ContainerId, ExecId, ProcessSpec};
 use reaper_state::{FileStore, RootDir};
@@ -122,7 +122,7 @@ impl Rig {
     }
 
     /// A container that runs a shell script, with its output to be read.
-    pub(crate) fn shell(&self, id: &str, script: &str) -> (NewContainer, Output) {
+    pub(crate) fn shell(&self, id: &str, script: &str) -> (ContainerConfig, Output) {
         let (stdio, output) = capture();
         (
             self.container(id, self.process(&["/bin/sh", "-c", script]), stdio),
@@ -135,14 +135,14 @@ impl Rig {
         id: &str,
         process: ProcessSpec,
         stdio: StdioRequest,
-    ) -> NewContainer {
+    ) -> ContainerConfig {
         let id = ContainerId::new(id).unwrap();
         let cgroup = format!("/{}/{id}", Self::cgroup_folder(self.root.path()));
-        NewContainer {
+        ContainerConfig {
             bundle: self.root.path().to_owned(),
             cgroups_path: Some(cgroup.parse().unwrap()),
             stdio,
-            ..NewContainer::new(id, process)
+            ..ContainerConfig::new(id, process)
         }
     }
 
@@ -165,10 +165,10 @@ impl Rig {
         let process = self.process(&["/bin/sh", "-c", script]);
         let request = ExecRequest {
             process,
-            document: None,
+            process_json: None,
             stdio,
-            preserved: Vec::new(),
-            tied: false,
+            preserve_fds: Vec::new(),
+            kill_on_disconnect: false,
         };
         self.engine
             .executor()

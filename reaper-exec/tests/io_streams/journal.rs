@@ -23,7 +23,7 @@ use crate::support::{Ask, Monitor, Scratch, forking, uri};
 const NULL: StreamTarget = StreamTarget::Null;
 
 pub(crate) fn binder() -> JournalBinder {
-    JournalBinder::over(StandardBinder::new())
+    JournalBinder::with_fallback(StandardBinder::new())
 }
 
 /// A journal's socket. It waits for nobody: binding has connected to it.

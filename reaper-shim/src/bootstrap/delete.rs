@@ -66,7 +66,7 @@ where
     let process = record.as_ref().and_then(|record| record.process.as_ref());
     let pid = process.map_or(0, |process| process.pid);
     if let Some(record) = &record {
-        sandbox::forget_view(engine, record).await;
+        sandbox::remove_view(engine, record).await;
     }
     let exit = match engine.delete(id, true).await {
         Ok(exit) => exit,

@@ -141,7 +141,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Shim<E, S> {
             root: root.clone(),
         };
         let backend = (self.open)(&context).map_err(Error::Backend)?;
-        Ok(Engine::new(backend.executor, backend.store, root).offload_store(true))
+        Ok(Engine::new(backend.executor, backend.store, root).blocking_store(true))
     }
 }
 

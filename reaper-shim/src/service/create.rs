@@ -7,7 +7,7 @@ use containerd_shim_protos::{
     events::task::{TaskCreate, TaskIO},
     protobuf::MessageField,
 };
-use reaper_exec::{Executor, MonitorOptions, NewContainer, Target, engine};
+use reaper_exec::{ContainerConfig, Executor, MonitorOptions, Target, engine};
 use reaper_overlay::{RootfsMount, ViewRequest};
 use reaper_spec::{
     Bundle, Config, ContainerId, CriAnnotations, Exit, ExitStatus, ProcessSpec, Timestamp, Workload,
@@ -97,7 +97,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         workload: Workload,
         config: Config,
         stdio: &Stdio,
-    ) -> NewContainer {
+    ) -> ContainerConfig {
         let Workload {
             mut process,
             rootfs,
@@ -108,7 +108,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         } = workload;
         process.terminal = stdio.terminal;
         process.oom_score_adj = process.oom_score_adj.or(self.settings.oom_score_adj);
-        NewContainer {
+        ContainerConfig {
             view: ViewRequest {
                 rootfs,
                 ..view(id.clone(), &process, mounts, &annotations, &config)
@@ -118,9 +118,9 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             process,
             cgroups_path,
             stdio: stdio.request(),
-            preserved: Vec::new(),
+            preserve_fds: Vec::new(),
             monitor: MonitorOptions {
-                without_cgroup: !config.cgroups,
+                cgroup: config.cgroups,
                 log: config.log.runtime,
                 ..MonitorOptions::default()
             },
@@ -129,7 +129,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
     }
 
     /// Has the engine make it. What takes too long is undone: nobody would know of it.
-    async fn make(&self, new: NewContainer) -> Result<Record> {
+    async fn make(&self, new: ContainerConfig) -> Result<Record> {
         let id = new.id.clone();
         match step("create", self.engine.create(new)).await {
             Ok((record, warnings)) => {

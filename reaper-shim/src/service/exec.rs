@@ -36,7 +36,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             });
         }
         let mut process = ProcessSpec::parse(&request.spec.value)?;
-        let document = String::from_utf8(request.spec.value.clone()).ok();
+        let process_json = String::from_utf8(request.spec.value.clone()).ok();
         process.terminal = request.terminal;
         process.oom_score_adj = process.oom_score_adj.or(self.settings.oom_score_adj);
         let stdio = Stdio {
@@ -47,10 +47,10 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         };
         let made = ExecRequest {
             process,
-            document,
+            process_json,
             stdio: stdio.request(),
-            preserved: Vec::new(),
-            tied: false,
+            preserve_fds: Vec::new(),
+            kill_on_disconnect: false,
         };
         let executor = self.engine.executor();
         let created = match step("exec", executor.exec(&container.id, &exec, made)).await {

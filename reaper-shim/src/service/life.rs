@@ -198,7 +198,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
     /// Whether a container has ended, with its exit still on the way here.
     async fn has_stopped(&self, process: &Process) -> bool {
         match &process.target {
-            Target::Init(id) => step("observe", self.engine.executor().observe(id))
+            Target::Init(id) => step("observe", self.engine.executor().state(id))
                 .await
                 .is_ok_and(|seen| seen.status == Status::Stopped),
             Target::Exec(..) => false,

@@ -93,7 +93,7 @@ impl<E, S: ?Sized> Clone for TaskService<E, S> {
 
 impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> TaskService<E, S> {
     /// A service without containers. The engine should keep its store off the calling thread
-    /// ([`Engine::offload_store`]).
+    /// ([`Engine::blocking_store`]).
     pub fn new(engine: Engine<E, S>, events: impl Events + 'static, settings: Settings) -> Self {
         let inner = Inner {
             engine,

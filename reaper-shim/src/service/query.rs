@@ -11,7 +11,7 @@ use containerd_shim_protos::{
     protobuf::MessageField,
     shim::oci::ProcessDetails,
 };
-use reaper_exec::{Executor, ProcessEntry, Stats, Target};
+use reaper_exec::{Executor, Stats, Target};
 use reaper_spec::{ConsoleSize, Exit, Status};
 use reaper_state::StateStore;
 use tokio::time::timeout;
@@ -67,7 +67,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             return (known, None);
         }
         // Somebody else may have frozen it, and its end may be on its way here.
-        match timeout(OBSERVE_LIMIT, self.engine.executor().observe(id)).await {
+        match timeout(OBSERVE_LIMIT, self.engine.executor().state(id)).await {
             Ok(Ok(seen)) => {
                 container.set_paused(seen.status == Status::Paused);
                 (seen.status, seen.exit)
@@ -103,7 +103,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         // later take the shim for leaked after a restart, and throw away the exit that nobody
         // has fetched yet.
         let entries = if container.sandbox || container.init.exit().is_some() {
-            vec![ProcessEntry {
+            vec![reaper_exec::ProcessInfo {
                 pid: container.init.pid(),
                 exec: None,
             }]
@@ -148,7 +148,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
                 height: cells(request.height),
             };
             let executor = self.engine.executor();
-            unless_ended(step("resize", executor.resize(&process.target, size)).await)?;
+            unless_ended(step("resize", executor.resize_pty(&process.target, size)).await)?;
         }
         Ok(Empty::default())
     }
@@ -177,7 +177,7 @@ fn cells(count: u32) -> u16 {
     u16::try_from(count).unwrap_or(u16::MAX)
 }
 
-fn process_info(entry: ProcessEntry) -> Result<ProcessInfo> {
+fn process_info(entry: reaper_exec::ProcessInfo) -> Result<ProcessInfo> {
     let info = match entry.exec {
         Some(exec) => {
             let details = ProcessDetails {

@@ -129,7 +129,7 @@ impl Trial {
     }
 }
 
-async fn create(containers: &Containers, new: reaper_exec::NewContainer) -> Result<Record> {
+async fn create(containers: &Containers, new: reaper_exec::ContainerConfig) -> Result<Record> {
     Ok(containers.create(new).await?.0)
 }
 

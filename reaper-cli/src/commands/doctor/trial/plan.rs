@@ -8,8 +8,8 @@ use std::{
 };
 
 use reaper_exec::{
-    ExecRequest, NewContainer,
-    io::{Attachments, StdioRequest, StreamTarget, Streams},
+    ContainerConfig, ExecRequest,
+    io::{StdioFds, StdioRequest, StreamTarget, Streams},
 };
 use reaper_spec::{Config, ContainerId, Mount, ProcessSpec};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -44,7 +44,7 @@ impl Plan {
         config: &Config,
         place: &Place,
         driven: bool,
-    ) -> Result<(NewContainer, Self), Failure> {
+    ) -> Result<(ContainerConfig, Self), Failure> {
         let id = ContainerId::new(place.id.as_str()).map_err(|error| Error::Option {
             option: "doctor",
             problem: error.to_string(),
@@ -88,17 +88,17 @@ impl Plan {
         ];
         let request = ExecRequest {
             process: ProcessSpec::new(args, "/")?,
-            document: None,
+            process_json: None,
             stdio,
-            preserved: Vec::new(),
-            tied: true,
+            preserve_fds: Vec::new(),
+            kill_on_disconnect: true,
         };
         Ok((request, output))
     }
 }
 
 /// A container, the file that it writes, its volume, and the program in its view.
-type Parts = (NewContainer, (Option<PathBuf>, Option<PathBuf>, String));
+type Parts = (ContainerConfig, (Option<PathBuf>, Option<PathBuf>, String));
 
 /// A container over an overlay, or on the node itself.
 fn host_plan(
@@ -189,7 +189,7 @@ fn pipes() -> Result<(StdioRequest, OwnedFd, File), Failure> {
             stdout: StreamTarget::Inherit,
             stderr: StreamTarget::Inherit,
         },
-        attachments: Attachments {
+        attachments: StdioFds {
             inherited: [Some(stdin), Some(stdout), Some(stderr)],
             console_socket: None,
         },
