@@ -5,12 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use oci_spec::runtime as oci;
 use serde_json::{Map, Value, json};
 
 use crate::{
     Workload,
     error::{Error, Origin},
-    file, json, oci,
+    file, json,
 };
 
 /// An OCI bundle: a folder with a `config.json`, read and checked.

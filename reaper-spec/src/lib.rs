@@ -23,6 +23,7 @@ mod file;
 mod id;
 mod identity;
 mod json;
+mod overlay_scope;
 mod process;
 mod status;
 mod timestamp;
@@ -33,13 +34,14 @@ pub use bundle::Bundle;
 pub use cgroups_path::{CgroupsPath, CgroupsPathError};
 pub use config::{
     AnnotationPolicy, Config, DEFAULT_CONFIG_FILE, DnsMode, ImageMode, KeepConfig, LogConfig,
-    MaskConfig, NetworkMode, OverlayConfig, OverlayScope, PodAnnotation, ScopeError, StoreKind,
+    MaskConfig, NetworkMode, OverlayConfig, PodAnnotation, StoreKind,
 };
 pub use error::{Error, Invalid, Origin};
 pub use exit::{Exit, ExitStatus};
 pub use file::MAX_CONFIG_SIZE;
 pub use id::{ContainerId, ExecId, IdError, MAX_ID_LENGTH};
 pub use identity::ProcessIdentity;
+pub use overlay_scope::{OverlayScope, ScopeError};
 pub use process::{ConsoleSize, ProcessSpec, Resource, Rlimit, UnknownResource, User};
 pub use status::{InvalidTransition, Status, Transition};
 pub use timestamp::Timestamp;

@@ -22,7 +22,7 @@ pub const CRATES: &[&[Crate]] = &[&[SPEC], &[STATE, OVERLAY], &[EXEC], &[SHIM, C
 
 const SPEC: Crate = Crate {
     name: "reaper-spec",
-    enforced: false,
+    enforced: true,
     floors: &[
         &[
             "annotations",
@@ -42,11 +42,10 @@ const SPEC: Crate = Crate {
     folders: &[(
         "config",
         &[
-            &["types"],
-            &["annotations"],
+            &["pod_annotation", "types"],
             &["input"],
             &["keys"],
-            &["load"],
+            &["annotations", "load"],
         ],
     )],
 };
