@@ -1,6 +1,9 @@
 //! The contract of a store.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use reaper_spec::{ContainerId, Status, StoreKind};
 
@@ -158,4 +161,15 @@ pub enum Error {
         /// What went wrong.
         source: io::Error,
     },
+}
+
+impl Error {
+    /// The error of the system that the operation on `path` met with.
+    pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io {
+            operation,
+            path: path.to_owned(),
+            source,
+        }
+    }
 }

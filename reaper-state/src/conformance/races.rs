@@ -12,8 +12,8 @@ use std::{
 use reaper_spec::Status;
 
 use super::{
-    Subject,
     rules::{expect_taken, id, record},
+    subject::Subject,
 };
 use crate::{Error, Record, Revision, StateStore};
 

@@ -52,7 +52,7 @@ const SPEC: Crate = Crate {
 
 const STATE: Crate = Crate {
     name: "reaper-state",
-    enforced: false,
+    enforced: true,
     floors: &[
         &["folder", "layout", "record", "revision"],
         &["durable", "store"],
