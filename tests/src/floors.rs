@@ -108,7 +108,9 @@ fn module_of(file: &Path, folder: &Path) -> Option<String> {
     };
     let name = name.to_str()?;
     let is_own = first == inside && ["lib", "main", "mod"].contains(&name);
-    (!is_own).then(|| name.to_owned())
+    // The tests of what declares the modules, which are above them as it is.
+    let are_tests = name == "tests";
+    (!is_own && !are_tests).then(|| name.to_owned())
 }
 
 /// Whether `file` is the one that declares the modules of `folder`.

@@ -3,7 +3,7 @@
 use reaper_exec::{NewContainer, io::StdioRequest};
 use reaper_state::Record;
 
-use super::Call;
+use super::context::Call;
 use crate::{
     args::{CreateArgs, LogFormat},
     container::{self, Handover},

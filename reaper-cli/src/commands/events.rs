@@ -8,7 +8,7 @@ use reaper_exec::{
 };
 use reaper_spec::{ContainerId, Status};
 
-use super::print;
+use super::output::print;
 use crate::{
     args::EventsArgs,
     error::{Error, Result},

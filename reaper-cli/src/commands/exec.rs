@@ -9,7 +9,7 @@ use reaper_exec::{ExecRequest, Executor, Target, io::StdioRequest};
 use reaper_spec::{ExecId, Exit, ProcessSpec, Status};
 use reaper_state::Record;
 
-use super::Call;
+use super::context::Call;
 use crate::{
     args::ExecArgs,
     container,

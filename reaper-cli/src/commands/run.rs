@@ -10,9 +10,9 @@ use reaper_exec::{NewContainer, Target, io::StdioRequest};
 use reaper_spec::{Config, ContainerId, OverlayScope};
 
 use super::{
-    Call,
+    context::Call,
     create::{make, waitable},
-    print,
+    output::print,
 };
 use crate::{
     args::{LogFormat, RunArgs},

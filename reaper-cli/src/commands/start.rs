@@ -3,7 +3,7 @@
 use reaper_exec::engine::Error as EngineError;
 use reaper_state::Error as StoreError;
 
-use super::{Call, create::make};
+use super::{context::Call, create::make};
 use crate::{
     args::StartArgs,
     container::{self, Handover},

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::print;
+use super::output::print;
 use crate::{
     colours::{Colours, Look},
     error::Result,

@@ -7,7 +7,7 @@ use reaper_spec::Config;
 
 use self::fake::Fake;
 use super::*;
-use crate::args::Cli;
+use crate::{args::Cli, colours::Colours, host::Containers};
 
 /// A container called `c` of a bundle of its own, over a fake executor.
 struct Rig {

@@ -12,7 +12,7 @@ use rustix::{
 };
 
 use super::Finding;
-use crate::commands::overlay::size;
+use crate::commands::output::size;
 
 /// Less than that is soon full.
 const LITTLE: u64 = 64 << 20;

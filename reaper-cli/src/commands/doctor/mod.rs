@@ -9,7 +9,8 @@ use std::io::Write;
 use serde::Serialize;
 
 use super::{
-    Call, print, print_json,
+    context::Call,
+    output::{print, print_json},
     table::{print_table, printable},
 };
 use crate::{

@@ -7,8 +7,11 @@ use std::{
 
 use reaper_overlay::{Overlays, Progress as Seen, Scope};
 
-use super::list::size;
-use crate::{commands::table::printable, error::Result, terminal};
+use crate::{
+    commands::{output::size, table::printable},
+    error::Result,
+    terminal,
+};
 
 /// What ends sooner than that needs no bar.
 const PATIENCE: Duration = Duration::from_millis(400);
