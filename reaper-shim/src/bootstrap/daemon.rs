@@ -23,11 +23,13 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::{Shim, config, log, socket::SocketPath};
+use super::{
+    environment::{READY, config},
+    log,
+    shim::Shim,
+    socket::SocketPath,
+};
 use crate::{Error, Publisher, Result, Settings, TaskService};
-
-/// What the daemon tells `start` when it serves. Anything else is an error's text.
-pub(super) const READY: &[u8] = b"ready";
 
 /// How long the last events may take to be delivered when the shim ends.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);

@@ -17,10 +17,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Deserialize;
 
 use super::{
-    SERVE, bundle, config,
-    daemon::READY,
+    environment::{READY, SERVE, bundle, config, print},
     params::Params,
-    print,
     socket::{Claim, SocketPath},
 };
 use crate::{Error, Result};

@@ -119,7 +119,13 @@ const SHIM: Crate = Crate {
         &["service"],
         &["bootstrap"],
     ],
-    folders: &[],
+    folders: &[(
+        "bootstrap",
+        &[
+            &["environment", "info", "log", "params", "shim", "socket"],
+            &["daemon", "delete", "start"],
+        ],
+    )],
 };
 
 const CLI: Crate = Crate {
