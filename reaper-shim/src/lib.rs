@@ -33,13 +33,13 @@ mod bootstrap;
 mod container;
 mod error;
 mod event;
-mod guard;
 mod process;
 mod publisher;
 mod registry;
 mod sandbox;
 mod service;
 mod stats;
+mod timeout;
 
 /// The messages of containerd's API, and the ttrpc that serves it: what [`Event`]s and
 /// [`TaskService`] are made of, re-exported so that consumers use the same version.

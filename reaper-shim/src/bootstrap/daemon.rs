@@ -61,7 +61,7 @@ where
 {
     let config = config()?;
     log::init(&config.log, flags.debug)?;
-    let oom_score_adj = settle()?;
+    let oom_score_adj = detach()?;
     let listener = io::stdin()
         .as_fd()
         .try_clone_to_owned()
@@ -131,7 +131,7 @@ where
         .add_listener(listener)
         .register_service(service.services());
     server.start().await.map_err(Error::Serve)?;
-    tell_ready()?;
+    report_ready()?;
 
     loop {
         tokio::select! {
@@ -167,7 +167,7 @@ fn reap() {
 }
 
 /// Detaches from containerd, and returns the OOM adjustment for workloads that ask for none.
-fn settle() -> Result<Option<i32>> {
+fn detach() -> Result<Option<i32>> {
     let failed = |operation| {
         move |errno: nix::Error| Error::System {
             operation,
@@ -189,7 +189,7 @@ fn settle() -> Result<Option<i32>> {
 }
 
 /// Tells `start`, and lets go of its streams.
-fn tell_ready() -> Result<()> {
+fn report_ready() -> Result<()> {
     let system = |operation| move |source: io::Error| Error::System { operation, source };
     let null = OpenOptions::new()
         .read(true)

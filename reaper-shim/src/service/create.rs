@@ -18,9 +18,9 @@ use super::{Inner, options};
 use crate::{
     Error, Event, Result,
     container::Container,
-    guard::{blocking, step},
     process::{Process, Stdio},
     sandbox,
+    timeout::{blocking, with_timeout},
 };
 
 impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
@@ -131,7 +131,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
     /// Has the engine make it. What takes too long is undone: nobody would know of it.
     async fn make(&self, new: NewContainer) -> Result<Record> {
         let id = new.id.clone();
-        match step("create", self.engine.create(new)).await {
+        match with_timeout("create", self.engine.create(new)).await {
             Ok((record, warnings)) => {
                 for warning in warnings {
                     tracing::warn!(%id, "{warning}");
@@ -140,7 +140,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             }
             Err(error) => {
                 if matches!(error, Error::Timeout { .. })
-                    && let Err(left) = step("undo", self.engine.delete(&id, true)).await
+                    && let Err(left) = with_timeout("undo", self.engine.delete(&id, true)).await
                 {
                     tracing::warn!(%id, error = %left, "a creation could not be undone");
                 }
@@ -153,7 +153,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
     async fn watch(self: Arc<Self>, container: Arc<Container>) {
         let exit = match self.engine.wait(&container.id).await {
             Ok(exit) => exit,
-            Err(error) => self.end_in_trouble(&container, &error).await,
+            Err(error) => self.uncommitted_exit(&container, &error).await,
         };
         container.finish_execs().await;
         container.init.ended(exit, &*self.events);
@@ -161,7 +161,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
 
     /// The end of a container whose end could not be committed, or not be seen. The executor has
     /// made it durable if it knows it at all.
-    async fn end_in_trouble(&self, container: &Container, error: &engine::Error) -> Exit {
+    async fn uncommitted_exit(&self, container: &Container, error: &engine::Error) -> Exit {
         let id = &container.id;
         tracing::warn!(%id, %error, "the end of a container could not be committed");
         match self.engine.executor().wait(&container.init.target).await {

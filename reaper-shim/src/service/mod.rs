@@ -2,9 +2,9 @@
 
 mod create;
 mod exec;
-mod life;
+mod lifecycle;
 mod options;
-mod query;
+mod state;
 
 use std::{
     collections::HashMap,
@@ -34,9 +34,9 @@ use tokio::sync::watch;
 
 use crate::{
     Error, Events, Result,
-    guard::{bounded, unbounded},
     registry::Registry,
-    stats::Form,
+    stats::MetricsVersion,
+    timeout::{bounded, unbounded},
 };
 
 /// How a [`TaskService`] goes about its tasks.
@@ -76,7 +76,7 @@ struct Inner<E, S: ?Sized> {
     events: Arc<dyn Events>,
     registry: Arc<Registry>,
     settings: Settings,
-    metrics: Form,
+    metrics: MetricsVersion,
     closed: watch::Sender<bool>,
     on_close: Mutex<Option<CloseHook>>,
 }
@@ -100,7 +100,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> TaskService<E, S> 
             events: Arc::new(events),
             registry: Arc::default(),
             settings,
-            metrics: Form::of_node(),
+            metrics: MetricsVersion::of_node(),
             closed: watch::Sender::new(false),
             on_close: Mutex::default(),
         };

@@ -113,7 +113,7 @@ const SHIM: Crate = Crate {
     enforced: true,
     floors: &[
         &["error", "event"],
-        &["guard", "process", "stats"],
+        &["process", "stats", "timeout"],
         &["container", "publisher", "sandbox"],
         &["registry"],
         &["service"],

@@ -21,8 +21,8 @@ use crate::{
     Error, Result,
     container::Container,
     event::pack,
-    guard::step,
     process::{Process, proto_time},
+    timeout::with_timeout,
 };
 
 /// containerd waits two seconds for the state of a task, and judges what doesn't answer.
@@ -108,7 +108,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
                 exec: None,
             }]
         } else {
-            step("pids", self.engine.executor().pids(&container.id)).await?
+            with_timeout("pids", self.engine.executor().pids(&container.id)).await?
         };
         let processes = entries
             .into_iter()
@@ -128,7 +128,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         let stats = if container.sandbox {
             Stats::default()
         } else {
-            step("stats", self.engine.executor().stats(&container.id)).await?
+            with_timeout("stats", self.engine.executor().stats(&container.id)).await?
         };
         let metrics = self.metrics.encode(&stats)?;
         Ok(StatsResponse {
@@ -148,7 +148,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
                 height: cells(request.height),
             };
             let executor = self.engine.executor();
-            unless_ended(step("resize", executor.resize(&process.target, size)).await)?;
+            unless_ended(with_timeout("resize", executor.resize(&process.target, size)).await)?;
         }
         Ok(Empty::default())
     }
@@ -158,7 +158,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         let process = container.process(&request.exec_id)?;
         if request.stdin && process.exit().is_none() && !container.sandbox {
             let executor = self.engine.executor();
-            unless_ended(step("close I/O", executor.close_stdin(&process.target)).await)?;
+            unless_ended(with_timeout("close I/O", executor.close_stdin(&process.target)).await)?;
         }
         Ok(Empty::default())
     }
