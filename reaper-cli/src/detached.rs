@@ -1,8 +1,8 @@
 //! `exec --detach`: a helper that outlives the call and ends as the process does.
 //!
 //! An engine waits, as a subreaper, for the pid in `--pid-file`. The process itself is a child of
-//! the container's monitor, so nobody else can wait for it. Therefore a detached call forks, first
-//! of all: the helper does the work, reports to the caller when the process runs, stays until it
+//! the container's monitor, so only the monitor can wait for it. Therefore a detached call forks
+//! first: the helper does the work, reports to the caller when the process runs, stays until it
 //! ends, and ends in the same way. Signals to it are passed on.
 
 use std::{

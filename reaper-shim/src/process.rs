@@ -1,4 +1,8 @@
-//! One process, and the order of what is said about it.
+//! One process, and the order of its events.
+//!
+//! The exit of a short process can be known before its start request is answered. containerd takes
+//! an exit without a start for an error, so the exit is kept in `exit_before_start` until the start
+//! is published. This is decided under one lock, which is never held across an await.
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,

@@ -19,8 +19,8 @@ use crate::{Event, Events, process::proto_time};
 
 /// How long containerd may take to accept one event.
 const FORWARD_LIMIT: Duration = Duration::from_secs(10);
-/// How long to wait before an event is tried again: at first, and at most. Whoever talks to the
-/// shim cuts it short.
+/// How long to wait before an event is tried again: at first, and at most. A request to the shim
+/// ends the pause early ([`Events::nudge`]).
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How often containerd may refuse an event before the next one gets its turn. Not being there is
@@ -145,9 +145,9 @@ impl Delivery {
                 }
                 sleep(pause).await;
             } else {
-                // After a failure nobody knows what the connection is worth.
+                // The connection may be broken: connect again.
                 self.client = None;
-                // Whichever comes first, the event is tried again.
+                // The event is tried again after the pause, or when a client calls the shim.
                 let _ = timeout(pause, self.nudge.notified()).await;
             }
             pause = (pause * 2).min(LONGEST_PAUSE);

@@ -17,15 +17,15 @@ use crate::{Error, Record, Revision, RootDir, StateStore, Stored, durable, folde
 /// Records in files: `ROOT/ID/state.json`, and the init process's pid in `ROOT/ID/pid`.
 ///
 /// Any number of processes may use one root. A change is made under an flock on the container's
-/// folder, which the kernel ends with the process that holds it; reading takes no lock. Nobody
-/// else may flock that folder.
+/// folder, which the kernel ends with the process that holds it; reading takes no lock. Other
+/// programs must not flock that folder.
 ///
 /// * A change is written to a new file, fsync'd, renamed, and the folder fsync'd: a crash leaves
 ///   the old record or the new one, and at most files whose names start with `.state.json.` or
 ///   `.pid.`, which the next change removes.
 /// * Folders are made with mode 0700, the root and what is missing above it with 0711.
 /// * A folder without `state.json` is no container. [`create`](StateStore::create) takes it over
-///   if it belongs to the caller: whoever makes containers may put files there first.
+///   if it belongs to the caller: an engine may put files there before it creates the record.
 /// * [`delete`](StateStore::delete) removes what the store has written, readable or not, and the
 ///   folder if nothing else is in it.
 /// * Entries of the root that are no [`ContainerId`] or have no `state.json` are ignored.

@@ -1,4 +1,8 @@
 //! Records in a SQLite database.
+//!
+//! Writers queue by flock(2) on a file beside the database and then take an immediate transaction,
+//! so the order of writers is that of the lock, and none of them sleeps and retries as SQLite's own
+//! busy handler does. Readers take no lock: WAL gives each a snapshot.
 
 mod database;
 mod error;

@@ -1,10 +1,10 @@
 //! Imports go down.
 //!
-//! A crate that is one large circle cannot be read in parts, tested in parts or changed in parts. So
-//! the modules of each crate lie on floors, [`CRATES`] says on which, and:
+//! A crate that is one large circle cannot be read in parts, tested in parts or changed in parts.
+//! So the modules of each crate lie on floors, [`CRATES`] says on which, and:
 //!
-//! * a module uses only what modules on lower floors define. Two modules on one floor do not use each
-//!   other;
+//! * a module uses only what modules on lower floors define. Two modules on one floor do not use
+//!   each other;
 //! * a folder's own file (`lib.rs`, `main.rs`, `mod.rs`, or `a.rs` of the folder `a`) is above its
 //!   modules: it declares and re-exports them, and none of them uses what it defines itself;
 //! * no more than [`LARGEST_CIRCLE`] files use each other in a circle, whatever folder they are in.

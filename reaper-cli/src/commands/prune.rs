@@ -25,7 +25,7 @@ pub(crate) async fn run(call: &Call, args: &PruneArgs, out: &mut dyn Write) -> R
         for scope in unused(&overlays, age)? {
             if !args.dry_run {
                 match overlays.remove(&scope) {
-                    // Somebody came, or was quicker.
+                    // It has a member again, or another program removed it first.
                     Err(OverlayError::InUse { .. } | OverlayError::NoScope { .. }) => continue,
                     removed => removed?,
                 }

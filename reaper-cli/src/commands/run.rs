@@ -129,7 +129,7 @@ fn describe(call: &Call, args: &RunArgs) -> Result<NewContainer> {
     container::of_process(&config, id, &dir, process)
 }
 
-/// Whether the output is kept in a log: that of a command which nobody stays with. A bundle gets
+/// Whether the output is kept in a log: that of a detached command. A bundle gets
 /// the caller's streams, as with runc, and so does what an engine runs.
 fn keeps_log(call: &Call, args: &RunArgs, new: &NewContainer) -> bool {
     let engine = args.bundle.pid_file.is_some()

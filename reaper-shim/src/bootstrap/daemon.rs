@@ -155,8 +155,8 @@ where
     }
 }
 
-/// Reaps every child that has ended: monitors, and whatever was orphaned to the shim. Nobody else
-/// in this process waits for a child's status.
+/// Reaps every child that has ended: monitors, and processes that were re-parented to the shim as a
+/// subreaper. No other code in this process waits for a child's status.
 fn reap() {
     while let Ok(status) = waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
         if status == WaitStatus::StillAlive {
@@ -182,7 +182,7 @@ fn detach() -> Result<Option<i32>> {
     if let Err(error) = fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ) {
         tracing::debug!(%error, "the shim keeps its OOM adjustment");
     }
-    // containerd is protected as the shim is. That is not for everybody to inherit.
+    // containerd's own adjustment is negative, to protect it. Workloads must not inherit that.
     Ok(inherited
         .and_then(|score| score.trim().parse::<i32>().ok())
         .map(|score| score.max(0)))

@@ -1,4 +1,8 @@
-//! Making containers.
+//! Creating containers, and publishing how they end.
+//!
+//! The id is reserved before anything is made, so two requests for one id cannot both create it. A
+//! creation that exceeds its limit is deleted by force before its error is returned. Each container
+//! has one task that waits for its exit; it publishes the exits of exec'd processes first.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -128,7 +132,8 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         }
     }
 
-    /// Has the engine make it. What takes too long is undone: nobody would know of it.
+    /// Creates the container by the engine. A creation that exceeds its limit is undone: the client
+    /// gets an error, and would not delete the container.
     async fn make(&self, new: NewContainer) -> Result<Record> {
         let id = new.id.clone();
         match with_timeout("create", self.engine.create(new)).await {

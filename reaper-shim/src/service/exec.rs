@@ -75,7 +75,8 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         Ok(Empty::default())
     }
 
-    /// Ends and frees an exec'd process that nobody knows of. What fails ends with its container.
+    /// Kills and removes an exec'd process whose request failed, so that no client knows of it. If
+    /// this fails, the process ends with its container.
     pub(super) async fn undo_exec(&self, target: &Target) {
         let executor = self.engine.executor();
         let undone = with_timeout("undo", async {

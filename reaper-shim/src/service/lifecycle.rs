@@ -27,8 +27,8 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         let container = self.registry.get(&request.id)?;
         let process = container.process(&request.exec_id)?;
         container.begin_start(&process)?;
-        // Whatever happens to this request: somebody has to say how the start went, or the
-        // process's exit is held back for ever.
+        // The guard reports how the start went even if this request is cancelled or panics: until
+        // then the process's exit event is held back.
         let mut guard = StartGuard {
             inner: &self,
             process: &process,
@@ -148,7 +148,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
     pub(super) async fn delete(self: Arc<Self>, request: DeleteRequest) -> Result<DeleteResponse> {
         let container = self.registry.get(&request.id)?;
         let _lock = container.lifecycle_lock.lock().await;
-        // Somebody may have deleted it while this request waited for its turn.
+        // Another request may have deleted it while this one waited for the lock.
         let container = self.registry.get(&request.id)?;
         let process = container.process(&request.exec_id)?;
         let exit = self.end_of(&container, &process).await?;

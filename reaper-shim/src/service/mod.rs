@@ -1,4 +1,9 @@
 //! containerd's task service over an engine.
+//!
+//! Each request has a method of `Inner`, in the file of its topic. The methods of containerd's
+//! `Task` trait only call these, and bound them here, in one place: 30 s for a request, 25 s for a
+//! step of the executor, so that 5 s are left to undo a creation. A request runs as a task of its
+//! own, so it is carried through when its connection closes.
 
 mod create;
 mod exec;
@@ -110,8 +115,8 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> TaskService<E, S> 
     }
 
     /// Has `hook` called once when the service is [closed](Self::close), before the request that
-    /// closes it is answered: the place to take the socket away, so that nobody who has the answer
-    /// finds it. It runs on the serving thread and must not block. The last hook counts.
+    /// closes it is answered: the place to remove the socket, so that a client that has the answer
+    /// does not find it. It runs on the serving thread and must not block. The last hook counts.
     pub fn on_close(&self, hook: impl FnOnce() + Send + 'static) {
         *self.hook() = Some(Box::new(hook));
     }

@@ -66,7 +66,8 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         if container.sandbox {
             return (known, None);
         }
-        // Somebody else may have frozen it, and its end may be on its way here.
+        // Another program may have frozen the cgroup, and the process may have ended with its exit
+        // still on the way here.
         match timeout(OBSERVE_LIMIT, self.engine.executor().observe(id)).await {
             Ok(Ok(seen)) => {
                 container.set_paused(seen.status == Status::Paused);
@@ -100,8 +101,8 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
     pub(super) async fn pids(self: Arc<Self>, request: PidsRequest) -> Result<PidsResponse> {
         let container = self.registry.get(&request.id)?;
         // An ended container names its init process still: without any pid, containerd 1.7 and
-        // later take the shim for leaked after a restart, and throw away the exit that nobody
-        // has fetched yet.
+        // later take the shim for leaked after a restart, and throw away the exit before
+        // it is fetched.
         let entries = if container.sandbox || container.init.exit().is_some() {
             vec![ProcessEntry {
                 pid: container.init.pid(),

@@ -191,7 +191,7 @@ impl Setting for usize {
     }
 }
 
-/// A length of time. A bare number is refused: nobody could tell its unit.
+/// A length of time. A bare number is refused, since it has no unit.
 pub(super) struct Age(pub(super) Duration);
 
 impl Setting for Age {

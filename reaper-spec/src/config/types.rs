@@ -61,11 +61,11 @@ pub struct OverlayConfig {
     pub unprotected: Vec<PathBuf>,
     /// Whether a scope is removed, with all that was written in it, when its last member ends.
     pub remove_with_last: bool,
-    /// Which scopes that nobody uses are kept.
+    /// Which scopes without members are kept.
     pub keep: KeepConfig,
 }
 
-/// Which scopes that nobody uses are kept. Without limits all are.
+/// Which scopes without members are kept. Without limits all are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KeepConfig {

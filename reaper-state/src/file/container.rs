@@ -1,4 +1,8 @@
-//! What is done in one container's folder.
+//! Reading and changing the files in one container's folder.
+//!
+//! A change is staged, synced, renamed, and the folder synced, in this order: after a crash there
+//! is the old record or the new one. The `pid` file is renamed just before the record, so a script
+//! that sees a new record finds its pid.
 
 use std::io;
 

@@ -134,8 +134,9 @@ impl Queue {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        // SQLite makes a change visible by shared memory, of which inotify tells nobody: who
-        // watches the folder hears of this. It takes no space, and is only a hint.
+        // SQLite makes a change visible by shared memory, for which inotify has no event. A
+        // program that watches the folder gets one for these times. They are only a hint, so a
+        // failure is ignored.
         let now = Timespec {
             tv_sec: 0,
             tv_nsec: UTIME_NOW,

@@ -8,8 +8,8 @@ pub type Floors = &'static [&'static [&'static str]];
 pub struct Crate {
     /// The crate, which is also its folder.
     pub name: &'static str,
-    /// Whether the tests fail where imports are wrong. A crate that is not enforced and has no wrong
-    /// import fails them as well, so that it becomes so.
+    /// Whether the tests fail where imports are wrong. A crate that is not enforced and has no
+    /// wrong import fails them as well, so that it becomes so.
     pub enforced: bool,
     /// The floors of `src`.
     pub floors: Floors,

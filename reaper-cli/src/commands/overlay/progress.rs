@@ -28,7 +28,7 @@ pub(super) struct Progress {
 impl Progress {
     /// Of something that looks at all that `scope` holds.
     pub(super) fn start(what: &'static str, overlays: &Overlays, scope: &Scope) -> Result<Self> {
-        // Counting is quick beside reading; where nobody looks it is not needed at all.
+        // Counting is quick compared with reading. Without a terminal there is no bar to show.
         let mut counting = Self::of_unknown("counting");
         if counting.line.is_none() {
             return Ok(counting);
