@@ -83,10 +83,10 @@ fn execute(global: &GlobalArgs, command: Command, open: Open) -> Result<Outcome>
     let preserved = streams::preserved(command.preserve_fds())?;
     // Likewise before there is a thread, or a file that the helper must not keep.
     let role = match &command {
-        Command::Exec(exec) if exec.detach => detached::split(exec)?,
-        _ => detached::Role::Alone,
+        Command::Exec(exec) if exec.detach => detached::fork_helper(exec)?,
+        _ => detached::HelperRole::None,
     };
-    if let detached::Role::Caller(helper) = role {
+    if let detached::HelperRole::Caller(helper) = role {
         begin(global)?;
         return helper.wait();
     }
@@ -109,7 +109,7 @@ fn execute(global: &GlobalArgs, command: Command, open: Open) -> Result<Outcome>
         runtime.block_on(commands::run(call, command, &role, &mut io::stdout()))
     });
     match role {
-        detached::Role::Helper(report) => report.end(outcome),
+        detached::HelperRole::Helper(report) => report.end(outcome),
         _ => outcome,
     }
 }

@@ -89,7 +89,7 @@ fn of_workload(
 
 /// What the caller of this program adds to a container.
 #[derive(Debug, Default)]
-pub(crate) struct Handover {
+pub(crate) struct StdioSource {
     /// Where its streams go.
     pub(crate) stdio: StdioRequest,
     /// Its descriptors from 3 on.
@@ -98,7 +98,7 @@ pub(crate) struct Handover {
     pub(crate) mirror_exit: bool,
 }
 
-impl Handover {
+impl StdioSource {
     pub(crate) fn apply(self, new: &mut NewContainer) {
         new.stdio = self.stdio;
         new.preserved = self.preserved;

@@ -88,7 +88,7 @@ pub(crate) enum Error {
     Exists(PathBuf),
     /// What a helper process reported. It is complete as it is.
     #[error("{0}")]
-    Reported(String),
+    HelperFailed(String),
 }
 
 impl Error {

@@ -11,7 +11,7 @@ use crate::{
 
 /// Stays with a process that was started: passes signals on, serves its terminal, and returns
 /// what `ended` does.
-pub(crate) async fn attend<E: Executor + ?Sized>(
+pub(crate) async fn run_foreground<E: Executor + ?Sized>(
     executor: &E,
     target: &Target,
     signals: &mut Signals,

@@ -69,7 +69,7 @@ pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<Owned
 
 /// Ends this process by a signal, as if it had not been caught. Without a core: it is not this
 /// process that went wrong.
-pub(crate) fn die_of(signal: i32) -> ! {
+pub(crate) fn exit_by_signal(signal: i32) -> ! {
     // A core that is dumped all the same is no reason to live on.
     let _ = nix::sys::prctl::set_dumpable(false);
     // SAFETY: SIG_DFL is no handler that could run; sigset_t may be all zeros, and is initialised

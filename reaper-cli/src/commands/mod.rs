@@ -30,13 +30,13 @@ mod wait;
 use std::{io::Write, sync::Arc};
 
 pub(crate) use self::context::Call;
-use crate::{args::Command, detached::Role, error::Result, outcome::Outcome, suggest};
+use crate::{args::Command, detached::HelperRole, error::Result, outcome::Outcome, suggest};
 
 /// Does what `command` says, and prints the answer to `out`.
 pub(crate) async fn run(
     call: Call,
     command: Command,
-    role: &Role,
+    role: &HelperRole,
     out: &mut dyn Write,
 ) -> Result<Outcome> {
     let store = Arc::clone(call.containers.store());
@@ -48,7 +48,7 @@ pub(crate) async fn run(
 async fn dispatch(
     call: Call,
     command: Command,
-    role: &Role,
+    role: &HelperRole,
     out: &mut dyn Write,
 ) -> Result<Outcome> {
     match command {

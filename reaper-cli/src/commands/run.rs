@@ -16,9 +16,9 @@ use super::{
 };
 use crate::{
     args::{LogFormat, RunArgs},
-    container::{self, Handover},
+    container::{self, StdioSource},
     error::{Error, Result},
-    foreground::attend,
+    foreground::run_foreground,
     host::Containers,
     logs::NewLog,
     outcome::Outcome,
@@ -52,7 +52,7 @@ pub(crate) async fn run(call: Call, args: RunArgs, out: &mut dyn Write) -> Resul
         .as_deref()
         .map(|path| absolute("--pid-file", path))
         .transpose()?;
-    Handover {
+    StdioSource {
         stdio,
         preserved: call.preserved,
         mirror_exit: pid_file.is_some(),
@@ -99,7 +99,7 @@ async fn stay(
     let session = master.map(Session::start).transpose()?;
     let ended = async { Ok(containers.wait(id).await?) };
     let target = Target::Init(id.clone());
-    let exit = attend(containers.executor(), &target, signals, session, ended).await?;
+    let exit = run_foreground(containers.executor(), &target, signals, session, ended).await?;
     Ok(Outcome::of(&exit.status))
 }
 

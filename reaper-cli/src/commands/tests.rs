@@ -54,7 +54,8 @@ impl Rig {
             .enable_all()
             .build()
             .unwrap();
-        let outcome = runtime.block_on(run(call, cli.command.unwrap(), &Role::Alone, &mut out));
+        let outcome =
+            runtime.block_on(run(call, cli.command.unwrap(), &HelperRole::None, &mut out));
         self.containers = Some(reaper_exec::Engine::new(host, store, root));
         (outcome, String::from_utf8(out).unwrap())
     }
