@@ -39,7 +39,7 @@ pub trait Events: Send + Sync {
 
     /// A client has just called the shim, so containerd is likely to be reachable: try again to
     /// pass on what could not be.
-    fn nudge(&self) {}
+    fn retry_now(&self) {}
 }
 
 impl Event {

@@ -20,7 +20,7 @@ use crate::{Event, Events, process::proto_time};
 /// How long containerd may take to accept one event.
 const FORWARD_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait before an event is tried again: at first, and at most. A request to the shim
-/// ends the pause early ([`Events::nudge`]).
+/// ends the pause early ([`Events::retry_now`]).
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How often containerd may refuse an event before the next one gets its turn. Not being there is
@@ -35,7 +35,7 @@ const REFUSALS: u32 = 8;
 pub struct Publisher {
     namespace: Arc<str>,
     queue: mpsc::UnboundedSender<Item>,
-    nudge: Arc<Notify>,
+    retry_now: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -50,20 +50,20 @@ impl Publisher {
     /// `address`, a path with or without `unix://`. It must be made inside of a Tokio runtime.
     pub fn new(address: &str, namespace: &str) -> Self {
         let (queue, items) = mpsc::unbounded_channel();
-        let nudge = Arc::new(Notify::new());
+        let retry_now = Arc::new(Notify::new());
         let delivery = Delivery {
             path: address
                 .strip_prefix("unix://")
                 .unwrap_or(address)
                 .to_owned(),
             client: None,
-            nudge: Arc::clone(&nudge),
+            retry_now: Arc::clone(&retry_now),
         };
         tokio::spawn(delivery.run(items));
         Self {
             namespace: namespace.into(),
             queue,
-            nudge,
+            retry_now,
         }
     }
 
@@ -72,7 +72,7 @@ impl Publisher {
     pub async fn drain(&self, limit: Duration) -> bool {
         let (done, delivered) = oneshot::channel();
         let sent = self.queue.send(Item::Flush(done)).is_ok();
-        self.nudge.notify_one();
+        self.retry_now.notify_one();
         sent && matches!(timeout(limit, delivered).await, Ok(Ok(())))
     }
 }
@@ -101,16 +101,16 @@ impl Events for Publisher {
         }
     }
 
-    fn nudge(&self) {
-        // Only one that waits is woken: a nudge is not kept for the next failure.
-        self.nudge.notify_waiters();
+    fn retry_now(&self) {
+        // Only one that waits is woken: a wake-up is not kept for the next failure.
+        self.retry_now.notify_waiters();
     }
 }
 
 struct Delivery {
     path: String,
     client: Option<EventsClient>,
-    nudge: Arc<Notify>,
+    retry_now: Arc<Notify>,
 }
 
 impl Delivery {
@@ -148,7 +148,7 @@ impl Delivery {
                 // The connection may be broken: connect again.
                 self.client = None;
                 // The event is tried again after the pause, or when a client calls the shim.
-                let _ = timeout(pause, self.nudge.notified()).await;
+                let _ = timeout(pause, self.retry_now.notified()).await;
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }

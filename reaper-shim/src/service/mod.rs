@@ -171,7 +171,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> TaskService<E, S> 
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        self.inner.events.nudge();
+        self.inner.events.retry_now();
         answer(
             operation,
             bounded(operation, work(Arc::clone(&self.inner))).await,
@@ -259,7 +259,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Task for TaskServi
     }
 
     async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> ttrpc::Result<WaitResponse> {
-        self.inner.events.nudge();
+        self.inner.events.retry_now();
         let inner = Arc::clone(&self.inner);
         answer(
             "wait",
