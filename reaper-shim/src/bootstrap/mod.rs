@@ -20,7 +20,7 @@ use reaper_exec::Executor;
 use reaper_state::StateStore;
 
 use self::environment::{SERVE, print};
-pub use self::shim::{Backend, Context, Shim};
+pub use self::shim::{Context, Runtime, Shim};
 use crate::{Error, Result};
 
 impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Shim<E, S> {

@@ -8,7 +8,7 @@ use reaper_state::{RootDir, StateStore};
 
 use crate::{Error, Result};
 
-/// What a backend is made for.
+/// What a runtime is opened for.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Context {
@@ -22,7 +22,7 @@ pub struct Context {
 
 /// What runs the containers of a shim, and what remembers them.
 #[derive(Debug)]
-pub struct Backend<E, S: ?Sized> {
+pub struct Runtime<E, S: ?Sized> {
     /// Runs them.
     pub executor: E,
     /// Remembers them.
@@ -30,18 +30,18 @@ pub struct Backend<E, S: ?Sized> {
 }
 
 type Open<E, S> =
-    dyn Fn(&Context) -> Result<Backend<E, S>, Box<dyn std::error::Error + Send + Sync>>;
+    dyn Fn(&Context) -> Result<Runtime<E, S>, Box<dyn std::error::Error + Send + Sync>>;
 
 /// A program that containerd runs as a shim.
 ///
 /// ```no_run
 /// # use std::{process::ExitCode, sync::Arc};
-/// # use reaper_shim::{Backend, Shim};
+/// # use reaper_shim::{Runtime, Shim};
 /// # fn executor() -> Arc<dyn reaper_exec::Executor> { unreachable!() }
 /// fn main() -> ExitCode {
 ///     Shim::new("io.containerd.mine.v2", |context| {
 ///         let store = reaper_state::FileStore::new(context.root.clone());
-///         Ok(Backend { executor: executor(), store: Arc::new(store) })
+///         Ok(Runtime { executor: executor(), store: Arc::new(store) })
 ///     })
 ///     .run()
 /// }
@@ -56,12 +56,12 @@ pub struct Shim<E, S: ?Sized> {
 impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Shim<E, S> {
     /// A shim for the runtime `name`, `io.containerd.NAME.vN`.
     ///
-    /// `open` makes the backend. It is called once in a process, by the daemon when it has won the
+    /// `open` makes the runtime. It is called once in a process, by the daemon when it has won the
     /// socket of its pod and by the action `delete`, and not before: a process that loses the
     /// socket to another has touched nothing. It is called inside of a Tokio runtime.
     pub fn new(
         name: &'static str,
-        open: impl Fn(&Context) -> Result<Backend<E, S>, Box<dyn std::error::Error + Send + Sync>>
+        open: impl Fn(&Context) -> Result<Runtime<E, S>, Box<dyn std::error::Error + Send + Sync>>
         + 'static,
     ) -> Self {
         let version = env!("CARGO_PKG_VERSION");
@@ -96,7 +96,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Shim<E, S> {
             config,
             root: root.clone(),
         };
-        let backend = (self.open)(&context).map_err(Error::Backend)?;
-        Ok(Engine::new(backend.executor, backend.store, root).offload_store(true))
+        let runtime = (self.open)(&context).map_err(Error::OpenRuntime)?;
+        Ok(Engine::new(runtime.executor, runtime.store, root).offload_store(true))
     }
 }
