@@ -19,6 +19,6 @@ fn main() -> ExitCode {
         let store = reaper_state::open(context.config.store, &context.root)?;
         Ok(Runtime { executor, store })
     })
-    .sandbox_process(|config| config.runtime_path.is_some())
+    .run_pause_process(|config| config.runtime_path.is_some())
     .run()
 }

@@ -84,7 +84,7 @@ where
         let events = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
         let publisher = Publisher::new(&events, &flags.namespace);
         let settings = Settings {
-            sandbox_process: (shim.sandbox_process)(&config),
+            run_pause_process: (shim.run_pause_process)(&config),
             config,
             oom_score_adj,
         };

@@ -49,7 +49,7 @@ type Open<E, S> =
 pub struct Shim<E, S: ?Sized> {
     pub(super) name: &'static str,
     pub(super) version: &'static str,
-    pub(super) sandbox_process: Box<dyn Fn(&Config) -> bool>,
+    pub(super) run_pause_process: Box<dyn Fn(&Config) -> bool>,
     open: Box<Open<E, S>>,
 }
 
@@ -68,7 +68,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Shim<E, S> {
         Self {
             name,
             version,
-            sandbox_process: Box::new(|_| false),
+            run_pause_process: Box::new(|_| false),
             open: Box::new(open),
         }
     }
@@ -81,10 +81,10 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Shim<E, S> {
     }
 
     /// Run sandboxes by the executor where `decide` says so of the node's configuration: see
-    /// [`Settings::sandbox_process`](crate::Settings). By default nowhere.
+    /// [`Settings::run_pause_process`](crate::Settings). By default nowhere.
     #[must_use]
-    pub fn sandbox_process(mut self, decide: impl Fn(&Config) -> bool + 'static) -> Self {
-        self.sandbox_process = Box::new(decide);
+    pub fn run_pause_process(mut self, decide: impl Fn(&Config) -> bool + 'static) -> Self {
+        self.run_pause_process = Box::new(decide);
         self
     }
 

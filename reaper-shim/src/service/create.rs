@@ -46,7 +46,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             stderr: request.stderr.clone(),
             terminal: request.terminal,
         };
-        let is_sandbox = !self.settings.sandbox_process
+        let is_sandbox = !self.settings.run_pause_process
             && sandbox::is_sandbox(&workload.annotations, &workload.process.args);
         let pid = if is_sandbox {
             let store = self.engine.store();

@@ -55,7 +55,7 @@ pub struct Settings {
     pub oom_score_adj: Option<i32>,
     /// Run a pod's sandbox by the executor, as any container, instead of without a process: for
     /// executors that make real containers, whose namespaces are found through the sandbox's pid.
-    pub sandbox_process: bool,
+    pub run_pause_process: bool,
 }
 
 /// containerd's task service: the containers of one shim, run by any executor, remembered by any
