@@ -35,7 +35,7 @@ const REFUSALS: u32 = 8;
 pub struct Publisher {
     namespace: Arc<str>,
     queue: mpsc::UnboundedSender<Item>,
-    retry_now: Arc<Notify>,
+    wake_up: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -50,20 +50,20 @@ impl Publisher {
     /// `address`, a path with or without `unix://`. It must be made inside of a Tokio runtime.
     pub fn new(address: &str, namespace: &str) -> Self {
         let (queue, items) = mpsc::unbounded_channel();
-        let retry_now = Arc::new(Notify::new());
+        let wake_up = Arc::new(Notify::new());
         let delivery = Delivery {
             path: address
                 .strip_prefix("unix://")
                 .unwrap_or(address)
                 .to_owned(),
             client: None,
-            retry_now: Arc::clone(&retry_now),
+            wake_up: Arc::clone(&wake_up),
         };
         tokio::spawn(delivery.run(items));
         Self {
             namespace: namespace.into(),
             queue,
-            retry_now,
+            wake_up,
         }
     }
 
@@ -72,7 +72,7 @@ impl Publisher {
     pub async fn drain(&self, limit: Duration) -> bool {
         let (done, delivered) = oneshot::channel();
         let sent = self.queue.send(Item::Flush(done)).is_ok();
-        self.retry_now.notify_one();
+        self.wake_up.notify_one();
         sent && matches!(timeout(limit, delivered).await, Ok(Ok(())))
     }
 }
@@ -103,14 +103,14 @@ impl Events for Publisher {
 
     fn retry_now(&self) {
         // Only one that waits is woken: a wake-up is not kept for the next failure.
-        self.retry_now.notify_waiters();
+        self.wake_up.notify_waiters();
     }
 }
 
 struct Delivery {
     path: String,
     client: Option<EventsClient>,
-    retry_now: Arc<Notify>,
+    wake_up: Arc<Notify>,
 }
 
 impl Delivery {
@@ -148,7 +148,7 @@ impl Delivery {
                 // The connection may be broken: connect again.
                 self.client = None;
                 // The event is tried again after the pause, or when a client calls the shim.
-                let _ = timeout(pause, self.retry_now.notified()).await;
+                let _ = timeout(pause, self.wake_up.notified()).await;
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
