@@ -151,7 +151,7 @@ impl SqliteStore {
         record: &Record,
     ) -> Result<(Revision, usize), Error> {
         let revision = Revision::unique().map_err(Error::io("write", &self.path))?;
-        let document = format::encode(record, &revision).map_err(|error| Error::Unstorable {
+        let document = format::encode(record, &revision).map_err(|error| Error::Encode {
             id: record.id.clone(),
             reason: error.to_string(),
         })?;

@@ -139,7 +139,7 @@ pub enum Error {
     },
     /// The record cannot be written in the store's format.
     #[error("container {id}: its record cannot be stored: {reason}")]
-    Unstorable {
+    Encode {
         /// The container.
         id: ContainerId,
         /// What is wrong.
@@ -147,7 +147,7 @@ pub enum Error {
     },
     /// The store was left out when this program was built.
     #[error("the store {kind} is not in this program: it was built without that feature")]
-    NotBuilt {
+    FeatureDisabled {
         /// The store.
         kind: StoreKind,
     },

@@ -135,14 +135,14 @@ impl Locked<'_> {
     fn commit(&self, record: &Record, old: Option<(&Record, &[u8])>) -> Result<Revision, Error> {
         let path = self.0.dir.state_file();
         let revision = Revision::unique().map_err(Error::io("write", &path))?;
-        let unstorable = |reason| Error::Unstorable {
+        let cannot_encode = |reason| Error::Encode {
             id: self.0.id.clone(),
             reason,
         };
         let text =
-            format::encode(record, &revision).map_err(|error| unstorable(error.to_string()))?;
+            format::encode(record, &revision).map_err(|error| cannot_encode(error.to_string()))?;
         if text.len() > MAX_RECORD {
-            return Err(unstorable(format!("it has {} bytes", text.len())));
+            return Err(cannot_encode(format!("it has {} bytes", text.len())));
         }
         let pid = |record: &Record| record.process.as_ref().map(|process| process.pid);
         let pids_change = old.is_none_or(|(old, _)| pid(old) != pid(record));
