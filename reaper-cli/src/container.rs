@@ -8,7 +8,7 @@ use std::{
 
 use reaper_exec::{MonitorOptions, NewContainer, engine::SCOPE_ANNOTATION, io::StdioRequest};
 use reaper_overlay::{Scope, ViewRequest};
-use reaper_spec::{Bundle, Config, ContainerId, CriAnnotations, ProcessSpec, Workload};
+use reaper_spec::{Bundle, Config, ContainerId, ContainerSpec, CriAnnotations, ProcessSpec};
 use reaper_state::Record;
 
 use crate::error::{Error, Result};
@@ -26,7 +26,7 @@ const LOG: &str = "reaper.cli/log";
 pub(crate) fn of_bundle(config: &Config, id: ContainerId, bundle: &Path) -> Result<NewContainer> {
     let bundle = Bundle::load(bundle)?;
     let path = bundle.path().to_owned();
-    let workload = bundle.into_workload();
+    let workload = bundle.into_container_spec();
     let mut config = config.clone();
     config.apply_annotations(&workload.annotations)?;
     Ok(of_workload(&config, id, path, workload))
@@ -45,7 +45,7 @@ pub(crate) fn of_process(
         operation: "write a process".into(),
         source: error.into(),
     })?;
-    let workload = Workload {
+    let workload = ContainerSpec {
         process,
         rootfs: None,
         mounts: Vec::new(),
@@ -61,7 +61,7 @@ fn of_workload(
     config: &Config,
     id: ContainerId,
     bundle: PathBuf,
-    workload: Workload,
+    workload: ContainerSpec,
 ) -> NewContainer {
     let mut view = ViewRequest::new(id.clone(), workload.process.cwd.clone())
         .in_pod(&CriAnnotations::read(&workload.annotations));
@@ -134,7 +134,7 @@ pub(crate) fn init_process(record: &Record) -> Result<ProcessSpec> {
             operation: format!("read the process of container {}", record.id),
             source: error.into(),
         }),
-        None => Ok(Bundle::load(&record.bundle)?.into_workload().process),
+        None => Ok(Bundle::load(&record.bundle)?.into_container_spec().process),
     }
 }
 

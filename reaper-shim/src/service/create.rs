@@ -14,7 +14,8 @@ use containerd_shim_protos::{
 use reaper_exec::{Executor, MonitorOptions, NewContainer, Target, engine};
 use reaper_overlay::{RootfsMount, ViewRequest};
 use reaper_spec::{
-    Bundle, Config, ContainerId, CriAnnotations, Exit, ExitStatus, ProcessSpec, Timestamp, Workload,
+    Bundle, Config, ContainerId, ContainerSpec, CriAnnotations, Exit, ExitStatus, ProcessSpec,
+    Timestamp,
 };
 use reaper_state::{Record, StateStore};
 
@@ -39,7 +40,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         let reservation = self.registry.reserve(id.clone())?;
         let (bundle, config) = self.read(&request).await?;
         let path = bundle.path().to_owned();
-        let workload = bundle.into_workload();
+        let workload = bundle.into_container_spec();
         let stdio = Stdio {
             stdin: request.stdin.clone(),
             stdout: request.stdout.clone(),
@@ -50,7 +51,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             && sandbox::is_sandbox(&workload.annotations, &workload.process.args);
         let pid = if is_sandbox {
             let store = self.engine.store();
-            let Workload {
+            let ContainerSpec {
                 process,
                 annotations,
                 ..
@@ -88,7 +89,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             if let Some(given) = runtime_options {
                 options::apply(&mut config, &given)?;
             }
-            config.apply_annotations(&bundle.workload().annotations)?;
+            config.apply_annotations(&bundle.container_spec().annotations)?;
             Ok((bundle, config))
         })
         .await
@@ -98,11 +99,11 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         &self,
         id: ContainerId,
         bundle: &Path,
-        workload: Workload,
+        workload: ContainerSpec,
         config: Config,
         stdio: &Stdio,
     ) -> NewContainer {
-        let Workload {
+        let ContainerSpec {
             mut process,
             rootfs,
             mounts,

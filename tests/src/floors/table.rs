@@ -36,7 +36,7 @@ const SPEC: Crate = Crate {
         &["error"],
         &["file", "json"],
         &["config", "process"],
-        &["workload"],
+        &["container_spec"],
         &["bundle"],
     ],
     folders: &[(
