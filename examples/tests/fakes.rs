@@ -9,7 +9,7 @@ use reaper_exec::{
     Target, engine::Error,
 };
 use reaper_spec::{ContainerId, ExitStatus, ProcessSpec};
-use reaper_state::{Call, FakeStore, Reaction, RootDir, StateStore as _};
+use reaper_state::{Call, FakeStore, RootDir, ScriptedResult, StateStore as _};
 use tempfile::TempDir;
 
 struct Rig {
@@ -95,7 +95,8 @@ async fn what_cannot_be_executed_is_reported_and_removed() {
 async fn a_failing_store_stops_it() {
     let rig = Rig::new();
     let full = reaper_state::Error::NotFound { id: rig.id.clone() };
-    rig.store.script(Call::Create, 2, Reaction::Fail(full));
+    rig.store
+        .script(Call::Create, 2, ScriptedResult::Fail(full));
     let error = until_success(&rig.engine, 3, || rig.container("exit 1")).await;
     assert!(matches!(error, Err(Error::Store(_))), "{error:?}");
     assert_eq!(

@@ -8,7 +8,7 @@ use std::{
 
 use reaper_exec::{ContainerConfig, MonitorOptions, engine::SCOPE_ANNOTATION, io::StdioRequest};
 use reaper_overlay::{Scope, ViewRequest};
-use reaper_spec::{Bundle, Config, ContainerId, CriAnnotations, ProcessSpec, Workload};
+use reaper_spec::{Bundle, Config, ContainerId, ContainerSpec, CriAnnotations, ProcessSpec};
 use reaper_state::Record;
 
 use crate::error::{Error, Result};
@@ -30,7 +30,7 @@ pub(crate) fn of_bundle(
 ) -> Result<ContainerConfig> {
     let bundle = Bundle::load(bundle)?;
     let path = bundle.path().to_owned();
-    let workload = bundle.into_workload();
+    let workload = bundle.into_container_spec();
     let mut config = config.clone();
     config.apply_annotations(&workload.annotations)?;
     Ok(of_workload(&config, id, path, workload))
@@ -49,7 +49,7 @@ pub(crate) fn of_process(
         operation: "write a process".into(),
         source: error.into(),
     })?;
-    let workload = Workload {
+    let workload = ContainerSpec {
         process,
         rootfs: None,
         mounts: Vec::new(),
@@ -65,7 +65,7 @@ fn of_workload(
     config: &Config,
     id: ContainerId,
     bundle: PathBuf,
-    workload: Workload,
+    workload: ContainerSpec,
 ) -> ContainerConfig {
     let mut view = ViewRequest::new(id.clone(), workload.process.cwd.clone())
         .in_pod(&CriAnnotations::read(&workload.annotations));
@@ -93,7 +93,7 @@ fn of_workload(
 
 /// What the caller of this program adds to a container.
 #[derive(Debug, Default)]
-pub(crate) struct Handover {
+pub(crate) struct StdioSource {
     /// Where its streams go.
     pub(crate) stdio: StdioRequest,
     /// Its descriptors from 3 on.
@@ -102,7 +102,7 @@ pub(crate) struct Handover {
     pub(crate) propagate_exit: bool,
 }
 
-impl Handover {
+impl StdioSource {
     pub(crate) fn apply(self, new: &mut ContainerConfig) {
         new.stdio = self.stdio;
         new.preserve_fds = self.preserved;
@@ -138,7 +138,7 @@ pub(crate) fn init_process(record: &Record) -> Result<ProcessSpec> {
             operation: format!("read the process of container {}", record.id),
             source: error.into(),
         }),
-        None => Ok(Bundle::load(&record.bundle)?.into_workload().process),
+        None => Ok(Bundle::load(&record.bundle)?.into_container_spec().process),
     }
 }
 

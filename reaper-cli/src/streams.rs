@@ -42,7 +42,7 @@ pub(crate) fn inherited() -> Result<StdioRequest> {
 }
 
 /// This call's own standard streams, to be handed to a process that has others already.
-pub(crate) fn handed_over() -> Result<[OwnedFd; 3]> {
+pub(crate) fn duplicated() -> Result<[OwnedFd; 3]> {
     let own = |number: RawFd| {
         let failed = Error::io("open /dev/null");
         match sys::duplicate(number).map_err(Error::io("duplicate a stream"))? {

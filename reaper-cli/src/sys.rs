@@ -35,8 +35,8 @@ pub(crate) fn fork_single_threaded() -> io::Result<Side> {
 /// A close-on-exec duplicate of a descriptor that the caller of this program may have handed
 /// over; `None` if it is not open.
 pub(crate) fn duplicate(number: RawFd) -> io::Result<Option<OwnedFd>> {
-    // SAFETY: the descriptor is borrowed for the length of this call only. If it is not open
-    // nobody owns the number and the call says EBADF; no other thread could close it meanwhile.
+    // SAFETY: the descriptor is borrowed for the length of this call only. If it is not open,
+    // the call returns EBADF; this process has one thread, so none can close it meanwhile.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     match borrowed.try_clone_to_owned() {
         Ok(duplicate) => Ok(Some(duplicate)),
@@ -53,8 +53,8 @@ pub(crate) fn close_inherited(first: u32, last: u32) -> io::Result<()> {
     if first > last {
         return Ok(());
     }
-    // SAFETY: close_range(2) takes plain numbers and touches no memory; that nobody owns them is
-    // the contract of this function.
+    // SAFETY: close_range(2) takes plain numbers and touches no memory; that no
+    // value of this program owns them is the contract of this function.
     let result = unsafe { nix::libc::syscall(nix::libc::SYS_close_range, first, last, 0) };
     nix::errno::Errno::result(result)?;
     Ok(())
@@ -69,7 +69,7 @@ pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<Owned
 
 /// Ends this process by a signal, as if it had not been caught. Without a core: it is not this
 /// process that went wrong.
-pub(crate) fn die_of(signal: i32) -> ! {
+pub(crate) fn exit_by_signal(signal: i32) -> ! {
     // A core that is dumped all the same is no reason to live on.
     let _ = nix::sys::prctl::set_dumpable(false);
     // SAFETY: SIG_DFL is no handler that could run; sigset_t may be all zeros, and is initialised

@@ -4,7 +4,7 @@ use std::{process::ExitCode, sync::Arc};
 
 use reaper_exec::{Executor, HostExecutor, OciExecutor, io::StandardBinder, monitor};
 use reaper_overlay::Configured;
-use reaper_shim::{Backend, Shim};
+use reaper_shim::{Runtime, Shim};
 
 fn main() -> ExitCode {
     monitor::run_if_monitor(|| {
@@ -19,8 +19,8 @@ fn main() -> ExitCode {
             None => Arc::new(host),
         };
         let store = reaper_state::open(context.config.store, &context.root)?;
-        Ok(Backend { executor, store })
+        Ok(Runtime { executor, store })
     })
-    .sandbox_process(|config| config.runtime_path.is_some())
+    .run_pause_process(|config| config.runtime_path.is_some())
     .run()
 }

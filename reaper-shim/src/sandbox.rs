@@ -14,7 +14,7 @@ use reaper_spec::{
 };
 use reaper_state::{Record, StateStore, Stored};
 
-use crate::{Error, Result, guard::blocking};
+use crate::{Error, Result, timeout::blocking};
 
 /// Whether a bundle is a pod's sandbox: as the CRI says, and only where it says nothing, by the
 /// pause image's command. A workload may well be called "pause".

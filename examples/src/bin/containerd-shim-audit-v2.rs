@@ -8,7 +8,7 @@ use std::{env, fs::File, io::Write as _, path::PathBuf, process::ExitCode, sync:
 
 use reaper_exec::{HostExecutor, io::StandardBinder, monitor};
 use reaper_overlay::Configured;
-use reaper_shim::{Backend, Shim};
+use reaper_shim::{Runtime, Shim};
 use reaper_spec::ContainerId;
 use reaper_state::{Error, FileStore, Record, Revision, StateStore, Stored};
 
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
         let executor = HostExecutor::new(context.root.clone())
             .containerd_namespace(&context.namespace)
             .subreaper(true);
-        Ok(Backend {
+        Ok(Runtime {
             executor,
             store: Arc::new(store),
         })

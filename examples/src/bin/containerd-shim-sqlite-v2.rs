@@ -8,7 +8,7 @@ use std::{env, path::PathBuf, process::ExitCode, sync::Arc};
 
 use reaper_exec::{HostExecutor, io::StandardBinder, monitor};
 use reaper_overlay::Configured;
-use reaper_shim::{Backend, Shim};
+use reaper_shim::{Runtime, Shim};
 use reaper_state::SqliteStore;
 
 fn main() -> ExitCode {
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         let executor = HostExecutor::new(context.root.clone())
             .containerd_namespace(&context.namespace)
             .subreaper(true);
-        Ok(Backend {
+        Ok(Runtime {
             executor,
             store: Arc::new(SqliteStore::new(database)),
         })

@@ -40,7 +40,7 @@ pub(crate) struct PruneArgs {
     #[arg(long)]
     pub(crate) dry_run: bool,
 
-    /// Remove the overlays too that nobody is in, and nobody was for this time
+    /// Also remove overlays that no container uses, and none has used for this time
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) overlays: Option<Duration>,
 }

@@ -3,10 +3,10 @@
 use reaper_exec::{ContainerConfig, io::StdioRequest};
 use reaper_state::Record;
 
-use super::Call;
+use super::context::Call;
 use crate::{
     args::{CreateArgs, LogFormat},
-    container::{self, Handover},
+    container::{self, StdioSource},
     error::{Error, Result},
     host::Containers,
     outcome::Outcome,
@@ -35,7 +35,7 @@ pub(crate) async fn run(call: Call, args: CreateArgs) -> Result<Outcome> {
         container::defer_streams(&mut new);
     }
     let propagate_exit = options.pid_file.is_some();
-    Handover {
+    StdioSource {
         stdio,
         preserved: call.preserved,
         propagate_exit,

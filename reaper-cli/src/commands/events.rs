@@ -8,7 +8,7 @@ use reaper_exec::{
 };
 use reaper_spec::{ContainerId, Status};
 
-use super::print;
+use super::output::print;
 use crate::{
     args::EventsArgs,
     error::{Error, Result},
@@ -56,7 +56,7 @@ pub(crate) async fn run(
     }
 }
 
-/// Prints what happens to the containers, until nobody reads it any more.
+/// Prints the containers' events until writing fails, as it does when the reader closes the pipe.
 async fn follow(containers: &Containers, json: bool, out: &mut dyn Write) -> Result<Outcome> {
     let mut watch = containers.watch().await?;
     loop {

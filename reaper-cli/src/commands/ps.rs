@@ -4,7 +4,7 @@ use std::{fs, io::Write};
 
 use reaper_exec::{Executor, ProcessInfo};
 
-use super::{Call, print_json, table::print_plain};
+use super::{context::Call, output::print_json, table::print_plain};
 use crate::{
     args::{Format, PsArgs},
     error::Result,

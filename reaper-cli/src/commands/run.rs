@@ -10,15 +10,15 @@ use reaper_exec::{ContainerConfig, Target, io::StdioRequest};
 use reaper_spec::{Config, ContainerId, OverlayScope};
 
 use super::{
-    Call,
+    context::Call,
     create::{make, waitable},
-    print,
+    output::print,
 };
 use crate::{
     args::{LogFormat, RunArgs},
-    container::{self, Handover},
+    container::{self, StdioSource},
     error::{Error, Result},
-    foreground::attend,
+    foreground::run_foreground,
     host::Containers,
     logs::NewLog,
     outcome::Outcome,
@@ -52,7 +52,7 @@ pub(crate) async fn run(call: Call, args: RunArgs, out: &mut dyn Write) -> Resul
         .as_deref()
         .map(|path| absolute("--pid-file", path))
         .transpose()?;
-    Handover {
+    StdioSource {
         stdio,
         preserved: call.preserved,
         propagate_exit: pid_file.is_some(),
@@ -99,7 +99,7 @@ async fn stay(
     let session = master.map(Session::start).transpose()?;
     let ended = async { Ok(containers.wait(id).await?) };
     let target = Target::Init(id.clone());
-    let exit = attend(containers.executor(), &target, signals, session, ended).await?;
+    let exit = run_foreground(containers.executor(), &target, signals, session, ended).await?;
     Ok(Outcome::of(&exit.status))
 }
 
@@ -129,7 +129,7 @@ fn describe(call: &Call, args: &RunArgs) -> Result<ContainerConfig> {
     container::of_process(&config, id, &dir, process)
 }
 
-/// Whether the output is kept in a log: that of a command which nobody stays with. A bundle gets
+/// Whether the output is kept in a log: that of a detached command. A bundle gets
 /// the caller's streams, as with runc, and so does what an engine runs.
 fn keeps_log(call: &Call, args: &RunArgs, new: &ContainerConfig) -> bool {
     let engine = args.bundle.pid_file.is_some()

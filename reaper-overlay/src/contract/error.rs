@@ -149,6 +149,19 @@ pub enum Error {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// A file of the base was written by a newer Reaper.
+    #[error(
+        "{}: format version {found}, this program reads up to {known}: use the Reaper that wrote it",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The newest version that this program reads.
+        known: u32,
+    },
 }
 
 fn list(paths: &[PathBuf]) -> String {

@@ -9,7 +9,11 @@ use reaper_spec::{ContainerId, Exit, ExitStatus, Timestamp};
 use reaper_state::StateStore;
 use tokio::{runtime::Builder, time::timeout};
 
-use super::{Shim, bundle, config, print, socket::SocketPath};
+use super::{
+    environment::{bundle, config, print},
+    shim::Shim,
+    socket::SocketPath,
+};
 use crate::{Error, Result, process::proto_time, sandbox};
 
 /// containerd itself gives up after five seconds.

@@ -91,7 +91,7 @@ async fn without_any_word_of_the_cri_pause_is_a_sandbox() {
 #[tokio::test]
 async fn an_executor_of_real_containers_runs_the_sandbox() {
     let shim = shim_with(Settings {
-        sandbox_process: true,
+        run_pause_process: true,
         ..Settings::default()
     });
     shim.create_as("pod", PAUSE, SANDBOX).await.unwrap();

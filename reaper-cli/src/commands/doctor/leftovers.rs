@@ -9,7 +9,7 @@ use std::{
 use reaper_overlay::{Overlays, mountinfo};
 
 use super::Finding;
-use crate::commands::{Call, prune::stopped};
+use crate::commands::{context::Call, selection::stopped};
 
 /// Folders of the state root that are no containers'.
 const NO_CONTAINERS: [&str; 2] = ["ns", "overlay"];

@@ -7,7 +7,7 @@ use reaper_spec::Config;
 use rustix::mount::FsOpenFlags;
 
 use super::{Finding, interfaces};
-use crate::commands::overlay::size;
+use crate::commands::output::size;
 
 /// Less than that is soon full.
 const LITTLE: u64 = 64 << 20;

@@ -14,7 +14,8 @@ use serde::Serialize;
 
 pub(crate) use self::trial::run_if_asked;
 use super::{
-    Call, print, print_json,
+    context::Call,
+    output::{print, print_json},
     table::{print_table, printable},
 };
 use crate::{

@@ -97,7 +97,7 @@ pub(super) async fn examine(call: &Call) -> Result<Vec<Finding>> {
     task.abort();
     let removed = Steps::step(&steps, "remove the private folder", trial.remove()).await;
     if let (Some(signal), _) = (interrupted, removed) {
-        crate::sys::die_of(signal);
+        crate::sys::exit_by_signal(signal);
     }
     findings.push(finding(&steps, &mut log, begun));
     Ok(findings)

@@ -31,7 +31,7 @@ pub(crate) async fn bounded<T: Send + 'static>(
     }
 }
 
-/// Runs `work` for as long as it takes and somebody waits for it.
+/// Runs `work` without a limit, and aborts it when the requester stops waiting.
 pub(crate) async fn unbounded<T: Send + 'static>(
     operation: &'static str,
     work: impl Future<Output = Result<T>> + Send + 'static,
@@ -41,7 +41,7 @@ pub(crate) async fn unbounded<T: Send + 'static>(
 }
 
 /// A step of a request, abandoned when it takes too long.
-pub(crate) async fn step<T, E>(
+pub(crate) async fn with_timeout<T, E>(
     operation: &'static str,
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T>

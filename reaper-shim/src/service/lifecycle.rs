@@ -17,9 +17,9 @@ use super::Inner;
 use crate::{
     Error, Event, Result,
     container::Container,
-    guard::step,
     process::{Process, proto_time},
     sandbox,
+    timeout::with_timeout,
 };
 
 impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
@@ -27,30 +27,30 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         let container = self.registry.get(&request.id)?;
         let process = container.process(&request.exec_id)?;
         container.begin_start(&process)?;
-        // Whatever happens to this request: somebody has to say how the start went, or the
-        // process's exit is held back for ever.
-        let mut starting = Starting {
+        // The guard reports how the start went even if this request is cancelled or panics: until
+        // then the process's exit event is held back.
+        let mut guard = StartGuard {
             inner: &self,
             process: &process,
             pid: None,
         };
         let started = match &process.target {
             Target::Init(id) if container.sandbox => {
-                let started = step("start", sandbox::start(self.engine.store(), id)).await;
+                let started = with_timeout("start", sandbox::start(self.engine.store(), id)).await;
                 started.map(|()| process.pid())
             }
             Target::Init(id) => {
-                let started = step("start", self.engine.start(id)).await;
+                let started = with_timeout("start", self.engine.start(id)).await;
                 started.map(|_| process.pid())
             }
             Target::Exec(..) => {
                 let executor = self.engine.executor();
-                let started = step("start", executor.start(&process.target)).await;
+                let started = with_timeout("start", executor.start(&process.target)).await;
                 started.map(|process| process.pid)
             }
         };
-        starting.pid = started.as_ref().ok().copied();
-        drop(starting);
+        guard.pid = started.as_ref().ok().copied();
+        drop(guard);
         Ok(StartResponse {
             pid: started?,
             ..StartResponse::default()
@@ -104,8 +104,8 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
 
     pub(super) async fn pause(self: Arc<Self>, request: PauseRequest) -> Result<Empty> {
         let container = self.with_processes(&request.id, "pause")?;
-        let _turn = container.turn.lock().await;
-        step("pause", self.engine.pause(&container.id)).await?;
+        let _lock = container.lifecycle_lock.lock().await;
+        with_timeout("pause", self.engine.pause(&container.id)).await?;
         container.set_paused(true);
         let container_id = request.id;
         self.events.publish(Event::Paused(TaskPaused {
@@ -117,8 +117,8 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
 
     pub(super) async fn resume(self: Arc<Self>, request: ResumeRequest) -> Result<Empty> {
         let container = self.with_processes(&request.id, "resume")?;
-        let _turn = container.turn.lock().await;
-        step("resume", self.engine.resume(&container.id)).await?;
+        let _lock = container.lifecycle_lock.lock().await;
+        with_timeout("resume", self.engine.resume(&container.id)).await?;
         container.set_paused(false);
         let container_id = request.id;
         self.events.publish(Event::Resumed(TaskResumed {
@@ -147,14 +147,14 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
 
     pub(super) async fn delete(self: Arc<Self>, request: DeleteRequest) -> Result<DeleteResponse> {
         let container = self.registry.get(&request.id)?;
-        let _turn = container.turn.lock().await;
-        // Somebody may have deleted it while this request waited for its turn.
+        let _lock = container.lifecycle_lock.lock().await;
+        // Another request may have deleted it while this one waited for the lock.
         let container = self.registry.get(&request.id)?;
         let process = container.process(&request.exec_id)?;
         let exit = self.end_of(&container, &process).await?;
         match process.target.exec_id() {
             Some(exec) => {
-                step("delete", self.engine.executor().delete(&process.target)).await?;
+                with_timeout("delete", self.engine.executor().delete(&process.target)).await?;
                 container.remove_exec(exec);
             }
             None => self.delete_container(&container, &exit).await?,
@@ -192,13 +192,13 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         } else if !self.has_stopped(process).await {
             return Err(not_stopped(process, status));
         }
-        step("delete", async { Ok::<_, Error>(process.wait().await) }).await
+        with_timeout("delete", async { Ok::<_, Error>(process.wait().await) }).await
     }
 
     /// Whether a container has ended, with its exit still on the way here.
     async fn has_stopped(&self, process: &Process) -> bool {
         match &process.target {
-            Target::Init(id) => step("observe", self.engine.executor().state(id))
+            Target::Init(id) => with_timeout("observe", self.engine.executor().state(id))
                 .await
                 .is_ok_and(|seen| seen.status == Status::Stopped),
             Target::Exec(..) => false,
@@ -208,9 +208,9 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
     async fn delete_container(&self, container: &Container, exit: &Exit) -> Result<()> {
         let id = &container.id;
         if container.sandbox {
-            step("delete", sandbox::delete(&self.engine, id)).await?;
+            with_timeout("delete", sandbox::delete(&self.engine, id)).await?;
         } else {
-            match step("delete", self.engine.delete(id, false)).await {
+            match with_timeout("delete", self.engine.delete(id, false)).await {
                 // Deleted from outside, by `reaper-runtime` for example.
                 Err(Error::Engine(engine::Error::Store(reaper_state::Error::NotFound {
                     ..
@@ -239,14 +239,14 @@ fn not_stopped(process: &Process, status: Status) -> Error {
 }
 
 /// A start whose outcome is told when this is dropped.
-struct Starting<'a, E, S: ?Sized> {
+struct StartGuard<'a, E, S: ?Sized> {
     inner: &'a Inner<E, S>,
     process: &'a Process,
     /// Once the program was executed.
     pid: Option<u32>,
 }
 
-impl<E, S: ?Sized> Drop for Starting<'_, E, S> {
+impl<E, S: ?Sized> Drop for StartGuard<'_, E, S> {
     fn drop(&mut self) {
         match self.pid {
             Some(pid) => self.process.started(pid, &*self.inner.events),

@@ -13,7 +13,7 @@ use crate::{CgroupsPath, ProcessSpec};
 /// Namespaces, seccomp, capabilities and the like are the business of executors that make real
 /// containers; those read [`crate::Bundle::spec`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Workload {
+pub struct ContainerSpec {
     /// The init process.
     pub process: ProcessSpec,
     /// The image's root filesystem, absolute (a relative `root.path` is below the bundle).

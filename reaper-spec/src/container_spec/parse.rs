@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Mount, Workload};
+use super::{ContainerSpec, Mount};
 use crate::{
     CgroupsPath,
     error::{Error, Invalid, Origin},
@@ -17,23 +17,23 @@ use crate::{
 
 type Result<T> = std::result::Result<T, Invalid>;
 
-impl Workload {
+impl ContainerSpec {
     /// Reads `json` as the `config.json` of the bundle in the folder `bundle`, which should be
     /// absolute: relative paths of the document are below it.
     ///
-    /// Only what [`Workload`] holds is read, and that is checked strictly. Everything else may be
+    /// Only what [`ContainerSpec`] holds is read, and that is checked strictly. Everything else may be
     /// absent, unknown or wrong; `null` is the same as absent.
     ///
     /// ```
     /// use std::path::Path;
-    /// use reaper_spec::Workload;
+    /// use reaper_spec::ContainerSpec;
     ///
     /// let json = br#"{"process": {"args": ["true"]}, "root": {"path": "rootfs"}}"#;
-    /// let workload = Workload::parse(json, Path::new("/bundle"))?;
+    /// let workload = ContainerSpec::parse(json, Path::new("/bundle"))?;
     /// assert_eq!(workload.process.cwd, Path::new("/"));
     /// assert_eq!(workload.rootfs.as_deref(), Some(Path::new("/bundle/rootfs")));
     ///
-    /// let error = Workload::parse(br#"{"process": {"args": []}}"#, Path::new("/b")).unwrap_err();
+    /// let error = ContainerSpec::parse(br#"{"process": {"args": []}}"#, Path::new("/b")).unwrap_err();
     /// assert_eq!(
     ///     error.to_string(),
     ///     "/b/config.json: process.args: expected an array with at least a program, \
@@ -51,10 +51,10 @@ impl Workload {
     }
 }
 
-fn read(document: &Value, bundle: &Path) -> Result<Workload> {
+fn read(document: &Value, bundle: &Path) -> Result<ContainerSpec> {
     let root = Node::root(document);
     root.object("an object, OCI's config.json")?;
-    Ok(Workload {
+    Ok(ContainerSpec {
         process: process::parse::read(&root.get("process")?)?,
         rootfs: root.get("root")?.opt(|node| rootfs(node, bundle))?,
         mounts: root

@@ -46,7 +46,7 @@ impl OverlayScope {
         Ok(Self::Group(name.to_owned()))
     }
 
-    /// Whether this scope lets nobody see a workload's writes who could not see them in `other`,
+    /// Whether a workload's writes are visible to no other workload in this scope than in `other`,
     /// as far as that can be told from the scopes alone.
     ///
     /// The order is node, group, namespace, pod, container. A group stands below a namespace

@@ -21,8 +21,8 @@ use crate::{
     Error, Result,
     container::Container,
     event::pack,
-    guard::step,
     process::{Process, proto_time},
+    timeout::with_timeout,
 };
 
 /// containerd waits two seconds for the state of a task, and judges what doesn't answer.
@@ -66,7 +66,8 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         if container.sandbox {
             return (known, None);
         }
-        // Somebody else may have frozen it, and its end may be on its way here.
+        // Another program may have frozen the cgroup, and the process may have ended with its exit
+        // still on the way here.
         match timeout(OBSERVE_LIMIT, self.engine.executor().state(id)).await {
             Ok(Ok(seen)) => {
                 container.set_paused(seen.status == Status::Paused);
@@ -100,15 +101,15 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
     pub(super) async fn pids(self: Arc<Self>, request: PidsRequest) -> Result<PidsResponse> {
         let container = self.registry.get(&request.id)?;
         // An ended container names its init process still: without any pid, containerd 1.7 and
-        // later take the shim for leaked after a restart, and throw away the exit that nobody
-        // has fetched yet.
+        // later take the shim for leaked after a restart, and throw away the exit before
+        // it is fetched.
         let entries = if container.sandbox || container.init.exit().is_some() {
             vec![reaper_exec::ProcessInfo {
                 pid: container.init.pid(),
                 exec: None,
             }]
         } else {
-            step("pids", self.engine.executor().pids(&container.id)).await?
+            with_timeout("pids", self.engine.executor().pids(&container.id)).await?
         };
         let processes = entries
             .into_iter()
@@ -128,7 +129,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         let stats = if container.sandbox {
             Stats::default()
         } else {
-            step("stats", self.engine.executor().stats(&container.id)).await?
+            with_timeout("stats", self.engine.executor().stats(&container.id)).await?
         };
         let metrics = self.metrics.encode(&stats)?;
         Ok(StatsResponse {
@@ -148,7 +149,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
                 height: cells(request.height),
             };
             let executor = self.engine.executor();
-            unless_ended(step("resize", executor.resize_pty(&process.target, size)).await)?;
+            unless_ended(with_timeout("resize", executor.resize_pty(&process.target, size)).await)?;
         }
         Ok(Empty::default())
     }
@@ -158,7 +159,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         let process = container.process(&request.exec_id)?;
         if request.stdin && process.exit().is_none() && !container.sandbox {
             let executor = self.engine.executor();
-            unless_ended(step("close I/O", executor.close_stdin(&process.target)).await)?;
+            unless_ended(with_timeout("close I/O", executor.close_stdin(&process.target)).await)?;
         }
         Ok(Empty::default())
     }
