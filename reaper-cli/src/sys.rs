@@ -6,7 +6,10 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd, RawFd},
 };
 
-use nix::unistd::{ForkResult, fork};
+use nix::{
+    errno::Errno,
+    unistd::{ForkResult, fork},
+};
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// Which side of a fork this is.
@@ -56,7 +59,23 @@ pub(crate) fn close_inherited(first: u32, last: u32) -> io::Result<()> {
     // SAFETY: close_range(2) takes plain numbers and touches no memory; that no
     // value of this program owns them is the contract of this function.
     let result = unsafe { nix::libc::syscall(nix::libc::SYS_close_range, first, last, 0) };
-    nix::errno::Errno::result(result)?;
+    match Errno::result(result) {
+        // Before Linux 5.9, or as a seccomp filter says that does not know the call.
+        Err(Errno::ENOSYS | Errno::EPERM) => close_each(first, last),
+        closed => Ok(closed.map(drop)?),
+    }
+}
+
+fn close_each(first: u32, last: u32) -> io::Result<()> {
+    let mut open = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let name = entry?.file_name();
+        open.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    for fd in open.into_iter().filter(|fd| (first..=last).contains(fd)) {
+        // SAFETY: as above. The directory that was listed is closed already, which is not an error.
+        unsafe { nix::libc::close(fd as RawFd) };
+    }
     Ok(())
 }
 
@@ -84,4 +103,39 @@ pub(crate) fn exit_by_signal(signal: i32) -> ! {
     }
     // It was one that does not end a process.
     std::process::exit(128 + signal);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, os::fd::IntoRawFd, thread};
+
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+
+    use super::*;
+
+    #[test]
+    fn inherited_descriptors_are_closed_without_close_range() {
+        for errno in [nix::libc::ENOSYS, nix::libc::EPERM] {
+            let filter = SeccompFilter::new(
+                BTreeMap::from([(nix::libc::SYS_close_range, Vec::new())]),
+                SeccompAction::Allow,
+                SeccompAction::Errno(errno.unsigned_abs()),
+                std::env::consts::ARCH.try_into().unwrap(),
+            );
+            let program: BpfProgram = filter.unwrap().try_into().unwrap();
+            let (reader, writer) = io::pipe().unwrap();
+            let inherited = u32::try_from(writer.into_raw_fd()).unwrap();
+            // The filter holds for this thread alone.
+            let closing = thread::spawn(move || {
+                apply_filter(&program).unwrap();
+                close_inherited(inherited, inherited)
+            });
+            closing.join().unwrap().unwrap();
+            assert_eq!(
+                io::read_to_string(reader).unwrap(),
+                "",
+                "the end of the pipe"
+            );
+        }
+    }
 }

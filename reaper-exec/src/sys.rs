@@ -44,8 +44,9 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// first instruction on. Joining afterwards costs an RCU grace period, about 6 ms; this nothing.
 ///
 /// # Errors
-/// `ENOSYS`, `E2BIG` or `EINVAL` from kernels before 5.7: fork, and let the child join by
-/// itself. Others are the cgroup's refusal.
+/// `ENOSYS`, `E2BIG` or `EINVAL` from kernels before 5.7, and `ENOSYS` or `EPERM` from a seccomp
+/// filter that forbids clone3: fork, and let the child join by itself. Others are the cgroup's
+/// refusal.
 ///
 /// # Panics
 /// The process has other threads.
@@ -172,7 +173,8 @@ pub(crate) fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
         return Ok(());
     }
     let error = io::Error::last_os_error();
-    if error.raw_os_error() != Some(libc::ENOSYS) {
+    // Before Linux 5.9, or as a seccomp filter says that does not know the call.
+    if !matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) {
         return Err(error);
     }
     let open = open_files()?;

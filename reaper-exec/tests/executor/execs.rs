@@ -18,6 +18,7 @@ cases! {
     exits_of_execs_come_before_the_exit_of_init,
     a_hundred_execs_at_once,
     a_tied_exec_dies_with_who_asked_for_it,
+    a_tied_exec_without_a_cgroup_takes_its_descendants_along,
 }
 
 async fn an_exec_has_its_own_exit_and_output(rig: &Rig) {
@@ -274,7 +275,20 @@ async fn a_hundred_execs_at_once(rig: &Rig) {
 }
 
 async fn a_tied_exec_dies_with_who_asked_for_it(rig: &Rig) {
-    let (id, _output) = rig.start_shell("main", "exec sleep 1000").await;
+    tied_exec_dies(rig, true).await;
+}
+
+/// As where there is cgroup v1 alone.
+async fn a_tied_exec_without_a_cgroup_takes_its_descendants_along(rig: &Rig) {
+    tied_exec_dies(rig, false).await;
+}
+
+async fn tied_exec_dies(rig: &Rig, cgroup: bool) {
+    let (mut new, _output) = rig.shell("main", "exec sleep 1000");
+    new.monitor.cgroup = cgroup;
+    let id = new.id.clone();
+    rig.engine.create(new).await.unwrap();
+    rig.engine.start(&id).await.unwrap();
     let other = rig.another();
     let (stdio, mut output) = capture();
     let script = "setsid sleep 1000 & echo up; exec sleep 1000";

@@ -140,6 +140,6 @@ fn fork_into(leaf: Option<&Leaf>) -> io::Result<(Option<Pid>, Option<&Leaf>)> {
 fn is_unsupported(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::ENOSYS | libc::E2BIG | libc::EINVAL)
+        Some(libc::ENOSYS | libc::E2BIG | libc::EINVAL | libc::EPERM)
     )
 }
