@@ -4,6 +4,9 @@
 
 # Files that the guest gets, at the same absolute paths.
 payload=()
+# Files that it gets, whose copies are below the folder `stage`.
+staged=()
+stage=
 # Other disks: /dev/vdd and following.
 drives=()
 # Variables that the command gets.
@@ -101,6 +104,8 @@ pack_payload() {
     [ -e "$path" ] || die "--file $path: there is no such file"
     printf '%s\0' "${path#/}"
   done | sort -zu | tar -cf "$target" -C / --no-unquote --null -T -
+  [ ${#staged[@]} = 0 ] ||
+    printf '%s\0' "${staged[@]#/}" | sort -zu | tar -rf "$target" -C "$stage" --no-unquote --null -T -
 }
 
 # Prints qemu's arguments, one a line.
