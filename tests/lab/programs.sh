@@ -18,7 +18,7 @@ build_tests() {
   (cd "$root" && cargo test --no-run --quiet --locked --message-format=json "$@") | jq -r "$programs"
 }
 
-# Copies a program without what debuggers need, which is nine tenths of it, to where a payload is
+# Copies a program without what debuggers need, which is most of it, to where a payload is
 # taken from; again only if it changed.
 stage_program() {
   local program=$1 staged
