@@ -36,69 +36,90 @@ carry_sources() {
   done < <(git -C "$root" ls-files -z --cached --others --exclude-standard)
 }
 
-# Prints the lines of those programs of a list that are of the crates and of the wanted names, and
-# stages them with the programs that they start.
+# Takes those test programs of a list that are of the crates and have one of the names, if any are
+# given, with the programs that they start. Each gets the arguments.
 choose_programs() {
-  local list=$1 crates=$2 crate kind name folder program
+  local list=$1 crates=$2 arguments=$3 crate kind name folder program
+  shift 3
   while IFS=$'\t' read -r crate kind name folder program; do
     [[ " $crates " == *" $crate "* ]] || continue
+    # Nothing starts the other programs of the end-to-end tests.
+    [ "$crate/$kind" != tests/bin ] || continue
     if [ "$kind" = test ]; then
-      [ ${#opt_tests[@]} = 0 ] || [[ " ${opt_tests[*]} " == *" $name "* ]] || continue
-      printf '%s\t%s\t%s\n' "$crate/$name" "$folder" "$program"
+      # The programs of the crates have tests, too.
+      [ $# = 0 ] || [[ " $* " == *" $name "* ]] || continue
+      printf '%s\t%s\t%s\t%s\n' "$crate/$name" "$folder" "$program" "$arguments" >>"$stage.chosen"
     fi
     stage_program "$program"
-    printf '%s\n' "$program" >>"$stage.wanted"
-  done <"$list"
+    staged+=("$program")
+  done < <(sort "$list")
 }
 
-# Where the copies are, and lists.
+# Where the copies and lists are.
 prepare_stage() {
   stage=$(target)/vm-programs
   mkdir -p "$stage"
-  : >"$stage.wanted"
+  : >"$stage.chosen"
 }
 
-# Runs the test programs of crates in a guest of each kernel and cgroup layout.
-programs() {
-  local crates=()
-  while [ $# -gt 0 ] && [ "$1" != -- ]; do
-    [ -d "$root/$1" ] || die "no crate $1"
-    crates+=("$1")
-    shift
-  done
-  [ $# = 0 ] || shift
-  prepare_stage
+# Takes test programs of crates, all or those of some names.
+take_programs() {
+  local crates=$1
+  shift
   build_tests --workspace --exclude reaper-tests >"$stage.list"
-  choose_programs "$stage.list" "${crates[*]:-$kernel_crates}" >"$stage.chosen"
-  [ -s "$stage.chosen" ] || die 'no test program is of these names'
-  mapfile -t staged <"$stage.wanted"
-  carry_sources
-  payload+=("$stage.chosen" "$lab/guest/programs")
-  in_each_guest bash "$lab/guest/programs" "$stage.chosen" "$@"
+  choose_programs "$stage.list" "$crates" '' "$@"
 }
 
-# The end-to-end tests, with a containerd in the guest: all, or those that are named.
-e2e() {
-  local suite store tests=()
+# Takes end-to-end tests with a containerd. One test after another: each looks for all that it may
+# have left behind.
+take_e2e() {
+  local suite store=${REAPER_CONTAINERD_DIR:-$root/target/containerd}
+  build_tests -p reaper-tests >"$stage.list"
+  choose_programs "$stage.list" tests --test-threads=1 "$@"
+  carry_release
+  for suite in $e2e_suites; do carry_containerd "$store/$suite" "$suite"; done
+  variables+=("REAPER_CONTAINERD_DIR=$store" "REAPER_SUITES=$e2e_suites")
+}
+
+# Runs what was taken in the guests of a list.
+run_taken() {
+  local guests=$1
+  shift
+  [ -s "$stage.chosen" ] || die 'no test program is of these names'
+  carry_sources
+  payload+=("$stage.chosen" "$lab/guest/programs")
+  in_guests "$guests" bash "$lab/guest/programs" "$stage.chosen" "$@"
+}
+
+# Divides what follows a part's options: names, and after a `--` what test programs get.
+divide() {
+  names=()
   while [ $# -gt 0 ] && [ "$1" != -- ]; do
-    tests+=("$1")
+    names+=("$1")
     shift
   done
   [ $# = 0 ] || shift
-  [ ${#tests[@]} = 0 ] || opt_tests=("${tests[@]}")
-  [ ${#opt_tests[@]} -gt 0 ] || opt_tests=("${guest_e2e[@]}")
+  arguments=("$@")
+}
+
+programs() {
+  local names arguments crate
+  divide "$@"
+  for crate in "${names[@]}"; do
+    [ -e "$root/$crate/Cargo.toml" ] || die "no crate $crate"
+  done
   prepare_stage
-  build_tests -p reaper-tests >"$stage.list"
-  choose_programs "$stage.list" tests >"$stage.chosen"
-  [ -s "$stage.chosen" ] || die 'no end-to-end test is of these names'
-  mapfile -t staged <"$stage.wanted"
-  carry_release
-  store=${REAPER_CONTAINERD_DIR:-$root/target/containerd}
-  for suite in $e2e_suites; do carry_containerd "$store/$suite" "$suite"; done
-  carry_sources
-  payload+=("$stage.chosen" "$lab/guest/programs")
-  variables+=("REAPER_CONTAINERD_DIR=$store" "REAPER_SUITES=$e2e_suites")
-  in_each_guest bash "$lab/guest/programs" "$stage.chosen" --test-threads=1 "$@"
+  take_programs "${names[*]:-$kernel_crates}" "${opt_tests[@]}"
+  run_taken "$(asked_guests)" "${arguments[@]}"
+}
+
+e2e() {
+  local names arguments
+  divide "$@"
+  [ ${#names[@]} -gt 0 ] || names=("${guest_e2e[@]}")
+  prepare_stage
+  take_e2e "${names[@]}"
+  run_taken "$(asked_guests)" "${arguments[@]}"
 }
 
 # What needs no toolchain, no other machine and no page of the documentation.
@@ -110,7 +131,9 @@ e2e_suites=${REAPER_SUITES:-bookworm}
 # The release build, where the end-to-end tests look for it.
 carry_release() {
   local bin name
-  bin=${REAPER_BIN_DIR:-$(dirname "$(dirname "$(dirname "$(head -n 1 "$stage.wanted")")")")/release}
+  # A program is target/TRIPLE/PROFILE/deps/NAME-HASH.
+  bin=$(head -n 1 "$stage.chosen" | cut -f 3)
+  bin=${REAPER_BIN_DIR:-${bin%/*/*/*}/release}
   for name in containerd-shim-reaper-v2 reaper-runtime; do
     [ -x "$bin/$name" ] || die "no $bin/$name: run tests/run build"
     payload+=("$bin/$name")
@@ -128,19 +151,12 @@ carry_containerd() {
   done < <(find "$dir/root" -name '*.so*' -print0)
 }
 
-# Runs a command in a guest of each kernel and cgroup layout that was asked for.
-in_each_guest() {
-  local kernels=${opt[kernel]//,/ } layouts=${opt[cgroups]//,/ } kernel cgroups status failed=()
-  for kernel in $kernels; do
-    for cgroups in $layouts; do
-      opt[kernel]=$kernel opt[cgroups]=$cgroups
-      # Not as a part of a condition: the first error is to end it.
-      set +e
-      (set -e; boot "$@")
-      status=$?
-      set -e
-      [ $status = 0 ] || failed+=("$kernel with cgroups $cgroups")
+# The guests with each kernel and cgroup layout that was asked for.
+asked_guests() {
+  local kernel cgroups
+  for kernel in ${opt[kernel]//,/ }; do
+    for cgroups in ${opt[cgroups]//,/ }; do
+      printf -- '--kernel %s --cgroups %s\n' "$kernel" "$cgroups"
     done
   done
-  [ ${#failed[@]} = 0 ] || die "failed on $(IFS=,; printf '%s' "${failed[*]}")"
 }

@@ -35,6 +35,7 @@ make_root() {
     --include="$(IFS=,; printf '%s' "${root_packages[*]}")" \
     "$root_suite" "$dir/tree" "deb $(mirror) $root_suite main"
   furnish_root "$dir/tree"
+  label_root "$dir/tree"
   # Features that came after the oldest kernel are left out.
   mke2fs -q -t ext4 -O '^orphan_file,^metadata_csum_seed' -d "$dir/tree" "$image.new" "$root_size"
   rm -rf "$dir/tree"
@@ -57,6 +58,13 @@ furnish_root() {
   printf 'user:x:1000:\n' >>"$root/etc/group"
   printf 'user:100000:65536\n' | tee "$root/etc/subuid" >"$root/etc/subgid"
   install -d -o 1000 -g 1000 "$root/home/user"
+}
+
+# Gives all files the labels of SELinux's policy. /proc is needed for that, in a mount namespace.
+label_root() {
+  local contexts=/etc/selinux/default/contexts/files/file_contexts
+  unshare --mount --propagation private \
+    sh -c 'mount -t proc proc "$1/proc" && exec chroot "$1" setfiles -F "$2" /' label "$1" $contexts
 }
 
 # Makes the same root on another filesystem, in a guest: no mount of this machine is needed.
