@@ -63,6 +63,7 @@ furnish_root() {
 # Gives all files the labels of SELinux's policy. /proc is needed for that, in a mount namespace.
 label_root() {
   local contexts=/etc/selinux/default/contexts/files/file_contexts
+  # shellcheck disable=SC2016 # They are the shell's inside.
   unshare --mount --propagation private \
     sh -c 'mount -t proc proc "$1/proc" && exec chroot "$1" setfiles -F "$2" /' label "$1" $contexts
 }
