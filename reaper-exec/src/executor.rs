@@ -11,11 +11,10 @@ use reaper_overlay::ViewRequest;
 use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity};
 
 pub use self::{
-    config::ContainerConfig,
+    config::{ContainerConfig, MonitorOptions},
     error::{Error, Result},
     values::{
-        ContainerState, CreateRequest, CreatedProcess, ExecRequest, MonitorOptions, ProcessInfo,
-        Stats, Target,
+        ContainerState, CreateRequest, CreatedProcess, ExecRequest, ProcessInfo, Stats, Target,
     },
 };
 use crate::signal::Signal;

@@ -35,7 +35,8 @@
 //!
 //! # Floors
 //!
-//! A module imports from modules on lower floors only, and `lib.rs` re-exports.
+//! A module imports from modules on lower floors only, and `lib.rs` re-exports. A test of the
+//! workspace (`tests/src/floors`) keeps it so.
 //!
 //! | floor | modules | hold |
 //! |---|---|---|
@@ -45,10 +46,9 @@
 //! | 6 | [`monitor`] | the process that creates a container and waits for it; floors inside |
 //! | 5 | `child`, `records` | a forked process until its `execve`; files in a container's folder |
 //! | 4 | `protocol` | the messages between executor, monitor and child |
-//! | 3 | `executor` | the contract: what is asked of an executor, and answered |
-//! | 2 | [`io`], [`cgroup`] | where streams go; control groups |
-//! | 1 | [`procfs`] | what `/proc` has of processes |
-//! | 0 | `sys`, `channel`, `signal` | system calls, messages with descriptors, signal names |
+//! | 3 | `executor`, [`cgroup`] | the contract: requests to an executor, answers; control groups |
+//! | 2 | [`io`], [`procfs`] | where streams go; what `/proc` has of processes |
+//! | 1 | `sys`, `channel`, `signal` | system calls, messages with descriptors, signal names |
 //!
 //! # Tests
 //!

@@ -1,6 +1,6 @@
 //! What is asked of an executor, and what it answers.
 
-use std::{os::fd::OwnedFd, path::PathBuf};
+use std::os::fd::OwnedFd;
 
 use reaper_spec::{ContainerId, ExecId, Exit, ProcessIdentity, ProcessSpec, Status};
 use reaper_state::ContainerDir;
@@ -51,52 +51,6 @@ pub struct CreateRequest {
     pub dir: ContainerDir,
     /// The container.
     pub container: ContainerConfig,
-}
-
-/// What a monitor does in addition to watching its container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MonitorOptions {
-    /// The monitor exits in the same way as the init process, code and signal, and passes on the
-    /// signals that it gets to it. An engine that waits for the pid in `--pid-file` gets the exit
-    /// of the container so. Off by default.
-    #[serde(rename = "mirror_exit")]
-    pub propagate_exit: bool,
-    /// The container gets a separate cgroup, by which all that it leaves is killed; without one
-    /// that is best effort. On by default.
-    #[serde(rename = "without_cgroup", with = "negated")]
-    pub cgroup: bool,
-    /// The file to which the monitor logs errors that no request waits for, for example that a
-    /// mount point could not be removed. By default they are not logged.
-    pub log: Option<PathBuf>,
-}
-
-impl Default for MonitorOptions {
-    fn default() -> Self {
-        Self {
-            propagate_exit: false,
-            cgroup: true,
-            log: None,
-        }
-    }
-}
-
-/// Monitors of all versions read and write the opposite of [`MonitorOptions::cgroup`].
-mod negated {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "serde passes a reference"
-    )]
-    pub(super) fn serialize<S: Serializer>(value: &bool, serializer: S) -> Result<S::Ok, S::Error> {
-        (!value).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<bool, D::Error> {
-        bool::deserialize(deserializer).map(|value| !value)
-    }
 }
 
 /// What an exec'd process is to be.
