@@ -70,7 +70,7 @@ const STATE: Crate = Crate {
 
 const OVERLAY: Crate = Crate {
     name: "reaper-overlay",
-    enforced: false,
+    enforced: true,
     floors: &[
         &["contract"],
         &["linux"],
@@ -84,7 +84,7 @@ const OVERLAY: Crate = Crate {
 
 const EXEC: Crate = Crate {
     name: "reaper-exec",
-    enforced: false,
+    enforced: true,
     floors: &[
         &["channel", "signal", "sys"],
         &["io", "procfs"],

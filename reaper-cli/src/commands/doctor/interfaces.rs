@@ -19,7 +19,7 @@ use rustix::{
     process::PidfdFlags,
 };
 
-use super::{Finding, syscalls};
+use super::{finding::Finding, syscalls};
 use crate::sys;
 
 /// What becomes of containers without an interface.
@@ -259,7 +259,7 @@ pub(super) fn errno_name(errno: i32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Level, *};
+    use super::{super::finding::Level, *};
 
     fn one(name: &'static str, refusal: Option<Errno>, without: Without) -> Tried {
         Tried {

@@ -8,7 +8,7 @@ use std::{
 
 use reaper_overlay::{Overlays, mountinfo};
 
-use super::Finding;
+use super::finding::Finding;
 use crate::commands::{context::Call, selection::stopped};
 
 /// Folders of the state root that are no containers'.

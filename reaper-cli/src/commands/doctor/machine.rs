@@ -6,7 +6,7 @@ use reaper_overlay::mountinfo::{self, MountInfo};
 use reaper_spec::Config;
 use rustix::mount::FsOpenFlags;
 
-use super::{Finding, interfaces};
+use super::{finding::Finding, interfaces};
 use crate::commands::output::size;
 
 /// Less than that is soon full.
@@ -133,7 +133,7 @@ fn free(about: &'static str, path: &Path, bytes: u64) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Level, *};
+    use super::{super::finding::Level, *};
 
     #[test]
     fn kernels_are_told_apart() {

@@ -1,6 +1,7 @@
 //! `doctor`: what this machine lacks, and how to put it right.
 
 mod containerd;
+mod finding;
 mod interfaces;
 mod kernel_log;
 mod leftovers;
@@ -10,8 +11,7 @@ mod trial;
 
 use std::io::Write;
 
-use serde::Serialize;
-
+use self::finding::{Finding, Level};
 pub(crate) use self::trial::run_if_asked;
 use super::{
     context::Call,
@@ -24,59 +24,6 @@ use crate::{
     error::Result,
     outcome::Outcome,
 };
-
-/// How bad something is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Level {
-    Good,
-    /// Containers run, with less than one might want.
-    Warning,
-    /// Containers do not run.
-    Problem,
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Finding {
-    level: Level,
-    about: &'static str,
-    found: String,
-    /// What to do about it. Nothing where all is well.
-    fix: Option<String>,
-    /// What was done for it, where that was several steps.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    steps: Vec<trial::Step>,
-}
-
-impl Finding {
-    fn good(about: &'static str, found: impl Into<String>) -> Self {
-        Self {
-            level: Level::Good,
-            about,
-            found: found.into(),
-            fix: None,
-            steps: Vec::new(),
-        }
-    }
-
-    fn warning(about: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self {
-            level: Level::Warning,
-            about,
-            found: found.into(),
-            fix: Some(fix.into()),
-            steps: Vec::new(),
-        }
-    }
-
-    fn problem(about: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self {
-            level: Level::Problem,
-            ..Self::warning(about, found, fix)
-        }
-    }
-}
 
 pub(crate) async fn run(call: &Call, args: &DoctorArgs, out: &mut dyn Write) -> Result<Outcome> {
     let mut findings = machine::examine(&call.config);

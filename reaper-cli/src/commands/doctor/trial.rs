@@ -18,15 +18,13 @@ use std::{
     time::Instant,
 };
 
-use serde::Serialize;
-
 pub(crate) use self::process::run_if_asked;
 use self::{
     container::Trial,
     place::{Place, Places},
     steps::{Failure, Steps},
 };
-use super::{Finding, interfaces::errno_name, kernel_log::KernelLog};
+use super::{finding::Finding, interfaces::errno_name, kernel_log::KernelLog};
 use crate::{
     commands::Call,
     error::Result,
@@ -34,16 +32,6 @@ use crate::{
 };
 
 const ABOUT: &str = "trial";
-
-/// One step that was done, for programs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Step {
-    pub(super) step: &'static str,
-    pub(super) milliseconds: u64,
-    /// Why it failed.
-    pub(super) error: Option<String>,
-    pub(super) errno: Option<i32>,
-}
 
 /// What doctors that were killed have left, where nothing is to be changed.
 pub(super) fn find_leftovers(call: &Call) -> Vec<Finding> {
