@@ -5,6 +5,7 @@ use reaper_exec::{Error, Executor, Signal, Target, engine};
 use reaper_spec::{ContainerId, ExitStatus, Resource, Rlimit, Status, User};
 
 use crate::{
+    machine::needs_dev_stderr,
     output::capture,
     rig::{Rig, cases},
 };
@@ -213,6 +214,7 @@ async fn the_environment_is_the_bundles_and_nothing_else(rig: &Rig) {
 }
 
 async fn credentials_limits_and_directory_are_applied(rig: &Rig) {
+    needs_dev_stderr();
     let script = "id -u; id -g; id -G; umask; pwd; ulimit -n; ulimit -Hn; \
         grep NoNewPrivs /proc/self/status; echo err >/dev/stderr; ps -o sid= -p $$ | tr -d ' '; echo $$";
     let (stdio, output) = capture();

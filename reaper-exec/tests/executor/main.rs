@@ -10,6 +10,8 @@ mod ends;
 mod execs;
 mod interleavings;
 mod lives;
+#[path = "../common/machine.rs"]
+mod machine;
 #[path = "../common/output.rs"]
 mod output;
 mod races;
