@@ -11,7 +11,7 @@ use super::{
     error::Error,
     path_hash,
     scope::{Scope, is_name},
-    user,
+    user::{Privilege, user_directory},
 };
 
 /// The state root whose ids need no distinction.
@@ -98,10 +98,9 @@ impl ViewRequest {
 }
 
 fn realm(root: &Path) -> Option<String> {
-    let user = if user::is_needed() {
-        user::user_directory().ok()
-    } else {
-        None
+    let user = match Privilege::of_process() {
+        Privilege::Root => None,
+        Privilege::User => user_directory().ok(),
     };
     let default = user.as_deref().unwrap_or(Path::new(DEFAULT_ROOT));
     if root == default {

@@ -11,9 +11,23 @@ use rustix::process::geteuid;
 
 use super::error::{Context, Error};
 
-/// Whether the calling process has to do without root.
-pub(crate) fn is_needed() -> bool {
-    !geteuid().is_root()
+/// Whether overlays are made by root, or by an ordinary user in user namespaces. It is decided once,
+/// with the base directory, and handed down with that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Privilege {
+    Root,
+    User,
+}
+
+impl Privilege {
+    /// What the calling process has.
+    pub(crate) fn of_process() -> Self {
+        if geteuid().is_root() {
+            Self::Root
+        } else {
+            Self::User
+        }
+    }
 }
 
 /// The directory below which an ordinary user's state and overlays are, as `/run/reaper` is root's:

@@ -1,22 +1,21 @@
 //! The host's filesystem, as it is.
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use nix::sched::{CloneFlags, setns};
-
-use super::place_volumes;
+use super::place_volumes::place;
 use crate::{
     contract::{Context, Error, FilesystemIsolation, View, ViewRequest},
-    linux::namespace::{change_near, change_to, namespace_of, own_namespace},
+    linux::{
+        mount_point::kind_is_right,
+        namespace::{Namespaces, chdir_or_root, chdir_to, unshare_mounts},
+    },
     mount::{image::Image, interface::Interface},
-    scope::mount_points::{self, Owner},
+    scope::mount_points::{self, MountPointUser},
     store::base::Base,
     volume::{
-        open,
-        opened::{self, Volume},
+        mount,
+        open::{Volume, open_all},
+        request::MountRequest,
     },
 };
 
@@ -38,7 +37,7 @@ pub(crate) struct HostView {
     cwd: PathBuf,
     volumes: Vec<Volume>,
     image: Option<PathBuf>,
-    namespace: Option<File>,
+    namespace: Option<Namespaces>,
     /// Whether the container has mounts of its own.
     own: bool,
     interface: Interface,
@@ -56,14 +55,13 @@ impl HostView {
             // There is nothing to lie beneath; its root can be read where it is.
             _ => Some(Image::of(request)?),
         };
-        let mut plain = request.clone();
-        plain.image = reaper_spec::ImageMode::Ignore;
         let interface = Interface::ask();
-        let mut volumes = open::open_all(&plain, interface)?;
+        let mut requests = MountRequest::of_bundle(request)?;
         if let Some(image) = image.as_ref().filter(|image| !image.is_there()) {
-            volumes.push(Volume::image(image, image.root.clone(), interface)?);
+            requests.push(MountRequest::of_image(image, image.root.clone())?);
         }
-        let base = place(&mut volumes, request)?;
+        let mut volumes = open_all(requests, interface)?;
+        let base = place_on_host(&mut volumes, request)?;
         Ok(Self {
             id: request.unique_id(),
             base,
@@ -78,14 +76,14 @@ impl HostView {
     }
 
     fn enter_first(&self) -> Result<(), Error> {
-        own_namespace()?;
+        unshare_mounts()?;
         let restrict = |kept: &[&Path]| match &self.restrict {
             Some(restrict) => restrict(self.interface, kept),
             None => Ok(()),
         };
         if self.interface == Interface::Classic {
             // Copies of what is read-only already would be so too.
-            let found = opened::find(&self.volumes)?;
+            let found = mount::find(&self.volumes)?;
             for (volume, found) in self.volumes.iter().zip(&found) {
                 volume.mount(found.as_ref())?;
             }
@@ -104,7 +102,7 @@ impl HostView {
 
 /// Finds or makes the mount points of `volumes`. Where all are there and nobody has ever counted
 /// any, there is nothing to count.
-fn place(volumes: &mut [Volume], request: &ViewRequest) -> Result<Option<Base>, Error> {
+fn place_on_host(volumes: &mut [Volume], request: &ViewRequest) -> Result<Option<Base>, Error> {
     if volumes.is_empty() {
         return Ok(None);
     }
@@ -115,23 +113,14 @@ fn place(volumes: &mut [Volume], request: &ViewRequest) -> Result<Option<Base>, 
         Base::if_ready(&request.overlay)?
     };
     match &base {
-        Some(base) => place_volumes::place(volumes, request, base, Owner::Host, None, &[])?,
-        None => {
-            let wrong = volumes
-                .iter()
-                .find(|volume| volume.destination.is_dir() != volume.directory);
-            if let Some(Volume {
-                destination,
-                directory,
-                ..
-            }) = wrong
-            {
-                return Err(Error::MountKind {
-                    destination: destination.clone(),
-                    directory: *directory,
-                });
-            }
+        Some(base) => {
+            let id = request.unique_id();
+            place(volumes, MountPointUser::on_host(base, &id), None, &[])?;
         }
+        None => volumes.iter().try_for_each(|volume| {
+            let to = &volume.destination;
+            kind_is_right(to, volume.directory, to.is_dir())
+        })?,
     }
     Ok(base)
 }
@@ -139,7 +128,7 @@ fn place(volumes: &mut [Volume], request: &ViewRequest) -> Result<Option<Base>, 
 /// Gives back the mount points that a view whose monitor was killed has made on the host.
 pub(crate) fn collect(request: &ViewRequest) -> Result<(), Error> {
     match Base::if_ready(&request.overlay)? {
-        Some(base) => mount_points::release(&base, Owner::Host, &request.unique_id()),
+        Some(base) => MountPointUser::on_host(&base, &request.unique_id()).release(),
         None => Ok(()),
     }
 }
@@ -157,20 +146,20 @@ impl FilesystemIsolation for HostRoot {
 impl View for HostView {
     fn enter(&self, first: bool) -> Result<(), Error> {
         if let Some(namespace) = &self.namespace {
-            setns(namespace, CloneFlags::CLONE_NEWNS).context("enter the view of", &self.id)?;
+            namespace.enter().context("enter the view of", &self.id)?;
         } else if self.own && first {
             self.enter_first()?;
         }
         if first {
-            change_to(&self.cwd)
+            chdir_to(&self.cwd)
         } else {
-            change_near(&self.cwd)
+            chdir_or_root(&self.cwd)
         }
     }
 
     fn entered(&mut self, pid: u32) -> Result<(), Error> {
         if self.own {
-            self.namespace = Some(namespace_of(pid)?);
+            self.namespace = Some(Namespaces::of(pid)?);
             self.volumes.clear();
         }
         Ok(())
@@ -188,7 +177,7 @@ impl View for HostView {
         self.namespace = None;
         self.volumes.clear();
         if let Some(base) = &self.base {
-            mount_points::release(base, Owner::Host, &self.id)?;
+            MountPointUser::on_host(base, &self.id).release()?;
             self.base = None;
         }
         Ok(())

@@ -3,12 +3,10 @@
 mod configured;
 mod host_root;
 mod overlay_view;
-mod overlay_view_as_user;
 mod place_volumes;
 mod read_only;
 mod session;
 mod shared_overlay;
-mod shared_overlay_as_user;
 
 pub use configured::Configured;
 pub use host_root::HostRoot;

@@ -1,12 +1,11 @@
 //! The view of one container in a scope.
 
 use std::{
-    fs::File,
     io,
     path::{Path, PathBuf},
 };
 
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, unshare};
 use reaper_spec::ImageMode;
 use rustix::{
     fs::{CWD, Mode, OFlags, openat},
@@ -15,86 +14,40 @@ use rustix::{
 };
 
 use crate::{
-    contract::{Context, Error, Scope, View, ViewRequest},
-    linux::namespace::{change_near, lock, make_and_change_to, namespace_of, own_namespace},
-    mount::pivot,
-    scope::{
-        join::Member,
-        keep::Pin,
-        mount_points::{self, Owner},
+    contract::{Context, Error, Scope, View, ViewRequest, user::Privilege},
+    linux::namespace::{
+        self, Ids, Namespaces, chdir_or_root, create_and_chdir, lock, unshare_as, unshare_mounts,
     },
+    mount::pivot,
+    scope::{join::Member, keep::ScopeNamespace, mount_points::MountPointUser},
     store::base::Base,
-    volume::opened::{self, IMAGE_ROOT, Volume},
+    volume::{mount, open::Volume, request::IMAGE_ROOT},
 };
 
-impl Pin {
-    /// Moves the calling process into a copy of its own, with `volumes`.
-    pub(crate) fn enter_copy(&self, volumes: &[Volume]) -> Result<(), Error> {
-        self.join()?;
-        let Some(view) = &self.beside else {
-            if self.locked {
-                // Slaves from the start, since it belongs to another user namespace.
-                unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts of", "/")?;
-            } else {
-                own_namespace()?;
-            }
-            return volumes.iter().try_for_each(|volume| volume.mount(None));
-        };
-        unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts of", "/")?;
-        // The host's are slaves already.
-        let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-        mount_change(view, downstream).context("make a slave of", view)?;
-        hide_own(view)?;
-        let found = opened::find(volumes)?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let new = openat(CWD, view, flags, Mode::empty()).context("open", view)?;
-        let old = pivot::exchange(&new, view)?;
-        for (volume, found) in volumes.iter().zip(&found) {
-            volume.mount(found.as_ref())?;
-        }
-        drop(found);
-        old.let_go()?;
-        // What is locked does not go when the host unmounts it.
-        if self.locked && !volumes.iter().any(Volume::hears_of_the_host) {
-            lock()?;
-        }
-        Ok(())
-    }
-}
-
-/// Makes the mount that `view` lies in unbindable again, which a copy of a namespace is not: a volume
-/// shall not show the overlays.
-fn hide_own(view: &Path) -> Result<(), Error> {
-    for dir in view.ancestors().skip(1) {
-        match mount_change(dir, MountPropagationFlags::UNBINDABLE) {
-            // Nothing is mounted there.
-            Err(Errno::INVAL) => {}
-            other => return other.context("make unbindable", dir),
-        }
-    }
-    Ok(())
-}
-
 /// What the monitor holds of a view.
-pub(crate) struct SharedView {
+pub(crate) struct OverlayView {
     base: Base,
     scope: Scope,
     id: String,
     cwd: PathBuf,
+    /// The uid and gid that an ordinary user gets in the container.
+    inside: Ids,
     image_at: bool,
     member: Option<Member>,
     volumes: Vec<Volume>,
     had_volumes: bool,
-    namespace: Option<File>,
+    /// The container's own, once its first process is in them.
+    namespaces: Option<Namespaces>,
+    warnings: Vec<String>,
     remove_with_last: bool,
 }
 
-impl SharedView {
+impl OverlayView {
     pub(crate) fn new(
         base: Base,
         scope: Scope,
         request: &ViewRequest,
-        member: Member,
+        mut member: Member,
         volumes: Vec<Volume>,
         remove_with_last: bool,
     ) -> Self {
@@ -103,26 +56,28 @@ impl SharedView {
             scope,
             id: request.unique_id(),
             cwd: request.cwd.clone(),
+            inside: request.user.unwrap_or_else(namespace::own),
             image_at: request.image == ImageMode::At,
+            warnings: std::mem::take(&mut member.warnings),
             member: Some(member),
             had_volumes: !volumes.is_empty(),
             volumes,
-            namespace: None,
+            namespaces: None,
             remove_with_last,
         }
     }
 }
 
-impl View for SharedView {
+impl View for OverlayView {
     fn enter(&self, first: bool) -> Result<(), Error> {
-        match (&self.namespace, &self.member) {
-            (Some(namespace), _) if !first => {
-                setns(namespace, CloneFlags::CLONE_NEWNS).context("enter the view of", &self.id)?;
-                change_near(&self.cwd)
+        match (&self.namespaces, &self.member) {
+            (Some(namespaces), _) if !first => {
+                namespaces.enter().context("enter the view of", &self.id)?;
+                chdir_or_root(&self.cwd)
             }
             (None, Some(member)) if first => {
-                member.pin.enter_copy(&self.volumes)?;
-                make_and_change_to(&self.cwd)
+                enter_copy(&member.namespace, self.inside, &self.volumes)?;
+                create_and_chdir(&self.cwd)
             }
             _ => {
                 let released = io::Error::from(io::ErrorKind::InvalidInput);
@@ -132,8 +87,11 @@ impl View for SharedView {
     }
 
     fn entered(&mut self, pid: u32) -> Result<(), Error> {
-        self.namespace = Some(namespace_of(pid)?);
-        // The container's namespace has them now; copies would keep devices busy.
+        self.namespaces = Some(match self.base.privilege {
+            Privilege::Root => Namespaces::of(pid)?,
+            Privilege::User => Namespaces::with_user(pid)?,
+        });
+        // The container's namespace has the volumes now; copies would keep devices busy.
         self.volumes.clear();
         Ok(())
     }
@@ -146,22 +104,79 @@ impl View for SharedView {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let member = self.member.as_ref();
-        member.map_or_else(Vec::new, |member| member.warnings.clone())
+        self.warnings.clone()
     }
 
     fn release(&mut self) -> Result<(), Error> {
         // First the mounts, then what they were mounted on.
-        self.namespace = None;
+        self.namespaces = None;
         self.volumes.clear();
         if self.had_volumes {
-            mount_points::release(&self.base, Owner::Scope(&self.scope), &self.id)?;
+            MountPointUser::in_scope(&self.base, &self.scope, &self.id).release()?;
             self.had_volumes = false;
         }
-        // Nothing else of the member is left when the scope may go.
+        // Nothing else of the member is left when the scope may be removed.
         let Some(Member { membership, .. }) = self.member.take() else {
             return Ok(());
         };
         membership.end(&self.base, &self.scope, self.remove_with_last)
     }
+}
+
+/// Moves the calling process into its own copy of the scope's view, with `volumes`. Without root it is
+/// called `inside` there.
+fn enter_copy(scope: &ScopeNamespace, inside: Ids, volumes: &[Volume]) -> Result<(), Error> {
+    scope.join()?;
+    match scope {
+        ScopeNamespace::Pinned {
+            view_path: Some(view),
+            locked,
+            ..
+        } => return exchange_host_root(view, *locked, volumes),
+        // A copy of mounts of another user namespace has slaves from the start.
+        ScopeNamespace::Pinned { locked: true, .. } => {
+            unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts of", "/")?;
+        }
+        ScopeNamespace::Pinned { .. } => unshare_mounts()?,
+        // A user namespace of its own locks the mounts of the scope, whoever the process is in it.
+        ScopeNamespace::Held(_) => unshare_as(inside)?,
+    }
+    volumes.iter().try_for_each(|volume| volume.mount(None))
+}
+
+/// Makes `view` the root of a copy of a namespace that has the host's root, and mounts `volumes`, which
+/// are bound from that.
+fn exchange_host_root(view: &Path, locked: bool, volumes: &[Volume]) -> Result<(), Error> {
+    unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts of", "/")?;
+    // The host's are slaves already.
+    let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    mount_change(view, downstream).context("make a slave of", view)?;
+    make_parents_unbindable(view)?;
+    let found = mount::find(volumes)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let new = openat(CWD, view, flags, Mode::empty()).context("open", view)?;
+    let old = pivot::exchange(&new, view)?;
+    for (volume, found) in volumes.iter().zip(&found) {
+        volume.mount(found.as_ref())?;
+    }
+    drop(found);
+    old.detach_old()?;
+    // What is locked does not go when the host unmounts it.
+    if locked && !volumes.iter().any(Volume::receives_propagation) {
+        lock()?;
+    }
+    Ok(())
+}
+
+/// Makes the mount that `view` lies in unbindable again, which a copy of a namespace is not: a volume
+/// shall not show the overlays.
+fn make_parents_unbindable(view: &Path) -> Result<(), Error> {
+    for dir in view.ancestors().skip(1) {
+        match mount_change(dir, MountPropagationFlags::UNBINDABLE) {
+            // Nothing is mounted there.
+            Err(Errno::INVAL) => {}
+            other => return other.context("make unbindable", dir),
+        }
+    }
+    Ok(())
 }

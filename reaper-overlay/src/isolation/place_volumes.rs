@@ -4,89 +4,73 @@ use std::{
     ffi::OsStr,
     fs,
     os::fd::{AsRawFd, BorrowedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use crate::{
-    contract::{Context, Error, Scope, ViewRequest},
+    contract::{Context, Error},
     linux::mount_point::Kind,
-    mount::interface::Interface,
-    scope::{
-        keep::{Enter, Pin},
-        mount_points::{self, Owner},
-    },
-    store::base::Base,
-    volume::{nested, open::open_all, opened::Volume},
+    scope::{keep::ScopeNamespace, mount_points::MountPointUser},
+    volume::{nested, open::Volume},
 };
 
-/// Opens the volumes of `request` and makes their mount points in the scope.
-pub(crate) fn open(
-    request: &ViewRequest,
-    host_paths: &[PathBuf],
-    base: &Base,
-    scope: &Scope,
-    pin: &Pin,
-) -> Result<Vec<Volume>, Error> {
-    let interface = match pin.keeps_host() {
-        true => Interface::Classic,
-        false => Interface::with_trees(),
-    };
-    let mut volumes = open_all(request, interface)?;
-    let owner = Owner::Scope(scope);
-    let enter = || pin.enter();
-    place(&mut volumes, request, base, owner, Some(&enter), host_paths)?;
-    Ok(volumes)
-}
-
-/// Finds or makes the mount points of `volumes`, for `owner`.
+/// Finds or makes the mount points of `volumes` for `user`. `namespace` is the scope's.
+///
+/// A mount point that lies in an earlier volume is made in that one: before it is mounted where the
+/// volume exists already, else when both are mounted.
 pub(crate) fn place(
     volumes: &mut [Volume],
-    request: &ViewRequest,
-    base: &Base,
-    owner: Owner<'_>,
-    enter: Option<Enter<'_>>,
+    user: MountPointUser<'_>,
+    namespace: Option<&ScopeNamespace>,
     host_paths: &[PathBuf],
 ) -> Result<(), Error> {
     if volumes.is_empty() {
         return Ok(());
     }
-    let wanted: Vec<_> = volumes
+    let requested: Vec<_> = volumes
         .iter()
         .map(|v| (v.destination.clone(), v.directory))
         .collect();
-    let id = request.unique_id();
-    let places = mount_points::acquire(base, owner, &id, enter, host_paths, &wanted)?;
-    for (at, place) in places.into_iter().enumerate() {
-        let made = match place.inside {
-            Some(outer) => {
-                let mut note = |parent: BorrowedFd<'_>, name: &OsStr, missing: Option<Kind>| {
-                    // A file system of the volume's own is nowhere on the host, and goes with it.
-                    if !volumes[outer].is_on_host() {
-                        return Ok(());
-                    }
-                    let path = on_host(parent, name)?;
-                    mount_points::use_inside(base, owner, &id, &path, missing)
-                };
-                let (to, directory) = (&place.path, volumes[at].directory);
-                let outside = &volumes[outer].destination;
-                match volumes[outer].writable() {
-                    Some(root) => nested::make(root, outside, to, directory, &mut note),
-                    None => {
-                        let outside = outside.clone();
-                        volumes[at].make_inside(outside);
-                        Ok(())
-                    }
-                }
-            }
-            None => Ok(()),
-        };
-        if let Err(error) = made {
-            mount_points::release(base, owner, &id)?;
+    let targets = user.acquire(namespace, host_paths, &requested)?;
+    for (at, target) in targets.into_iter().enumerate() {
+        let (outer_volumes, rest) = volumes.split_at_mut(at);
+        let volume = &mut rest[0];
+        if let Some(outer) = target.inside
+            && let Err(error) = place_in(&outer_volumes[outer], volume, &target.path, user)
+        {
+            user.release()?;
             return Err(error);
         }
-        volumes[at].destination = place.path;
+        volume.destination = target.path;
     }
     Ok(())
+}
+
+/// Has the mount point `path` of `volume` made in the volume `outer`.
+fn place_in(
+    outer: &Volume,
+    volume: &mut Volume,
+    path: &Path,
+    user: MountPointUser<'_>,
+) -> Result<(), Error> {
+    let Some(root) = outer.writable() else {
+        volume.nest_in(outer.destination.clone());
+        return Ok(());
+    };
+    let mut on_component = |parent: BorrowedFd<'_>, name: &OsStr, missing: Option<Kind>| {
+        // A filesystem that was made for the volume is removed with it.
+        if !outer.is_on_host() {
+            return Ok(());
+        }
+        user.acquire_nested(&on_host(parent, name)?, missing)
+    };
+    nested::make(
+        root,
+        &outer.destination,
+        path,
+        volume.directory,
+        &mut on_component,
+    )
 }
 
 /// The path on the host of what is called `name` in `parent`.

@@ -4,25 +4,26 @@ use std::{fs, io, path::PathBuf};
 
 use reaper_spec::{ImageMode, KeepConfig};
 
-use super::{overlay_view::SharedView, place_volumes, shared_overlay_as_user};
+use super::{overlay_view::OverlayView, place_volumes::place};
 use crate::{
     contract::{
         Context, Error, FilesystemIsolation, Housekeeping, Scope, View, ViewRequest,
-        host_paths::HOST_TREES, user,
+        host_paths::HOST_TREES, user::Privilege,
     },
-    linux::files::exists,
+    linux::{files::exists, namespace},
     mount::{
         image::{self, Image},
         interface::Interface,
     },
     scope::{
-        join::{Member, Wanted},
-        join_as_user,
-        mount_points::{self, Owner},
-        remove::remove_unused,
-        unused::collect,
+        join::Member, keep::ScopeNamespace, mount_points::MountPointUser, remove::remove_unused,
+        scope_options::ScopeOptions, unused::collect,
     },
     store::{base::Base, paths::ScopePaths},
+    volume::{
+        open::{open_all, open_all_in_helper},
+        request::MountRequest,
+    },
 };
 
 /// The default isolation: the host's root read-only beneath a layer that takes all writes.
@@ -81,6 +82,23 @@ fn canonical(paths: &[PathBuf]) -> Vec<PathBuf> {
     paths.iter().map(canonical).collect()
 }
 
+/// The image that is shown beneath the host's root, if one is.
+fn image_beneath(request: &ViewRequest, privilege: Privilege) -> Result<Option<Image>, Error> {
+    match (request.image, privilege) {
+        (ImageMode::Beneath, Privilege::Root) => Image::of(request).map(Some),
+        (ImageMode::Beneath, Privilege::User) => image::plain(request).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// By which system calls volumes come into the scope's namespace.
+fn interface_of(namespace: &ScopeNamespace) -> Interface {
+    match namespace.keeps_host() {
+        true => Interface::Classic,
+        false => Interface::with_trees(),
+    }
+}
+
 fn not_there(missing: &[PathBuf]) -> Option<String> {
     let names: Vec<_> = missing
         .iter()
@@ -92,53 +110,55 @@ fn not_there(missing: &[PathBuf]) -> Option<String> {
 impl FilesystemIsolation for SharedOverlay {
     fn prepare(&self, request: &ViewRequest) -> Result<Box<dyn View>, Error> {
         let (host_paths, missing) = self.shown(request);
-        let remove_with_last = self.remove_with_last || request.overlay.remove_with_last;
         let unprotected = canonical(&request.overlay.unprotected);
-        let masks = &request.overlay.masks;
-        if user::is_needed() {
-            let wanted = join_as_user::Wanted {
-                masks,
-                image: image::to_be_beneath(request)?,
-                host_paths: &host_paths,
-                unprotected: &unprotected,
-            };
-            return shared_overlay_as_user::prepare(
-                request,
-                &wanted,
-                not_there(&missing),
-                remove_with_last,
-            );
-        }
         let scope = Scope::of(request)?;
         let base = Base::prepare(&request.overlay)?;
-        let image = match request.image {
-            ImageMode::Beneath => Some(Image::of(request)?),
-            _ => None,
-        };
-        let wanted = Wanted {
-            masks,
+        let options = ScopeOptions {
+            masks: &request.overlay.masks,
             host_paths: &host_paths,
             unprotected: &unprotected,
-            image,
-            interface: Interface::ask(),
+            image: image_beneath(request, base.privilege)?,
+        };
+        let requests = MountRequest::all(request, base.privilege)?;
+        let opened = match base.privilege {
+            // How they are opened depends on the scope's namespace.
+            Privilege::Root => Err(requests),
+            Privilege::User => {
+                let inside = request.user.unwrap_or_else(namespace::own);
+                Ok(open_all_in_helper(requests, inside)?)
+            }
         };
         let is_new = !exists(&ScopePaths::new(&base.path, &scope).data)?;
-        let mut member = Member::join(&base, &scope, &request.unique_id(), &wanted)?;
+        let mut member = Member::join(&base, &scope, &request.unique_id(), &options)?;
         member.warnings.extend(not_there(&missing));
-        let volumes = place_volumes::open(request, &host_paths, &base, &scope, &member.pin);
+        if base.privilege == Privilege::User && request.overlay.size.is_some() {
+            // A tmpfs in the user namespace would keep one, and would end with the last member, with
+            // all that an administrator wants to look at then.
+            member.warnings.push(format!(
+                "overlay: size is not kept without root; the filesystem of {} is the limit",
+                base.path.display()
+            ));
+        }
+        let namespace = &member.namespace;
+        let volumes = opened
+            .or_else(|requests| open_all(requests, interface_of(namespace)))
+            .and_then(|mut volumes| {
+                let id = request.unique_id();
+                let user = MountPointUser::in_scope(&base, &scope, &id);
+                place(&mut volumes, user, Some(namespace), &host_paths)?;
+                Ok(volumes)
+            });
         let volumes = match volumes {
             Ok(volumes) => volumes,
             Err(error) => {
-                // The first error says what went wrong; what cannot be removed now, `collect` will.
-                let _ = member.membership.leave();
-                drop(member);
-                if is_new && scope.is_container() {
-                    let _ = remove_unused(&base, &scope);
-                }
+                // The first error is returned; what cannot be removed now, `collect` will.
+                let remove = is_new && scope.is_container();
+                let _ = member.membership.end(&base, &scope, remove);
                 return Err(error);
             }
         };
-        Ok(Box::new(SharedView::new(
+        let remove_with_last = self.remove_with_last || request.overlay.remove_with_last;
+        Ok(Box::new(OverlayView::new(
             base,
             scope,
             request,
@@ -149,15 +169,12 @@ impl FilesystemIsolation for SharedOverlay {
     }
 
     fn collect(&self, request: &ViewRequest) -> Result<(), Error> {
-        if user::is_needed() {
-            return shared_overlay_as_user::collect(request);
-        }
         let Some(base) = Base::open(&request.overlay)? else {
             return Ok(());
         };
         let scope = Scope::of(request)?;
         let id = request.unique_id();
-        mount_points::release(&base, Owner::Scope(&scope), &id)?;
+        MountPointUser::in_scope(&base, &scope, &id).release()?;
         let paths = ScopePaths::new(&base.path, &scope);
         crate::linux::files::remove_file(&paths.members().join(id))
     }
@@ -177,10 +194,10 @@ impl FilesystemIsolation for SharedOverlay {
         // A persistent base whose scopes nobody has used since the boot.
         let base = Base::prepare(&request.overlay)?;
         // First the mark: who leaves from now on looks for it.
-        match fs::write(paths.forgotten(), "") {
+        match fs::write(paths.remove_when_empty(), "") {
             // It is not mounted, so nobody is in it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            marked => marked.context("write", paths.forgotten())?,
+            marked => marked.context("write", paths.remove_when_empty())?,
         }
         remove_unused(&base, &scope)
     }

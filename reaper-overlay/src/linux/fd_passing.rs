@@ -3,7 +3,8 @@
 use std::{
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
-    os::fd::{BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
 };
 
 use rustix::net::{
@@ -12,11 +13,16 @@ use rustix::net::{
     sendmsg, socketpair,
 };
 
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::helper::Helper;
+use crate::contract::{Context, Error};
+
 /// As many as go in one message; the kernel takes 253.
 const AT_ONCE: usize = 64;
 
 /// Two connected sockets.
-pub(crate) fn pair() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+fn pair() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
     socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
@@ -25,8 +31,30 @@ pub(crate) fn pair() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
     )
 }
 
+/// Runs `body` in a helper that opens `count` files, and takes them over with what else it returns.
+/// `what` names them in errors.
+pub(crate) fn from_helper<T: Serialize + DeserializeOwned>(
+    purpose: &'static str,
+    what: impl AsRef<Path>,
+    count: usize,
+    body: impl FnOnce() -> Result<(Vec<OwnedFd>, T), Error>,
+) -> Result<(Vec<OwnedFd>, T), Error> {
+    let what = what.as_ref();
+    let (ours, theirs) = pair().context("make a socket for", what)?;
+    let answer = Helper::run(purpose, || {
+        let (files, answer) = body()?;
+        let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+        send(&theirs, &files).context("hand over", what)?;
+        Ok(answer)
+    })?;
+    // Else this process would hold the other end open, and wait for ever for files that were not sent.
+    drop(theirs);
+    let files = receive(&ours, count).context("take over", what)?;
+    Ok((files, answer))
+}
+
 /// Hands over `files`. They wait in the socket until somebody receives them.
-pub(crate) fn send(socket: &OwnedFd, files: &[BorrowedFd<'_>]) -> rustix::io::Result<()> {
+fn send(socket: &OwnedFd, files: &[BorrowedFd<'_>]) -> rustix::io::Result<()> {
     for files in files.chunks(AT_ONCE) {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE))];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -45,7 +73,7 @@ pub(crate) fn send(socket: &OwnedFd, files: &[BorrowedFd<'_>]) -> rustix::io::Re
 ///
 /// # Errors
 /// `UnexpectedEof` if fewer came, for example because this process has too many files open.
-pub(crate) fn receive(socket: &OwnedFd, count: usize) -> io::Result<Vec<OwnedFd>> {
+fn receive(socket: &OwnedFd, count: usize) -> io::Result<Vec<OwnedFd>> {
     let mut files = Vec::with_capacity(count);
     while files.len() < count {
         let before = files.len();

@@ -25,7 +25,7 @@ const OWN_PREFIXES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
 /// Marks a directory of an upper layer that stands for the host's one of the same path and that no
 /// workload has made. Overlay shows it to nobody.
-const MADE: &str = "user.overlay.reaper-made";
+const PLACEHOLDER: &str = "user.overlay.reaper-made";
 
 /// The name and the value of an extended attribute.
 pub(crate) type Xattr = (Vec<u8>, Vec<u8>);
@@ -85,16 +85,16 @@ pub(crate) fn is_opaque(path: &Path) -> Result<bool, Error> {
 
 /// Says of the directory `path` that no workload has made it. A filesystem that takes no extended
 /// attributes is left without the mark.
-pub(crate) fn mark_made(path: &Path) -> Result<(), Error> {
-    match lsetxattr(path, MADE, b"y", XattrFlags::empty()) {
+pub(crate) fn mark_placeholder_dir(path: &Path) -> Result<(), Error> {
+    match lsetxattr(path, PLACEHOLDER, b"y", XattrFlags::empty()) {
         Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
         Err(errno) => Err(errno).context("mark", path),
     }
 }
 
-/// Whether [`mark_made`] was called for the file `path`, of which `metadata` is.
-pub(crate) fn is_made(path: &Path, metadata: &fs::Metadata) -> Result<bool, Error> {
-    Ok(metadata.is_dir() && xattr(path, OsStr::new(MADE))?.is_some())
+/// Whether [`mark_placeholder_dir`] was called for the file `path`, of which `metadata` is.
+pub(crate) fn is_placeholder_dir(path: &Path, metadata: &fs::Metadata) -> Result<bool, Error> {
+    Ok(metadata.is_dir() && xattr(path, OsStr::new(PLACEHOLDER))?.is_some())
 }
 
 /// Whether `metadata` is that of the overlay's mark for a deleted file.

@@ -41,7 +41,7 @@ impl Lock {
     }
 
     /// Takes the lock alone if nobody else holds it.
-    pub(crate) fn try_alone(path: &Path) -> Result<Option<Self>, Error> {
+    pub(crate) fn try_exclusive(path: &Path) -> Result<Option<Self>, Error> {
         Self::attempt(path, FlockOperation::NonBlockingLockExclusive)
     }
 
@@ -99,9 +99,9 @@ mod tests {
         let path = dir.path().join("lock");
         let first = Lock::take(&path, Mode::Shared).unwrap();
         let second = Lock::take(&path, Mode::Shared).unwrap();
-        assert!(Lock::try_alone(&path).unwrap().is_none());
+        assert!(Lock::try_exclusive(&path).unwrap().is_none());
         drop((first, second));
-        let alone = Lock::try_alone(&path).unwrap().unwrap();
+        let alone = Lock::try_exclusive(&path).unwrap().unwrap();
         assert!(is_held(&path).unwrap());
         drop(alone);
         assert!(!is_held(&path).unwrap());
@@ -120,7 +120,7 @@ mod tests {
         drop(holder);
         let _waited = waiter.join().unwrap();
         assert!(
-            Lock::try_alone(&path).unwrap().is_none(),
+            Lock::try_exclusive(&path).unwrap().is_none(),
             "the waiter's lock is on this file"
         );
     }

@@ -158,6 +158,11 @@ impl Helper {
         self.pid
     }
 
+    /// The same, as a number.
+    pub(crate) fn id(&self) -> u32 {
+        self.pid.as_raw().unsigned_abs()
+    }
+
     fn end(&mut self) -> nix::Result<WaitStatus> {
         drop(self.hold.take());
         // Another thread's helper may have a copy of what this one waits for to be closed.

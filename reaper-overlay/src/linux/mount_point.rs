@@ -22,6 +22,28 @@ pub(crate) enum Kind {
     File,
 }
 
+/// Fails if the mount point `path`, which exists, is not of the kind that is needed.
+pub(crate) fn check_kind(path: &Path, directory: bool) -> Result<(), Error> {
+    let metadata = fs::symlink_metadata(path).context("stat", path)?;
+    kind_is_right(path, directory, metadata.is_dir())
+}
+
+/// Fails with [`Error::MountKind`] if `is_dir` is not what is needed at `destination`.
+pub(crate) fn kind_is_right(
+    destination: &Path,
+    directory: bool,
+    is_dir: bool,
+) -> Result<(), Error> {
+    if is_dir == directory {
+        return Ok(());
+    }
+    Err(Error::MountKind {
+        destination: destination.to_owned(),
+        directory,
+    })
+}
+
+/// Makes the directory or empty file `path`, unless it was made meanwhile.
 pub(crate) fn make(path: &Path, directory: bool) -> Result<(), Error> {
     let made = if directory {
         fs::create_dir(path)
@@ -33,17 +55,17 @@ pub(crate) fn make(path: &Path, directory: bool) -> Result<(), Error> {
             .map(drop)
     };
     match made {
-        // A workload was quicker.
+        // A container was quicker.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other.context("make the mount point", path),
     }
 }
 
-/// Removes what was made, unless a workload keeps something in it. No symlink is followed on the
-/// way: a workload may have put one there since, that leads to something of the node's.
+/// Removes a mount point that was made, unless a container keeps something in it. No symlink is
+/// followed on the way: a container may have put one there since that leads to a file of the host.
 pub(crate) fn remove(path: &Path, kind: Kind) -> Result<(), Error> {
     match try_remove(path, kind) {
-        // Gone, moved away, in use, or on a volume that lets nobody remove it.
+        // It no longer exists, was moved away, is in use, or lies on a volume that is read-only.
         Ok(())
         | Err(
             Errno::NOENT

@@ -53,7 +53,12 @@ pub(crate) fn make_bindable(outside: Option<u64>) -> Result<(), Error> {
 }
 
 /// `f_type` of a file that stands for a namespace.
-pub(crate) const NSFS_MAGIC: u64 = 0x6e73_6673;
+const NSFS_MAGIC: u64 = 0x6e73_6673;
+
+/// Whether `file` stands for a namespace.
+pub(crate) fn is_namespace(file: &File) -> rustix::io::Result<bool> {
+    Ok(rustix::fs::fstatfs(file)?.f_type as u64 == NSFS_MAGIC)
+}
 
 /// Locks the mounts of the calling process's namespace: a copy that belongs to another user
 /// namespace has its mounts locked, and so has every copy of it, whoever makes it.
@@ -62,8 +67,8 @@ pub(crate) fn lock() -> Result<(), Error> {
     let ((), locked) = Helper::start("lock mounts", || {
         unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).context("lock below", root)
     })?;
-    let namespace = namespace_of(locked.pid().as_raw().unsigned_abs())?;
-    setns(&namespace, CloneFlags::CLONE_NEWNS).context("lock below", root)?;
+    let namespace = Namespaces::of(locked.id())?;
+    namespace.enter().context("lock below", root)?;
     unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts of", root)
 }
 
@@ -78,32 +83,42 @@ pub(crate) fn own() -> Ids {
     (geteuid().as_raw(), getegid().as_raw())
 }
 
-/// A user namespace and one of its mount namespaces, kept alive by these descriptors.
+/// A mount namespace and the user namespace that it belongs to, kept alive by these descriptors.
 #[derive(Debug)]
 pub(crate) struct Namespaces {
-    pub(crate) user: File,
+    /// Missing where the mount namespace belongs to the caller's own user namespace.
+    pub(crate) user: Option<File>,
     pub(crate) mount: File,
 }
 
 impl Namespaces {
-    /// Those of the process `pid`, which the caller has made.
+    /// Opens the mount namespace of the process `pid`, which the caller has made.
     pub(crate) fn of(pid: u32) -> Result<Self, Error> {
-        let open = |kind: &str| {
-            let path = format!("/proc/{pid}/ns/{kind}");
-            File::open(&path).context("keep the namespace", path)
-        };
+        let mount = open_namespace(pid, "mnt")?;
+        Ok(Self { user: None, mount })
+    }
+
+    /// The same, with its user namespace.
+    pub(crate) fn with_user(pid: u32) -> Result<Self, Error> {
         Ok(Self {
-            user: open("user")?,
-            mount: open("mnt")?,
+            user: Some(open_namespace(pid, "user")?),
+            mount: open_namespace(pid, "mnt")?,
         })
     }
 
-    /// Moves the calling process, which has one thread, into both; its root and working directory
+    /// Moves the calling process, which has one thread, into them; its root and working directory
     /// become the mount namespace's root.
-    pub(crate) fn enter(&self) -> Result<(), Error> {
-        setns(&self.user, CloneFlags::CLONE_NEWUSER).context("enter", "the user namespace")?;
-        setns(&self.mount, CloneFlags::CLONE_NEWNS).context("enter", "the mount namespace")
+    pub(crate) fn enter(&self) -> nix::Result<()> {
+        if let Some(user) = &self.user {
+            setns(user, CloneFlags::CLONE_NEWUSER)?;
+        }
+        setns(&self.mount, CloneFlags::CLONE_NEWNS)
     }
+}
+
+fn open_namespace(pid: u32, kind: &str) -> Result<File, Error> {
+    let path = format!("/proc/{pid}/ns/{kind}");
+    File::open(&path).context("keep the namespace", path)
 }
 
 /// Moves the calling process, which has one thread, into a new user namespace with mounts of its
@@ -122,7 +137,7 @@ pub(crate) fn unshare_as(inside: Ids) -> Result<(), Error> {
 }
 
 /// Gives the calling process mounts of its own, which still hear of those they were copied from.
-pub(crate) fn own_namespace() -> Result<(), Error> {
+pub(crate) fn unshare_mounts() -> Result<(), Error> {
     unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts of", "/")?;
     let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", downstream).context("make a slave of", "/")
@@ -147,27 +162,21 @@ pub(crate) fn make_bindable_slaves() -> Result<(), Error> {
     Ok(())
 }
 
-/// Opens the mount namespace of the process `pid`.
-pub(crate) fn namespace_of(pid: u32) -> Result<File, Error> {
-    let path = format!("/proc/{pid}/ns/mnt");
-    File::open(&path).context("keep the mount namespace", path)
-}
-
 /// Changes to the working directory of a container's first process.
-pub(crate) fn change_to(cwd: &Path) -> Result<(), Error> {
+pub(crate) fn chdir_to(cwd: &Path) -> Result<(), Error> {
     chdir(cwd).context("change to", cwd)
 }
 
 /// The same where it may be missing: it is made in the overlay.
-pub(crate) fn make_and_change_to(cwd: &Path) -> Result<(), Error> {
+pub(crate) fn create_and_chdir(cwd: &Path) -> Result<(), Error> {
     if !cwd.exists() {
         fs::create_dir_all(cwd).context("make the working directory", cwd)?;
     }
-    change_to(cwd)
+    chdir_to(cwd)
 }
 
 /// Changes to the container's working directory if it still is there, else to the root: a process
 /// that joins later names its own.
-pub(crate) fn change_near(cwd: &Path) -> Result<(), Error> {
+pub(crate) fn chdir_or_root(cwd: &Path) -> Result<(), Error> {
     chdir(cwd).or_else(|_| chdir("/")).context("change to", "/")
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    contract::{Context, Error},
+    contract::{Context, Error, user::Privilege},
     linux::file_attributes,
 };
 
@@ -20,7 +20,7 @@ pub(crate) fn same_attributes(
     after: &Metadata,
 ) -> Result<bool, Error> {
     // Without root there is one owner in a view, who has replaced what was others'.
-    let owners = rustix::process::geteuid().is_root();
+    let owners = Privilege::of_process() == Privilege::Root;
     let key = |metadata: &Metadata| {
         let owner = owners.then(|| (metadata.uid(), metadata.gid()));
         (metadata.mode(), owner)

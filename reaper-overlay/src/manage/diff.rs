@@ -159,7 +159,7 @@ impl Diff<'_> {
         let sides = (before.as_ref(), Some((upper, &after)));
         let Some(before) = before.as_ref() else {
             // The host's, which this one stands for, has gone.
-            if file_attributes::is_made(upper, &after)? {
+            if file_attributes::is_placeholder_dir(upper, &after)? {
                 return Ok(Some(lower.nothing()));
             }
             self.add(ChangeKind::Added, path, &lower, sides.0, sides.1);

@@ -35,7 +35,7 @@ pub(crate) fn export<W: Write>(
             .unwrap_or(&layer.mount)
             .to_owned();
         walk::walk(&layer.upper, &mut |upper, metadata| {
-            if file_attributes::is_made(upper, metadata)? {
+            if file_attributes::is_placeholder_dir(upper, metadata)? {
                 return Ok(());
             }
             let relative = upper.strip_prefix(&layer.upper).unwrap_or(upper);

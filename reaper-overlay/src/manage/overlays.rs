@@ -15,7 +15,7 @@ use crate::{
     linux::{file_attributes, walk},
     scope::{
         list::{ScopeInfo, layers, list},
-        remove::{Alone, remove},
+        remove::{ExclusiveScope, remove},
         unused::{Keep, collect},
     },
     store::{layer_table::Table, paths::ScopePaths},
@@ -55,7 +55,7 @@ impl Overlays {
         let mut usage = Usage::default();
         for layer in layers(&self.config, scope)?.1 {
             walk::walk(&layer.upper, &mut |path, metadata| {
-                if file_attributes::is_made(path, metadata)? {
+                if file_attributes::is_placeholder_dir(path, metadata)? {
                     return Ok(());
                 }
                 usage.files += 1;
@@ -123,7 +123,7 @@ impl Overlays {
     pub fn reset(&self, scope: &Scope) -> Result<(), Error> {
         let (base, _) = layers(&self.config, scope)?;
         let paths = ScopePaths::new(&base.path, scope);
-        let alone = Alone::take(scope, &paths)?;
+        let alone = ExclusiveScope::take(scope, &paths)?;
         let trash = alone.clear(&base, &paths)?;
         crate::linux::files::make_dir(&paths.data)?;
         Table::new().write(&paths)?;

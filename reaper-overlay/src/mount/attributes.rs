@@ -19,7 +19,7 @@ use super::{
     interface::{Interface, Recursion},
 };
 use crate::{
-    contract::{Context, Error, user},
+    contract::{Context, Error, user::Privilege},
     linux::{
         mountinfo::{self, MountInfo},
         syscall::{self, MountAttr},
@@ -101,7 +101,8 @@ pub(crate) fn change(
             match remount(&mount.mount_point, mount, attr) {
                 // Behind a directory that is closed to this user, and so to all in the view.
                 Err(error)
-                    if error.raw_os_error() == Some(nix::libc::EACCES) && user::is_needed() => {}
+                    if error.raw_os_error() == Some(nix::libc::EACCES)
+                        && Privilege::of_process() == Privilege::User => {}
                 // The host has unmounted it since, and so it went here.
                 Err(_) if has_gone(mount) => {}
                 other => other?,

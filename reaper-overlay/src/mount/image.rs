@@ -1,12 +1,8 @@
 //! The root of a container's image, mounted where it is needed and nowhere else.
 
-use std::{
-    os::fd::{AsFd, OwnedFd},
-    path::PathBuf,
-};
+use std::{os::fd::OwnedFd, path::PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
-use reaper_spec::ImageMode;
 use rustix::{
     fs::CWD,
     mount::{MountPropagationFlags, OpenTreeFlags, mount_change, open_tree},
@@ -15,7 +11,7 @@ use rustix::{
 use super::rootfs::mount_rootfs;
 use crate::{
     contract::{Context, Error, RootfsMount, ViewRequest},
-    linux::{fd_passing, helper::Helper},
+    linux::fd_passing,
 };
 
 /// The root of an image: a directory, and what is to be mounted on it first.
@@ -34,6 +30,12 @@ impl Image {
         })
     }
 
+    /// The same image, its root named by another path.
+    pub(crate) fn at(&self, root: PathBuf) -> Self {
+        let mounts = self.mounts.clone();
+        Self { root, mounts }
+    }
+
     /// Whether it is on the host already.
     pub(crate) fn is_there(&self) -> bool {
         self.mounts.is_empty()
@@ -49,8 +51,7 @@ impl Image {
     /// nothing.
     pub(crate) fn detached(&self) -> Result<OwnedFd, Error> {
         let root = &self.root;
-        let (ours, theirs) = fd_passing::pair().context("make a socket for", root)?;
-        Helper::run("mount the image", || {
+        let (mut trees, ()) = fd_passing::from_helper("mount the image", root, 1, || {
             unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts for", root)?;
             let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
             mount_change("/", private).context("make private", "/")?;
@@ -59,11 +60,8 @@ impl Image {
                 | OpenTreeFlags::OPEN_TREE_CLOEXEC
                 | OpenTreeFlags::AT_RECURSIVE;
             let tree = open_tree(CWD, root, flags).context("open the image", root)?;
-            fd_passing::send(&theirs, &[tree.as_fd()]).context("hand over the image", root)
+            Ok((vec![tree], ()))
         })?;
-        // Whoever waits for more than was sent shall hear of its end.
-        drop(theirs);
-        let mut trees = fd_passing::receive(&ours, 1).context("take over the image", root)?;
         Ok(trees.remove(0))
     }
 }
@@ -77,10 +75,4 @@ pub(crate) fn plain(request: &ViewRequest) -> Result<Image, Error> {
     Err(Error::NeedsRoot {
         what: format!("mounting the image on {}", image.root.display()),
     })
-}
-
-/// The image that is to be shown beneath the host, if one is.
-pub(crate) fn to_be_beneath(request: &ViewRequest) -> Result<Option<Image>, Error> {
-    let wanted = request.image == ImageMode::Beneath;
-    wanted.then(|| plain(request)).transpose()
 }

@@ -17,7 +17,7 @@ use rustix::{
 };
 
 use crate::{
-    contract::{Context, Error},
+    contract::{Context, Error, user::Privilege},
     linux::file_attributes,
 };
 
@@ -43,25 +43,40 @@ pub(crate) enum How {
     Sanitised,
 }
 
-/// How a layer is written.
-pub(crate) struct Writer {
-    /// The attribute that makes a directory opaque.
-    opaque: &'static CStr,
-    /// Makes a file look like another one.
-    liken: fn(&Path, &Path) -> Result<(), Error>,
+/// Whose overlays a layer is made for. It decides in which namespace of extended attributes overlay
+/// keeps its marks, and what of the host's attributes can be given to a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LayerStyle {
+    /// Root's (`trusted.overlay.*`).
+    Trusted,
+    /// An ordinary user's, in a user namespace (`user.overlay.*`, the mount option `userxattr`).
+    User,
 }
 
-/// For overlays that root mounts.
-pub(crate) const AS_ROOT: Writer = Writer {
-    opaque: c"trusted.overlay.opaque",
-    liken: file_attributes::copy,
-};
+impl LayerStyle {
+    pub(crate) fn of(privilege: Privilege) -> Self {
+        match privilege {
+            Privilege::Root => Self::Trusted,
+            Privilege::User => Self::User,
+        }
+    }
 
-/// For overlays that an ordinary user mounts.
-pub(crate) const AS_USER: Writer = Writer {
-    opaque: c"user.overlay.opaque",
-    liken: file_attributes::copy_mode_and_times,
-};
+    /// The attribute that makes a directory opaque.
+    fn opaque(self) -> &'static CStr {
+        match self {
+            Self::Trusted => c"trusted.overlay.opaque",
+            Self::User => c"user.overlay.opaque",
+        }
+    }
+
+    /// Makes the file `to` look like `from`.
+    fn copy_metadata(self, from: &Path, to: &Path) -> Result<(), Error> {
+        match self {
+            Self::Trusted => file_attributes::copy(from, to),
+            Self::User => file_attributes::copy_mode_and_times(from, to),
+        }
+    }
+}
 
 /// Writes the layer that hides `masks`, all of them below `root`, into the empty directory
 /// `layer`.
@@ -69,7 +84,7 @@ pub(crate) fn write_layer<'a>(
     layer: &Path,
     root: &Path,
     masks: impl Iterator<Item = &'a Mask>,
-    writer: &Writer,
+    style: LayerStyle,
 ) -> Result<(), Error> {
     let mut parents = BTreeSet::from([PathBuf::new()]);
     for mask in masks {
@@ -90,8 +105,8 @@ pub(crate) fn write_layer<'a>(
                     .mode(0o700)
                     .create(&target)
                     .context("make", &target)?;
-                (writer.liken)(&mask.path, &target)?;
-                match lsetxattr(&target, writer.opaque, b"y", XattrFlags::empty()) {
+                style.copy_metadata(&mask.path, &target)?;
+                match lsetxattr(&target, style.opaque(), b"y", XattrFlags::empty()) {
                     // A tmpfs before Linux 6.6 takes no attribute of a user's.
                     Err(Errno::OPNOTSUPP) => {
                         fs::remove_dir(&target).context("remove", &target)?;
@@ -106,14 +121,14 @@ pub(crate) fn write_layer<'a>(
                 fs::set_permissions(&target, fs::Permissions::from_mode(0o600))
                     .context("change the mode of", &target)?;
                 fs::write(&target, sanitise(&text)).context("write", &target)?;
-                (writer.liken)(&mask.path, &target)?;
+                style.copy_metadata(&mask.path, &target)?;
             }
         }
     }
     // These are merged with the host's and show the attributes of this layer. Children first: to
     // make an entry changes the times of its directory.
     for parent in parents.iter().rev() {
-        (writer.liken)(&root.join(parent), &layer.join(parent))?;
+        style.copy_metadata(&root.join(parent), &layer.join(parent))?;
     }
     Ok(())
 }

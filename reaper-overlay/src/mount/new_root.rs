@@ -24,12 +24,12 @@ use crate::{
 
 /// Its root, mounted somewhere, and what mounts.
 #[derive(Clone, Copy)]
-pub(crate) struct View<'a> {
+pub(crate) struct NewRoot<'a> {
     pub(crate) root: BorrowedFd<'a>,
     pub(crate) interface: Interface,
 }
 
-impl View<'_> {
+impl NewRoot<'_> {
     /// Shows `path` of the host at its own place.
     pub(crate) fn bind(self, path: &Path, recursion: Recursion) -> rustix::io::Result<()> {
         bind(path, &self.path(path), recursion)
@@ -48,7 +48,7 @@ impl View<'_> {
         let target = self.path(path);
         let changed = attributes::change(self.interface, &target, recursion, read_only);
         if changed.is_err() {
-            // The reason for undoing is what the caller is told.
+            // The first error is returned; errors of undoing are ignored.
             let _ = unmount(&target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
         }
         changed
@@ -64,27 +64,27 @@ impl View<'_> {
     }
 
     /// Hides a directory behind a small filesystem, anything else behind `/dev/null`.
-    pub(crate) fn cover(self, mask: &Mask) -> Result<(), Error> {
+    pub(crate) fn mask_path(self, mask: &Mask) -> Result<(), Error> {
         let path = &mask.path;
         let Ok(metadata) = fs::symlink_metadata(self.path(path)) else {
             return Ok(());
         };
-        let covered = if metadata.is_dir() {
-            self.cover_directory(path, mask.how == How::Empty)
+        let masked = if metadata.is_dir() {
+            self.mask_directory(path, mask.how == How::Empty)
         } else if metadata.is_symlink() {
             Ok(())
         } else {
             mount_bind("/dev/null", self.path(path)).context("cover", path)
         };
-        match covered {
+        match masked {
             // It has gone since.
             Err(_) if fs::symlink_metadata(self.path(path)).is_err() => Ok(()),
-            covered => covered,
+            masked => masked,
         }
     }
 
     /// Hides the directory `path`, which may stay `open` to everybody.
-    pub(crate) fn cover_directory(self, path: &Path, open: bool) -> Result<(), Error> {
+    pub(crate) fn mask_directory(self, path: &Path, open: bool) -> Result<(), Error> {
         let options = if open {
             c"size=64k,mode=0755"
         } else {

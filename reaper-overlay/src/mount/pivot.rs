@@ -35,7 +35,7 @@ pub(crate) fn exchange(root: &OwnedFd, at: &Path) -> Result<OldRoot, Error> {
 impl OldRoot {
     /// Unmounts it with all below: what stays mounted here would be copied for every container,
     /// and keep the host's devices busy.
-    pub(crate) fn let_go(self) -> Result<(), Error> {
+    pub(crate) fn detach_old(self) -> Result<(), Error> {
         if self.there {
             chdir("/").context("change to", "/")?;
             unmount(".", UnmountFlags::DETACH).context("let go of the host's", "/")?;

@@ -62,7 +62,7 @@ fn mount_one(wanted: &RootfsMount, at: &Path) -> Result<(), Error> {
     if wanted.kind == "bind" {
         flags |= MsFlags::MS_BIND;
     }
-    let _back = shorten(&mut data).context("shorten the layers of", at)?;
+    let _back = shorten_lowerdirs(&mut data).context("shorten the layers of", at)?;
     let data = data.join(",");
     let mounted = |flags| {
         mount(
@@ -123,9 +123,9 @@ fn flag(option: &str) -> Option<Flag> {
 }
 
 /// The working directory as it was, once this is dropped.
-struct Back(PathBuf);
+struct RestoreCwd(PathBuf);
 
-impl Drop for Back {
+impl Drop for RestoreCwd {
     fn drop(&mut self) {
         // It was there a moment ago, and a monitor needs none.
         let _ = env::set_current_dir(&self.0);
@@ -134,7 +134,7 @@ impl Drop for Back {
 
 /// Names the layers of an overlay relative to their common folder, where their names are too long
 /// for mount(2), and enters that folder.
-fn shorten(data: &mut [String]) -> io::Result<Option<Back>> {
+fn shorten_lowerdirs(data: &mut [String]) -> io::Result<Option<RestoreCwd>> {
     const LAYERS: &str = "lowerdir=";
     let length: usize = data.iter().map(|option| option.len() + 1).sum();
     if length <= DATA_SIZE {
@@ -152,7 +152,7 @@ fn shorten(data: &mut [String]) -> io::Result<Option<Back>> {
         .map(|layer| layer.strip_prefix(common).unwrap_or(layer))
         .map(|layer| layer.display().to_string())
         .collect();
-    let back = Back(env::current_dir()?);
+    let back = RestoreCwd(env::current_dir()?);
     env::set_current_dir(common)?;
     *option = format!("{LAYERS}{}", short.join(":"));
     Ok(Some(back))

@@ -1,65 +1,72 @@
-//! Putting the mount namespace of a scope together. All of it runs in a helper process.
+//! Assembling the mount namespace of a scope. All of it runs in a helper process.
+//!
+//! The root overlay is mounted first, on a directory below the base; on it the parts in the order of the
+//! plan; then what is hidden is masked, and the result becomes the root. A layer has to exist before it
+//! is mounted. As root a second process makes the layers meanwhile, since half of the time is the
+//! kernel's work on each. In the end the mounts are locked by a user namespace that owns a copy of
+//! them: a container can neither unmount them nor make them writable.
 
 use std::{
-    fs, iter,
-    os::fd::AsFd,
+    io,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
-use nix::sched::{CloneFlags, unshare};
+use nix::{
+    libc,
+    sched::{CloneFlags, unshare},
+};
 use rustix::{
     fs::{CWD, Mode, OFlags, open},
-    mount::{MountAttrFlags, MountPropagationFlags, mount_change},
+    mount::{MountPropagationFlags, mount_change},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
-    layers::{Layering, Placed},
-    plan::{Plan, Submount},
+    image,
+    layers::Layering,
+    layers_as_user::lower_of,
+    plan::{Part, PartKind, ViewPlan},
 };
 use crate::{
-    contract::{
-        Context, Error, Scope,
-        host_paths::{HOST_TREES, is_below},
-    },
+    contract::{Context, Error, Scope, user::Privilege},
     linux::{
         helper::Helper,
         mountinfo,
-        namespace::{lock_mounts, make_bindable, make_bindable_slaves},
+        namespace::{self, lock_mounts, make_bindable, make_bindable_slaves, unshare_as},
         syscall,
     },
     mount::{
         bind::relative,
+        denied::FIRST_OVERLAY,
         image::Image,
         interface::{Interface, Recursion},
-        mask::Mask,
-        new_root::View,
+        mask::LayerStyle,
+        new_root::NewRoot,
         overlayfs::Overlay,
         pivot,
     },
+    store::layer_table::Layer,
 };
 
 /// All that is needed to assemble a scope, decided before the fork.
-pub(crate) struct Recipe {
-    pub(crate) plan: Plan,
-    pub(crate) root: Placed,
-    /// For each of the plan's submounts, in the same order.
-    pub(crate) layers: Vec<Placed>,
-    /// Masks that lie on the host's own trees, where there is no layer to hide them in.
-    pub(crate) covers: Vec<Mask>,
-    /// The image's root, to show beneath the host's.
+pub(crate) struct Assembly {
+    pub(crate) privilege: Privilege,
+    pub(crate) plan: ViewPlan,
+    /// Shown beneath the host's root.
     pub(crate) image: Option<Image>,
     /// The directory to assemble on.
     pub(crate) at: PathBuf,
     pub(crate) persistent: bool,
-    pub(crate) interface: Interface,
+    /// Missing where only the root of the new user namespace can ask for it.
+    pub(crate) interface: Option<Interface>,
     /// The mounts that need not be protected where that cannot be done.
     pub(crate) unprotected: Vec<PathBuf>,
 }
 
-/// What came out of it.
+/// What became of the plan.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Outcome {
+pub(crate) struct AssembleReport {
     /// Escaped as in mountinfo, as are the others.
     pub(crate) read_only: Vec<String>,
     /// Writable, since they could not be protected and need not be.
@@ -74,8 +81,8 @@ pub(crate) struct Outcome {
     pub(crate) keeps_host: bool,
 }
 
-impl Outcome {
-    /// What people should know of it.
+impl AssembleReport {
+    /// What an administrator should know of it.
     pub(crate) fn warnings(&self, scope: &Scope) -> Vec<String> {
         let kinds = [
             (
@@ -113,152 +120,236 @@ impl Outcome {
     }
 }
 
-/// What stands for a mount of the host in the view.
-enum Stand {
-    Overlay,
+/// What a part was mounted as.
+enum Mounted {
+    AsPlanned,
     ReadOnly,
-    Writable,
-    Nothing,
 }
 
-impl Recipe {
-    /// Moves the calling process into a new mount namespace that shows the scope.
-    pub(crate) fn assemble(&self) -> Result<Outcome, Error> {
-        let mut outcome = Outcome::default();
-        let mut layers = Layering::begin(iter::once(&self.root).chain(&self.layers))?;
+impl Assembly {
+    /// Moves the calling process into new namespaces that show the scope.
+    pub(crate) fn assemble(&self) -> Result<AssembleReport, Error> {
+        let mut layers = match self.privilege {
+            Privilege::Root => Some(Layering::begin(self.layered())?),
+            // They exist already.
+            Privilege::User => None,
+        };
         let outside = syscall::mount_namespace_id().ok();
-        unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts for", &self.at)?;
+        match self.privilege {
+            Privilege::Root => {
+                unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts for", &self.at)?;
+            }
+            Privilege::User => unshare_as(namespace::own())?,
+        }
         make_bindable_slaves()?;
+        let interface = self.interface.unwrap_or_else(Interface::ask);
         if let Some(image) = &self.image {
             image.mount()?;
         }
-        layers = layers.next()?;
-        let image = self.image.as_ref().map(|image| image.root.as_path());
-        self.overlay(&self.root, MountAttrFlags::empty(), image)
-            .mount(self.interface, CWD, &self.at)
-            .context("mount the overlay over", "/")?;
-        let root = open(
-            &self.at,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .context("open", &self.at)?;
-        let view = View {
+        let mut report = AssembleReport::default();
+        let mut parts = self.plan.parts.iter();
+        if let Some(first) = parts.next() {
+            layers = layers.map(Layering::next).transpose()?;
+            self.mount_first(interface, first)?;
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = open(&self.at, flags, Mode::empty()).context("open", &self.at)?;
+        let new_root = NewRoot {
             root: root.as_fd(),
-            interface: self.interface,
+            interface,
         };
-        let (trees, shown) = self.plan.host.split_at(HOST_TREES.len());
-        for tree in trees {
-            // A symlink is followed by lookups in the view itself.
-            if fs::symlink_metadata(tree).is_ok_and(|metadata| !metadata.is_symlink()) {
-                view.bind(tree, Recursion::All).context("bind", tree)?;
+        for part in parts {
+            if part.layer.is_some() {
+                layers = layers.map(Layering::next).transpose()?;
             }
+            self.mount(new_root, part, &mut report)?;
         }
-        let hiding = self.hiding();
-        let is_hidden = |path: &Path| hiding.iter().any(|mask| is_below(path, mask));
-        for (submount, placed) in self.plan.submounts.iter().zip(&self.layers) {
-            layers = layers.next()?;
-            if is_hidden(&submount.path) {
-                continue;
-            }
-            let name = mountinfo::escape(submount.path.as_os_str());
-            match self.protect(view, submount, placed)? {
-                Stand::Overlay => {}
-                Stand::ReadOnly => outcome.read_only.push(name),
-                Stand::Writable => outcome.unprotected.push(name),
-                Stand::Nothing => outcome.missing.push(name),
-            }
-        }
-        // On the mounts that they may lie in.
-        for path in shown {
-            if is_hidden(path) {
-                outcome.missing.push(mountinfo::escape(path.as_os_str()));
-            } else {
-                view.bind(path, Recursion::All).context("bind", path)?;
-            }
-        }
-        for path in &self.plan.detached {
-            view.detach(path)?;
-        }
-        for mask in &self.covers {
-            view.cover(mask)?;
-        }
-        let mut top = Path::new("/");
-        if self.interface == Interface::Classic {
-            // The members let go of the host's root, and lock what they keep.
-            outcome.keeps_host = true;
-            outcome.locked = Helper::run("lock mounts", || Ok(lock_mounts()))?;
-            top = &self.at;
-        } else {
-            pivot::exchange(&root, &self.at)?.let_go()?;
-            outcome.locked = lock_mounts();
-        }
-        make_bindable(outside)?;
+        let missing = self.plan.missing.iter();
+        report.missing.extend(missing.map(|path| escaped(path)));
+        self.hide(new_root)?;
+        let top = self.finish(&root, interface, outside, &mut report)?;
         let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
         mount_change(top, shared).context("share within the scope", top)?;
-        Ok(outcome)
+        Ok(report)
     }
 
-    /// What hides a place where something would be mounted.
-    fn hiding(&self) -> Vec<&Path> {
-        let masks = self.layers.iter().flat_map(|layer| &layer.masks);
-        masks
-            .chain(&self.root.masks)
-            .map(|mask| mask.path.as_path())
-            .collect()
+    /// The parts whose layers are made meanwhile, in the order in which they are needed.
+    fn layered(&self) -> impl Iterator<Item = &Part> {
+        self.plan.parts.iter().filter(|part| part.layer.is_some())
     }
 
-    /// Mounts what stands for one mount of the host.
-    fn protect(&self, view: View<'_>, mount: &Submount, layer: &Placed) -> Result<Stand, Error> {
-        if mount.overlay {
-            let overlay = self.overlay(layer, mount.attributes, None);
-            match overlay.mount(self.interface, view.root, relative(&mount.path)) {
-                Ok(()) => return Ok(Stand::Overlay),
-                Err(error) => tracing::debug!(
-                    "no overlay over {} ({}): {error}",
-                    mount.path.display(),
-                    mount.fs_type
-                ),
-            }
+    /// Mounts the overlay that becomes the root.
+    fn mount_first(&self, interface: Interface, part: &Part) -> Result<(), Error> {
+        let step = match self.privilege {
+            Privilege::Root => "mount the overlay over",
+            Privilege::User => FIRST_OVERLAY,
+        };
+        let Some(layer) = &part.layer else {
+            return Ok(());
+        };
+        let overlay = self.overlay(part, layer);
+        overlay
+            .mount(interface, CWD, &self.at)
+            .context(step, &part.path)
+    }
+
+    /// Mounts one part on the root that is being assembled.
+    fn mount(
+        &self,
+        root: NewRoot<'_>,
+        part: &Part,
+        report: &mut AssembleReport,
+    ) -> Result<(), Error> {
+        let path = &part.path;
+        if self.lacks_image(part) {
+            report.without_image.push(escaped(path));
         }
-        let stand = match view.bind_read_only(&mount.path, Recursion::Alone) {
-            Ok(()) => Stand::ReadOnly,
-            Err(_) if self.unprotected.contains(&mount.path) => {
-                if view.bind(&mount.path, Recursion::Alone).is_err() {
-                    return Ok(Stand::Nothing);
+        let mounted = match (&part.kind, self.privilege) {
+            (PartKind::Absent, _) => return Ok(()),
+            (PartKind::Host, Privilege::Root) => {
+                return root.bind(path, Recursion::All).context("bind", path);
+            }
+            (PartKind::Host, Privilege::User) => {
+                let bound = root.bind(path, Recursion::All);
+                bound.map(|()| Mounted::AsPlanned).map_err(io::Error::from)
+            }
+            _ => self.protect(root, part),
+        };
+        match mounted {
+            Ok(Mounted::AsPlanned) => return Ok(()),
+            Ok(Mounted::ReadOnly) => report.read_only.push(escaped(path)),
+            // A user's view has parts that are no mounts: a directory may have been removed since.
+            Err(error)
+                if self.privilege == Privilege::User && error.kind() == io::ErrorKind::NotFound =>
+            {
+                return Ok(());
+            }
+            Err(_) if self.unprotected.contains(path) => {
+                if self.privilege == Privilege::User || root.bind(path, Recursion::Alone).is_err() {
+                    report.missing.push(escaped(path));
+                    return Ok(());
                 }
-                Stand::Writable
+                report.unprotected.push(escaped(path));
             }
             Err(source) => {
-                let path = mount.path.clone();
+                let path = path.clone();
                 return Err(Error::Unprotected { path, source });
             }
-        };
-        for mask in &layer.masks {
-            view.cover(mask)?;
         }
-        Ok(stand)
+        // No layer hides what is masked.
+        let mut masks = part.masks.iter();
+        masks.try_for_each(|mask| root.mask_path(mask))
     }
 
-    fn overlay(
-        &self,
-        placed: &Placed,
-        attributes: MountAttrFlags,
-        image: Option<&Path>,
-    ) -> Overlay {
-        let mut lower = Vec::new();
-        if !placed.masks.is_empty() {
-            lower.push(placed.layer.live_mask.clone());
+    /// Mounts an overlay, or where there is none, the host's read-only.
+    fn protect(&self, root: NewRoot<'_>, part: &Part) -> io::Result<Mounted> {
+        if part.is_overlay()
+            && let Some(layer) = &part.layer
+        {
+            let overlay = self.overlay(part, layer);
+            match overlay.mount(root.interface, root.root, relative(&part.path)) {
+                Ok(()) => return Ok(Mounted::AsPlanned),
+                Err(error) => tracing::debug!("no overlay over {}: {error}", part.path.display()),
+            }
         }
-        lower.push(placed.layer.mount.clone());
-        lower.extend(image.map(Path::to_owned));
+        match self.privilege {
+            Privilege::Root => root.bind_read_only(&part.path, Recursion::Alone)?,
+            // The kernel allows no bind that leaves out what is mounted below.
+            Privilege::User => root.bind_read_only(&part.path, Recursion::All)?,
+        }
+        Ok(match (&part.kind, self.privilege) {
+            // A user's own view of what the user cannot change anyway: nothing to report.
+            (PartKind::ReadOnly, Privilege::User) => Mounted::AsPlanned,
+            _ => Mounted::ReadOnly,
+        })
+    }
+
+    fn overlay(&self, part: &Part, layer: &Layer) -> Overlay {
+        let style = LayerStyle::of(self.privilege);
+        let mut lower = Vec::new();
+        if !part.masks.is_empty() {
+            lower.push(layer.mounted_mask(style).to_owned());
+        }
+        lower.push(match part.kind {
+            PartKind::OverlayOverCopy(_) => lower_of(layer),
+            _ => part.path.clone(),
+        });
+        lower.extend(self.image_beneath(part));
         Overlay {
             lower,
-            upper: placed.layer.upper.clone(),
-            work: placed.layer.work.clone(),
+            upper: layer.upper.clone(),
+            work: layer.work.clone(),
             persistent: self.persistent,
-            userxattr: false,
-            attributes,
+            userxattr: style == LayerStyle::User,
+            attributes: part.attributes,
         }
     }
+
+    /// What of the image lies beneath `part`.
+    fn image_beneath(&self, part: &Part) -> Option<PathBuf> {
+        let root = &self.image.as_ref()?.root;
+        match self.privilege {
+            Privilege::Root => (part.path == Path::new("/")).then(|| root.clone()),
+            Privilege::User => image::beneath(root, part),
+        }
+    }
+
+    /// Whether something of the image cannot be shown beneath `part`.
+    fn lacks_image(&self, part: &Part) -> bool {
+        match (&self.image, self.privilege) {
+            (Some(image), Privilege::User) => image::is_missing(&image.root, part),
+            _ => false,
+        }
+    }
+
+    /// Hides what no layer can hide.
+    fn hide(&self, root: NewRoot<'_>) -> Result<(), Error> {
+        for path in &self.plan.detached {
+            root.detach(path)?;
+        }
+        for mask in &self.plan.masked_paths {
+            root.mask_path(mask)?;
+        }
+        for path in &self.plan.hidden {
+            match root.mask_directory(path, true) {
+                // It lies below a mask.
+                Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::ENOTDIR)) => {}
+                masked => masked?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the view the root, unless volumes have to be bound from the host's, and locks it. Returns
+    /// where the view is.
+    fn finish(
+        &self,
+        root: &OwnedFd,
+        interface: Interface,
+        outside: Option<u64>,
+        report: &mut AssembleReport,
+    ) -> Result<&Path, Error> {
+        if self.privilege == Privilege::User {
+            pivot::exchange(root, &self.at)?.detach_old()?;
+            // A container enters it in another user namespace, for which the mounts are locked.
+            report.locked = true;
+            return Ok(Path::new("/"));
+        }
+        let mut top = Path::new("/");
+        if interface == Interface::Classic {
+            // The members detach the host's root, and lock what they keep.
+            report.keeps_host = true;
+            report.locked = Helper::run("lock mounts", || Ok(lock_mounts()))?;
+            top = &self.at;
+        } else {
+            pivot::exchange(root, &self.at)?.detach_old()?;
+            report.locked = lock_mounts();
+        }
+        make_bindable(outside)?;
+        Ok(top)
+    }
+}
+
+fn escaped(path: &Path) -> String {
+    mountinfo::escape(path.as_os_str())
 }

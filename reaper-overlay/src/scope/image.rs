@@ -7,19 +7,19 @@ use std::{
 
 use rustix::fs::{Access, access};
 
-use super::plan_as_user::{Place, Shape};
+use super::plan::{Part, PartKind};
 use crate::{
     contract::{Context, Error},
-    linux::mountinfo::MountInfo,
+    linux::mountinfo::{self, MountInfo},
     mount::image::Image,
 };
 
-/// The directory to show beneath the host's root, given all mounts of the calling process.
-pub(crate) fn root(image: &Image, mounts: &[MountInfo]) -> Result<PathBuf, Error> {
+/// The image to show beneath the host's root, without root: a directory on which nothing is mounted.
+pub(crate) fn without_mounts(image: &Image) -> Result<Image, Error> {
     let root = image.root.canonicalize().context("find", &image.root)?;
-    let below =
+    let is_below =
         |mount: &&MountInfo| mount.mount_point != root && mount.mount_point.starts_with(&root);
-    match mounts.iter().find(below) {
+    match mountinfo::read()?.iter().find(is_below) {
         Some(mount) => Err(Error::NeedsRoot {
             what: format!(
                 "the use of the image {} beneath, with what is mounted on {},",
@@ -27,25 +27,25 @@ pub(crate) fn root(image: &Image, mounts: &[MountInfo]) -> Result<PathBuf, Error
                 mount.mount_point.display()
             ),
         }),
-        None => Ok(root),
+        None => Ok(image.at(root)),
     }
 }
 
-/// What of the image whose root is `root` belongs beneath `place`.
-pub(crate) fn beneath(root: &Path, place: &Place) -> Option<PathBuf> {
-    let dir = inside(root, &place.path)?;
+/// What of the image whose root is `root` belongs beneath `part`.
+pub(crate) fn beneath(root: &Path, part: &Part) -> Option<PathBuf> {
+    let dir = inside(root, &part.path)?;
     // Overlay refuses a layer that lies inside another one.
-    let overlaps = place.shape == Shape::Overlay && dir.starts_with(&place.path);
+    let overlaps = part.kind == PartKind::Overlay && dir.starts_with(&part.path);
     (!overlaps).then_some(dir)
 }
 
-/// Whether something of the image whose root is `root` cannot be shown beneath `place`.
-pub(crate) fn is_missing(root: &Path, place: &Place) -> bool {
+/// Whether something of the image whose root is `root` cannot be shown beneath `part`.
+pub(crate) fn is_missing(root: &Path, part: &Part) -> bool {
     let has_entries =
         |dir: PathBuf| fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
-    place.shape == Shape::Overlay
-        && beneath(root, place).is_none()
-        && inside(root, &place.path).is_some_and(has_entries)
+    part.kind == PartKind::Overlay
+        && beneath(root, part).is_none()
+        && inside(root, &part.path).is_some_and(has_entries)
 }
 
 /// The directory of the image at `path`, if it has one there that the user may look into.

@@ -1,128 +1,126 @@
-//! A scope that is alive: made when it is first needed, pinned, joined.
+//! Joining a scope, and making it first if it is not mounted.
+//!
+//! Locks are taken in this order: `members` shared, `changing` exclusive, then that of the mount
+//! points. Resetting takes `changing` and then tries `members` exclusively, without waiting. As root
+//! a scope that is mounted is joined without `changing`, which would serialise all containers of a
+//! host: its pin cannot end while `members` is held. A starter that is killed leaves a table that
+//! names every layer that may exist, and the next one goes on from there.
 
-use std::{
-    collections::HashMap,
-    fs::File,
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use super::{
-    assemble::{Outcome, Recipe},
-    keep::{Pin, beside, open_pin, pin, unpin},
-    layers::Placed,
-    masks, mount_points,
-    plan::Plan,
+    assemble::{AssembleReport, Assembly},
+    image,
+    keep::{ScopeNamespace, unpin, view_path},
+    layers, mount_points, plan_as_root, plan_as_user,
+    scope_options::ScopeOptions,
 };
 use crate::{
     contract::{
         Error, Scope,
-        host_paths::{self, below_any},
+        host_paths::{self},
+        user::Privilege,
     },
     linux::{
         files::{make_dir, remove_tree},
         flock::{Lock, Mode},
         helper::Helper,
-        mountinfo,
     },
-    mount::{image::Image, interface::Interface, mask::Mask},
+    mount::{denied::explain, interface::Interface},
     store::{
         base::Base,
-        host_snapshot::Stamps,
-        layer_table::{Brief, Table},
+        host_snapshot::HostSnapshot,
+        layer_table::{Table, TableHeader},
         members::Membership,
         paths::ScopePaths,
     },
 };
 
-/// What the makers of a scope want of it.
-#[derive(Debug, Clone)]
-pub(crate) struct Wanted<'a> {
-    pub(crate) masks: &'a reaper_spec::MaskConfig,
-    /// Bound from the host, besides its usual trees.
-    pub(crate) host_paths: &'a [PathBuf],
-    /// The mounts that need not be protected.
-    pub(crate) unprotected: &'a [PathBuf],
-    pub(crate) image: Option<Image>,
-    pub(crate) interface: Interface,
-}
-
 /// What a member has of its scope.
 #[derive(Debug)]
 pub(crate) struct Member {
-    /// The scope's mount namespace.
-    pub(crate) pin: Pin,
-    /// What people should know of the scope: what could not be had when it was made, and that the
-    /// host has changed since.
+    pub(crate) namespace: ScopeNamespace,
+    /// What an administrator should know of the scope: what could not be had when it was made, and
+    /// that the host has changed since.
     pub(crate) warnings: Vec<String>,
     pub(crate) membership: Membership,
 }
 
 impl Member {
-    /// Joins `scope` as `id`, and makes it first if it is not alive.
+    /// Joins `scope` as `id`, and makes it first if it is not mounted.
     pub(crate) fn join(
         base: &Base,
         scope: &Scope,
         id: &str,
-        wanted: &Wanted<'_>,
+        options: &ScopeOptions<'_>,
     ) -> Result<Self, Error> {
         let paths = ScopePaths::new(&base.path, scope);
         let shared = Lock::take(&paths.members_lock, Mode::Shared)?;
+        // A pinned namespace stays: it is joined without the exclusive lock. One that members hold
+        // may end with the last of them at any time.
+        let pinned = match base.privilege {
+            Privilege::Root => ScopeNamespace::find(base.privilege, &paths)?,
+            Privilege::User => None,
+        };
         let mut warnings = Vec::new();
-        let pin = match open_pin(&paths)? {
-            Some(pin) => pin,
+        let mut changing = None;
+        let (namespace, header) = match pinned {
+            Some(found) => found,
             None => {
-                let _changing = Lock::take(&paths.changing, Mode::Exclusive)?;
-                match open_pin(&paths)? {
-                    Some(pin) => pin,
-                    None => make(base, scope, &paths, wanted, &mut warnings)?,
+                changing = Some(Lock::take(&paths.changing, Mode::Exclusive)?);
+                match ScopeNamespace::find(base.privilege, &paths)? {
+                    Some(found) => found,
+                    None => make(base, scope, &paths, options, &mut warnings)?,
                 }
             }
         };
-        let brief = Brief::read(&paths)?.unwrap_or_default();
-        warnings.extend(changes(base, scope, &paths, &brief)?);
+        if base.privilege == Privilege::Root {
+            // The pin can be found from here on; what a member holds only once its marker says so.
+            drop(changing.take());
+        }
+        warnings.extend(changes(base, scope, &paths, &header)?);
+        let membership = Membership::take(&paths, id, shared)?;
+        namespace.announce(membership.marker())?;
         Ok(Self {
-            pin: Pin::new(&paths, pin, &brief),
+            namespace,
             warnings,
-            membership: Membership::take(&paths, id, shared)?,
+            membership,
         })
     }
 }
 
-/// Makes the scope and pins it. The caller holds the lock `changing`.
+/// Makes the scope. The caller holds the lock `changing`.
 fn make(
     base: &Base,
     scope: &Scope,
     paths: &ScopePaths,
-    wanted: &Wanted<'_>,
+    options: &ScopeOptions<'_>,
     warnings: &mut Vec<String>,
-) -> Result<File, Error> {
-    let plan = |table: &mut Table| recipe(base, paths, wanted, table);
+) -> Result<(ScopeNamespace, TableHeader), Error> {
     undone_if_new(paths, || {
-        let helper = assemble(scope, paths, warnings, plan, Recipe::assemble)?;
-        pin(paths, &helper)?;
-        let pin = open_pin(paths)?.ok_or_else(|| Error::System {
-            operation: "open the namespace pinned to",
-            path: paths.pin.clone(),
-            source: io::ErrorKind::NotFound.into(),
-        })?;
-        // Of members that ended with the machine.
-        if let Some(pin) = Pin::open(paths)? {
-            mount_points::release_all(base, scope, Some(&|| pin.enter()))?;
-        }
-        Ok(pin)
+        let (report, helper) =
+            assemble(base, paths, options).map_err(|error| match base.privilege {
+                Privilege::Root => error,
+                Privilege::User => explain(error),
+            })?;
+        warnings.extend(report.warnings(scope));
+        let kept = ScopeNamespace::keep(base.privilege, paths, &helper)?;
+        // Mount points of members that were killed: until now nothing was mounted to remove them
+        // from.
+        mount_points::release_all(base, scope, Some(&kept.0))?;
+        Ok(kept)
     })
 }
 
 /// Makes a scope by `make`; one that did not exist and cannot be made is not there afterwards.
-pub(crate) fn undone_if_new<T>(
+fn undone_if_new<T>(
     paths: &ScopePaths,
     make: impl FnOnce() -> Result<T, Error>,
 ) -> Result<T, Error> {
     let is_new = Table::read(paths)?.is_none();
     let made = make();
     if made.is_err() && is_new {
-        // The first error is the one to tell.
+        // The first error is returned; what cannot be undone now, the next maker finds.
         let _ = unpin(paths)
             .and_then(|()| remove_tree(&paths.data))
             .and_then(|()| remove_tree(&paths.live));
@@ -130,104 +128,81 @@ pub(crate) fn undone_if_new<T>(
     made
 }
 
-/// Makes the layers that `plan` finds necessary, and has a helper mount them by `assemble`. The
-/// helper that is returned keeps the namespace.
-pub(crate) fn assemble<R>(
-    scope: &Scope,
+/// Plans the view, and has a helper assemble it. The helper that is returned keeps the namespace.
+fn assemble(
+    base: &Base,
     paths: &ScopePaths,
-    warnings: &mut Vec<String>,
-    plan: impl FnOnce(&mut Table) -> Result<R, Error>,
-    assemble: impl FnOnce(&R) -> Result<Outcome, Error>,
-) -> Result<Helper, Error> {
+    options: &ScopeOptions<'_>,
+) -> Result<(AssembleReport, Helper), Error> {
     make_dir(&paths.data)?;
     make_dir(&paths.members())?;
     let mut table = Table::read(paths)?.unwrap_or_else(Table::new);
-    let recipe = plan(&mut table)?;
-    // Before the layers are used: a killed starter must not leave one that nobody knows.
+    let assembly = plan(base, paths, options, &mut table)?;
+    // Before the layers are used: a killed starter must not leave one that no table names.
     table.write(paths)?;
-    let (outcome, helper) = Helper::start("assemble the overlay", || assemble(&recipe))?;
-    warnings.extend(outcome.warnings(scope));
-    table.read_only = outcome.read_only;
-    table.unprotected = outcome.unprotected;
-    table.locked = outcome.locked;
-    table.keeps_host = outcome.keeps_host;
+    let (report, helper) = Helper::start("assemble the overlay", || assembly.assemble())?;
+    table.read_only.clone_from(&report.read_only);
+    table.unprotected.clone_from(&report.unprotected);
+    table.locked = report.locked;
+    table.keeps_host = report.keeps_host;
     table.write(paths)?;
-    Ok(helper)
+    Ok((report, helper))
 }
 
-fn recipe(
+/// Decides all that can be decided before the fork. Without root the layers are made here as well.
+fn plan(
     base: &Base,
     paths: &ScopePaths,
-    wanted: &Wanted<'_>,
+    options: &ScopeOptions<'_>,
     table: &mut Table,
-) -> Result<Recipe, Error> {
-    let mounts = mountinfo::read()?;
-    let visible = mountinfo::visible(&mounts);
-    let plan = Plan::new(
-        &visible,
-        wanted.host_paths,
-        std::slice::from_ref(&base.path),
-    );
-    let masks = masks::find(wanted.masks, &plan.hidden)?;
-    let root = Path::new("/");
-    let (covers, masks): (Vec<Mask>, Vec<Mask>) = masks
-        .into_iter()
-        .partition(|mask| below_any(&mask.path, &plan.host));
-    let mut by_mount: HashMap<&Path, Vec<&Mask>> = HashMap::new();
-    for mask in &masks {
-        let mounts = plan.submounts.iter().map(|mount| mount.path.as_path());
-        // A mask of a mount as a whole hides the place that it is mounted on.
-        let below =
-            mounts.filter(|mount| host_paths::is_below(&mask.path, mount) && mask.path != **mount);
-        let mount = below
-            .max_by_key(|mount| mount.components().count())
-            .unwrap_or(root);
-        by_mount.entry(mount).or_default().push(mask);
-    }
-    remove_tree(&paths.live_masks())?;
-    let mut place = |mount: &Path| {
-        let mine = by_mount.get(mount).into_iter().flatten();
-        Placed {
-            layer: table.layer(paths, mount),
-            masks: mine.map(|mask| (*mask).clone()).collect(),
+) -> Result<Assembly, Error> {
+    let (mut plan, interface, image) = match base.privilege {
+        Privilege::Root => (
+            plan_as_root::plan(&base.path, options)?,
+            Some(Interface::ask()),
+            options.image.clone(),
+        ),
+        Privilege::User => {
+            let plan = plan_as_user::plan(&base.path, options)?;
+            let image = options.image.as_ref().map(image::without_mounts);
+            (plan, None, image.transpose()?)
         }
     };
-    let placed = place(root);
-    let mounts = plan.submounts.iter();
-    let layers = mounts.map(|mount| place(&mount.path)).collect();
-    let lower = plan.submounts.iter().map(|mount| mount.path.as_path());
-    table.stamps = Stamps::take(lower.chain([root]));
-    let at = match wanted.interface {
-        Interface::Classic => beside(paths),
+    remove_tree(&paths.live_masks())?;
+    plan.assign_layers(base.privilege, paths, table);
+    if base.privilege == Privilege::User {
+        layers::make_all_as_user(&plan.parts)?;
+    }
+    table.snapshot = HostSnapshot::take(plan.lower.iter().map(PathBuf::as_path));
+    let at = match interface {
+        Some(Interface::Classic) => view_path(paths),
         _ => base.path.join("root"),
     };
     make_dir(&at)?;
-    Ok(Recipe {
-        root: placed,
-        layers,
-        covers,
-        image: wanted.image.clone(),
+    Ok(Assembly {
+        privilege: base.privilege,
+        plan,
+        image,
         at,
         persistent: base.persistent,
-        interface: wanted.interface,
-        unprotected: wanted.unprotected.to_vec(),
-        plan,
+        interface,
+        unprotected: options.unprotected.to_vec(),
     })
 }
 
 /// Says so if the host is not what it was when the scope was made.
-pub(crate) fn changes(
+fn changes(
     base: &Base,
     scope: &Scope,
     paths: &ScopePaths,
-    brief: &Brief,
+    header: &TableHeader,
 ) -> Result<Option<String>, Error> {
     let matters = |path: &Path| !host_paths::is_apart(path) && !path.starts_with(&base.path);
-    if brief.stamps.is_unchanged(matters) {
+    if header.snapshot.is_unchanged(matters) {
         return Ok(None);
     }
     let table = Table::read(paths)?.unwrap_or_else(Table::new);
-    let changed = table.stamps.changed();
+    let changed = table.snapshot.changed();
     Ok((!changed.is_empty()).then(|| {
         format!(
             "overlay {scope}: the node changed below it ({}); reset it when nobody uses it",

@@ -1,70 +1,170 @@
-//! How the namespace of a scope is kept and entered: pinned to a file, or open in a member.
+//! How the namespace of a scope is kept and entered.
+//!
+//! Root binds it to a file ("pins" it), so it outlives its members and is joined without a lock. An
+//! ordinary user can bind nothing: each member holds the namespaces open and says in its marker by
+//! which descriptors; the next member opens them through `/proc`. [`ScopeNamespace`] is the
+//! difference, and its methods are the only ones that ask for it.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::MetadataExt,
-    path::PathBuf,
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
+    path::{Path, PathBuf},
 };
 
-use nix::sched::{CloneFlags, setns};
 use rustix::{
+    io::Errno,
     mount::{UnmountFlags, mount_bind, unmount},
     process::{chdir, chroot},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    contract::{Context, Error, user},
+    contract::{Context, Error, user::Privilege},
     linux::{
         files::{exists, read_json, remove_file},
         helper::Helper,
-        namespace::{NSFS_MAGIC, Namespaces},
+        namespace::{Namespaces, is_namespace},
     },
-    store::{layer_table::Brief, members::members, paths::ScopePaths},
+    store::{layer_table::TableHeader, members::members, paths::ScopePaths},
 };
 
-/// Moves the calling process, which has one thread, into a scope.
-pub(crate) type Enter<'a> = &'a dyn Fn() -> Result<(), Error>;
+/// The namespace of a scope that is mounted.
+#[derive(Debug)]
+pub(crate) enum ScopeNamespace {
+    /// Bind-mounted to a file, by root.
+    ///
+    /// Without the system calls that take a tree from one namespace to another
+    /// ([`Interface::Classic`](crate::mount::interface::Interface::Classic)) its root is the host's,
+    /// as a slave: what the host mounts and unmounts there arrives, and nothing goes back. The view
+    /// is mounted below Reaper's own files. A member takes its volumes from the host's root into its
+    /// own copy of the namespace, makes the view the root, and detaches the host's root before
+    /// anything else runs.
+    Pinned {
+        mount: Namespaces,
+        /// Where the view is mounted, if it is not the root.
+        view_path: Option<PathBuf>,
+        /// Whether containers must not be able to take the view's mounts away.
+        locked: bool,
+    },
+    /// Open in a member, without root.
+    Held(Namespaces),
+}
 
-/// The same, with what it needs for that.
-pub(crate) type Entrance = Box<dyn Fn() -> Result<(), Error>>;
-
-/// How to enter the scope; `None` if it is not mounted.
-pub(crate) fn find(paths: &ScopePaths) -> Result<Option<Entrance>, Error> {
-    if user::is_needed() {
-        let found = find_held(paths)?;
-        return Ok(found.map(|namespaces| Box::new(move || namespaces.enter()) as Entrance));
+impl ScopeNamespace {
+    /// Finds the namespace of a scope that is mounted, and reads what its table says.
+    pub(crate) fn find(
+        privilege: Privilege,
+        paths: &ScopePaths,
+    ) -> Result<Option<(Self, TableHeader)>, Error> {
+        let found = match privilege {
+            Privilege::Root => open_pin(paths)?,
+            Privilege::User => find_held(paths)?,
+        };
+        let Some(namespaces) = found else {
+            return Ok(None);
+        };
+        let header = TableHeader::read(paths)?.unwrap_or_default();
+        let namespace = match privilege {
+            Privilege::Root => Self::Pinned {
+                mount: namespaces,
+                view_path: header.keeps_host.then(|| view_path(paths)),
+                locked: header.locked,
+            },
+            Privilege::User => Self::Held(namespaces),
+        };
+        Ok(Some((namespace, header)))
     }
-    let pin = Pin::open(paths)?;
-    Ok(pin.map(|pin| Box::new(move || pin.enter()) as Entrance))
+
+    /// Keeps the namespace that `helper` has assembled beyond the helper's end.
+    pub(crate) fn keep(
+        privilege: Privilege,
+        paths: &ScopePaths,
+        helper: &Helper,
+    ) -> Result<(Self, TableHeader), Error> {
+        match privilege {
+            Privilege::Root => {
+                pin(paths, helper)?;
+                Self::find(privilege, paths)?.ok_or_else(|| Error::System {
+                    operation: "open the namespace pinned to",
+                    path: paths.pin.clone(),
+                    source: io::ErrorKind::NotFound.into(),
+                })
+            }
+            Privilege::User => {
+                let namespaces = Namespaces::with_user(helper.id())?;
+                let header = TableHeader::read(paths)?.unwrap_or_default();
+                Ok((Self::Held(namespaces), header))
+            }
+        }
+    }
+
+    /// Writes to a member's marker how others can open the namespace, if nothing else keeps it.
+    pub(crate) fn announce(&self, marker: &Path) -> Result<(), Error> {
+        let Self::Held(namespaces) = self else {
+            return Ok(());
+        };
+        let holder = Holder::of(namespaces).context("stat", marker)?;
+        let text = serde_json::to_vec(&holder).map_err(io::Error::from);
+        text.and_then(|text| fs::write(marker, text))
+            .context("write", marker)
+    }
+
+    /// Whether volumes have to be bound from the host's root, which the namespace still has.
+    pub(crate) fn keeps_host(&self) -> bool {
+        matches!(
+            self,
+            Self::Pinned {
+                view_path: Some(_),
+                ..
+            }
+        )
+    }
+
+    /// Moves the calling process, which has one thread, into the namespace, whatever its root is.
+    pub(crate) fn join(&self) -> Result<(), Error> {
+        let (Self::Pinned {
+            mount: namespaces, ..
+        }
+        | Self::Held(namespaces)) = self;
+        namespaces
+            .enter()
+            .context("enter", "the mount namespace of the scope")
+    }
+
+    /// Moves the calling process, which has one thread, into the view that all members share.
+    pub(crate) fn enter(&self) -> Result<(), Error> {
+        self.join()?;
+        if let Self::Pinned {
+            view_path: Some(view),
+            ..
+        } = self
+        {
+            chroot(view).context("change the root to", view)?;
+            chdir("/").context("change to", "/")?;
+        }
+        Ok(())
+    }
+}
+
+/// Where the view of a scope is mounted whose namespace keeps the host's root.
+pub(crate) fn view_path(paths: &ScopePaths) -> PathBuf {
+    // Not on a filesystem of the host, which can be a volume.
+    paths.live.join("view")
 }
 
 /// Opens the pinned namespace, if there is one.
-pub(crate) fn open_pin(paths: &ScopePaths) -> Result<Option<File>, Error> {
-    let file = match File::open(&paths.pin) {
+pub(crate) fn open_pin(paths: &ScopePaths) -> Result<Option<Namespaces>, Error> {
+    let mount = match File::open(&paths.pin) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).context("open", &paths.pin),
     };
-    let fs = rustix::fs::fstatfs(&file).context("look at", &paths.pin)?;
-    Ok((fs.f_type as u64 == NSFS_MAGIC).then_some(file))
+    let is_pinned = is_namespace(&mount).context("look at", &paths.pin)?;
+    Ok(is_pinned.then_some(Namespaces { user: None, mount }))
 }
 
-/// Ends a scope's namespace: nobody can join it any more.
-pub(crate) fn unpin(paths: &ScopePaths) -> Result<(), Error> {
-    use rustix::io::Errno;
-    if !exists(&paths.pin)? {
-        return Ok(());
-    }
-    match unmount(&paths.pin, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-        // Not mounted, or not there at all.
-        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => remove_file(&paths.pin),
-        Err(errno) => Err(errno).context("unpin", &paths.pin),
-    }
-}
-
-pub(crate) fn pin(paths: &ScopePaths, helper: &Helper) -> Result<(), Error> {
+fn pin(paths: &ScopePaths, helper: &Helper) -> Result<(), Error> {
     OpenOptions::new()
         .write(true)
         .create(true)
@@ -75,88 +175,29 @@ pub(crate) fn pin(paths: &ScopePaths, helper: &Helper) -> Result<(), Error> {
     mount_bind(namespace, &paths.pin).context("bind the mount namespace to", &paths.pin)
 }
 
-/// The namespace of a scope that is alive.
-///
-/// Without the system calls that take a tree from one namespace to another
-/// ([`Interface::Classic`](crate::mount::interface::Interface::Classic)) its root is the host's, as a slave:
-/// what the host mounts and unmounts there arrives, and nothing goes back. The view lies beside,
-/// below Reaper's own files. A member takes its volumes from there into a copy of its own, makes
-/// the view the root, and lets go of the host's before anything else runs.
-#[derive(Debug)]
-pub(crate) struct Pin {
-    pub(crate) namespace: File,
-    /// Where the view is, if it is not the root.
-    pub(crate) beside: Option<PathBuf>,
-    /// Whether the mounts of the view shall not be taken away by workloads.
-    pub(crate) locked: bool,
-}
-
-/// Where the view of a scope is that keeps the host's root.
-pub(crate) fn beside(paths: &ScopePaths) -> PathBuf {
-    // Not on a filesystem of the host, which can be a volume.
-    paths.live.join("view")
-}
-
-impl Pin {
-    pub(crate) fn new(paths: &ScopePaths, namespace: File, brief: &Brief) -> Self {
-        Self {
-            namespace,
-            beside: brief.keeps_host.then(|| beside(paths)),
-            locked: brief.locked,
-        }
+/// Ends the pinned namespace of a scope, if it has one: no new member can join it.
+pub(crate) fn unpin(paths: &ScopePaths) -> Result<(), Error> {
+    if !exists(&paths.pin)? {
+        return Ok(());
     }
-
-    /// The one of a scope, if it is alive.
-    pub(crate) fn open(paths: &ScopePaths) -> Result<Option<Self>, Error> {
-        let Some(namespace) = open_pin(paths)? else {
-            return Ok(None);
-        };
-        let brief = Brief::read(paths)?.unwrap_or_default();
-        Ok(Some(Self::new(paths, namespace, &brief)))
-    }
-
-    /// Whether volumes have to be taken from the host's root that it has.
-    pub(crate) fn keeps_host(&self) -> bool {
-        self.beside.is_some()
-    }
-
-    pub(crate) fn join(&self) -> Result<(), Error> {
-        setns(&self.namespace, CloneFlags::CLONE_NEWNS)
-            .context("enter", "the mount namespace of the scope")
-    }
-
-    /// Moves the calling process into the view that all members share.
-    pub(crate) fn enter(&self) -> Result<(), Error> {
-        self.join()?;
-        if let Some(view) = &self.beside {
-            chroot(view).context("change the root to", view)?;
-            chdir("/").context("change to", "/")?;
-        }
-        Ok(())
+    match unmount(&paths.pin, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        // Not mounted, or not there at all.
+        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => remove_file(&paths.pin),
+        Err(errno) => Err(errno).context("unpin", &paths.pin),
     }
 }
 
-/// Where a member has the namespaces open.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Holder {
-    pub(crate) pid: u32,
-    pub(crate) user: i32,
-    pub(crate) mount: i32,
-    /// The inode of the mount namespace: the pid and the descriptors may have become others'.
-    pub(crate) inode: u64,
-}
-
-/// The namespaces of a scope that has members.
-pub(crate) fn find_held(paths: &ScopePaths) -> Result<Option<Namespaces>, Error> {
+/// Opens the namespaces that a member of the scope holds, if it has members.
+fn find_held(paths: &ScopePaths) -> Result<Option<Namespaces>, Error> {
     for id in members(paths)? {
         let marker = paths.members().join(id);
         let Ok(Some(holder)) = read_json::<Holder>(&marker) else {
-            // Its joiner was killed before it could write it.
+            // The member was killed before it wrote its marker.
             continue;
         };
         match holder.open() {
             Ok(Some(namespaces)) => return Ok(Some(namespaces)),
-            // It is ending: all its processes have ended before.
+            // The member is ending: all its container's processes have ended before.
             Ok(None) => {}
             Err(error) => return Err(error).context("join the scope of", marker),
         }
@@ -164,7 +205,27 @@ pub(crate) fn find_held(paths: &ScopePaths) -> Result<Option<Namespaces>, Error>
     Ok(None)
 }
 
+/// Where a member has the namespaces open: the content of its marker.
+#[derive(Debug, Serialize, Deserialize)]
+struct Holder {
+    pid: u32,
+    user: i32,
+    mount: i32,
+    /// The inode of the mount namespace: the pid and the descriptors may be reused by others.
+    inode: u64,
+}
+
 impl Holder {
+    fn of(namespaces: &Namespaces) -> io::Result<Self> {
+        let user = namespaces.user.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+        Ok(Self {
+            pid: std::process::id(),
+            user,
+            mount: namespaces.mount.as_raw_fd(),
+            inode: namespaces.mount.metadata()?.ino(),
+        })
+    }
+
     fn open(&self) -> io::Result<Option<Namespaces>> {
         let open = |fd: i32| match File::open(format!("/proc/{}/fd/{fd}", self.pid)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -173,13 +234,10 @@ impl Holder {
         let (Some(user), Some(mount)) = (open(self.user)?, open(self.mount)?) else {
             return Ok(None);
         };
-        let namespace =
-            |file: &File| rustix::fs::fstatfs(file).is_ok_and(|fs| fs.f_type as u64 == NSFS_MAGIC);
-        let same = namespace(&user)
-            && namespace(&mount)
-            && mount
-                .metadata()
-                .is_ok_and(|there| there.ino() == self.inode);
-        Ok(same.then_some(Namespaces { user, mount }))
+        let is_same = |file: &File| file.metadata().is_ok_and(|now| now.ino() == self.inode);
+        let is_namespace = |file: &File| is_namespace(file).is_ok_and(|is| is);
+        let found = is_namespace(&user) && is_namespace(&mount) && is_same(&mount);
+        let user = Some(user);
+        Ok(found.then_some(Namespaces { user, mount }))
     }
 }

@@ -4,10 +4,15 @@
 use std::{
     fs::File,
     io::{ErrorKind, Read, Write},
+    path::Path,
 };
 
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::{
+    layers_as_user,
+    plan::{Part, PartKind},
+};
 use crate::{
     contract::{Context, Error},
     linux::{
@@ -15,16 +20,9 @@ use crate::{
         files::{exists, make_dir, make_new_dir, remove_tree},
         helper::Running,
     },
-    mount::mask::{self, Mask},
+    mount::mask::{self, LayerStyle},
     store::layer_table::Layer,
 };
-
-/// A layer whose place is decided.
-pub(crate) struct Placed {
-    pub(crate) layer: Layer,
-    /// What its mask layer hides. Empty if it has none.
-    pub(crate) masks: Vec<Mask>,
-}
 
 const PURPOSE: &str = "make the layers";
 
@@ -37,16 +35,16 @@ pub(crate) struct Layering {
 }
 
 impl Layering {
-    /// Begins to make `layers`, in their order.
-    pub(crate) fn begin<'a>(layers: impl Iterator<Item = &'a Placed>) -> Result<Self, Error> {
+    /// Begins to make the layers of `parts`, in their order.
+    pub(crate) fn begin<'a>(parts: impl Iterator<Item = &'a Part>) -> Result<Self, Error> {
         let (ready, report) = pipe_with(PipeFlags::CLOEXEC).context("make a pipe to", PURPOSE)?;
         let mut report = File::from(report);
         let mut ready = Some(File::from(ready));
         let making = Running::begin(PURPOSE, || {
             // Else nobody but the maker itself would listen, and it would go on.
             drop(ready.take());
-            for placed in layers {
-                let made = placed.layer.make(&placed.masks);
+            for part in parts {
+                let made = make(part, LayerStyle::Trusted);
                 let told = report.write_all(&[u8::from(made.is_ok())]);
                 made?;
                 match told {
@@ -79,27 +77,72 @@ impl Layering {
     }
 }
 
+/// Makes the layers of `parts`, without root.
+pub(crate) fn make_all_as_user(parts: &[Part]) -> Result<(), Error> {
+    for part in parts {
+        if let Some(layer) = &part.layer
+            && make(part, LayerStyle::User)?
+            && let PartKind::OverlayOverCopy(copies) = &part.kind
+        {
+            let is_inside = |other: &&Part| other.path.parent() == Some(&part.path);
+            layers_as_user::make_copy(layer, copies, parts.iter().filter(is_inside))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the directories of the layer of `part`; an upper layer that exists is kept. Returns false if
+/// the part no longer exists on the host.
+pub(crate) fn make(part: &Part, style: LayerStyle) -> Result<bool, Error> {
+    let Some(layer) = &part.layer else {
+        return Ok(true);
+    };
+    let is_new = match style {
+        LayerStyle::Trusted => make_upper(layer)?,
+        LayerStyle::User if !layers_as_user::make_upper(layer, part)? => return Ok(false),
+        LayerStyle::User => false,
+    };
+    if !is_new {
+        remove_tree(&layer.mask)?;
+    }
+    if part.masks.is_empty() {
+        return Ok(true);
+    }
+    for dir in layer.mask_dirs(style) {
+        make_dir(dir)?;
+        mask::write_layer(dir, &part.path, part.masks.iter(), style)?;
+    }
+    Ok(true)
+}
+
+/// Makes the upper and the work directory. Returns whether the layer is new.
+fn make_upper(layer: &Layer) -> Result<bool, Error> {
+    let is_new = make_new_dir(layer.upper.parent().unwrap_or(&layer.upper))?;
+    // The work directory is the last step: a layer without one was cut short and is taken up again.
+    if is_new || !exists(&layer.work)? {
+        make_new_dir(&layer.upper)?;
+        // The root of the view is the upper layer's own directory.
+        file_attributes::copy(&layer.mount, &layer.upper)?;
+        make_new_dir(&layer.work)?;
+    }
+    Ok(is_new)
+}
+
 impl Layer {
-    /// Makes the directories; an upper layer that exists is kept.
-    pub(crate) fn make(&self, masks: &[Mask]) -> Result<(), Error> {
-        let is_new = make_new_dir(self.upper.parent().unwrap_or(&self.upper))?;
-        // The last step, so that one that a kill cut short is taken up again.
-        if is_new || !exists(&self.work)? {
-            make_new_dir(&self.upper)?;
-            // The root of the view is the upper layer's own directory.
-            file_attributes::copy(&self.mount, &self.upper)?;
-            make_new_dir(&self.work)?;
+    /// The directories that the layer of masks is written to.
+    fn mask_dirs(&self, style: LayerStyle) -> Vec<&Path> {
+        match style {
+            LayerStyle::Trusted => vec![&self.mask, &self.live_mask],
+            LayerStyle::User => vec![&self.mask],
         }
-        if !is_new {
-            remove_tree(&self.mask)?;
+    }
+
+    /// The one of them that is mounted.
+    pub(crate) fn mounted_mask(&self, style: LayerStyle) -> &Path {
+        match style {
+            LayerStyle::Trusted => &self.live_mask,
+            LayerStyle::User => &self.mask,
         }
-        if !masks.is_empty() {
-            for dir in [&self.mask, &self.live_mask] {
-                make_dir(dir)?;
-                mask::write_layer(dir, &self.mount, masks.iter(), &mask::AS_ROOT)?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -107,19 +150,27 @@ impl Layer {
 mod tests {
     use std::{os::unix::fs::PermissionsExt, path::Path};
 
+    use rustix::mount::MountAttrFlags;
+
     use super::*;
     use crate::contract::Scope;
     use crate::store::layer_table::Table;
     use crate::store::paths::ScopePaths;
 
-    fn placed(base: &Path, mounts: &[&Path]) -> Vec<Placed> {
+    fn parts(base: &Path, mounts: &[&Path]) -> Vec<Part> {
         let paths = ScopePaths::new(base, &Scope::node());
         let mut table = Table::new();
-        let place = |mount: &&Path| Placed {
-            layer: table.layer(&paths, mount),
-            masks: Vec::new(),
+        let part = |mount: &&Path| {
+            let kind = PartKind::Overlay;
+            let mut part = Part::new(mount.to_path_buf(), kind, MountAttrFlags::empty());
+            part.layer = Some(table.layer(&paths, mount));
+            part
         };
-        mounts.iter().map(place).collect()
+        mounts.iter().map(part).collect()
+    }
+
+    fn layer(part: &Part) -> &Layer {
+        part.layer.as_ref().unwrap()
     }
 
     fn mode(path: &Path) -> u32 {
@@ -129,11 +180,11 @@ mod tests {
     #[test]
     fn a_layer_is_there_when_it_is_its_turn() {
         let dir = tempfile::tempdir().unwrap();
-        let layers = placed(dir.path(), &[Path::new("/"), Path::new("/tmp")]);
-        let data = layers[0].layer.upper.ancestors().nth(2).unwrap();
+        let parts = parts(dir.path(), &[Path::new("/"), Path::new("/tmp")]);
+        let data = layer(&parts[0]).upper.ancestors().nth(2).unwrap();
         std::fs::create_dir_all(data).unwrap();
-        let mut layering = Layering::begin(layers.iter()).unwrap();
-        for Placed { layer, .. } in &layers {
+        let mut layering = Layering::begin(parts.iter()).unwrap();
+        for layer in parts.iter().map(layer) {
             layering = layering.next().unwrap();
             assert_eq!(mode(&layer.upper), mode(&layer.mount));
             assert!(layer.work.is_dir());
@@ -143,10 +194,10 @@ mod tests {
     #[test]
     fn a_layer_that_cannot_be_made_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let layers = placed(dir.path(), &[Path::new("/")]);
-        let layering = Layering::begin(layers.iter()).unwrap();
+        let parts = parts(dir.path(), &[Path::new("/")]);
+        let layering = Layering::begin(parts.iter()).unwrap();
         let error = layering.next().map(drop).unwrap_err();
-        let missing = layers[0].layer.upper.parent().unwrap();
+        let missing = layer(&parts[0]).upper.parent().unwrap();
         assert!(
             error.to_string().contains(missing.to_str().unwrap()),
             "{error}"
@@ -156,14 +207,14 @@ mod tests {
     #[test]
     fn a_layer_that_was_cut_short_is_taken_up_again() {
         let dir = tempfile::tempdir().unwrap();
-        let layers = placed(dir.path(), &[Path::new("/tmp")]);
-        let layer = &layers[0].layer;
+        let parts = parts(dir.path(), &[Path::new("/tmp")]);
+        let layer = layer(&parts[0]);
         std::fs::create_dir_all(&layer.upper).unwrap();
-        layer.make(&[]).unwrap();
+        make(&parts[0], LayerStyle::Trusted).unwrap();
         assert_eq!(mode(&layer.upper), mode(&layer.mount));
         // A whole one is left as it is.
         std::fs::set_permissions(&layer.upper, PermissionsExt::from_mode(0o700)).unwrap();
-        layer.make(&[]).unwrap();
+        make(&parts[0], LayerStyle::Trusted).unwrap();
         assert_eq!(mode(&layer.upper), 0o700);
     }
 }

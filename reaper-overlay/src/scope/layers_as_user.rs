@@ -14,15 +14,14 @@ use std::{
 
 use rustix::fs::{Access, access};
 
-use super::plan_as_user::{Place, Shape};
+use super::plan::{Part, PartKind};
 use crate::{
     contract::{Context, Error},
     linux::{
         file_attributes,
-        files::{make_dir, remove_tree},
+        files::{exists, make_dir, remove_tree},
         namespace,
     },
-    mount::mask,
     store::layer_table::Layer,
 };
 
@@ -33,38 +32,32 @@ const DEPTH: usize = 4;
 /// Like [`DEPTH`], below here.
 const LOCAL: (&str, usize) = ("/usr/local", 5);
 
-/// Makes the directories of the layer over `place`; an upper layer that exists is kept. Returns
-/// false if the place is not there any more.
-pub(crate) fn make(layer: &Layer, place: &Place) -> Result<bool, Error> {
-    if !layer.upper.try_exists().context("look for", &layer.upper)? {
-        let metadata = match fs::metadata(&place.path) {
+/// Makes the upper and the work directory of the layer of `part`. Returns false if the part no longer
+/// exists on the host.
+pub(crate) fn make_upper(layer: &Layer, part: &Part) -> Result<bool, Error> {
+    if !exists(&layer.upper)? {
+        let metadata = match fs::metadata(&part.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            other => other.context("stat", &place.path)?,
+            other => other.context("stat", &part.path)?,
         };
         make_dir(&layer.upper)?;
-        fill(place, metadata, &layer.upper)?;
+        fill(part, metadata, &layer.upper)?;
     }
     make_dir(&layer.work)?;
-    remove_tree(&layer.mask)?;
-    if !place.masks.is_empty() {
-        make_dir(&layer.mask)?;
-        let masks = place.masks.iter();
-        mask::write_layer(&layer.mask, &place.path, masks, &mask::AS_USER)?;
-    }
     Ok(true)
 }
 
-/// Where the directory is that a shell has as its lower layer.
+/// Where the copy of a directory is over which an overlay lies.
 pub(crate) fn lower_of(layer: &Layer) -> PathBuf {
     layer.upper.with_file_name("lower")
 }
 
-/// Makes the lower layer of a shell anew: the entries `copies` as they are now, and places to
+/// Makes the copy of a directory anew: the entries `copies` as they are now, and places to
 /// mount `parts` on.
-pub(crate) fn make_shell<'a>(
+pub(crate) fn make_copy<'a>(
     layer: &Layer,
     copies: &[PathBuf],
-    parts: impl Iterator<Item = &'a Place>,
+    parts: impl Iterator<Item = &'a Part>,
 ) -> Result<(), Error> {
     let lower = lower_of(layer);
     remove_tree(&lower)?;
@@ -83,7 +76,7 @@ pub(crate) fn make_shell<'a>(
     }
     for part in parts {
         let to = inside(&part.path);
-        if part.directory {
+        if part.is_dir {
             make_dir(&to)?;
         } else {
             fs::write(&to, "").context("make", to)?;
@@ -103,14 +96,14 @@ fn copy(from: &Path, to: &Path) -> io::Result<Option<Metadata>> {
     Ok(Some(metadata))
 }
 
-/// Makes `upper` like the directory `place`, of which `metadata` is, and in it the directories of
+/// Makes `upper` like the directory of `part`, of which `metadata` is, and in it the directories of
 /// others that are to be the user's.
-fn fill(place: &Place, metadata: Metadata, upper: &Path) -> Result<(), Error> {
+fn fill(part: &Part, metadata: Metadata, upper: &Path) -> Result<(), Error> {
     let device = metadata.dev();
     let mut todo = Vec::new();
-    // The directories in a shell have layers of their own.
-    if !matches!(place.shape, Shape::Shell(_)) {
-        todo.push((place.path.clone(), upper.to_owned()));
+    // The directories in a copy have their own layers.
+    if !matches!(part.kind, PartKind::OverlayOverCopy(_)) {
+        todo.push((part.path.clone(), upper.to_owned()));
     }
     let mut made = vec![(upper.to_owned(), metadata)];
     while let Some((dir, upper)) = todo.pop() {
@@ -130,13 +123,13 @@ fn fill(place: &Place, metadata: Metadata, upper: &Path) -> Result<(), Error> {
             };
             let own = (metadata.uid(), metadata.gid()) == namespace::own();
             let closed = access(&path, Access::READ_OK | Access::EXEC_OK).is_err();
-            let masked = place.masks.iter().any(|mask| mask.path == path);
+            let masked = part.masks.iter().any(|mask| mask.path == path);
             if own || closed || masked || metadata.dev() != device {
                 continue;
             }
             let upper = upper.join(entry.file_name());
             make_dir(&upper)?;
-            file_attributes::mark_made(&upper)?;
+            file_attributes::mark_placeholder_dir(&upper)?;
             todo.push((path, upper.clone()));
             made.push((upper, metadata));
         }

@@ -57,7 +57,7 @@ pub(crate) fn info(base: &Base, scope: Scope) -> Result<Option<ScopeInfo>, Error
     // Without root there is no pin: members alone keep the namespace.
     let mounted = !members.is_empty() || open_pin(&paths)?.is_some();
     let changed_below = if mounted {
-        table.stamps.changed()
+        table.snapshot.changed()
     } else {
         Vec::new()
     };

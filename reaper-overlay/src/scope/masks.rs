@@ -9,7 +9,7 @@ use glob::{MatchOptions, Pattern};
 use reaper_spec::MaskConfig;
 
 use crate::{
-    contract::{Context, Error, user},
+    contract::{Context, Error, user::Privilege},
     mount::mask::{How, Mask},
 };
 
@@ -72,7 +72,8 @@ pub(crate) fn find(config: &MaskConfig, hidden: &[PathBuf]) -> Result<Vec<Mask>,
             for path in found {
                 match path.map_err(io::Error::from) {
                     // What users may not list is not shown to their workloads either.
-                    Err(error) if is_denied(&error) && user::is_needed() => {}
+                    Err(error)
+                        if is_denied(&error) && Privilege::of_process() == Privilege::User => {}
                     path => add(&path.context("expand the mask", text)?, &except, &mut masks)?,
                 }
             }
@@ -140,7 +141,8 @@ fn add(path: &Path, except: &[Pattern], masks: &mut Vec<Mask>) -> Result<(), Err
         let parts = except.iter().any(inside).then(|| fs::read_dir(&path));
         match parts {
             // As above.
-            Some(Err(error)) if is_denied(&error) && user::is_needed() => {}
+            Some(Err(error)) if is_denied(&error) && Privilege::of_process() == Privilege::User => {
+            }
             Some(parts) => {
                 for entry in parts.context("list", &path)? {
                     add(&entry.context("list", &path)?.path(), except, masks)?;

@@ -7,37 +7,37 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use super::plan_as_user::{Place, Shape};
+use super::plan::{Part, PartKind};
 use crate::mount::mask::{How, Mask};
 
-/// Hides `masks` in `places`, and returns those that no layer can hide. `base` is where the layers
+/// Hides `masks` in `parts`, and returns those that no layer can hide. `base` is where the layers
 /// are.
-pub(crate) fn apply(places: &mut Vec<Place>, masks: Vec<Mask>, base: &Path) -> Vec<Mask> {
+pub(crate) fn apply(parts: &mut Vec<Part>, masks: Vec<Mask>, base: &Path) -> Vec<Mask> {
     let base = base.canonicalize().unwrap_or_else(|_| base.to_owned());
     let whole: Vec<PathBuf> = masks
         .iter()
         .filter(|mask| mask.how != How::Sanitised)
         .map(|mask| mask.path.clone())
         .collect();
-    places.retain(|place| !whole.iter().any(|path| place.path.starts_with(path)));
+    parts.retain(|part| !whole.iter().any(|path| part.path.starts_with(path)));
     let mut covers = Vec::new();
-    for mask in masks.into_iter().filter(is_needed) {
-        let around = places
+    for mask in masks.into_iter().filter(hides_something) {
+        let around = parts
             .iter_mut()
-            .filter(|place| place.path != mask.path && mask.path.starts_with(&place.path));
-        let Some(place) = around.max_by_key(|place| place.path.components().count()) else {
+            .filter(|part| part.path != mask.path && mask.path.starts_with(&part.path));
+        let Some(part) = around.max_by_key(|part| part.path.components().count()) else {
             continue;
         };
-        match &mut place.shape {
-            Shape::Shell(copies) => {
+        match &mut part.kind {
+            PartKind::OverlayOverCopy(copies) => {
                 if mask.how != How::Sanitised {
                     copies.retain(|copy| *copy != mask.path);
                 }
-                place.masks.push(mask);
+                part.masks.push(mask);
             }
             // Overlay refuses a layer that lies inside another one.
-            Shape::Overlay if !base.starts_with(&place.path) && is_open(&mask, &place.path) => {
-                place.masks.push(mask);
+            PartKind::Overlay if !base.starts_with(&part.path) && is_open(&mask, &part.path) => {
+                part.masks.push(mask);
             }
             _ => covers.push(mask),
         }
@@ -46,7 +46,7 @@ pub(crate) fn apply(places: &mut Vec<Place>, masks: Vec<Mask>, base: &Path) -> V
 }
 
 /// Whether there is something to hide from somebody who may do no more than this user.
-fn is_needed(mask: &Mask) -> bool {
+fn hides_something(mask: &Mask) -> bool {
     let allows = |path: &Path, what| access(path, what).is_ok();
     let parent = mask.path.parent().unwrap_or(Path::new("/"));
     allows(parent, Access::EXEC_OK)

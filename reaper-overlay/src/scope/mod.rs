@@ -1,10 +1,8 @@
 //! One shared overlay, from its plan to its removal.
 
 pub(crate) mod assemble;
-pub(crate) mod assemble_as_user;
 pub(crate) mod image;
 pub(crate) mod join;
-pub(crate) mod join_as_user;
 pub(crate) mod keep;
 pub(crate) mod layers;
 pub(crate) mod layers_as_user;
@@ -13,8 +11,10 @@ pub(crate) mod masks;
 pub(crate) mod masks_as_user;
 pub(crate) mod mount_points;
 pub(crate) mod plan;
+pub(crate) mod plan_as_root;
 pub(crate) mod plan_as_user;
 pub(crate) mod remove;
+pub(crate) mod scope_options;
 pub(crate) mod unused;
 
 pub use list::ScopeInfo;

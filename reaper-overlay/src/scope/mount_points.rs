@@ -6,282 +6,266 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
     os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use rustix::fs::{Mode as Permissions, OFlags, open};
 
-use super::keep::{self, Enter};
+use super::keep::ScopeNamespace;
 use crate::{
     contract::{Context, Error, Scope, host_paths::is_host_path},
     linux::{
         files::exists,
         helper::Helper,
-        mount_point::{Kind, bind_to_itself, is_mount_point, make, remove, unguard},
+        mount_point::{Kind, bind_to_itself, check_kind, is_mount_point, make, remove, unguard},
         mountinfo::{escape, unescape},
         resolve::{Resolved, resolve},
     },
     store::{
         base::Base,
-        mount_points::{Books, INSIDE, Point, file, lock},
+        mount_points::{INSIDE, MountPoint, MountPointRegistry, file, lock},
         paths::ScopePaths,
     },
 };
 
-/// Whose mount points they are.
+/// A container that needs mount points, in a scope or without an overlay.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Owner<'a> {
-    /// A member of a scope.
-    Scope(&'a Scope),
-    /// A container without an overlay.
-    Host,
-}
-
-impl Owner<'_> {
-    fn name(&self) -> &str {
-        match self {
-            Self::Scope(scope) => scope.as_str(),
-            Self::Host => "host",
-        }
-    }
+pub(crate) struct MountPointUser<'a> {
+    base: &'a Base,
+    /// Missing for a container without an overlay: its mount points are the host's.
+    scope: Option<&'a Scope>,
+    id: &'a str,
 }
 
 /// Where a volume is to be mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct MountTarget {
     pub(crate) path: PathBuf,
     /// The earlier volume that it lies in.
     pub(crate) inside: Option<usize>,
 }
 
-/// What [`acquire`] answers, as it crosses the pipe.
+/// What [`MountPointUser::acquire`] finds, as it crosses the pipe.
 type Found = Vec<(String, Option<usize>)>;
 
-struct Desk<'a> {
-    owner: Owner<'a>,
-    id: &'a str,
-    host_paths: &'a [PathBuf],
-    file: PathBuf,
-    books: Books,
-    /// Whether this process has entered the scope. Nowhere else mount points are guarded: all of
-    /// the host would see that.
-    entered: bool,
-}
+impl<'a> MountPointUser<'a> {
+    /// The member `id` of `scope`.
+    pub(crate) fn in_scope(base: &'a Base, scope: &'a Scope, id: &'a str) -> Self {
+        let scope = Some(scope);
+        Self { base, scope, id }
+    }
 
-/// Finds, and makes where it is missing, a mount point for each of `wanted`, in the scope that
-/// `enter` enters or on the host itself, and counts `id` as its user until [`release`].
-pub(crate) fn acquire(
-    base: &Base,
-    owner: Owner<'_>,
-    id: &str,
-    enter: Option<Enter<'_>>,
-    host_paths: &[PathBuf],
-    wanted: &[(PathBuf, bool)],
-) -> Result<Vec<Place>, Error> {
-    let _lock = lock(base)?;
-    let mut desk = Desk::open(base, owner, id, host_paths)?;
-    let found: Result<Found, Error> = Helper::run("make mount points", || {
-        if let Some(enter) = enter {
-            desk.enter(enter)?;
+    /// The container `id`, which has no overlay.
+    pub(crate) fn on_host(base: &'a Base, id: &'a str) -> Self {
+        let scope = None;
+        Self { base, scope, id }
+    }
+
+    fn name(&self) -> &'a str {
+        self.scope.map_or("host", Scope::as_str)
+    }
+
+    /// Finds, and makes where it is missing, a mount point for each of `requested`, destinations and
+    /// whether they are directories, and counts the container as its user until it is released.
+    /// `namespace` is the scope's.
+    pub(crate) fn acquire(
+        self,
+        namespace: Option<&ScopeNamespace>,
+        host_paths: &[PathBuf],
+        requested: &[(PathBuf, bool)],
+    ) -> Result<Vec<MountTarget>, Error> {
+        let _lock = lock(self.base)?;
+        let mut session = MountPointSession::open(self, host_paths)?;
+        let found: Result<Found, Error> = Helper::run("make mount points", || {
+            if let Some(namespace) = namespace {
+                session.enter(namespace)?;
+            }
+            session.acquire(requested)
+        });
+        match found {
+            Ok(found) => Ok(found
+                .into_iter()
+                .map(|(path, inside)| MountTarget {
+                    path: unescape(path.as_bytes()).into(),
+                    inside,
+                })
+                .collect()),
+            Err(error) => {
+                // The first error is returned; `collect` tries again to remove what is left.
+                let _ = self.release_locked(namespace);
+                Err(error)
+            }
         }
-        desk.acquire(wanted)
-    });
-    match found {
-        Ok(found) => Ok(found
-            .into_iter()
-            .map(|(path, inside)| Place {
-                path: unescape(path.as_bytes()).into(),
-                inside,
-            })
-            .collect()),
-        Err(error) => {
-            // The first error is the one to tell; `collect` tries again.
-            let _ = release_locked(base, owner, id, enter);
-            Err(error)
+    }
+
+    /// Counts the container as a user of the mount point at `path` of the host, inside a volume,
+    /// until it is released. With `missing` it is about to be made.
+    pub(crate) fn acquire_nested(self, path: &Path, missing: Option<Kind>) -> Result<(), Error> {
+        let _lock = lock(self.base)?;
+        let mut session = MountPointSession::open(self, &[])?;
+        let key = format!("{INSIDE}{}", escape(path.as_os_str()));
+        if missing.is_none() && !session.registry.points.contains_key(&key) {
+            return Ok(());
         }
+        let point = session.registry.entry(key, path);
+        point.made = point.made.or(missing);
+        let users = point.users.entry(self.name().to_owned()).or_default();
+        users.insert(self.id.to_owned());
+        session.registry.save_durably(&session.file)
+    }
+
+    /// Releases the container's mount points, and removes those without other users. Idempotent.
+    pub(crate) fn release(self) -> Result<(), Error> {
+        if !are_kept(self.base)? {
+            return Ok(());
+        }
+        let _lock = lock(self.base)?;
+        // Looked for under the lock: a scope that ends meanwhile would be missed otherwise.
+        let found = match self.scope {
+            Some(scope) => {
+                let paths = ScopePaths::new(&self.base.path, scope);
+                ScopeNamespace::find(self.base.privilege, &paths)?
+            }
+            None => None,
+        };
+        let namespace = found.map(|(namespace, _)| namespace);
+        self.release_locked(namespace.as_ref())
+    }
+
+    fn release_locked(self, namespace: Option<&ScopeNamespace>) -> Result<(), Error> {
+        let mut session = MountPointSession::open(self, &[])?;
+        if session.keys_in_use(|_| true).is_empty() {
+            return Ok(());
+        }
+        // Mount points in volumes lie on the host.
+        session.release(|key| key.starts_with(INSIDE))?;
+        let own = format!("{} ", self.name());
+        let is_kept = match (self.scope, namespace) {
+            // The next member that mounts the scope removes what is in its layers.
+            (Some(scope), None) => exists(&ScopePaths::new(&self.base.path, scope).data)?,
+            _ => false,
+        };
+        Helper::run("remove mount points", || {
+            match namespace {
+                Some(namespace) => session.enter(namespace)?,
+                None if is_kept => {}
+                // The scope was removed, and with it all but what was made on the host's trees.
+                None => session
+                    .registry
+                    .points
+                    .retain(|key, _| !key.starts_with(&own)),
+            }
+            session.release(|key| !(is_kept && key.starts_with(&own)))
+        })
     }
 }
 
-/// Counts `id` as a user of the mount point at `path` inside a volume until [`release`]. With
-/// `missing` it is about to be made. `path` is the host's.
-pub(crate) fn use_inside(
-    base: &Base,
-    owner: Owner<'_>,
-    id: &str,
-    path: &Path,
-    missing: Option<Kind>,
-) -> Result<(), Error> {
-    let _lock = lock(base)?;
-    let mut desk = Desk::open(base, owner, id, &[])?;
-    let key = format!("{INSIDE}{}", escape(path.as_os_str()));
-    if missing.is_none() && !desk.books.points.contains_key(&key) {
-        return Ok(());
-    }
-    let point = desk.books.entry(key, path);
-    point.made = point.made.or(missing);
-    let users = point.users.entry(owner.name().to_owned()).or_default();
-    users.insert(id.to_owned());
-    desk.books.save_durably(&desk.file)
-}
-
-/// Gives back the mount points of `id`, and removes those that nobody else uses. Idempotent.
-pub(crate) fn release(base: &Base, owner: Owner<'_>, id: &str) -> Result<(), Error> {
-    if !are_kept(base)? {
-        return Ok(());
-    }
-    let _lock = lock(base)?;
-    let entrance = match owner {
-        Owner::Scope(scope) => keep::find(&ScopePaths::new(&base.path, scope))?,
-        Owner::Host => None,
-    };
-    release_locked(base, owner, id, entrance.as_deref())
-}
-
-/// Gives back the mount points that earlier members of `scope` have left, in which nobody is and on
-/// which nothing is mounted. `enter` enters it, if it is mounted.
+/// Releases the mount points that earlier members of `scope` have left, all of which have ended.
+/// `namespace` is the scope's, if it is mounted.
 pub(crate) fn release_all(
     base: &Base,
     scope: &Scope,
-    enter: Option<Enter<'_>>,
+    namespace: Option<&ScopeNamespace>,
 ) -> Result<(), Error> {
     if !are_kept(base)? {
         return Ok(());
     }
     let _lock = lock(base)?;
-    let mut books = Books::open(&file(&base.path))?;
+    let mut registry = MountPointRegistry::open(&file(&base.path))?;
     let mut ids = BTreeSet::new();
-    for point in books.points.values_mut() {
+    for point in registry.points.values_mut() {
         point.guarded.remove(scope.as_str());
-        ids.extend(
-            point
-                .users
-                .get(scope.as_str())
-                .into_iter()
-                .flatten()
-                .cloned(),
-        );
+        let users = point.users.get(scope.as_str()).into_iter();
+        ids.extend(users.flatten().cloned());
     }
-    books.save(&file(&base.path))?;
+    registry.save(&file(&base.path))?;
     ids.iter()
-        .try_for_each(|id| release_locked(base, Owner::Scope(scope), id, enter))
+        .try_for_each(|id| MountPointUser::in_scope(base, scope, id).release_locked(namespace))
 }
 
-/// Whether the base at `base` has ever had mount points to count.
+/// Whether mount points were ever recorded below `base`.
 pub(crate) fn are_known(base: &Path) -> Result<bool, Error> {
     exists(&file(base))
 }
 
-/// Whether mount points are known of. Before the base is ready nobody has any: what the last run
-/// of the machine has left is seen to by whoever needs it next.
+/// Whether mount points may be in use. Before the base is ready none are: what is left of before the
+/// last boot is removed when the registry is opened next.
 fn are_kept(base: &Base) -> Result<bool, Error> {
     Ok(base.is_ready()? && exists(&file(&base.path))?)
 }
 
-fn release_locked(
-    base: &Base,
-    owner: Owner<'_>,
-    id: &str,
-    enter: Option<Enter<'_>>,
-) -> Result<(), Error> {
-    let mut desk = Desk::open(base, owner, id, &[])?;
-    if desk.mine(|_| true).is_empty() {
-        return Ok(());
-    }
-    // What lies in volumes is the host's to find.
-    desk.release(|key| key.starts_with(INSIDE))?;
-    let own = format!("{} ", owner.name());
-    let is_kept = match (owner, enter) {
-        // The next one that mounts the scope removes what is in its layers.
-        (Owner::Scope(scope), None) => exists(&ScopePaths::new(&base.path, scope).data)?,
-        _ => false,
-    };
-    Helper::run("remove mount points", || {
-        match enter {
-            Some(enter) => desk.enter(enter)?,
-            None if is_kept => {}
-            // The scope is gone, and with it all but what was made on the host's trees.
-            None => desk.books.points.retain(|key, _| !key.starts_with(&own)),
-        }
-        desk.release(|key| !(is_kept && key.starts_with(&own)))
-    })
+/// The registry, opened under its lock for one container.
+struct MountPointSession<'a> {
+    user: MountPointUser<'a>,
+    host_paths: &'a [PathBuf],
+    file: PathBuf,
+    registry: MountPointRegistry,
+    /// Whether this process has entered the scope. Mount points are guarded there only: on the host
+    /// the guard would be visible to all.
+    entered: bool,
 }
 
-impl<'a> Desk<'a> {
-    fn open(
-        base: &Base,
-        owner: Owner<'a>,
-        id: &'a str,
-        host_paths: &'a [PathBuf],
-    ) -> Result<Self, Error> {
-        let file = file(&base.path);
-        let books = Books::open(&file)?;
+impl<'a> MountPointSession<'a> {
+    fn open(user: MountPointUser<'a>, host_paths: &'a [PathBuf]) -> Result<Self, Error> {
+        let file = file(&user.base.path);
+        let registry = MountPointRegistry::open(&file)?;
         Ok(Self {
-            owner,
-            id,
+            user,
             host_paths,
             file,
-            books,
+            registry,
             entered: false,
         })
     }
 
-    /// Moves the calling process into the scope. The books stay reachable.
-    fn enter(&mut self, enter: Enter<'_>) -> Result<(), Error> {
+    /// Moves the calling process into the scope. The registry stays reachable.
+    fn enter(&mut self, namespace: &ScopeNamespace) -> Result<(), Error> {
         let folder = self.file.parent().unwrap_or(Path::new("/"));
         let folder: OwnedFd = open(folder, OFlags::PATH | OFlags::CLOEXEC, Permissions::empty())
             .context("open", folder)?;
-        enter()?;
+        namespace.enter()?;
         self.entered = true;
         let name = self.file.file_name().unwrap_or_default().to_owned();
         self.file = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
-        // Until the process ends.
+        // The descriptor is open until the process ends.
         std::mem::forget(folder);
         Ok(())
     }
 
     fn save(&self) -> Result<(), Error> {
-        self.books.save(&self.file)
+        self.registry.save(&self.file)
     }
 
-    fn acquire(&mut self, wanted: &[(PathBuf, bool)]) -> Result<Found, Error> {
-        let mut places: Vec<PathBuf> = Vec::new();
+    fn acquire(&mut self, requested: &[(PathBuf, bool)]) -> Result<Found, Error> {
+        let mut targets: Vec<PathBuf> = Vec::new();
         let mut found = Found::new();
-        for (destination, directory) in wanted {
+        for (destination, directory) in requested {
             let Resolved {
                 path,
                 inside,
                 missing,
-            } = resolve(destination, &places)?;
+            } = resolve(destination, &targets)?;
             // The same path twice: the later volume lies on the earlier one.
-            let again = inside.is_some_and(|at| places[at] == path);
+            let again = inside.is_some_and(|at| targets[at] == path);
             if inside.is_none() {
-                self.check_kind(&path, *directory, &missing)?;
-                self.claim(&path, *directory, &missing)?;
+                if missing.is_empty() {
+                    check_kind(&path, *directory)?;
+                }
+                self.acquire_one(&path, *directory, &missing)?;
             }
             found.push((escape(path.as_os_str()), inside.filter(|_| !again)));
-            places.push(path);
+            targets.push(path);
         }
         Ok(found)
     }
 
-    fn check_kind(&self, path: &Path, directory: bool, missing: &[PathBuf]) -> Result<(), Error> {
-        if !missing.is_empty() {
-            return Ok(());
-        }
-        let metadata = fs::symlink_metadata(path).context("stat", path)?;
-        if metadata.is_dir() == directory {
-            Ok(())
-        } else {
-            Err(Error::MountKind {
-                destination: path.to_owned(),
-                directory,
-            })
-        }
-    }
-
-    fn claim(&mut self, path: &Path, directory: bool, missing: &[PathBuf]) -> Result<(), Error> {
+    fn acquire_one(
+        &mut self,
+        path: &Path,
+        directory: bool,
+        missing: &[PathBuf],
+    ) -> Result<(), Error> {
         let is_last = |part: &Path| part == path;
         for part in missing {
             let kind = if is_last(part) && !directory {
@@ -291,26 +275,26 @@ impl<'a> Desk<'a> {
             };
             self.entry(part).made = Some(kind);
         }
-        // Parents that were made for somebody else are needed by this one as well.
+        // Parents that were made for another container are needed by this one as well.
         for part in path.ancestors() {
             let key = self.key(part);
-            if self.books.points.contains_key(&key) || is_last(part) {
-                self.use_it(part);
+            if self.registry.points.contains_key(&key) || is_last(part) {
+                self.add_user(part);
             }
         }
-        // Known before it is done, so that neither a killed process nor a power cut leaves
-        // anything unknown.
+        // Recorded before it is made, so that neither a killed process nor a power cut leaves a
+        // mount point that is not recorded.
         if missing.is_empty() {
             self.save()?;
         } else {
-            self.books.save_durably(&self.file)?;
+            self.registry.save_durably(&self.file)?;
         }
         for part in missing {
             make(part, !is_last(part) || directory)?;
         }
         if self.entered && !is_mount_point(path)? {
             bind_to_itself(path)?;
-            let scope = self.owner.name().to_owned();
+            let scope = self.user.name().to_owned();
             self.entry(path).guarded.insert(scope);
             self.save()?;
         }
@@ -318,41 +302,42 @@ impl<'a> Desk<'a> {
     }
 
     fn key(&self, path: &Path) -> String {
-        let domain = match self.owner {
-            Owner::Scope(scope) if !is_host_path(path, self.host_paths) => scope.as_str(),
+        let domain = match self.user.scope {
+            Some(scope) if !is_host_path(path, self.host_paths) => scope.as_str(),
             _ => "",
         };
         format!("{domain} {}", escape(path.as_os_str()))
     }
 
-    fn entry(&mut self, path: &Path) -> &mut Point {
+    fn entry(&mut self, path: &Path) -> &mut MountPoint {
         let key = self.key(path);
-        self.books.entry(key, path)
+        self.registry.entry(key, path)
     }
 
-    fn use_it(&mut self, path: &Path) {
-        let (scope, id) = (self.owner.name().to_owned(), self.id.to_owned());
+    fn add_user(&mut self, path: &Path) {
+        let (scope, id) = (self.user.name().to_owned(), self.user.id.to_owned());
         self.entry(path).users.entry(scope).or_default().insert(id);
     }
 
-    /// The keys of what `id` uses, what lies deeper first.
-    fn mine(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
-        let owner = self.owner.name();
-        let is_mine = |point: &Point| {
+    /// The keys of the mount points in use by the container, deeper ones first.
+    fn keys_in_use(&self, chosen: impl Fn(&str) -> bool) -> Vec<String> {
+        let owner = self.user.name();
+        let is_mine = |point: &MountPoint| {
             let users = point.users.get(owner);
-            users.is_some_and(|ids| ids.contains(self.id))
+            users.is_some_and(|ids| ids.contains(self.user.id))
         };
-        self.books.keys(|key, point| wanted(key) && is_mine(point))
+        self.registry
+            .keys(|key, point| chosen(key) && is_mine(point))
     }
 
-    fn release(&mut self, wanted: impl Fn(&str) -> bool) -> Result<(), Error> {
-        let owner = self.owner.name();
-        for key in self.mine(wanted) {
-            let Some(point) = self.books.points.get_mut(&key) else {
+    fn release(&mut self, chosen: impl Fn(&str) -> bool) -> Result<(), Error> {
+        let owner = self.user.name();
+        for key in self.keys_in_use(chosen) {
+            let Some(point) = self.registry.points.get_mut(&key) else {
                 continue;
             };
             let ids = point.users.entry(owner.to_owned()).or_default();
-            ids.remove(self.id);
+            ids.remove(self.user.id);
             if !ids.is_empty() {
                 continue;
             }
@@ -365,7 +350,7 @@ impl<'a> Desk<'a> {
                 if let Some(kind) = point.made {
                     remove(&path, kind)?;
                 }
-                self.books.points.remove(&key);
+                self.registry.points.remove(&key);
             }
         }
         self.save()

@@ -1,93 +1,101 @@
-//! What becomes of each mount of the host in a scope.
+//! What a view is made of: the types that both planners return and that [`super::assemble`] mounts.
+//!
+//! Root lays one overlay over each filesystem of the host. In a user namespace the kernel refuses an
+//! overlay over a directory below which something else is mounted, and `/` always is one: there a view
+//! is put together of many overlays around the mounts. Both are a list of parts.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::mount::MountAttrFlags;
 
 use crate::{
-    contract::host_paths::{self, HIDDEN, HOST_TREES, PSEUDO, below_any, state_dir},
-    linux::mountinfo::MountInfo,
-    mount::overlayfs,
+    contract::user::Privilege,
+    mount::mask::Mask,
+    store::{
+        layer_table::{Layer, Table},
+        paths::ScopePaths,
+    },
 };
 
-#[cfg(test)]
-mod tests;
-
-/// A separate filesystem below `/`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Submount {
-    pub(crate) path: PathBuf,
-    pub(crate) fs_type: String,
-    pub(crate) attributes: MountAttrFlags,
-    /// Whether to try an overlay; otherwise it becomes a read-only bind at once.
-    pub(crate) overlay: bool,
-}
-
-/// What a scope is made of.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Plan {
-    /// Bound from the host, with everything below them: its own trees, and then what the admin
-    /// shows.
-    pub(crate) host: Vec<PathBuf>,
-    /// Separate filesystems, parents before children.
-    pub(crate) submounts: Vec<Submount>,
-    /// Shown as empty directories.
-    pub(crate) hidden: Vec<PathBuf>,
-    /// Mounts below the host's trees that are taken out, children before parents.
+/// What a view is made of.
+#[derive(Debug, Default)]
+pub(crate) struct ViewPlan {
+    /// In the order in which they are mounted, parents before children; the first is `/`.
+    pub(crate) parts: Vec<Part>,
+    /// Mounts below the host's trees that are unmounted in the view, children before parents.
     pub(crate) detached: Vec<PathBuf>,
+    /// What no layer can hide, and a mount does.
+    pub(crate) masked_paths: Vec<Mask>,
+    /// Directories that are shown empty.
+    pub(crate) hidden: Vec<PathBuf>,
+    /// What was asked for, and cannot be shown because it lies below something hidden.
+    pub(crate) missing: Vec<PathBuf>,
+    /// The mounts of the host that the overlays lie on.
+    pub(crate) lower: Vec<PathBuf>,
 }
 
-impl Plan {
-    /// Decides, given the mounts that can be seen (`mountinfo::visible`), what is bound from the
-    /// host beyond the usual, and what is hidden beyond the usual.
-    pub(crate) fn new(visible: &[&MountInfo], host: &[PathBuf], hidden: &[PathBuf]) -> Self {
-        // The bases of other configurations hold the layers of their scopes.
-        let bases = visible
-            .iter()
-            .filter(|mount| mount.source == host_paths::SOURCE)
-            .map(|mount| mount.mount_point.clone());
-        let found = visible
-            .iter()
-            .filter_map(|mount| state_dir(&mount.mount_point));
-        let mut plan = Self {
-            host: HOST_TREES
-                .iter()
-                .map(PathBuf::from)
-                .chain(host.iter().cloned())
-                .collect(),
-            hidden: HIDDEN
-                .iter()
-                .map(PathBuf::from)
-                .chain(hidden.iter().cloned())
-                .chain(bases)
-                .chain(found)
-                .collect(),
-            ..Self::default()
-        };
-        for mount in visible {
-            let path = &mount.mount_point;
-            let gone = path.as_os_str().to_string_lossy().ends_with("//deleted");
-            if path == Path::new("/") || gone {
-                continue;
-            }
-            let hidden = below_any(path, &plan.hidden);
-            if below_any(path, &plan.host) {
-                if hidden {
-                    plan.detached.push(path.clone());
-                }
-            } else if !hidden {
-                plan.submounts.push(Submount {
-                    path: path.clone(),
-                    fs_type: mount.fs_type.clone(),
-                    attributes: overlayfs::attributes(&mount.options),
-                    overlay: !PSEUDO.contains(&mount.fs_type.as_str()),
-                });
-            }
+/// One part of a view, shown where it is on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) path: PathBuf,
+    pub(crate) is_dir: bool,
+    pub(crate) kind: PartKind,
+    /// Of the mount of the host that it is on.
+    pub(crate) attributes: MountAttrFlags,
+    /// What is hidden in it by a layer.
+    pub(crate) masks: Vec<Mask>,
+    pub(crate) layer: Option<Layer>,
+}
+
+/// What a part of the host is replaced by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum PartKind {
+    /// An overlay over it; where the kernel refuses that, the host's, read-only.
+    Overlay,
+    /// An overlay over a directory with copies of these entries, and places to mount the others on.
+    OverlayOverCopy(Vec<PathBuf>),
+    /// The host's, read-only.
+    ReadOnly,
+    /// The host's as it is.
+    Host,
+    /// Nothing, since it lies below something hidden.
+    Absent,
+}
+
+impl Part {
+    pub(crate) fn new(path: PathBuf, kind: PartKind, attributes: MountAttrFlags) -> Self {
+        Self {
+            path,
+            is_dir: true,
+            kind,
+            attributes,
+            masks: Vec::new(),
+            layer: None,
         }
-        plan.submounts
-            .sort_by_cached_key(|mount| mount.path.components().count());
-        plan.detached
-            .sort_by_cached_key(|path| std::cmp::Reverse(path.components().count()));
-        plan
+    }
+
+    /// Whether it is planned as an overlay.
+    pub(crate) fn is_overlay(&self) -> bool {
+        matches!(self.kind, PartKind::Overlay | PartKind::OverlayOverCopy(_))
+    }
+}
+
+impl ViewPlan {
+    /// Assigns a layer of `table` to each part that has one.
+    pub(crate) fn assign_layers(
+        &mut self,
+        privilege: Privilege,
+        paths: &ScopePaths,
+        table: &mut Table,
+    ) {
+        for part in &mut self.parts {
+            let has_layer = match privilege {
+                // Each mount of the host that a scope was ever made over keeps its layer, also while
+                // it is read-only or hidden.
+                Privilege::Root => part.kind != PartKind::Host,
+                Privilege::User => part.is_overlay(),
+            };
+            part.layer = has_layer.then(|| table.layer(paths, &part.path));
+        }
     }
 }

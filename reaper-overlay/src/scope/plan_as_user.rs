@@ -3,11 +3,11 @@
 //! A user namespace that an ordinary user makes may not look below the mounts that it was born
 //! with: overlay refuses a lower layer on which something else is mounted further down, and `/`
 //! always is one. So the view is put together of many overlays. A directory without mounts below it
-//! is the lower layer of one; a directory that has some is a [`Shape::Shell`], an overlay over a
+//! is the lower layer of one; a directory that has some is a [`PartKind::OverlayOverCopy`], an overlay over a
 //! directory made up for it, on which its entries are mounted one by one.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     fs, io,
     ops::Bound,
     path::{Path, PathBuf},
@@ -18,47 +18,49 @@ use rustix::{
     mount::MountAttrFlags,
 };
 
+use super::{
+    masks, masks_as_user,
+    plan::{Part, PartKind, ViewPlan},
+    scope_options::ScopeOptions,
+};
 use crate::{
     contract::{
         Context, Error,
         host_paths::{HOST_TREES, PSEUDO},
     },
     linux::mountinfo::{self, MountInfo},
-    mount::{mask::Mask, overlayfs},
+    mount::overlayfs,
 };
 
 /// The largest file of a shell that is copied instead of bound.
 const MAX_COPY: u64 = 1 << 20;
 
-/// One part of the view.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) path: PathBuf,
-    pub(crate) directory: bool,
-    pub(crate) shape: Shape,
-    /// Of the mount of the host that it is on.
-    pub(crate) attributes: MountAttrFlags,
-    /// What is hidden in it by a layer.
-    pub(crate) masks: Vec<Mask>,
+/// Decides what is in the view.
+pub(crate) fn plan(base: &Path, options: &ScopeOptions<'_>) -> Result<ViewPlan, Error> {
+    let mounts = mountinfo::read()?;
+    let mut parts = parts(&mounts, options.host_paths)?;
+    let found = masks::find(options.masks, &[])?;
+    let masked_paths = masks_as_user::apply(&mut parts, found, base);
+    let points: HashSet<&Path> = mounts.iter().map(|m| m.mount_point.as_path()).collect();
+    let overlays = parts.iter().filter(|part| part.is_overlay());
+    let lower = overlays
+        .map(|part| &part.path)
+        .filter(|path| points.contains(path.as_path()))
+        .cloned()
+        .collect();
+    Ok(ViewPlan {
+        parts,
+        detached: Vec::new(),
+        masked_paths,
+        hidden: vec![base.to_owned()],
+        missing: Vec::new(),
+        lower,
+    })
 }
 
-/// What stands for a part of the host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Shape {
-    /// An overlay over it.
-    Overlay,
-    /// An overlay over a directory with copies of these entries of it, and places to mount the
-    /// others on.
-    Shell(Vec<PathBuf>),
-    /// The host's own, which cannot be changed.
-    ReadOnly,
-    /// The host's own.
-    Host,
-}
-
-/// Decides what is in the view, parents before children, given all mounts of the calling process.
+/// The parts of the view, parents before children, given all mounts of the calling process.
 /// `host` is bound from the host, besides its usual trees.
-pub(crate) fn plan(mounts: &[MountInfo], host: &[PathBuf]) -> Result<Vec<Place>, Error> {
+fn parts(mounts: &[MountInfo], host: &[PathBuf]) -> Result<Vec<Part>, Error> {
     let usual = HOST_TREES.iter().map(PathBuf::from);
     let host: BTreeSet<PathBuf> = usual.chain(host.iter().cloned()).collect();
     let points = mounts.iter().map(|mount| mount.mount_point.clone());
@@ -70,17 +72,21 @@ pub(crate) fn plan(mounts: &[MountInfo], host: &[PathBuf]) -> Result<Vec<Place>,
         visible: visible.collect(),
         host,
     };
-    let mut places = vec![planner.place(PathBuf::from("/"), true, Shape::Shell(Vec::new()))];
+    let mut parts = vec![planner.part(
+        PathBuf::from("/"),
+        true,
+        PartKind::OverlayOverCopy(Vec::new()),
+    )];
     let mut next = 0;
-    while next < places.len() {
-        if matches!(places[next].shape, Shape::Shell(_)) {
-            let (copies, parts) = planner.take_apart(&places[next].path)?;
-            places[next].shape = Shape::Shell(copies);
-            places.extend(parts);
+    while next < parts.len() {
+        if matches!(parts[next].kind, PartKind::OverlayOverCopy(_)) {
+            let (copies, entries) = planner.take_apart(&parts[next].path)?;
+            parts[next].kind = PartKind::OverlayOverCopy(copies);
+            parts.extend(entries);
         }
         next += 1;
     }
-    Ok(places)
+    Ok(parts)
 }
 
 struct Planner<'a> {
@@ -91,21 +97,19 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    fn place(&self, path: PathBuf, directory: bool, shape: Shape) -> Place {
+    fn part(&self, path: PathBuf, is_dir: bool, kind: PartKind) -> Part {
         let mount = path.ancestors().find_map(|dir| self.visible.get(dir));
-        Place {
-            attributes: mount.map_or(MountAttrFlags::empty(), |mount| {
-                overlayfs::attributes(&mount.options)
-            }),
-            path,
-            directory,
-            shape,
-            masks: Vec::new(),
+        let attributes = mount.map_or(MountAttrFlags::empty(), |mount| {
+            overlayfs::attributes(&mount.options)
+        });
+        Part {
+            is_dir,
+            ..Part::new(path, kind, attributes)
         }
     }
 
     /// Which entries of the directory `dir` are copied, and what becomes of the others.
-    fn take_apart(&self, dir: &Path) -> Result<(Vec<PathBuf>, Vec<Place>), Error> {
+    fn take_apart(&self, dir: &Path) -> Result<(Vec<PathBuf>, Vec<Part>), Error> {
         let (mut copies, mut parts) = (Vec::new(), Vec::new());
         let entries = match fs::read_dir(dir) {
             // It has gone since its parent was listed.
@@ -121,10 +125,10 @@ impl Planner<'_> {
             if metadata.is_symlink() {
                 copies.push(path);
             } else if self.host.contains(&path) {
-                parts.push(self.place(path, metadata.is_dir(), Shape::Host));
+                parts.push(self.part(path, metadata.is_dir(), PartKind::Host));
             } else if metadata.is_dir() {
-                let shape = self.shape(&path);
-                parts.push(self.place(path, true, shape));
+                let kind = self.kind(&path);
+                parts.push(self.part(path, true, kind));
             } else if metadata.is_file()
                 && metadata.len() <= MAX_COPY
                 && !self.visible.contains_key(path.as_path())
@@ -132,22 +136,22 @@ impl Planner<'_> {
             {
                 copies.push(path);
             } else {
-                parts.push(self.place(path, false, Shape::ReadOnly));
+                parts.push(self.part(path, false, PartKind::ReadOnly));
             }
         }
         Ok((copies, parts))
     }
 
-    fn shape(&self, dir: &Path) -> Shape {
+    fn kind(&self, dir: &Path) -> PartKind {
         let mount = self.visible.get(dir);
         let pseudo = mount.is_some_and(|mount| PSEUDO.contains(&mount.fs_type.as_str()));
         // What the user may not look into is shown as it is: an overlay would be the user's.
         if pseudo || access(dir, Access::READ_OK | Access::EXEC_OK).is_err() {
-            Shape::ReadOnly
+            PartKind::ReadOnly
         } else if self.is_interrupted(dir) {
-            Shape::Shell(Vec::new())
+            PartKind::OverlayOverCopy(Vec::new())
         } else {
-            Shape::Overlay
+            PartKind::Overlay
         }
     }
 
@@ -191,7 +195,7 @@ mod tests {
         std::os::unix::fs::symlink("nowhere", dir.join("a/link")).unwrap();
         let (mount, pseudo) = (dir.join("a/mount"), dir.join("c"));
         let mounts = mounts(&[(&mount, "ext4"), (&pseudo, "cgroup2")]);
-        let places = plan(&mounts, &[dir.join("own")]).unwrap();
+        let places = parts(&mounts, &[dir.join("own")]).unwrap();
         let shape = |path: &str| {
             let path = if path.starts_with('/') {
                 PathBuf::from(path)
@@ -199,22 +203,22 @@ mod tests {
                 dir.join(path)
             };
             let found = places.iter().position(|place| place.path == path);
-            found.map(|at| (at, places[at].shape.clone(), places[at].attributes))
+            found.map(|at| (at, places[at].kind.clone(), places[at].attributes))
         };
         for (path, expected) in [
-            ("/proc", Shape::Host),
-            ("/etc", Shape::Overlay),
-            ("a/mount", Shape::Overlay),
-            ("a/plain", Shape::Overlay),
-            ("a/large", Shape::ReadOnly),
-            ("b", Shape::Overlay),
-            ("c", Shape::ReadOnly),
-            ("own", Shape::Host),
+            ("/proc", PartKind::Host),
+            ("/etc", PartKind::Overlay),
+            ("a/mount", PartKind::Overlay),
+            ("a/plain", PartKind::Overlay),
+            ("a/large", PartKind::ReadOnly),
+            ("b", PartKind::Overlay),
+            ("c", PartKind::ReadOnly),
+            ("own", PartKind::Host),
         ] {
             assert_eq!(shape(path).unwrap().1, expected, "{path}");
         }
         let (at, shell, _) = shape("a").unwrap();
-        let Shape::Shell(mut copies) = shell else {
+        let PartKind::OverlayOverCopy(mut copies) = shell else {
             panic!("{shell:?}");
         };
         copies.sort();

@@ -21,22 +21,22 @@ use crate::{
 pub(crate) fn remove(config: &OverlayConfig, scope: &Scope) -> Result<(), Error> {
     let (base, _) = layers(config, scope)?;
     let paths = ScopePaths::new(&base.path, scope);
-    let alone = Alone::take(scope, &paths)?;
+    let alone = ExclusiveScope::take(scope, &paths)?;
     alone.remove(&base, &paths)
 }
 
 /// A scope that is held alone, to reset or remove it.
-pub(crate) struct Alone {
+pub(crate) struct ExclusiveScope {
     scope: Scope,
     _changing: Lock,
     _members: Lock,
 }
 
-impl Alone {
+impl ExclusiveScope {
     /// Fails with [`Error::InUse`] while the scope has members.
     pub(crate) fn take(scope: &Scope, paths: &ScopePaths) -> Result<Self, Error> {
         let changing = Lock::take(&paths.changing, Mode::Exclusive)?;
-        match Lock::try_alone(&paths.members_lock)? {
+        match Lock::try_exclusive(&paths.members_lock)? {
             Some(members) => Ok(Self {
                 scope: scope.clone(),
                 _changing: changing,
@@ -73,7 +73,7 @@ impl Alone {
 /// Removes `scope` unless somebody uses it.
 pub(crate) fn remove_unused(base: &Base, scope: &Scope) -> Result<(), Error> {
     let paths = ScopePaths::new(&base.path, scope);
-    match Alone::take(scope, &paths) {
+    match ExclusiveScope::take(scope, &paths) {
         Ok(alone) => alone.remove(base, &paths),
         Err(Error::InUse { .. }) => Ok(()),
         Err(error) => Err(error),
@@ -90,7 +90,7 @@ impl Membership {
     ) -> Result<(), Error> {
         self.leave()?;
         drop(self);
-        if remove_with_last || exists(&ScopePaths::new(&base.path, scope).forgotten())? {
+        if remove_with_last || exists(&ScopePaths::new(&base.path, scope).remove_when_empty())? {
             remove_unused(base, scope)?;
         }
         Ok(())

@@ -10,7 +10,11 @@ use reaper_spec::OverlayConfig;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 
 use crate::{
-    contract::{Context, Error, host_paths::SOURCE, user},
+    contract::{
+        Context, Error,
+        host_paths::SOURCE,
+        user::{self, Privilege},
+    },
     linux::{
         files::{exists, make_dir},
         flock::{Lock, Mode},
@@ -39,6 +43,8 @@ pub(crate) struct Base {
     pub(crate) path: PathBuf,
     /// Whether the layers outlive a reboot.
     pub(crate) persistent: bool,
+    /// Who makes the overlays.
+    pub(crate) privilege: Privilege,
 }
 
 impl Base {
@@ -63,6 +69,7 @@ impl Base {
         let base = Self {
             path: checked(&config.base)?,
             persistent: !wants_tmpfs(config)?,
+            privilege: Privilege::of_process(),
         };
         Ok(base.is_ready()?.then_some(base))
     }
@@ -76,16 +83,18 @@ impl Base {
     }
 
     fn of(config: &OverlayConfig) -> Result<Self, Error> {
-        let rootless = user::is_needed();
+        let privilege = Privilege::of_process();
+        let is_user = privilege == Privilege::User;
         // Root's place is no place for others, who have one as well.
-        let path = if rootless && config.base == OverlayConfig::default().base {
+        let path = if is_user && config.base == OverlayConfig::default().base {
             user::user_directory()?.join("overlay")
         } else {
             checked(&config.base)?
         };
         Ok(Self {
-            persistent: rootless || !wants_tmpfs(config)?,
+            persistent: is_user || !wants_tmpfs(config)?,
             path,
+            privilege,
         })
     }
 
@@ -96,7 +105,7 @@ impl Base {
 
     fn make(&self, config: &OverlayConfig) -> Result<(), Error> {
         let live = self.path.join("live");
-        if user::is_needed() {
+        if self.privilege == Privilege::User {
             // Nothing is pinned, and nothing can be mounted.
             make_dir(&live)?;
         } else if self.persistent {

@@ -38,7 +38,7 @@ const DATABASES: [&str; 8] = [
 /// another version of this crate.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Stamps {
+pub(crate) struct HostSnapshot {
     databases: Option<BTreeMap<String, String>>,
     /// Which filesystem, and which directory of it.
     filesystems: BTreeMap<String, String>,
@@ -55,7 +55,7 @@ struct Mounts {
     seen: Vec<u64>,
 }
 
-impl Stamps {
+impl HostSnapshot {
     /// Looks at the databases and at the roots of `mounts`.
     pub(crate) fn take<'a>(mounts: impl Iterator<Item = &'a Path>) -> Self {
         let mut filesystems = BTreeMap::new();
@@ -96,20 +96,20 @@ impl Stamps {
     }
 }
 
-/// As much of [`Stamps`] as is needed to see that nothing has changed. It is read for each
+/// As much of [`HostSnapshot`] as is needed to see that nothing has changed. It is read for each
 /// container that joins a scope, on nodes with hundreds of mounts.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Glance {
+pub(crate) struct QuickCheck {
     databases: Option<BTreeMap<String, String>>,
     mounts: Option<Mounts>,
 }
 
-impl Glance {
+impl QuickCheck {
     /// Whether all is what it was, as far as that can be told from which mounts there are; `false`
     /// may mean anything. `matters` says whether the overlay would lie on a mount that appears at
     /// a path. A mount that was moved, or taken along by a renamed directory, is not noticed here,
-    /// but by [`Stamps::changed`].
+    /// but by [`HostSnapshot::changed`].
     pub(crate) fn is_unchanged(&self, matters: impl Fn(&Path) -> bool) -> bool {
         let Some(was) = &self.mounts else {
             return false;
@@ -180,9 +180,9 @@ mod tests {
     #[test]
     fn nothing_is_said_of_what_another_version_wrote() {
         let text = r#"{"/": "254:0 2", "/var/lib/dpkg/status": "17 1.000000000"}"#;
-        let stamps: Stamps = serde_json::from_str(text).unwrap();
-        assert_eq!(stamps.changed(), [""; 0]);
-        assert!(!glance(&stamps).is_unchanged(|_| false));
+        let snapshot: HostSnapshot = serde_json::from_str(text).unwrap();
+        assert_eq!(snapshot.changed(), [""; 0]);
+        assert!(!quick_check(&snapshot).is_unchanged(|_| false));
     }
 
     #[test]
@@ -190,7 +190,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(r"mount of\ours");
         fs::create_dir(&path).unwrap();
-        let before = Stamps::take([path.as_path()].into_iter());
+        let before = HostSnapshot::take([path.as_path()].into_iter());
         assert_eq!(before.changed(), [""; 0]);
         fs::create_dir(dir.path().join("other")).unwrap();
         fs::rename(dir.path().join("other"), &path).unwrap();
@@ -230,9 +230,9 @@ mod tests {
         rustix::mount::unmount(path, rustix::mount::UnmountFlags::empty()).unwrap();
     }
 
-    /// What a joiner reads of `stamps`.
-    fn glance(stamps: &Stamps) -> Glance {
-        serde_json::from_str(&serde_json::to_string(stamps).unwrap()).unwrap()
+    /// What a joiner reads of `snapshot`.
+    fn quick_check(snapshot: &HostSnapshot) -> QuickCheck {
+        serde_json::from_str(&serde_json::to_string(snapshot).unwrap()).unwrap()
     }
 
     #[test]
@@ -244,22 +244,22 @@ mod tests {
                 fs::create_dir(path).unwrap();
             }
             mount(&lower);
-            let stamps = Stamps::take([Path::new("/"), &lower].into_iter());
-            let glance = glance(&stamps);
+            let snapshot = HostSnapshot::take([Path::new("/"), &lower].into_iter());
+            let quick_check = quick_check(&snapshot);
             if !lists_mounts() {
-                assert_eq!(stamps.mounts, None);
+                assert_eq!(snapshot.mounts, None);
                 assert!(
-                    !glance.is_unchanged(|_| false),
+                    !quick_check.is_unchanged(|_| false),
                     "it can't be told at a glance"
                 );
-                assert_eq!(stamps.changed(), [""; 0]);
+                assert_eq!(snapshot.changed(), [""; 0]);
                 mount(&lower);
-                assert_eq!(stamps.changed(), [escape(lower.as_os_str())]);
+                assert_eq!(snapshot.changed(), [escape(lower.as_os_str())]);
                 unmount(&lower);
                 unmount(&lower);
                 return;
             }
-            let is_unchanged = || glance.is_unchanged(|path| !path.starts_with(&apart));
+            let is_unchanged = || quick_check.is_unchanged(|path| !path.starts_with(&apart));
             assert!(is_unchanged());
             mount(&apart);
             assert!(is_unchanged());
@@ -269,7 +269,7 @@ mod tests {
             assert!(is_unchanged());
             mount(&lower);
             assert!(!is_unchanged());
-            assert_eq!(stamps.changed(), [escape(lower.as_os_str())]);
+            assert_eq!(snapshot.changed(), [escape(lower.as_os_str())]);
             unmount(&lower);
             assert!(is_unchanged());
             unmount(&lower);

@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    host_snapshot::{Glance, Stamps},
+    host_snapshot::{HostSnapshot, QuickCheck},
     paths::ScopePaths,
 };
 use crate::{
@@ -42,19 +42,21 @@ pub(crate) struct Table {
     #[serde(default)]
     pub(crate) keeps_host: bool,
     /// What the lower layers looked like when they were last mounted.
-    pub(crate) stamps: Stamps,
+    #[serde(rename = "stamps")]
+    pub(crate) snapshot: HostSnapshot,
 }
 
 /// What a member needs to know of the table.
 #[derive(Debug, Default, Deserialize)]
-pub(crate) struct Brief {
+pub(crate) struct TableHeader {
     pub(crate) locked: bool,
     #[serde(default)]
     pub(crate) keeps_host: bool,
-    pub(crate) stamps: Glance,
+    #[serde(rename = "stamps")]
+    pub(crate) snapshot: QuickCheck,
 }
 
-impl Brief {
+impl TableHeader {
     /// Reads it from the table of a scope; `None` if the scope does not exist.
     pub(crate) fn read(paths: &ScopePaths) -> Result<Option<Self>, Error> {
         read_versioned(&paths.layers(), VERSION)
@@ -88,7 +90,7 @@ impl Table {
             unprotected: Vec::new(),
             locked: false,
             keeps_host: false,
-            stamps: Stamps::default(),
+            snapshot: HostSnapshot::default(),
         }
     }
 

@@ -34,7 +34,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// One mount point that was made or is guarded.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Point {
+pub(crate) struct MountPoint {
     path: String,
     /// Whether it was missing, and so is removed with its last user.
     pub(crate) made: Option<Kind>,
@@ -44,7 +44,7 @@ pub(crate) struct Point {
     pub(crate) guarded: BTreeSet<String>,
 }
 
-impl Point {
+impl MountPoint {
     pub(crate) fn path(&self) -> PathBuf {
         unescape(self.path.as_bytes()).into()
     }
@@ -53,12 +53,12 @@ impl Point {
 /// All mount points of a base that were made or are guarded. The key is the scope, or nothing
 /// for the host's own trees, or [`INSIDE`], and the escaped path.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Books {
+pub(crate) struct MountPointRegistry {
     #[serde(default)]
     version: u32,
     /// During which run of the machine it was so.
     boot: String,
-    pub(crate) points: BTreeMap<String, Point>,
+    pub(crate) points: BTreeMap<String, MountPoint>,
 }
 
 pub(crate) fn lock(base: &Base) -> Result<Lock, Error> {
@@ -66,23 +66,23 @@ pub(crate) fn lock(base: &Base) -> Result<Lock, Error> {
     Lock::take(&base.path.join("live/mount-points.lock"), Mode::Exclusive)
 }
 
-/// Where the books of the base at `base` are.
+/// Where the registry of the base at `base` are.
 pub(crate) fn file(base: &Path) -> PathBuf {
     base.join("mount-points.json")
 }
 
-impl Books {
-    /// Opens the books in `file`, in the host's namespace; the caller holds the [`lock`]. What
+impl MountPointRegistry {
+    /// Opens the registry in `file`, in the host's namespace; the caller holds the [`lock`]. What
     /// was made on the host before the machine started is removed.
     pub(crate) fn open(file: &Path) -> Result<Self, Error> {
-        let mut books: Self = read_versioned(file, VERSION)?.unwrap_or_default();
-        books.version = VERSION;
+        let mut registry: Self = read_versioned(file, VERSION)?.unwrap_or_default();
+        registry.version = VERSION;
         let boot = fs::read_to_string(BOOT_ID).context("read", BOOT_ID)?;
-        if books.boot != boot.trim_end() {
-            books.forget_the_dead()?;
-            boot.trim_end().clone_into(&mut books.boot);
+        if registry.boot != boot.trim_end() {
+            registry.drop_stale_entries()?;
+            boot.trim_end().clone_into(&mut registry.boot);
         }
-        Ok(books)
+        Ok(registry)
     }
 
     pub(crate) fn save(&self, file: &Path) -> Result<(), Error> {
@@ -94,14 +94,14 @@ impl Books {
         write_json_durably(file, self)
     }
 
-    pub(crate) fn entry(&mut self, key: String, path: &Path) -> &mut Point {
+    pub(crate) fn entry(&mut self, key: String, path: &Path) -> &mut MountPoint {
         let point = self.points.entry(key).or_default();
         point.path = escape(path.as_os_str());
         point
     }
 
     /// The keys of some of the points, what lies deeper first.
-    pub(crate) fn keys(&self, wanted: impl Fn(&str, &Point) -> bool) -> Vec<String> {
+    pub(crate) fn keys(&self, wanted: impl Fn(&str, &MountPoint) -> bool) -> Vec<String> {
         let points = self.points.iter();
         let mut keys: Vec<String> = points
             .filter(|(key, point)| wanted(key, point))
@@ -113,7 +113,7 @@ impl Books {
 
     /// Nobody of before the machine's start lives, and nothing is mounted any more. What is in a
     /// scope's layers stays until the scope is mounted.
-    fn forget_the_dead(&mut self) -> Result<(), Error> {
+    fn drop_stale_entries(&mut self) -> Result<(), Error> {
         for point in self.points.values_mut() {
             point.guarded.clear();
         }

@@ -32,7 +32,7 @@ impl ScopePaths {
     }
 
     /// Says that the scope is to go with its last member.
-    pub(crate) fn forgotten(&self) -> PathBuf {
+    pub(crate) fn remove_when_empty(&self) -> PathBuf {
         self.live.join("forgotten")
     }
 

@@ -12,12 +12,12 @@ const NAME_FILES: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"
 /// The mounts of `request` that mean something here.
 pub(crate) fn wanted(request: &ViewRequest) -> impl Iterator<Item = &Mount> {
     let mounts = request.mounts.iter();
-    mounts.filter(|mount| is_wanted(mount, request.dns))
+    mounts.filter(|mount| is_supported(mount, request.dns))
 }
 
 /// Whether a mount of the bundle has a meaning here: `/proc`, `/sys`, `/dev` and `/run` are the
 /// host's, so what an engine mounts there by default to make them the container's own has none.
-fn is_wanted(mount: &Mount, dns: DnsMode) -> bool {
+fn is_supported(mount: &Mount, dns: DnsMode) -> bool {
     let to = mount.destination.as_path();
     if NAME_FILES.iter().any(|file| to == Path::new(file)) {
         return dns == DnsMode::Pod;

@@ -13,11 +13,11 @@ use rustix::{
 
 use crate::{
     contract::{Context, Error},
-    linux::mount_point::Kind,
+    linux::mount_point::{Kind, kind_is_right},
 };
 
 /// Is told of a part of a mount point: where it is, its name, and what it will be if it is missing.
-pub(crate) type Note<'a> =
+pub(crate) type OnComponent<'a> =
     &'a mut dyn FnMut(BorrowedFd<'_>, &OsStr, Option<Kind>) -> Result<(), Error>;
 
 /// Makes the mount point `path` if it is missing, in the volume on `outer`, whose root is `root`.
@@ -28,7 +28,7 @@ pub(crate) fn make(
     outer: &Path,
     path: &Path,
     directory: bool,
-    note: Note<'_>,
+    on_component: OnComponent<'_>,
 ) -> Result<(), Error> {
     let Ok(relative) = path.strip_prefix(outer) else {
         return Ok(());
@@ -54,39 +54,30 @@ pub(crate) fn make(
         };
         let is_file = last && !directory;
         let kind = if is_file { Kind::File } else { Kind::Directory };
-        let make = |note: Note<'_>| {
-            note(parent, part.as_os_str(), Some(kind))?;
+        let make = |on_component: OnComponent<'_>| {
+            on_component(parent, part.as_os_str(), Some(kind))?;
             make_part(parent, part.as_os_str(), kind).context("make the mount point", path)?;
             Ok::<_, Error>(find())
         };
         let found = match find() {
-            Err(Errno::NOENT) => make(&mut *note)?,
+            Err(Errno::NOENT) => make(&mut *on_component)?,
             _ => {
-                note(parent, part.as_os_str(), None)?;
+                on_component(parent, part.as_os_str(), None)?;
                 // Until it was noted, another container's end could remove it.
                 match find() {
-                    Err(Errno::NOENT) => make(&mut *note)?,
+                    Err(Errno::NOENT) => make(&mut *on_component)?,
                     found => found,
                 }
             }
         };
         let found = match found {
-            Err(Errno::NOTDIR) => {
-                return Err(Error::MountKind {
-                    destination: path.to_owned(),
-                    directory,
-                });
-            }
+            Err(Errno::NOTDIR) => return kind_is_right(path, directory, !directory),
             other => other.context("open the mount point", path)?,
         };
         if is_file {
             let stat = fstat(&found).context("stat the mount point", path)?;
-            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                return Err(Error::MountKind {
-                    destination: path.to_owned(),
-                    directory,
-                });
-            }
+            let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            kind_is_right(path, directory, is_dir)?;
         }
         dir = Some(found);
     }

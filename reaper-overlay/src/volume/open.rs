@@ -1,24 +1,324 @@
-//! Opening the volumes of a request.
+//! Opening a volume: what a mount request names is taken from the host's namespace.
+//!
+//! Where the kernel lets a tree go from one mount namespace to another, it is cloned when the view is
+//! prepared. Where it does not, only its path is kept, and [`super::mount`] finds it again from within
+//! the container's namespace, as long as that still shows the host's root.
+//!
+//! To clone a mount takes power over the namespace that it is in, and an ordinary user has none over
+//! the host's. So a helper clones it in a copy of the host's mounts that is the user's own, and hands
+//! the tree over: it belongs to no namespace and can be mounted in any.
 
-use reaper_spec::ImageMode;
-
-use super::{
-    filter::wanted,
-    opened::{IMAGE_ROOT, Volume},
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
 };
+
+use reaper_spec::Mount;
+use rustix::{
+    fs::{CWD, FileType, Mode, OFlags, fstat, open},
+    mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create,
+        fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
+    },
+};
+
+use super::{options::Options, refused::explain_refusal, request::MountRequest};
 use crate::{
-    contract::{Error, ViewRequest},
-    mount::{image::Image, interface::Interface},
+    contract::{Context, Error},
+    linux::{
+        fd_passing,
+        namespace::{Ids, unshare_as},
+        syscall::{self, MountAttr},
+    },
+    mount::{
+        image::Image,
+        interface::{Interface, Recursion},
+    },
 };
 
-/// Opens the volumes of `request`, without a place for them yet.
-pub(crate) fn open_all(request: &ViewRequest, interface: Interface) -> Result<Vec<Volume>, Error> {
-    let mut volumes = wanted(request)
-        .map(|mount| Volume::open(mount, interface))
-        .collect::<Result<Vec<_>, _>>()?;
-    if request.image == ImageMode::At {
-        let image = Image::of(request)?;
-        volumes.push(Volume::image(&image, IMAGE_ROOT.into(), interface)?);
+/// What the steps are called in which the kernel may refuse a volume.
+pub(crate) const OPEN_SOURCE: &str = "open the source";
+pub(crate) const MAKE_FILESYSTEM: &str = "make a filesystem for";
+pub(crate) const SET_OPTIONS: &str = "set the options of the mount on";
+
+/// One volume, opened.
+#[derive(Debug)]
+pub(crate) struct Volume {
+    pub(super) content: Content,
+    pub(super) options: Options,
+    pub(super) interface: Interface,
+    /// What it shows, by way of the host: writable also where the volume is not.
+    pub(super) source: Option<OwnedFd>,
+    /// In the view, symlinks resolved as far as the scope goes.
+    pub(crate) destination: PathBuf,
+    pub(crate) directory: bool,
+    /// The volume in whose own filesystem its mount point is, to be made when both are mounted.
+    pub(super) inside: Option<PathBuf>,
+}
+
+/// What a volume is mounted from.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// A tree that is mounted nowhere.
+    Tree(OwnedFd),
+    /// Bound from this path of the host.
+    Path(PathBuf),
+    /// An image, mounted on its root first and bound from there.
+    Image(Image),
+    /// A filesystem that is made when it is mounted.
+    New(Mount),
+}
+
+/// Opens what `requests` name, as far as `interface` can.
+pub(crate) fn open_all(
+    requests: Vec<MountRequest>,
+    interface: Interface,
+) -> Result<Vec<Volume>, Error> {
+    let open = |request| Volume::open(request, interface);
+    requests.into_iter().map(open).collect()
+}
+
+/// The same in a helper, for a container of an ordinary user who is called `inside` in it.
+pub(crate) fn open_all_in_helper(
+    requests: Vec<MountRequest>,
+    inside: Ids,
+) -> Result<Vec<Volume>, Error> {
+    if requests.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(volumes)
+    requests.iter().try_for_each(refuse_propagation)?;
+    let sources = requests.iter().map(|request| {
+        let bound = request.bound();
+        bound.map(|(path, _)| open_source(path)).transpose()
+    });
+    let sources = sources.collect::<Result<Vec<_>, Error>>()?;
+    let interface = Interface::with_trees();
+    let purpose = "open the volumes";
+    let opened = fd_passing::from_helper(purpose, "the volumes", requests.len(), || {
+        unshare_as(inside)?;
+        let (mut trees, mut directories) = (Vec::new(), Vec::new());
+        for request in &requests {
+            let tree = open_tree_of(request)?;
+            directories.push(is_directory(tree.as_fd(), &request.destination)?);
+            set_options(
+                tree.as_fd(),
+                &request.options,
+                &request.destination,
+                interface,
+            )?;
+            trees.push(tree);
+        }
+        Ok((trees, directories))
+    });
+    let (trees, directories) = opened.map_err(|error| explain_refusal(error, &requests))?;
+    let opened = requests
+        .into_iter()
+        .zip(trees)
+        .zip(sources)
+        .zip(directories);
+    Ok(opened
+        .map(|(((request, tree), source), directory)| {
+            Volume::new(request, Content::Tree(tree), source, directory, interface)
+        })
+        .collect())
+}
+
+impl Volume {
+    fn open(request: MountRequest, interface: Interface) -> Result<Self, Error> {
+        let content = match (interface, &request.image) {
+            (Interface::Classic, Some(image)) => Content::Image(image.clone()),
+            (Interface::Classic, None) => match request.bound() {
+                Some((path, _)) => {
+                    refuse_shared(&request)?;
+                    Content::Path(path.to_owned())
+                }
+                None => Content::New(request.mount.clone()),
+            },
+            (_, Some(image)) => Content::Tree(image.detached()?),
+            (_, None) => Content::Tree(open_tree_of(&request)?),
+        };
+        let source = match (request.bound(), &request.image) {
+            (Some((path, _)), None) => Some(open_source(path)?),
+            _ => None,
+        };
+        let shown = match &content {
+            Content::Tree(tree) => Some(tree),
+            _ => source.as_ref(),
+        };
+        let directory = match shown {
+            Some(shown) => is_directory(shown.as_fd(), &request.destination)?,
+            // The root of a filesystem.
+            None => true,
+        };
+        if let Content::Tree(tree) = &content {
+            set_options(
+                tree.as_fd(),
+                &request.options,
+                &request.destination,
+                interface,
+            )?;
+        }
+        Ok(Self::new(request, content, source, directory, interface))
+    }
+
+    fn new(
+        request: MountRequest,
+        content: Content,
+        source: Option<OwnedFd>,
+        directory: bool,
+        interface: Interface,
+    ) -> Self {
+        Self {
+            content,
+            options: request.options,
+            interface,
+            source,
+            destination: request.destination,
+            directory,
+            inside: None,
+        }
+    }
+
+    /// Whether what the host mounts and unmounts in it is mounted and unmounted in the container.
+    pub(crate) fn receives_propagation(&self) -> bool {
+        self.options.propagation().0 != nix::libc::MS_PRIVATE
+    }
+
+    /// Whether mount points made in it are on the host. A filesystem that was made for it is not.
+    pub(crate) fn is_on_host(&self) -> bool {
+        self.source.is_some()
+    }
+
+    /// Where mount points can be made in it before it is mounted, if it exists already.
+    pub(crate) fn writable(&self) -> Option<BorrowedFd<'_>> {
+        let tree = match &self.content {
+            Content::Tree(tree) => Some(tree),
+            _ => None,
+        };
+        self.source.as_ref().or(tree).map(AsFd::as_fd)
+    }
+
+    /// Has its mount point made in the volume on `outer` when it is mounted.
+    pub(crate) fn nest_in(&mut self, outer: PathBuf) {
+        self.inside = Some(outer);
+    }
+}
+
+/// The source of a bind, by way of the host.
+pub(super) fn open_source(path: &Path) -> Result<OwnedFd, Error> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    open(path, flags, Mode::empty()).context(OPEN_SOURCE, path)
+}
+
+/// Opens what `request` names as a tree that is mounted nowhere.
+fn open_tree_of(request: &MountRequest) -> Result<OwnedFd, Error> {
+    match request.bound() {
+        Some((path, recursion)) => clone_tree(path, recursion),
+        None => new_filesystem(&request.mount, &request.options),
+    }
+}
+
+fn clone_tree(source: &Path, recursion: Recursion) -> Result<OwnedFd, Error> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursion == Recursion::All {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(CWD, source, flags).context(OPEN_SOURCE, source)
+}
+
+fn new_filesystem(mount: &Mount, options: &Options) -> Result<OwnedFd, Error> {
+    let kind = mount.kind.as_deref().unwrap_or_default();
+    let make = || -> rustix::io::Result<OwnedFd> {
+        let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+        let context = context.as_fd();
+        if let Some(source) = &mount.source {
+            fsconfig_set_string(context, "source", source.as_path())?;
+        }
+        for (key, value) in &options.data {
+            match value {
+                Some(value) => fsconfig_set_string(context, key.as_str(), value.as_str())?,
+                None => fsconfig_set_flag(context, key.as_str())?,
+            }
+        }
+        fsconfig_create(context)?;
+        fsmount(
+            context,
+            FsMountFlags::FSMOUNT_CLOEXEC,
+            MountAttrFlags::empty(),
+        )
+    };
+    make().context(MAKE_FILESYSTEM, &mount.destination)
+}
+
+fn is_directory(shown: BorrowedFd<'_>, destination: &Path) -> Result<bool, Error> {
+    let stat = fstat(shown).context("stat the source of", destination)?;
+    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+}
+
+/// Gives a tree its options before it is visible anywhere, where `interface` can do that.
+fn set_options(
+    tree: BorrowedFd<'_>,
+    options: &Options,
+    destination: &Path,
+    interface: Interface,
+) -> Result<(), Error> {
+    if interface != Interface::Attributes {
+        return Ok(());
+    }
+    apply_options(options, destination, |recursion, attr| {
+        syscall::mount_setattr(tree, recursion == Recursion::All, attr)
+    })
+}
+
+/// Calls `change` for each change that `options` ask for, in order.
+pub(super) fn apply_options(
+    options: &Options,
+    destination: &Path,
+    change: impl Fn(Recursion, MountAttr) -> io::Result<()>,
+) -> Result<(), Error> {
+    let (propagation, recursion) = options.propagation();
+    let propagation = MountAttr {
+        // A clone of a shared mount is its peer already.
+        propagation: match propagation {
+            nix::libc::MS_SHARED => 0,
+            other => other,
+        },
+        ..MountAttr::default()
+    };
+    [
+        (recursion, propagation),
+        (Recursion::Alone, options.attr),
+        (Recursion::All, options.recursive),
+    ]
+    .into_iter()
+    .filter(|(_, attr)| *attr != MountAttr::default())
+    .try_for_each(|(recursion, attr)| change(recursion, attr))
+    .context(SET_OPTIONS, destination)
+}
+
+/// The mounts of a container can be shared with the host only where a tree can go from the one to the
+/// other.
+fn refuse_shared(request: &MountRequest) -> Result<(), Error> {
+    if request.options.propagation().0 != nix::libc::MS_SHARED {
+        return Ok(());
+    }
+    let missing = io::Error::from_raw_os_error(nix::libc::ENOSYS);
+    Err(missing).context(
+        "share with the host, without open_tree(2), what is mounted in",
+        &request.destination,
+    )
+}
+
+/// Nothing that an ordinary user mounts reaches the host.
+fn refuse_propagation(request: &MountRequest) -> Result<(), Error> {
+    match request.options.propagation {
+        Some((nix::libc::MS_SHARED, _)) => Err(Error::NeedsRoot {
+            what: format!(
+                "the mount on {} with propagation to the host (shared, rshared)",
+                request.destination.display()
+            ),
+        }),
+        _ => Ok(()),
+    }
 }

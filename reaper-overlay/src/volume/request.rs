@@ -1,38 +1,82 @@
-//! What a mount of a bundle asks for.
+//! A mount that a bundle asks for, parsed and not yet opened.
 
 use std::path::{Component, Path, PathBuf};
 
-use reaper_spec::Mount;
+use reaper_spec::{ImageMode, Mount};
 
-use super::options::Options;
-use crate::{contract::Error, mount::interface::Recursion};
+use super::{filter::wanted, options::Options};
+use crate::{
+    contract::{Error, ViewRequest, user::Privilege},
+    mount::{
+        image::{self, Image},
+        interface::Recursion,
+    },
+};
 
-/// A mount of a bundle, understood and not yet looked for.
-pub(crate) struct Wish<'a> {
-    pub(crate) mount: &'a Mount,
+/// Where the image's root is shown in the mode `at`.
+pub(crate) const IMAGE_ROOT: &str = "/.reaper-image";
+
+/// What a bundle, or the image mode `at`, wants mounted.
+#[derive(Debug)]
+pub(crate) struct MountRequest {
+    /// As the bundle has it.
+    pub(crate) mount: Mount,
     pub(crate) destination: PathBuf,
     pub(crate) options: Options,
+    /// Mounted on its root first, then bound.
+    pub(crate) image: Option<Image>,
 }
 
-impl<'a> Wish<'a> {
-    pub(crate) fn of(mount: &'a Mount) -> Result<Self, Error> {
+impl MountRequest {
+    /// Parses all mounts of `request` that mean something, and that of the image in the mode `at`.
+    pub(crate) fn all(request: &ViewRequest, privilege: Privilege) -> Result<Vec<Self>, Error> {
+        let mut found = Self::of_bundle(request)?;
+        if request.image == ImageMode::At {
+            let image = match privilege {
+                Privilege::Root => Image::of(request)?,
+                Privilege::User => image::plain(request)?,
+            };
+            found.push(Self::of_image(&image, IMAGE_ROOT.into())?);
+        }
+        Ok(found)
+    }
+
+    /// Parses all mounts of `request` that mean something.
+    pub(crate) fn of_bundle(request: &ViewRequest) -> Result<Vec<Self>, Error> {
+        wanted(request)
+            .map(|mount| Self::of(mount.clone()))
+            .collect()
+    }
+
+    /// The bind that shows the root of `image`, read-only.
+    pub(crate) fn of_image(image: &Image, destination: PathBuf) -> Result<Self, Error> {
+        let mut request = Self::of(Mount {
+            destination,
+            kind: Some("bind".to_owned()),
+            source: Some(image.root.clone()),
+            options: vec!["rbind".to_owned(), "rro".to_owned()],
+        })?;
+        request.image = (!image.is_there()).then(|| image.clone());
+        Ok(request)
+    }
+
+    fn of(mount: Mount) -> Result<Self, Error> {
+        let destination = normal(&mount.destination)?;
+        let options = Options::parse(&mount)?;
+        if options.bind.is_some() && mount.source.is_none() {
+            return Err(Error::MountSource { destination });
+        }
         Ok(Self {
             mount,
-            destination: normal(&mount.destination)?,
-            options: Options::parse(mount)?,
+            destination,
+            options,
+            image: None,
         })
     }
 
-    /// What is to be bound, and how. `None` if a filesystem is to be made.
-    pub(crate) fn bound(&self) -> Result<Option<(&'a Path, Recursion)>, Error> {
-        let Some(recursion) = self.options.bind else {
-            return Ok(None);
-        };
-        let source = self.mount.source.as_deref();
-        let source = source.ok_or_else(|| Error::MountSource {
-            destination: self.destination.clone(),
-        })?;
-        Ok(Some((source, recursion)))
+    /// What is bound, and how. `None` if a filesystem is made.
+    pub(crate) fn bound(&self) -> Option<(&Path, Recursion)> {
+        Some((self.mount.source.as_deref()?, self.options.bind?))
     }
 }
 

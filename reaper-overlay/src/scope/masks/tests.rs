@@ -3,7 +3,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use super::*;
 use crate::{
     linux::file_attributes,
-    mount::mask::{AS_ROOT, write_layer},
+    mount::mask::{LayerStyle, write_layer},
 };
 
 fn tree() -> tempfile::TempDir {
@@ -119,7 +119,7 @@ fn the_layer_has_marks_and_the_hosts_attributes() {
     fs::set_permissions(root.join("keys"), fs::Permissions::from_mode(0o751)).unwrap();
     let masks = find(&config(&root, &["keys/*_key", "private"], &[]), &[]).unwrap();
     let layer = tempfile::tempdir().unwrap();
-    write_layer(layer.path(), &root, masks.iter(), &AS_ROOT).unwrap();
+    write_layer(layer.path(), &root, masks.iter(), LayerStyle::Trusted).unwrap();
     let keys = fs::metadata(layer.path().join("keys")).unwrap();
     assert_eq!(keys.mode() & 0o777, 0o751);
     let key = fs::symlink_metadata(layer.path().join("keys/a_key")).unwrap();

@@ -176,17 +176,23 @@ async fn exec(containers: &Containers, id: &ContainerId, plan: &Plan) -> Result<
 async fn pause(steps: &Mutex<Steps>, containers: &Containers, id: &ContainerId) -> Result<(), ()> {
     let pause = async {
         match containers.pause(id).await {
-            Ok(record) if record.status == Status::Paused => Ok(true),
+            Ok(record) if record.status == Status::Paused => Ok(None),
             Ok(record) => Err(Failure::new(format!("it is {}", record.status))),
-            Err(EngineError::Executor(ExecutorError::Unsupported { .. })) => Ok(false),
+            Err(EngineError::Executor(ExecutorError::Unsupported { .. })) => {
+                let why = "it cannot be paused here, without a cgroup v2 of its own";
+                Ok(Some(why.to_owned()))
+            }
+            // By the step `RUNTIME pause`: a runtime runs containers that it cannot pause, too.
+            Err(EngineError::Executor(ExecutorError::Setup { step, message, .. }))
+                if step.ends_with(" pause") =>
+            {
+                Ok(Some(format!("the runtime cannot pause it here: {message}")))
+            }
             Err(error) => Err(error.into()),
         }
     };
-    if !Steps::step(steps, "pause the container", pause).await? {
-        Steps::remark(
-            steps,
-            "it cannot be paused here, without a cgroup v2 of its own",
-        );
+    if let Some(why) = Steps::step(steps, "pause the container", pause).await? {
+        Steps::remark(steps, why);
         return Ok(());
     }
     let resume = async {

@@ -89,7 +89,7 @@ fn errno(error: &Error) -> Option<i32> {
 pub(super) struct Steps {
     done: Vec<Step>,
     failure: Option<(&'static str, Failure)>,
-    remarks: Vec<&'static str>,
+    remarks: Vec<String>,
     current: &'static str,
     over_overlay: bool,
 }
@@ -117,8 +117,8 @@ impl Steps {
     }
 
     /// What could not be tried here, though all is well.
-    pub(super) fn remark(steps: &Mutex<Self>, remark: &'static str) {
-        lock(steps).remarks.push(remark);
+    pub(super) fn remark(steps: &Mutex<Self>, remark: impl Into<String>) {
+        lock(steps).remarks.push(remark.into());
     }
 
     /// That an overlay is part of it.

@@ -1,10 +1,10 @@
 use super::*;
 use crate::linux::mountinfo::{parse, visible};
 
-fn plan(text: &str, hidden: &[&str]) -> Plan {
+fn plan(text: &str, hidden: &[&str]) -> SortedMounts {
     let mounts = parse(text.as_bytes());
     let hidden: Vec<_> = hidden.iter().map(PathBuf::from).collect();
-    Plan::new(&visible(&mounts), &["/var/lib/app/socket".into()], &hidden)
+    SortedMounts::new(&visible(&mounts), &["/var/lib/app/socket".into()], &hidden)
 }
 
 #[test]

@@ -1,0 +1,119 @@
+//! Mounting opened volumes in the calling process's namespace.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use reaper_spec::Mount;
+use rustix::{
+    fs::{CWD, Mode, OFlags, fstat, open},
+    mount::{MountFlags, MoveMountFlags, mount, move_mount},
+};
+
+use super::{
+    nested,
+    open::{Content, Volume, apply_options, open_source},
+    options::Options,
+};
+use crate::{
+    contract::{Context, Error},
+    mount::{
+        attributes,
+        bind::bind,
+        interface::{Interface, Recursion},
+    },
+};
+
+/// Finds what `volumes` bind from paths, in a namespace that shows the host's root and before the
+/// first of them is mounted, which may cover the others.
+pub(crate) fn find(volumes: &[Volume]) -> Result<Vec<Option<OwnedFd>>, Error> {
+    volumes.iter().map(Volume::find).collect()
+}
+
+impl Volume {
+    /// Finds what is bound from a path, in a namespace that shows the host's root.
+    fn find(&self) -> Result<Option<OwnedFd>, Error> {
+        let path = match &self.content {
+            Content::Tree(_) | Content::New(_) => return Ok(None),
+            Content::Path(path) => path,
+            Content::Image(image) => {
+                image.mount()?;
+                &image.root
+            }
+        };
+        let found = open_source(path)?;
+        if let Some(source) = &self.source {
+            let same = |a: rustix::fs::Stat, b: rustix::fs::Stat| {
+                (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
+            };
+            let (here, there) = (
+                fstat(&found).context("stat", path)?,
+                fstat(source).context("stat", path)?,
+            );
+            if !same(here, there) {
+                // Another one would be shown in its place.
+                let stale = io::Error::from_raw_os_error(nix::libc::ESTALE);
+                return Err(stale).context(
+                    "find again, since the host's mounts are not shared (`mount --make-rshared /`),",
+                    path,
+                );
+            }
+        }
+        Ok(Some(found))
+    }
+
+    /// Mounts it in the calling process's namespace; `found` is what [`find`] has found.
+    pub(crate) fn mount(&self, found: Option<&OwnedFd>) -> Result<(), Error> {
+        let to = &self.destination;
+        if let Some(outer) = &self.inside {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let root = open(outer, flags, Mode::empty()).context("open", outer)?;
+            let root = root.as_fd();
+            nested::make(root, outer, to, self.directory, &mut |_, _, _| Ok(()))?;
+        }
+        match (&self.content, found) {
+            (Content::Tree(tree), _) => {
+                let flags =
+                    MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
+                move_mount(tree, "", CWD, to, flags).map_err(io::Error::from)
+            }
+            (Content::New(mount), _) => mount_filesystem(mount, &self.options, to),
+            (Content::Path(_) | Content::Image(_), Some(found)) => {
+                let from = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
+                let recursion = self.options.bind.unwrap_or(Recursion::Alone);
+                bind(&from, to, recursion).map_err(io::Error::from)
+            }
+            (Content::Path(_) | Content::Image(_), None) => Err(io::ErrorKind::NotFound.into()),
+        }
+        .context("mount the volume on", to)?;
+        match (&self.content, self.interface) {
+            (Content::Tree(_), Interface::Attributes) => Ok(()),
+            _ => apply_options(&self.options, to, |recursion, attr| {
+                attributes::change(self.interface, to, recursion, attr)
+            }),
+        }
+    }
+}
+
+fn mount_filesystem(wanted: &Mount, options: &Options, to: &Path) -> io::Result<()> {
+    let kind = wanted.kind.as_deref().unwrap_or_default();
+    let source = wanted.source.as_deref().unwrap_or(Path::new(kind));
+    let data: Vec<String> = options
+        .data
+        .iter()
+        .map(|(key, value)| match value {
+            Some(value) => format!("{key}={value}"),
+            None => key.clone(),
+        })
+        .collect();
+    let data = std::ffi::CString::new(data.join(","))?;
+    Ok(mount(
+        source,
+        to,
+        kind,
+        MountFlags::empty(),
+        data.as_c_str(),
+    )?)
+}
