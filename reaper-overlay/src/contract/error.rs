@@ -189,6 +189,11 @@ impl<T, E: Into<std::io::Error>> Context<T> for Result<T, E> {
 }
 
 impl Error {
+    /// Whether a file of the host, or a directory on the way to it, does not exist.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self.errno(), Some(nix::libc::ENOENT | nix::libc::ENOTDIR))
+    }
+
     /// The errno behind it, where there is one.
     pub fn errno(&self) -> Option<i32> {
         match self {
