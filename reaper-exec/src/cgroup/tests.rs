@@ -7,15 +7,29 @@ use std::{
     thread,
 };
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::{
+    mount::{MsFlags, mount},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 use proptest::prelude::*;
 
 use super::{hierarchy::cgroup2_mounts, subtree::parse_events, *};
 
+/// The machine's hierarchy of version 2. Where it has version 1 alone, this thread and those that it
+/// starts get a mount of it.
 fn hierarchy() -> Hierarchy {
-    Hierarchy::find()
-        .expect("mountinfo")
-        .expect("these tests need a writable cgroup v2 hierarchy")
+    if let Some(found) = Hierarchy::find().expect("mountinfo") {
+        return found;
+    }
+    let dir = PathBuf::from("/tmp/reaper-exec-cgroup2");
+    std::fs::create_dir_all(&dir).expect("a directory for it");
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("mounts of its own");
+    let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("private mounts");
+    let none = MsFlags::empty();
+    mount(Some("test"), &dir, Some("cgroup2"), none, None::<&str>)
+        .expect("these tests need a kernel with cgroup v2");
+    Hierarchy::at(&dir).expect("the hierarchy that was mounted")
 }
 
 /// A name that no other test has.

@@ -353,17 +353,13 @@ async fn another_engine_sees_and_steers_it(rig: &Rig) {
 }
 
 async fn a_container_is_frozen_and_thawed(rig: &Rig) {
+    if !Rig::has_cgroups() {
+        return rig.pause_is_refused().await;
+    }
     let (id, mut output) = rig
         .start_shell("freeze", "while :; do echo tick; done")
         .await;
     assert_eq!(output.line(), "tick");
-    if rig.cgroup("freeze").is_none() {
-        // With cgroup v1 alone.
-        let refused = rig.engine.pause(&id).await.unwrap_err();
-        assert!(refused.to_string().contains("cgroup v2"), "{refused}");
-        rig.engine.delete(&id, true).await.unwrap();
-        return;
-    }
     assert_eq!(rig.engine.pause(&id).await.unwrap().status, Status::Paused);
     let refused = rig.engine.pause(&id).await.unwrap_err();
     assert!(refused.to_string().contains("paused"), "{refused}");

@@ -7,11 +7,14 @@ use std::{
     sync::Arc,
 };
 
-use nix::unistd::Pid;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use reaper_exec::{
     ContainerConfig, Engine, ExecRequest, Executor, HostExecutor, Target, io::StdioRequest,
 };
-use reaper_spec::{ContainerId, ExecId, ProcessSpec};
+use reaper_spec::{ContainerId, ExecId, ProcessSpec, Status};
 use reaper_state::{FileStore, RootDir};
 use tempfile::TempDir;
 
@@ -210,5 +213,36 @@ impl Rig {
     /// Whether any process has this case's mark in its environment.
     pub(crate) fn marked_process_exists(&self) -> bool {
         !self.marked_processes().is_empty()
+    }
+
+    /// Whether containers have cgroups. With cgroup v1 alone they have none, and less is exact.
+    pub(crate) fn has_cgroups() -> bool {
+        reaper_exec::cgroup::Hierarchy::find().unwrap().is_some()
+    }
+
+    /// Without a cgroup a pause is refused, and changes nothing.
+    pub(crate) async fn pause_is_refused(&self) {
+        let (id, _output) = self.start_shell("frozen", "exec sleep 1000").await;
+        let refused = self.engine.pause(&id).await.unwrap_err();
+        assert!(
+            refused.to_string().contains("cgroup of version 2"),
+            "{refused}"
+        );
+        let status = self.engine.state(&id).await.unwrap().status;
+        assert_eq!(status, Status::Running);
+        self.engine.delete(&id, true).await.unwrap();
+    }
+
+    /// What a container started is dead, though its monitor was killed. Without a cgroup what has
+    /// left its session outlives a killed monitor.
+    pub(crate) fn ended_without_monitor(&self) -> bool {
+        if Self::has_cgroups() {
+            return !self.marked_process_exists();
+        }
+        for pid in self.marked_processes() {
+            // It may have exited since.
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        true
     }
 }
