@@ -1,6 +1,6 @@
 //! Runs a container again until it succeeds.
 
-use reaper_exec::{Engine, Executor, NewContainer, engine};
+use reaper_exec::{ContainerConfig, Engine, Executor, engine};
 use reaper_spec::{Exit, ExitStatus};
 use reaper_state::StateStore;
 
@@ -16,7 +16,7 @@ use reaper_state::StateStore;
 pub async fn until_success<E: Executor, S: StateStore + ?Sized + 'static>(
     engine: &Engine<E, S>,
     attempts: u32,
-    make: impl Fn() -> NewContainer,
+    make: impl Fn() -> ContainerConfig,
 ) -> engine::Result<Exit> {
     let mut attempt = 1;
     loop {
@@ -30,7 +30,7 @@ pub async fn until_success<E: Executor, S: StateStore + ?Sized + 'static>(
 
 async fn run<E: Executor, S: StateStore + ?Sized + 'static>(
     engine: &Engine<E, S>,
-    container: NewContainer,
+    container: ContainerConfig,
 ) -> engine::Result<Exit> {
     let id = container.id.clone();
     engine.create(container).await?;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use reaper_examples::retry::until_success;
 use reaper_exec::{
-    Engine, Error as ExecutorError, Executor as _, FakeCall, FakeExecutor, NewContainer, Signal,
+    ContainerConfig, Engine, Error as ExecutorError, Executor as _, FakeCall, FakeExecutor, Signal,
     Target, engine::Error,
 };
 use reaper_spec::{ContainerId, ExitStatus, ProcessSpec};
-use reaper_state::{Call, FakeStore, Reaction, RootDir, StateStore as _};
+use reaper_state::{Call, FakeStore, RootDir, ScriptedResult, StateStore as _};
 use tempfile::TempDir;
 
 struct Rig {
@@ -35,9 +35,9 @@ impl Rig {
     }
 
     /// The fake knows `exit N` and `missing`; any other program lasts.
-    fn container(&self, command: &str) -> NewContainer {
+    fn container(&self, command: &str) -> ContainerConfig {
         let process = ProcessSpec::new(command.split(' '), "/").unwrap();
-        NewContainer::new(self.id.clone(), process)
+        ContainerConfig::new(self.id.clone(), process)
     }
 
     /// Whether neither the executor nor the store knows of a container.
@@ -95,7 +95,8 @@ async fn what_cannot_be_executed_is_reported_and_removed() {
 async fn a_failing_store_stops_it() {
     let rig = Rig::new();
     let full = reaper_state::Error::NotFound { id: rig.id.clone() };
-    rig.store.script(Call::Create, 2, Reaction::Fail(full));
+    rig.store
+        .script(Call::Create, 2, ScriptedResult::Fail(full));
     let error = until_success(&rig.engine, 3, || rig.container("exit 1")).await;
     assert!(matches!(error, Err(Error::Store(_))), "{error:?}");
     assert_eq!(

@@ -36,7 +36,7 @@ pub(crate) fn run(open: Open) -> ExitCode {
         Ok(cli) => cli,
         Err(message) => {
             let code = if message.use_stderr() { FAILURE } else { 0 };
-            // Where nobody reads the help there is nobody to be told.
+            // A write error (a closed pipe) is ignored: the user no longer reads the help.
             let _ = message.print();
             return code.into();
         }
@@ -73,7 +73,8 @@ fn execute(global: &GlobalArgs, command: Command, open: Open) -> Result<Outcome>
     if let Command::Exec(exec) = &command
         && exec.detach
     {
-        // The helper stays, and must not keep what nobody meant it to have.
+        // The helper outlives this call, and must not keep descriptors open that the caller leaked
+        // to it.
         sys::close_inherited(3_u32.saturating_add(exec.preserve_fds), u32::MAX)
             .map_err(Error::io("close"))?;
     }
@@ -82,10 +83,10 @@ fn execute(global: &GlobalArgs, command: Command, open: Open) -> Result<Outcome>
     let preserved = streams::preserved(command.preserve_fds())?;
     // Likewise before there is a thread, or a file that the helper must not keep.
     let role = match &command {
-        Command::Exec(exec) if exec.detach => detached::split(exec)?,
-        _ => detached::Role::Alone,
+        Command::Exec(exec) if exec.detach => detached::fork_helper(exec)?,
+        _ => detached::HelperRole::None,
     };
-    if let detached::Role::Caller(helper) = role {
+    if let detached::HelperRole::Caller(helper) = role {
         begin(global)?;
         return helper.wait();
     }
@@ -108,7 +109,7 @@ fn execute(global: &GlobalArgs, command: Command, open: Open) -> Result<Outcome>
         runtime.block_on(commands::run(call, command, &role, &mut io::stdout()))
     });
     match role {
-        detached::Role::Helper(report) => report.end(outcome),
+        detached::HelperRole::Helper(report) => report.end(outcome),
         _ => outcome,
     }
 }

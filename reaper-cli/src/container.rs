@@ -6,9 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use reaper_exec::{MonitorOptions, NewContainer, engine::SCOPE_ANNOTATION, io::StdioRequest};
+use reaper_exec::{ContainerConfig, MonitorOptions, engine::SCOPE_ANNOTATION, io::StdioRequest};
 use reaper_overlay::{Scope, ViewRequest};
-use reaper_spec::{Bundle, Config, ContainerId, CriAnnotations, ProcessSpec, Workload};
+use reaper_spec::{Bundle, Config, ContainerId, ContainerSpec, CriAnnotations, ProcessSpec};
 use reaper_state::Record;
 
 use crate::error::{Error, Result};
@@ -23,10 +23,14 @@ const PROCESS: &str = "reaper.cli/process";
 const LOG: &str = "reaper.cli/log";
 
 /// A container to be made of a bundle.
-pub(crate) fn of_bundle(config: &Config, id: ContainerId, bundle: &Path) -> Result<NewContainer> {
+pub(crate) fn of_bundle(
+    config: &Config,
+    id: ContainerId,
+    bundle: &Path,
+) -> Result<ContainerConfig> {
     let bundle = Bundle::load(bundle)?;
     let path = bundle.path().to_owned();
-    let workload = bundle.into_workload();
+    let workload = bundle.into_container_spec();
     let mut config = config.clone();
     config.apply_annotations(&workload.annotations)?;
     Ok(of_workload(&config, id, path, workload))
@@ -39,13 +43,13 @@ pub(crate) fn of_process(
     id: ContainerId,
     dir: &Path,
     process: ProcessSpec,
-) -> Result<NewContainer> {
+) -> Result<ContainerConfig> {
     process.validate()?;
     let json = serde_json::to_string(&process).map_err(|error| Error::Io {
         operation: "write a process".into(),
         source: error.into(),
     })?;
-    let workload = Workload {
+    let workload = ContainerSpec {
         process,
         rootfs: None,
         mounts: Vec::new(),
@@ -61,8 +65,8 @@ fn of_workload(
     config: &Config,
     id: ContainerId,
     bundle: PathBuf,
-    workload: Workload,
-) -> NewContainer {
+    workload: ContainerSpec,
+) -> ContainerConfig {
     let mut view = ViewRequest::new(id.clone(), workload.process.cwd.clone())
         .with_pod(&CriAnnotations::read(&workload.annotations));
     view.overlay.clone_from(&config.overlay);
@@ -70,16 +74,16 @@ fn of_workload(
     view.image = config.image;
     view.rootfs = workload.rootfs;
     view.mounts = workload.mounts;
-    NewContainer {
+    ContainerConfig {
         id,
         bundle,
         process: workload.process,
         cgroups_path: workload.cgroups_path,
         view,
         stdio: StdioRequest::default(),
-        preserved: Vec::new(),
+        preserve_fds: Vec::new(),
         monitor: MonitorOptions {
-            without_cgroup: !config.cgroups,
+            cgroup: config.cgroups,
             log: config.log.runtime.clone(),
             ..MonitorOptions::default()
         },
@@ -89,25 +93,25 @@ fn of_workload(
 
 /// What the caller of this program adds to a container.
 #[derive(Debug, Default)]
-pub(crate) struct Handover {
+pub(crate) struct StdioSource {
     /// Where its streams go.
     pub(crate) stdio: StdioRequest,
     /// Its descriptors from 3 on.
     pub(crate) preserved: Vec<OwnedFd>,
     /// Its monitor ends as it does, for who waits for the pid in `--pid-file`.
-    pub(crate) mirror_exit: bool,
+    pub(crate) propagate_exit: bool,
 }
 
-impl Handover {
-    pub(crate) fn apply(self, new: &mut NewContainer) {
+impl StdioSource {
+    pub(crate) fn apply(self, new: &mut ContainerConfig) {
         new.stdio = self.stdio;
-        new.preserved = self.preserved;
-        new.monitor.mirror_exit = self.mirror_exit;
+        new.preserve_fds = self.preserved;
+        new.monitor.propagate_exit = self.propagate_exit;
     }
 }
 
 /// Notes that the program of `new` is to get the streams of `start`.
-pub(crate) fn defer_streams(new: &mut NewContainer) {
+pub(crate) fn defer_streams(new: &mut ContainerConfig) {
     new.annotations
         .insert(STREAMS_AT_START.to_owned(), "true".to_owned());
 }
@@ -118,7 +122,7 @@ pub(crate) fn streams_deferred(record: &Record) -> bool {
 }
 
 /// Notes the file that the outputs of `new` go to.
-pub(crate) fn set_log(new: &mut NewContainer, path: &str) {
+pub(crate) fn set_log(new: &mut ContainerConfig, path: &str) {
     new.annotations.insert(LOG.to_owned(), path.to_owned());
 }
 
@@ -134,7 +138,7 @@ pub(crate) fn init_process(record: &Record) -> Result<ProcessSpec> {
             operation: format!("read the process of container {}", record.id),
             source: error.into(),
         }),
-        None => Ok(Bundle::load(&record.bundle)?.into_workload().process),
+        None => Ok(Bundle::load(&record.bundle)?.into_container_spec().process),
     }
 }
 

@@ -1,8 +1,8 @@
 //! `exec --detach`: a helper that outlives the call and ends as the process does.
 //!
 //! An engine waits, as a subreaper, for the pid in `--pid-file`. The process itself is a child of
-//! the container's monitor, so nobody else can wait for it. Therefore a detached call forks, first
-//! of all: the helper does the work, reports to the caller when the process runs, stays until it
+//! the container's monitor, so only the monitor can wait for it. Therefore a detached call forks
+//! first: the helper does the work, reports to the caller when the process runs, stays until it
 //! ends, and ends in the same way. Signals to it are passed on.
 
 use std::{
@@ -32,9 +32,9 @@ const RUNNING: &[u8] = b"\0running";
 
 /// What this process is to do.
 #[derive(Debug)]
-pub(crate) enum Role {
+pub(crate) enum HelperRole {
     /// Everything: the call is not detached.
-    Alone,
+    None,
     /// To wait for the helper's report.
     Caller(Helper),
     /// To do the work, and to report.
@@ -55,11 +55,11 @@ pub(crate) struct Report {
     pipe: File,
     /// How many descriptors from 3 on are the caller's.
     preserved: u32,
-    told: Cell<bool>,
+    reported: Cell<bool>,
 }
 
 /// Forks. Both sides return.
-pub(crate) fn split(args: &ExecArgs) -> Result<Role> {
+pub(crate) fn fork_helper(args: &ExecArgs) -> Result<HelperRole> {
     let pid_file = args
         .pid_file
         .as_deref()
@@ -68,7 +68,7 @@ pub(crate) fn split(args: &ExecArgs) -> Result<Role> {
     let (report, pipe) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|errno| Error::io("make a pipe")(errno.into()))?;
     match sys::fork_single_threaded().map_err(Error::io("fork"))? {
-        Side::Parent(pid) => Ok(Role::Caller(Helper {
+        Side::Parent(pid) => Ok(HelperRole::Caller(Helper {
             pid,
             report: report.into(),
             pid_file,
@@ -78,10 +78,10 @@ pub(crate) fn split(args: &ExecArgs) -> Result<Role> {
             // What the terminal sends to the caller's group is not for the helper.
             setsid().map_err(|errno| Error::io("make a session")(errno.into()))?;
             let preserved = args.preserve_fds;
-            Ok(Role::Helper(Report {
+            Ok(HelperRole::Helper(Report {
                 pipe: pipe.into(),
                 preserved,
-                told: Cell::new(false),
+                reported: Cell::new(false),
             }))
         }
     }
@@ -102,11 +102,11 @@ impl Helper {
         // It ends now, and would otherwise be left to the engine.
         let ended = waitpid(self.pid, None);
         if report.is_empty() {
-            return Err(Error::Reported(format!(
+            return Err(Error::HelperFailed(format!(
                 "the helper process failed: {ended:?}"
             )));
         }
-        Err(Error::Reported(
+        Err(Error::HelperFailed(
             String::from_utf8_lossy(&report).into_owned(),
         ))
     }
@@ -141,7 +141,7 @@ impl Report {
             .map_err(|errno| Error::io("close the streams")(errno.into()))?;
         std::env::set_current_dir("/").map_err(Error::io("leave the working directory"))?;
         self.say(RUNNING)?;
-        self.told.set(true);
+        self.reported.set(true);
         Ok(())
     }
 
@@ -155,7 +155,7 @@ impl Report {
     pub(crate) fn end(self, outcome: Result<Outcome>) -> ! {
         let outcome = outcome.unwrap_or_else(|error| {
             let line = error.line();
-            if self.told.get() || self.say(line.as_bytes()).is_err() {
+            if self.reported.get() || self.say(line.as_bytes()).is_err() {
                 tracing::error!("{line}");
             }
             Outcome::Code(u8::MAX)

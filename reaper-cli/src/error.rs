@@ -61,7 +61,7 @@ pub(crate) enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// A terminal is wanted and nobody is there to use it.
+    /// The process wants a terminal, and this call does not stay to serve it.
     #[error(
         "the process wants a terminal, and this call will not stay to serve it: give \
          --console-socket, use `reaper-runtime run` without --detach, or say terminal: false"
@@ -88,7 +88,7 @@ pub(crate) enum Error {
     Exists(PathBuf),
     /// What a helper process reported. It is complete as it is.
     #[error("{0}")]
-    Reported(String),
+    HelperFailed(String),
 }
 
 impl Error {
@@ -138,7 +138,7 @@ impl Error {
         }
     }
 
-    /// Whether nobody reads the output any more.
+    /// Whether the reader of the output has closed it.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         match self {
             Self::Io { source, .. } => source.kind() == io::ErrorKind::BrokenPipe,

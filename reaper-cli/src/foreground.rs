@@ -11,7 +11,7 @@ use crate::{
 
 /// Stays with a process that was started: passes signals on, serves its terminal, and returns
 /// what `ended` does.
-pub(crate) async fn attend<E: Executor + ?Sized>(
+pub(crate) async fn run_foreground<E: Executor + ?Sized>(
     executor: &E,
     target: &Target,
     signals: &mut Signals,
@@ -44,8 +44,8 @@ async fn handle<E: Executor + ?Sized>(
         (Event::Resize, Some(session)) => session.resize(),
         (Event::Resize, None) => {}
         (Event::Stop, session) => {
-            // The process is in a session of its own: the keyboard's signal would be ignored
-            // there, since nobody of that session could continue it.
+            // The process has its own session, so its process group is orphaned. SIGTSTP is ignored
+            // in an orphaned process group (setpgid(2)), SIGSTOP is not.
             pass_on(executor, target, signal(nix::libc::SIGSTOP)).await;
             if let Some(session) = &session {
                 session.leave_raw_mode();

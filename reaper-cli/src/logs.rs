@@ -10,7 +10,7 @@ use std::{
 };
 
 use reaper_exec::{
-    NewContainer,
+    ContainerConfig,
     io::{StdioRequest, StreamTarget, Streams},
 };
 use reaper_spec::{Config, ContainerId};
@@ -54,7 +54,7 @@ impl NewLog {
     }
 
     /// Has the outputs of `new` go there, and notes it for later calls. Returns its streams.
-    pub(crate) fn apply(&self, new: &mut NewContainer) -> Result<StdioRequest> {
+    pub(crate) fn apply(&self, new: &mut ContainerConfig) -> Result<StdioRequest> {
         let path = self.0.as_deref().unwrap_or(Path::new(""));
         let text = path.to_str().ok_or_else(|| Error::Option {
             option: "log.output",

@@ -29,6 +29,9 @@ use reaper_exec::{io::StandardBinder, monitor};
 use reaper_overlay::Configured;
 
 fn main() -> ExitCode {
-    monitor::run_if_asked(|| monitor::Setup::new(Configured::default(), StandardBinder::new()));
+    monitor::run_if_monitor(|| {
+        monitor::MonitorConfig::new(Configured::default(), StandardBinder::new())
+    });
+    commands::become_trial_if_asked();
     app::run(backends::open)
 }

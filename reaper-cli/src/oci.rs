@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use reaper_exec::{
     Stats,
-    engine::{LifeChange, LifeEvent},
+    engine::{self, EventKind},
 };
 use reaper_spec::{ExitStatus, Status, Timestamp, oci};
 use reaper_state::Record;
@@ -171,13 +171,13 @@ pub(crate) struct Life<'a> {
 }
 
 impl<'a> Life<'a> {
-    pub(crate) fn of(event: &'a LifeEvent) -> Self {
+    pub(crate) fn of(event: &'a engine::Event) -> Self {
         Self {
             time: event.at,
             id: event.id.as_str(),
             kind: event.change.as_str(),
             exit_code: match &event.change {
-                LifeChange::Stopped(exit) => Some(exit.status.code()),
+                EventKind::Stopped(exit) => Some(exit.status.code()),
                 _ => None,
             },
         }

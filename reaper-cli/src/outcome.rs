@@ -10,7 +10,7 @@ pub(crate) enum Outcome {
     /// With this exit code.
     Code(u8),
     /// As a process did, signal included: for who waits for this one in its place.
-    Mirror(ExitStatus),
+    ExitLike(ExitStatus),
 }
 
 impl Outcome {
@@ -26,8 +26,8 @@ impl Outcome {
     pub(crate) fn finish(self) -> u8 {
         match self {
             Self::Code(code) => code,
-            Self::Mirror(ExitStatus::Signaled { signal, .. }) => sys::die_of(signal),
-            Self::Mirror(status) => code(&status),
+            Self::ExitLike(ExitStatus::Signaled { signal, .. }) => sys::exit_by_signal(signal),
+            Self::ExitLike(status) => code(&status),
         }
     }
 }

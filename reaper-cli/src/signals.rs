@@ -26,7 +26,7 @@ pub(crate) enum Event {
     Forward(Signal),
     /// The window has another size.
     Resize,
-    /// Somebody wants to stop this call: the process stops too.
+    /// SIGTSTP: this call stops, and the process with it.
     Stop,
     /// This call was continued.
     Continue,

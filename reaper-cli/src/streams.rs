@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use reaper_exec::io::{Attachments, StdioRequest, StreamTarget, Streams};
+use reaper_exec::io::{StdioFds, StdioRequest, StreamTarget, Streams};
 
 use crate::{
     error::{Error, Result},
@@ -34,7 +34,7 @@ pub(crate) fn inherited() -> Result<StdioRequest> {
             stdout,
             stderr,
         },
-        attachments: Attachments {
+        attachments: StdioFds {
             inherited,
             console_socket: None,
         },
@@ -42,7 +42,7 @@ pub(crate) fn inherited() -> Result<StdioRequest> {
 }
 
 /// This call's own standard streams, to be handed to a process that has others already.
-pub(crate) fn handed_over() -> Result<[OwnedFd; 3]> {
+pub(crate) fn duplicated() -> Result<[OwnedFd; 3]> {
     let own = |number: RawFd| {
         let failed = Error::io("open /dev/null");
         match sys::duplicate(number).map_err(Error::io("duplicate a stream"))? {
@@ -87,9 +87,9 @@ pub(crate) fn engine_console(path: &Path) -> Result<StdioRequest> {
 pub(crate) fn console(socket: OwnedFd) -> StdioRequest {
     StdioRequest {
         streams: Streams::default(),
-        attachments: Attachments {
+        attachments: StdioFds {
             console_socket: Some(socket),
-            ..Attachments::default()
+            ..StdioFds::default()
         },
     }
 }

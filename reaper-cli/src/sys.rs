@@ -6,7 +6,10 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd, RawFd},
 };
 
-use nix::unistd::{ForkResult, fork};
+use nix::{
+    errno::Errno,
+    unistd::{ForkResult, fork},
+};
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// Which side of a fork this is.
@@ -35,8 +38,8 @@ pub(crate) fn fork_single_threaded() -> io::Result<Side> {
 /// A close-on-exec duplicate of a descriptor that the caller of this program may have handed
 /// over; `None` if it is not open.
 pub(crate) fn duplicate(number: RawFd) -> io::Result<Option<OwnedFd>> {
-    // SAFETY: the descriptor is borrowed for the length of this call only. If it is not open
-    // nobody owns the number and the call says EBADF; no other thread could close it meanwhile.
+    // SAFETY: the descriptor is borrowed for the length of this call only. If it is not open,
+    // the call returns EBADF; this process has one thread, so none can close it meanwhile.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     match borrowed.try_clone_to_owned() {
         Ok(duplicate) => Ok(Some(duplicate)),
@@ -53,10 +56,26 @@ pub(crate) fn close_inherited(first: u32, last: u32) -> io::Result<()> {
     if first > last {
         return Ok(());
     }
-    // SAFETY: close_range(2) takes plain numbers and touches no memory; that nobody owns them is
-    // the contract of this function.
+    // SAFETY: close_range(2) takes plain numbers and touches no memory; that no
+    // value of this program owns them is the contract of this function.
     let result = unsafe { nix::libc::syscall(nix::libc::SYS_close_range, first, last, 0) };
-    nix::errno::Errno::result(result)?;
+    match Errno::result(result) {
+        // Before Linux 5.9, or as a seccomp filter says that does not know the call.
+        Err(Errno::ENOSYS | Errno::EPERM) => close_each(first, last),
+        closed => Ok(closed.map(drop)?),
+    }
+}
+
+fn close_each(first: u32, last: u32) -> io::Result<()> {
+    let mut open = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let name = entry?.file_name();
+        open.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    for fd in open.into_iter().filter(|fd| (first..=last).contains(fd)) {
+        // SAFETY: as above. The directory that was listed is closed already, which is not an error.
+        unsafe { nix::libc::close(fd as RawFd) };
+    }
     Ok(())
 }
 
@@ -69,7 +88,7 @@ pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<Owned
 
 /// Ends this process by a signal, as if it had not been caught. Without a core: it is not this
 /// process that went wrong.
-pub(crate) fn die_of(signal: i32) -> ! {
+pub(crate) fn exit_by_signal(signal: i32) -> ! {
     // A core that is dumped all the same is no reason to live on.
     let _ = nix::sys::prctl::set_dumpable(false);
     // SAFETY: SIG_DFL is no handler that could run; sigset_t may be all zeros, and is initialised
@@ -84,4 +103,39 @@ pub(crate) fn die_of(signal: i32) -> ! {
     }
     // It was one that does not end a process.
     std::process::exit(128 + signal);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, os::fd::IntoRawFd, thread};
+
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+
+    use super::*;
+
+    #[test]
+    fn inherited_descriptors_are_closed_without_close_range() {
+        for errno in [nix::libc::ENOSYS, nix::libc::EPERM] {
+            let filter = SeccompFilter::new(
+                BTreeMap::from([(nix::libc::SYS_close_range, Vec::new())]),
+                SeccompAction::Allow,
+                SeccompAction::Errno(errno.unsigned_abs()),
+                std::env::consts::ARCH.try_into().unwrap(),
+            );
+            let program: BpfProgram = filter.unwrap().try_into().unwrap();
+            let (reader, writer) = io::pipe().unwrap();
+            let inherited = u32::try_from(writer.into_raw_fd()).unwrap();
+            // The filter holds for this thread alone.
+            let closing = thread::spawn(move || {
+                apply_filter(&program).unwrap();
+                close_inherited(inherited, inherited)
+            });
+            closing.join().unwrap().unwrap();
+            assert_eq!(
+                io::read_to_string(reader).unwrap(),
+                "",
+                "the end of the pipe"
+            );
+        }
+    }
 }

@@ -91,7 +91,7 @@ pub(crate) fn listen(path: &Path) -> io::Result<OwnedFd> {
     Ok(listener)
 }
 
-/// The next connection, nonblocking; `None` where nobody waits.
+/// The next connection, nonblocking; `None` if no client is waiting for one.
 pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     match rustix::net::accept_with(listener, flags) {
@@ -149,7 +149,7 @@ fn spill(document: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// Receives a message; `None` when the peer is gone.
+/// Receives a message; `None` when the peer has closed its end.
 ///
 /// On a nonblocking socket without a message it is `WouldBlock`.
 pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<Message>> {

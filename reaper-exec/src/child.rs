@@ -1,12 +1,16 @@
 //! What runs between the fork and the user's `execve`.
 //!
 //! The child is a copy of a single-threaded monitor, so ordinary code is allowed. It puts itself
-//! into the state that the process spec asks for, reports that it is ready, and waits at its gate:
-//! a message from the monitor. The pair to the monitor is close-on-exec, so its end says to the
-//! monitor that the program was executed, or that the child was killed.
+//! into the state that the process spec asks for, reports over its start socket that it is ready,
+//! and waits there for the start message. Its end of the socket is close-on-exec, so when that
+//! closes the monitor knows that the program was executed, or that the child was killed.
+//!
+//! The steps are ordered by what each needs: the cgroup is joined first, so that all that follows
+//! is accounted there; the view is entered before anything is looked up in it; the user is changed
+//! last, since it takes the rights away that the other steps need.
 
-mod account;
 mod descriptors;
+mod passwd;
 mod program;
 
 use std::{
@@ -29,8 +33,8 @@ use reaper_spec::{ProcessSpec, Resource, Rlimit, User};
 use self::program::Program;
 use crate::{cgroup::Leaf, channel, io::ChildStdio, protocol::ChildReport, sys};
 
-/// What the child needs of its monitor.
-pub(crate) struct Childhood<'a> {
+/// What the child gets from its monitor.
+pub(crate) struct ChildSetup<'a> {
     pub(crate) process: &'a ProcessSpec,
     pub(crate) view: &'a dyn View,
     /// Whether this is the first process in the view.
@@ -39,7 +43,7 @@ pub(crate) struct Childhood<'a> {
     pub(crate) leaf: Option<&'a Leaf>,
     pub(crate) stdio: ChildStdio,
     pub(crate) preserved: Vec<OwnedFd>,
-    /// What to write for a process without an adjustment of its own: the value that the monitor
+    /// The OOM adjustment of a process whose spec has none: the value that the monitor
     /// was started with, since it has lowered its own.
     pub(crate) oom_score_adj: Option<i32>,
 }
@@ -50,8 +54,8 @@ pub(crate) struct Failed {
     source: io::Error,
 }
 
-/// A step whose error has its own words, the errno included.
-fn described(step: &str, error: &dyn std::error::Error) -> Failed {
+/// A step that failed with an error whose message has the errno already.
+fn from_error(step: &str, error: &dyn std::error::Error) -> Failed {
     Failed {
         step: step.to_owned(),
         source: io::Error::other(error.to_string()),
@@ -71,13 +75,14 @@ impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
     }
 }
 
-/// Does all of the above. It never returns.
-pub(crate) fn run(childhood: Childhood<'_>, gate: OwnedFd) -> ! {
-    let Ok(gate) = descriptors::lift(gate, childhood.preserved.len()) else {
+/// Sets up the process and executes its program. Never returns.
+pub(crate) fn run(setup: ChildSetup<'_>, start_socket: OwnedFd) -> ! {
+    let Ok(start_socket) = descriptors::move_above_stdio(start_socket, setup.preserved.len())
+    else {
         sys::exit_now(127)
     };
-    let report = match prepare(childhood, &gate) {
-        Ok((program, warnings)) => wait(&gate, &program, warnings),
+    let report = match prepare(setup, &start_socket) {
+        Ok((program, warnings)) => wait_for_start(&start_socket, &program, warnings),
         Err(Failed { step, source }) => {
             let errno = source.raw_os_error();
             ChildReport::Failed {
@@ -87,13 +92,16 @@ pub(crate) fn run(childhood: Childhood<'_>, gate: OwnedFd) -> ! {
             }
         }
     };
-    // Whoever does not read this sees the end of the pair instead.
-    let _ = channel::send(gate.as_fd(), &report, &[]);
+    // If this cannot be sent, the monitor reads the end of the socket.
+    let _ = channel::send(start_socket.as_fd(), &report, &[]);
     sys::exit_now(127)
 }
 
-fn prepare(childhood: Childhood<'_>, gate: &OwnedFd) -> Result<(Program, Vec<String>), Failed> {
-    let Childhood {
+fn prepare(
+    setup: ChildSetup<'_>,
+    start_socket: &OwnedFd,
+) -> Result<(Program, Vec<String>), Failed> {
+    let ChildSetup {
         process,
         view,
         first,
@@ -101,16 +109,16 @@ fn prepare(childhood: Childhood<'_>, gate: &OwnedFd) -> Result<(Program, Vec<Str
         stdio,
         preserved,
         oom_score_adj,
-    } = childhood;
+    } = setup;
     let mut warnings = Vec::new();
     if let Some(leaf) = leaf {
         leaf.join_self()
-            .map_err(|error| described("join the cgroup", &error))?;
+            .map_err(|error| from_error("join the cgroup", &error))?;
     }
     reset_signals().step("reset the signals")?;
     setsid().step("start a session")?;
     if let Some(adjustment) = process.oom_score_adj.or(oom_score_adj) {
-        // A lower value needs CAP_SYS_RESOURCE, which the node's admin may not have given.
+        // A lower value needs CAP_SYS_RESOURCE, which Reaper may run without.
         let written = std::fs::write("/proc/self/oom_score_adj", adjustment.to_string());
         if let (Err(error), Some(_)) = (written, process.oom_score_adj) {
             warnings.push(format!("set oom_score_adj to {adjustment}: {error}"));
@@ -120,10 +128,10 @@ fn prepare(childhood: Childhood<'_>, gate: &OwnedFd) -> Result<(Program, Vec<Str
         true => view.enter_init(),
         false => view.enter_exec(),
     };
-    entered.map_err(|error| described("enter the filesystem view", &error))?;
-    let environment = account::environment(process, &view.environment());
+    entered.map_err(|error| from_error("enter the filesystem view", &error))?;
+    let environment = passwd::environment(process, &view.environment());
     let terminal = matches!(stdio, ChildStdio::Terminal(_));
-    descriptors::install(stdio, preserved, gate).step("install the streams")?;
+    descriptors::install(stdio, preserved, start_socket).step("install the streams")?;
     if terminal {
         sys::take_terminal(0).step("take the controlling terminal")?;
     }
@@ -133,16 +141,16 @@ fn prepare(childhood: Childhood<'_>, gate: &OwnedFd) -> Result<(Program, Vec<Str
     let entered = chdir(&process.cwd);
     become_user(process.user.as_ref())?;
     if entered.is_err() {
-        // A folder that only the user may enter, for example on NFS with root squashed.
+        // The directory may be open to the user only, for example on NFS with root squashed.
         chdir(&process.cwd).step(format!("enter the directory {}", process.cwd.display()))?;
     }
     if process.no_new_privileges {
         prctl::set_no_new_privs().step("set no_new_privs")?;
     }
-    // After setuid(2), which clears it.
+    // After setuid(2), which clears it (prctl(2)).
     prctl::set_pdeathsig(NixSignal::SIGKILL).step("ask for a signal at the monitor's death")?;
     let program = Program::new(process, environment).step("read the arguments")?;
-    // Else ps(1) shows the monitor's name until the program is executed.
+    // Without this, ps(1) shows the monitor's name until the program is executed.
     let _ = prctl::set_name(program.short_name());
     Ok((program, warnings))
 }
@@ -181,7 +189,7 @@ fn set_limit(limit: &Rlimit) -> Result<(), Failed> {
     rustix::process::setrlimit(resource, wanted).step(format!("set {}", limit.resource))
 }
 
-/// The order matters: groups while still privileged, the user last.
+/// Changes groups and user. The user is last, since changing groups needs its rights.
 fn become_user(user: Option<&User>) -> Result<(), Failed> {
     /// What OCI runtimes use where the spec is silent.
     const DEFAULT_UMASK: u32 = 0o022;
@@ -203,7 +211,8 @@ fn become_user(user: Option<&User>) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The step of becoming somebody, who may be unknown in a user namespace.
+/// The step of becoming a user or group, with the reason if the user namespace does not map it
+/// (EINVAL).
 fn becoming(result: nix::Result<()>, kind: &str, id: u32) -> String {
     let unknown = match result {
         Err(Errno::EINVAL) => ", whom the container's user namespace does not have",
@@ -212,7 +221,8 @@ fn becoming(result: nix::Result<()>, kind: &str, id: u32) -> String {
     format!("become {kind} {id}{unknown}")
 }
 
-/// Without root nobody can give up groups: what comes without any of its own keeps the caller's.
+/// Sets the supplementary groups. Without root that is not permitted; a process that asks for none
+/// then keeps the caller's.
 fn set_groups(groups: &[Gid]) -> nix::Result<()> {
     match setgroups(groups) {
         Err(Errno::EPERM) if groups.is_empty() && !may_set_groups() => Ok(()),
@@ -220,25 +230,26 @@ fn set_groups(groups: &[Gid]) -> nix::Result<()> {
     }
 }
 
-/// Whether root, or whoever is called so in a user namespace, has the right to set groups here.
+/// Whether this process may call setgroups(2): as root, in a user namespace that does not deny it.
 fn may_set_groups() -> bool {
     let denied = std::fs::read("/proc/self/setgroups").is_ok_and(|text| text == b"deny\n");
     geteuid().is_root() && !denied
 }
 
-/// Waits at the gate and executes the program. It returns what to report if that failed.
-fn wait(gate: &OwnedFd, program: &Program, warnings: Vec<String>) -> ChildReport {
+/// Reports that the process is ready, waits for the start message, and executes the program.
+/// Returns the report if that failed.
+fn wait_for_start(start_socket: &OwnedFd, program: &Program, warnings: Vec<String>) -> ChildReport {
     let failed = |step: &str, error: &io::Error| ChildReport::Failed {
         step: step.to_owned(),
         message: error.to_string(),
         errno: error.raw_os_error(),
     };
-    if let Err(error) = channel::send(gate.as_fd(), &ChildReport::Ready { warnings }, &[]) {
+    if let Err(error) = channel::send(start_socket.as_fd(), &ChildReport::Ready { warnings }, &[]) {
         return failed("report to the monitor", &error);
     }
-    let go = match channel::receive(gate.as_fd()) {
+    let go = match channel::receive(start_socket.as_fd()) {
         Ok(Some(go)) => go,
-        // The monitor is gone: nobody is left who could start this process.
+        // The monitor has exited, and no other process can start this one.
         Ok(None) => sys::exit_now(127),
         Err(error) => return failed("wait at the gate", &error),
     };

@@ -26,7 +26,9 @@ use reaper_spec::{ContainerId, ExecId, ProcessSpec, Status};
 use reaper_state::RootDir;
 
 use crate::{
-    CreateRequest, Error, ExecRequest, Executor, MonitorOptions, Signal, Target, io::StdioRequest,
+    executor::{ContainerConfig, CreateRequest, Error, ExecRequest, Executor, Target},
+    io::StdioRequest,
+    signal::Signal,
 };
 
 /// What a process of the suite runs.
@@ -82,7 +84,7 @@ impl Subject {
         self
     }
 
-    /// Makes the bundle of each container by `bundle`, which is told the init process and returns
+    /// Makes the bundle of each container by `bundle`, which gets the init process and returns
     /// the bundle's path: for executors that read it. Without, the bundle is an empty folder.
     #[must_use]
     pub fn in_bundles(mut self, bundle: impl Fn(&ProcessSpec) -> PathBuf + 'static) -> Self {
@@ -104,7 +106,7 @@ impl Subject {
         process
     }
 
-    /// A container at its gate.
+    /// A container that waits for its start.
     async fn create(&self, program: Program) -> ContainerId {
         self.try_create(program).await.expect("create")
     }
@@ -115,15 +117,12 @@ impl Subject {
         std::fs::create_dir_all(dir.path()).expect("the folder of the container");
         let process = self.process(program);
         let request = CreateRequest {
-            bundle: (self.bundle)(&process),
             dir,
-            process,
-            cgroups_path: None,
-            view: ViewRequest::new(id.clone(), PathBuf::from("/")),
-            id: id.clone(),
-            stdio: StdioRequest::default(),
-            preserved: Vec::new(),
-            monitor: MonitorOptions::default(),
+            container: ContainerConfig {
+                bundle: (self.bundle)(&process),
+                view: ViewRequest::new(id.clone(), PathBuf::from("/")),
+                ..ContainerConfig::new(id.clone(), process)
+            },
         };
         self.executor.create(request).await?;
         Ok(id)
@@ -139,10 +138,10 @@ impl Subject {
         let exec: ExecId = name.parse().expect("an exec id");
         let request = ExecRequest {
             process: self.process(program),
-            document: None,
+            process_json: None,
             stdio: StdioRequest::default(),
-            preserved: Vec::new(),
-            tied: false,
+            preserve_fds: Vec::new(),
+            kill_on_disconnect: false,
         };
         self.executor.exec(id, &exec, request).await?;
         Ok(Target::Exec(id.clone(), exec))
@@ -153,7 +152,7 @@ impl Subject {
     }
 
     async fn status(&self, target: &Target) -> Status {
-        let seen = self.executor.observe(target.container()).await;
+        let seen = self.executor.state(target.container()).await;
         seen.expect("observe").status
     }
 
@@ -189,16 +188,16 @@ impl Rule {
     /// Checks the rule on an executor without containers.
     ///
     /// # Panics
-    /// The executor breaks the rule; the message says how.
+    /// Panics if the executor breaks the rule, with a message that states how.
     pub async fn check(&self, subject: &Subject) {
         (self.check)(subject).await;
     }
 }
 
-/// Checks every rule, each on an executor of its own made by `subject`.
+/// Checks every rule, each on a separate executor, made by `subject`.
 ///
 /// # Panics
-/// The executor breaks a rule; the message says which and how.
+/// If the executor breaks a rule, with a message that states which and how.
 pub async fn run(subject: impl Fn() -> Subject) {
     for rule in RULES {
         rule.check(&subject()).await;

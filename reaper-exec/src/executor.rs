@@ -1,5 +1,6 @@
 //! The contract of running processes.
 
+mod config;
 mod error;
 mod values;
 
@@ -10,54 +11,59 @@ use reaper_overlay::ViewRequest;
 use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity};
 
 pub use self::{
+    config::{ContainerConfig, MonitorOptions},
     error::{Error, Result},
     values::{
-        CreateRequest, Created, ExecRequest, MonitorOptions, Observation, ProcessEntry, Stats,
-        Target,
+        ContainerState, CreateRequest, CreatedProcess, ExecRequest, ProcessInfo, Stats, Target,
     },
 };
-use crate::Signal;
+use crate::signal::Signal;
 
 /// Runs the processes of containers.
 ///
 /// # Contract
 /// * **Create** does everything short of the user's program: when it returns, the process exists,
-///   with its identity, streams, credentials and view of the filesystem, and waits at a gate.
-/// * **Start** opens the gate, and returns when the program was executed or says why not.
+///   with its identity, streams, credentials and view of the filesystem, and waits for its start.
+/// * **Start** returns when the program was executed, or fails with the reason why it was not.
 /// * **Wait** is a latch: any number of waiters, before and after the end. Waiting for something
 ///   that never started waits for its start, its kill or its deletion.
-/// * **Ends are durable**: an exit that `wait` returned is what [`observe`](Self::observe) says
-///   ever after, from any process, until [`delete`](Self::delete).
+/// * **Ends are durable**: an exit that `wait` returned is what [`state`](Self::state) reports
+///   from then on, from any process, until [`delete`](Self::delete).
 /// * **Order**: exits of exec'd processes are seen before the exit of init, and with init
 ///   everything that it started has ended.
 /// * **Cancellation**: dropping a returned future abandons the answer, not the operation.
-/// * **Killing** what is ending already, but is not yet seen to have ended, succeeds.
+/// * **Killing** a process that is being killed, and whose exit is not published yet, succeeds.
 /// * Calls for different containers don't wait for each other. Nothing blocks the calling thread.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Executor: Send + Sync {
-    /// Makes a container's init process and leaves it at its gate.
+    /// Creates a container with its init process, which waits for its start.
     ///
     /// # Errors
     /// [`Error::Setup`] with the step that failed, or [`Error::Execve`] where the program is
     /// looked for already now; nothing is left behind then.
-    async fn create(&self, request: CreateRequest) -> Result<Created>;
+    async fn create(&self, request: CreateRequest) -> Result<CreatedProcess>;
 
-    /// Adds a process to a running container and leaves it at its gate.
+    /// Adds a process to a running container. It waits for its start.
     ///
-    /// One that is still at its gate when the executor goes away may be given up: nobody else knows
-    /// it. One that was started goes on.
+    /// One that was not started when the executor is dropped may be killed, since no other client
+    /// knows its id. One that was started goes on.
     ///
     /// # Errors
     /// [`Error::AlreadyExists`] for an exec id in use, [`Error::Status`] unless the container is
     /// running, [`Error::Setup`].
-    async fn exec(&self, id: &ContainerId, exec: &ExecId, request: ExecRequest) -> Result<Created>;
+    async fn exec(
+        &self,
+        id: &ContainerId,
+        exec: &ExecId,
+        request: ExecRequest,
+    ) -> Result<CreatedProcess>;
 
-    /// Executes the program of a process at its gate, and names the process.
+    /// Executes the program of a created process, and returns the process's identity.
     ///
     /// # Errors
     /// [`Error::Execve`] if the program cannot be executed: the process has then ended, as
-    /// [`wait`](Self::wait) says too. [`Error::Status`] if it is not at its gate.
+    /// [`wait`](Self::wait) reports too. [`Error::Status`] if it was started already.
     async fn start(&self, target: &Target) -> Result<ProcessIdentity>;
 
     /// Sends a signal to a process, or to everything in its container or exec with `all`.
@@ -76,7 +82,7 @@ pub trait Executor: Send + Sync {
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    async fn resize(&self, target: &Target, size: ConsoleSize) -> Result<()>;
+    async fn resize_pty(&self, target: &Target, size: ConsoleSize) -> Result<()>;
 
     /// Ends a process's input once what is buffered was read. Idempotent; remembered before the
     /// start.
@@ -101,7 +107,7 @@ pub trait Executor: Send + Sync {
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessEntry>>;
+    async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessInfo>>;
 
     /// What a container uses now.
     ///
@@ -109,16 +115,16 @@ pub trait Executor: Send + Sync {
     /// [`Error::NotFound`].
     async fn stats(&self, id: &ContainerId) -> Result<Stats>;
 
-    /// What a container is doing. Finds the end of one whose monitor was killed, ends what is
-    /// left of it, and records it.
+    /// The state of a container. If its monitor was killed, this kills what is left of it, and
+    /// records the exit.
     ///
     /// # Errors
     /// [`Error::NotFound`] if the executor has no trace of it.
-    async fn observe(&self, id: &ContainerId) -> Result<Observation>;
+    async fn state(&self, id: &ContainerId) -> Result<ContainerState>;
 
     /// Forgets a process that has ended, and frees all that it holds: streams, and for init the
     /// monitor, the cgroup, the view and the files in its folder.
-    /// Deleting what is already gone succeeds with `None`.
+    /// Deleting what does not exist any more succeeds with `None`.
     ///
     /// # Errors
     /// [`Error::Status`] if it has not ended.
@@ -130,7 +136,7 @@ pub trait Executor: Send + Sync {
     ///
     /// # Errors
     /// [`Error::Setup`] if something could not be removed.
-    async fn forget_view(&self, view: &ViewRequest) -> Result<()> {
+    async fn remove_view(&self, view: &ViewRequest) -> Result<()> {
         let _ = view;
         Ok(())
     }
@@ -138,10 +144,15 @@ pub trait Executor: Send + Sync {
 
 #[async_trait]
 impl<T: Executor + ?Sized> Executor for Arc<T> {
-    async fn create(&self, request: CreateRequest) -> Result<Created> {
+    async fn create(&self, request: CreateRequest) -> Result<CreatedProcess> {
         (**self).create(request).await
     }
-    async fn exec(&self, id: &ContainerId, exec: &ExecId, request: ExecRequest) -> Result<Created> {
+    async fn exec(
+        &self,
+        id: &ContainerId,
+        exec: &ExecId,
+        request: ExecRequest,
+    ) -> Result<CreatedProcess> {
         (**self).exec(id, exec, request).await
     }
     async fn start(&self, target: &Target) -> Result<ProcessIdentity> {
@@ -153,8 +164,8 @@ impl<T: Executor + ?Sized> Executor for Arc<T> {
     async fn wait(&self, target: &Target) -> Result<Exit> {
         (**self).wait(target).await
     }
-    async fn resize(&self, target: &Target, size: ConsoleSize) -> Result<()> {
-        (**self).resize(target, size).await
+    async fn resize_pty(&self, target: &Target, size: ConsoleSize) -> Result<()> {
+        (**self).resize_pty(target, size).await
     }
     async fn close_stdin(&self, target: &Target) -> Result<()> {
         (**self).close_stdin(target).await
@@ -165,19 +176,19 @@ impl<T: Executor + ?Sized> Executor for Arc<T> {
     async fn resume(&self, id: &ContainerId) -> Result<()> {
         (**self).resume(id).await
     }
-    async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessEntry>> {
+    async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessInfo>> {
         (**self).pids(id).await
     }
     async fn stats(&self, id: &ContainerId) -> Result<Stats> {
         (**self).stats(id).await
     }
-    async fn observe(&self, id: &ContainerId) -> Result<Observation> {
-        (**self).observe(id).await
+    async fn state(&self, id: &ContainerId) -> Result<ContainerState> {
+        (**self).state(id).await
     }
     async fn delete(&self, target: &Target) -> Result<Option<Exit>> {
         (**self).delete(target).await
     }
-    async fn forget_view(&self, view: &ViewRequest) -> Result<()> {
-        (**self).forget_view(view).await
+    async fn remove_view(&self, view: &ViewRequest) -> Result<()> {
+        (**self).remove_view(view).await
     }
 }

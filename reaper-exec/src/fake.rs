@@ -1,4 +1,4 @@
-//! An executor without processes, that does what a test's script says.
+//! A scripted executor without processes, for tests.
 
 mod state;
 
@@ -14,8 +14,11 @@ use tokio::sync::watch;
 
 use self::state::State;
 use crate::{
-    CreateRequest, Created, Error, ExecRequest, Executor, Observation, ProcessEntry, Result,
-    Signal, Stats, Target,
+    executor::{
+        ContainerState, CreateRequest, CreatedProcess, Error, ExecRequest, Executor, ProcessInfo,
+        Result, Stats, Target,
+    },
+    signal::Signal,
 };
 
 /// A call of an [`Executor`].
@@ -28,15 +31,15 @@ pub enum Call {
     Start,
     Kill,
     Wait,
-    Resize,
+    ResizePty,
     CloseStdin,
     Pause,
     Resume,
     Pids,
     Stats,
-    Observe,
+    State,
     Delete,
-    ForgetView,
+    RemoveView,
 }
 
 /// An executor without processes, for tests of races and failures. It keeps the contract of
@@ -68,14 +71,14 @@ pub struct FakeExecutor(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     state: Mutex<State>,
-    held: watch::Sender<HashSet<Gate>>,
+    held: watch::Sender<HashSet<Hold>>,
 }
 
 /// Where calls wait.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Gate {
+struct Hold {
     call: Call,
-    /// Whose calls; `None` is everybody's.
+    /// The process whose calls are held; `None` for all processes.
     target: Option<Target>,
     /// After the call has done its work, not before.
     answer: bool,
@@ -157,21 +160,21 @@ impl FakeExecutor {
     }
 
     fn shut(&self, call: Call, target: Option<Target>, answer: bool) {
-        let gate = Gate {
+        let hold = Hold {
             call,
             target,
             answer,
         };
-        self.0.held.send_modify(|held| _ = held.insert(gate));
+        self.0.held.send_modify(|held| _ = held.insert(hold));
     }
 
     fn open(&self, call: Call, target: Option<Target>, answer: bool) {
-        let gate = Gate {
+        let hold = Hold {
             call,
             target,
             answer,
         };
-        self.0.held.send_modify(|held| _ = held.remove(&gate));
+        self.0.held.send_modify(|held| _ = held.remove(&hold));
     }
 
     /// One call: waits where it is held, fails if it shall, and does `work` otherwise.
@@ -197,11 +200,11 @@ impl FakeExecutor {
         Ok(done)
     }
 
-    /// Waits until no gate there is shut.
+    /// Waits until no call is held there.
     async fn pass(&self, call: Call, target: &Target, answer: bool) {
-        let concerns = |gate: &Gate| {
-            (gate.call, gate.answer) == (call, answer)
-                && gate.target.as_ref().is_none_or(|of| of == target)
+        let concerns = |hold: &Hold| {
+            (hold.call, hold.answer) == (call, answer)
+                && hold.target.as_ref().is_none_or(|of| of == target)
         };
         let mut held = self.0.held.subscribe();
         // An error would be the end of the sender, which `self` owns.
@@ -215,15 +218,20 @@ impl FakeExecutor {
 
 #[async_trait]
 impl Executor for FakeExecutor {
-    async fn create(&self, request: CreateRequest) -> Result<Created> {
-        let target = Target::Init(request.id);
+    async fn create(&self, request: CreateRequest) -> Result<CreatedProcess> {
+        let target = Target::Init(request.container.id);
         self.scripted(Call::Create, &target, |state| {
-            state.make(target.clone(), request.process)
+            state.make(target.clone(), request.container.process)
         })
         .await
     }
 
-    async fn exec(&self, id: &ContainerId, exec: &ExecId, request: ExecRequest) -> Result<Created> {
+    async fn exec(
+        &self,
+        id: &ContainerId,
+        exec: &ExecId,
+        request: ExecRequest,
+    ) -> Result<CreatedProcess> {
         let target = Target::Exec(id.clone(), exec.clone());
         self.scripted(Call::Exec, &target, |state| {
             state.find_in(&Target::Init(id.clone()), Status::Running, "exec in")?;
@@ -269,9 +277,11 @@ impl Executor for FakeExecutor {
         .await
     }
 
-    async fn resize(&self, target: &Target, _size: ConsoleSize) -> Result<()> {
-        self.scripted(Call::Resize, target, |state| state.find(target).map(drop))
-            .await
+    async fn resize_pty(&self, target: &Target, _size: ConsoleSize) -> Result<()> {
+        self.scripted(Call::ResizePty, target, |state| {
+            state.find(target).map(drop)
+        })
+        .await
     }
 
     async fn close_stdin(&self, target: &Target) -> Result<()> {
@@ -299,14 +309,14 @@ impl Executor for FakeExecutor {
         .await
     }
 
-    async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessEntry>> {
+    async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessInfo>> {
         let target = Target::Init(id.clone());
         self.scripted(Call::Pids, &target, |state| {
             state.find(&target)?;
             let living = state.processes.iter().filter(|(target, process)| {
                 target.container() == id && process.status != Status::Stopped
             });
-            let entries = living.map(|(target, process)| ProcessEntry {
+            let entries = living.map(|(target, process)| ProcessInfo {
                 pid: process.identity.pid,
                 exec: target.exec_id().cloned(),
             });
@@ -324,11 +334,11 @@ impl Executor for FakeExecutor {
         .await
     }
 
-    async fn observe(&self, id: &ContainerId) -> Result<Observation> {
+    async fn state(&self, id: &ContainerId) -> Result<ContainerState> {
         let target = Target::Init(id.clone());
-        self.scripted(Call::Observe, &target, |state| {
+        self.scripted(Call::State, &target, |state| {
             let process = state.find(&target)?;
-            Ok(Observation {
+            Ok(ContainerState {
                 status: process.status,
                 process: Some(process.identity.clone()),
                 monitor: None,
@@ -343,8 +353,8 @@ impl Executor for FakeExecutor {
             .await
     }
 
-    async fn forget_view(&self, view: &ViewRequest) -> Result<()> {
+    async fn remove_view(&self, view: &ViewRequest) -> Result<()> {
         let target = Target::Init(view.id.clone());
-        self.scripted(Call::ForgetView, &target, |_| Ok(())).await
+        self.scripted(Call::RemoveView, &target, |_| Ok(())).await
     }
 }

@@ -8,17 +8,17 @@
 //! ```
 //! use std::sync::Arc;
 //!
-//! use reaper_exec::{Engine, HostExecutor, NewContainer, io::StandardBinder, monitor};
+//! use reaper_exec::{Engine, HostExecutor, ContainerConfig, io::StandardBinder, monitor};
 //! use reaper_overlay::HostFilesystem;
 //! use reaper_spec::{ContainerId, Exit, ProcessSpec};
 //! use reaper_state::{FileStore, RootDir};
 //!
-//! /// Runs a command, and says how it ended.
+//! /// Runs a command, and returns its exit.
 //! async fn run(id: ContainerId, process: ProcessSpec) -> reaper_exec::engine::Result<Exit> {
 //!     let root = RootDir::new("/run/example");
 //!     let store = Arc::new(FileStore::new(root.clone()));
 //!     let engine = Engine::new(HostExecutor::new(root.clone()), store, root);
-//!     engine.create(NewContainer::new(id.clone(), process)).await?;
+//!     engine.create(ContainerConfig::new(id.clone(), process)).await?;
 //!     engine.start(&id).await?;
 //!     let exit = engine.wait(&id).await?;
 //!     engine.delete(&id, false).await?;
@@ -27,9 +27,30 @@
 //!
 //! fn main() {
 //!     // The program is its own monitor.
-//!     monitor::run_if_asked(|| monitor::Setup::new(HostFilesystem, StandardBinder::default()));
+//!     monitor::run_if_monitor(|| {
+//!         monitor::MonitorConfig::new(HostFilesystem, StandardBinder::default())
+//!     });
 //! }
 //! ```
+//!
+//! # Floors
+//!
+//! A module imports from modules on lower floors only, and `lib.rs` re-exports. A test of the
+//! workspace (`tests/src/floors`) keeps it so.
+//!
+//! | floor | modules | hold |
+//! |---|---|---|
+//! | 9 | `conformance`, `fake` | the contract as a suite, a scripted executor; behind features |
+//! | 8 | [`engine`], `oci` | an executor and a store together; the executor that drives a runtime |
+//! | 7 | `host` | the executor that exchanges messages with monitors |
+//! | 6 | [`monitor`] | the process that creates a container and waits for it; floors inside |
+//! | 5 | `child`, `records` | a forked process until its `execve`; files in a container's folder |
+//! | 4 | `protocol` | the messages between executor, monitor and child |
+//! | 3 | `executor`, [`cgroup`] | the contract: requests to an executor, answers; control groups |
+//! | 2 | [`io`], [`procfs`] | where streams go; what `/proc` has of processes |
+//! | 1 | `sys`, `channel`, `signal` | system calls, messages with descriptors, signal names |
+//!
+//! # Tests
 //!
 //! For tests of consumers there are `FakeExecutor` (feature `fake`) and `MockExecutor` (feature
 //! `mock`), and for other executors the contract as a suite in `conformance` (feature
@@ -55,12 +76,12 @@ mod records;
 mod signal;
 mod sys;
 
-pub use engine::{Engine, NewContainer};
+pub use engine::Engine;
 #[cfg(feature = "mock")]
 pub use executor::MockExecutor;
 pub use executor::{
-    CreateRequest, Created, Error, ExecRequest, Executor, MonitorOptions, Observation,
-    ProcessEntry, Result, Stats, Target,
+    ContainerConfig, ContainerState, CreateRequest, CreatedProcess, Error, ExecRequest, Executor,
+    MonitorOptions, ProcessInfo, Result, Stats, Target,
 };
 #[cfg(feature = "fake")]
 pub use fake::{Call as FakeCall, FakeExecutor};

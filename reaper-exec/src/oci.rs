@@ -10,8 +10,13 @@ use async_trait::async_trait;
 use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity};
 
 use crate::{
-    CreateRequest, Created, Error, ExecRequest, Executor, HostExecutor, Observation, ProcessEntry,
-    Result, Signal, Stats, Target, protocol::Driven,
+    executor::{
+        ContainerState, CreateRequest, CreatedProcess, Error, ExecRequest, Executor, ProcessInfo,
+        Result, Stats, Target,
+    },
+    host::HostExecutor,
+    protocol::RuntimeConfig,
+    signal::Signal,
 };
 
 /// Where a runtime is looked for in a program without a `PATH`.
@@ -31,8 +36,8 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// * What the runtime refuses is an [`Error::Setup`] with the last error in its log.
 /// * A program that cannot be executed is an [`Error::Execve`] of `create` where the runtime looks
 ///   for it then, as runc and crun do.
-/// * Exec'd processes have no gate: they are made by `start`, which names them. Until then they are
-///   a description, which can be killed and deleted as any other.
+/// * Exec'd processes are created by `start`, which returns their identity. Until then they are a
+///   description, which can be killed and deleted as any other.
 /// * Descriptors cannot be preserved for processes.
 #[derive(Debug)]
 pub struct OciExecutor {
@@ -82,15 +87,20 @@ fn find(runtime: &Path) -> Option<PathBuf> {
 
 #[async_trait]
 impl Executor for OciExecutor {
-    async fn create(&self, request: CreateRequest) -> Result<Created> {
-        let driven = Driven {
+    async fn create(&self, request: CreateRequest) -> Result<CreatedProcess> {
+        let runtime_config = RuntimeConfig {
             program: self.program()?,
-            bundle: request.bundle.clone(),
+            bundle: request.container.bundle.clone(),
         };
-        self.monitors.make(request, Some(driven)).await
+        self.monitors.make(request, Some(runtime_config)).await
     }
 
-    async fn exec(&self, id: &ContainerId, exec: &ExecId, request: ExecRequest) -> Result<Created> {
+    async fn exec(
+        &self,
+        id: &ContainerId,
+        exec: &ExecId,
+        request: ExecRequest,
+    ) -> Result<CreatedProcess> {
         self.monitors.exec(id, exec, request).await
     }
 
@@ -106,8 +116,8 @@ impl Executor for OciExecutor {
         self.monitors.wait(target).await
     }
 
-    async fn resize(&self, target: &Target, size: ConsoleSize) -> Result<()> {
-        self.monitors.resize(target, size).await
+    async fn resize_pty(&self, target: &Target, size: ConsoleSize) -> Result<()> {
+        self.monitors.resize_pty(target, size).await
     }
 
     async fn close_stdin(&self, target: &Target) -> Result<()> {
@@ -122,7 +132,7 @@ impl Executor for OciExecutor {
         self.monitors.resume(id).await
     }
 
-    async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessEntry>> {
+    async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessInfo>> {
         self.monitors.pids(id).await
     }
 
@@ -130,8 +140,8 @@ impl Executor for OciExecutor {
         self.monitors.stats(id).await
     }
 
-    async fn observe(&self, id: &ContainerId) -> Result<Observation> {
-        self.monitors.observe(id).await
+    async fn state(&self, id: &ContainerId) -> Result<ContainerState> {
+        self.monitors.state(id).await
     }
 
     async fn delete(&self, target: &Target) -> Result<Option<Exit>> {

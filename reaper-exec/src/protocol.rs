@@ -1,10 +1,13 @@
-//! What an executor and a monitor say to each other.
+//! The messages between an executor and a monitor.
 //!
-//! A client sends [`Request`]s over a connection of [`channel`](crate::channel) and gets one
-//! [`Response`] with the same serial for each, in whatever order they become ready: a `Wait` is
-//! answered when the process has ended. A connection's first word is the client's; a request of a
-//! version that the monitor does not know is refused by name, so that programs of different
-//! releases never misunderstand each other.
+//! A client sends [`RequestMessage`]s over a connection of [`channel`](crate::channel) and gets one
+//! [`ResponseMessage`] with the same serial for each, in whatever order they become ready: a `Wait`
+//! is answered when the process has exited. A monitor refuses a request of a newer version than its
+//! own by name, so that programs of different releases never misunderstand each other.
+//!
+//! Monitors outlive the programs that started them, so the names in messages and files are those of
+//! version 1 whatever the types are called: a renamed one has a `serde(rename)`, and a test
+//! compares.
 
 use std::path::PathBuf;
 
@@ -15,14 +18,16 @@ use reaper_spec::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Created, Error, MonitorOptions, Observation, ProcessEntry, Signal, Stats, Target,
-    cgroup::ContainerCgroup, io::Streams,
+    cgroup::ContainerCgroup,
+    executor::{ContainerState, CreatedProcess, MonitorOptions, ProcessInfo, Stats},
+    io::Streams,
+    signal::Signal,
 };
 
 /// The version of this protocol.
 pub(crate) const VERSION: u32 = 1;
 
-/// What is readable of a request of any version.
+/// The part of a request that is the same in every version.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Envelope {
     pub(crate) version: u32,
@@ -30,10 +35,11 @@ pub(crate) struct Envelope {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Request {
+pub(crate) struct RequestMessage {
     #[serde(flatten)]
     pub(crate) envelope: Envelope,
-    pub(crate) call: Call,
+    #[serde(rename = "call")]
+    pub(crate) request: Request,
 }
 
 /// Which descriptors come with a message, in this order.
@@ -45,7 +51,7 @@ pub(crate) struct Attached {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct CreateCall {
+pub(crate) struct CreateContainer {
     pub(crate) id: ContainerId,
     pub(crate) namespace: String,
     pub(crate) dir: PathBuf,
@@ -56,45 +62,50 @@ pub(crate) struct CreateCall {
     pub(crate) attached: Attached,
     pub(crate) options: MonitorOptions,
     #[serde(default)]
-    pub(crate) runtime: Option<Driven>,
+    pub(crate) runtime: Option<RuntimeConfig>,
 }
 
 /// An OCI runtime that makes a container, instead of the monitor.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Driven {
+pub(crate) struct RuntimeConfig {
     /// Its program, absolute.
     pub(crate) program: PathBuf,
     pub(crate) bundle: PathBuf,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct ExecCall {
+pub(crate) struct ExecProcess {
     pub(crate) exec: ExecId,
     pub(crate) process: ProcessSpec,
-    #[serde(default)]
-    pub(crate) document: Option<String>,
+    #[serde(default, rename = "document")]
+    pub(crate) process_json: Option<String>,
     pub(crate) streams: Streams,
     pub(crate) attached: Attached,
-    pub(crate) tied: bool,
+    #[serde(rename = "tied")]
+    pub(crate) kill_on_disconnect: bool,
 }
 
-/// A call. `exec` names an exec'd process; without it the init process is meant.
+/// A request. `exec` names an exec'd process; without it the init process is meant.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Call {
-    Create(Box<CreateCall>),
-    /// Ends what a killed monitor left, and records that. `dir` is the container's folder. To
-    /// `forget` is to leave nothing there.
-    Bury {
+pub(crate) enum Request {
+    Create(Box<CreateContainer>),
+    /// Cleans up after a killed monitor, and records the exit. `dir` is the container's folder;
+    /// with `remove` the files in it are deleted.
+    #[serde(rename = "Bury")]
+    Cleanup {
         id: ContainerId,
         dir: PathBuf,
-        forget: bool,
+        #[serde(rename = "forget")]
+        remove: bool,
     },
-    /// Removes what a view keeps for a container that ran no process of its own.
-    Forget(Box<ViewRequest>),
-    /// Does what there is to do on the node when the container of a view is gone for good. Nobody
-    /// waits for it: it goes on when it is answered.
-    Housekeep(Box<ViewRequest>),
-    Exec(Box<ExecCall>),
+    /// Removes what a view keeps for a container that had no process of this executor.
+    #[serde(rename = "Forget")]
+    RemoveView(Box<ViewRequest>),
+    /// Removes what is unused on the host now that the container of a view is deleted. It is
+    /// answered at once, and goes on afterwards.
+    #[serde(rename = "Housekeep")]
+    CollectGarbage(Box<ViewRequest>),
+    Exec(Box<ExecProcess>),
     /// With three descriptors, they replace the process's streams.
     Start {
         exec: Option<ExecId>,
@@ -118,31 +129,34 @@ pub(crate) enum Call {
     Resume,
     Pids,
     Stats,
-    Observe,
+    #[serde(rename = "Observe")]
+    State,
     Delete {
         exec: Option<ExecId>,
     },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Response {
+pub(crate) struct ResponseMessage {
     pub(crate) serial: u64,
-    pub(crate) answer: Result<Answer, Failure>,
+    #[serde(rename = "answer")]
+    pub(crate) response: Result<Response, Failure>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) enum Answer {
+pub(crate) enum Response {
     Done,
-    Created(Created),
+    Created(CreatedProcess),
     Started(ProcessIdentity),
     Exit(Exit),
     Deleted(Option<Exit>),
-    Observed(Observation),
-    Pids(Vec<ProcessEntry>),
+    #[serde(rename = "Observed")]
+    State(ContainerState),
+    Pids(Vec<ProcessInfo>),
     Stats(Stats),
 }
 
-/// An [`Error`] without its target, which the client knows.
+/// An [`Error`](crate::Error) without its target, which the client knows.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Failure {
     NotFound,
@@ -181,53 +195,27 @@ impl Failure {
         }
     }
 
+    /// A step that failed with `error`, whose message has the errno already.
+    pub(crate) fn from_error(step: &str, error: &dyn std::error::Error) -> Self {
+        Self::Setup {
+            step: step.to_owned(),
+            message: error.to_string(),
+            errno: None,
+        }
+    }
+
     pub(crate) fn status(operation: &str, status: Status) -> Self {
         Self::Status {
             operation: operation.to_owned(),
             status,
         }
     }
-
-    /// The failure as the caller of `target` sees it.
-    pub(crate) fn into_error(self, target: &Target) -> Error {
-        let target = target.clone();
-        match self {
-            Self::NotFound => Error::NotFound(target),
-            Self::AlreadyExists => Error::AlreadyExists(target),
-            Self::Ended => Error::Ended(target),
-            Self::Status { operation, status } => Error::Status {
-                operation,
-                target,
-                status,
-            },
-            Self::Setup {
-                step,
-                message,
-                errno,
-            } => Error::Setup {
-                step,
-                message,
-                errno,
-            },
-            Self::Execve {
-                program,
-                message,
-                errno,
-            } => Error::Execve {
-                program,
-                message,
-                errno,
-            },
-            Self::Unsupported { operation, reason } => Error::Unsupported { operation, reason },
-            Self::Refused { reason } => Error::Monitor { target, reason },
-        }
-    }
 }
 
-/// What a gated process tells its monitor, over a pair of its own.
+/// What a process reports to its monitor over its start socket.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ChildReport {
-    /// It waits at its gate.
+    /// It waits for the start message.
     Ready { warnings: Vec<String> },
     /// A step failed; it exits.
     Failed {
@@ -243,19 +231,19 @@ pub(crate) enum ChildReport {
     },
 }
 
-/// Opens a process's gate. With three descriptors, they replace its streams.
+/// Has a process execute its program. Three descriptors with it replace its streams.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Go;
+pub(crate) struct StartMessage;
 
-/// What a monitor notes in its container's folder, for whoever cleans up when it was killed.
+/// `plan.json`: what has to be cleaned up if the monitor is killed.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Plan {
+pub(crate) struct CleanupRecord {
     pub(crate) version: u32,
     pub(crate) monitor: ProcessIdentity,
     pub(crate) view: ViewRequest,
     pub(crate) cgroup: Option<ContainerCgroup>,
     #[serde(default)]
-    pub(crate) runtime: Option<Driven>,
+    pub(crate) runtime: Option<RuntimeConfig>,
 }
 
 /// The durable record of a container's end.
@@ -264,4 +252,88 @@ pub(crate) struct ExitRecord {
     pub(crate) version: u32,
     #[serde(flatten)]
     pub(crate) exit: Exit,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn written(value: &impl Serialize) -> serde_json::Value {
+        serde_json::to_value(value).expect("a message")
+    }
+
+    #[test]
+    fn renamed_requests_have_the_names_of_version_1() {
+        let id: ContainerId = "web".parse().expect("an id");
+        let view = || Box::new(ViewRequest::new(id.clone(), PathBuf::from("/")));
+        let cleanup = Request::Cleanup {
+            id: id.clone(),
+            dir: PathBuf::from("/run/reaper/web"),
+            remove: true,
+        };
+        let expected = json!({ "id": "web", "dir": "/run/reaper/web", "forget": true });
+        assert_eq!(written(&cleanup), json!({ "Bury": expected }));
+        assert!(written(&Request::RemoveView(view()))["Forget"].is_object());
+        assert!(written(&Request::CollectGarbage(view()))["Housekeep"].is_object());
+        assert_eq!(written(&Request::State), json!("Observe"));
+        let message = RequestMessage {
+            envelope: Envelope {
+                version: VERSION,
+                serial: 7,
+            },
+            request: Request::State,
+        };
+        let expected = json!({ "version": 1, "serial": 7, "call": "Observe" });
+        assert_eq!(written(&message), expected);
+    }
+
+    #[test]
+    fn renamed_fields_of_an_exec_have_the_names_of_version_1() {
+        let exec = ExecProcess {
+            exec: "shell".parse().expect("an id"),
+            process: ProcessSpec::new(["sh"], "/").expect("a process"),
+            process_json: Some("{}".to_owned()),
+            streams: Streams::default(),
+            attached: Attached::default(),
+            kill_on_disconnect: true,
+        };
+        let written = written(&exec);
+        assert_eq!(written["document"], json!("{}"));
+        assert_eq!(written["tied"], json!(true));
+        assert!(written.get("process_json").is_none());
+    }
+
+    #[test]
+    fn renamed_options_have_the_names_and_the_sense_of_version_1() {
+        let options = MonitorOptions {
+            propagate_exit: true,
+            cgroup: true,
+            log: None,
+        };
+        let expected = json!({ "mirror_exit": true, "without_cgroup": false, "log": null });
+        assert_eq!(written(&options), expected);
+        let read: MonitorOptions = serde_json::from_value(expected).expect("options");
+        assert_eq!(read, options);
+    }
+
+    #[test]
+    fn renamed_answers_have_the_names_of_version_1() {
+        let state = ContainerState {
+            status: Status::Running,
+            process: None,
+            monitor: None,
+            exit: None,
+        };
+        let message = ResponseMessage {
+            serial: 7,
+            response: Ok(Response::State(state)),
+        };
+        let written = written(&message);
+        assert_eq!(
+            written["answer"]["Ok"]["Observed"]["status"],
+            json!("running")
+        );
+    }
 }

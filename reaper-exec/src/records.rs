@@ -1,21 +1,23 @@
-//! Reading the records that monitors leave in a container's folder.
+//! Reading and writing the records that monitors leave in a container's folder.
 
 use std::{fs, io, path::Path};
 
+use reaper_spec::Exit;
+use reaper_state::{ContainerDir, durable};
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::protocol::VERSION;
+use crate::protocol::{ExitRecord, VERSION};
 
 #[derive(Deserialize)]
 struct Versioned {
     version: u32,
 }
 
-/// Reads a record; `None` if there is none, or if the machine stopped before its contents, which
-/// nobody had made durable, were written.
+/// Reads a record. `None` if there is none, or if it is empty: `plan.json` is written without
+/// fsync(2), so a machine that stops may leave a file without contents.
 ///
 /// # Errors
-/// It cannot be read, is no record, or was written by a newer release.
+/// It cannot be read, is not a record, or was written by a newer release.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     let json = match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -30,4 +32,13 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
     }
     Ok(Some(serde_json::from_slice(&json)?))
+}
+
+/// Writes the exit of a container to `exit.json`. It is durable when this returns.
+pub(crate) fn write_exit(dir: &ContainerDir, exit: &Exit) -> io::Result<()> {
+    let record = ExitRecord {
+        version: VERSION,
+        exit: exit.clone(),
+    };
+    durable::write(&dir.exit_file(), &serde_json::to_vec(&record)?)
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "i32", into = "i32")]
 pub struct Signal(i32);
 
-/// A text or number that is no signal.
+/// A text or number that does not name a signal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no signal: use a name as TERM or SIGTERM, RTMIN+1, or a number from 0 to 64")]
 pub struct ParseSignalError(String);

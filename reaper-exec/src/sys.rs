@@ -11,7 +11,8 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{SigHandler, Signal},
+    fcntl::{FcntlArg, fcntl},
+    sys::signal::{SigHandler, SigSet, Signal},
     unistd::{ForkResult, Pid},
 };
 use tokio::io::{Interest, unix::AsyncFd};
@@ -43,8 +44,9 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// first instruction on. Joining afterwards costs an RCU grace period, about 6 ms; this nothing.
 ///
 /// # Errors
-/// `ENOSYS`, `E2BIG` or `EINVAL` from kernels before 5.7: fork, and let the child join by
-/// itself. Others are the cgroup's refusal.
+/// `ENOSYS`, `E2BIG` or `EINVAL` from kernels before 5.7, and `ENOSYS` or `EPERM` from a seccomp
+/// filter that forbids clone3: fork, and let the child join by itself. Others are the cgroup's
+/// refusal.
 ///
 /// # Panics
 /// The process has other threads.
@@ -120,13 +122,14 @@ fn write_coverage() {
     let _ = std::fs::rename(part, name);
 }
 
-/// Has `command` close what is open now, from the descriptor 6 on, before its execve(2): a child has
-/// copies of all that the monitor holds, and a FIFO that the child has an end of seems to have a
-/// reader. Close-on-exec comes too late, since the parent hears of the execve(2) while it is being
-/// done.
+/// Has `command` close what is open now, from the descriptor 6 on, before its execve(2): a child
+/// has copies of all that the monitor holds, and a FIFO that the child has an end of seems to have
+/// a reader. Close-on-exec comes too late, since the parent hears of the execve(2) while it is
+/// being done.
 ///
 /// Nothing of it may be closed until the command is spawned: the standard library's own pipe could
-/// get its number. In a process with other threads nobody can promise that, and nothing is done.
+/// get its number. Another thread could open a file meanwhile, so in a
+/// process with other threads nothing is done.
 pub(crate) fn close_before_exec(command: &mut Command) -> io::Result<()> {
     if !is_single_threaded() {
         return Ok(());
@@ -170,7 +173,8 @@ pub(crate) fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
         return Ok(());
     }
     let error = io::Error::last_os_error();
-    if error.raw_os_error() != Some(libc::ENOSYS) {
+    // Before Linux 5.9, or as a seccomp filter says that does not know the call.
+    if !matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) {
         return Err(error);
     }
     let open = open_files()?;
@@ -233,8 +237,68 @@ pub(crate) fn take_terminal(fd: RawFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Lets the command inherit `files` as descriptors 3, 4 and 5, and nothing else from 6 on, with no
+/// signal blocked or ignored.
+///
+/// The returned descriptors must live until the command was spawned: they keep 3, 4 and 5 from
+/// being used for the pipe by which the standard library reports a failing execve(2).
+pub(crate) fn inherit_three(
+    command: &mut Command,
+    files: [OwnedFd; 3],
+) -> io::Result<Vec<OwnedFd>> {
+    let mut reserved = Vec::new();
+    loop {
+        let spare = duplicate_above(&files[0], 3)?;
+        if spare.as_raw_fd() > 5 {
+            break;
+        }
+        reserved.push(spare);
+    }
+    let [first, second, third] = files;
+    // Above 5, so that no dup2(2) overwrites the source of the next.
+    let files = [
+        duplicate_above(&first, 6)?,
+        duplicate_above(&second, 6)?,
+        duplicate_above(&third, 6)?,
+    ];
+    let prepare = move || {
+        for (target, file) in (3..).zip(&files) {
+            // SAFETY: dup2(2) is async-signal-safe; the source is open, for the closure owns it. An
+            // owner of the target's former descriptor is not used any more, since this process is
+            // about to execute another program.
+            if unsafe { libc::dup2(file.as_raw_fd(), target) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        // SAFETY: a system call with integer arguments, which touches no memory. Close-on-exec
+        // leaves the standard library's own pipe usable. A kernel without it (before 5.11) has
+        // only descriptors that were opened close-on-exec.
+        unsafe {
+            libc::syscall(
+                libc::SYS_close_range,
+                6u32,
+                u32::MAX,
+                libc::CLOSE_RANGE_CLOEXEC,
+            )
+        };
+        for signal in 1..=libc::SIGRTMAX() {
+            // SAFETY: async-signal-safe; SIG_DFL is a valid disposition for every signal, and
+            // those that cannot be changed report EINVAL.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        SigSet::empty().thread_set_mask().map_err(io::Error::from)
+    };
+    // SAFETY: the closure calls only async-signal-safe functions and allocates nothing.
+    unsafe { command.pre_exec(prepare) };
+    Ok(reserved)
+}
+
+fn duplicate_above(fd: &OwnedFd, minimum: RawFd) -> io::Result<OwnedFd> {
+    Ok(own_fd(fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(minimum))?))
+}
+
 /// Owns a descriptor number that fcntl(2) has just returned.
-pub(crate) fn adopt(fd: RawFd) -> OwnedFd {
+pub(crate) fn own_fd(fd: RawFd) -> OwnedFd {
     // SAFETY: the kernel made the number for the caller, who hands it over at once.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use reaper_exec::{
-    Engine, Error, Executor as _, FakeCall, FakeExecutor, NewContainer, Signal, Target,
+    ContainerConfig, Engine, Error, Executor as _, FakeCall, FakeExecutor, Signal, Target,
     conformance::{self, Program, Subject},
     engine,
 };
@@ -33,9 +33,9 @@ impl Rig {
         }
     }
 
-    fn container(&self) -> NewContainer {
+    fn container(&self) -> ContainerConfig {
         let process = ProcessSpec::new(["last"], "/").unwrap();
-        NewContainer::new(self.id.clone(), process)
+        ContainerConfig::new(self.id.clone(), process)
     }
 
     fn target(&self) -> Target {
@@ -211,7 +211,7 @@ proptest! {
                 status = expected.unwrap_or(status);
                 let seen = rig.engine.state(&rig.id).await.ok().map(|record| record.status);
                 assert_eq!(seen, status, "after {step:?}");
-                let observed = rig.fake.observe(&rig.id).await.ok().map(|seen| seen.status);
+                let observed = rig.fake.state(&rig.id).await.ok().map(|seen| seen.status);
                 assert_eq!(observed, status, "after {step:?}");
             }
         });

@@ -17,8 +17,10 @@ use proptest::{
     strategy::ValueTree,
     test_runner::{Config, TestRunner},
 };
-use reaper_overlay::{ApplyMode, ChangeKind, Error, Keep, Overlays, Scope, ViewRequest};
-use reaper_spec::OverlayScope;
+use reaper_overlay::{
+    ApplyMode, ChangeKind, Error, Keep, Overlays, Scope, Session, SharedOverlay, ViewRequest,
+};
+use reaper_spec::{Mount, OverlayScope};
 
 fn overlays(request: &ViewRequest) -> (Overlays, Scope) {
     (Overlays::new(&request.overlay), Scope::of(request).unwrap())
@@ -436,5 +438,71 @@ fn a_persistent_base_is_found_again() {
         let diff = overlays.diff(&scope, &mut |_| ()).unwrap();
         assert!(diff.iter().any(|change| change.path == Path::new("/mark")));
         assert_eq!(sh(&open(&request), "cat /mark"), "kept");
+    });
+}
+
+/// Replaces the version in the JSON file `path`, if it has one, and adds what a newer version may.
+fn set_version(path: &Path, version: Option<u32>) {
+    let mut value: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let object = value.as_object_mut().unwrap();
+    object.remove("version");
+    if let Some(version) = version {
+        object.clear();
+        object.insert("version".to_owned(), version.into());
+    }
+    fs::write(path, value.to_string()).unwrap();
+}
+
+#[track_caller]
+fn expect_newer<T>(result: Result<T, Error>, file: &Path) {
+    let error = result.err().expect("a newer file was read");
+    assert!(
+        matches!(&error, Error::Newer { path, found: 2, known: 1 } if path == file),
+        "{error:?}"
+    );
+    let text = error.to_string();
+    assert!(
+        text.contains("version 2") && text.contains("up to 1"),
+        "{text}"
+    );
+}
+
+#[test]
+fn files_of_a_newer_version_are_refused_by_name() {
+    isolated(|dir| {
+        mount_tmpfs(&dir.join("data"));
+        let mut request = request(dir, "newer", OverlayScope::Container);
+        let volume = Mount {
+            destination: dir.join("data/point"),
+            source: Some("/etc".into()),
+            kind: None,
+            options: vec!["bind".to_owned()],
+        };
+        request.mounts.push(volume);
+        let session = open(&request);
+        let (overlays, scope) = overlays(&request);
+        let points = request.overlay.base.join("mount-points.json");
+        let layers = request
+            .overlay
+            .base
+            .join(format!("scopes/{scope}/layers.json"));
+
+        // It had no version at first, and is the same but for that.
+        set_version(&points, None);
+        let mut other = request.clone();
+        other.id = "other".parse().unwrap();
+        open(&other).close().unwrap();
+
+        let (written, table) = (fs::read(&points).unwrap(), fs::read(&layers).unwrap());
+        set_version(&points, Some(2));
+        expect_newer(Session::open(&SharedOverlay::new(), &other), &points);
+        fs::write(&points, written).unwrap();
+
+        set_version(&layers, Some(2));
+        expect_newer(Session::open(&SharedOverlay::new(), &request), &layers);
+        expect_newer(overlays.list(), &layers);
+        expect_newer(overlays.diff(&scope, &mut |_| ()), &layers);
+        fs::write(&layers, table).unwrap();
+        session.close().unwrap();
     });
 }

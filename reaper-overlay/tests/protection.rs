@@ -17,6 +17,8 @@ fn a_workload_sees_its_changes_and_the_node_does_not() {
         fs::write(dir.join("data/gone"), "old").unwrap();
         fs::write(dir.join("data/moved/sub/x"), "x").unwrap();
         let before = fingerprint(&dir.join("data"));
+        needs("/etc/hosts", "any text will do");
+        needs("/usr/share/doc", "any directory will do");
         let hosts = fs::read("/etc/hosts").unwrap();
         let table = mount_table(&dir.join("base"));
         let session = open(&request(dir, "c1", OverlayScope::Node));

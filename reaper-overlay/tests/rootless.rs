@@ -337,3 +337,27 @@ fn a_base_that_can_hold_no_upper_layer_is_named() {
         },
     );
 }
+
+/// As a security module gives to every file. No user can copy them to an upper layer.
+#[test]
+fn labels_of_the_hosts_directories_are_no_changes() {
+    as_user(
+        |home| {
+            let labelled = home.with_file_name("labelled");
+            fs::create_dir(&labelled).unwrap();
+            fs::set_permissions(&labelled, fs::Permissions::from_mode(0o777)).unwrap();
+            let flags = rustix::fs::XattrFlags::empty();
+            rustix::fs::setxattr(&labelled, c"security.reaper-test", b"label", flags).unwrap();
+        },
+        |home| {
+            let request = of(home, "a", OverlayScope::Container);
+            let session = open(&request);
+            let labelled = home.with_file_name("labelled");
+            sh(&session, &format!("echo new >{}/file", labelled.display()));
+            session.close().unwrap();
+            let made = format!("A {}/file", labelled.display());
+            assert_eq!(changes(&request), [made]);
+            remove(&request);
+        },
+    );
+}

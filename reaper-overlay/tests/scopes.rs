@@ -8,7 +8,7 @@ use std::{
 };
 
 use common::*;
-use reaper_overlay::{FilesystemIsolation, SharedOverlay};
+use reaper_overlay::{FilesystemIsolation, Session, SharedOverlay};
 use reaper_spec::OverlayScope;
 
 #[test]
@@ -156,8 +156,8 @@ fn a_scope_can_go_with_its_last_member_or_its_container() {
         let isolation = SharedOverlay::new().remove_when_unused();
         let request_a = request(dir, "a", OverlayScope::Group("g".to_owned()));
         let request_b = request(dir, "b", OverlayScope::Group("g".to_owned()));
-        let a = reaper_overlay::Session::open(&isolation, &request_a).unwrap();
-        let b = reaper_overlay::Session::open(&isolation, &request_b).unwrap();
+        let a = Session::open(&isolation, &request_a).unwrap();
+        let b = Session::open(&isolation, &request_b).unwrap();
         sh(&a, "touch /mark");
         a.close().unwrap();
         sh(&b, "test -e /mark");
@@ -229,5 +229,41 @@ fn the_same_id_in_another_state_root_shares_nothing() {
         assert_eq!(node.scope.as_str(), "node");
         assert_eq!(node.members, ["c1~k8s.io"]);
         b.close().unwrap();
+    });
+}
+
+/// What the host unmounts and removes while a scope is made need not be protected any more.
+#[test]
+fn scopes_are_made_while_mounts_come_and_go() {
+    const COME_AND_GO: &str = "while [ -e run ]; do
+        for i in 1 2 3 4 5; do
+            mkdir $0$i; mount -t tmpfs x $0$i; mkdir $0$i/inner; mount --bind /etc $0$i/inner
+        done
+        for i in 1 2 3 4 5; do umount -l $0$i/inner; umount -l $0$i; rmdir $0$i; done
+    done";
+    isolated(|dir| {
+        let run = dir.join("run");
+        fs::write(&run, "").unwrap();
+        let others = ["one", "two"].map(|name| {
+            let mut others = Command::new("sh");
+            others.args(["-c", COME_AND_GO, name]).current_dir(dir);
+            others.spawn().unwrap()
+        });
+        let made: Vec<_> = (0..20)
+            .map(|number| {
+                let id = format!("c{number}");
+                Session::open(
+                    &SharedOverlay::new(),
+                    &request(dir, &id, OverlayScope::Container),
+                )
+            })
+            .collect();
+        fs::remove_file(&run).unwrap();
+        for mut others in others {
+            assert!(others.wait().unwrap().success());
+        }
+        for session in made {
+            session.unwrap().close().unwrap();
+        }
     });
 }

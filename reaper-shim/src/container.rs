@@ -30,7 +30,7 @@ pub(crate) struct Container {
     pub(crate) sandbox: bool,
     /// Held by requests that change what the container is doing, one after the other. Kill,
     /// state and wait don't take it.
-    pub(crate) turn: tokio::sync::Mutex<()>,
+    pub(crate) lifecycle_lock: tokio::sync::Mutex<()>,
     paused: AtomicBool,
     execs: Mutex<Execs>,
 }
@@ -50,7 +50,7 @@ impl Container {
             bundle,
             init: Arc::new(init),
             sandbox,
-            turn: tokio::sync::Mutex::default(),
+            lifecycle_lock: tokio::sync::Mutex::default(),
             paused: AtomicBool::new(false),
             execs: Mutex::default(),
         }

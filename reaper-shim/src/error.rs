@@ -90,7 +90,7 @@ pub enum Error {
     },
     /// The executor or the store could not be made ready.
     #[error("open the executor and the store: {0}")]
-    Backend(#[source] Box<dyn std::error::Error + Send + Sync>),
+    OpenRuntime(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The shim's daemon ended before it was ready.
     #[error("the shim's daemon did not start: {0}")]
     Daemon(String),

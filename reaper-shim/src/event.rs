@@ -31,13 +31,15 @@ pub enum Event {
 ///
 /// # Contract
 /// * **In order.** Events reach their reader in the order of the calls.
-/// * **At once.** A call waits for nobody: what cannot be passed on yet is kept.
+/// * **At once.** A call does not wait for the reader: events that cannot be passed on yet are
+///   kept.
 pub trait Events: Send + Sync {
     /// Takes one event.
     fn publish(&self, event: Event);
 
-    /// Somebody has just talked to the shim: a good moment to try what could not be passed on.
-    fn nudge(&self) {}
+    /// A client has just called the shim, so containerd is likely to be reachable: try again to
+    /// pass on what could not be.
+    fn retry_now(&self) {}
 }
 
 impl Event {

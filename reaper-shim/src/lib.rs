@@ -8,14 +8,14 @@
 //! ```no_run
 //! use std::{process::ExitCode, sync::Arc};
 //!
-//! use reaper_shim::{Backend, Shim};
+//! use reaper_shim::{Runtime, Shim};
 //! use reaper_state::FileStore;
 //! # fn my_executor() -> Arc<dyn reaper_exec::Executor> { unreachable!() }
 //!
 //! fn main() -> ExitCode {
 //!     Shim::new("io.containerd.mine.v2", |context| {
 //!         let store = FileStore::new(context.root.clone());
-//!         Ok(Backend { executor: my_executor(), store: Arc::new(store) })
+//!         Ok(Runtime { executor: my_executor(), store: Arc::new(store) })
 //!     })
 //!     .run()
 //! }
@@ -33,19 +33,19 @@ mod bootstrap;
 mod container;
 mod error;
 mod event;
-mod guard;
 mod process;
 mod publisher;
 mod registry;
 mod sandbox;
 mod service;
 mod stats;
+mod timeout;
 
 /// The messages of containerd's API, and the ttrpc that serves it: what [`Event`]s and
 /// [`TaskService`] are made of, re-exported so that consumers use the same version.
 pub use containerd_shim_protos as protos;
 
-pub use bootstrap::{Backend, Context, Shim};
+pub use bootstrap::{Context, Runtime, Shim};
 pub use error::{Error, Result};
 pub use event::{Event, Events};
 pub use publisher::Publisher;

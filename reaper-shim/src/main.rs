@@ -4,21 +4,23 @@ use std::{process::ExitCode, sync::Arc};
 
 use reaper_exec::{Executor, HostExecutor, OciExecutor, io::StandardBinder, monitor};
 use reaper_overlay::Configured;
-use reaper_shim::{Backend, Shim};
+use reaper_shim::{Runtime, Shim};
 
 fn main() -> ExitCode {
-    monitor::run_if_asked(|| monitor::Setup::new(Configured::default(), StandardBinder::new()));
+    monitor::run_if_monitor(|| {
+        monitor::MonitorConfig::new(Configured::default(), StandardBinder::new())
+    });
     Shim::new("io.containerd.reaper.v2", |context| {
         let host = HostExecutor::new(context.root.clone())
-            .in_namespace(&context.namespace)
-            .is_subreaper(true);
+            .containerd_namespace(&context.namespace)
+            .subreaper(true);
         let executor: Arc<dyn Executor> = match &context.config.runtime_path {
             Some(runtime) => Arc::new(OciExecutor::new(host, runtime)),
             None => Arc::new(host),
         };
         let store = reaper_state::open(context.config.store, &context.root)?;
-        Ok(Backend { executor, store })
+        Ok(Runtime { executor, store })
     })
-    .sandbox_process(|config| config.runtime_path.is_some())
+    .run_pause_process(|config| config.runtime_path.is_some())
     .run()
 }

@@ -1,4 +1,8 @@
-//! One process, and the order of what is said about it.
+//! One process, and the order of its events.
+//!
+//! The exit of a short process can be known before its start request is answered. containerd takes
+//! an exit without a start for an error, so the exit is kept in `exit_before_start` until the start
+//! is published. This is decided under one lock, which is never held across an await.
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
@@ -31,9 +35,9 @@ impl Stdio {
     pub(crate) fn request(&self) -> StdioRequest {
         StdioRequest {
             streams: Streams {
-                stdin: StreamTarget::from_containerd(&self.stdin),
-                stdout: StreamTarget::from_containerd(&self.stdout),
-                stderr: StreamTarget::from_containerd(&self.stderr),
+                stdin: StreamTarget::from_uri(&self.stdin),
+                stdout: StreamTarget::from_uri(&self.stdout),
+                stderr: StreamTarget::from_uri(&self.stderr),
             },
             ..StdioRequest::default()
         }
@@ -50,21 +54,21 @@ pub(crate) struct Process {
     /// 0 where it is not known before the start.
     pid: AtomicU32,
     pub(crate) stdio: Stdio,
-    life: Mutex<Life>,
+    lifecycle: Mutex<Lifecycle>,
     end: watch::Sender<Option<Exit>>,
 }
 
 #[derive(Debug, Default)]
-struct Life {
-    stage: Stage,
+struct Lifecycle {
+    state: State,
     /// An end that was seen while the answer to the start is on its way.
-    early: Option<Exit>,
+    exit_before_start: Option<Exit>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum State {
     #[default]
-    Gated,
+    Created,
     Starting,
     Started,
 }
@@ -75,7 +79,7 @@ impl Process {
             target,
             pid: AtomicU32::new(pid),
             stdio,
-            life: Mutex::default(),
+            lifecycle: Mutex::default(),
             end: watch::Sender::new(None),
         }
     }
@@ -86,14 +90,14 @@ impl Process {
 
     /// Takes the start for the caller, who says later how it went.
     pub(crate) fn begin_start(&self) -> Result<()> {
-        let mut life = self.life();
-        let status = match life.stage {
+        let mut lifecycle = self.lifecycle();
+        let status = match lifecycle.state {
             _ if self.exit().is_some() => Status::Stopped,
-            Stage::Gated => {
-                life.stage = Stage::Starting;
+            State::Created => {
+                lifecycle.state = State::Starting;
                 return Ok(());
             }
-            Stage::Starting | Stage::Started => Status::Running,
+            State::Starting | State::Started => Status::Running,
         };
         Err(Error::Status {
             operation: "start",
@@ -104,31 +108,31 @@ impl Process {
 
     /// The program was executed, as `pid`.
     pub(crate) fn started(&self, pid: u32, events: &dyn Events) {
-        let mut life = self.life();
+        let mut lifecycle = self.lifecycle();
         self.pid.store(pid, Ordering::Relaxed);
-        life.stage = Stage::Started;
+        lifecycle.state = State::Started;
         events.publish(self.start_event());
-        if let Some(exit) = life.early.take() {
-            self.announce(exit, events);
+        if let Some(exit) = lifecycle.exit_before_start.take() {
+            self.publish_exit(exit, events);
         }
     }
 
     /// The program was not executed.
     pub(crate) fn start_failed(&self, events: &dyn Events) {
-        let mut life = self.life();
-        life.stage = Stage::Gated;
-        if let Some(exit) = life.early.take() {
-            self.announce(exit, events);
+        let mut lifecycle = self.lifecycle();
+        lifecycle.state = State::Created;
+        if let Some(exit) = lifecycle.exit_before_start.take() {
+            self.publish_exit(exit, events);
         }
     }
 
     /// The process has ended.
     pub(crate) fn ended(&self, exit: Exit, events: &dyn Events) {
-        let mut life = self.life();
-        if life.stage == Stage::Starting {
-            life.early = Some(exit);
+        let mut lifecycle = self.lifecycle();
+        if lifecycle.state == State::Starting {
+            lifecycle.exit_before_start = Some(exit);
         } else {
-            self.announce(exit, events);
+            self.publish_exit(exit, events);
         }
     }
 
@@ -151,14 +155,14 @@ impl Process {
 
     /// What it is doing as far as this shim knows; whether its container is paused, it doesn't.
     pub(crate) fn status(&self) -> Status {
-        match self.life().stage {
+        match self.lifecycle().state {
             _ if self.exit().is_some() => Status::Stopped,
-            Stage::Gated | Stage::Starting => Status::Created,
-            Stage::Started => Status::Running,
+            State::Created | State::Starting => Status::Created,
+            State::Started => Status::Running,
         }
     }
 
-    fn announce(&self, exit: Exit, events: &dyn Events) {
+    fn publish_exit(&self, exit: Exit, events: &dyn Events) {
         if self.exit().is_some() {
             return;
         }
@@ -195,8 +199,10 @@ impl Process {
         }
     }
 
-    fn life(&self) -> MutexGuard<'_, Life> {
-        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lifecycle(&self) -> MutexGuard<'_, Lifecycle> {
+        self.lifecycle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

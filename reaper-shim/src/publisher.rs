@@ -19,8 +19,8 @@ use crate::{Event, Events, process::proto_time};
 
 /// How long containerd may take to accept one event.
 const FORWARD_LIMIT: Duration = Duration::from_secs(10);
-/// How long to wait before an event is tried again: at first, and at most. Whoever talks to the
-/// shim cuts it short.
+/// How long to wait before an event is tried again: at first, and at most. A request to the shim
+/// ends the pause early ([`Events::retry_now`]).
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How often containerd may refuse an event before the next one gets its turn. Not being there is
@@ -35,7 +35,7 @@ const REFUSALS: u32 = 8;
 pub struct Publisher {
     namespace: Arc<str>,
     queue: mpsc::UnboundedSender<Item>,
-    nudge: Arc<Notify>,
+    wake_up: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -50,20 +50,20 @@ impl Publisher {
     /// `address`, a path with or without `unix://`. It must be made inside of a Tokio runtime.
     pub fn new(address: &str, namespace: &str) -> Self {
         let (queue, items) = mpsc::unbounded_channel();
-        let nudge = Arc::new(Notify::new());
+        let wake_up = Arc::new(Notify::new());
         let delivery = Delivery {
             path: address
                 .strip_prefix("unix://")
                 .unwrap_or(address)
                 .to_owned(),
             client: None,
-            nudge: Arc::clone(&nudge),
+            wake_up: Arc::clone(&wake_up),
         };
         tokio::spawn(delivery.run(items));
         Self {
             namespace: namespace.into(),
             queue,
-            nudge,
+            wake_up,
         }
     }
 
@@ -72,7 +72,7 @@ impl Publisher {
     pub async fn drain(&self, limit: Duration) -> bool {
         let (done, delivered) = oneshot::channel();
         let sent = self.queue.send(Item::Flush(done)).is_ok();
-        self.nudge.notify_one();
+        self.wake_up.notify_one();
         sent && matches!(timeout(limit, delivered).await, Ok(Ok(())))
     }
 }
@@ -101,16 +101,16 @@ impl Events for Publisher {
         }
     }
 
-    fn nudge(&self) {
-        // Only one that waits is woken: a nudge is not kept for the next failure.
-        self.nudge.notify_waiters();
+    fn retry_now(&self) {
+        // Only one that waits is woken: a wake-up is not kept for the next failure.
+        self.wake_up.notify_waiters();
     }
 }
 
 struct Delivery {
     path: String,
     client: Option<EventsClient>,
-    nudge: Arc<Notify>,
+    wake_up: Arc<Notify>,
 }
 
 impl Delivery {
@@ -145,10 +145,10 @@ impl Delivery {
                 }
                 sleep(pause).await;
             } else {
-                // After a failure nobody knows what the connection is worth.
+                // The connection may be broken: connect again.
                 self.client = None;
-                // Whichever comes first, the event is tried again.
-                let _ = timeout(pause, self.nudge.notified()).await;
+                // The event is tried again after the pause, or when a client calls the shim.
+                let _ = timeout(pause, self.wake_up.notified()).await;
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }

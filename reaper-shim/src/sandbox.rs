@@ -14,7 +14,7 @@ use reaper_spec::{
 };
 use reaper_state::{Record, StateStore, Stored};
 
-use crate::{Error, Result, guard::blocking};
+use crate::{Error, Result, timeout::blocking};
 
 /// Whether a bundle is a pod's sandbox: as the CRI says, and only where it says nothing, by the
 /// pause image's command. A workload may well be called "pause".
@@ -130,7 +130,7 @@ pub(crate) async fn delete<E: Executor, S: StateStore + ?Sized + 'static>(
 ) -> Result<()> {
     let (store, wanted) = (Arc::clone(engine.store()), id.clone());
     if let Ok(stored) = blocking(move || store.get(&wanted)).await {
-        forget_view(engine, &stored.record).await;
+        remove_view(engine, &stored.record).await;
     }
     let (store, id) = (Arc::clone(engine.store()), id.clone());
     match blocking(move || store.delete(&id)).await {
@@ -141,7 +141,7 @@ pub(crate) async fn delete<E: Executor, S: StateStore + ?Sized + 'static>(
 
 /// Removes the overlay of the pod whose sandbox has this record, if it has one of its own. What
 /// cannot be removed is left for people to see and must not keep the pod.
-pub(crate) async fn forget_view<E: Executor, S: StateStore + ?Sized + 'static>(
+pub(crate) async fn remove_view<E: Executor, S: StateStore + ?Sized + 'static>(
     engine: &Engine<E, S>,
     record: &Record,
 ) {
@@ -149,7 +149,7 @@ pub(crate) async fn forget_view<E: Executor, S: StateStore + ?Sized + 'static>(
     let Some(Ok(view)) = view.map(|json| serde_json::from_str::<ViewRequest>(json)) else {
         return;
     };
-    if let Err(error) = engine.forget_view(view).await {
+    if let Err(error) = engine.remove_view(view).await {
         tracing::warn!(id = %record.id, %error, "the overlay of a pod is left behind");
     }
 }

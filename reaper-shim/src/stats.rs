@@ -12,14 +12,14 @@ use crate::{Error, Result, event::pack};
 
 /// Which of containerd's two messages carries the figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum MetricsVersion {
     /// For nodes with the first version of cgroups, and hybrids.
     V1,
     /// For nodes with the second version alone.
     V2,
 }
 
-impl Form {
+impl MetricsVersion {
     /// The form that containerd expects on this node: it decides by the same test.
     pub(crate) fn of_node() -> Self {
         let unified = statfs("/sys/fs/cgroup")

@@ -130,12 +130,12 @@ async fn what_happened_while_containerd_was_away_is_told_when_it_is_back() {
     }
     let _second = containerd(&path, &log).await;
     // As any request of containerd does.
-    publisher.nudge();
+    publisher.retry_now();
     assert_eq!(log.until(20).await, (0..20).collect::<Vec<_>>());
 }
 
 #[tokio::test]
-async fn a_nudge_cuts_the_wait_short() {
+async fn retry_now_ends_the_pause() {
     let (_dir, path) = socket();
     let log = Log::default();
     let publisher = publisher(&path);
@@ -148,7 +148,7 @@ async fn a_nudge_cuts_the_wait_short() {
     }
     tokio::time::resume();
     let _containerd = containerd(&path, &log).await;
-    publisher.nudge();
+    publisher.retry_now();
     let told = tokio::time::timeout(Duration::from_secs(2), log.until(1)).await;
     assert_eq!(told.expect("the pause alone would have been longer"), [1]);
 }

@@ -5,12 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use oci_spec::runtime as oci;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Workload,
+    ContainerSpec,
     error::{Error, Origin},
-    file, json, oci,
+    file, json,
 };
 
 /// An OCI bundle: a folder with a `config.json`, read and checked.
@@ -18,7 +19,7 @@ use crate::{
 pub struct Bundle {
     path: PathBuf,
     json: Vec<u8>,
-    workload: Workload,
+    container_spec: ContainerSpec,
 }
 
 impl Bundle {
@@ -26,7 +27,7 @@ impl Bundle {
     ///
     /// # Errors
     /// The folder has no `config.json`, it cannot be read, is larger than [`MAX_CONFIG_SIZE`], or
-    /// is refused by [`Workload::parse`].
+    /// is refused by [`ContainerSpec::parse`].
     ///
     /// [`MAX_CONFIG_SIZE`]: crate::MAX_CONFIG_SIZE
     pub fn load(path: &Path) -> Result<Self, Error> {
@@ -44,11 +45,11 @@ impl Bundle {
             }
             other => other,
         })?;
-        let workload = Workload::parse(&json, &path)?;
+        let container_spec = ContainerSpec::parse(&json, &path)?;
         Ok(Self {
             path,
             json,
-            workload,
+            container_spec,
         })
     }
 
@@ -58,13 +59,13 @@ impl Bundle {
     }
 
     /// What the bundle asks for.
-    pub fn workload(&self) -> &Workload {
-        &self.workload
+    pub fn container_spec(&self) -> &ContainerSpec {
+        &self.container_spec
     }
 
     /// What the bundle asks for.
-    pub fn into_workload(self) -> Workload {
-        self.workload
+    pub fn into_container_spec(self) -> ContainerSpec {
+        self.container_spec
     }
 
     /// The whole document, for executors that make real containers. What OCI demands and the

@@ -22,7 +22,7 @@ pub enum ExitStatus {
         #[serde(default)]
         core: bool,
     },
-    /// Nobody could observe the end: its monitor was killed, or the machine restarted.
+    /// The end was not observed: the monitor was killed, or the machine restarted.
     Lost {
         /// What is known about it.
         reason: String,

@@ -1,4 +1,4 @@
-//! Reading a file that somebody else wrote.
+//! Reading a file that another program wrote: its size and its type are not trusted.
 
 use std::{
     fs::File,
@@ -25,7 +25,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
         limit: MAX_CONFIG_SIZE,
     };
 
-    // Looked at before it is opened: opening a FIFO blocks until somebody writes.
+    // The type is checked before the file is opened: opening a FIFO blocks until it has a writer.
     let metadata = path.metadata().map_err(failed)?;
     if metadata.is_dir() {
         return Err(failed(io::ErrorKind::IsADirectory.into()));

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// A process, named so that a reused pid is never taken for it.
 ///
-/// A pid alone names a process only while nobody has reaped it. With the start time it is unique
-/// within one boot, with the boot id it is unique for good.
+/// A pid alone names a process only until its parent has reaped it. With the start time it is
+/// unique within one boot, with the boot id it is unique for good.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ProcessIdentity {
     /// The process id in the host's pid namespace.

@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 //!
 //! # Where to look
-//! * A bundle on disk is a [`Bundle`], what it asks for a [`Workload`] with its [`ProcessSpec`].
+//! * A bundle on disk is a [`Bundle`], what it asks for a [`ContainerSpec`] with its [`ProcessSpec`].
 //! * A single process, as `exec` gets it, is read by [`ProcessSpec::parse`].
 //! * Ids that come from outside become a [`ContainerId`] or an [`ExecId`] before they are used.
 //! * What a container is doing is a [`Status`] with its transition table; how a process ended is
@@ -17,34 +17,36 @@ mod annotations;
 mod bundle;
 mod cgroups_path;
 mod config;
+mod container_spec;
 mod error;
 mod exit;
 mod file;
 mod id;
 mod identity;
 mod json;
+mod overlay_scope;
 mod process;
 mod status;
 mod timestamp;
-mod workload;
 
 pub use annotations::{ContainerType, CriAnnotations};
 pub use bundle::Bundle;
 pub use cgroups_path::{CgroupsPath, CgroupsPathError};
 pub use config::{
     AnnotationPolicy, Config, DEFAULT_CONFIG_FILE, DnsMode, ImageMode, KeepConfig, LogConfig,
-    MaskConfig, NetworkMode, OverlayConfig, OverlayScope, PodAnnotation, ScopeError, StoreKind,
+    MaskConfig, NetworkMode, OverlayConfig, PodAnnotation, StoreKind,
 };
+pub use container_spec::{ContainerSpec, Mount};
 pub use error::{Error, Invalid, Origin};
 pub use exit::{Exit, ExitStatus};
 pub use file::MAX_CONFIG_SIZE;
 pub use id::{ContainerId, ExecId, IdError, MAX_ID_LENGTH};
 pub use identity::ProcessIdentity;
+pub use overlay_scope::{OverlayScope, ScopeError};
 pub use process::{ConsoleSize, ProcessSpec, Resource, Rlimit, UnknownResource, User};
 pub use status::{InvalidTransition, Status, Transition};
 pub use timestamp::Timestamp;
-pub use workload::{Mount, Workload};
 
-/// The OCI runtime-spec types that [`Workload`] is read from, re-exported so that consumers use
+/// The OCI runtime-spec types that [`ContainerSpec`] is read from, re-exported so that consumers use
 /// the same version.
 pub use oci_spec::runtime as oci;

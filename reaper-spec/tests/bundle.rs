@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::net::UnixListener, path::Path};
 
-use reaper_spec::{Bundle, Error, MAX_CONFIG_SIZE, ProcessSpec, Workload};
+use reaper_spec::{Bundle, ContainerSpec, Error, MAX_CONFIG_SIZE, ProcessSpec};
 use serde_json::{Value, json};
 
 /// What is said about `process` merged into a good one.
@@ -15,7 +15,7 @@ fn refused(process: Value) -> String {
 }
 
 fn refused_document(document: &Value) -> String {
-    let error = Workload::parse(document.to_string().as_bytes(), Path::new("/b")).unwrap_err();
+    let error = ContainerSpec::parse(document.to_string().as_bytes(), Path::new("/b")).unwrap_err();
     let message = error.to_string();
     message
         .strip_prefix("/b/config.json: ")
@@ -223,7 +223,7 @@ fn absent_and_null_values_have_defaults() {
                     "terminal": null, "consoleSize": null, "oomScoreAdj": null},
         "root": null, "mounts": null, "annotations": null, "linux": null, "unknown": {"a": 1},
     });
-    let parse = |json: &Value| Workload::parse(json.to_string().as_bytes(), Path::new("/b"));
+    let parse = |json: &Value| ContainerSpec::parse(json.to_string().as_bytes(), Path::new("/b"));
     let workload = parse(&least).unwrap();
     assert_eq!(workload, parse(&nulls).unwrap());
     assert_eq!(workload.process, ProcessSpec::new(["true"], "/").unwrap());
@@ -245,7 +245,7 @@ fn relative_sources_are_below_the_bundle_where_they_are_paths() {
             {"destination": "/d", "source": "/srv", "type": "bind"},
         ],
     });
-    let workload = Workload::parse(document.to_string().as_bytes(), Path::new("/b")).unwrap();
+    let workload = ContainerSpec::parse(document.to_string().as_bytes(), Path::new("/b")).unwrap();
     assert_eq!(workload.rootfs.as_deref(), Some(Path::new("/images/1")));
     let sources: Vec<_> = workload
         .mounts
@@ -345,7 +345,7 @@ fn a_relative_bundle_path_becomes_absolute() {
     .unwrap();
     let bundle = Bundle::load(folder.path().strip_prefix(&here).unwrap()).unwrap();
     assert_eq!(bundle.path(), folder.path());
-    assert_eq!(bundle.into_workload().process.args, ["true"]);
+    assert_eq!(bundle.into_container_spec().process.args, ["true"]);
 }
 
 #[test]

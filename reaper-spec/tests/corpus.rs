@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use reaper_spec::{Bundle, ContainerType, CriAnnotations, Workload};
+use reaper_spec::{Bundle, ContainerSpec, ContainerType, CriAnnotations};
 
 fn corpus() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
@@ -22,8 +22,8 @@ fn corpus() -> Vec<PathBuf> {
     files
 }
 
-fn parse(file: &Path) -> Workload {
-    Workload::parse(&fs::read(file).unwrap(), Path::new("/bundle")).unwrap()
+fn parse(file: &Path) -> ContainerSpec {
+    ContainerSpec::parse(&fs::read(file).unwrap(), Path::new("/bundle")).unwrap()
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn every_file_is_a_whole_oci_spec() {
         let process = spec.process().as_ref().unwrap();
         assert_eq!(
             process.args().as_ref(),
-            Some(&bundle.workload().process.args)
+            Some(&bundle.container_spec().process.args)
         );
         assert!(spec.root().is_some());
     }

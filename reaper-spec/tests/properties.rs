@@ -8,8 +8,8 @@ use std::{
 
 use proptest::prelude::*;
 use reaper_spec::{
-    CgroupsPath, Config, ConsoleSize, ContainerId, ExecId, Exit, ExitStatus, Mount, OverlayScope,
-    ProcessSpec, Resource, Rlimit, Status, Timestamp, Transition, User, Workload,
+    CgroupsPath, Config, ConsoleSize, ContainerId, ContainerSpec, ExecId, Exit, ExitStatus, Mount,
+    OverlayScope, ProcessSpec, Resource, Rlimit, Status, Timestamp, Transition, User,
 };
 use serde_json::{Map, Value, json};
 
@@ -144,7 +144,7 @@ fn mount() -> impl Strategy<Value = Mount> {
         })
 }
 
-fn workload() -> impl Strategy<Value = Workload> {
+fn workload() -> impl Strategy<Value = ContainerSpec> {
     (
         process(),
         prop::option::of(text().prop_map(|path| format!("/{path}").into())),
@@ -153,7 +153,7 @@ fn workload() -> impl Strategy<Value = Workload> {
         prop::collection::btree_map("[a-z./-]{0,12}", text(), 0..4),
     )
         .prop_map(
-            |(process, rootfs, mounts, cgroups_path, annotations)| Workload {
+            |(process, rootfs, mounts, cgroups_path, annotations)| ContainerSpec {
                 process,
                 rootfs,
                 mounts,
@@ -164,7 +164,7 @@ fn workload() -> impl Strategy<Value = Workload> {
 }
 
 /// A whole document with all of OCI's fields, in which only the workload's are replaced.
-fn oci_document(workload: &Workload) -> Map<String, Value> {
+fn oci_document(workload: &ContainerSpec) -> Map<String, Value> {
     let whole = include_str!("corpus/containerd-2.1-cri-privileged.json");
     let mut document: Value = serde_json::from_str(whole).unwrap();
     let capabilities = document["process"]["capabilities"].take();
@@ -240,7 +240,7 @@ fn shuffled(object: &Map<String, Value>, order: &[usize]) -> String {
 proptest! {
     #[test]
     fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        let _ = Workload::parse(&bytes, Path::new("/b"));
+        let _ = ContainerSpec::parse(&bytes, Path::new("/b"));
         let _ = ProcessSpec::parse(&bytes);
         if let Ok(text) = std::str::from_utf8(&bytes) {
             let _ = Config::default().apply_options(text);
@@ -262,7 +262,7 @@ proptest! {
             "root": {"path": ""}, "mounts": [{}], "annotations": {}, "linux": {"cgroupsPath": ""},
         });
         *document.pointer_mut(place).unwrap() = value;
-        let _ = Workload::parse(document.to_string().as_bytes(), Path::new("/b"));
+        let _ = ContainerSpec::parse(document.to_string().as_bytes(), Path::new("/b"));
     }
 
     #[test]
@@ -282,13 +282,13 @@ proptest! {
         document["linux"]["x-unknown"] = unknown.clone();
         document["process"]["x-unknown"] = unknown;
         let text = shuffled(&document, &order);
-        prop_assert_eq!(Workload::parse(text.as_bytes(), Path::new("/b")).unwrap(), workload);
+        prop_assert_eq!(ContainerSpec::parse(text.as_bytes(), Path::new("/b")).unwrap(), workload);
     }
 
     #[test]
     fn a_workload_survives_a_record(workload in workload()) {
         let record = serde_json::to_vec(&workload).unwrap();
-        prop_assert_eq!(serde_json::from_slice::<Workload>(&record).unwrap(), workload);
+        prop_assert_eq!(serde_json::from_slice::<ContainerSpec>(&record).unwrap(), workload);
     }
 
     #[test]
@@ -306,7 +306,7 @@ proptest! {
         let mut object = oci(&process);
         object.insert(key.to_owned(), value);
         let document = json!({"process": object}).to_string();
-        let message = Workload::parse(document.as_bytes(), Path::new("/b")).unwrap_err().to_string();
+        let message = ContainerSpec::parse(document.as_bytes(), Path::new("/b")).unwrap_err().to_string();
         let prefix = format!("/b/config.json: {path}: expected ");
         prop_assert!(message.starts_with(&prefix), "{} for {}", message, path);
         prop_assert!(!message.contains('\n'), "{}", message);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use proptest::{prelude::*, sample::Index};
-use reaper_spec::Workload;
+use reaper_spec::ContainerSpec;
 use serde_json::{Map, Value, json};
 
 fn word() -> impl Strategy<Value = Value> {
@@ -211,8 +211,9 @@ fn document() -> BoxedStrategy<Value> {
     ])
 }
 
-fn parse(document: &Value) -> Result<Workload, String> {
-    Workload::parse(document.to_string().as_bytes(), Path::new("/b")).map_err(|e| e.to_string())
+fn parse(document: &Value) -> Result<ContainerSpec, String> {
+    ContainerSpec::parse(document.to_string().as_bytes(), Path::new("/b"))
+        .map_err(|e| e.to_string())
 }
 
 /// As text, with members in an order and with spaces that depend on `seed`.
@@ -310,7 +311,7 @@ proptest! {
             }
         }
         let text = disguised(&changed, seed);
-        prop_assert_eq!(Workload::parse(text.as_bytes(), Path::new("/b")).unwrap(), workload);
+        prop_assert_eq!(ContainerSpec::parse(text.as_bytes(), Path::new("/b")).unwrap(), workload);
     }
 
     #[test]

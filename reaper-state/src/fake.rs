@@ -28,37 +28,37 @@ pub enum Call {
 /// What a [`FakeStore`] does instead of answering at once.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Reaction {
+pub enum ScriptedResult {
     /// Fails, and changes nothing.
     Fail(Error),
     /// Does what was asked and answers with an error all the same, as where an acknowledgement
     /// is lost.
     FailAfterwards(Error),
-    /// Waits at the gate, then does what was asked.
-    Wait(Gate),
-    /// Does what was asked, then waits at the gate with the answer.
-    WaitAfterwards(Gate),
+    /// Waits at the hold, then does what was asked.
+    Wait(Hold),
+    /// Does what was asked, then waits at the hold with the answer.
+    WaitAfterwards(Hold),
 }
 
 /// Where a call waits until the test lets it go on.
 ///
-/// Clones are the same gate.
+/// Clones are the same hold.
 #[derive(Debug, Clone, Default)]
-pub struct Gate(Arc<(Mutex<GateState>, Condvar)>);
+pub struct Hold(Arc<(Mutex<HoldState>, Condvar)>);
 
 #[derive(Debug, Default)]
-struct GateState {
+struct HoldState {
     reached: bool,
     open: bool,
 }
 
-impl Gate {
-    /// A closed gate.
+impl Hold {
+    /// A hold that keeps each call until it is opened.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Waits until a call has come to the gate.
+    /// Waits until a call has come to the hold.
     pub fn wait_until_reached(&self) {
         let (state, changed) = &*self.0;
         drop(changed.wait_while(guard(state), |state| !state.reached));
@@ -84,12 +84,12 @@ impl Gate {
 ///
 /// ```
 /// use reaper_spec::ContainerId;
-/// use reaper_state::{Call, Error, FakeStore, Reaction, Record, StateStore};
+/// use reaper_state::{Call, Error, FakeStore, ScriptedResult, Record, StateStore};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let id = ContainerId::new("web")?;
 /// let store = FakeStore::new();
-/// store.script(Call::Get, 2, Reaction::Fail(Error::NotFound { id: id.clone() }));
+/// store.script(Call::Get, 2, ScriptedResult::Fail(Error::NotFound { id: id.clone() }));
 ///
 /// store.create(&Record::new(id.clone(), "/bundle".into()))?;
 /// assert!(store.get(&id).is_ok());
@@ -108,7 +108,7 @@ pub struct FakeStore<S = MemoryStore> {
 #[derive(Debug, Default)]
 struct Script {
     calls: HashMap<Call, usize>,
-    reactions: HashMap<(Call, usize), Reaction>,
+    results: HashMap<(Call, usize), ScriptedResult>,
 }
 
 impl FakeStore {
@@ -127,11 +127,9 @@ impl<S: StateStore> FakeStore<S> {
         }
     }
 
-    /// Has the `number`th `call`, counted from 1 and from the store's beginning, meet `reaction`.
-    pub fn script(&self, call: Call, number: usize, reaction: Reaction) {
-        guard(&self.script)
-            .reactions
-            .insert((call, number), reaction);
+    /// Has the `number`th `call`, counted from 1 and from the store's beginning, meet `result`.
+    pub fn script(&self, call: Call, number: usize, result: ScriptedResult) {
+        guard(&self.script).results.insert((call, number), result);
     }
 
     /// How often `call` was made. A call that waits counts.
@@ -140,24 +138,24 @@ impl<S: StateStore> FakeStore<S> {
     }
 
     fn react<T>(&self, call: Call, act: impl FnOnce(&S) -> Result<T, Error>) -> Result<T, Error> {
-        let reaction = {
+        let result = {
             let mut script = guard(&self.script);
             let number = script.calls.entry(call).or_insert(0);
             *number += 1;
             let key = (call, *number);
-            script.reactions.remove(&key)
+            script.results.remove(&key)
         };
-        match reaction {
+        match result {
             None => act(&self.inner),
-            Some(Reaction::Fail(error)) => Err(error),
-            Some(Reaction::FailAfterwards(error)) => act(&self.inner).and(Err(error)),
-            Some(Reaction::Wait(gate)) => {
-                gate.pass();
+            Some(ScriptedResult::Fail(error)) => Err(error),
+            Some(ScriptedResult::FailAfterwards(error)) => act(&self.inner).and(Err(error)),
+            Some(ScriptedResult::Wait(hold)) => {
+                hold.pass();
                 act(&self.inner)
             }
-            Some(Reaction::WaitAfterwards(gate)) => {
+            Some(ScriptedResult::WaitAfterwards(hold)) => {
                 let answer = act(&self.inner);
-                gate.pass();
+                hold.pass();
                 answer
             }
         }

@@ -1,29 +1,31 @@
 //! One folder for each container, one file for its record.
 
 mod container;
+mod error;
 
 use std::{fs, io, path::Path};
 
 use reaper_spec::ContainerId;
 use rustix::{fs::FileType, io::Errno};
 
-use self::container::{Container, Locked, STATE};
-use crate::{
-    ContainerDir, Error, Record, Revision, RootDir, StateStore, Stored, durable, folder::Folder,
+use self::{
+    container::{Container, Locked, STATE},
+    error::corrupt,
 };
+use crate::{Error, Record, Revision, RootDir, StateStore, Stored, durable, folder::Folder};
 
 /// Records in files: `ROOT/ID/state.json`, and the init process's pid in `ROOT/ID/pid`.
 ///
 /// Any number of processes may use one root. A change is made under an flock on the container's
-/// folder, which the kernel ends with the process that holds it; reading takes no lock. Nobody
-/// else may flock that folder.
+/// folder, which the kernel ends with the process that holds it; reading takes no lock. Other
+/// programs must not flock that folder.
 ///
 /// * A change is written to a new file, fsync'd, renamed, and the folder fsync'd: a crash leaves
 ///   the old record or the new one, and at most files whose names start with `.state.json.` or
 ///   `.pid.`, which the next change removes.
 /// * Folders are made with mode 0700, the root and what is missing above it with 0711.
 /// * A folder without `state.json` is no container. [`create`](StateStore::create) takes it over
-///   if it belongs to the caller: whoever makes containers may put files there first.
+///   if it belongs to the caller: an engine may put files there before it creates the record.
 /// * [`delete`](StateStore::delete) removes what the store has written, readable or not, and the
 ///   folder if nothing else is in it.
 /// * Entries of the root that are no [`ContainerId`] or have no `state.json` are ignored.
@@ -66,7 +68,7 @@ impl FileStore {
         match Folder::open(self.root.path()) {
             Ok(root) => Ok(Some(root)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(failed("open", self.root.path())(error)),
+            Err(error) => Err(Error::io("open", self.root.path())(error)),
         }
     }
 
@@ -80,13 +82,13 @@ impl FileStore {
                 Some(Errno::NOTDIR | Errno::LOOP) => {
                     let kind = root
                         .kind_of(id.as_str())
-                        .map_err(failed("look at", dir.path()))?;
+                        .map_err(Error::io("look at", dir.path()))?;
                     if kind == Some(FileType::Symlink) {
                         return Err(corrupt(id, &dir, "its folder is a symbolic link"));
                     }
                     Ok(None)
                 }
-                _ => Err(failed("open", dir.path())(error)),
+                _ => Err(Error::io("open", dir.path())(error)),
             },
         }
     }
@@ -107,24 +109,26 @@ impl FileStore {
 
     fn make(&self, record: &Record) -> Result<Revision, Error> {
         let path = self.root.path();
-        durable::make_folders(path).map_err(failed("make", path))?;
-        let root = Folder::open(path).map_err(failed("open", path))?;
+        durable::make_folders(path).map_err(Error::io("make", path))?;
+        let root = Folder::open(path).map_err(Error::io("open", path))?;
         let name = record.id.as_str();
         let folder = self.root.container(&record.id);
         loop {
-            let made = root.make_in(name).map_err(failed("make", folder.path()))?;
+            let made = root
+                .make_in(name)
+                .map_err(Error::io("make", folder.path()))?;
             let Some(locked) = self.lock(&root, &record.id)? else {
                 let kind = root
                     .kind_of(name)
-                    .map_err(failed("look at", folder.path()))?;
+                    .map_err(Error::io("look at", folder.path()))?;
                 if matches!(kind, None | Some(FileType::Directory)) {
                     continue;
                 }
-                return Err(failed("open", folder.path())(Errno::NOTDIR.into()));
+                return Err(Error::io("open", folder.path())(Errno::NOTDIR.into()));
             };
             let created = root
                 .sync()
-                .map_err(failed("sync", path))
+                .map_err(Error::io("sync", path))
                 .and_then(|()| locked.create(record, made));
             if created.is_err() && made {
                 let _ = root.remove(name);
@@ -164,7 +168,7 @@ impl StateStore for FileStore {
                 return root
                     .remove(id.as_str())
                     .and_then(|()| root.sync())
-                    .map_err(failed("remove", &path));
+                    .map_err(Error::io("remove", &path));
             }
             locked => locked?.ok_or_else(missing)?,
         };
@@ -182,7 +186,7 @@ impl StateStore for FileStore {
         let Some(root) = self.open_root()? else {
             return Ok(Vec::new());
         };
-        let read = failed("list", self.root.path());
+        let read = Error::io("list", self.root.path());
         let mut ids = fs::read_dir(self.root.path())
             .and_then(|entries| {
                 let mut ids = Vec::new();
@@ -201,21 +205,5 @@ impl StateStore for FileStore {
         });
         ids.sort_unstable();
         Ok(ids)
-    }
-}
-
-fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Io {
-        operation,
-        path: path.to_owned(),
-        source,
-    }
-}
-
-fn corrupt(id: &ContainerId, dir: &ContainerDir, reason: &str) -> Error {
-    Error::Corrupt {
-        id: id.clone(),
-        path: dir.state_file(),
-        reason: reason.to_owned(),
     }
 }

@@ -87,7 +87,7 @@ impl Folder {
         }
     }
 
-    /// Makes the folder the caller's alone; refused if it is somebody else's.
+    /// Gives the folder mode 0700; refused if another user owns it.
     pub(crate) fn make_private(&self) -> io::Result<()> {
         let own = fs::fstat(&self.0)?;
         if own.st_uid != rustix::process::geteuid().as_raw() {

@@ -62,12 +62,12 @@ impl ContainerDir {
         self.0.join("pid")
     }
 
-    /// The init process's end, written by the monitor before anybody is told.
+    /// The init process's end, written by the monitor before any client is told.
     pub fn exit_file(&self) -> PathBuf {
         self.0.join("exit.json")
     }
 
-    /// What the monitor was asked to make, for whoever cleans up after a killed monitor.
+    /// What the monitor was asked to make: the client that finds it killed cleans up by this.
     pub fn plan_file(&self) -> PathBuf {
         self.0.join("plan.json")
     }

@@ -62,7 +62,7 @@ mod sqlite;
 mod store;
 
 #[cfg(feature = "fake")]
-pub use fake::{Call, FakeStore, Gate, Reaction};
+pub use fake::{Call, FakeStore, Hold, ScriptedResult};
 pub use file::FileStore;
 pub use layout::{ContainerDir, RootDir};
 pub use memory::MemoryStore;

@@ -52,7 +52,8 @@ enum Outcome {
 
 fn copy(from: &dyn StateStore, to: &dyn StateStore, id: &ContainerId) -> Result<Outcome, Error> {
     let mut copied = None;
-    // Each turn follows a change by somebody else; a container's life has few.
+    // Each turn follows a change by another program, and a container changes its status a few
+    // times only.
     loop {
         let Some(source) = read(from, id)? else {
             if copied.is_some() {

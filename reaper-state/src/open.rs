@@ -23,12 +23,12 @@ use crate::{Error, FileStore, RootDir, StateStore};
 /// ```
 ///
 /// # Errors
-/// [`Error::NotBuilt`] for a store whose feature is off.
+/// [`Error::FeatureDisabled`] for a store whose feature is off.
 pub fn open(kind: StoreKind, root: &RootDir) -> Result<Arc<dyn StateStore>, Error> {
     match kind {
         StoreKind::File => Ok(Arc::new(FileStore::new(root.clone()))),
         #[cfg(feature = "sqlite")]
         StoreKind::Sqlite => Ok(Arc::new(crate::SqliteStore::new(root.database()))),
-        kind => Err(Error::NotBuilt { kind }),
+        kind => Err(Error::FeatureDisabled { kind }),
     }
 }

@@ -1,6 +1,11 @@
 //! Records in a SQLite database.
+//!
+//! Writers queue by flock(2) on a file beside the database and then take an immediate transaction,
+//! so the order of writers is that of the lock, and none of them sleeps and retries as SQLite's own
+//! busy handler does. Readers take no lock: WAL gives each a snapshot.
 
 mod database;
+mod error;
 mod schema;
 
 use std::{
@@ -11,7 +16,7 @@ use std::{
 use reaper_spec::ContainerId;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
-use self::database::Database;
+use self::{database::Database, error::failed};
 use crate::{
     Error, RECORD_VERSION, Record, Revision, StateStore, Stored,
     format::{self, FormatError},
@@ -95,7 +100,7 @@ impl SqliteStore {
         operation: &'static str,
         act: impl FnOnce(&Transaction<'_>) -> Result<T, Error>,
     ) -> Result<Option<T>, Error> {
-        let failed = |error| database::failed(operation, &self.path, error);
+        let failed = |error| failed(operation, &self.path, error);
         self.with(make, |database| {
             let (connection, _turn) = database.in_turn()?;
             let immediate = TransactionBehavior::Immediate;
@@ -116,7 +121,7 @@ impl SqliteStore {
                 |row| Ok(row.get_ref(0)?.as_bytes()?.to_vec()),
             )
             .optional()
-            .map_err(|error| database::failed("read", &self.path, error))?;
+            .map_err(|error| failed("read", &self.path, error))?;
         let Some(document) = document else {
             return Ok(None);
         };
@@ -145,19 +150,15 @@ impl SqliteStore {
         statement: &str,
         record: &Record,
     ) -> Result<(Revision, usize), Error> {
-        let revision = Revision::unique().map_err(|source| Error::Io {
-            operation: "write",
-            path: self.path.clone(),
-            source,
-        })?;
-        let document = format::encode(record, &revision).map_err(|error| Error::Unstorable {
+        let revision = Revision::unique().map_err(Error::io("write", &self.path))?;
+        let document = format::encode(record, &revision).map_err(|error| Error::Encode {
             id: record.id.clone(),
             reason: error.to_string(),
         })?;
         let parameters = (record.id.as_str(), revision.to_string(), document);
         let changed = transaction
             .execute(statement, parameters)
-            .map_err(|error| database::failed("write", &self.path, error))?;
+            .map_err(|error| failed("write", &self.path, error))?;
         Ok((revision, changed))
     }
 }
@@ -210,7 +211,7 @@ impl StateStore for SqliteStore {
         let deleted = self.change(false, "delete from", |transaction| {
             transaction
                 .execute("DELETE FROM record WHERE id = ?1", [id.as_str()])
-                .map_err(|error| database::failed("delete from", &self.path, error))
+                .map_err(|error| failed("delete from", &self.path, error))
         })?;
         match deleted {
             None | Some(0) => Err(Error::NotFound { id: id.clone() }),
@@ -225,7 +226,7 @@ impl StateStore for SqliteStore {
                 let ids = statement.query_map([], |row| row.get(0))?;
                 ids.collect()
             };
-            list().map_err(|error| database::failed("list", &self.path, error))
+            list().map_err(|error| failed("list", &self.path, error))
         })?;
         let names = listed.unwrap_or_default();
         let mut ids: Vec<_> = names

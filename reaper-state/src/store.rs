@@ -1,6 +1,9 @@
 //! The contract of a store.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use reaper_spec::{ContainerId, Status, StoreKind};
 
@@ -23,7 +26,7 @@ pub struct Stored {
 ///   machine, as far as the medium is durable at all. On `Err` the record is as before, as far as
 ///   a medium that fails lets a store go back.
 /// * **Atomic.** A reader sees a whole record, before or after a change, never between.
-/// * **Compare-and-swap.** `update` changes a record only if nobody else has since the revision
+/// * **Compare-and-swap.** `update` changes a record only if it has not changed since the revision
 ///   was read: with any number of processes on one store, exactly one of those that update the
 ///   same revision succeeds, and the others get [`Error::Conflict`].
 /// * **Ordered.** What one caller has had acknowledged, every caller reads from then on. Changes of
@@ -34,8 +37,8 @@ pub struct Stored {
 ///   thread; an async caller moves it off its executor's thread.
 /// * **Not to be cancelled.** A call runs to its end. If its process is killed in it, the change
 ///   has been made, whole, or has not.
-/// * **Not idempotent.** After an [`Error::Io`] the caller may repeat the call. After a crash of its
-///   own it reads what there is: a repeated `create` is [`Error::AlreadyExists`], a repeated
+/// * **Not idempotent.** After an [`Error::Io`] the caller may repeat the call. After a crash of
+///   its own it reads what there is: a repeated `create` is [`Error::AlreadyExists`], a repeated
 ///   `update` [`Error::Conflict`], a repeated `delete` [`Error::NotFound`] if the first was made.
 /// * **Nothing invented.** What cannot be read is an error that names it, never an empty or a
 ///   default record.
@@ -136,7 +139,7 @@ pub enum Error {
     },
     /// The record cannot be written in the store's format.
     #[error("container {id}: its record cannot be stored: {reason}")]
-    Unstorable {
+    Encode {
         /// The container.
         id: ContainerId,
         /// What is wrong.
@@ -144,7 +147,7 @@ pub enum Error {
     },
     /// The store was left out when this program was built.
     #[error("the store {kind} is not in this program: it was built without that feature")]
-    NotBuilt {
+    FeatureDisabled {
         /// The store.
         kind: StoreKind,
     },
@@ -158,4 +161,15 @@ pub enum Error {
         /// What went wrong.
         source: io::Error,
     },
+}
+
+impl Error {
+    /// The error of the system that the operation on `path` met with.
+    pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io {
+            operation,
+            path: path.to_owned(),
+            source,
+        }
+    }
 }

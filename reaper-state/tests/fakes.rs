@@ -4,7 +4,7 @@ use std::{io, thread};
 
 use reaper_spec::{ContainerId, Status};
 use reaper_state::{
-    Call, Error, FakeStore, Gate, MockStateStore, Reaction, Record, Revision, StateStore,
+    Call, Error, FakeStore, Hold, MockStateStore, Record, Revision, ScriptedResult, StateStore,
     conformance::Subject,
 };
 
@@ -29,7 +29,7 @@ fn medium() -> Error {
 #[test]
 fn a_scripted_failure_changes_nothing() {
     let store = FakeStore::new();
-    store.script(Call::Create, 1, Reaction::Fail(medium()));
+    store.script(Call::Create, 1, ScriptedResult::Fail(medium()));
     assert!(matches!(store.create(&web()), Err(Error::Io { .. })));
     assert!(matches!(store.get(&web().id), Err(Error::NotFound { .. })));
     assert!(store.create(&web()).is_ok());
@@ -39,7 +39,7 @@ fn a_scripted_failure_changes_nothing() {
 fn a_lost_acknowledgement_leaves_the_change() {
     let store = FakeStore::new();
     let revision = store.create(&web()).expect("create");
-    store.script(Call::Update, 1, Reaction::FailAfterwards(medium()));
+    store.script(Call::Update, 1, ScriptedResult::FailAfterwards(medium()));
     let mut stopped = web();
     stopped.status = Status::Stopped;
     assert!(store.update(&revision, &stopped).is_err());
@@ -52,9 +52,13 @@ fn a_lost_acknowledgement_leaves_the_change() {
 fn a_call_can_be_held_between_reading_and_writing() {
     let store = FakeStore::new();
     let revision = store.create(&web()).expect("create");
-    let (before, after) = (Gate::new(), Gate::new());
-    store.script(Call::Update, 1, Reaction::Wait(before.clone()));
-    store.script(Call::Delete, 1, Reaction::WaitAfterwards(after.clone()));
+    let (before, after) = (Hold::new(), Hold::new());
+    store.script(Call::Update, 1, ScriptedResult::Wait(before.clone()));
+    store.script(
+        Call::Delete,
+        1,
+        ScriptedResult::WaitAfterwards(after.clone()),
+    );
     thread::scope(|scope| {
         let late = scope.spawn(|| store.update(&revision, &web()));
         before.wait_until_reached();

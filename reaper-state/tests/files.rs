@@ -408,9 +408,6 @@ fn a_bundle_that_json_cannot_hold_is_refused() {
     let f = fixture();
     let web = Record::new(id("web"), OsStr::from_bytes(b"/\xff").into());
     let answer = f.store.create(&web);
-    assert!(
-        matches!(answer, Err(Error::Unstorable { .. })),
-        "{answer:?}"
-    );
+    assert!(matches!(answer, Err(Error::Encode { .. })), "{answer:?}");
     assert!(!f.root.join("web").exists(), "nothing is left");
 }

@@ -4,8 +4,8 @@ use std::thread;
 
 use reaper_spec::{ContainerId, Status};
 use reaper_state::{
-    Call, Error, FakeStore, FileStore, Gate, MemoryStore, Reaction, Record, Revision, RootDir,
-    SqliteStore, StateStore, migrate,
+    Call, Error, FakeStore, FileStore, Hold, MemoryStore, Record, Revision, RootDir,
+    ScriptedResult, SqliteStore, StateStore, migrate,
 };
 
 fn id(text: &str) -> ContainerId {
@@ -112,8 +112,12 @@ fn while_it_is_copied(change: impl FnOnce(&dyn StateStore, &Revision, Record)) -
     let to = FakeStore::new();
     let web = record("web", Status::Running);
     let revision = put(&from, &web);
-    let copied = Gate::new();
-    to.script(Call::Create, 1, Reaction::WaitAfterwards(copied.clone()));
+    let copied = Hold::new();
+    to.script(
+        Call::Create,
+        1,
+        ScriptedResult::WaitAfterwards(copied.clone()),
+    );
     thread::scope(|scope| {
         let migration = scope.spawn(|| migrate(&from, &to));
         copied.wait_until_reached();

@@ -22,6 +22,7 @@ pub mod ctr;
 pub mod events;
 pub mod faults;
 pub mod fifo;
+pub mod floors;
 pub mod image;
 pub mod leftovers;
 pub mod options;

@@ -8,7 +8,7 @@ use std::{env, fs::File, io::Write as _, path::PathBuf, process::ExitCode, sync:
 
 use reaper_exec::{HostExecutor, io::StandardBinder, monitor};
 use reaper_overlay::Configured;
-use reaper_shim::{Backend, Shim};
+use reaper_shim::{Runtime, Shim};
 use reaper_spec::ContainerId;
 use reaper_state::{Error, FileStore, Record, Revision, StateStore, Stored};
 
@@ -53,7 +53,9 @@ impl<S: StateStore> StateStore for Audited<S> {
 }
 
 fn main() -> ExitCode {
-    monitor::run_if_asked(|| monitor::Setup::new(Configured::default(), StandardBinder::new()));
+    monitor::run_if_monitor(|| {
+        monitor::MonitorConfig::new(Configured::default(), StandardBinder::new())
+    });
     Shim::new("io.containerd.audit.v2", |context| {
         let log =
             env::var_os("REAPER_AUDIT_LOG").unwrap_or_else(|| "/var/log/containers.audit".into());
@@ -62,9 +64,9 @@ fn main() -> ExitCode {
             log: log.into(),
         };
         let executor = HostExecutor::new(context.root.clone())
-            .in_namespace(&context.namespace)
-            .is_subreaper(true);
-        Ok(Backend {
+            .containerd_namespace(&context.namespace)
+            .subreaper(true);
+        Ok(Runtime {
             executor,
             store: Arc::new(store),
         })

@@ -12,7 +12,7 @@ use std::{
 };
 
 use reaper_exec::{
-    Engine, HostExecutor, NewContainer,
+    ContainerConfig, Engine, HostExecutor,
     io::{Capture, CaptureBinder, OutputStream, StandardBinder},
     monitor,
 };
@@ -22,8 +22,11 @@ use reaper_state::{FileStore, RootDir};
 
 fn main() -> ExitCode {
     // First of all, before any thread: the monitor never comes past this line.
-    monitor::run_if_asked(|| {
-        monitor::Setup::new(HostFilesystem, CaptureBinder::over(StandardBinder::new()))
+    monitor::run_if_monitor(|| {
+        monitor::MonitorConfig::new(
+            HostFilesystem,
+            CaptureBinder::with_fallback(StandardBinder::new()),
+        )
     });
     run(std::env::args().skip(1).collect()).unwrap_or_else(|error| {
         eprintln!("embed: {error}");
@@ -45,7 +48,7 @@ async fn run(command: Vec<String>) -> Result<ExitCode, Box<dyn Error>> {
         .env
         .push("PATH=/usr/sbin:/usr/bin:/sbin:/bin".into());
     let id = ContainerId::new("embedded")?;
-    let mut container = NewContainer::new(id.clone(), process);
+    let mut container = ContainerConfig::new(id.clone(), process);
     let (stdio, mut output) = Capture::new()?;
     container.stdio = stdio;
 

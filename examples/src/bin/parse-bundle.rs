@@ -6,7 +6,7 @@
 
 use std::{path::Path, process::ExitCode};
 
-use reaper_spec::{Bundle, CriAnnotations, Workload};
+use reaper_spec::{Bundle, ContainerSpec, CriAnnotations};
 
 fn main() -> ExitCode {
     let Some(folder) = std::env::args_os().nth(1) else {
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     };
     match Bundle::load(Path::new(&folder)) {
         Ok(bundle) => {
-            describe(bundle.workload());
+            describe(bundle.container_spec());
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn describe(workload: &Workload) {
+fn describe(workload: &ContainerSpec) {
     let process = &workload.process;
     println!("runs {:?} in {}", process.args, process.cwd.display());
     match &process.user {

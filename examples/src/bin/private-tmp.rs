@@ -11,7 +11,7 @@ use nix::{
     sched::{CloneFlags, setns, unshare},
 };
 use reaper_exec::{
-    Engine, HostExecutor, NewContainer,
+    ContainerConfig, Engine, HostExecutor,
     io::{StandardBinder, StreamTarget},
     monitor,
 };
@@ -108,7 +108,7 @@ fn at<T, E: Into<std::io::Error>>(
 }
 
 fn main() -> ExitCode {
-    monitor::run_if_asked(|| monitor::Setup::new(PrivateTmp, StandardBinder::new()));
+    monitor::run_if_monitor(|| monitor::MonitorConfig::new(PrivateTmp, StandardBinder::new()));
     run().unwrap_or_else(|error| {
         eprintln!("private-tmp: {error}");
         ExitCode::FAILURE
@@ -130,7 +130,7 @@ async fn run() -> Result<ExitCode, Box<dyn Error>> {
         .env
         .push("PATH=/usr/sbin:/usr/bin:/sbin:/bin".into());
     let id = ContainerId::new("private-tmp")?;
-    let mut container = NewContainer::new(id.clone(), process);
+    let mut container = ContainerConfig::new(id.clone(), process);
     container.stdio.streams.stdout = StreamTarget::Inherit;
     container.stdio.streams.stderr = StreamTarget::Inherit;
     container.stdio.attachments.inherited = [

@@ -11,10 +11,17 @@ use clap_complete::Shell;
 Examples:
   reaper-runtime doctor
   reaper-runtime --namespace k8s.io doctor    leftovers of Kubernetes' containers too
+  reaper-runtime doctor --no-trial            only look
   reaper-runtime doctor --json
 
-The exit code is 1 if something keeps containers from running. Nothing is changed.")]
+A container is made and removed again, with the node's configuration, in a private folder beside the
+state and the overlays: that is the trial. Containers that there are are not touched. The exit code is
+1 if something keeps containers from running.")]
 pub(crate) struct DoctorArgs {
+    /// Only look: make no container to see whether that works
+    #[arg(long)]
+    pub(crate) no_trial: bool,
+
     /// For programs
     #[arg(long)]
     pub(crate) json: bool,
@@ -33,7 +40,7 @@ pub(crate) struct PruneArgs {
     #[arg(long)]
     pub(crate) dry_run: bool,
 
-    /// Remove the overlays too that nobody is in, and nobody was for this time
+    /// Also remove overlays that no container uses, and none has used for this time
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) overlays: Option<Duration>,
 }

@@ -54,7 +54,7 @@ Examples:
     },
     Export(ExportArgs),
     Commit(CommitArgs),
-    /// Empty a scope that nobody uses: its next member sees this machine as it is
+    /// Empty a scope that no container uses: its next member sees this machine as it is
     #[command(after_help = "\
 Examples:
   reaper-runtime overlay reset node")]
@@ -63,7 +63,7 @@ Examples:
         #[arg(value_name = "NAME")]
         scope: Scope,
     },
-    /// Remove scopes that nobody uses, with all that was written in them
+    /// Remove scopes that no container uses, with all that was written in them
     #[command(after_help = "\
 Examples:
   reaper-runtime overlay rm group:build")]

@@ -1,12 +1,12 @@
 //! `create`.
 
-use reaper_exec::{NewContainer, io::StdioRequest};
+use reaper_exec::{ContainerConfig, io::StdioRequest};
 use reaper_state::Record;
 
-use super::Call;
+use super::context::Call;
 use crate::{
     args::{CreateArgs, LogFormat},
-    container::{self, Handover},
+    container::{self, StdioSource},
     error::{Error, Result},
     host::Containers,
     outcome::Outcome,
@@ -34,11 +34,11 @@ pub(crate) async fn run(call: Call, args: CreateArgs) -> Result<Outcome> {
     if !engine {
         container::defer_streams(&mut new);
     }
-    let mirror_exit = options.pid_file.is_some();
-    Handover {
+    let propagate_exit = options.pid_file.is_some();
+    StdioSource {
         stdio,
         preserved: call.preserved,
-        mirror_exit,
+        propagate_exit,
     }
     .apply(&mut new);
     let pid_file = options
@@ -56,7 +56,7 @@ pub(crate) async fn run(call: Call, args: CreateArgs) -> Result<Outcome> {
 }
 
 /// Makes a container, and logs what could not be had.
-pub(crate) async fn make(containers: &Containers, new: NewContainer) -> Result<Record> {
+pub(crate) async fn make(containers: &Containers, new: ContainerConfig) -> Result<Record> {
     let (record, warnings) = containers.create(new).await?;
     for warning in warnings {
         // Nothing to interrupt a program's own output for.

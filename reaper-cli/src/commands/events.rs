@@ -4,11 +4,11 @@ use std::io::Write;
 
 use reaper_exec::{
     Error as ExecutorError, Executor,
-    engine::{LifeChange, LifeEvent},
+    engine::{self, EventKind},
 };
 use reaper_spec::{ContainerId, Status};
 
-use super::print;
+use super::output::print;
 use crate::{
     args::EventsArgs,
     error::{Error, Result},
@@ -56,7 +56,7 @@ pub(crate) async fn run(
     }
 }
 
-/// Prints what happens to the containers, until nobody reads it any more.
+/// Prints the containers' events until writing fails, as it does when the reader closes the pipe.
 async fn follow(containers: &Containers, json: bool, out: &mut dyn Write) -> Result<Outcome> {
     let mut watch = containers.watch().await?;
     loop {
@@ -64,10 +64,10 @@ async fn follow(containers: &Containers, json: bool, out: &mut dyn Write) -> Res
         if json {
             print_line(out, &Life::of(&event))?;
         } else {
-            let LifeEvent { id, at, change } = &event;
+            let engine::Event { id, at, change } = &event;
             let word = change.as_str();
             match change {
-                LifeChange::Stopped(exit) => {
+                EventKind::Stopped(exit) => {
                     print(
                         out,
                         format_args!("{at} {id} {word} {}\n", exit.status.code()),

@@ -9,13 +9,13 @@ use reaper_exec::{ExecRequest, Executor, Target, io::StdioRequest};
 use reaper_spec::{ExecId, Exit, ProcessSpec, Status};
 use reaper_state::Record;
 
-use super::Call;
+use super::context::Call;
 use crate::{
     args::ExecArgs,
     container,
-    detached::Role,
+    detached::HelperRole,
     error::{Error, Result},
-    foreground::attend,
+    foreground::run_foreground,
     host::Containers,
     outcome::Outcome,
     pid_file, process,
@@ -24,7 +24,7 @@ use crate::{
     terminal::{self, Console, Session},
 };
 
-pub(crate) async fn run(call: Call, args: ExecArgs, role: &Role) -> Result<Outcome> {
+pub(crate) async fn run(call: Call, args: ExecArgs, role: &HelperRole) -> Result<Outcome> {
     let mut signals = Signals::catch()?;
     let containers = &call.containers;
     let record = containers.state(&args.id).await?;
@@ -39,16 +39,16 @@ pub(crate) async fn run(call: Call, args: ExecArgs, role: &Role) -> Result<Outco
     let (stdio, console) = streams(&args, &mut process)?;
     let exec = made_up_id()?;
     let target = Target::Exec(args.id.clone(), exec.clone());
-    let document = args
+    let process_json = args
         .process
         .as_deref()
         .and_then(|path| fs::read_to_string(path).ok());
     let request = ExecRequest {
         process,
-        document,
+        process_json,
         stdio,
-        preserved: call.preserved,
-        tied: args.pid_file.is_some(),
+        preserve_fds: call.preserved,
+        kill_on_disconnect: args.pid_file.is_some(),
     };
     let executor = containers.executor();
     let created = executor.exec(&args.id, &exec, request).await?;
@@ -56,13 +56,13 @@ pub(crate) async fn run(call: Call, args: ExecArgs, role: &Role) -> Result<Outco
         tracing::warn!("container {}: {warning}", args.id);
     }
 
-    let outcome = attended(containers, &target, &args, role, console, &mut signals).await;
+    let outcome = serve(containers, &target, &args, role, console, &mut signals).await;
     match outcome {
         Ok(exit) => {
             executor.delete(&target).await?;
             // Who waits for the pid in the file waits for this process.
             match args.pid_file {
-                Some(_) => Ok(Outcome::Mirror(exit.status)),
+                Some(_) => Ok(Outcome::ExitLike(exit.status)),
                 None => Ok(Outcome::of(&exit.status)),
             }
         }
@@ -73,11 +73,11 @@ pub(crate) async fn run(call: Call, args: ExecArgs, role: &Role) -> Result<Outco
     }
 }
 
-async fn attended(
+async fn serve(
     containers: &Containers,
     target: &Target,
     args: &ExecArgs,
-    role: &Role,
+    role: &HelperRole,
     console: Option<Console>,
     signals: &mut Signals,
 ) -> Result<Exit> {
@@ -86,13 +86,13 @@ async fn attended(
     // Not before: a runtime that is driven makes the terminal only now.
     let master = console.map(Console::receive).transpose()?;
     match (role, &args.pid_file) {
-        (Role::Helper(report), _) => report.running()?,
+        (HelperRole::Helper(report), _) => report.running()?,
         (_, Some(path)) => pid_file::write(path, std::process::id())?,
         _ => {}
     }
     let session = master.map(Session::start).transpose()?;
     let ended = async { Ok(executor.wait(target).await?) };
-    attend(executor, target, signals, session, ended).await
+    run_foreground(executor, target, signals, session, ended).await
 }
 
 /// Ends a process that this call cannot stay with, and forgets it.

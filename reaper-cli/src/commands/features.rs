@@ -5,7 +5,7 @@ use std::io::Write;
 use reaper_spec::oci;
 use serde_json::json;
 
-use super::print_json;
+use super::output::print_json;
 use crate::{error::Result, outcome::Outcome};
 
 /// OCI's features structure. A workload is a process of the host: there are no namespaces but

@@ -5,7 +5,11 @@ use std::io::Write;
 use reaper_exec::engine::Error as EngineError;
 use reaper_state::{Error as StoreError, Record};
 
-use super::{Call, print, print_json, table::print_table};
+use super::{
+    context::Call,
+    output::{print, print_json},
+    table::print_table,
+};
 use crate::{
     args::{Format, ListArgs},
     colours::Look,

@@ -5,7 +5,7 @@ use std::{fs, io, io::Write};
 use reaper_spec::{ContainerId, StoreKind};
 use reaper_state::{Error as StoreError, MemoryStore, Migration, RootDir, StateStore, migrate};
 
-use super::{Call, print};
+use super::{context::Call, output::print};
 use crate::{
     args::MigrateArgs,
     error::{Error, Result},

@@ -1,6 +1,7 @@
 //! The commands, one a file.
 
 mod completions;
+mod context;
 mod create;
 mod delete;
 mod doctor;
@@ -12,11 +13,13 @@ mod list;
 mod logs;
 mod man;
 mod migrate;
+mod output;
 mod overlay;
 mod pause;
 mod prune;
 mod ps;
 mod run;
+mod selection;
 mod spec;
 mod start;
 mod state;
@@ -24,39 +27,16 @@ mod table;
 mod version;
 mod wait;
 
-use std::{io::Write, os::fd::OwnedFd, sync::Arc};
+use std::{io::Write, sync::Arc};
 
-use reaper_spec::Config;
-
-use crate::{
-    args::{Command, LogFormat},
-    colours::Colours,
-    detached::Role,
-    error::{Error, Result},
-    host::Containers,
-    outcome::Outcome,
-    suggest,
-};
-
-/// What every command works with.
-pub(crate) struct Call {
-    pub(crate) containers: Containers,
-    pub(crate) config: Config,
-    /// Whether they are those of one containerd namespace, which the caller named.
-    pub(crate) one_namespace: bool,
-    /// The caller's descriptors from 3 on, as many as it named.
-    pub(crate) preserved: Vec<OwnedFd>,
-    /// How the caller wants to be told.
-    pub(crate) log_format: LogFormat,
-    /// Whether tables may have colours.
-    pub(crate) colours: Colours,
-}
+pub(crate) use self::{context::Call, doctor::run_if_asked as become_trial_if_asked};
+use crate::{args::Command, detached::HelperRole, error::Result, outcome::Outcome, suggest};
 
 /// Does what `command` says, and prints the answer to `out`.
 pub(crate) async fn run(
     call: Call,
     command: Command,
-    role: &Role,
+    role: &HelperRole,
     out: &mut dyn Write,
 ) -> Result<Outcome> {
     let store = Arc::clone(call.containers.store());
@@ -68,7 +48,7 @@ pub(crate) async fn run(
 async fn dispatch(
     call: Call,
     command: Command,
-    role: &Role,
+    role: &HelperRole,
     out: &mut dyn Write,
 ) -> Result<Outcome> {
     match command {
@@ -119,21 +99,6 @@ impl Command {
             _ => Vec::new(),
         }
     }
-}
-
-/// Prints a value as JSON, for people to read as well.
-fn print_json(out: &mut dyn Write, value: &impl serde::Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).map_err(|error| Error::Io {
-        operation: "write JSON".into(),
-        source: error.into(),
-    })?;
-    print(out, format_args!("{text}\n"))
-}
-
-fn print(out: &mut dyn Write, text: std::fmt::Arguments<'_>) -> Result<()> {
-    out.write_fmt(text)
-        .and_then(|()| out.flush())
-        .map_err(Error::io("write to stdout"))
 }
 
 #[cfg(test)]

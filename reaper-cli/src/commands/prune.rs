@@ -4,11 +4,10 @@ use std::{io::Write, time::Duration};
 
 use reaper_exec::engine::Error as EngineError;
 use reaper_overlay::{Error as OverlayError, Overlays, Scope};
-use reaper_spec::{ContainerId, Status};
 use reaper_state::Error as StoreError;
 
-use super::{Call, delete::delete, print};
-use crate::{args::PruneArgs, error::Result, host::Containers, outcome::Outcome};
+use super::{context::Call, delete::delete, output::print, selection::stopped};
+use crate::{args::PruneArgs, error::Result, outcome::Outcome};
 
 /// Prints what it removes, a line each.
 pub(crate) async fn run(call: &Call, args: &PruneArgs, out: &mut dyn Write) -> Result<Outcome> {
@@ -26,7 +25,7 @@ pub(crate) async fn run(call: &Call, args: &PruneArgs, out: &mut dyn Write) -> R
         for scope in unused(&overlays, age)? {
             if !args.dry_run {
                 match overlays.remove(&scope) {
-                    // Somebody came, or was quicker.
+                    // It has a member again, or another program removed it first.
                     Err(OverlayError::ScopeBusy { .. } | OverlayError::ScopeNotFound { .. }) => {
                         continue;
                     }
@@ -37,19 +36,6 @@ pub(crate) async fn run(call: &Call, args: &PruneArgs, out: &mut dyn Write) -> R
         }
     }
     Ok(Outcome::DONE)
-}
-
-/// The containers that have stopped. One that cannot be read is not touched.
-pub(super) async fn stopped(containers: &Containers) -> Result<Vec<ContainerId>> {
-    let mut found = Vec::new();
-    for id in containers.list().await? {
-        match containers.state(&id).await {
-            Ok(record) if record.status == Status::Stopped => found.push(id),
-            Ok(_) | Err(EngineError::Store(StoreError::NotFound { .. })) => {}
-            Err(error) => tracing::warn!("container {id}: {error}"),
-        }
-    }
-    Ok(found)
 }
 
 fn unused(overlays: &Overlays, age: Duration) -> Result<Vec<Scope>> {

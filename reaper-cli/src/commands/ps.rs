@@ -2,9 +2,9 @@
 
 use std::{fs, io::Write};
 
-use reaper_exec::{Executor, ProcessEntry};
+use reaper_exec::{Executor, ProcessInfo};
 
-use super::{Call, print_json, table::print_plain};
+use super::{context::Call, output::print_json, table::print_plain};
 use crate::{
     args::{Format, PsArgs},
     error::Result,
@@ -36,7 +36,7 @@ pub(crate) async fn run(call: &Call, args: &PsArgs, out: &mut dyn Write) -> Resu
 }
 
 /// What /proc says of a process; `None` if it has ended meanwhile.
-fn row(entry: &ProcessEntry) -> Option<[String; 5]> {
+fn row(entry: &ProcessInfo) -> Option<[String; 5]> {
     let folder = format!("/proc/{}", entry.pid);
     let status = fs::read_to_string(format!("{folder}/status")).ok()?;
     let field = |name: &str| {

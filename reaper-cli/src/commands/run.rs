@@ -6,19 +6,19 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use reaper_exec::{NewContainer, Target, io::StdioRequest};
+use reaper_exec::{ContainerConfig, Target, io::StdioRequest};
 use reaper_spec::{Config, ContainerId, OverlayScope};
 
 use super::{
-    Call,
+    context::Call,
     create::{make, waitable},
-    print,
+    output::print,
 };
 use crate::{
     args::{LogFormat, RunArgs},
-    container::{self, Handover},
+    container::{self, StdioSource},
     error::{Error, Result},
-    foreground::attend,
+    foreground::run_foreground,
     host::Containers,
     logs::NewLog,
     outcome::Outcome,
@@ -52,10 +52,10 @@ pub(crate) async fn run(call: Call, args: RunArgs, out: &mut dyn Write) -> Resul
         .as_deref()
         .map(|path| absolute("--pid-file", path))
         .transpose()?;
-    Handover {
+    StdioSource {
         stdio,
         preserved: call.preserved,
-        mirror_exit: pid_file.is_some(),
+        propagate_exit: pid_file.is_some(),
     }
     .apply(&mut new);
     let containers = &call.containers;
@@ -99,7 +99,7 @@ async fn stay(
     let session = master.map(Session::start).transpose()?;
     let ended = async { Ok(containers.wait(id).await?) };
     let target = Target::Init(id.clone());
-    let exit = attend(containers.executor(), &target, signals, session, ended).await?;
+    let exit = run_foreground(containers.executor(), &target, signals, session, ended).await?;
     Ok(Outcome::of(&exit.status))
 }
 
@@ -111,7 +111,7 @@ async fn undo(containers: &Containers, id: &ContainerId, error: Error) -> Error 
     error
 }
 
-fn describe(call: &Call, args: &RunArgs) -> Result<NewContainer> {
+fn describe(call: &Call, args: &RunArgs) -> Result<ContainerConfig> {
     if let Some(id) = &args.id {
         let bundle = args.bundle.bundle.as_deref().unwrap_or(".".as_ref());
         let mut new = container::of_bundle(&call.config, id.clone(), bundle)?;
@@ -129,9 +129,9 @@ fn describe(call: &Call, args: &RunArgs) -> Result<NewContainer> {
     container::of_process(&config, id, &dir, process)
 }
 
-/// Whether the output is kept in a log: that of a command which nobody stays with. A bundle gets
+/// Whether the output is kept in a log: that of a detached command. A bundle gets
 /// the caller's streams, as with runc, and so does what an engine runs.
-fn keeps_log(call: &Call, args: &RunArgs, new: &NewContainer) -> bool {
+fn keeps_log(call: &Call, args: &RunArgs, new: &ContainerConfig) -> bool {
     let engine = args.bundle.pid_file.is_some()
         || args.bundle.console_socket.is_some()
         || call.log_format == LogFormat::Json;
@@ -140,7 +140,7 @@ fn keeps_log(call: &Call, args: &RunArgs, new: &NewContainer) -> bool {
 
 /// Where the streams go: to this call's own, to an engine's console socket, or to a terminal
 /// that this call serves.
-fn streams(args: &RunArgs, new: &mut NewContainer) -> Result<(StdioRequest, Option<Console>)> {
+fn streams(args: &RunArgs, new: &mut ContainerConfig) -> Result<(StdioRequest, Option<Console>)> {
     if !new.process.terminal {
         return Ok((streams::inherited()?, None));
     }

@@ -3,10 +3,10 @@
 use reaper_exec::engine::Error as EngineError;
 use reaper_state::Error as StoreError;
 
-use super::{Call, create::make};
+use super::{context::Call, create::make};
 use crate::{
     args::StartArgs,
-    container::{self, Handover},
+    container::{self, StdioSource},
     error::{Error, Result},
     outcome::Outcome,
     streams,
@@ -25,9 +25,9 @@ pub(crate) async fn run(call: Call, args: StartArgs) -> Result<Outcome> {
             if new.process.terminal {
                 return Err(Error::NoTerminal);
             }
-            Handover {
+            StdioSource {
                 stdio: streams::inherited()?,
-                ..Handover::default()
+                ..StdioSource::default()
             }
             .apply(&mut new);
             make(&containers, new).await?
@@ -35,10 +35,10 @@ pub(crate) async fn run(call: Call, args: StartArgs) -> Result<Outcome> {
         (record, _) => record?,
     };
     if container::streams_deferred(&record) {
-        let own = streams::handed_over()?;
+        let own = streams::duplicated()?;
         let executor = containers.executor();
         containers
-            .start_by(&id, executor.start_with_streams(&id, own))
+            .start_with(&id, executor.start_with_streams(&id, own))
             .await?;
     } else {
         containers.start(&id).await?;

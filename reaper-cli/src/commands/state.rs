@@ -4,7 +4,7 @@ use std::io::Write;
 
 use reaper_spec::ContainerId;
 
-use super::{Call, migrate, print_json};
+use super::{context::Call, migrate, output::print_json};
 use crate::{
     args::{StateArgs, StateCommand},
     error::{Error, Result},

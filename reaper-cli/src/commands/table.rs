@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::print;
+use super::output::print;
 use crate::{
     colours::{Colours, Look},
     error::Result,
@@ -45,7 +45,8 @@ pub(crate) fn print_table<const N: usize>(
     print(out, format_args!("{text}"))
 }
 
-/// A name that somebody else has chosen, on one line and without commands for a terminal.
+/// A name from outside this program, on one line and without control characters: it could
+/// contain commands for the terminal.
 pub(crate) fn printable(name: &str) -> String {
     let mut text = String::with_capacity(name.len());
     for c in name.chars() {

@@ -7,7 +7,7 @@ use reaper_spec::Config;
 
 use self::fake::Fake;
 use super::*;
-use crate::args::Cli;
+use crate::{args::Cli, colours::Colours, host::Containers};
 
 /// A container called `c` of a bundle of its own, over a fake executor.
 struct Rig {
@@ -54,7 +54,8 @@ impl Rig {
             .enable_all()
             .build()
             .unwrap();
-        let outcome = runtime.block_on(run(call, cli.command.unwrap(), &Role::Alone, &mut out));
+        let outcome =
+            runtime.block_on(run(call, cli.command.unwrap(), &HelperRole::None, &mut out));
         self.containers = Some(reaper_exec::Engine::new(host, store, root));
         (outcome, String::from_utf8(out).unwrap())
     }

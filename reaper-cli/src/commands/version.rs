@@ -4,7 +4,7 @@ use std::io::Write;
 
 use reaper_spec::oci;
 
-use super::print;
+use super::output::print;
 use crate::{error::Result, outcome::Outcome};
 
 /// Engines look for `version X` in the first line, and for `spec:`.

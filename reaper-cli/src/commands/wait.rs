@@ -4,7 +4,7 @@ use std::io::Write;
 
 use reaper_spec::ContainerId;
 
-use super::print;
+use super::output::print;
 use crate::{error::Result, host::Containers, outcome::Outcome};
 
 pub(crate) async fn run(

@@ -84,7 +84,7 @@ impl Session {
         }
     }
 
-    /// Returns once when nobody reads the output any more.
+    /// Returns once, when the reader of the output has closed it.
     pub(crate) async fn hung_up(&mut self) {
         self.pump.hung_up().await;
     }

@@ -1,8 +1,8 @@
 //! The bytes between a person's streams and a terminal's master.
 //!
 //! Two threads with blocking calls, one a direction, so that neither direction waits for the
-//! other, and so that the caller's streams keep their flags: `O_NONBLOCK` would belong to
-//! everybody who has the terminal open.
+//! other, and so that the caller's streams keep their flags: `O_NONBLOCK` belongs to
+//! the open file, which other programs on the terminal share.
 
 use std::{
     io,
@@ -43,7 +43,8 @@ impl Pump {
                 let mut hang_up = Some(hang_up);
                 pass_output(source.as_fd(), stdio::stdout(), ended.as_fd(), || {
                     if let Some(hang_up) = hang_up.take() {
-                        // Nobody listens where the process has just ended: then it doesn't matter.
+                        // The receiver is dropped when the process has just ended, and needs no
+                        // hang-up.
                         let _ = hang_up.send(());
                     }
                 });
@@ -60,7 +61,7 @@ impl Pump {
         })
     }
 
-    /// Returns once when nobody reads the output any more.
+    /// Returns once, when the reader of the output has closed it.
     pub(crate) async fn hung_up(&mut self) {
         if let Some(hung_up) = &mut self.hung_up {
             let told = hung_up.await.is_ok();
@@ -124,7 +125,8 @@ fn pass_output(
                     hang_up();
                 }
             }
-            // Nobody reads: it is thrown away, so that the process can see its SIGHUP and end.
+            // The output has no reader: drop it, so that the process does not block in write(2) and
+            // can act on its SIGHUP.
             Ok(_) | Err(Errno::INTR | Errno::AGAIN) => {}
             Err(_) => return,
         }
@@ -164,7 +166,7 @@ fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> rustix::io::Result<()> {
         match write(to, bytes) {
             Ok(length) => bytes = &bytes[length..],
             Err(Errno::INTR) => {}
-            // Somebody who shares the stream has made it non-blocking.
+            // Another program that shares the stream has set O_NONBLOCK on it.
             Err(Errno::AGAIN) => {
                 poll(&mut [PollFd::from_borrowed_fd(to, PollFlags::OUT)], None)?;
             }

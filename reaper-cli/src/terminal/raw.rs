@@ -49,7 +49,8 @@ pub(crate) fn restore() {
         ttou.add(Signal::SIGTTOU);
         let mut mask = SigSet::empty();
         let blocked = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&ttou), Some(&mut mask)).is_ok();
-        // The terminal may be gone; there is nobody to be told.
+        // The terminal may have hung up. An error is ignored here: it would be written to that
+        // terminal.
         let _ = tcsetattr(stdio::stdin(), OptionalActions::Drain, &before);
         if blocked {
             let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&mask), None);

@@ -24,6 +24,22 @@ struct Someone {
     runtime: tempfile::TempDir,
 }
 
+/// Whether this kernel lets a user mount overlays in a user namespace (Linux 5.11), found by doing so
+/// without Reaper.
+fn users_have_overlays() -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    chown(dir.path(), Some(UID), Some(UID)).unwrap();
+    let at = dir.path().display();
+    let mount = format!(
+        "mount -t tmpfs o {at} && mkdir {at}/l {at}/u {at}/w {at}/m && mount -t overlay \
+         -o userxattr,lowerdir={at}/l,upperdir={at}/u,workdir={at}/w o {at}/m"
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &mount]);
+    let output = command.uid(UID).gid(UID).output().unwrap();
+    output.status.success()
+}
+
 impl Someone {
     fn new() -> Self {
         // A tmpfs whatever the root is: an overlay cannot hold another one's layers.
@@ -48,6 +64,19 @@ impl Someone {
             .status();
         assert!(copied.unwrap().success());
         someone
+    }
+
+    /// The same where users may mount overlays. An older kernel has to be named as the reason.
+    fn with_overlays() -> Option<Self> {
+        let someone = Self::new();
+        if users_have_overlays() {
+            return Some(someone);
+        }
+        let refused = someone.call(&["run", "--", "true"]);
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(code(refused.status), 1, "{said}");
+        assert!(said.contains("since Linux 5.11"), "{said}");
+        None
     }
 
     fn home(&self) -> PathBuf {
@@ -126,7 +155,9 @@ fn text(bytes: &[u8]) -> &str {
 
 #[test]
 fn a_command_of_an_ordinary_user_runs_over_an_overlay() {
-    let someone = Someone::new();
+    let Some(someone) = Someone::with_overlays() else {
+        return;
+    };
     let script = "id -u; pwd; echo $HOME; cat mine; echo two >mine; echo hi >/etc/reaper-hello; \
                   rm /etc/passwd; cat mine /etc/reaper-hello; echo error >&2; exit 3";
     let output = someone.sh(&[], script);
@@ -151,7 +182,9 @@ fn a_command_of_an_ordinary_user_runs_over_an_overlay() {
 
 #[test]
 fn an_overlay_of_its_own_is_kept_with_the_container_and_goes_with_it() {
-    let someone = Someone::new();
+    let Some(someone) = Someone::with_overlays() else {
+        return;
+    };
     let mine = someone.home().join("mine").display().to_string();
     let options = ["--keep", "--name", "try1", "--overlay=container"];
     let output = someone.sh(&options, "echo more >>mine; echo new >other");
@@ -175,7 +208,9 @@ fn an_overlay_of_its_own_is_kept_with_the_container_and_goes_with_it() {
 
 #[test]
 fn containers_of_a_user_share_a_scope_and_are_managed_as_roots_are() {
-    let someone = Someone::new();
+    let Some(someone) = Someone::with_overlays() else {
+        return;
+    };
     someone.running("a");
     someone.running("b");
     assert_eq!(someone.state("a")["status"], "running");
@@ -212,7 +247,9 @@ fn containers_of_a_user_share_a_scope_and_are_managed_as_roots_are() {
 
 #[test]
 fn a_killed_monitor_leaves_a_scope_that_can_be_used_and_removed() {
-    let someone = Someone::new();
+    let Some(someone) = Someone::with_overlays() else {
+        return;
+    };
     someone.running("a");
     let pid = someone.state("a")["pid"].to_string();
     let number = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
@@ -231,7 +268,9 @@ fn a_killed_monitor_leaves_a_scope_that_can_be_used_and_removed() {
 
 #[test]
 fn the_volumes_of_a_users_bundle_are_the_containers_own_and_their_places_go() {
-    let someone = Someone::new();
+    let Some(someone) = Someone::with_overlays() else {
+        return;
+    };
     let bundle = someone.home().join("bundle");
     for dir in [bundle.join("rootfs"), someone.home().join("data")] {
         fs::create_dir_all(dir).unwrap();
@@ -277,7 +316,9 @@ fn the_volumes_of_a_users_bundle_are_the_containers_own_and_their_places_go() {
 
 #[test]
 fn many_at_once_make_one_scope() {
-    let someone = Someone::new();
+    let Some(someone) = Someone::with_overlays() else {
+        return;
+    };
     let program = someone.program();
     let start = |number: usize| {
         let script = format!("echo {number} >>/etc/reaper-many");
@@ -299,7 +340,9 @@ fn many_at_once_make_one_scope() {
 
 #[test]
 fn who_asks_for_root_is_called_root_and_stays_at_home() {
-    let someone = Someone::new();
+    let Some(someone) = Someone::with_overlays() else {
+        return;
+    };
     let script = "id -u; echo $HOME; install -o root -g root -m 755 mine /usr/local/bin/reaper-x && \
                   stat -c %U /usr/local/bin/reaper-x; cat /etc/shadow || echo no";
     let output = someone.sh(&["--user", "0"], script);
@@ -348,6 +391,26 @@ fn the_setting_that_forbids_it_is_named_with_the_remedy() {
     assert_eq!(someone.ok(&["list", "--quiet"]), "");
     let scopes = someone.runtime.path().join("reaper/overlay/scopes");
     assert_eq!(fs::read_dir(scopes).unwrap().count(), 0);
+}
+
+#[test]
+fn the_doctors_trial_is_of_the_users_overlay() {
+    let Some(someone) = Someone::with_overlays() else {
+        return;
+    };
+    let findings: Value = serde_json::from_str(&someone.ok(&["doctor", "--json"])).unwrap();
+    let mut findings = findings.as_array().unwrap().iter();
+    let trial = findings
+        .find(|finding| finding["about"] == "trial")
+        .unwrap();
+    assert_eq!(trial["level"], "good", "{trial}");
+    let found = trial["found"].as_str().unwrap();
+    assert!(
+        found.starts_with("a scope, a container, an exec "),
+        "{found}"
+    );
+    let left: Vec<_> = fs::read_dir(someone.runtime.path()).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]

@@ -54,11 +54,11 @@ impl ContainerCgroup {
         Ok(Self { root, path })
     }
 
-    /// As [`at`](Self::at), if nobody else has processes there.
+    /// As [`at`](Self::at), if there are no processes in it.
     ///
     /// # Errors
     /// [`Error::Path`]; [`Error::Populated`]; [`Error::Io`].
-    pub fn unpopulated(hierarchy: &Hierarchy, relative: &Path) -> Result<Self, Error> {
+    pub fn at_if_empty(hierarchy: &Hierarchy, relative: &Path) -> Result<Self, Error> {
         let cgroup = Self::at(hierarchy, relative)?;
         if cgroup.populated()? {
             return Err(Error::Populated(cgroup.path));
@@ -68,7 +68,7 @@ impl ContainerCgroup {
 
     /// Makes the cgroup at `relative` below the hierarchy's root, and the ancestors that are
     /// missing, which are marked so that [`remove`](Self::remove) takes them away again.
-    /// What an earlier container left there is reused if there are no processes in it.
+    /// A cgroup that an earlier container left is reused if there are no processes in it.
     ///
     /// # Errors
     /// [`Error::Path`]; [`Error::Populated`] if the cgroup exists and holds processes;
@@ -93,7 +93,7 @@ impl ContainerCgroup {
     /// if what an earlier process left behind still runs in it, the new one is made beside it.
     ///
     /// # Errors
-    /// [`Error::Path`] for a name that is no file name, [`Error::Io`].
+    /// [`Error::Path`] for a name that is not a file name, [`Error::Io`].
     pub fn add_leaf(&self, name: &str) -> Result<Leaf, Error> {
         if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0', REPETITION])
         {
@@ -122,22 +122,22 @@ impl ContainerCgroup {
         Leaf::new(self.path.join(name))
     }
 
-    /// Kills everything in the container, also what is being forked meanwhile. The kernel does
-    /// it in one step from 5.14 on; before that the processes are frozen and killed one by one.
-    /// It does not wait for their end: [`events_fd`](Self::events_fd) reports it.
+    /// Kills all processes of the container, including those that are forked meanwhile. The kernel
+    /// does it in one step from 5.14 on; before that the processes are frozen and killed one by
+    /// one. It does not wait for their end: [`events_fd`](Self::events_fd) reports it.
     ///
     /// # Errors
-    /// [`Error::Io`]. A cgroup that is gone has nothing to be killed.
+    /// [`Error::Io`]. It is not an error if the cgroup does not exist.
     pub fn kill(&self) -> Result<(), Error> {
         subtree::kill(&self.path)
     }
 
-    /// Sends a signal to every process of the container, and says to how many. A process that is
+    /// Sends a signal to every process of the container, and returns to how many. A process that is
     /// forked meanwhile may be missed. A pid that was reused by a process elsewhere is not
     /// signalled.
     ///
     /// # Errors
-    /// [`Error::Io`]. In a cgroup that is gone there is nothing to be signalled.
+    /// [`Error::Io`]. It is not an error if the cgroup does not exist.
     pub fn signal(&self, signal: i32) -> Result<usize, Error> {
         subtree::signal(&self.path, signal)
     }
@@ -185,10 +185,11 @@ impl ContainerCgroup {
     }
 
     /// Asks the kernel to freeze or to thaw everything in the container. It is done when
-    /// `cgroup.events` says so: see [`events_fd`](Self::events_fd).
+    /// `cgroup.events` reports it: see [`events_fd`](Self::events_fd).
     ///
     /// # Errors
-    /// [`Error::Io`], with `NotFound` as its source before Linux 5.2 or if the cgroup is gone.
+    /// [`Error::Io`], with `NotFound` as its source before Linux 5.2 or if the cgroup does not
+    /// exist.
     pub fn freeze(&self, frozen: bool) -> Result<(), Error> {
         let file = "cgroup.freeze";
         if subtree::write(&self.path, file, if frozen { "1" } else { "0" })? {
@@ -229,7 +230,7 @@ impl ContainerCgroup {
         Ok(())
     }
 
-    /// What the cgroup's own accounting says.
+    /// The accounting of the cgroup.
     pub fn stats(&self) -> CgroupStats {
         CgroupStats::read(&self.path)
     }

@@ -45,13 +45,13 @@ impl Error {
         }
     }
 
-    /// Whether the cgroup was there, but is no more.
+    /// Whether the cgroup existed, and has been removed.
     pub(super) fn is_gone(&self) -> bool {
         matches!(self, Self::Io { source, .. } if is_gone(source))
     }
 }
 
-/// `ENOENT` when the folder is gone, `ENODEV` when it went while a file in it was open.
+/// `ENOENT` if the folder does not exist, `ENODEV` if it was removed while a file in it was open.
 pub(super) fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }

@@ -50,7 +50,7 @@ impl Leaf {
     }
 
     /// Says why a process could not join, or be started in, this leaf.
-    pub fn refused(&self, source: io::Error) -> Error {
+    pub(crate) fn refused(&self, source: io::Error) -> Error {
         if source.raw_os_error() == Some(libc::EOPNOTSUPP)
             && let Ok(kind) = std::fs::read_to_string(self.path.join("cgroup.type"))
         {
@@ -69,7 +69,7 @@ impl Leaf {
     /// Kills everything in it, as [`ContainerCgroup::kill`](super::ContainerCgroup::kill).
     ///
     /// # Errors
-    /// [`Error::Io`]. A leaf that is gone has nothing to be killed.
+    /// [`Error::Io`]. It is not an error if the leaf does not exist.
     pub fn kill(&self) -> Result<(), Error> {
         subtree::kill(&self.path)
     }
@@ -78,12 +78,12 @@ impl Leaf {
     /// [`ContainerCgroup::signal`](super::ContainerCgroup::signal).
     ///
     /// # Errors
-    /// [`Error::Io`]. In a leaf that is gone there is nothing to be signalled.
+    /// [`Error::Io`]. It is not an error if the leaf does not exist.
     pub fn signal(&self, signal: i32) -> Result<usize, Error> {
         subtree::signal(&self.path, signal)
     }
 
-    /// The processes in it. A leaf that is gone has none.
+    /// The processes in it. A leaf that does not exist has none.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -96,7 +96,7 @@ impl Leaf {
         Ok(found)
     }
 
-    /// Whether there are processes in it. In a leaf that is gone there are none.
+    /// Whether there are processes in it. A leaf that does not exist has none.
     ///
     /// # Errors
     /// [`Error::Io`].

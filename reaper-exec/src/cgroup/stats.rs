@@ -1,8 +1,8 @@
-//! What a cgroup's own accounting says.
+//! The accounting of a cgroup.
 
 use std::{fs, path::Path};
 
-/// What a cgroup's own accounting says. Each figure is `None` where the hierarchy has no
+/// The accounting of a cgroup. Each figure is `None` where the hierarchy has no
 /// controller for it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CgroupStats {

@@ -12,7 +12,7 @@ use rustix::process::{PidfdFlags, pidfd_open};
 use super::error::{Error, is_gone};
 use crate::{procfs, sys::pidfd_send_signal};
 
-/// What `cgroup.events` says.
+/// The contents of `cgroup.events`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Events {
     /// Whether there are processes in the cgroup or below it. Zombies don't count.
@@ -51,7 +51,7 @@ pub(super) fn events(cgroup: &Path) -> Result<Events, Error> {
     Ok(parse_events(&text))
 }
 
-/// Whether there are processes; none in a cgroup that is gone.
+/// Whether there are processes. A cgroup that does not exist has none.
 pub(super) fn populated(cgroup: &Path) -> Result<bool, Error> {
     match events(cgroup) {
         Ok(events) => Ok(events.populated),
@@ -60,7 +60,128 @@ pub(super) fn populated(cgroup: &Path) -> Result<bool, Error> {
     }
 }
 
-/// Writes to a file of the cgroup; `false` if there is no such file.
+/// Sends a signal to every process of the subtree, to how many.
+pub(super) fn signal(cgroup: &Path, signal: i32) -> Result<usize, Error> {
+    let mut reached = 0;
+    for_each(cgroup, &mut |cgroup| {
+        reached += signal_own(cgroup, signal)?;
+        Ok(())
+    })?;
+    Ok(reached)
+}
+
+fn signal_own(cgroup: &Path, signal: i32) -> Result<usize, Error> {
+    /// Bounds the open descriptors.
+    const BATCH: usize = 128;
+    let mut reached = 0;
+    for batch in own_pids(cgroup)?.chunks(BATCH) {
+        let mut opened = Vec::with_capacity(batch.len());
+        for &pid in batch {
+            match procfs::raw_pid(pid).and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?)) {
+                Ok(pidfd) => opened.push((pid, pidfd)),
+                // Ended since it was listed.
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                Err(error) => return Err(Error::io("open a process of", cgroup)(error)),
+            }
+        }
+        // A pid may have become another's between the list and the open. If it is listed now,
+        // then either the descriptor is that member's, or it is that of a process that has
+        // ended, to which nothing can be sent.
+        let members = own_pids(cgroup)?;
+        for (pid, pidfd) in opened {
+            if !members.contains(&pid) {
+                continue;
+            }
+            match pidfd_send_signal(pidfd.as_fd(), signal) {
+                Ok(()) => reached += 1,
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                Err(error) => return Err(Error::io("signal a process of", cgroup)(error)),
+            }
+        }
+    }
+    Ok(reached)
+}
+
+/// Kills all processes in the subtree, including those that are forked meanwhile.
+pub(super) fn kill(cgroup: &Path) -> Result<(), Error> {
+    if write(cgroup, "cgroup.kill", "1")? || !cgroup.exists() {
+        return Ok(());
+    }
+    kill_one_by_one(cgroup)
+}
+
+/// For kernels before 5.14. Frozen processes can be killed, but can't fork.
+pub(super) fn kill_one_by_one(cgroup: &Path) -> Result<(), Error> {
+    /// Freezing takes effect soon, not at once: some may be forked in the first rounds.
+    const ROUNDS: usize = 64;
+    write(cgroup, "cgroup.freeze", "1")?;
+    let mut result = Ok(());
+    for _ in 0..ROUNDS {
+        match signal(cgroup, libc::SIGKILL) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) => {
+                result = Err(error);
+                break;
+            }
+        }
+    }
+    write(cgroup, "cgroup.freeze", "0")?;
+    result
+}
+
+/// Removes the cgroup with all below it. It is not an error if it does not exist.
+pub(super) fn remove(cgroup: &Path) -> Result<(), Error> {
+    if !remove_dir(cgroup)? {
+        remove_children(cgroup)?;
+        if !remove_dir(cgroup)? {
+            return Err(still_there(cgroup));
+        }
+    }
+    Ok(())
+}
+
+/// Removes all below the cgroup.
+pub(super) fn remove_children(cgroup: &Path) -> Result<(), Error> {
+    let mut found = Vec::new();
+    for_each(cgroup, &mut |below| {
+        found.push(below.to_owned());
+        Ok(())
+    })?;
+    // Those below others were found after them.
+    for below in found.iter().skip(1).rev() {
+        if !remove_dir(below)? {
+            return Err(still_there(below));
+        }
+    }
+    Ok(())
+}
+
+fn still_there(cgroup: &Path) -> Error {
+    match populated(cgroup) {
+        Ok(true) => Error::Populated(cgroup.to_owned()),
+        _ => Error::io("remove cgroup", cgroup)(io::Error::from_raw_os_error(libc::EBUSY)),
+    }
+}
+
+/// Removes one cgroup; `false` if there is something in it.
+pub(super) fn remove_dir(cgroup: &Path) -> Result<bool, Error> {
+    match fs::remove_dir(cgroup) {
+        Ok(()) => Ok(true),
+        Err(error) if is_gone(&error) => Ok(true),
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::ResourceBusy | ErrorKind::DirectoryNotEmpty
+            ) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(Error::io("remove cgroup", cgroup)(error)),
+    }
+}
+
+/// Writes to a file of the cgroup; `false` if the file does not exist.
 pub(super) fn write(cgroup: &Path, name: &str, value: &str) -> Result<bool, Error> {
     let path = cgroup.join(name);
     match write_existing(&path, value) {
@@ -113,7 +234,7 @@ pub(super) fn for_each(
 pub(super) fn own_pids(cgroup: &Path) -> Result<Vec<u32>, Error> {
     let path = cgroup.join("cgroup.procs");
     match fs::read_to_string(&path) {
-        // 0 stands for a process that this pid namespace does not see.
+        // 0 is a process outside of this pid namespace.
         Ok(list) => Ok(list
             .lines()
             .filter_map(|line| line.parse::<u32>().ok())
@@ -122,126 +243,5 @@ pub(super) fn own_pids(cgroup: &Path) -> Result<Vec<u32>, Error> {
         // The processes of a threaded cgroup are listed by the domain above it.
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(Vec::new()),
         Err(error) => Err(Error::io("read", &path)(error)),
-    }
-}
-
-/// Sends a signal to every process of the subtree, to how many.
-pub(super) fn signal(cgroup: &Path, signal: i32) -> Result<usize, Error> {
-    let mut reached = 0;
-    for_each(cgroup, &mut |cgroup| {
-        reached += signal_own(cgroup, signal)?;
-        Ok(())
-    })?;
-    Ok(reached)
-}
-
-fn signal_own(cgroup: &Path, signal: i32) -> Result<usize, Error> {
-    /// Bounds the open descriptors.
-    const BATCH: usize = 128;
-    let mut reached = 0;
-    for batch in own_pids(cgroup)?.chunks(BATCH) {
-        let mut opened = Vec::with_capacity(batch.len());
-        for &pid in batch {
-            match procfs::raw_pid(pid).and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?)) {
-                Ok(pidfd) => opened.push((pid, pidfd)),
-                // Ended since it was listed.
-                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-                Err(error) => return Err(Error::io("open a process of", cgroup)(error)),
-            }
-        }
-        // A pid may have become another's between the list and the open. If it is listed now,
-        // then either the descriptor is that member's, or it is that of a process that has
-        // ended, to which nothing can be sent.
-        let members = own_pids(cgroup)?;
-        for (pid, pidfd) in opened {
-            if !members.contains(&pid) {
-                continue;
-            }
-            match pidfd_send_signal(pidfd.as_fd(), signal) {
-                Ok(()) => reached += 1,
-                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-                Err(error) => return Err(Error::io("signal a process of", cgroup)(error)),
-            }
-        }
-    }
-    Ok(reached)
-}
-
-/// Kills everything in the subtree, also what is being forked meanwhile.
-pub(super) fn kill(cgroup: &Path) -> Result<(), Error> {
-    if write(cgroup, "cgroup.kill", "1")? || !cgroup.exists() {
-        return Ok(());
-    }
-    kill_one_by_one(cgroup)
-}
-
-/// For kernels before 5.14. Frozen processes can be killed, but can't fork.
-pub(super) fn kill_one_by_one(cgroup: &Path) -> Result<(), Error> {
-    /// Freezing takes effect soon, not at once: some may be forked in the first rounds.
-    const ROUNDS: usize = 64;
-    write(cgroup, "cgroup.freeze", "1")?;
-    let mut result = Ok(());
-    for _ in 0..ROUNDS {
-        match signal(cgroup, libc::SIGKILL) {
-            Ok(0) => break,
-            Ok(_) => {}
-            Err(error) => {
-                result = Err(error);
-                break;
-            }
-        }
-    }
-    write(cgroup, "cgroup.freeze", "0")?;
-    result
-}
-
-/// Removes the cgroup with all below it; one that is gone is no error.
-pub(super) fn remove(cgroup: &Path) -> Result<(), Error> {
-    if !remove_dir(cgroup)? {
-        remove_children(cgroup)?;
-        if !remove_dir(cgroup)? {
-            return Err(still_there(cgroup));
-        }
-    }
-    Ok(())
-}
-
-/// Removes all below the cgroup.
-pub(super) fn remove_children(cgroup: &Path) -> Result<(), Error> {
-    let mut found = Vec::new();
-    for_each(cgroup, &mut |below| {
-        found.push(below.to_owned());
-        Ok(())
-    })?;
-    // Those below others were found after them.
-    for below in found.iter().skip(1).rev() {
-        if !remove_dir(below)? {
-            return Err(still_there(below));
-        }
-    }
-    Ok(())
-}
-
-fn still_there(cgroup: &Path) -> Error {
-    match populated(cgroup) {
-        Ok(true) => Error::Populated(cgroup.to_owned()),
-        _ => Error::io("remove cgroup", cgroup)(io::Error::from_raw_os_error(libc::EBUSY)),
-    }
-}
-
-/// Removes one cgroup; `false` if there is something in it.
-pub(super) fn remove_dir(cgroup: &Path) -> Result<bool, Error> {
-    match fs::remove_dir(cgroup) {
-        Ok(()) => Ok(true),
-        Err(error) if is_gone(&error) => Ok(true),
-        Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::ResourceBusy | ErrorKind::DirectoryNotEmpty
-            ) =>
-        {
-            Ok(false)
-        }
-        Err(error) => Err(Error::io("remove cgroup", cgroup)(error)),
     }
 }

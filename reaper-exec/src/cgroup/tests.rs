@@ -7,15 +7,29 @@ use std::{
     thread,
 };
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::{
+    mount::{MsFlags, mount},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 use proptest::prelude::*;
 
 use super::{hierarchy::cgroup2_mounts, subtree::parse_events, *};
 
+/// The machine's hierarchy of version 2. Where it has version 1 alone, this thread and those that it
+/// starts get a mount of it.
 fn hierarchy() -> Hierarchy {
-    Hierarchy::find()
-        .expect("mountinfo")
-        .expect("these tests need a writable cgroup v2 hierarchy")
+    if let Some(found) = Hierarchy::find().expect("mountinfo") {
+        return found;
+    }
+    let dir = PathBuf::from("/tmp/reaper-exec-cgroup2");
+    std::fs::create_dir_all(&dir).expect("a directory for it");
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("mounts of its own");
+    let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("private mounts");
+    let none = MsFlags::empty();
+    mount(Some("test"), &dir, Some("cgroup2"), none, None::<&str>)
+        .expect("these tests need a kernel with cgroup v2");
+    Hierarchy::at(&dir).expect("the hierarchy that was mounted")
 }
 
 /// A name that no other test has.
@@ -340,9 +354,9 @@ fn a_threaded_cgroup_is_named_as_the_reason() {
 fn a_file_that_the_kernel_does_not_have_is_told_from_one_that_refuses() {
     let scratch = Scratch::new();
     assert!(!subtree::write(scratch.0.path(), "cgroup.future", "1").expect("not there"));
-    assert!(subtree::write(scratch.0.path(), "cgroup.kill", "1").expect("there"));
-    let refusal = subtree::write(scratch.0.path(), "cgroup.kill", "x").expect_err("no number");
-    assert!(refusal.to_string().contains("cgroup.kill"), "{refusal}");
+    assert!(subtree::write(scratch.0.path(), "cgroup.freeze", "0").expect("there"));
+    let refusal = subtree::write(scratch.0.path(), "cgroup.freeze", "x").expect_err("no number");
+    assert!(refusal.to_string().contains("cgroup.freeze"), "{refusal}");
 }
 
 #[test]

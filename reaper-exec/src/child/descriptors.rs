@@ -13,24 +13,24 @@ const FIRST_PRESERVED: RawFd = 3;
 
 /// A close-on-exec copy of `fd` whose number is above all that a process with `preserved`
 /// preserved descriptors starts with.
-pub(super) fn lift(fd: OwnedFd, preserved: usize) -> io::Result<OwnedFd> {
+pub(super) fn move_above_stdio(fd: OwnedFd, preserved: usize) -> io::Result<OwnedFd> {
     let above = FIRST_PRESERVED + RawFd::try_from(preserved).unwrap_or(RawFd::MAX - 3);
     if fd.as_raw_fd() >= above {
         return Ok(fd);
     }
     let lifted = fcntl(fd.as_fd(), FcntlArg::F_DUPFD_CLOEXEC(above))?;
-    Ok(sys::adopt(lifted))
+    Ok(sys::own_fd(lifted))
 }
 
 /// Puts the streams onto 0, 1 and 2, the preserved descriptors from 3 on, and closes all others
-/// but `gate`, which must have been lifted.
+/// but `start_socket`, which must have been moved above them.
 ///
-/// After the fork the child has a copy of everything that the monitor has open: kept, the write
-/// end of somebody's pipe would keep its reader waiting.
+/// After the fork the child has copies of all descriptors of the monitor. They are closed, since
+/// the copy of a pipe's write end would keep its reader waiting.
 pub(super) fn install(
     stdio: ChildStdio,
     preserved: Vec<OwnedFd>,
-    gate: &OwnedFd,
+    start_socket: &OwnedFd,
 ) -> io::Result<()> {
     let count = preserved.len();
     let streams = match stdio {
@@ -42,13 +42,13 @@ pub(super) fn install(
     let sources: Vec<OwnedFd> = streams
         .into_iter()
         .chain(preserved)
-        .map(|fd| lift(fd, count))
+        .map(|fd| move_above_stdio(fd, count))
         .collect::<io::Result<_>>()?;
     for (source, number) in sources.iter().zip(0..) {
         sys::duplicate_onto(source.as_raw_fd(), number)?;
     }
     let above = FIRST_PRESERVED + RawFd::try_from(count).unwrap_or(0);
     std::mem::forget(sources);
-    sys::close_range(above, gate.as_raw_fd() - 1)?;
-    sys::close_range(gate.as_raw_fd() + 1, RawFd::MAX)
+    sys::close_range(above, start_socket.as_raw_fd() - 1)?;
+    sys::close_range(start_socket.as_raw_fd() + 1, RawFd::MAX)
 }

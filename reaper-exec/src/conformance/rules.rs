@@ -3,7 +3,10 @@
 use reaper_spec::{ExitStatus, Status};
 
 use super::{Program, Subject};
-use crate::{Error, Signal, Target};
+use crate::{
+    executor::{Error, Target},
+    signal::Signal,
+};
 
 const KILLED: ExitStatus = ExitStatus::Signaled {
     signal: 9,
@@ -28,7 +31,7 @@ pub(super) async fn an_end_is_kept_until_the_deletion(subject: &Subject) {
     );
     let seen = subject
         .executor
-        .observe(target.container())
+        .state(target.container())
         .await
         .expect("observe");
     assert_eq!(
@@ -47,7 +50,7 @@ pub(super) async fn an_end_is_kept_until_the_deletion(subject: &Subject) {
     );
     for gone in [
         subject.executor.wait(&target).await.map(drop),
-        subject.executor.observe(target.container()).await.map(drop),
+        subject.executor.state(target.container()).await.map(drop),
     ] {
         assert!(matches!(gone, Err(Error::NotFound(_))), "{gone:?}");
     }
@@ -76,7 +79,7 @@ pub(super) async fn a_program_that_cannot_be_executed_has_ended(subject: &Subjec
         Err(refused) => {
             assert!(matches!(refused, Error::Execve { .. }), "{refused:?}");
             let id = "conformance".parse().expect("an id");
-            let seen = subject.executor.observe(&id).await;
+            let seen = subject.executor.state(&id).await;
             assert!(matches!(seen, Err(Error::NotFound(_))), "{seen:?}");
             return;
         }

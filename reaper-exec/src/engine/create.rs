@@ -1,4 +1,7 @@
-//! The making of a container, all or nothing.
+//! Creating a container.
+//!
+//! The record is stored first, which reserves the id for all programs. When a later step fails, the
+//! earlier ones are undone, so a failed create leaves neither a container nor a record.
 
 use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _};
 
@@ -6,22 +9,35 @@ use reaper_overlay::{Scope, ViewRequest};
 use reaper_spec::ContainerId;
 use reaper_state::{ContainerDir, Record, RootDir, StateStore, durable};
 
-use super::{Engine, Error, NewContainer, Result, SCOPE_ANNOTATION, record};
-use crate::{CreateRequest, Executor, Target, procfs};
+use super::{
+    base::Engine,
+    error::{Error, Result},
+    record,
+};
+use crate::{
+    executor::{ContainerConfig, CreateRequest, Executor, Target},
+    procfs,
+};
+
+/// The annotation that [`Engine::create`] adds to the record of a container that runs over an
+/// overlay: the name of its [`Scope`](reaper_overlay::Scope).
+pub const SCOPE_ANNOTATION: &str = "reaper.overlay/scope";
 
 impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
-    /// Takes the id, makes the container and leaves its process at its gate. Beside the record it
-    /// returns the warnings of [`Created`](crate::Created).
+    /// Reserves the id and creates the container, whose process waits for its start. Beside the
+    /// record it returns the warnings of [`CreatedProcess`](crate::CreatedProcess).
     ///
     /// # Errors
-    /// [`reaper_state::Error::AlreadyExists`], and what [`Executor::create`] says; nothing is
+    /// [`reaper_state::Error::AlreadyExists`], and the errors of [`Executor::create`]; nothing is
     /// left behind then.
-    pub async fn create(&self, new: NewContainer) -> Result<(Record, Vec<String>)> {
+    pub async fn create(&self, new: ContainerConfig) -> Result<(Record, Vec<String>)> {
+        let mut new = new;
         let mut record = Record::new(new.id.clone(), new.bundle.clone());
-        record.annotations = new.annotations;
-        let view = new.view.with_state_root(self.root.path());
-        note_scope(&view, &mut record);
-        // Whoever finds the record still `creating` sees whether somebody is at it.
+        record.annotations = std::mem::take(&mut new.annotations);
+        new.view = new.view.with_state_root(self.root.path());
+        record_scope(&new.view, &mut record);
+        // A record in state `creating` names its creator, so that a reader can tell a create that
+        // is under way from one that died.
         record.monitor = procfs::identify(std::process::id()).ok();
         self.stored(move |store| store.create(&record)).await?;
         let id = new.id.clone();
@@ -32,14 +48,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         }
         let request = CreateRequest {
             dir,
-            id: new.id,
-            bundle: new.bundle,
-            process: new.process,
-            cgroups_path: new.cgroups_path,
-            view,
-            stdio: new.stdio,
-            preserved: new.preserved,
-            monitor: new.monitor,
+            container: new,
         };
         let created = match self.executor.create(request).await {
             Ok(created) => created,
@@ -71,8 +80,8 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     }
 }
 
-/// Notes which overlay a container is in, for whoever looks for what it wrote.
-fn note_scope(view: &ViewRequest, record: &mut Record) {
+/// Records which overlay a container is in, so that what it wrote can be found by its id.
+fn record_scope(view: &ViewRequest, record: &mut Record) {
     if !view.overlay.enabled {
         return;
     }

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use reaper_spec::{ContainerId, InvalidTransition, Status};
 
-use crate::Error as ExecutorError;
+use crate::executor::Error as ExecutorError;
 
 /// The result of an engine's operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

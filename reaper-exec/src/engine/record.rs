@@ -1,12 +1,12 @@
-//! How a record follows from what an executor says.
+//! How a record changes by what an executor reports.
 
 use reaper_spec::{Exit, ExitStatus, Status, Timestamp};
 use reaper_state::Record;
 
-use crate::{Created, Observation};
+use crate::executor::{ContainerState, CreatedProcess};
 
-/// The process was made. Somebody may have observed that already, or even its end.
-pub(super) fn created(record: &mut Record, created: &Created) {
+/// The process was created. Another program may have committed that already, or even its exit.
+pub(super) fn created(record: &mut Record, created: &CreatedProcess) {
     if record.status == Status::Creating {
         record.status = Status::Created;
     }
@@ -24,7 +24,7 @@ pub(super) fn started(record: &mut Record, at: Timestamp) {
 
 /// Takes over what the executor sees. `stopped` is final, and a later status is never undone by
 /// an observation that was made before it.
-pub(super) fn observed(record: &mut Record, seen: &Observation) {
+pub(super) fn observed(record: &mut Record, seen: &ContainerState) {
     if record.status == Status::Stopped {
         return;
     }
@@ -38,11 +38,11 @@ pub(super) fn observed(record: &mut Record, seen: &Observation) {
     }
 }
 
-pub(super) fn lost(reason: &str) -> Observation {
+pub(super) fn unknown_exit(reason: &str) -> ContainerState {
     let status = ExitStatus::Lost {
         reason: reason.to_owned(),
     };
-    Observation::stopped(Exit {
+    ContainerState::stopped(Exit {
         status,
         at: Timestamp::now(),
     })

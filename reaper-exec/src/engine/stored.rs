@@ -5,7 +5,7 @@ use std::sync::Arc;
 use reaper_spec::ContainerId;
 use reaper_state::{Record, StateStore, Stored};
 
-use super::{Engine, Result};
+use super::{base::Engine, error::Result};
 
 impl<E, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// Takes a container out of the store, if it is in there.
@@ -22,7 +22,7 @@ impl<E, S: StateStore + ?Sized + 'static> Engine<E, S> {
         Ok(self.stored(move |store| store.get(&id)).await?)
     }
 
-    /// Changes a record, again and again until nobody was faster.
+    /// Changes a record. If another program changes it at the same time, the change is made again.
     pub(super) async fn change(
         &self,
         id: &ContainerId,
@@ -55,7 +55,7 @@ impl<E, S: StateStore + ?Sized + 'static> Engine<E, S> {
         &self,
         call: impl FnOnce(&S) -> Result<T, reaper_state::Error> + Send + 'static,
     ) -> Result<T, reaper_state::Error> {
-        if !self.offload {
+        if !self.blocking {
             return call(&self.store);
         }
         let store = Arc::clone(&self.store);

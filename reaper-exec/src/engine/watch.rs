@@ -1,4 +1,9 @@
 //! What happens to the containers of a root, as it happens.
+//!
+//! inotify(7) reports which records may have changed; what has changed follows from comparing two
+//! records. So events are missed neither when several changes are seen at once nor when the queue
+//! overflows (all records are read then), except for a container that came and went between two
+//! reads.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -16,24 +21,27 @@ use reaper_spec::{ContainerId, Exit, ExitStatus, Status, Timestamp};
 use reaper_state::{Error as StoreError, Record, StateStore, durable};
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::{Engine, Error, Result};
-use crate::Executor;
+use super::{
+    base::Engine,
+    error::{Error, Result},
+};
+use crate::executor::Executor;
 
 /// A change in the life of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LifeEvent {
+pub struct Event {
     /// The container.
     pub id: ContainerId,
     /// When it happened; for what a record has no time of, when it was seen.
     pub at: Timestamp,
     /// What happened.
-    pub change: LifeChange,
+    pub change: EventKind,
 }
 
 /// What happened to a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum LifeChange {
+pub enum EventKind {
     /// It was made, and waits for its start.
     Created,
     /// Its program was executed.
@@ -48,7 +56,7 @@ pub enum LifeChange {
     Deleted,
 }
 
-impl LifeChange {
+impl EventKind {
     /// The word for it.
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -62,7 +70,7 @@ impl LifeChange {
     }
 }
 
-/// What tells that entries of a folder have come, gone or been replaced.
+/// The inotify(7) events of a folder whose entries were created, removed or replaced.
 const ENTRIES: AddWatchFlags = AddWatchFlags::IN_CREATE
     .union(AddWatchFlags::IN_DELETE)
     .union(AddWatchFlags::IN_MOVE)
@@ -73,24 +81,24 @@ const NOT_EXECUTED: u8 = 127;
 
 /// The lives of an engine's containers: see [`Engine::watch`].
 #[derive(Debug)]
-pub struct Watch<'a, E, S: ?Sized> {
+pub struct EventStream<'a, E, S: ?Sized> {
     engine: &'a Engine<E, S>,
     changes: Changes,
     dirty: Dirty,
     known: BTreeMap<ContainerId, Record>,
-    events: VecDeque<LifeEvent>,
+    events: VecDeque<Event>,
 }
 
 impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
-    /// Watches what happens to the containers from now on, whoever does it, in any process.
+    /// Watches what happens to the containers from now on, caused by any process.
     ///
-    /// Nothing is polled: the kernel tells of changes below the state root, and so the store has
+    /// Nothing is polled: the kernel reports changes below the state root, so the store has
     /// to keep its records there, as [`reaper_state::open`] does.
     ///
     /// # Errors
     /// The root cannot be made or watched; a record cannot be read.
-    pub async fn watch(&self) -> Result<Watch<'_, E, S>> {
-        let mut watch = Watch {
+    pub async fn watch(&self) -> Result<EventStream<'_, E, S>> {
+        let mut watch = EventStream {
             engine: self,
             changes: Changes::below(self.root.path()).map_err(|source| Error::Folder {
                 operation: "watch",
@@ -110,17 +118,17 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     }
 }
 
-impl<E: Executor, S: StateStore + ?Sized + 'static> Watch<'_, E, S> {
+impl<E: Executor, S: StateStore + ?Sized + 'static> EventStream<'_, E, S> {
     /// Waits for the next event. Those of one container come in the order of its life, and none
     /// is left out: what was not seen by itself is concluded from the record. Except for a
     /// container that came and went between two looks, and for the start of one that a signal
     /// ended before its start was committed. It may be dropped while it waits.
     ///
-    /// An end that nobody has committed yet is committed, as by [`Engine::state`].
+    /// An exit that is not committed yet is committed, as by [`Engine::state`].
     ///
     /// # Errors
-    /// The store as a whole cannot be read. A single record that cannot is not told of.
-    pub async fn next(&mut self) -> Result<LifeEvent> {
+    /// The store as a whole cannot be read. A single record that cannot is skipped.
+    pub async fn next(&mut self) -> Result<Event> {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Ok(event);
@@ -173,7 +181,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Watch<'_, E, S> {
             self.deleted(id);
         }
         let changes = between(self.known.get(id), &record);
-        let events = changes.into_iter().map(|(at, change)| LifeEvent {
+        let events = changes.into_iter().map(|(at, change)| Event {
             id: id.clone(),
             at,
             change,
@@ -185,43 +193,43 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Watch<'_, E, S> {
 
     fn deleted(&mut self, id: &ContainerId) {
         let known = self.known.remove(id);
-        // Whose creation failed was never told of.
+        // No event was reported for a container whose create failed.
         if known.is_some_and(|record| record.status != Status::Creating) {
-            self.events.push_back(LifeEvent {
+            self.events.push_back(Event {
                 id: id.clone(),
                 at: Timestamp::now(),
-                change: LifeChange::Deleted,
+                change: EventKind::Deleted,
             });
         }
     }
 }
 
 /// What has happened between two records of one container, in order.
-fn between(before: Option<&Record>, now: &Record) -> Vec<(Timestamp, LifeChange)> {
+fn between(before: Option<&Record>, now: &Record) -> Vec<(Timestamp, EventKind)> {
     let mut changes = Vec::new();
     if now.status == Status::Creating {
         return changes;
     }
     let was = before.map_or(Status::Creating, |record| record.status);
     if was == Status::Creating {
-        changes.push((now.created, LifeChange::Created));
+        changes.push((now.created, EventKind::Created));
     }
     if let Some(started) = started(now)
         && before.is_none_or(started_untold)
     {
-        changes.push((started, LifeChange::Started));
+        changes.push((started, EventKind::Started));
     }
     match (was, now.status) {
-        (Status::Paused, Status::Running) => changes.push((Timestamp::now(), LifeChange::Resumed)),
+        (Status::Paused, Status::Running) => changes.push((Timestamp::now(), EventKind::Resumed)),
         (was, Status::Paused) if was != Status::Paused => {
-            changes.push((Timestamp::now(), LifeChange::Paused));
+            changes.push((Timestamp::now(), EventKind::Paused));
         }
         _ => {}
     }
     if let Some(exit) = &now.exit
         && before.is_none_or(|record| record.exit.is_none())
     {
-        changes.push((exit.at, LifeChange::Stopped(exit.clone())));
+        changes.push((exit.at, EventKind::Stopped(exit.clone())));
     }
     changes
 }
@@ -231,14 +239,15 @@ fn between(before: Option<&Record>, now: &Record) -> Vec<(Timestamp, LifeChange)
 fn started(record: &Record) -> Option<Timestamp> {
     let exit = record.exit.as_ref();
     let ended = exit.filter(|exit| match exit.status {
-        // Only a program ends so by itself: who waits at a gate is killed, or cannot be executed.
+        // A process that was not started is killed by a signal, or has the code of a program that
+        // cannot be executed. Any other code is the program's.
         ExitStatus::Exited { code } => code != NOT_EXECUTED,
         _ => false,
     });
     record.started.or(ended.map(|exit| exit.at))
 }
 
-/// Whether a start was not told of with this record, and can still be.
+/// Whether the start was not reported with this record, and may still be.
 fn started_untold(record: &Record) -> bool {
     started(record).is_none() && record.exit.is_none()
 }
@@ -270,7 +279,7 @@ impl Changes {
     fn below(root: &Path) -> io::Result<Self> {
         durable::make_folders(root)?;
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-        // A database is changed in place, and says so by the times of a file beside it.
+        // A database is changed in place; a file beside it has its times changed then.
         let wanted = ENTRIES | AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_ATTRIB;
         let root = inotify.add_watch(root, wanted)?;
         let notes = inotify.as_fd().try_clone_to_owned()?;
@@ -299,14 +308,14 @@ impl Changes {
                 drop(ready);
                 let mut dirty = Dirty::default();
                 for event in events? {
-                    self.note(&event, &mut dirty);
+                    self.record_event(&event, &mut dirty);
                 }
                 return Ok(dirty);
             }
         }
     }
 
-    fn note(&mut self, event: &InotifyEvent, dirty: &mut Dirty) {
+    fn record_event(&mut self, event: &InotifyEvent, dirty: &mut Dirty) {
         if event.mask.contains(AddWatchFlags::IN_IGNORED) {
             self.followed.remove(&event.wd);
         } else if let Some(id) = self.followed.get(&event.wd) {
@@ -344,44 +353,44 @@ mod tests {
         record
     }
 
-    fn words(before: Option<&Record>, now: &Record) -> Vec<&'static str> {
+    fn names(before: Option<&Record>, now: &Record) -> Vec<&'static str> {
         let changes = between(before, now);
         changes.iter().map(|(_, change)| change.as_str()).collect()
     }
 
     #[test]
-    fn what_was_not_seen_is_concluded() {
+    fn changes_that_were_missed_follow_from_the_record() {
         let mut now = ended(0);
-        assert_eq!(words(None, &record(Status::Creating)), [""; 0]);
-        assert_eq!(words(None, &now), ["created", "started", "stopped"]);
+        assert_eq!(names(None, &record(Status::Creating)), [""; 0]);
+        assert_eq!(names(None, &now), ["created", "started", "stopped"]);
         let created = record(Status::Created);
-        assert_eq!(words(Some(&created), &now), ["started", "stopped"]);
+        assert_eq!(names(Some(&created), &now), ["started", "stopped"]);
         now.started = Some(now.created);
-        assert_eq!(words(Some(&ended(0)), &now), [""; 0], "told of already");
+        assert_eq!(names(Some(&ended(0)), &now), [""; 0], "told of already");
     }
 
     #[test]
-    fn what_never_ran_was_never_started() {
+    fn process_that_never_ran_has_no_start_event() {
         let created = record(Status::Created);
-        assert_eq!(words(Some(&created), &ended(127)), ["stopped"]);
+        assert_eq!(names(Some(&created), &ended(127)), ["stopped"]);
         let mut killed = ended(0);
         let status = ExitStatus::Signaled {
             signal: 9,
             core: false,
         };
         killed.exit.as_mut().unwrap().status = status;
-        assert_eq!(words(Some(&created), &killed), ["stopped"]);
+        assert_eq!(names(Some(&created), &killed), ["stopped"]);
         let mut late = killed.clone();
         late.started = Some(late.created);
-        assert_eq!(words(Some(&killed), &late), [""; 0], "not after its end");
+        assert_eq!(names(Some(&killed), &late), [""; 0], "not after its end");
     }
 
     #[test]
-    fn freezing_and_thawing_are_told_of() {
+    fn freezing_and_thawing_are_reported() {
         let (mut running, mut paused) = (record(Status::Running), record(Status::Paused));
         running.started = Some(running.created);
         paused.started = Some(paused.created);
-        assert_eq!(words(Some(&running), &paused), ["paused"]);
-        assert_eq!(words(Some(&paused), &running), ["resumed"]);
+        assert_eq!(names(Some(&running), &paused), ["paused"]);
+        assert_eq!(names(Some(&paused), &running), ["resumed"]);
     }
 }

@@ -2,7 +2,7 @@
 
 use reaper_spec::Status;
 
-use super::Target;
+use super::values::Target;
 
 /// The result of an executor's operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -11,7 +11,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is no such process.
+    /// The process does not exist.
     #[error("{0} does not exist")]
     NotFound(Target),
     /// The id is taken.

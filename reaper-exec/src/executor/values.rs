@@ -1,12 +1,12 @@
 //! What is asked of an executor, and what it answers.
 
-use std::{os::fd::OwnedFd, path::PathBuf};
+use std::os::fd::OwnedFd;
 
-use reaper_overlay::ViewRequest;
-use reaper_spec::{CgroupsPath, ContainerId, ExecId, Exit, ProcessIdentity, ProcessSpec, Status};
+use reaper_spec::{ContainerId, ExecId, Exit, ProcessIdentity, ProcessSpec, Status};
 use reaper_state::ContainerDir;
 use serde::{Deserialize, Serialize};
 
+use super::config::ContainerConfig;
 use crate::io::StdioRequest;
 
 /// One process of a container.
@@ -44,41 +44,13 @@ impl std::fmt::Display for Target {
     }
 }
 
-/// What a container is to be.
+/// A request to create a container.
 #[derive(Debug)]
 pub struct CreateRequest {
-    /// The container.
-    pub id: ContainerId,
-    /// Its bundle, absolute.
-    pub bundle: PathBuf,
     /// The folder for the monitor's socket and the exit record; it exists.
     pub dir: ContainerDir,
-    /// The init process.
-    pub process: ProcessSpec,
-    /// Where the container's cgroup goes; `None` for `reaper/ID`.
-    pub cgroups_path: Option<CgroupsPath>,
-    /// What the container sees of the filesystem.
-    pub view: ViewRequest,
-    /// Where the init process's streams go.
-    pub stdio: StdioRequest,
-    /// Descriptors that the init process gets from number 3 on (`--preserve-fds`).
-    pub preserved: Vec<OwnedFd>,
-    /// How the monitor relates to who starts it.
-    pub monitor: MonitorOptions,
-}
-
-/// How a monitor relates to who starts it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MonitorOptions {
-    /// The monitor ends in the same way as the init process, code and signal, and passes the
-    /// signals that it gets on to it, so that an engine can take it for its own child
-    /// (`--pid-file`).
-    pub mirror_exit: bool,
-    /// The container gets no cgroup of its own. Ending what it leaves behind is then best effort.
-    pub without_cgroup: bool,
-    /// Where the monitor notes what went wrong when nobody asked, for example that a mount point
-    /// could not be removed. By default nowhere.
-    pub log: Option<PathBuf>,
+    /// The container.
+    pub container: ContainerConfig,
 }
 
 /// What an exec'd process is to be.
@@ -87,36 +59,36 @@ pub struct ExecRequest {
     /// The process.
     pub process: ProcessSpec,
     /// The whole of OCI's `process` object that `process` was read from, as JSON, for executors
-    /// that hand it on: what `process` has no field for, such as capabilities, counts there as it
-    /// says here.
-    pub document: Option<String>,
+    /// that pass it on to an OCI runtime: properties that `process` has no field for, such as
+    /// capabilities, are taken from here.
+    pub process_json: Option<String>,
     /// Where its streams go.
     pub stdio: StdioRequest,
     /// Descriptors that it gets from number 3 on.
-    pub preserved: Vec<OwnedFd>,
-    /// It is killed, with what it started, when the program that asked for it ends or lets go of
-    /// its executor: for a program that stands for the process in the eyes of an engine, which
-    /// kills the one and means the other.
-    pub tied: bool,
+    pub preserve_fds: Vec<OwnedFd>,
+    /// Kill the process and its descendants when the caller's connection closes.
+    ///
+    /// `reaper-runtime exec` sets this: engines signal the pid of that command and expect the
+    /// exec'd process to die with it.
+    pub kill_on_disconnect: bool,
 }
 
-/// A process that was made and waits at its gate.
+/// A process that was created and waits for its start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Created {
-    /// The process. `None` for an exec'd one where the runtime behind an executor has no gate for
-    /// these: it is made when it is started, and [`start`](super::Executor::start) names it.
+pub struct CreatedProcess {
+    /// The process. `None` for an exec'd one of an executor that cannot create it without starting
+    /// it: it is created when it is started, and [`start`](super::Executor::start) names it.
     pub process: Option<ProcessIdentity>,
-    /// Who waits on it; absent where an executor has no monitors.
+    /// The monitor that waits for it; `None` if the executor has no monitors.
     pub monitor: Option<ProcessIdentity>,
-    /// What was asked and could not be done, without being worth a failure, for example an OOM
-    /// adjustment that the kernel refused, and what people should know of the container's view of
-    /// the filesystem.
+    /// What was asked for and could not be done, but is not an error, for example an OOM adjustment
+    /// that the kernel refused; and warnings about the container's view of the filesystem.
     pub warnings: Vec<String>,
 }
 
 /// What a container is doing, as far as its executor knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Observation {
+pub struct ContainerState {
     /// What it is doing.
     pub status: Status,
     /// Its init process, where the executor still knows it.
@@ -127,7 +99,7 @@ pub struct Observation {
     pub exit: Option<Exit>,
 }
 
-impl Observation {
+impl ContainerState {
     /// A container that has ended with `exit`.
     pub fn stopped(exit: Exit) -> Self {
         Self {
@@ -141,7 +113,7 @@ impl Observation {
 
 /// A process in a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProcessEntry {
+pub struct ProcessInfo {
     /// Its pid in the host's pid namespace.
     pub pid: u32,
     /// The exec that it is, or that it comes from, where that is known.

@@ -6,7 +6,10 @@ use reaper_spec::{Exit, ExitStatus, ProcessIdentity, ProcessSpec, Status, Timest
 use tokio::sync::watch;
 
 use super::{Call, Failure};
-use crate::{Created, Error, Result, Signal, Target};
+use crate::{
+    executor::{CreatedProcess, Error, Result, Target},
+    signal::Signal,
+};
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -25,7 +28,7 @@ pub(super) struct Process {
 }
 
 impl State {
-    pub(super) fn make(&mut self, target: Target, process: ProcessSpec) -> Result<Created> {
+    pub(super) fn make(&mut self, target: Target, process: ProcessSpec) -> Result<CreatedProcess> {
         if self.processes.contains_key(&target) {
             return Err(Error::AlreadyExists(target));
         }
@@ -42,7 +45,7 @@ impl State {
             end: watch::Sender::new(None),
         };
         self.processes.insert(target, made);
-        Ok(Created {
+        Ok(CreatedProcess {
             process: Some(identity),
             monitor: None,
             warnings: Vec::new(),

@@ -1,4 +1,8 @@
-//! What callers ask, in messages to monitors.
+//! The operations of the executor: each is a request to the container's monitor.
+//!
+//! All requests to one monitor share a connection. Requests have no deadline, since a wait may last
+//! for ever, except for those that a hung mount could hold up: 60 s for creating, 20 s for the
+//! monitor's exit after a deletion.
 
 use std::{
     fs,
@@ -11,26 +15,32 @@ use async_trait::async_trait;
 use reaper_overlay::ViewRequest;
 use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity, Status};
 
-use super::{HostExecutor, link::Gone, lost, nonsense, spawn, unreachable_yet};
+use super::{
+    HostExecutor, client::ClientError, recovery, spawn, unexpected_answer, unreachable_yet,
+};
 use crate::{
-    CreateRequest, Created, Error, ExecRequest, Executor, Observation, ProcessEntry, Result,
-    Signal, Stats, Target, channel,
-    io::{Attachments, StdioRequest, Streams},
-    protocol::{Answer, Attached, Call, CreateCall, Driven, ExecCall},
+    channel,
+    executor::{
+        ContainerState, CreateRequest, CreatedProcess, Error, ExecRequest, Executor, ProcessInfo,
+        Result, Stats, Target,
+    },
+    io::{StdioFds, StdioRequest, Streams},
+    protocol::{Attached, CreateContainer, ExecProcess, Request, Response, RuntimeConfig},
+    signal::Signal,
 };
 
-/// How long a container may take to be made: a mount of a file server that does not answer must
-/// not hold up its pod for ever.
-const CREATION: Duration = Duration::from_secs(60);
+/// How long creating may take. A mount of a file server that does not answer must not hold up a pod
+/// for ever.
+const CREATE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a monitor may take to leave after the deletion: its loggers are given some time.
-const FAREWELL: Duration = Duration::from_secs(20);
+/// How long a monitor may take to exit after the deletion. Its loggers get some time.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Descriptors in one message, less those of the streams, the console socket, and the message
 /// itself where it is large.
 const MAX_PRESERVED: usize = channel::MAX_DESCRIPTORS - 5;
 
-/// Separates what is data from what is descriptors.
+/// Separates data from descriptors, which travel beside a message.
 fn pack(stdio: StdioRequest, preserved: Vec<OwnedFd>) -> Result<(Streams, Attached, Vec<OwnedFd>)> {
     if preserved.len() > MAX_PRESERVED {
         return Err(Error::Setup {
@@ -41,7 +51,7 @@ fn pack(stdio: StdioRequest, preserved: Vec<OwnedFd>) -> Result<(Streams, Attach
     }
     let StdioRequest {
         streams,
-        attachments: Attachments {
+        attachments: StdioFds {
             inherited,
             console_socket,
         },
@@ -64,45 +74,49 @@ impl HostExecutor {
     pub(crate) async fn make(
         &self,
         request: CreateRequest,
-        runtime: Option<Driven>,
-    ) -> Result<Created> {
-        let target = Target::Init(request.id.clone());
-        let (streams, attached, descriptors) = pack(request.stdio, request.preserved)?;
-        let call = Call::Create(Box::new(CreateCall {
-            id: request.id.clone(),
+        runtime: Option<RuntimeConfig>,
+    ) -> Result<CreatedProcess> {
+        let CreateRequest { dir, container } = request;
+        let target = Target::Init(container.id.clone());
+        let (streams, attached, descriptors) = pack(container.stdio, container.preserve_fds)?;
+        let call = Request::Create(Box::new(CreateContainer {
+            id: container.id.clone(),
             namespace: self.namespace.clone(),
-            dir: request.dir.path().to_owned(),
-            process: request.process,
-            cgroups_path: request.cgroups_path,
-            view: request.view,
+            dir: dir.path().to_owned(),
+            process: container.process,
+            cgroups_path: container.cgroups_path,
+            view: container.view,
             streams,
             attached,
-            options: request.monitor,
+            options: container.monitor,
             runtime,
         }));
-        self.make_room(&request.id).await?;
-        let link = Arc::new(self.spawn_monitor(&target)?);
+        self.remove_stale(&container.id).await?;
+        let client = Arc::new(self.spawn_monitor(&target)?);
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-        let answer = tokio::time::timeout(CREATION, link.call(&call, &descriptors)).await;
+        let answer = tokio::time::timeout(CREATE_TIMEOUT, client.call(&call, &descriptors)).await;
         let reason = match answer {
-            Ok(Ok(Ok(Answer::Created(created)))) => {
-                self.links().insert(request.id, link);
+            Ok(Ok(Ok(Response::Created(created)))) => {
+                self.clients().insert(container.id, client);
                 return Ok(created);
             }
-            Ok(Ok(Ok(_))) => return Err(nonsense(&target)),
+            Ok(Ok(Ok(_))) => return Err(unexpected_answer(&target)),
             Ok(Ok(Err(failure))) => {
-                link.ended(lost::DEATH).await;
+                client.ended(recovery::KILL_TIMEOUT).await;
                 return Err(failure.into_error(&target));
             }
-            Ok(Err(Gone::Send(error))) => format!("cannot be asked: {error}"),
-            Ok(Err(Gone::Closed)) => spawn::NO_ANSWER.to_owned(),
-            Err(_) => format!("did not make the container within {} s", CREATION.as_secs()),
+            Ok(Err(ClientError::Send(error))) => format!("cannot be asked: {error}"),
+            Ok(Err(ClientError::Closed)) => spawn::NO_ANSWER.to_owned(),
+            Err(_) => format!(
+                "did not make the container within {} s",
+                CREATE_TIMEOUT.as_secs()
+            ),
         };
-        link.kill();
-        link.ended(lost::DEATH).await;
-        match self.settle_for_good(&request.id).await {
+        client.kill();
+        client.ended(recovery::KILL_TIMEOUT).await;
+        match self.recover_and_remove(&container.id).await {
             Ok(_) | Err(Error::NotFound(_)) => Err(Error::Monitor { target, reason }),
-            // Its plan stays, so that the next container of this id finds it.
+            // plan.json stays, so that creating the next container of this id cleans up.
             Err(error) => {
                 let reason = format!("{reason}; then: {error}");
                 Err(Error::Monitor { target, reason })
@@ -113,33 +127,38 @@ impl HostExecutor {
 
 #[async_trait]
 impl Executor for HostExecutor {
-    async fn create(&self, request: CreateRequest) -> Result<Created> {
+    async fn create(&self, request: CreateRequest) -> Result<CreatedProcess> {
         self.make(request, None).await
     }
 
-    async fn exec(&self, id: &ContainerId, exec: &ExecId, request: ExecRequest) -> Result<Created> {
+    async fn exec(
+        &self,
+        id: &ContainerId,
+        exec: &ExecId,
+        request: ExecRequest,
+    ) -> Result<CreatedProcess> {
         let target = Target::Exec(id.clone(), exec.clone());
-        let (streams, attached, descriptors) = pack(request.stdio, request.preserved)?;
-        let call = Call::Exec(Box::new(ExecCall {
+        let (streams, attached, descriptors) = pack(request.stdio, request.preserve_fds)?;
+        let call = Request::Exec(Box::new(ExecProcess {
             exec: exec.clone(),
             process: request.process,
-            document: request.document,
+            process_json: request.process_json,
             streams,
             attached,
-            tied: request.tied,
+            kill_on_disconnect: request.kill_on_disconnect,
         }));
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
         let Ok(answer) =
-            tokio::time::timeout(CREATION, self.call(&target, &call, &descriptors)).await
+            tokio::time::timeout(CREATE_TIMEOUT, self.call(&target, &call, &descriptors)).await
         else {
-            // It hangs in some system call; nobody could name it afterwards.
+            // It hangs in a system call. Without the answer no client could name it later.
             let _ = self.kill(&target, Signal::KILL, true).await;
-            let reason = format!("did not make it within {} s", CREATION.as_secs());
+            let reason = format!("did not make it within {} s", CREATE_TIMEOUT.as_secs());
             return Err(Error::Monitor { target, reason });
         };
         match answer {
-            Ok(Some(Answer::Created(created))) => Ok(created),
-            Ok(Some(_)) => Err(nonsense(&target)),
+            Ok(Some(Response::Created(created))) => Ok(created),
+            Ok(Some(_)) => Err(unexpected_answer(&target)),
             Ok(None) => match self.without_monitor(&Target::Init(id.clone())).await {
                 Error::Ended(target) => {
                     let operation = "exec in".to_owned();
@@ -168,42 +187,42 @@ impl Executor for HostExecutor {
     }
 
     async fn kill(&self, target: &Target, signal: Signal, all: bool) -> Result<()> {
-        let call = Call::Kill {
+        let call = Request::Kill {
             exec: target.exec_id().cloned(),
             signal,
             all,
         };
         match self.call_done(target, &call, &[]).await {
-            // Its maker may be gone, and its monitor hang.
+            // Its creator may have died, and its monitor may hang.
             Err(Error::Status {
                 status: Status::Creating,
                 ..
-            }) if all && signal == Signal::KILL => self.interrupt(target.container()).await,
+            }) if all && signal == Signal::KILL => self.kill_creation(target.container()).await,
             killed => killed,
         }
     }
 
     async fn wait(&self, target: &Target) -> Result<Exit> {
-        let call = Call::Wait {
+        let call = Request::Wait {
             exec: target.exec_id().cloned(),
         };
         match self.call(target, &call, &[]).await? {
-            Some(Answer::Exit(exit)) => Ok(exit),
-            Some(_) => Err(nonsense(target)),
+            Some(Response::Exit(exit)) => Ok(exit),
+            Some(_) => Err(unexpected_answer(target)),
             None => {
-                let settled = self.settle(target.container()).await?;
-                match (settled.exit, target) {
+                let recovered = self.recover_exit(target.container()).await?;
+                match (recovered.exit, target) {
                     (Some(exit), Target::Init(_)) => Ok(exit),
-                    // Its monitor alone knew how it ended.
-                    (Some(exit), Target::Exec(..)) => Ok(lost::exec_exit(exit.at)),
-                    (None, _) => Err(unreachable_yet(target.container(), settled.status)),
+                    // Only the monitor knew its exit.
+                    (Some(exit), Target::Exec(..)) => Ok(recovery::exec_exit(exit.at)),
+                    (None, _) => Err(unreachable_yet(target.container(), recovered.status)),
                 }
             }
         }
     }
 
-    async fn resize(&self, target: &Target, size: ConsoleSize) -> Result<()> {
-        let call = Call::Resize {
+    async fn resize_pty(&self, target: &Target, size: ConsoleSize) -> Result<()> {
+        let call = Request::Resize {
             exec: target.exec_id().cloned(),
             size,
         };
@@ -211,61 +230,61 @@ impl Executor for HostExecutor {
     }
 
     async fn close_stdin(&self, target: &Target) -> Result<()> {
-        let call = Call::CloseStdin {
+        let call = Request::CloseStdin {
             exec: target.exec_id().cloned(),
         };
         self.call_done(target, &call, &[]).await
     }
 
     async fn pause(&self, id: &ContainerId) -> Result<()> {
-        self.call_done(&Target::Init(id.clone()), &Call::Pause, &[])
+        self.call_done(&Target::Init(id.clone()), &Request::Pause, &[])
             .await
     }
 
     async fn resume(&self, id: &ContainerId) -> Result<()> {
-        self.call_done(&Target::Init(id.clone()), &Call::Resume, &[])
+        self.call_done(&Target::Init(id.clone()), &Request::Resume, &[])
             .await
     }
 
-    async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessEntry>> {
+    async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessInfo>> {
         let target = Target::Init(id.clone());
-        match self.call(&target, &Call::Pids, &[]).await? {
-            Some(Answer::Pids(pids)) => Ok(pids),
-            Some(_) => Err(nonsense(&target)),
-            None => self.settle(id).await.map(|_| Vec::new()),
+        match self.call(&target, &Request::Pids, &[]).await? {
+            Some(Response::Pids(pids)) => Ok(pids),
+            Some(_) => Err(unexpected_answer(&target)),
+            None => self.recover_exit(id).await.map(|_| Vec::new()),
         }
     }
 
     async fn stats(&self, id: &ContainerId) -> Result<Stats> {
         let target = Target::Init(id.clone());
-        match self.call(&target, &Call::Stats, &[]).await? {
-            Some(Answer::Stats(stats)) => Ok(stats),
-            Some(_) => Err(nonsense(&target)),
-            None => self.settle(id).await.map(|_| Stats::default()),
+        match self.call(&target, &Request::Stats, &[]).await? {
+            Some(Response::Stats(stats)) => Ok(stats),
+            Some(_) => Err(unexpected_answer(&target)),
+            None => self.recover_exit(id).await.map(|_| Stats::default()),
         }
     }
 
-    async fn observe(&self, id: &ContainerId) -> Result<Observation> {
+    async fn state(&self, id: &ContainerId) -> Result<ContainerState> {
         let target = Target::Init(id.clone());
-        match self.call(&target, &Call::Observe, &[]).await? {
-            Some(Answer::Observed(observation)) => Ok(observation),
-            Some(_) => Err(nonsense(&target)),
-            None => self.settle(id).await,
+        match self.call(&target, &Request::State, &[]).await? {
+            Some(Response::State(observation)) => Ok(observation),
+            Some(_) => Err(unexpected_answer(&target)),
+            None => self.recover_exit(id).await,
         }
     }
 
     async fn delete(&self, target: &Target) -> Result<Option<Exit>> {
-        let call = Call::Delete {
+        let call = Request::Delete {
             exec: target.exec_id().cloned(),
         };
-        let link = self.link(target.container())?;
+        let client = self.client(target.container())?;
         let exit = match self.call(target, &call, &[]).await {
-            Ok(Some(Answer::Deleted(exit))) => exit,
-            Ok(Some(_)) => return Err(nonsense(target)),
-            // With its monitor the exec is gone.
+            Ok(Some(Response::Deleted(exit))) => exit,
+            Ok(Some(_)) => return Err(unexpected_answer(target)),
+            // Without the monitor there is no exec.
             Ok(None) if target.exec_id().is_some() => None,
-            Ok(None) => match self.settle_for_good(target.container()).await {
-                Ok(Observation {
+            Ok(None) => match self.recover_and_remove(target.container()).await {
+                Ok(ContainerState {
                     exit: None, status, ..
                 }) => {
                     return Err(Error::Status {
@@ -274,7 +293,7 @@ impl Executor for HostExecutor {
                         status,
                     });
                 }
-                Ok(settled) => settled.exit,
+                Ok(recovered) => recovered.exit,
                 Err(Error::NotFound(_)) => None,
                 Err(error) => return Err(error),
             },
@@ -282,22 +301,22 @@ impl Executor for HostExecutor {
             Err(error) => return Err(error),
         };
         if let Target::Init(id) = target {
-            self.links().remove(id);
-            if let Some(link) = link {
-                link.ended(FAREWELL).await;
+            self.clients().remove(id);
+            if let Some(client) = client {
+                client.ended(SHUTDOWN_TIMEOUT).await;
             }
-            // A store may keep its record there; whoever is last removes the folder.
+            // This fails while a store keeps a record in the folder; the store then removes it.
             let _ = fs::remove_dir(self.root.container(id).path());
         }
         Ok(exit)
     }
 
-    async fn forget_view(&self, view: &ViewRequest) -> Result<()> {
+    async fn remove_view(&self, view: &ViewRequest) -> Result<()> {
         let target = Target::Init(view.id.clone());
-        let call = Call::Forget(Box::new(view.clone()));
-        match self.have_done(&target, &call, "remove the view").await? {
-            Answer::Done => Ok(()),
-            _ => Err(nonsense(&target)),
+        let call = Request::RemoveView(Box::new(view.clone()));
+        match self.run_helper(&target, &call, "remove the view").await? {
+            Response::Done => Ok(()),
+            _ => Err(unexpected_answer(&target)),
         }
     }
 }

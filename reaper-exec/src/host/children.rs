@@ -46,7 +46,7 @@ impl Children {
             }
             let pidfd = procfs::identify(pid).and_then(|identity| procfs::open_pidfd(&identity));
             if let Ok(pidfd) = pidfd {
-                // It may have ended by itself.
+                // An error means that it has exited already.
                 let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
             }
         }
@@ -67,7 +67,7 @@ impl Child {
         let _ = sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
     }
 
-    /// Waits for its end, and reaps it unless somebody else in this process has.
+    /// Waits for its exit, and reaps it unless other code in this process has.
     pub(super) async fn reaped(&self) {
         let watched = self
             .pidfd

@@ -2,8 +2,9 @@
 
 mod calls;
 mod children;
-mod link;
-mod lost;
+mod client;
+mod failure;
+mod recovery;
 mod spawn;
 
 use std::{
@@ -19,24 +20,24 @@ use reaper_state::RootDir;
 
 use self::{
     children::Children,
-    link::{Gone, Link},
+    client::{ClientError, MonitorClient},
 };
 use crate::{
-    Error, Result, Target,
-    protocol::{Answer, Call},
+    executor::{Error, Result, Target},
+    protocol::{Request, Response},
 };
 
-/// Runs processes on the host, each container below a monitor of its own.
+/// Runs processes on the host, each container below a separate monitor.
 ///
 /// The executor itself only exchanges messages with monitors, so nothing that can block, a mount,
 /// the fsync of a slow disk, runs on the caller's thread. It must be used within a Tokio runtime
 /// with I/O and time enabled. Any number of executors, in any number of processes, may work on
 /// one root at the same time.
 ///
-/// The monitor is this program executed again, see [`monitor::run_if_asked`], unless another
+/// The monitor is this program executed again, see [`monitor::run_if_monitor`], unless another
 /// program was named.
 ///
-/// [`monitor::run_if_asked`]: crate::monitor::run_if_asked
+/// [`monitor::run_if_monitor`]: crate::monitor::run_if_monitor
 #[derive(Debug)]
 pub struct HostExecutor {
     root: RootDir,
@@ -44,7 +45,7 @@ pub struct HostExecutor {
     program: PathBuf,
     subreaper: bool,
     children: Children,
-    links: Mutex<HashMap<ContainerId, Arc<Link>>>,
+    clients: Mutex<HashMap<ContainerId, Arc<MonitorClient>>>,
 }
 
 impl HostExecutor {
@@ -56,19 +57,19 @@ impl HostExecutor {
             program: PathBuf::from("/proc/self/exe"),
             subreaper: false,
             children: Children::default(),
-            links: Mutex::default(),
+            clients: Mutex::default(),
         }
     }
 
-    /// The containerd namespace that loggers are told.
+    /// The containerd namespace, which loggers get as `CONTAINER_NAMESPACE`.
     #[must_use]
-    pub fn in_namespace(mut self, namespace: &str) -> Self {
+    pub fn containerd_namespace(mut self, namespace: &str) -> Self {
         namespace.clone_into(&mut self.namespace);
         self
     }
 
     /// The program that becomes the monitor. It must call
-    /// [`monitor::run_if_asked`](crate::monitor::run_if_asked) in its `main`.
+    /// [`monitor::run_if_monitor`](crate::monitor::run_if_monitor) in its `main`.
     #[must_use]
     pub fn monitor_program(mut self, program: impl Into<PathBuf>) -> Self {
         self.program = program.into();
@@ -78,13 +79,13 @@ impl HostExecutor {
     /// Whether this process is a child subreaper (prctl(2)) that has no other children than
     /// monitors: what a killed monitor leaves behind then becomes its child, and is killed.
     #[must_use]
-    pub fn is_subreaper(mut self, subreaper: bool) -> Self {
+    pub fn subreaper(mut self, subreaper: bool) -> Self {
         self.subreaper = subreaper;
         self
     }
 
-    /// Starts a container as [`Executor::start`](crate::Executor::start) does, but with `streams` instead of those that
-    /// it was created with.
+    /// Starts a container as [`Executor::start`](crate::Executor::start) does, but with `streams`
+    /// instead of those that it was created with.
     ///
     /// # Errors
     /// As [`Executor::start`](crate::Executor::start).
@@ -100,38 +101,38 @@ impl HostExecutor {
         streams: &[BorrowedFd<'_>],
     ) -> Result<ProcessIdentity> {
         let exec = target.exec_id().cloned();
-        match self.call(target, &Call::Start { exec }, streams).await? {
-            Some(Answer::Started(process)) => Ok(process),
-            Some(_) => Err(nonsense(target)),
+        match self.call(target, &Request::Start { exec }, streams).await? {
+            Some(Response::Started(process)) => Ok(process),
+            Some(_) => Err(unexpected_answer(target)),
             None => Err(self.without_monitor(target).await),
         }
     }
 
-    fn links(&self) -> MutexGuard<'_, HashMap<ContainerId, Arc<Link>>> {
+    fn clients(&self) -> MutexGuard<'_, HashMap<ContainerId, Arc<MonitorClient>>> {
         // The map is whole after any panic: each change of it is one call.
-        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connection to a container's monitor, made if need be; `None` if no monitor answers.
-    fn link(&self, id: &ContainerId) -> Result<Option<Arc<Link>>> {
-        let mut links = self.links();
-        if let Some(link) = links.get(id).filter(|link| link.is_alive()) {
-            return Ok(Some(Arc::clone(link)));
+    fn client(&self, id: &ContainerId) -> Result<Option<Arc<MonitorClient>>> {
+        let mut clients = self.clients();
+        if let Some(client) = clients.get(id).filter(|client| client.is_alive()) {
+            return Ok(Some(Arc::clone(client)));
         }
-        match Link::connect(&self.root.container(id).socket()) {
-            Ok(link) => {
-                let link = Arc::new(link);
-                links.insert(id.clone(), Arc::clone(&link));
-                Ok(Some(link))
+        match MonitorClient::connect(&self.root.container(id).socket()) {
+            Ok(client) => {
+                let client = Arc::new(client);
+                clients.insert(id.clone(), Arc::clone(&client));
+                Ok(Some(client))
             }
-            // It is there, and busy.
+            // It exists, but its backlog is full.
             Err(source) if source.kind() == io::ErrorKind::WouldBlock => Err(Error::Io {
                 operation: format!("connect to the monitor of container {id}"),
                 source,
             }),
-            // Refused or missing: whatever the reason, nobody answers here.
+            // The socket refuses connections or does not exist: there is no monitor.
             Err(_) => {
-                links.remove(id);
+                clients.remove(id);
                 Ok(None)
             }
         }
@@ -141,17 +142,17 @@ impl HostExecutor {
     async fn call(
         &self,
         target: &Target,
-        call: &Call,
+        call: &Request,
         descriptors: &[BorrowedFd<'_>],
-    ) -> Result<Option<Answer>> {
-        let Some(link) = self.link(target.container())? else {
+    ) -> Result<Option<Response>> {
+        let Some(client) = self.client(target.container())? else {
             return Ok(None);
         };
-        match link.call(call, descriptors).await {
+        match client.call(call, descriptors).await {
             Ok(Ok(answer)) => Ok(Some(answer)),
             Ok(Err(failure)) => Err(failure.into_error(target)),
-            Err(Gone::Closed) => Ok(None),
-            Err(Gone::Send(source)) => Err(Error::Io {
+            Err(ClientError::Closed) => Ok(None),
+            Err(ClientError::Send(source)) => Err(Error::Io {
                 operation: format!("call the monitor of {target}"),
                 source,
             }),
@@ -162,35 +163,36 @@ impl HostExecutor {
     async fn call_done(
         &self,
         target: &Target,
-        call: &Call,
+        call: &Request,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<()> {
         match self.call(target, call, descriptors).await? {
-            Some(Answer::Done) => Ok(()),
-            Some(_) => Err(nonsense(target)),
+            Some(Response::Done) => Ok(()),
+            Some(_) => Err(unexpected_answer(target)),
             None => Err(self.without_monitor(target).await),
         }
     }
 
-    /// Why there is no monitor: the container has ended, it never was, or it is being made.
+    /// The error of a request to a container without a monitor: it has exited, does not exist, or
+    /// is being created.
     async fn without_monitor(&self, target: &Target) -> Error {
-        match self.settle(target.container()).await {
+        match self.recover_exit(target.container()).await {
             Ok(seen) if seen.exit.is_some() => Error::Ended(target.clone()),
             Ok(seen) => unreachable_yet(target.container(), seen.status),
             Err(error) => error,
         }
     }
 
-    /// Takes a stale folder for what it is: an id may be used again when its container is gone,
-    /// even if whoever should have deleted it was killed.
-    async fn make_room(&self, id: &ContainerId) -> Result<()> {
+    /// Removes what a container of this id left that has stopped but was not deleted, because the
+    /// program that should have done that was killed.
+    async fn remove_stale(&self, id: &ContainerId) -> Result<()> {
         if !self.root.container(id).plan_file().exists() {
             return Ok(());
         }
-        if self.link(id)?.is_some() {
+        if self.client(id)?.is_some() {
             return Err(Error::AlreadyExists(Target::Init(id.clone())));
         }
-        match self.settle_for_good(id).await {
+        match self.recover_and_remove(id).await {
             Ok(seen) if seen.exit.is_none() => Err(Error::AlreadyExists(Target::Init(id.clone()))),
             Ok(_) | Err(Error::NotFound(_)) => Ok(()),
             Err(error) => Err(error),
@@ -207,7 +209,7 @@ fn unreachable_yet(id: &ContainerId, status: Status) -> Error {
     }
 }
 
-fn nonsense(target: &Target) -> Error {
+fn unexpected_answer(target: &Target) -> Error {
     Error::Monitor {
         target: target.clone(),
         reason: "it answered something else".to_owned(),

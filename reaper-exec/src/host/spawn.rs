@@ -8,17 +8,21 @@ use std::{
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use super::{HostExecutor, link::Link};
-use crate::{Error, Result, Target, channel, monitor};
+use super::{HostExecutor, client::MonitorClient};
+use crate::{
+    channel,
+    executor::{Error, Result, Target},
+    monitor,
+};
 
 /// What it means when a monitor ends without an answer.
 pub(super) const NO_ANSWER: &str = "ended without an answer: does the program that starts \
-    containers call reaper_exec::monitor::run_if_asked first in its main, or name another \
+    containers call reaper_exec::monitor::run_if_monitor first in its main, or name another \
     program with HostExecutor::monitor_program?";
 
 impl HostExecutor {
     /// Starts a monitor that waits for its first call.
-    pub(super) fn spawn_monitor(&self, target: &Target) -> Result<Link> {
+    pub(super) fn spawn_monitor(&self, target: &Target) -> Result<MonitorClient> {
         let failed = |operation: &str| {
             let operation = format!("{operation} of {target} ({})", self.program.display());
             move |source: io::Error| Error::Io { operation, source }
@@ -42,6 +46,6 @@ impl HostExecutor {
             .children
             .spawn(command)
             .map_err(failed("start the monitor"))?;
-        Link::new(ours, Some(child)).map_err(failed("watch the monitor"))
+        MonitorClient::new(ours, Some(child)).map_err(failed("watch the monitor"))
     }
 }

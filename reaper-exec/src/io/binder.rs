@@ -1,4 +1,9 @@
-//! What containerd and the command line need of streams.
+//! The binder for what containerd and the command line name: FIFOs, files, loggers, terminals.
+//!
+//! A process gets the FIFO or file itself, opened afresh, so that nothing is copied and the monitor
+//! is not in the way of its output. Only the bytes of a terminal are copied. The ends that the
+//! monitor keeps follow the rule in `fifo.rs`, by which a late reader gets all output and no reader
+//! waits for ever.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -6,8 +11,8 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use reaper_spec::{ConsoleSize, ContainerId};
 
 use super::{
-    Attachments, BindRequest, BoundStdio, IoBinder, IoError, Stream, Streams,
     console::SentConsole,
+    contract::{BindRequest, BoundStdio, IoBinder, IoError, StdioFds, Stream, Streams},
     fifo::{InputFifo, OutputFifo},
     file,
     locate::Located,
@@ -34,7 +39,7 @@ use super::{
 ///
 /// The process's user is made the owner of what it was given, as runc does.
 ///
-/// Whoever drops the streams of a process kills its loggers. To let them finish, the monitor goes
+/// Dropping the streams of a process kills its loggers. To let them finish, the monitor goes
 /// on serving them until [`helpers`](BoundStdio::helpers) is empty.
 ///
 /// The process that serves streams must ignore SIGPIPE, as Rust programs do from their start.
@@ -89,7 +94,7 @@ struct Binding<'a> {
     namespace: &'a str,
     owner: Option<(u32, u32)>,
     limits: LoggerLimits,
-    attachments: Attachments,
+    attachments: StdioFds,
     fifos: Vec<OutputFifo>,
     loggers: Loggers,
 }
@@ -113,7 +118,7 @@ impl Binding<'_> {
         let (output, errors) = self.outputs(&stdout, &stderr)?;
         let child = [input, output, errors];
         for (stream, fd) in Stream::ALL.into_iter().zip(&child) {
-            owner::hand_over(stream, fd.as_fd(), self.owner)?;
+            owner::chown_stream(stream, fd.as_fd(), self.owner)?;
         }
         Ok(DirectStreams {
             child: Some(child),
@@ -174,7 +179,7 @@ impl Binding<'_> {
         }
     }
 
-    /// The reading end of an input, opened with more `flags`. `None` is no input.
+    /// The reading end of an input, opened with more `flags`; `None` if there is no input.
     fn input(&mut self, target: &Target, flags: OFlag) -> Result<Option<Source>, IoError> {
         let stream = Stream::Stdin;
         let reader = match target {
@@ -242,7 +247,7 @@ impl Binding<'_> {
         if let Some(size) = size {
             pty::resize(&terminal.slave, size).map_err(failed("terminal: set its size"))?;
         }
-        owner::hand_over(Stream::Stdin, terminal.slave.as_fd(), self.owner)?;
+        owner::chown_stream(Stream::Stdin, terminal.slave.as_fd(), self.owner)?;
         if let Some(socket) = self.attachments.console_socket.take() {
             let sent = SentConsole::send(terminal, &socket)
                 .map_err(failed("terminal: send it to the console socket"))?;
@@ -284,7 +289,8 @@ impl Binding<'_> {
     }
 }
 
-/// For what the monitor itself reads or writes. It must be an open file of its own.
+/// Makes a descriptor that the monitor reads or writes nonblocking. Its open file description must
+/// not be shared.
 fn never_block(stream: Stream, fd: &OwnedFd) -> Result<(), IoError> {
     file::set_nonblocking(fd, true).map_err(|errno| IoError::System {
         operation: format!("{stream}: make it nonblocking"),

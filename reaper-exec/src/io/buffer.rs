@@ -22,7 +22,7 @@ pub(super) enum Transfer {
     Moved(usize),
     /// Nothing: the descriptor would block, or there is no room or nothing to be written.
     Stalled,
-    /// The other end is gone. For a terminal's master EIO is the normal way of saying so.
+    /// The other end was closed. A terminal's master reports that by EIO.
     Ended,
 }
 

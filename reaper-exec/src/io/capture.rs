@@ -18,8 +18,8 @@
 //! # }
 //!
 //! fn main() {
-//!     let binder = || CaptureBinder::over(StandardBinder::new());
-//!     monitor::run_if_asked(|| monitor::Setup::new(HostFilesystem, binder()));
+//!     let binder = || CaptureBinder::with_fallback(StandardBinder::new());
+//!     monitor::run_if_monitor(|| monitor::MonitorConfig::new(HostFilesystem, binder()));
 //!     // The program's own work.
 //! }
 //! ```
@@ -39,7 +39,7 @@ use nix::{
 use tokio::io::{Interest, unix::AsyncFd};
 
 pub use self::binder::CaptureBinder;
-use super::{Attachments, StdioRequest, StreamTarget, Streams};
+use super::contract::{StdioFds, StdioRequest, StreamTarget, Streams};
 
 /// The target of a captured output. Its socket comes with the request, in the place of the first
 /// captured output's descriptor.
@@ -81,9 +81,9 @@ pub struct Captured {
 ///   waits.
 /// * **Nothing breaks** when it is dropped, or its program is killed: from then on the monitor
 ///   throws away what the process writes. It gets no SIGPIPE.
-/// * **The end** comes when the process, and whoever has its outputs from it, has closed them;
-///   with an init process that is its end at the latest, as everything that it started ends too.
-///   It also comes if the container was not created, or is deleted.
+/// * **The end** comes when the process, and all that have inherited its outputs, have closed them;
+///   of init's outputs at its exit at the latest, since all that it started is killed then. It also
+///   comes if the container was not created, or is deleted.
 /// * Within one output the order is that of writing. Between the two it is that in which the
 ///   monitor saw them.
 #[derive(Debug)]
@@ -151,7 +151,7 @@ pub(super) fn pair() -> io::Result<(StdioRequest, OwnedFd)> {
             stdout: captured(),
             stderr: captured(),
         },
-        attachments: Attachments {
+        attachments: StdioFds {
             inherited: [None, Some(theirs), None],
             console_socket: None,
         },

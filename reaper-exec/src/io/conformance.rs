@@ -25,7 +25,7 @@ use std::{
 
 pub use self::client::{Client, Output};
 use self::driver::Process;
-use super::{IoBinder, IoError, StreamTarget};
+use super::contract::{IoBinder, IoError, StreamTarget};
 
 /// A binder to be checked, and how clients come by what it binds.
 pub struct Subject {
@@ -107,16 +107,16 @@ impl Rule {
     /// Checks the rule on a new binder.
     ///
     /// # Panics
-    /// The binder breaks the rule; the message says how.
+    /// Panics if the binder breaks the rule, with a message that states how.
     pub fn check(&self, subject: &Subject) {
         (self.check)(subject);
     }
 }
 
-/// Checks every rule, each on a binder of its own made by `subject`.
+/// Checks every rule, each on a separate binder, made by `subject`.
 ///
 /// # Panics
-/// The binder breaks a rule; the message says which and how.
+/// If the binder breaks a rule, with a message that states which and how.
 pub fn run(subject: impl Fn() -> Subject) {
     for rule in RULES {
         rule.check(&subject());

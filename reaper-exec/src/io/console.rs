@@ -1,4 +1,4 @@
-//! A terminal whose master somebody else keeps.
+//! A terminal whose master was sent to a console socket.
 
 use std::{
     io::{self, IoSlice},
@@ -13,7 +13,7 @@ use nix::{
 use reaper_spec::ConsoleSize;
 
 use super::{
-    BoundStdio, ChildStdio,
+    contract::{BoundStdio, ChildStdio},
     locate::reopen,
     pty::{self, Pty},
 };
@@ -21,8 +21,8 @@ use super::{
 /// The monitor's side of a terminal that was sent to a console socket: next to nothing.
 ///
 /// It must keep neither the master, or the terminal would not hang up with the receiver's, nor the
-/// slave, or the receiver would not be told of the end. So that it can be resized all the same, it
-/// keeps the slave's place, which is as good as gone once the terminal is.
+/// slave, or the receiver would not see the terminal's end. To be able to resize it nevertheless,
+/// it keeps the slave's place, which does not keep the terminal open.
 #[derive(Debug)]
 pub(super) struct SentConsole {
     slave: Option<OwnedFd>,

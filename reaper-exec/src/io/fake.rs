@@ -1,4 +1,4 @@
-//! A binder that does what a test's script says.
+//! A scripted binder for tests.
 
 use std::{
     collections::VecDeque,
@@ -10,7 +10,10 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use reaper_spec::{ConsoleSize, ContainerId};
 
-use super::{BindRequest, BoundStdio, ChildStdio, IoBinder, IoError, Stream, Streams, file};
+use super::{
+    contract::{BindRequest, BoundStdio, ChildStdio, IoBinder, IoError, Stream, Streams},
+    file,
+};
 
 /// A binder for tests of what binds and serves streams: a process gets `/dev/null`, and what is
 /// asked is written down. Binding fails, and streams are not ready, where the script says so.
@@ -31,7 +34,7 @@ use super::{BindRequest, BoundStdio, ChildStdio, IoBinder, IoError, Stream, Stre
 ///     master: None,
 ///     owner: None,
 /// })?;
-/// assert!(!streams.is_ready()?, "the process waits at its gate");
+/// assert!(!streams.is_ready()?, "the process waits");
 /// binder.release();
 /// assert!(streams.is_ready()?);
 /// streams.ended();
@@ -63,7 +66,7 @@ pub struct Seen {
 #[derive(Debug, Default)]
 struct State {
     failures: VecDeque<IoError>,
-    /// While it is there, streams wait. Dropping the second end tells them through the first.
+    /// While this exists, streams wait. Dropping it closes the pipe that they poll.
     held: Option<(PipeReader, PipeWriter)>,
     seen: Vec<Seen>,
 }
@@ -108,7 +111,7 @@ impl IoBinder for FakeBinder {
         if let Some(error) = state.failures.pop_front() {
             return Err(error);
         }
-        let gate = match &state.held {
+        let hold = match &state.held {
             Some((reader, _)) => Some(reader.try_clone().map_err(|source| IoError::System {
                 operation: "share a pipe".to_owned(),
                 source,
@@ -128,7 +131,7 @@ impl IoBinder for FakeBinder {
             binder: self.clone(),
             index: state.seen.len() - 1,
             child: Some(ChildStdio::Streams([input?, output?, errors?])),
-            gate,
+            hold,
         }))
     }
 }
@@ -137,7 +140,7 @@ struct FakeStdio {
     binder: FakeBinder,
     index: usize,
     child: Option<ChildStdio>,
-    gate: Option<PipeReader>,
+    hold: Option<PipeReader>,
 }
 
 impl FakeStdio {
@@ -152,12 +155,12 @@ impl BoundStdio for FakeStdio {
     }
 
     fn interests<'a>(&'a self, wanted: &mut Vec<(BorrowedFd<'a>, PollFlags)>) {
-        let gate = self.gate.as_ref().map(AsFd::as_fd);
-        wanted.extend(gate.map(|gate| (gate, PollFlags::POLLIN)));
+        let hold = self.hold.as_ref().map(AsFd::as_fd);
+        wanted.extend(hold.map(|hold| (hold, PollFlags::POLLIN)));
     }
 
     fn ready(&mut self, _fd: RawFd, _events: PollFlags) {
-        self.gate = self.gate.take().filter(is_closed);
+        self.hold = self.hold.take().filter(is_held);
     }
 
     fn close_stdin(&mut self) {
@@ -165,7 +168,7 @@ impl BoundStdio for FakeStdio {
     }
 
     fn is_ready(&self) -> Result<bool, IoError> {
-        Ok(!self.gate.as_ref().is_some_and(is_closed))
+        Ok(!self.hold.as_ref().is_some_and(is_held))
     }
 
     fn resize(&mut self, size: ConsoleSize) -> io::Result<()> {
@@ -193,8 +196,8 @@ impl Drop for FakeStdio {
     }
 }
 
-/// Whether the other end of a gate is still there.
-fn is_closed(gate: &PipeReader) -> bool {
-    let mut fds = [PollFd::new(gate.as_fd(), PollFlags::POLLIN)];
+/// Whether the test still has its end of a hold.
+fn is_held(hold: &PipeReader) -> bool {
+    let mut fds = [PollFd::new(hold.as_fd(), PollFlags::POLLIN)];
     matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0))
 }

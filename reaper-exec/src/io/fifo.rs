@@ -1,6 +1,6 @@
 //! FIFOs that are handed to the process itself.
 //!
-//! Nothing is copied: the process gets an end of its own, opened afresh and blocking. The monitor
+//! Nothing is copied: the process gets a separate end, opened afresh and blocking. The monitor
 //! holds ends so that neither side notices the other come and go, and lets go of them by a rule
 //! that loses no output and leaves no reader behind.
 
@@ -13,7 +13,7 @@ use nix::{
     sys::inotify::{AddWatchFlags, InitFlags, Inotify},
 };
 
-use super::{IoError, locate::Located};
+use super::{contract::IoError, locate::Located};
 
 /// What the monitor holds of a FIFO that a process writes to.
 ///
@@ -50,7 +50,7 @@ impl OutputFifo {
         self.writer.as_ref().map(AsFd::as_fd)
     }
 
-    /// Nobody will write any more. Closes at once, or when a reader has come. Idempotent.
+    /// Closes the ends after the last write: at once, or when a reader has come. Idempotent.
     pub(super) fn release(&mut self) {
         if self.reader.take().is_some() {
             self.close_if_read();
@@ -84,7 +84,7 @@ impl OutputFifo {
             match watch_opens(writer) {
                 Ok(watch) => {
                     self.watch = Some(watch);
-                    // Somebody may have come before the watch was there.
+                    // A reader may have come before the watch existed.
                     if has_reader(writer) {
                         self.close();
                     }
@@ -140,7 +140,7 @@ pub(super) struct InputFifo {
 impl InputFifo {
     /// Opens a FIFO, with more `flags` for the reader. Does not wait for a writer.
     pub(super) fn open(fifo: &Located, flags: OFlag) -> Result<Self, IoError> {
-        // Linux opens a FIFO for both without waiting, whoever else has it.
+        // Linux opens a FIFO for reading and writing without waiting for a peer, see fifo(7).
         let both = fifo.open(OFlag::O_RDWR | OFlag::O_NONBLOCK)?;
         let reader = fifo.open(OFlag::O_RDONLY | flags)?;
         let keep_alive = fifo.open(OFlag::O_WRONLY | OFlag::O_NONBLOCK)?;

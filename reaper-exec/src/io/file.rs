@@ -9,7 +9,7 @@ use nix::{
 };
 
 use super::{
-    IoError, Stream,
+    contract::{IoError, Stream},
     locate::{Located, kind},
 };
 
@@ -36,7 +36,7 @@ pub(super) fn open_file(stream: Stream, path: &Path) -> Result<OwnedFd, IoError>
             source,
         })?;
     }
-    // Nonblocking until it is known that it is no FIFO and no serial line without a carrier.
+    // Nonblocking until it is known to be neither a FIFO nor a serial line without a carrier.
     let flags = access(stream) | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let mode = Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP | Mode::S_IROTH;
     let fd = match open(path, flags, mode) {
@@ -76,7 +76,7 @@ fn finish(stream: Stream, path: &Path, fd: OwnedFd) -> Result<OwnedFd, IoError> 
     Ok(fd)
 }
 
-/// Changes whether an open file blocks, for everybody who shares it.
+/// Changes whether an open file description blocks. It may be shared with other processes.
 pub(super) fn set_nonblocking(fd: &OwnedFd, wanted: bool) -> Result<(), Errno> {
     let mut flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
     flags.set(OFlag::O_NONBLOCK, wanted);

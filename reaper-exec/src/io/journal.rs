@@ -13,8 +13,8 @@
 //! use reaper_overlay::HostFilesystem;
 //!
 //! fn main() {
-//!     let binder = || JournalBinder::over(StandardBinder::new());
-//!     monitor::run_if_asked(|| monitor::Setup::new(HostFilesystem, binder()));
+//!     let binder = || JournalBinder::with_fallback(StandardBinder::new());
+//!     monitor::run_if_monitor(|| monitor::MonitorConfig::new(HostFilesystem, binder()));
 //!     // What `journalctl --identifier backup` shows; lower than notice only what says so itself.
 //!     let journal = Journal::new().identifier("backup");
 //!     let streams = Streams {
@@ -34,7 +34,7 @@ mod target;
 use std::path::PathBuf;
 
 pub use self::binder::JournalBinder;
-use super::StreamTarget;
+use super::contract::StreamTarget;
 
 /// How an output is entered in the journal.
 ///

@@ -1,4 +1,4 @@
-//! Finding out what is at a path before opening it.
+//! Looking at what is at a path before opening it.
 
 use std::{
     os::fd::{AsRawFd, OwnedFd},
@@ -11,7 +11,7 @@ use nix::{
     sys::stat::{FileStat, Mode, SFlag, fstat},
 };
 
-use super::{IoError, Stream};
+use super::contract::{IoError, Stream};
 
 /// Something at a path, pinned but not opened.
 ///
@@ -48,7 +48,7 @@ impl Located {
             .map_err(|source| IoError::at(self.stream, "open", &self.path, source))
     }
 
-    /// That it is not what the target says.
+    /// The error that it is not of the kind that the target names.
     pub(super) fn unexpected(&self, wanted: &'static str) -> IoError {
         IoError::Kind {
             stream: self.stream.name(),
@@ -59,7 +59,7 @@ impl Located {
     }
 }
 
-/// Opens what a descriptor refers to once more, as an open file description of its own.
+/// Opens what a descriptor refers to once more, as a separate open file description.
 pub(super) fn reopen(fd: &OwnedFd, flags: OFlag) -> Result<OwnedFd, Errno> {
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     open(

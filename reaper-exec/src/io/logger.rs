@@ -1,9 +1,9 @@
 //! `binary://`: a program that takes the output, by containerd's protocol.
 //!
 //! The program finds the output on descriptor 3, the error output on 4, and closes 5 (or writes to
-//! it) when it is ready. `CONTAINER_ID` and `CONTAINER_NAMESPACE` say for whom. When the process
-//! has ended it reads the end of file on both, and should end by itself. If it does not it gets
-//! SIGTERM after a while, and SIGKILL after another.
+//! it) when it is ready. `CONTAINER_ID` and `CONTAINER_NAMESPACE` name the container. When the
+//! process has ended it reads the end of file on both, and should end by itself. If it does not it
+//! gets SIGTERM after a while, and SIGKILL after another.
 
 use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
@@ -23,13 +23,16 @@ use nix::{
 };
 use reaper_spec::ContainerId;
 
-use super::{IoError, Stream, sys, uri::LoggerCommand};
-use crate::sys::close_before_exec;
+use super::{
+    contract::{IoError, Stream},
+    uri::LoggerCommand,
+};
+use crate::sys::{close_before_exec, inherit_three};
 
 /// How long loggers may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoggerLimits {
-    /// To get ready, which the process that it logs for waits for at its gate.
+    /// To get ready. The process that it logs for can be started only afterwards.
     pub ready: Duration,
     /// From the end of file to SIGTERM. containerd sends that at once, and so ends a logger that
     /// does not expect it before it has read what is left.
@@ -66,7 +69,7 @@ pub(super) struct Logger {
 
 #[derive(Debug)]
 enum Readiness {
-    /// Not yet: the descriptor says when, until then it has time.
+    /// Not yet. The descriptor reports when it is; it has time until the deadline.
     Awaited(OwnedFd, Instant),
     Ready,
     /// Its time was over.
@@ -75,7 +78,7 @@ enum Readiness {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Other streams are still being opened: whoever drops it has to reap it.
+    /// Other streams are still being opened: dropping it reaps the process.
     Starting,
     /// The monitor reaps it from now on.
     Serving,
@@ -120,8 +123,7 @@ impl Logger {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let reserved =
-            sys::inherit_three(&mut prepared, [output, errors, ready_end]).map_err(failed)?;
+        let reserved = inherit_three(&mut prepared, [output, errors, ready_end]).map_err(failed)?;
         close_before_exec(&mut prepared).map_err(failed)?;
         let child = prepared.spawn().map_err(failed)?;
         drop((prepared, reserved));

@@ -7,7 +7,7 @@ use std::{
 
 use nix::poll::PollFlags;
 
-use super::{IoError, logger::Logger};
+use super::{contract::IoError, logger::Logger};
 
 /// The loggers of one process: none, one for both outputs, or one for each.
 #[derive(Debug, Default)]

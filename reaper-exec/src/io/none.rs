@@ -8,7 +8,7 @@ use std::{
 use nix::poll::PollFlags;
 use reaper_spec::ConsoleSize;
 
-use super::{BoundStdio, ChildStdio};
+use super::contract::{BoundStdio, ChildStdio};
 
 /// No streams.
 #[derive(Debug)]

@@ -8,15 +8,18 @@ use nix::{
     unistd::{Uid, fchown, isatty},
 };
 
-use super::{IoError, Stream, locate::kind};
+use super::{
+    contract::{IoError, Stream},
+    locate::kind,
+};
 
 /// Makes a stream the process's own, so that it can open it anew as `/dev/stderr`.
 ///
-/// As runc does, it is only the user that changes, for a mount may want a group of its own (`tty`),
-/// and it is no error where the filesystem or the owner of the stream does not let us. Unlike
-/// runc, it keeps its hands off what a process only reads, unless it is a FIFO or a terminal, and
-/// off other devices: `< /etc/shadow` must not give that file away.
-pub(super) fn hand_over(
+/// As in runc, only the user changes, since a mount may want a certain group (`tty`), and it is not
+/// an error if the filesystem or the owner of the stream does not let us. Unlike runc, it keeps its
+/// hands off what a process only reads, unless it is a FIFO or a terminal, and off other devices:
+/// `< /etc/shadow` must not give that file away.
+pub(super) fn chown_stream(
     stream: Stream,
     fd: BorrowedFd<'_>,
     owner: Option<(u32, u32)>,

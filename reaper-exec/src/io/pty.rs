@@ -17,7 +17,7 @@ pub(super) struct Pty {
 }
 
 impl Pty {
-    /// Opens a terminal that is nobody's controlling one yet.
+    /// Opens a terminal that is not a controlling terminal yet.
     pub(super) fn open() -> io::Result<Self> {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let master = openpt(flags)?;
@@ -25,7 +25,7 @@ impl Pty {
         Self::of(master)
     }
 
-    /// The terminal of a master that somebody else has opened.
+    /// The terminal of a master that an OCI runtime has opened.
     pub(super) fn of(master: OwnedFd) -> io::Result<Self> {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let name = ptsname(&master, Vec::new())?;

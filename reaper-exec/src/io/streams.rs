@@ -9,7 +9,11 @@ use std::{
 use nix::poll::PollFlags;
 use reaper_spec::ConsoleSize;
 
-use super::{BoundStdio, ChildStdio, IoError, fifo::OutputFifo, loggers::Loggers};
+use super::{
+    contract::{BoundStdio, ChildStdio, IoError},
+    fifo::OutputFifo,
+    loggers::Loggers,
+};
 
 /// The monitor's side of streams without a terminal: it holds, and copies nothing.
 #[derive(Debug)]

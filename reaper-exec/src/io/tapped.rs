@@ -1,4 +1,4 @@
-//! Outputs that the monitor reads itself, and passes on.
+//! Outputs that the monitor reads and passes on: captured ones, and those of the journal.
 
 use std::{
     io,
@@ -9,18 +9,22 @@ use std::{
 use nix::{errno::Errno, fcntl::OFlag, poll::PollFlags, unistd::pipe2};
 use reaper_spec::ConsoleSize;
 
-use super::{BoundStdio, ChildStdio, IoError, Stream, file, owner};
+use super::{
+    contract::{BoundStdio, ChildStdio, IoError, Stream},
+    file, owner,
+};
 
 /// More turns than it takes to empty the pipes of a process, so that what was written before its
 /// end is passed on with it, while a survivor that keeps writing does not hold up the news.
-const LAST_WORDS: usize = 64;
+const FINAL_READS: usize = 64;
 
-/// Who passes on what comes through the pipes.
+/// Passes on what comes through the pipes.
 pub(super) trait Pump {
     /// What to wait for.
     fn interests<'a>(&'a self, wanted: &mut Vec<(BorrowedFd<'a>, PollFlags)>);
 
-    /// A descriptor, perhaps one of its own, has reported something. [`pump`](Self::pump) follows.
+    /// A descriptor, which may be one of the pump's, has reported something. [`pump`](Self::pump)
+    /// follows.
     fn ready(&mut self, fd: RawFd, events: PollFlags);
 
     /// Passes on a bounded amount, without blocking. Says whether anything was moved.
@@ -41,7 +45,7 @@ pub(super) fn pipe(
     };
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
     file::set_nonblocking(&reader, true).map_err(failed)?;
-    owner::hand_over(stream, writer.as_fd(), owner)?;
+    owner::chown_stream(stream, writer.as_fd(), owner)?;
     Ok((reader, writer))
 }
 
@@ -121,7 +125,7 @@ impl<P: Pump> BoundStdio for Tapped<P> {
     fn ended(&mut self) {
         self.child = None;
         self.ended = true;
-        for _ in 0..LAST_WORDS {
+        for _ in 0..FINAL_READS {
             if !self.pump.pump() {
                 break;
             }

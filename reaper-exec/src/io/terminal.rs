@@ -1,4 +1,9 @@
-//! A terminal whose master the monitor keeps, and what is pumped between it and the streams.
+//! A terminal whose master the monitor keeps, and the copying between it and the streams.
+//!
+//! These are the only bytes that pass through the monitor. Both directions have a bounded buffer;
+//! while it is full the other side is not read, so a slow client slows the process down and not the
+//! monitor. After the exit of the process its last output is read up to a limit: a survivor that
+//! keeps writing must not hold back the exit.
 
 use std::{
     io,
@@ -10,8 +15,8 @@ use nix::poll::PollFlags;
 use reaper_spec::ConsoleSize;
 
 use super::{
-    BoundStdio, ChildStdio, IoError,
     buffer::{Buffer, Transfer},
+    contract::{BoundStdio, ChildStdio, IoError},
     file,
     loggers::Loggers,
     pty::{self, Pty},
@@ -20,7 +25,7 @@ use super::{
 
 /// More than the kernel buffers for a terminal, so that what was written before the end is read
 /// after it, while a survivor that keeps writing is not listened to for ever.
-const LAST_WORDS: usize = 64 * 1024;
+const FINAL_READ_LIMIT: usize = 64 * 1024;
 
 /// What the clients of a terminal write.
 #[derive(Debug)]
@@ -37,8 +42,8 @@ pub(super) struct Source {
 /// held open until the process has ended: a program that closes its terminal and opens `/dev/tty`
 /// again does not hang it up.
 ///
-/// Closing the input ends the copying once the clients are gone and what they wrote was passed on.
-/// The terminal stays: it has no end of file, and hanging it up would lose output.
+/// Closing the input ends the copying once the clients have closed it and what they wrote was
+/// passed on. The terminal stays: it has no end of file, and hanging it up would lose output.
 #[derive(Debug)]
 pub(super) struct Terminal {
     child: Option<OwnedFd>,
@@ -50,7 +55,7 @@ pub(super) struct Terminal {
     sink: Sink,
     loggers: Loggers,
     /// Set once the process has ended: how much may still be read.
-    last_words: Option<usize>,
+    final_read: Option<usize>,
 }
 
 impl Terminal {
@@ -72,7 +77,7 @@ impl Terminal {
             output: Buffer::new(),
             sink,
             loggers: loggers.bound(),
-            last_words: None,
+            final_read: None,
         })
     }
 
@@ -80,7 +85,7 @@ impl Terminal {
     fn pump(&mut self) -> bool {
         let moved_in = self.pump_input();
         let moved_out = self.pump_output();
-        if self.last_words.is_some() && self.master.is_none() && self.output.is_empty() {
+        if self.final_read.is_some() && self.master.is_none() && self.output.is_empty() {
             self.sink.finish();
         }
         moved_in || moved_out
@@ -111,12 +116,12 @@ impl Terminal {
             Some(master) => self.output.fill(master),
             None => Transfer::Stalled,
         };
-        if let (Transfer::Moved(count), Some(left)) = (filled, &mut self.last_words) {
+        if let (Transfer::Moved(count), Some(left)) = (filled, &mut self.final_read) {
             *left = left.saturating_sub(count);
         }
         // Once the process has ended nothing to be read means that there will be nothing more.
         let over = self
-            .last_words
+            .final_read
             .is_some_and(|left| left == 0 || filled == Transfer::Stalled);
         if filled == Transfer::Ended || (over && had_room) {
             self.master = None;
@@ -176,13 +181,13 @@ impl BoundStdio for Terminal {
         self.slave = None;
         self.source = None;
         self.input.clear();
-        self.last_words.get_or_insert(LAST_WORDS);
+        self.final_read.get_or_insert(FINAL_READ_LIMIT);
         while self.pump() {}
         self.loggers.finish();
     }
 
     fn is_finished(&self) -> bool {
-        self.last_words.is_some()
+        self.final_read.is_some()
             && self.master.is_none()
             && self.output.is_empty()
             && self.sink.is_closed()
@@ -195,7 +200,7 @@ impl BoundStdio for Terminal {
 
     fn helper_ended(&mut self, pid: u32) {
         self.loggers.reaped(pid);
-        if self.last_words.is_some() {
+        if self.final_read.is_some() {
             self.pump();
         }
     }

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use super::{IoError, Stream, StreamTarget};
+use super::contract::{IoError, Stream, StreamTarget};
 
 /// A target that is well formed; whether it can be opened is another matter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub(super) struct LoggerCommand {
 /// Reads a target as containerd does: a path without a scheme is taken literally, everything in a
 /// URI is percent-decoded, and the pairs of a logger's query become two arguments each.
 ///
-/// Paths must be absolute, since the monitor's working directory says nothing to the caller. A
+/// Paths must be absolute, since the caller does not know the monitor's working directory. A
 /// query or fragment that has no meaning is refused rather than dropped: it is most likely a
 /// file name that was not encoded.
 pub(super) fn parse(stream: Stream, target: &StreamTarget) -> Result<Target, IoError> {
@@ -91,7 +91,7 @@ pub(super) fn arguments(query: &str) -> Option<Vec<OsString>> {
     Some(args)
 }
 
-/// What a percent-encoded text says. `None` if it is not well formed, or holds a zero byte.
+/// Decodes a percent-encoded text. `None` if it is not well formed, or holds a zero byte.
 pub(super) fn decode(text: &str, plus_is_space: bool) -> Option<OsString> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();

@@ -1,4 +1,4 @@
-//! What /proc says of processes.
+//! Processes as `/proc` describes them.
 //!
 //! A process is named by its [`ProcessIdentity`]; a bare pid is only taken where the caller is
 //! known to hold it, as a parent that has not reaped it does.
@@ -27,7 +27,7 @@ pub struct Usage {
     pub cpu_system_ns: u64,
     /// Resident memory, bytes.
     pub rss_bytes: u64,
-    /// The part of it that is no file's and not shared, bytes.
+    /// The part of it that is neither of a file nor shared, bytes.
     pub anonymous_bytes: u64,
     /// Threads.
     pub threads: u64,
@@ -58,8 +58,8 @@ pub fn identify(pid: u32) -> io::Result<ProcessIdentity> {
     })
 }
 
-/// Whether the process runs: of this boot, with this start time, and not ended. A zombie that
-/// nobody has reaped yet has ended.
+/// Whether the process runs: one of this boot, with this start time, that has not exited. A zombie
+/// has exited.
 pub fn is_alive(identity: &ProcessIdentity) -> bool {
     boot_id().is_ok_and(|boot| boot == identity.boot_id)
         && stat(identity.pid)
@@ -69,7 +69,7 @@ pub fn is_alive(identity: &ProcessIdentity) -> bool {
 /// Opens the process, a zombie included, and nothing else that may have got its pid.
 ///
 /// # Errors
-/// `ESRCH` if it is gone, or the pid is another process's; what pidfd_open(2) says.
+/// `ESRCH` if it does not exist any more, or the pid is another process's; those of pidfd_open(2).
 pub fn open_pidfd(identity: &ProcessIdentity) -> io::Result<OwnedFd> {
     let gone = || io::Error::from_raw_os_error(libc::ESRCH);
     // Before, so that nothing of another boot is opened; after, because only then is it sure
@@ -91,8 +91,8 @@ pub fn open_pidfd(identity: &ProcessIdentity) -> io::Result<OwnedFd> {
 
 /// The direct children of a process, zombies included, whichever of its threads forked them.
 ///
-/// While children come and go some may be missed: whoever ends them must ask again until there
-/// are none.
+/// Children that are forked or reaped meanwhile may be missed: to kill all of them, ask again until
+/// there are none.
 ///
 /// # Errors
 /// `NotFound` or `ESRCH` if there is no such process.
@@ -185,8 +185,8 @@ pub fn usage(pid: u32) -> io::Result<Usage> {
     })
 }
 
-/// Whether an error of a file below `/proc/PID` says that the process is gone: `ENOENT` when the
-/// folder was gone already, `ESRCH` when the process went while its file was open.
+/// Whether an error of a file below `/proc/PID` means that the process does not exist any more:
+/// `ENOENT` if the folder did not exist, `ESRCH` if the process was reaped while its file was open.
 pub(crate) fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }

@@ -1,6 +1,6 @@
 //! The lines of `/proc/PID/stat` and `/proc/PID/statm`.
 
-/// The fields of `/proc/PID/stat` that somebody here needs.
+/// The fields of `/proc/PID/stat` that are used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stat {
     pub(super) state: u8,

@@ -6,7 +6,7 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use reaper_exec::io::{Attachments, StdioRequest, StreamTarget, Streams};
+use reaper_exec::io::{StdioFds, StdioRequest, StreamTarget, Streams};
 
 /// The read end of a process's standard output and error.
 pub(crate) struct Output(PipeReader);
@@ -42,7 +42,7 @@ pub(crate) fn capture() -> (StdioRequest, Output) {
             stdout: StreamTarget::Inherit,
             stderr: StreamTarget::Inherit,
         },
-        attachments: Attachments {
+        attachments: StdioFds {
             inherited: inherited.map(Some),
             console_socket: None,
         },

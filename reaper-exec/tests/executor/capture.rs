@@ -75,10 +75,10 @@ async fn an_execd_process_has_its_own_capture(rig: &Rig) {
     let exec = ExecId::new("e").unwrap();
     let request = ExecRequest {
         process: rig.process(&["/bin/echo", "exec"]),
-        document: None,
+        process_json: None,
         stdio,
-        preserved: Vec::new(),
-        tied: false,
+        preserve_fds: Vec::new(),
+        kill_on_disconnect: false,
     };
     let executor = rig.engine.executor();
     executor.exec(&id, &exec, request).await.unwrap();

@@ -130,7 +130,7 @@ async fn thousands_of_requests_are_answered(rig: &Rig) {
     let other = rig.another();
     for _ in 0..1000 {
         let (a, b, c) = tokio::join!(
-            rig.engine.executor().observe(&id),
+            rig.engine.executor().state(&id),
             other.executor().pids(&id),
             rig.engine.executor().stats(&id)
         );
@@ -145,22 +145,22 @@ async fn too_many_descriptors_are_refused_with_the_limit(rig: &Rig) {
     let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
     let (mut new, _output) = rig.shell("fds", "exec sleep 1000");
     let id = new.id.clone();
-    new.preserved = std::iter::repeat_with(null).take(124).collect();
+    new.preserve_fds = std::iter::repeat_with(null).take(124).collect();
     let refused = rig.engine.create(new).await.unwrap_err();
     assert!(refused.to_string().contains("123 is the most"), "{refused}");
     assert!(!rig.root.path().join("fds").exists());
     let (mut new, output) = rig.shell("fds", "ls /proc/self/fd | wc -l; exec sleep 1000");
-    new.preserved = std::iter::repeat_with(null).take(123).collect();
+    new.preserve_fds = std::iter::repeat_with(null).take(123).collect();
     rig.engine.create(new).await.unwrap();
     rig.engine.start(&id).await.unwrap();
     let mut output = output;
     assert_eq!(output.line(), "127");
     let request = ExecRequest {
         process: rig.process(&["true"]),
-        document: None,
+        process_json: None,
         stdio: capture().0,
-        preserved: std::iter::repeat_with(null).take(124).collect(),
-        tied: false,
+        preserve_fds: std::iter::repeat_with(null).take(124).collect(),
+        kill_on_disconnect: false,
     };
     let exec = ExecId::new("e").unwrap();
     let refused = rig
@@ -231,7 +231,7 @@ async fn a_slow_logger_holds_up_its_own_exec_alone(rig: &Rig) {
     let target = StreamTarget::Uri(format!("binary://{}", logger.display()));
     let request = ExecRequest {
         process: rig.process(&["true"]),
-        document: None,
+        process_json: None,
         stdio: StdioRequest {
             streams: Streams {
                 stdin: StreamTarget::Null,
@@ -240,8 +240,8 @@ async fn a_slow_logger_holds_up_its_own_exec_alone(rig: &Rig) {
             },
             ..StdioRequest::default()
         },
-        preserved: Vec::new(),
-        tied: false,
+        preserve_fds: Vec::new(),
+        kill_on_disconnect: false,
     };
     let exec = ExecId::new("logged").unwrap();
     let other = rig.another();

@@ -69,7 +69,7 @@ async fn a_killed_monitor_is_137_with_a_reason(rig: &Rig) {
     assert!(reason.contains("monitor"), "{reason}");
     let record = rig.another().state(&id).await.unwrap();
     assert_eq!(record.exit, Some(exit));
-    assert!(!rig.marked_process_exists());
+    assert!(rig.ended_without_monitor());
     rig.engine.delete(&id, false).await.unwrap();
 }
 

@@ -18,6 +18,7 @@ cases! {
     exits_of_execs_come_before_the_exit_of_init,
     a_hundred_execs_at_once,
     a_tied_exec_dies_with_who_asked_for_it,
+    a_tied_exec_without_a_cgroup_takes_its_descendants_along,
 }
 
 async fn an_exec_has_its_own_exit_and_output(rig: &Rig) {
@@ -48,10 +49,10 @@ async fn exec_ids_are_unique_and_free_again(rig: &Rig) {
     let (stdio, _out) = capture();
     let request = ExecRequest {
         process: rig.process(&["true"]),
-        document: None,
+        process_json: None,
         stdio,
-        preserved: Vec::new(),
-        tied: false,
+        preserve_fds: Vec::new(),
+        kill_on_disconnect: false,
     };
     let exec = ExecId::new("same").unwrap();
     let taken = rig
@@ -102,10 +103,10 @@ async fn an_exec_is_refused_unless_the_container_runs(rig: &Rig) {
         let process = rig.process(&["true"]);
         ExecRequest {
             process,
-            document: None,
+            process_json: None,
             stdio: capture().0,
-            preserved: Vec::new(),
-            tied: false,
+            preserve_fds: Vec::new(),
+            kill_on_disconnect: false,
         }
     };
     let refused = rig
@@ -139,10 +140,10 @@ async fn a_failed_start_says_why_and_can_be_deleted(rig: &Rig) {
     let process = rig.process(&["/bin/nope"]);
     let request = ExecRequest {
         process,
-        document: None,
+        process_json: None,
         stdio: capture().0,
-        preserved: Vec::new(),
-        tied: false,
+        preserve_fds: Vec::new(),
+        kill_on_disconnect: false,
     };
     rig.engine
         .executor()
@@ -274,16 +275,29 @@ async fn a_hundred_execs_at_once(rig: &Rig) {
 }
 
 async fn a_tied_exec_dies_with_who_asked_for_it(rig: &Rig) {
-    let (id, _output) = rig.start_shell("main", "exec sleep 1000").await;
+    tied_exec_dies(rig, true).await;
+}
+
+/// As where there is cgroup v1 alone.
+async fn a_tied_exec_without_a_cgroup_takes_its_descendants_along(rig: &Rig) {
+    tied_exec_dies(rig, false).await;
+}
+
+async fn tied_exec_dies(rig: &Rig, cgroup: bool) {
+    let (mut new, _output) = rig.shell("main", "exec sleep 1000");
+    new.monitor.cgroup = cgroup;
+    let id = new.id.clone();
+    rig.engine.create(new).await.unwrap();
+    rig.engine.start(&id).await.unwrap();
     let other = rig.another();
     let (stdio, mut output) = capture();
     let script = "setsid sleep 1000 & echo up; exec sleep 1000";
     let request = ExecRequest {
         process: rig.process(&["/bin/sh", "-c", script]),
-        document: None,
+        process_json: None,
         stdio,
-        preserved: Vec::new(),
-        tied: true,
+        preserve_fds: Vec::new(),
+        kill_on_disconnect: true,
     };
     let exec = ExecId::new("tied").unwrap();
     other.executor().exec(&id, &exec, request).await.unwrap();

@@ -17,7 +17,7 @@ use proptest::{
 use reaper_exec::{
     Error, ExecRequest, Executor as _, Signal, Target,
     engine::Error as EngineError,
-    io::{Attachments, StdioRequest, StreamTarget, Streams},
+    io::{StdioFds, StdioRequest, StreamTarget, Streams},
 };
 use reaper_spec::{ContainerId, ExecId, Exit, ExitStatus, Status};
 use reaper_state::Error as StoreError;
@@ -214,10 +214,10 @@ impl Life {
         let (stdio, gate) = gated();
         let request = ExecRequest {
             process: self.rig.process(&program()),
-            document: None,
+            process_json: None,
             stdio,
-            preserved: Vec::new(),
-            tied: false,
+            preserve_fds: Vec::new(),
+            kill_on_disconnect: false,
         };
         let executor = self.rig.engine.executor();
         let added = executor.exec(&self.id, &name(exec), request).await;
@@ -440,7 +440,7 @@ fn gated() -> (StdioRequest, PipeWriter) {
             stdin: StreamTarget::Inherit,
             ..Streams::default()
         },
-        attachments: Attachments {
+        attachments: StdioFds {
             inherited: [Some(reader.into()), None, None],
             console_socket: None,
         },

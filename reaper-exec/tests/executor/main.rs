@@ -10,6 +10,8 @@ mod ends;
 mod execs;
 mod interleavings;
 mod lives;
+#[path = "../common/machine.rs"]
+mod machine;
 #[path = "../common/output.rs"]
 mod output;
 mod races;
@@ -26,8 +28,8 @@ use reaper_exec::{
 
 fn main() -> ExitCode {
     // What is not captured is bound as by the standard binder alone.
-    let binder = || CaptureBinder::over(StandardBinder::default());
-    monitor::run_if_asked(|| monitor::Setup::new(stalling::Stalling, binder()));
+    let binder = || CaptureBinder::with_fallback(StandardBinder::default());
+    monitor::run_if_monitor(|| monitor::MonitorConfig::new(stalling::Stalling, binder()));
     let arguments: Vec<String> = std::env::args().collect();
     if let [_, create, root, stall, id] = &arguments[..]
         && create == "--create"

@@ -29,10 +29,10 @@ cases! {
 fn exec_request(rig: &Rig, args: &[&str]) -> ExecRequest {
     ExecRequest {
         process: rig.process(args),
-        document: None,
+        process_json: None,
         stdio: capture().0,
-        preserved: Vec::new(),
-        tied: false,
+        preserve_fds: Vec::new(),
+        kill_on_disconnect: false,
     }
 }
 
@@ -86,7 +86,9 @@ async fn an_exec_that_failed_leaves_its_id_and_nothing_else(rig: &Rig) {
             .filter(|e| e.file_type().unwrap().is_dir());
         folders.map(|entry| entry.file_name()).collect::<Vec<_>>()
     };
-    assert_eq!(leaves(), ["init"]);
+    if Rig::has_cgroups() {
+        assert_eq!(leaves(), ["init"]);
+    }
     rig.engine.delete(&id, true).await.unwrap();
 }
 
@@ -102,7 +104,7 @@ async fn a_container_whose_start_failed_has_stopped(rig: &Rig) {
             .start(&Target::Init(id.clone()))
             .await
             .unwrap_err();
-        let seen = other.executor().observe(&id).await.unwrap();
+        let seen = other.executor().state(&id).await.unwrap();
         assert_eq!(seen.status, Status::Stopped);
         rig.engine.delete(&id, false).await.unwrap();
     }
@@ -264,6 +266,9 @@ async fn a_second_deletion_finds_nothing(rig: &Rig) {
 }
 
 async fn a_frozen_container_can_be_killed(rig: &Rig) {
+    if !Rig::has_cgroups() {
+        return rig.pause_is_refused().await;
+    }
     for all in [false, true] {
         let (id, mut output) = rig
             .start_shell("frozen", "sleep 1000 & echo up; exec sleep 1000")
@@ -280,6 +285,9 @@ async fn a_frozen_container_can_be_killed(rig: &Rig) {
 }
 
 async fn nothing_starts_in_a_frozen_container(rig: &Rig) {
+    if !Rig::has_cgroups() {
+        return rig.pause_is_refused().await;
+    }
     let (id, _output) = rig.start_shell("frozen", "exec sleep 1000").await;
     let exec = ExecId::new("early").unwrap();
     let request = exec_request(rig, &["true"]);
@@ -319,6 +327,9 @@ async fn nothing_starts_in_a_frozen_container(rig: &Rig) {
 }
 
 async fn a_pause_that_meets_the_end_is_answered(rig: &Rig) {
+    if !Rig::has_cgroups() {
+        return rig.pause_is_refused().await;
+    }
     for _ in 0..10 {
         let script = "for i in $(seq 20); do sleep 1000 & done; echo up; wait";
         let (id, mut output) = rig.start_shell("pause", script).await;

@@ -7,10 +7,14 @@ use std::{
     sync::Arc,
 };
 
-use reaper_exec::{
-    Engine, ExecRequest, Executor, HostExecutor, NewContainer, Target, io::StdioRequest,
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
-use reaper_spec::{ContainerId, ExecId, ProcessSpec};
+use reaper_exec::{
+    ContainerConfig, Engine, ExecRequest, Executor, HostExecutor, Target, io::StdioRequest,
+};
+use reaper_spec::{ContainerId, ExecId, ProcessSpec, Status};
 use reaper_state::{FileStore, RootDir};
 use tempfile::TempDir;
 
@@ -121,7 +125,7 @@ impl Rig {
     }
 
     /// A container that runs a shell script, with its output to be read.
-    pub(crate) fn shell(&self, id: &str, script: &str) -> (NewContainer, Output) {
+    pub(crate) fn shell(&self, id: &str, script: &str) -> (ContainerConfig, Output) {
         let (stdio, output) = capture();
         (
             self.container(id, self.process(&["/bin/sh", "-c", script]), stdio),
@@ -134,14 +138,14 @@ impl Rig {
         id: &str,
         process: ProcessSpec,
         stdio: StdioRequest,
-    ) -> NewContainer {
+    ) -> ContainerConfig {
         let id = ContainerId::new(id).unwrap();
         let cgroup = format!("/{}/{id}", Self::cgroup_folder(self.root.path()));
-        NewContainer {
+        ContainerConfig {
             bundle: self.root.path().to_owned(),
             cgroups_path: Some(cgroup.parse().unwrap()),
             stdio,
-            ..NewContainer::new(id, process)
+            ..ContainerConfig::new(id, process)
         }
     }
 
@@ -164,10 +168,10 @@ impl Rig {
         let process = self.process(&["/bin/sh", "-c", script]);
         let request = ExecRequest {
             process,
-            document: None,
+            process_json: None,
             stdio,
-            preserved: Vec::new(),
-            tied: false,
+            preserve_fds: Vec::new(),
+            kill_on_disconnect: false,
         };
         self.engine
             .executor()
@@ -192,14 +196,53 @@ impl Rig {
         Some(folder.join(id)).filter(|path| path.exists())
     }
 
-    /// Whether any process has this case's mark in its environment. Zombies have none.
-    pub(crate) fn marked_process_exists(&self) -> bool {
+    /// The processes that have this case's mark in their environment. Zombies have none.
+    pub(crate) fn marked_processes(&self) -> Vec<Pid> {
         let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+        let has_mark = |process: &std::fs::DirEntry| {
+            std::fs::read(process.path().join("environ"))
+                .is_ok_and(|text| String::from_utf8_lossy(&text).contains(&self.mark))
+        };
         processes
-            .map(|process| process.path().join("environ"))
-            .any(|environ| {
-                std::fs::read(environ)
-                    .is_ok_and(|text| String::from_utf8_lossy(&text).contains(&self.mark))
-            })
+            .filter(has_mark)
+            .filter_map(|process| process.file_name().to_str()?.parse().ok())
+            .map(Pid::from_raw)
+            .collect()
+    }
+
+    /// Whether any process has this case's mark in its environment.
+    pub(crate) fn marked_process_exists(&self) -> bool {
+        !self.marked_processes().is_empty()
+    }
+
+    /// Whether containers have cgroups. With cgroup v1 alone they have none, and less is exact.
+    pub(crate) fn has_cgroups() -> bool {
+        reaper_exec::cgroup::Hierarchy::find().unwrap().is_some()
+    }
+
+    /// Without a cgroup a pause is refused, and changes nothing.
+    pub(crate) async fn pause_is_refused(&self) {
+        let (id, _output) = self.start_shell("frozen", "exec sleep 1000").await;
+        let refused = self.engine.pause(&id).await.unwrap_err();
+        assert!(
+            refused.to_string().contains("cgroup of version 2"),
+            "{refused}"
+        );
+        let status = self.engine.state(&id).await.unwrap().status;
+        assert_eq!(status, Status::Running);
+        self.engine.delete(&id, true).await.unwrap();
+    }
+
+    /// What a container started is dead, though its monitor was killed. Without a cgroup what has
+    /// left its session outlives a killed monitor.
+    pub(crate) fn ended_without_monitor(&self) -> bool {
+        if Self::has_cgroups() {
+            return !self.marked_process_exists();
+        }
+        for pid in self.marked_processes() {
+            // It may have exited since.
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        true
     }
 }

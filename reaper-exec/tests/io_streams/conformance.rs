@@ -21,7 +21,7 @@ fn the_standard_binder_keeps_the_contract() {
 #[test]
 fn the_capturing_binder_keeps_the_contract_for_what_it_captures() {
     conformance::run(|| {
-        subject(CaptureBinder::over(StandardBinder::new())).connecting(Client::capturing)
+        subject(CaptureBinder::with_fallback(StandardBinder::new())).connecting(Client::capturing)
     });
 }
 
@@ -29,5 +29,5 @@ fn the_capturing_binder_keeps_the_contract_for_what_it_captures() {
 fn the_capturing_binder_keeps_the_contract_for_everything_else() {
     // Chosen when the program runs, as a boxed binder is.
     let others = || -> Box<dyn IoBinder> { Box::new(StandardBinder::new()) };
-    conformance::run(|| subject(CaptureBinder::over(others())));
+    conformance::run(|| subject(CaptureBinder::with_fallback(others())));
 }

@@ -14,7 +14,10 @@ use nix::{
 };
 use reaper_exec::io::{ChildStdio, StreamTarget};
 
-use crate::support::{Ask, Monitor, Scratch, noise, reader, uri, writer};
+use crate::{
+    machine::needs_dev_stderr,
+    support::{Ask, Monitor, Scratch, noise, reader, uri, writer},
+};
 
 const NULL: StreamTarget = StreamTarget::Null;
 
@@ -216,6 +219,7 @@ fn much_data_passes_unchanged_and_not_through_the_monitor() {
 
 #[test]
 fn another_user_can_open_dev_stderr() {
+    needs_dev_stderr();
     let folder = Scratch::new();
     let (out, err) = (folder.fifo("out"), folder.fifo("err"));
     let ask = Ask {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use reaper_exec::io::{Attachments, ChildStdio, StreamTarget};
+use reaper_exec::io::{ChildStdio, StdioFds, StreamTarget};
 
 use crate::support::{Ask, Scratch, reader, uri};
 
@@ -105,7 +105,7 @@ fn inherited_descriptors_are_the_callers_own() {
         .map(|fd| fd.as_ref().map(AsRawFd::as_raw_fd));
     let inherit = || StreamTarget::Inherit;
     let mut monitor = Ask {
-        attachments: Attachments {
+        attachments: StdioFds {
             inherited,
             console_socket: None,
         },
@@ -166,7 +166,7 @@ fn what_cannot_be_inherited_is_said() {
         .open("/dev/null");
     let inherited = [None, Some(tty.unwrap().into()), None];
     let ask = Ask::terminal(NULL, StreamTarget::Inherit);
-    let attachments = Attachments {
+    let attachments = StdioFds {
         inherited,
         console_socket: None,
     };

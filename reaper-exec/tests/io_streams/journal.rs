@@ -18,12 +18,15 @@ use reaper_exec::io::{
     conformance::{self, Client, Output, Subject},
 };
 
-use crate::support::{Ask, Monitor, Scratch, forking, uri};
+use crate::{
+    machine::needs_dev_stderr,
+    support::{Ask, Monitor, Scratch, forking, uri},
+};
 
 const NULL: StreamTarget = StreamTarget::Null;
 
 pub(crate) fn binder() -> JournalBinder {
-    JournalBinder::over(StandardBinder::new())
+    JournalBinder::with_fallback(StandardBinder::new())
 }
 
 /// A journal's socket. It waits for nobody: binding has connected to it.
@@ -95,6 +98,7 @@ fn outputs_with_the_same_settings_share_a_stream_and_keep_their_order() {
 
 #[test]
 fn a_process_of_another_user_can_open_its_error_output() {
+    needs_dev_stderr();
     let folder = Scratch::new();
     let path = folder.join("journal");
     let journal = listener(&path);

@@ -8,5 +8,7 @@ mod journal;
 mod journald;
 mod leaks;
 mod logger;
+#[path = "../common/machine.rs"]
+mod machine;
 mod support;
 mod terminal;

@@ -27,8 +27,8 @@ use nix::{
     unistd::{Pid, mkfifo},
 };
 use reaper_exec::io::{
-    Attachments, BindRequest, BoundStdio, ChildStdio, IoBinder, IoError, StandardBinder,
-    StdioRequest, StreamTarget, Streams,
+    BindRequest, BoundStdio, ChildStdio, IoBinder, IoError, StandardBinder, StdioFds, StdioRequest,
+    StreamTarget, Streams,
 };
 use reaper_spec::{ConsoleSize, ContainerId};
 use rustix::process::{PidfdFlags, pidfd_open};
@@ -127,7 +127,7 @@ pub(crate) fn uri(target: impl AsRef<Path>) -> StreamTarget {
 #[derive(Default)]
 pub(crate) struct Ask {
     pub(crate) streams: Streams,
-    pub(crate) attachments: Attachments,
+    pub(crate) attachments: StdioFds,
     pub(crate) terminal: Option<Option<ConsoleSize>>,
     pub(crate) owner: Option<(u32, u32)>,
 }

@@ -14,7 +14,7 @@ use nix::{
     poll::PollFlags,
     sys::socket::{ControlMessageOwned, MsgFlags, recvmsg},
 };
-use reaper_exec::io::{Attachments, ChildStdio, StreamTarget};
+use reaper_exec::io::{ChildStdio, StdioFds, StreamTarget};
 use reaper_spec::ConsoleSize;
 use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 
@@ -265,7 +265,7 @@ fn the_terminal_is_the_users() {
 fn a_console_socket_gets_the_master_and_the_monitor_keeps_none() {
     let _folder = Scratch::new();
     let (engine, socket) = UnixStream::pair().unwrap();
-    let attachments = Attachments {
+    let attachments = StdioFds {
         inherited: Default::default(),
         console_socket: Some(socket.into()),
     };
@@ -312,7 +312,7 @@ fn an_engine_that_is_gone_is_an_error() {
     let _folder = Scratch::new();
     let (engine, socket) = UnixStream::pair().unwrap();
     drop(engine);
-    let attachments = Attachments {
+    let attachments = StdioFds {
         inherited: Default::default(),
         console_socket: Some(socket.into()),
     };

@@ -88,7 +88,7 @@ async fn an_exec_keeps_what_only_its_document_says(rig: &Rig) {
     let (stdio, output) = capture();
     let mut request = exec_request(rig.shell("cat /proc/self/status"), stdio);
     let bounding = r#"["CAP_CHOWN"]"#;
-    request.document = Some(format!(
+    request.process_json = Some(format!(
         r#"{{"args":["x"],"cwd":"/","capabilities":{{
             "bounding":{bounding},"effective":{bounding},"permitted":{bounding}}}}}"#
     ));

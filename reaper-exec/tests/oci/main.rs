@@ -18,7 +18,9 @@ use reaper_exec::{io::StandardBinder, monitor};
 use reaper_overlay::HostFilesystem;
 
 fn main() -> ExitCode {
-    monitor::run_if_asked(|| monitor::Setup::new(HostFilesystem, StandardBinder::default()));
+    monitor::run_if_monitor(|| {
+        monitor::MonitorConfig::new(HostFilesystem, StandardBinder::default())
+    });
     let mut trials = Vec::new();
     for runtime in ["runc", "crun"] {
         for &(name, case) in [contract::CASES, lives::CASES, ends::CASES, terminals::CASES]

@@ -14,7 +14,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 use reaper_exec::{
-    Engine, ExecRequest, HostExecutor, MonitorOptions, NewContainer, OciExecutor, Target,
+    ContainerConfig, Engine, ExecRequest, HostExecutor, MonitorOptions, OciExecutor, Target,
     io::StdioRequest,
 };
 use reaper_overlay::ViewRequest;
@@ -126,18 +126,18 @@ impl Rig {
         process: ProcessSpec,
         stdio: StdioRequest,
         change: impl FnOnce(&mut Value),
-    ) -> NewContainer {
+    ) -> ContainerConfig {
         let mut spec = bundle::spec(&process, &self.cgroup(id));
         change(&mut spec);
         let id = ContainerId::new(id).unwrap();
-        NewContainer {
+        ContainerConfig {
             bundle: bundle::write(&self.path("bundles").join(id.as_str()), &spec),
             view: ViewRequest::new(id.clone(), process.cwd.clone()),
             id,
             process,
             cgroups_path: None,
             stdio,
-            preserved: Vec::new(),
+            preserve_fds: Vec::new(),
             monitor: MonitorOptions::default(),
             annotations: Default::default(),
         }
@@ -218,9 +218,9 @@ fn engine(root: &Path, runtime: &str) -> Engine<OciExecutor, FileStore> {
 pub(crate) fn exec_request(process: ProcessSpec, stdio: StdioRequest) -> ExecRequest {
     ExecRequest {
         process,
-        document: None,
+        process_json: None,
         stdio,
-        preserved: Vec::new(),
-        tied: false,
+        preserve_fds: Vec::new(),
+        kill_on_disconnect: false,
     }
 }

@@ -74,7 +74,7 @@ async fn an_exec_has_one_of_the_size_it_was_given_before(rig: &Rig) {
         width: 77,
         height: 33,
     };
-    executor.resize(&target, size).await.unwrap();
+    executor.resize_pty(&target, size).await.unwrap();
     executor.start(&target).await.unwrap();
     fs::write(&input, "word\n").unwrap();
     assert_eq!(executor.wait(&target).await.unwrap().status.code(), 6);

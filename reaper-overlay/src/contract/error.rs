@@ -149,6 +149,19 @@ pub enum Error {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// A file of the base was written by a newer Reaper.
+    #[error(
+        "{}: format version {found}, this program reads up to {known}: use the Reaper that wrote it",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The newest version that this program reads.
+        known: u32,
+    },
 }
 
 fn list(paths: &[PathBuf]) -> String {
@@ -176,6 +189,11 @@ impl<T, E: Into<std::io::Error>> Context<T> for Result<T, E> {
 }
 
 impl Error {
+    /// Whether a file of the host, or a directory on the way to it, does not exist.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self.errno(), Some(nix::libc::ENOENT | nix::libc::ENOTDIR))
+    }
+
     /// The errno behind it, where there is one.
     pub fn errno(&self) -> Option<i32> {
         match self {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::io::Errno;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::contract::{Context, Error};
 
@@ -76,16 +76,50 @@ pub(crate) fn remove_file(path: &Path) -> Result<(), Error> {
 
 /// Reads a JSON file; `None` if it is missing.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+    let text = read_file(path)?;
+    text.map(|text| parse(path, &text)).transpose()
+}
+
+/// The same, of a format that has versions up to `known`.
+///
+/// The version is read first, so that a file of a newer format is refused as newer, and not as
+/// corrupt for what changed in it. A file without a version is older than the first that has one.
+pub(crate) fn read_versioned<T: DeserializeOwned>(
+    path: &Path,
+    known: u32,
+) -> Result<Option<T>, Error> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        #[serde(default)]
+        version: u32,
+    }
+    let Some(text) = read_file(path)? else {
+        return Ok(None);
+    };
+    let Versioned { version } = parse(path, &text)?;
+    if version > known {
+        return Err(Error::Newer {
+            path: path.to_owned(),
+            found: version,
+            known,
+        });
+    }
+    parse(path, &text).map(Some)
+}
+
+fn read_file(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     match fs::read(path) {
-        Ok(text) => serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|source| Error::Corrupt {
-                path: path.to_owned(),
-                source,
-            }),
+        Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).context("read", path),
     }
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(text).map_err(|source| Error::Corrupt {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Replaces a JSON file in one step (rename(2)): a reader finds the old or the new one, also after

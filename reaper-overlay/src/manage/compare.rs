@@ -19,13 +19,19 @@ pub(crate) fn same_attributes(
     b: &Path,
     after: &Metadata,
 ) -> Result<bool, Error> {
-    // Without root there is one owner in a view, who has replaced what was others'.
-    let owners = Privilege::of_process() == Privilege::Root;
+    // Without root there is one owner in a view, who has replaced what was others', and could give
+    // the copies no attributes but those of users: no labels of a security module.
+    let is_root = Privilege::of_process() == Privilege::Root;
     let key = |metadata: &Metadata| {
-        let owner = owners.then(|| (metadata.uid(), metadata.gid()));
+        let owner = is_root.then(|| (metadata.uid(), metadata.gid()));
         (metadata.mode(), owner)
     };
-    Ok(key(before) == key(after) && file_attributes::xattrs(a)? == file_attributes::xattrs(b)?)
+    let xattrs = |path: &Path| {
+        let mut found = file_attributes::xattrs(path)?;
+        found.retain(|(name, _)| is_root || name.starts_with(b"user."));
+        Ok::<_, Error>(found)
+    };
+    Ok(key(before) == key(after) && xattrs(a)? == xattrs(b)?)
 }
 
 /// Whether two files of one type have the same content, target or device number.

@@ -113,7 +113,7 @@ pub(crate) fn write_layer<'a>(
                     .mode(0o700)
                     .create(&target)
                     .context("make", &target)?;
-                style.copy_metadata(&mask.path, &target)?;
+                unless_gone(style.copy_metadata(&mask.path, &target))?;
                 match lsetxattr(&target, style.opaque(), b"y", XattrFlags::empty()) {
                     // A tmpfs before Linux 6.6 takes no attribute of a user's.
                     Err(Errno::OPNOTSUPP) => {
@@ -124,21 +124,34 @@ pub(crate) fn write_layer<'a>(
                 }
             }
             How::Sanitised => {
-                let text = fs::read(&mask.path).context("read", &mask.path)?;
+                let Some(text) = unless_gone(fs::read(&mask.path).context("read", &mask.path))?
+                else {
+                    make_whiteout(&target)?;
+                    continue;
+                };
                 fs::write(&target, b"").context("write", &target)?;
                 fs::set_permissions(&target, fs::Permissions::from_mode(0o600))
                     .context("change the mode of", &target)?;
                 fs::write(&target, sanitise(&text)).context("write", &target)?;
-                style.copy_metadata(&mask.path, &target)?;
+                unless_gone(style.copy_metadata(&mask.path, &target))?;
             }
         }
     }
     // These are merged with the host's and show the attributes of this layer. Children first: to
     // make an entry changes the times of its directory.
     for parent in parents.iter().rev() {
-        style.copy_metadata(&root.join(parent), &layer.join(parent))?;
+        unless_gone(style.copy_metadata(&root.join(parent), &layer.join(parent)))?;
     }
     Ok(())
+}
+
+/// `None` where the host's file was removed since it was looked at: other processes of the host mount,
+/// unmount and remove meanwhile. What is gone needs no other look, and stays hidden.
+fn unless_gone<T>(done: Result<T, Error>) -> Result<Option<T>, Error> {
+    match done {
+        Err(error) if error.is_gone() => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 fn make_whiteout(path: &Path) -> Result<(), Error> {

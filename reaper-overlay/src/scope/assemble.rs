@@ -7,7 +7,7 @@
 //! owns a copy of them: a container can neither unmount them nor make them writable.
 
 use std::{
-    io,
+    fs, io,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -120,6 +120,11 @@ impl AssembleReport {
     }
 }
 
+/// Whether the host has nothing at `path` any more, so that there is nothing to protect or to show.
+fn is_gone(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
 /// What a part was mounted as.
 enum Mounted {
     AsPlanned,
@@ -207,7 +212,10 @@ impl Assembly {
         let mounted = match (&part.kind, self.privilege) {
             (PartKind::Absent, _) => return Ok(()),
             (PartKind::Host, Privilege::Root) => {
-                return root.bind(path, Recursion::All).context("bind", path);
+                return match root.bind(path, Recursion::All) {
+                    Err(_) if is_gone(path) => Ok(()),
+                    bound => bound.context("bind", path),
+                };
             }
             (PartKind::Host, Privilege::User) => {
                 let bound = root.bind(path, Recursion::All);
@@ -218,10 +226,12 @@ impl Assembly {
         match mounted {
             Ok(Mounted::AsPlanned) => return Ok(()),
             Ok(Mounted::ReadOnly) => report.read_only.push(escaped(path)),
-            // A user's view has parts that are no mounts: a directory may have been removed since.
-            Err(error)
-                if self.privilege == Privilege::User && error.kind() == io::ErrorKind::NotFound =>
-            {
+            // The host has unmounted and removed it since the plan was made, or the view has no
+            // place for it, since a container has removed the directory.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if !is_gone(path) {
+                    report.missing.push(escaped(path));
+                }
                 return Ok(());
             }
             Err(_) if self.unprotected.contains(path) => {

@@ -127,7 +127,12 @@ fn make_upper(layer: &Layer) -> Result<bool, Error> {
     if is_new || !exists(&layer.work)? {
         make_new_dir(&layer.upper)?;
         // The root of the view is the upper layer's own directory.
-        file_attributes::copy(&layer.mount, &layer.upper)?;
+        match file_attributes::copy(&layer.mount, &layer.upper) {
+            // The host has unmounted and removed it since. Without a work directory the layer is
+            // taken up again if the path comes back.
+            Err(error) if error.is_gone() => return Ok(is_new),
+            copied => copied?,
+        }
         make_new_dir(&layer.work)?;
     }
     Ok(is_new)

@@ -15,12 +15,12 @@ use super::{
 use crate::{
     contract::Error,
     linux::{
-        files::{read_json, write_json},
+        files::{read_versioned, write_json},
         mountinfo::{escape, unescape},
     },
 };
 
-/// The version of `layers.json` that this crate writes.
+/// The version of `layers.json` that this crate writes, and the newest that it reads.
 const VERSION: u32 = 1;
 
 /// What is known of a scope's layers, on disk beside them.
@@ -59,7 +59,7 @@ pub(crate) struct TableHeader {
 impl TableHeader {
     /// Reads it from the table of a scope; `None` if the scope does not exist.
     pub(crate) fn read(paths: &ScopePaths) -> Result<Option<Self>, Error> {
-        read_json(&paths.layers())
+        read_versioned(&paths.layers(), VERSION)
     }
 }
 
@@ -96,7 +96,7 @@ impl Table {
 
     /// Reads the table of a scope; `None` if the scope does not exist.
     pub(crate) fn read(paths: &ScopePaths) -> Result<Option<Self>, Error> {
-        read_json(&paths.layers())
+        read_versioned(&paths.layers(), VERSION)
     }
 
     pub(crate) fn write(&self, paths: &ScopePaths) -> Result<(), Error> {

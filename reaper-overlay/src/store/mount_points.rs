@@ -15,7 +15,7 @@ use super::base::Base;
 use crate::{
     contract::{Context, Error, host_paths::HOST_TREES},
     linux::{
-        files::{read_json, write_json, write_json_durably},
+        files::{read_versioned, write_json, write_json_durably},
         flock::{Lock, Mode},
         mount_point::{Kind, remove},
         mountinfo::{escape, unescape},
@@ -24,6 +24,10 @@ use crate::{
 
 /// What the keys of mount points inside volumes begin with. They are paths of the host.
 pub(crate) const INSIDE: &str = "@ ";
+
+/// The version of `mount-points.json` that this crate writes, and the newest that it reads.
+/// Files of before it had a version are of the same format.
+const VERSION: u32 = 1;
 
 /// Changes whenever the machine starts.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -50,6 +54,8 @@ impl MountPoint {
 /// for the host's own trees, or [`INSIDE`], and the escaped path.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct MountPointRegistry {
+    #[serde(default)]
+    version: u32,
     /// During which run of the machine it was so.
     boot: String,
     pub(crate) points: BTreeMap<String, MountPoint>,
@@ -69,7 +75,8 @@ impl MountPointRegistry {
     /// Opens the registry in `file`, in the host's namespace; the caller holds the [`lock`]. What
     /// was made on the host before the machine started is removed.
     pub(crate) fn open(file: &Path) -> Result<Self, Error> {
-        let mut registry: Self = read_json(file)?.unwrap_or_default();
+        let mut registry: Self = read_versioned(file, VERSION)?.unwrap_or_default();
+        registry.version = VERSION;
         let boot = fs::read_to_string(BOOT_ID).context("read", BOOT_ID)?;
         if registry.boot != boot.trim_end() {
             registry.drop_stale_entries()?;

@@ -82,8 +82,17 @@ pub fn bind(from: &Path, to: &Path) {
     mount_bind(from, to).unwrap();
 }
 
+/// Fails with what to do where the machine lacks what a test assumes. `tests/vm` has all of it.
+pub fn needs(path: &str, way_out: &str) {
+    assert!(
+        Path::new(path).exists(),
+        "this test needs {path} on the machine: {way_out}"
+    );
+}
+
 /// Makes an ext4 image and mounts it on `path`.
 pub fn mount_ext4(image: &Path, path: &Path) {
+    needs("/dev/loop-control", "load the module `loop`");
     fs::create_dir_all(path).unwrap();
     fs::File::create(image).unwrap().set_len(24 << 20).unwrap();
     tool("mkfs.ext4", &["-q", image.to_str().unwrap()]);

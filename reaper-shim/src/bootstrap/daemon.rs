@@ -23,11 +23,13 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::{Shim, config, log, socket::SocketPath};
+use super::{
+    environment::{READY, config},
+    log,
+    shim::Shim,
+    socket::SocketPath,
+};
 use crate::{Error, Publisher, Result, Settings, TaskService};
-
-/// What the daemon tells `start` when it serves. Anything else is an error's text.
-pub(super) const READY: &[u8] = b"ready";
 
 /// How long the last events may take to be delivered when the shim ends.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
@@ -59,7 +61,7 @@ where
 {
     let config = config()?;
     log::init(&config.log, flags.debug)?;
-    let oom_score_adj = settle()?;
+    let oom_score_adj = detach()?;
     let listener = io::stdin()
         .as_fd()
         .try_clone_to_owned()
@@ -82,7 +84,7 @@ where
         let events = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
         let publisher = Publisher::new(&events, &flags.namespace);
         let settings = Settings {
-            sandbox_process: (shim.sandbox_process)(&config),
+            run_pause_process: (shim.run_pause_process)(&config),
             config,
             oom_score_adj,
         };
@@ -129,7 +131,7 @@ where
         .add_listener(listener)
         .register_service(service.services());
     server.start().await.map_err(Error::Serve)?;
-    tell_ready()?;
+    report_ready()?;
 
     loop {
         tokio::select! {
@@ -153,8 +155,8 @@ where
     }
 }
 
-/// Reaps every child that has ended: monitors, and whatever was orphaned to the shim. Nobody else
-/// in this process waits for a child's status.
+/// Reaps every child that has ended: monitors, and processes that were re-parented to the shim as a
+/// subreaper. No other code in this process waits for a child's status.
 fn reap() {
     while let Ok(status) = waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
         if status == WaitStatus::StillAlive {
@@ -165,7 +167,7 @@ fn reap() {
 }
 
 /// Detaches from containerd, and returns the OOM adjustment for workloads that ask for none.
-fn settle() -> Result<Option<i32>> {
+fn detach() -> Result<Option<i32>> {
     let failed = |operation| {
         move |errno: nix::Error| Error::System {
             operation,
@@ -180,14 +182,14 @@ fn settle() -> Result<Option<i32>> {
     if let Err(error) = fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ) {
         tracing::debug!(%error, "the shim keeps its OOM adjustment");
     }
-    // containerd is protected as the shim is. That is not for everybody to inherit.
+    // containerd's own adjustment is negative, to protect it. Workloads must not inherit that.
     Ok(inherited
         .and_then(|score| score.trim().parse::<i32>().ok())
         .map(|score| score.max(0)))
 }
 
 /// Tells `start`, and lets go of its streams.
-fn tell_ready() -> Result<()> {
+fn report_ready() -> Result<()> {
     let system = |operation| move |source: io::Error| Error::System { operation, source };
     let null = OpenOptions::new()
         .read(true)

@@ -9,7 +9,11 @@ use reaper_spec::{ContainerId, Exit, ExitStatus, Timestamp};
 use reaper_state::StateStore;
 use tokio::{runtime::Builder, time::timeout};
 
-use super::{Shim, bundle, config, print, socket::SocketPath};
+use super::{
+    environment::{bundle, config, print},
+    shim::Shim,
+    socket::SocketPath,
+};
 use crate::{Error, Result, process::proto_time, sandbox};
 
 /// containerd itself gives up after five seconds.
@@ -66,7 +70,7 @@ where
     let process = record.as_ref().and_then(|record| record.process.as_ref());
     let pid = process.map_or(0, |process| process.pid);
     if let Some(record) = &record {
-        sandbox::forget_view(engine, record).await;
+        sandbox::remove_view(engine, record).await;
     }
     let exit = match engine.delete(id, true).await {
         Ok(exit) => exit,

@@ -6,104 +6,24 @@
 
 mod daemon;
 mod delete;
+mod environment;
 mod info;
 mod log;
 mod params;
+mod shim;
 mod socket;
 mod start;
 
-use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{ffi::OsString, process::ExitCode};
 
-use containerd_shim::Flags;
-use reaper_exec::{Engine, Executor};
-use reaper_spec::Config;
-use reaper_state::{RootDir, StateStore};
+use reaper_exec::Executor;
+use reaper_state::StateStore;
 
+use self::environment::{SERVE, print};
+pub use self::shim::{Context, Runtime, Shim};
 use crate::{Error, Result};
 
-/// The hidden action of the daemon.
-const SERVE: &str = "serve";
-
-/// What a backend is made for.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Context {
-    /// containerd's namespace.
-    pub namespace: String,
-    /// The node's configuration.
-    pub config: Config,
-    /// The state root of the namespace.
-    pub root: RootDir,
-}
-
-/// What runs the containers of a shim, and what remembers them.
-#[derive(Debug)]
-pub struct Backend<E, S: ?Sized> {
-    /// Runs them.
-    pub executor: E,
-    /// Remembers them.
-    pub store: Arc<S>,
-}
-
-type Open<E, S> =
-    dyn Fn(&Context) -> Result<Backend<E, S>, Box<dyn std::error::Error + Send + Sync>>;
-
-/// A program that containerd runs as a shim.
-///
-/// ```no_run
-/// # use std::{process::ExitCode, sync::Arc};
-/// # use reaper_shim::{Backend, Shim};
-/// # fn executor() -> Arc<dyn reaper_exec::Executor> { unreachable!() }
-/// fn main() -> ExitCode {
-///     Shim::new("io.containerd.mine.v2", |context| {
-///         let store = reaper_state::FileStore::new(context.root.clone());
-///         Ok(Backend { executor: executor(), store: Arc::new(store) })
-///     })
-///     .run()
-/// }
-/// ```
-pub struct Shim<E, S: ?Sized> {
-    name: &'static str,
-    version: &'static str,
-    sandbox_process: Box<dyn Fn(&Config) -> bool>,
-    open: Box<Open<E, S>>,
-}
-
 impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Shim<E, S> {
-    /// A shim for the runtime `name`, `io.containerd.NAME.vN`.
-    ///
-    /// `open` makes the backend. It is called once in a process, by the daemon when it has won the
-    /// socket of its pod and by the action `delete`, and not before: a process that loses the
-    /// socket to another has touched nothing. It is called inside of a Tokio runtime.
-    pub fn new(
-        name: &'static str,
-        open: impl Fn(&Context) -> Result<Backend<E, S>, Box<dyn std::error::Error + Send + Sync>>
-        + 'static,
-    ) -> Self {
-        let version = env!("CARGO_PKG_VERSION");
-        Self {
-            name,
-            version,
-            sandbox_process: Box::new(|_| false),
-            open: Box::new(open),
-        }
-    }
-
-    /// The version that `-v` and `-info` tell. By default this crate's.
-    #[must_use]
-    pub fn version(mut self, version: &'static str) -> Self {
-        self.version = version;
-        self
-    }
-
-    /// Run sandboxes by the executor where `decide` says so of the node's configuration: see
-    /// [`Settings::sandbox_process`](crate::Settings). By default nowhere.
-    #[must_use]
-    pub fn sandbox_process(mut self, decide: impl Fn(&Config) -> bool + 'static) -> Self {
-        self.sandbox_process = Box::new(decide);
-        self
-    }
-
     /// Does what the command line says; the `main` of a shim.
     pub fn run(self) -> ExitCode {
         let args: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -131,43 +51,4 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Shim<E, S> {
             other => Err(Error::Action(other.to_owned())),
         }
     }
-
-    /// The engine of the namespace that the flags name.
-    fn engine(&self, namespace: &str, config: Config) -> Result<Engine<E, S>> {
-        let root = RootDir::new(&config.state_root).namespace(namespace);
-        let context = Context {
-            namespace: namespace.to_owned(),
-            config,
-            root: root.clone(),
-        };
-        let backend = (self.open)(&context).map_err(Error::Backend)?;
-        Ok(Engine::new(backend.executor, backend.store, root).offload_store(true))
-    }
-}
-
-fn config() -> Result<Config> {
-    Ok(Config::load(None, &|name| std::env::var_os(name))?)
-}
-
-/// The bundle that an action is about.
-fn bundle(flags: &Flags) -> Result<PathBuf> {
-    if flags.bundle.is_empty() {
-        std::env::current_dir().map_err(|source| Error::System {
-            operation: "find the current directory",
-            source,
-        })
-    } else {
-        Ok(PathBuf::from(&flags.bundle))
-    }
-}
-
-fn print(bytes: &[u8]) -> Result<()> {
-    let mut stdout = std::io::stdout();
-    stdout
-        .write_all(bytes)
-        .and_then(|()| stdout.flush())
-        .map_err(|source| Error::System {
-            operation: "write to standard output",
-            source,
-        })
 }

@@ -41,7 +41,7 @@ impl Params {
     /// Puts together what flags, environment and standard input say.
     pub(super) fn read(flags: &Flags) -> Result<Self> {
         let mut input = Vec::new();
-        // Nobody is asked to type something in.
+        // On a terminal this would wait for the user to type.
         if !io::stdin().is_terminal() {
             io::stdin()
                 .take(INPUT_LIMIT)

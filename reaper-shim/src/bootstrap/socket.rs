@@ -69,8 +69,7 @@ impl SocketPath {
         format!("unix://{}", self.0.display())
     }
 
-    /// Listens, unless somebody does already. A socket that nobody listens on any more is
-    /// replaced.
+    /// Listens, unless another shim does already. A socket without a listener is replaced.
     pub(super) fn claim(&self) -> Result<Claim> {
         let _lock = self.lock()?;
         match self.probe() {
@@ -83,7 +82,7 @@ impl SocketPath {
         Ok(Claim::Won(listener))
     }
 
-    /// Removes a socket that nobody listens on.
+    /// Removes the socket if it has no listener.
     pub(super) fn remove_dead(&self) -> Result<()> {
         if !self.0.exists() {
             return Ok(());
@@ -129,7 +128,8 @@ impl SocketPath {
             .map_err(|(_, errno)| failed("lock", errno.into()))
     }
 
-    /// Whether somebody listens. It never waits for whoever that is.
+    /// Whether the socket has a listener. Connects without blocking, so a listener that hangs is
+    /// not waited for.
     fn probe(&self) -> nix::Result<bool> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let probe = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;

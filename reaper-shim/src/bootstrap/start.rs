@@ -17,10 +17,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Deserialize;
 
 use super::{
-    SERVE, bundle, config,
-    daemon::READY,
+    environment::{READY, SERVE, bundle, config, print},
     params::Params,
-    print,
     socket::{Claim, SocketPath},
 };
 use crate::{Error, Result};
@@ -126,7 +124,7 @@ fn launch(
         Some(Ok(said)) if said == READY => Ok(()),
         Some(Ok(said)) => Err(failed(&mut child, &said)),
         Some(Err(source)) => {
-            // It may hang: it must not become a shim that nobody knows of.
+            // It may hang. containerd gets an error and would not know this shim: kill it.
             let _ = child.kill();
             Err(Error::System {
                 operation: "wait for the shim's daemon",

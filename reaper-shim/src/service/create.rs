@@ -1,4 +1,8 @@
-//! Making containers.
+//! Creating containers, and publishing how they end.
+//!
+//! The id is reserved before anything is made, so two requests for one id cannot both create it. A
+//! creation that exceeds its limit is deleted by force before its error is returned. Each container
+//! has one task that waits for its exit; it publishes the exits of exec'd processes first.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -7,10 +11,11 @@ use containerd_shim_protos::{
     events::task::{TaskCreate, TaskIO},
     protobuf::MessageField,
 };
-use reaper_exec::{Executor, MonitorOptions, NewContainer, Target, engine};
+use reaper_exec::{ContainerConfig, Executor, MonitorOptions, Target, engine};
 use reaper_overlay::{RootfsMount, ViewRequest};
 use reaper_spec::{
-    Bundle, Config, ContainerId, CriAnnotations, Exit, ExitStatus, ProcessSpec, Timestamp, Workload,
+    Bundle, Config, ContainerId, ContainerSpec, CriAnnotations, Exit, ExitStatus, ProcessSpec,
+    Timestamp,
 };
 use reaper_state::{Record, StateStore};
 
@@ -18,9 +23,9 @@ use super::{Inner, options};
 use crate::{
     Error, Event, Result,
     container::Container,
-    guard::{blocking, step},
     process::{Process, Stdio},
     sandbox,
+    timeout::{blocking, with_timeout},
 };
 
 impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
@@ -35,18 +40,18 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         let reservation = self.registry.reserve(id.clone())?;
         let (bundle, config) = self.read(&request).await?;
         let path = bundle.path().to_owned();
-        let workload = bundle.into_workload();
+        let workload = bundle.into_container_spec();
         let stdio = Stdio {
             stdin: request.stdin.clone(),
             stdout: request.stdout.clone(),
             stderr: request.stderr.clone(),
             terminal: request.terminal,
         };
-        let is_sandbox = !self.settings.sandbox_process
+        let is_sandbox = !self.settings.run_pause_process
             && sandbox::is_sandbox(&workload.annotations, &workload.process.args);
         let pid = if is_sandbox {
             let store = self.engine.store();
-            let Workload {
+            let ContainerSpec {
                 process,
                 annotations,
                 ..
@@ -84,7 +89,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             if let Some(given) = runtime_options {
                 options::apply(&mut config, &given)?;
             }
-            config.apply_annotations(&bundle.workload().annotations)?;
+            config.apply_annotations(&bundle.container_spec().annotations)?;
             Ok((bundle, config))
         })
         .await
@@ -94,11 +99,11 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         &self,
         id: ContainerId,
         bundle: &Path,
-        workload: Workload,
+        workload: ContainerSpec,
         config: Config,
         stdio: &Stdio,
-    ) -> NewContainer {
-        let Workload {
+    ) -> ContainerConfig {
+        let ContainerSpec {
             mut process,
             rootfs,
             mounts,
@@ -108,7 +113,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         } = workload;
         process.terminal = stdio.terminal;
         process.oom_score_adj = process.oom_score_adj.or(self.settings.oom_score_adj);
-        NewContainer {
+        ContainerConfig {
             view: ViewRequest {
                 rootfs,
                 ..view(id.clone(), &process, mounts, &annotations, &config)
@@ -118,9 +123,9 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             process,
             cgroups_path,
             stdio: stdio.request(),
-            preserved: Vec::new(),
+            preserve_fds: Vec::new(),
             monitor: MonitorOptions {
-                without_cgroup: !config.cgroups,
+                cgroup: config.cgroups,
                 log: config.log.runtime,
                 ..MonitorOptions::default()
             },
@@ -128,10 +133,11 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         }
     }
 
-    /// Has the engine make it. What takes too long is undone: nobody would know of it.
-    async fn make(&self, new: NewContainer) -> Result<Record> {
+    /// Creates the container by the engine. A creation that exceeds its limit is undone: the client
+    /// gets an error, and would not delete the container.
+    async fn make(&self, new: ContainerConfig) -> Result<Record> {
         let id = new.id.clone();
-        match step("create", self.engine.create(new)).await {
+        match with_timeout("create", self.engine.create(new)).await {
             Ok((record, warnings)) => {
                 for warning in warnings {
                     tracing::warn!(%id, "{warning}");
@@ -140,7 +146,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             }
             Err(error) => {
                 if matches!(error, Error::Timeout { .. })
-                    && let Err(left) = step("undo", self.engine.delete(&id, true)).await
+                    && let Err(left) = with_timeout("undo", self.engine.delete(&id, true)).await
                 {
                     tracing::warn!(%id, error = %left, "a creation could not be undone");
                 }
@@ -153,7 +159,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
     async fn watch(self: Arc<Self>, container: Arc<Container>) {
         let exit = match self.engine.wait(&container.id).await {
             Ok(exit) => exit,
-            Err(error) => self.end_in_trouble(&container, &error).await,
+            Err(error) => self.uncommitted_exit(&container, &error).await,
         };
         container.finish_execs().await;
         container.init.ended(exit, &*self.events);
@@ -161,7 +167,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
 
     /// The end of a container whose end could not be committed, or not be seen. The executor has
     /// made it durable if it knows it at all.
-    async fn end_in_trouble(&self, container: &Container, error: &engine::Error) -> Exit {
+    async fn uncommitted_exit(&self, container: &Container, error: &engine::Error) -> Exit {
         let id = &container.id;
         tracing::warn!(%id, %error, "the end of a container could not be committed");
         match self.engine.executor().wait(&container.init.target).await {

@@ -10,8 +10,8 @@ use reaper_state::StateStore;
 use super::Inner;
 use crate::{
     Error, Result,
-    guard::step,
     process::{Process, Stdio},
+    timeout::with_timeout,
 };
 
 impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
@@ -36,7 +36,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             });
         }
         let mut process = ProcessSpec::parse(&request.spec.value)?;
-        let document = String::from_utf8(request.spec.value.clone()).ok();
+        let process_json = String::from_utf8(request.spec.value.clone()).ok();
         process.terminal = request.terminal;
         process.oom_score_adj = process.oom_score_adj.or(self.settings.oom_score_adj);
         let stdio = Stdio {
@@ -47,17 +47,17 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         };
         let made = ExecRequest {
             process,
-            document,
+            process_json,
             stdio: stdio.request(),
-            preserved: Vec::new(),
-            tied: false,
+            preserve_fds: Vec::new(),
+            kill_on_disconnect: false,
         };
         let executor = self.engine.executor();
-        let created = match step("exec", executor.exec(&container.id, &exec, made)).await {
+        let created = match with_timeout("exec", executor.exec(&container.id, &exec, made)).await {
             Ok(created) => created,
             Err(error) => {
                 if matches!(error, Error::Timeout { .. }) {
-                    self.discard(&target).await;
+                    self.undo_exec(&target).await;
                 }
                 return Err(error);
             }
@@ -68,17 +68,18 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         let pid = created.process.map_or(0, |process| process.pid);
         let process = Arc::new(Process::new(target.clone(), pid, stdio));
         if let Err(ended) = reservation.fill(Arc::clone(&process), &*self.events) {
-            self.discard(&target).await;
+            self.undo_exec(&target).await;
             return Err(ended);
         }
         tokio::spawn(self.watch_exec(process));
         Ok(Empty::default())
     }
 
-    /// Ends and frees an exec'd process that nobody knows of. What fails ends with its container.
-    pub(super) async fn discard(&self, target: &Target) {
+    /// Kills and removes an exec'd process whose request failed, so that no client knows of it. If
+    /// this fails, the process ends with its container.
+    pub(super) async fn undo_exec(&self, target: &Target) {
         let executor = self.engine.executor();
-        let discarded = step("discard", async {
+        let undone = with_timeout("undo", async {
             match executor.kill(target, Signal::KILL, true).await {
                 Ok(()) => drop(executor.wait(target).await?),
                 Err(reaper_exec::Error::NotFound(_) | reaper_exec::Error::Ended(_)) => {}
@@ -86,7 +87,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             }
             executor.delete(target).await
         });
-        if let Err(error) = discarded.await {
+        if let Err(error) = undone.await {
             tracing::warn!(%target, %error, "an exec'd process could not be undone");
         }
     }

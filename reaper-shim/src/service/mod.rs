@@ -1,10 +1,15 @@
 //! containerd's task service over an engine.
+//!
+//! Each request has a method of `Inner`, in the file of its topic. The methods of containerd's
+//! `Task` trait only call these, and bound them here, in one place: 30 s for a request, 25 s for a
+//! step of the executor, so that 5 s are left to undo a creation. A request runs as a task of its
+//! own, so it is carried through when its connection closes.
 
 mod create;
 mod exec;
-mod life;
+mod lifecycle;
 mod options;
-mod query;
+mod state;
 
 use std::{
     collections::HashMap,
@@ -34,9 +39,9 @@ use tokio::sync::watch;
 
 use crate::{
     Error, Events, Result,
-    guard::{bounded, unbounded},
     registry::Registry,
-    stats::Form,
+    stats::MetricsVersion,
+    timeout::{bounded, unbounded},
 };
 
 /// How a [`TaskService`] goes about its tasks.
@@ -50,7 +55,7 @@ pub struct Settings {
     pub oom_score_adj: Option<i32>,
     /// Run a pod's sandbox by the executor, as any container, instead of without a process: for
     /// executors that make real containers, whose namespaces are found through the sandbox's pid.
-    pub sandbox_process: bool,
+    pub run_pause_process: bool,
 }
 
 /// containerd's task service: the containers of one shim, run by any executor, remembered by any
@@ -76,7 +81,7 @@ struct Inner<E, S: ?Sized> {
     events: Arc<dyn Events>,
     registry: Arc<Registry>,
     settings: Settings,
-    metrics: Form,
+    metrics: MetricsVersion,
     closed: watch::Sender<bool>,
     on_close: Mutex<Option<CloseHook>>,
 }
@@ -93,14 +98,14 @@ impl<E, S: ?Sized> Clone for TaskService<E, S> {
 
 impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> TaskService<E, S> {
     /// A service without containers. The engine should keep its store off the calling thread
-    /// ([`Engine::offload_store`]).
+    /// ([`Engine::blocking_store`]).
     pub fn new(engine: Engine<E, S>, events: impl Events + 'static, settings: Settings) -> Self {
         let inner = Inner {
             engine,
             events: Arc::new(events),
             registry: Arc::default(),
             settings,
-            metrics: Form::of_node(),
+            metrics: MetricsVersion::of_node(),
             closed: watch::Sender::new(false),
             on_close: Mutex::default(),
         };
@@ -110,8 +115,8 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> TaskService<E, S> 
     }
 
     /// Has `hook` called once when the service is [closed](Self::close), before the request that
-    /// closes it is answered: the place to take the socket away, so that nobody who has the answer
-    /// finds it. It runs on the serving thread and must not block. The last hook counts.
+    /// closes it is answered: the place to remove the socket, so that a client that has the answer
+    /// does not find it. It runs on the serving thread and must not block. The last hook counts.
     pub fn on_close(&self, hook: impl FnOnce() + Send + 'static) {
         *self.hook() = Some(Box::new(hook));
     }
@@ -166,7 +171,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> TaskService<E, S> 
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        self.inner.events.nudge();
+        self.inner.events.retry_now();
         answer(
             operation,
             bounded(operation, work(Arc::clone(&self.inner))).await,
@@ -254,7 +259,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Task for TaskServi
     }
 
     async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> ttrpc::Result<WaitResponse> {
-        self.inner.events.nudge();
+        self.inner.events.retry_now();
         let inner = Arc::clone(&self.inner);
         answer(
             "wait",

@@ -259,7 +259,7 @@ async fn a_panic_in_a_start_does_not_hold_back_the_exit() {
 async fn a_request_that_hangs_is_answered() {
     let shim = shim();
     shim.run("web").await;
-    for call in [Call::Stats, Call::Pids, Call::Kill, Call::Observe] {
+    for call in [Call::Stats, Call::Pids, Call::Kill, Call::State] {
         shim.fake.hold(call);
     }
     let before = Instant::now();

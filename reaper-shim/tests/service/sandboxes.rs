@@ -91,7 +91,7 @@ async fn without_any_word_of_the_cri_pause_is_a_sandbox() {
 #[tokio::test]
 async fn an_executor_of_real_containers_runs_the_sandbox() {
     let shim = shim_with(Settings {
-        sandbox_process: true,
+        run_pause_process: true,
         ..Settings::default()
     });
     shim.create_as("pod", PAUSE, SANDBOX).await.unwrap();
@@ -112,9 +112,9 @@ async fn the_overlay_that_only_a_pod_shares_goes_with_its_sandbox() {
         shim.create_as("pod", PAUSE, &of_pod).await.unwrap();
         shim.start("pod", "").await.unwrap();
         shim.kill("pod", "", 9).await.unwrap();
-        assert_eq!(shim.fake.calls(Call::ForgetView), 0);
+        assert_eq!(shim.fake.calls(Call::RemoveView), 0);
         shim.delete("pod", "").await.unwrap();
-        assert_eq!(shim.fake.calls(Call::ForgetView), forgotten);
+        assert_eq!(shim.fake.calls(Call::RemoveView), forgotten);
     }
 }
 
@@ -126,8 +126,8 @@ async fn an_overlay_that_cannot_be_removed_keeps_no_pod() {
     let of_pod = format!(r#"{SANDBOX},"io.kubernetes.cri.sandbox-id":"pod""#);
     shim.create_as("pod", PAUSE, &of_pod).await.unwrap();
     let error = reaper_exec::Error::NotFound(init("pod"));
-    shim.fake.fail_next(Call::ForgetView, error);
+    shim.fake.fail_next(Call::RemoveView, error);
     shim.delete("pod", "").await.unwrap();
-    assert_eq!(shim.fake.calls(Call::ForgetView), 1);
+    assert_eq!(shim.fake.calls(Call::RemoveView), 1);
     assert!(shim.store.list().unwrap().is_empty());
 }

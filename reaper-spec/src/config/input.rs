@@ -4,9 +4,11 @@ use std::{borrow::Cow, ffi::OsStr, path::PathBuf, time::Duration};
 
 use toml::Value;
 
-use crate::{
-    DnsMode, ImageMode, NetworkMode, OverlayScope, PodAnnotation, StoreKind, error::quoted,
+use super::{
+    pod_annotation::PodAnnotation,
+    types::{DnsMode, ImageMode, NetworkMode, StoreKind},
 };
+use crate::{error::quoted, overlay_scope::OverlayScope};
 
 /// How many items of a list a message shows.
 const LONGEST_LIST: usize = 8;
@@ -189,7 +191,7 @@ impl Setting for usize {
     }
 }
 
-/// A length of time. A bare number is refused: nobody could tell its unit.
+/// A length of time. A bare number is refused, since it has no unit.
 pub(super) struct Age(pub(super) Duration);
 
 impl Setting for Age {

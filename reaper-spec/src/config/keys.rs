@@ -1,8 +1,8 @@
 //! The table of all settings: one line each.
 
 use super::{
-    Config,
     input::{Age, AllowedAnnotations, Input, Program, Size, Wrong},
+    types::Config,
 };
 
 /// A setting.

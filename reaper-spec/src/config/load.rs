@@ -9,9 +9,9 @@ use std::{
 use toml::{Table, Value};
 
 use super::{
-    Config,
     input::{Input, Wrong},
     keys::{KEYS, Key, suggest},
+    types::Config,
 };
 use crate::{
     error::{Error, Invalid, Origin},

@@ -10,7 +10,8 @@ use crate::{
 
 type Result<T = ()> = std::result::Result<T, Invalid>;
 
-/// To setresuid(2) and setresgid(2) this value means "leave it as it is": nobody's id.
+/// To setresuid(2) and setresgid(2) this value means "leave it as it is", so it is
+/// not the id of a user or a group.
 const UNCHANGED_ID: u32 = u32::MAX;
 
 pub(crate) const OOM_SCORE_ADJ: std::ops::RangeInclusive<i32> = -1000..=1000;

@@ -12,8 +12,8 @@ use std::{
 use reaper_spec::Status;
 
 use super::{
-    Subject,
     rules::{expect_taken, id, record},
+    subject::Subject,
 };
 use crate::{Error, Record, Revision, StateStore};
 
@@ -122,7 +122,8 @@ pub(super) fn no_update_is_lost(subject: &Subject) {
     assert_eq!(different.len(), THREADS * EACH, "revisions");
 }
 
-/// Whoever conflicts reads again: another has made progress, so this ends.
+/// Reads again after a conflict. Each conflict means that another thread has made progress, so this
+/// ends.
 fn add_one(store: &dyn StateStore) -> Revision {
     loop {
         let stored = store.get(&id("web")).expect("get");

@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration, time::UNIX_EPOCH};
 
 use reaper_spec::{ContainerId, Exit, ExitStatus, ProcessIdentity, Status, Timestamp};
 
-use super::Subject;
+use super::subject::Subject;
 use crate::{Error, Record, Revision, StateStore, Stored};
 
 pub(super) fn id(text: &str) -> ContainerId {

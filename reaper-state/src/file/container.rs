@@ -1,10 +1,14 @@
-//! What is done in one container's folder.
+//! Reading and changing the files in one container's folder.
+//!
+//! A change is staged, synced, renamed, and the folder synced, in this order: after a crash there
+//! is the old record or the new one. The `pid` file is renamed just before the record, so a script
+//! that sees a new record finds its pid.
 
 use std::io;
 
 use reaper_spec::ContainerId;
 
-use super::{corrupt, failed};
+use super::error::corrupt;
 use crate::{
     ContainerDir, Error, RECORD_VERSION, Record, Revision, Stored,
     folder::{Content, Folder},
@@ -48,7 +52,7 @@ impl<'a> Container<'a> {
     pub(super) fn lock(self) -> Result<Locked<'a>, Error> {
         self.folder
             .lock()
-            .map_err(failed("lock", self.dir.path()))?;
+            .map_err(Error::io("lock", self.dir.path()))?;
         Ok(Locked(self))
     }
 
@@ -58,7 +62,7 @@ impl<'a> Container<'a> {
         let content = self
             .folder
             .read(STATE, MAX_RECORD)
-            .map_err(failed("read", &path))?;
+            .map_err(Error::io("read", &path))?;
         let bytes = match content {
             Content::Missing => {
                 return Err(Error::NotFound {
@@ -89,7 +93,7 @@ impl Locked<'_> {
     /// Whether this still is the container's folder below `root`.
     pub(super) fn is_entry_of(&self, root: &Folder) -> Result<bool, Error> {
         let entry = self.0.folder.is_entry_of(root, self.0.id.as_str());
-        entry.map_err(failed("look at", self.0.dir.path()))
+        entry.map_err(Error::io("look at", self.0.dir.path()))
     }
 
     /// Makes the first record; `made` says that the caller has just made the folder.
@@ -98,7 +102,7 @@ impl Locked<'_> {
             .0
             .folder
             .kind_of(STATE)
-            .map_err(failed("read", &self.0.dir.state_file()))?;
+            .map_err(Error::io("read", &self.0.dir.state_file()))?;
         if taken.is_some() {
             return Err(Error::AlreadyExists {
                 id: self.0.id.clone(),
@@ -108,7 +112,7 @@ impl Locked<'_> {
             self.0
                 .folder
                 .make_private()
-                .map_err(failed("take over", self.0.dir.path()))?;
+                .map_err(Error::io("take over", self.0.dir.path()))?;
         }
         self.commit(record, None)
     }
@@ -130,15 +134,15 @@ impl Locked<'_> {
     /// between them, the record still says that it must be written.
     fn commit(&self, record: &Record, old: Option<(&Record, &[u8])>) -> Result<Revision, Error> {
         let path = self.0.dir.state_file();
-        let revision = Revision::unique().map_err(failed("write", &path))?;
-        let unstorable = |reason| Error::Unstorable {
+        let revision = Revision::unique().map_err(Error::io("write", &path))?;
+        let cannot_encode = |reason| Error::Encode {
             id: self.0.id.clone(),
             reason,
         };
         let text =
-            format::encode(record, &revision).map_err(|error| unstorable(error.to_string()))?;
+            format::encode(record, &revision).map_err(|error| cannot_encode(error.to_string()))?;
         if text.len() > MAX_RECORD {
-            return Err(unstorable(format!("it has {} bytes", text.len())));
+            return Err(cannot_encode(format!("it has {} bytes", text.len())));
         }
         let pid = |record: &Record| record.process.as_ref().map(|process| process.pid);
         let pids_change = old.is_none_or(|(old, _)| pid(old) != pid(record));
@@ -155,7 +159,7 @@ impl Locked<'_> {
             });
         if let Err(error) = written {
             self.undo(old, pids_change.then(|| old.and_then(|(old, _)| pid(old))));
-            return Err(failed("write", &path)(error));
+            return Err(Error::io("write", &path)(error));
         }
         Ok(revision)
     }
@@ -207,11 +211,11 @@ impl Locked<'_> {
                     id: self.0.id.clone(),
                 });
             }
-            renamed => renamed.map_err(failed("remove", &path))?,
+            renamed => renamed.map_err(Error::io("remove", &path))?,
         }
         if let Err(error) = self.0.folder.sync() {
             let _ = self.0.folder.rename(DELETED, STATE);
-            return Err(failed("remove", &path)(error));
+            return Err(Error::io("remove", &path)(error));
         }
         for name in [DELETED, PID, STAGED_STATE, STAGED_PID] {
             if let Err(error) = self.0.folder.remove(name) {

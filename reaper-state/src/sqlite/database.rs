@@ -8,13 +8,13 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, OpenFlags};
 use rustix::{
     fs::{FlockOperation, Timespec, Timestamps, UTIME_NOW, flock, futimens},
     io::retry_on_intr,
 };
 
-use super::schema;
+use super::{error::failed, schema};
 use crate::{Error, durable, folder::Folder};
 
 /// How long a call waits for other programs that write to the database; ours queue.
@@ -37,7 +37,7 @@ impl Database {
             _ => Path::new("."),
         };
         if make {
-            durable::make_folders(parent).map_err(io_failed("make", parent))?;
+            durable::make_folders(parent).map_err(Error::io("make", parent))?;
         } else if identity(path).is_none() {
             return Ok(None);
         }
@@ -57,9 +57,9 @@ impl Database {
         schema::bring_up_to_date(&mut connection, path, schema::MIGRATIONS)?;
         Folder::open(parent)
             .and_then(|parent| parent.sync())
-            .map_err(io_failed("sync", parent))?;
+            .map_err(Error::io("sync", parent))?;
         let Some(file) = identity(path) else {
-            return Err(io_failed("open", path)(io::ErrorKind::NotFound.into()));
+            return Err(Error::io("open", path)(io::ErrorKind::NotFound.into()));
         };
         drop(turn);
         Ok(Some(Self {
@@ -95,7 +95,7 @@ fn make_file(path: &Path) -> Result<(), Error> {
         .open(path)
     {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        made => made.map(drop).map_err(io_failed("make", path)),
+        made => made.map(drop).map_err(Error::io("make", path)),
     }
 }
 
@@ -121,21 +121,22 @@ impl Queue {
             .truncate(false)
             .mode(0o600)
             .open(&path)
-            .map_err(io_failed("open", &path))?;
+            .map_err(Error::io("open", &path))?;
         Ok(Self { file, path })
     }
 
     fn wait(&self) -> Result<Turn<'_>, Error> {
         retry_on_intr(|| flock(&self.file, FlockOperation::LockExclusive))
-            .map_err(|error| io_failed("lock", &self.path)(error.into()))?;
+            .map_err(|error| Error::io("lock", &self.path)(error.into()))?;
         Ok(Turn(self))
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        // SQLite makes a change visible by shared memory, of which inotify tells nobody: who
-        // watches the folder hears of this. It takes no space, and is only a hint.
+        // SQLite makes a change visible by shared memory, for which inotify has no event. A
+        // program that watches the folder gets one for these times. They are only a hint, so a
+        // failure is ignored.
         let now = Timespec {
             tv_sec: 0,
             tv_nsec: UTIME_NOW,
@@ -149,33 +150,8 @@ impl Drop for Turn<'_> {
     }
 }
 
-fn io_failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Io {
-        operation,
-        path: path.to_owned(),
-        source,
-    }
-}
-
 fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path)
         .ok()
         .map(|metadata| (metadata.dev(), metadata.ino()))
-}
-
-/// What SQLite says, as an error of the medium.
-pub(super) fn failed(operation: &'static str, path: &Path, error: rusqlite::Error) -> Error {
-    let kind = match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => io::ErrorKind::StorageFull,
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => io::ErrorKind::ResourceBusy,
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => io::ErrorKind::InvalidData,
-        Some(ErrorCode::PermissionDenied) => io::ErrorKind::PermissionDenied,
-        Some(ErrorCode::ReadOnly) => io::ErrorKind::ReadOnlyFilesystem,
-        _ => io::ErrorKind::Other,
-    };
-    Error::Io {
-        operation,
-        path: path.to_owned(),
-        source: io::Error::new(kind, error),
-    }
 }

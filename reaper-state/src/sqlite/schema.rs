@@ -4,7 +4,7 @@ use std::{io, path::Path};
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::database::failed;
+use super::error::failed;
 use crate::Error;
 
 /// `reap`, in the database's header: it is ours.

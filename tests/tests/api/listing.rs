@@ -49,8 +49,8 @@ impl<'a> Listing<'a> {
         for item in &module.items {
             if let Item::Use(item) = item {
                 if is_public(&item.vis) && !is_for_tests(&item.attrs) {
-                    let needs = feature(&item.attrs);
-                    let needs = needs.as_deref();
+                    let own = feature(&item.attrs);
+                    let needs = own.as_deref().or(needs);
                     self.reexport(&item.tree, &mut Vec::new(), inner, path, needs);
                 }
             } else if let Some(name) = public_name(item) {

@@ -4,6 +4,7 @@ mod commands;
 mod manifests;
 mod pages;
 mod transcript;
+mod words;
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::Finding;
+use super::finding::Finding;
 
 const SHIM: &str = "containerd-shim-reaper-v2";
 const RUNTIME_TYPE: &str = "io.containerd.reaper.v2";
@@ -102,7 +102,7 @@ fn handler(config: &str) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Level, *};
+    use super::{super::finding::Level, *};
 
     #[test]
     fn versions_are_read() {

@@ -8,8 +8,8 @@ use std::{
 
 use reaper_overlay::{Overlays, mountinfo};
 
-use super::Finding;
-use crate::commands::{Call, prune::stopped};
+use super::finding::Finding;
+use crate::commands::{context::Call, selection::stopped};
 
 /// Folders of the state root that are no containers'.
 const NO_CONTAINERS: [&str; 2] = ["ns", "overlay"];

@@ -1,15 +1,21 @@
 //! `doctor`: what this machine lacks, and how to put it right.
 
 mod containerd;
+mod finding;
+mod interfaces;
+mod kernel_log;
 mod leftovers;
 mod machine;
+mod syscalls;
+mod trial;
 
 use std::io::Write;
 
-use serde::Serialize;
-
+use self::finding::{Finding, Level};
+pub(crate) use self::trial::run_if_asked;
 use super::{
-    Call, print, print_json,
+    context::Call,
+    output::{print, print_json},
     table::{print_table, printable},
 };
 use crate::{
@@ -19,58 +25,15 @@ use crate::{
     outcome::Outcome,
 };
 
-/// How bad something is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Level {
-    Good,
-    /// Containers run, with less than one might want.
-    Warning,
-    /// Containers do not run.
-    Problem,
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Finding {
-    level: Level,
-    about: &'static str,
-    found: String,
-    /// What to do about it. Nothing where all is well.
-    fix: Option<String>,
-}
-
-impl Finding {
-    fn good(about: &'static str, found: impl Into<String>) -> Self {
-        Self {
-            level: Level::Good,
-            about,
-            found: found.into(),
-            fix: None,
-        }
-    }
-
-    fn warning(about: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self {
-            level: Level::Warning,
-            about,
-            found: found.into(),
-            fix: Some(fix.into()),
-        }
-    }
-
-    fn problem(about: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self {
-            level: Level::Problem,
-            ..Self::warning(about, found, fix)
-        }
-    }
-}
-
 pub(crate) async fn run(call: &Call, args: &DoctorArgs, out: &mut dyn Write) -> Result<Outcome> {
     let mut findings = machine::examine(&call.config);
     findings.extend(containerd::examine());
     findings.extend(leftovers::examine(call).await);
+    findings.extend(if args.no_trial {
+        trial::find_leftovers(call)
+    } else {
+        trial::examine(call).await?
+    });
     if args.json {
         print_json(out, &findings)?;
     } else {

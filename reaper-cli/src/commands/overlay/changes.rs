@@ -12,7 +12,10 @@ use serde::Serialize;
 use super::progress::Progress;
 use crate::{
     args::{CommitArgs, DiffArgs, ExportArgs},
-    commands::{print, print_json, table::printable},
+    commands::{
+        output::{print, print_json},
+        table::printable,
+    },
     error::{Error, Result},
     settings::absolute,
 };

@@ -14,7 +14,7 @@ use crate::{
     args::Output,
     colours::Colours,
     commands::{
-        print, print_json,
+        output::{print, print_json, size},
         table::{print_plain, printable},
     },
     error::Result,
@@ -159,23 +159,6 @@ pub(super) fn usage(
     Ok(())
 }
 
-/// A number of bytes for people.
-pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    let mut unit = "B";
-    let (mut whole, mut rest) = (bytes, 0);
-    for larger in UNITS {
-        if whole < 1024 {
-            break;
-        }
-        (whole, rest, unit) = (whole / 1024, whole % 1024, larger);
-    }
-    if unit == "B" || whole >= 10 {
-        return format!("{whole} {unit}");
-    }
-    format!("{whole}.{} {unit}", rest * 10 / 1024)
-}
-
 /// How long ago something was, in its largest unit. A clock that was set back makes it now.
 fn age(then: SystemTime) -> String {
     let elapsed = SystemTime::now().duration_since(then).unwrap_or_default();
@@ -197,12 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_ages_are_short() {
-        let sizes = [0, 1023, 1024, 1536, 10 << 10, 3 << 30, u64::MAX].map(size);
-        let expected = [
-            "0 B", "1023 B", "1.0 KiB", "1.5 KiB", "10 KiB", "3.0 GiB", "15 EiB",
-        ];
-        assert_eq!(sizes, expected);
+    fn ages_are_short() {
         let ages = [0, 59, 60, 7199, 172_799, 172_800].map(|s| coarse(Duration::from_secs(s)));
         assert_eq!(ages, ["0s", "59s", "1m", "1h", "47h", "2d"]);
     }

@@ -9,8 +9,7 @@ use std::io::Write;
 use reaper_overlay::{Overlays, Scope};
 use reaper_spec::ContainerId;
 
-pub(crate) use self::list::size;
-use super::Call;
+use super::context::Call;
 use crate::{
     args::{OverlayArgs, OverlayCommand},
     container,

@@ -7,8 +7,11 @@ use std::{
 
 use reaper_overlay::{Overlays, Progress as Seen, Scope};
 
-use super::list::size;
-use crate::{commands::table::printable, error::Result, terminal};
+use crate::{
+    commands::{output::size, table::printable},
+    error::Result,
+    terminal,
+};
 
 /// What ends sooner than that needs no bar.
 const PATIENCE: Duration = Duration::from_millis(400);
@@ -25,7 +28,7 @@ pub(super) struct Progress {
 impl Progress {
     /// Of something that looks at all that `scope` holds.
     pub(super) fn start(what: &'static str, overlays: &Overlays, scope: &Scope) -> Result<Self> {
-        // Counting is quick beside reading; where nobody looks it is not needed at all.
+        // Counting is quick compared with reading. Without a terminal there is no bar to show.
         let mut counting = Self::of_unknown("counting");
         if counting.line.is_none() {
             return Ok(counting);

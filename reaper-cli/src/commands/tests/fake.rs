@@ -8,8 +8,8 @@ use std::{
 
 use async_trait::async_trait;
 use reaper_exec::{
-    CreateRequest, Created, Engine, Error, ExecRequest, Executor, Observation, ProcessEntry,
-    Result, Signal, Stats, Target,
+    ContainerState, CreateRequest, CreatedProcess, Engine, Error, ExecRequest, Executor,
+    ProcessInfo, Result, Signal, Stats, Target,
 };
 use reaper_spec::{
     ConsoleSize, ContainerId, ExecId, Exit, ExitStatus, ProcessIdentity, Status, Timestamp,
@@ -72,8 +72,8 @@ fn identity(pid: u32) -> ProcessIdentity {
     }
 }
 
-fn made(pid: u32) -> Created {
-    Created {
+fn made(pid: u32) -> CreatedProcess {
+    CreatedProcess {
         process: Some(identity(pid)),
         monitor: Some(identity(pid - 1)),
         warnings: Vec::new(),
@@ -94,14 +94,22 @@ impl Host for Fake {
 
 #[async_trait]
 impl Executor for Fake {
-    async fn create(&self, request: CreateRequest) -> Result<Created> {
-        let mirror = request.monitor.mirror_exit;
-        self.note(format!("create {:?} mirror={mirror}", request.process.args));
+    async fn create(&self, request: CreateRequest) -> Result<CreatedProcess> {
+        let mirror = request.container.monitor.propagate_exit;
+        self.note(format!(
+            "create {:?} mirror={mirror}",
+            request.container.process.args
+        ));
         self.0.lock().unwrap().status = Some(Status::Created);
         Ok(made(42))
     }
 
-    async fn exec(&self, _: &ContainerId, _: &ExecId, request: ExecRequest) -> Result<Created> {
+    async fn exec(
+        &self,
+        _: &ContainerId,
+        _: &ExecId,
+        request: ExecRequest,
+    ) -> Result<CreatedProcess> {
         self.note(format!(
             "exec {:?} in {:?}",
             request.process.args, request.process.cwd
@@ -137,7 +145,7 @@ impl Executor for Fake {
         exit.ok_or_else(|| Error::NotFound(target.clone()))
     }
 
-    async fn resize(&self, _: &Target, _: ConsoleSize) -> Result<()> {
+    async fn resize_pty(&self, _: &Target, _: ConsoleSize) -> Result<()> {
         Ok(())
     }
 
@@ -154,8 +162,8 @@ impl Executor for Fake {
         self.started()
     }
 
-    async fn pids(&self, _: &ContainerId) -> Result<Vec<ProcessEntry>> {
-        Ok(vec![ProcessEntry {
+    async fn pids(&self, _: &ContainerId) -> Result<Vec<ProcessInfo>> {
+        Ok(vec![ProcessInfo {
             pid: 42,
             exec: None,
         }])
@@ -170,12 +178,12 @@ impl Executor for Fake {
         })
     }
 
-    async fn observe(&self, id: &ContainerId) -> Result<Observation> {
+    async fn state(&self, id: &ContainerId) -> Result<ContainerState> {
         let seen = self.0.lock().unwrap();
         let status = seen
             .status
             .ok_or_else(|| Error::NotFound(Target::Init(id.clone())))?;
-        Ok(Observation {
+        Ok(ContainerState {
             status,
             process: None,
             monitor: None,

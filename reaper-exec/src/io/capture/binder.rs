@@ -5,7 +5,9 @@ use super::{
     pump::{Messages, Source},
 };
 use crate::io::{
-    BindRequest, BoundStdio, IoBinder, IoError, StandardBinder, Stream, StreamTarget, file,
+    binder::StandardBinder,
+    contract::{BindRequest, BoundStdio, IoBinder, IoError, Stream, StreamTarget},
+    file,
     tapped::{self, Tapped},
 };
 
@@ -20,7 +22,7 @@ pub struct CaptureBinder<B = StandardBinder> {
 
 impl<B: IoBinder> CaptureBinder<B> {
     /// What is not captured is bound by `others`.
-    pub fn over(others: B) -> Self {
+    pub fn with_fallback(others: B) -> Self {
         Self { others }
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct Source {
 pub(super) struct Messages {
     /// Without those that have come to their end.
     sources: Vec<Source>,
-    /// `None` once nobody listens: what comes is thrown away.
+    /// `None` once the receiver has closed it: output is thrown away.
     socket: Option<OwnedFd>,
     /// A message for which there was no room.
     pending: Option<Vec<u8>>,
@@ -39,7 +39,7 @@ impl Messages {
         }
     }
 
-    /// Sends the message that waits. Says whether it is gone.
+    /// Sends the message that waits. Returns whether none waits any more.
     fn flush(&mut self) -> bool {
         let Some(message) = &self.pending else {
             return false;
@@ -52,7 +52,7 @@ impl Messages {
         match sent {
             Err(Errno::EAGAIN | Errno::ENOBUFS) => return false,
             Ok(_) => {}
-            // Nobody is there any more.
+            // The receiver has closed its end.
             Err(_) => self.socket = None,
         }
         self.pending = None;
@@ -97,7 +97,8 @@ impl Pump for Messages {
     fn interests<'a>(&'a self, wanted: &mut Vec<(BorrowedFd<'a>, PollFlags)>) {
         let waiting = self.pending.is_some();
         if let Some(socket) = &self.socket {
-            // Without room it is asked for; else only whether somebody is still there.
+            // POLLOUT only while a message waits; POLLHUP always reports that the receiver has
+            // closed its end.
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::POLLOUT, waiting);
             wanted.push((socket.as_fd(), flags));

@@ -13,7 +13,10 @@ use std::{
 
 use nix::{sys::stat::Mode, unistd::mkfifo};
 
-use crate::io::{StdioRequest, StreamTarget, Streams, capture};
+use crate::io::{
+    capture,
+    contract::{StdioRequest, StreamTarget, Streams},
+};
 
 /// A request, and the client at its other end.
 #[derive(Debug)]

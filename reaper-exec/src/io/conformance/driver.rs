@@ -11,7 +11,7 @@ use reaper_spec::ContainerId;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::client::Output;
-use crate::io::{BindRequest, BoundStdio, ChildStdio, IoBinder, IoError, StdioRequest};
+use crate::io::contract::{BindRequest, BoundStdio, ChildStdio, IoBinder, IoError, StdioRequest};
 
 /// How long anything may take; only a binder that breaks a rule takes it.
 const LIMIT: Duration = Duration::from_secs(30);

@@ -8,7 +8,8 @@ use super::{
     target,
 };
 use crate::io::{
-    BindRequest, BoundStdio, IoBinder, IoError, StandardBinder, Stream, StreamTarget,
+    binder::StandardBinder,
+    contract::{BindRequest, BoundStdio, IoBinder, IoError, Stream, StreamTarget},
     tapped::{self, Tapped},
 };
 
@@ -37,7 +38,7 @@ pub struct JournalBinder<B = StandardBinder> {
 
 impl<B: IoBinder> JournalBinder<B> {
     /// What does not go to the journal is bound by `others`.
-    pub fn over(others: B) -> Self {
+    pub fn with_fallback(others: B) -> Self {
         Self { others }
     }
 }

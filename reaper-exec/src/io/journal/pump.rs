@@ -17,12 +17,12 @@ use crate::io::{
     tapped::Pump,
 };
 
-/// A stream of the journal: a socket that is told once what the lines are.
+/// A stream of the journal: a socket whose first lines describe those that follow.
 #[derive(Debug)]
 pub(super) struct Connection {
     address: UnixAddr,
     header: String,
-    /// Nonblocking. `None` while nobody is there.
+    /// Nonblocking. `None` while the journal does not listen.
     socket: Option<OwnedFd>,
 }
 
@@ -51,7 +51,7 @@ impl Connection {
         Ok(self.socket.insert(new))
     }
 
-    /// Writes what there is room for, to a new connection if the old one is gone.
+    /// Writes as much as the socket's buffer takes, to a new connection if the old one was closed.
     fn take_from(&mut self, buffer: &mut Buffer) -> Transfer {
         if let Some(socket) = &self.socket {
             let transfer = buffer.drain(socket);
@@ -141,7 +141,8 @@ impl Pump for Entries {
         for passage in &self.0 {
             let waiting = !passage.buffer.is_empty();
             if let Some(socket) = &passage.journal.socket {
-                // Without room it is asked for; else only whether somebody is still there.
+                // POLLOUT only while lines wait; POLLHUP always reports that the journal has closed
+                // it.
                 let mut flags = PollFlags::empty();
                 flags.set(PollFlags::POLLOUT, waiting);
                 wanted.push((socket.as_fd(), flags));

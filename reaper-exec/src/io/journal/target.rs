@@ -8,7 +8,10 @@ use std::{
 };
 
 use super::{Journal, Priority};
-use crate::io::{IoError, Stream, uri};
+use crate::io::{
+    contract::{IoError, Stream},
+    uri,
+};
 
 const SCHEME: &str = "journald://";
 
@@ -124,7 +127,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::io::StreamTarget;
+    use crate::io::contract::StreamTarget;
 
     fn written(journal: &Journal) -> String {
         match journal.target() {
@@ -156,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_target_of_the_journal_is_left_to_others() {
+    fn targets_of_others_are_not_parsed() {
         for uri in ["file:///a", "/a", "", "journald:", "journal://"] {
             assert!(read(Stream::Stdout, uri).is_none(), "{uri}");
         }

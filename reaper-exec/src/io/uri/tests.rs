@@ -44,7 +44,7 @@ fn targets_as_containerds_clients_write_them() {
 }
 
 #[test]
-fn what_is_no_target_is_named_in_the_error() {
+fn error_names_an_unknown_target() {
     for garbage in [
         "",
         "out",

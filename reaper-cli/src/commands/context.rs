@@ -1,0 +1,21 @@
+//! What every command works with.
+
+use std::os::fd::OwnedFd;
+
+use reaper_spec::Config;
+
+use crate::{args::LogFormat, colours::Colours, host::Containers};
+
+/// What every command works with.
+pub(crate) struct Call {
+    pub(crate) containers: Containers,
+    pub(crate) config: Config,
+    /// Whether they are those of one containerd namespace, which the caller named.
+    pub(crate) one_namespace: bool,
+    /// The caller's descriptors from 3 on, as many as it named.
+    pub(crate) preserved: Vec<OwnedFd>,
+    /// How the caller wants to be told.
+    pub(crate) log_format: LogFormat,
+    /// Whether tables may have colours.
+    pub(crate) colours: Colours,
+}

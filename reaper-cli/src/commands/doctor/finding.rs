@@ -1,0 +1,74 @@
+//! What doctor reports: one finding for each thing that it looks at.
+
+use serde::Serialize;
+
+/// How bad something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Level {
+    Good,
+    /// Containers run, with less than one might want.
+    Warning,
+    /// Containers do not run.
+    Problem,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Finding {
+    pub(super) level: Level,
+    pub(super) about: &'static str,
+    pub(super) found: String,
+    /// What to do about it. Nothing where all is well.
+    pub(super) fix: Option<String>,
+    /// What was done for it, where that was several steps.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) steps: Vec<Step>,
+}
+
+impl Finding {
+    pub(super) fn good(about: &'static str, found: impl Into<String>) -> Self {
+        Self {
+            level: Level::Good,
+            about,
+            found: found.into(),
+            fix: None,
+            steps: Vec::new(),
+        }
+    }
+
+    pub(super) fn warning(
+        about: &'static str,
+        found: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        Self {
+            level: Level::Warning,
+            about,
+            found: found.into(),
+            fix: Some(fix.into()),
+            steps: Vec::new(),
+        }
+    }
+
+    pub(super) fn problem(
+        about: &'static str,
+        found: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        Self {
+            level: Level::Problem,
+            ..Self::warning(about, found, fix)
+        }
+    }
+}
+
+/// One step that was done, for programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Step {
+    pub(super) step: &'static str,
+    pub(super) milliseconds: u64,
+    /// Why it failed.
+    pub(super) error: Option<String>,
+    pub(super) errno: Option<i32>,
+}

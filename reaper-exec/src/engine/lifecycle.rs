@@ -1,0 +1,225 @@
+//! The operations on a container that exists.
+//!
+//! The executor acts first; what it reports is committed to the store before the operation returns.
+//! A program that is killed between the two leaves an old record, which the next `state` brings up
+//! to date.
+
+use reaper_overlay::ViewRequest;
+use reaper_spec::{ContainerId, Exit, Status, Timestamp, Transition};
+use reaper_state::{Record, StateStore};
+
+use super::{
+    base::Engine,
+    error::{Error, Result},
+    record,
+};
+use crate::{
+    executor::{ContainerState, Error as ExecutorError, Executor, Target},
+    procfs,
+    signal::Signal,
+};
+
+impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
+    /// Starts a created container.
+    ///
+    /// # Errors
+    /// [`Error::Transition`] unless it is created; the errors of [`Executor::start`], after which
+    /// the container has stopped.
+    pub async fn start(&self, id: &ContainerId) -> Result<Record> {
+        let target = Target::Init(id.clone());
+        let started = async { self.executor.start(&target).await.map(drop) };
+        self.start_with(id, started).await
+    }
+
+    /// As [`start`](Self::start), but by `open`, for executors that have other ways to start.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_with(
+        &self,
+        id: &ContainerId,
+        open: impl Future<Output = Result<(), ExecutorError>>,
+    ) -> Result<Record> {
+        let record = self.state(id).await?;
+        if let Err(source) = record.status.after(Transition::Start) {
+            return Err(Error::Transition {
+                id: id.clone(),
+                source,
+            });
+        }
+        // Taken before the start, so that the exit cannot have an earlier time.
+        let started = Timestamp::now();
+        if let Err(error) = open.await {
+            // The reason is what the caller needs; an end that cannot be committed now is later.
+            if let Err(uncommitted) = self.state(id).await {
+                tracing::warn!(%id, "commit the end after a failed start: {uncommitted}");
+            }
+            return Err(error.into());
+        }
+        self.change(id, move |record| record::started(record, started))
+            .await
+    }
+
+    /// A container's record, brought up to date with what its executor observes: an exit that
+    /// is not committed yet is committed.
+    ///
+    /// # Errors
+    /// [`reaper_state::Error::NotFound`].
+    pub async fn state(&self, id: &ContainerId) -> Result<Record> {
+        let stored = self.get(id).await?;
+        if stored.record.status == Status::Stopped {
+            return Ok(stored.record);
+        }
+        let seen = match self.executor.state(id).await {
+            Ok(seen) => seen,
+            Err(ExecutorError::NotFound(_)) if stored.record.status == Status::Creating => {
+                if stored.record.monitor.as_ref().is_none_or(procfs::is_alive) {
+                    return Ok(stored.record);
+                }
+                record::unknown_exit("whoever created it was killed")
+            }
+            // Not this executor's: a shim, for example, is itself the process of its pod's sandbox.
+            Err(ExecutorError::NotFound(_))
+                if stored.record.process.as_ref().is_some_and(procfs::is_alive) =>
+            {
+                return Ok(stored.record);
+            }
+            Err(ExecutorError::NotFound(_)) => record::unknown_exit("nothing is left of it"),
+            Err(error) => return Err(error.into()),
+        };
+        if seen.status == stored.record.status {
+            return Ok(stored.record);
+        }
+        self.change(id, for_same_container(stored.record.created, seen))
+            .await
+    }
+
+    /// The ids of all containers, sorted.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn list(&self) -> Result<Vec<ContainerId>> {
+        Ok(self.stored(|store| store.list()).await?)
+    }
+
+    /// Waits for the end of a container, and commits it before it returns.
+    ///
+    /// # Errors
+    /// What [`Executor::wait`] and the store say.
+    pub async fn wait(&self, id: &ContainerId) -> Result<Exit> {
+        let created = match self.get(id).await {
+            Ok(stored) => Some(stored.record.created),
+            Err(Error::Store(reaper_state::Error::NotFound { .. })) => None,
+            Err(error) => return Err(error),
+        };
+        let exit = self.executor.wait(&Target::Init(id.clone())).await?;
+        let Some(created) = created else {
+            return Ok(exit);
+        };
+        let seen = ContainerState::stopped(exit.clone());
+        match self.change(id, for_same_container(created, seen)).await {
+            Ok(_) | Err(Error::Store(reaper_state::Error::NotFound { .. })) => Ok(exit),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends a signal to a container's init process, or to all its processes.
+    ///
+    /// # Errors
+    /// As [`Executor::kill`].
+    pub async fn kill(&self, id: &ContainerId, signal: Signal, all: bool) -> Result<()> {
+        self.get(id).await?;
+        Ok(self
+            .executor
+            .kill(&Target::Init(id.clone()), signal, all)
+            .await?)
+    }
+
+    /// Freezes a running container.
+    ///
+    /// # Errors
+    /// As [`Executor::pause`].
+    pub async fn pause(&self, id: &ContainerId) -> Result<Record> {
+        self.executor.pause(id).await?;
+        self.state(id).await
+    }
+
+    /// Thaws a paused container.
+    ///
+    /// # Errors
+    /// As [`Executor::resume`].
+    pub async fn resume(&self, id: &ContainerId) -> Result<Record> {
+        self.executor.resume(id).await?;
+        self.state(id).await
+    }
+
+    /// Removes a container that has stopped, with all that it holds, and returns its exit. With
+    /// `force` one that has not is killed first.
+    ///
+    /// # Errors
+    /// [`Error::NotStopped`] without `force`; [`reaper_state::Error::NotFound`].
+    pub async fn delete(&self, id: &ContainerId, force: bool) -> Result<Option<Exit>> {
+        let record = match self.state(id).await {
+            Ok(record) => Some(record),
+            Err(
+                Error::Store(
+                    reaper_state::Error::Corrupt { .. } | reaper_state::Error::Newer { .. },
+                )
+                | Error::Executor(_),
+            ) if force => None,
+            Err(error) => return Err(error),
+        };
+        let status = record
+            .as_ref()
+            .map_or(Status::Creating, |record| record.status);
+        if status != Status::Stopped {
+            if !force {
+                return Err(Error::NotStopped {
+                    id: id.clone(),
+                    status,
+                });
+            }
+            self.end(id).await?;
+        }
+        let seen = self.executor.delete(&Target::Init(id.clone())).await?;
+        self.forget(id).await?;
+        Ok(seen.or_else(|| record.and_then(|record| record.exit)))
+    }
+
+    /// Removes what is kept for the container of `view` after its exit, if it had no process of the
+    /// executor: see [`Executor::remove_view`].
+    ///
+    /// # Errors
+    /// As [`Executor::remove_view`].
+    pub async fn remove_view(&self, view: ViewRequest) -> Result<()> {
+        let view = view.with_state_root(self.root.path());
+        Ok(self.executor.remove_view(&view).await?)
+    }
+
+    /// Kills all of a container and waits for its end. Nothing to kill is success.
+    pub(super) async fn end(&self, id: &ContainerId) -> Result<()> {
+        let target = Target::Init(id.clone());
+        match self.executor.kill(&target, Signal::KILL, true).await {
+            Ok(()) => match self.executor.wait(&target).await {
+                // Another program has deleted it meanwhile.
+                Ok(_) | Err(ExecutorError::NotFound(_)) => Ok(()),
+                Err(error) => Err(error.into()),
+            },
+            Err(ExecutorError::NotFound(_) | ExecutorError::Ended(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What was observed of a container, for the record of the one that was made then. By the time it
+/// is committed another may have its id.
+fn for_same_container(
+    created: Timestamp,
+    seen: ContainerState,
+) -> impl Fn(&mut Record) + Send + 'static {
+    move |record| {
+        if record.created == created {
+            record::observed(record, &seen);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What a container is to be, and what its monitor does.
+
+use std::{collections::BTreeMap, os::fd::OwnedFd, path::PathBuf};
+
+use reaper_overlay::ViewRequest;
+use reaper_spec::{CgroupsPath, ContainerId, ProcessSpec};
+use serde::{Deserialize, Serialize};
+
+use crate::io::StdioRequest;
+
+/// A container to be created.
+#[derive(Debug)]
+pub struct ContainerConfig {
+    /// Its id.
+    pub id: ContainerId,
+    /// Its bundle, absolute.
+    pub bundle: PathBuf,
+    /// Its init process.
+    pub process: ProcessSpec,
+    /// Where its cgroup goes; `None` for `reaper/ID`.
+    pub cgroups_path: Option<CgroupsPath>,
+    /// What it sees of the filesystem.
+    pub view: ViewRequest,
+    /// Where its init process's streams go.
+    pub stdio: StdioRequest,
+    /// Descriptors that its init process gets from number 3 on (`--preserve-fds`).
+    pub preserve_fds: Vec<OwnedFd>,
+    /// What its monitor does in addition to watching it.
+    pub monitor: MonitorOptions,
+    /// Annotations for its record. An [`Engine`](crate::Engine) stores them; executors ignore them.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl ContainerConfig {
+    /// A container for `process` that has no bundle, no volumes and no streams (`/dev/null`), and
+    /// everything else as it is by default. Its fields are there to be changed.
+    pub fn new(id: ContainerId, process: ProcessSpec) -> Self {
+        Self {
+            bundle: PathBuf::from("/"),
+            view: ViewRequest::new(id.clone(), process.cwd.clone()),
+            id,
+            process,
+            cgroups_path: None,
+            stdio: StdioRequest::default(),
+            preserve_fds: Vec::new(),
+            monitor: MonitorOptions::default(),
+            annotations: BTreeMap::new(),
+        }
+    }
+}
+
+/// What a monitor does in addition to watching its container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MonitorOptions {
+    /// The monitor exits in the same way as the init process, code and signal, and passes on the
+    /// signals that it gets to it. An engine that waits for the pid in `--pid-file` gets the exit
+    /// of the container so. Off by default.
+    #[serde(rename = "mirror_exit")]
+    pub propagate_exit: bool,
+    /// The container gets a separate cgroup, by which all that it leaves is killed; without one
+    /// that is best effort. On by default.
+    #[serde(rename = "without_cgroup", with = "negated")]
+    pub cgroup: bool,
+    /// The file to which the monitor logs errors that no request waits for, for example that a
+    /// mount point could not be removed. By default they are not logged.
+    pub log: Option<PathBuf>,
+}
+
+impl Default for MonitorOptions {
+    fn default() -> Self {
+        Self {
+            propagate_exit: false,
+            cgroup: true,
+            log: None,
+        }
+    }
+}
+
+/// Monitors of all versions read and write the opposite of [`MonitorOptions::cgroup`].
+mod negated {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes a reference"
+    )]
+    pub(super) fn serialize<S: Serializer>(value: &bool, serializer: S) -> Result<S::Ok, S::Error> {
+        (!value).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<bool, D::Error> {
+        bool::deserialize(deserializer).map(|value| !value)
+    }
+}

@@ -1,0 +1,169 @@
+//! Containers whose monitor does not answer: reading the recorded exit, or cleaning up after a
+//! monitor that was killed.
+
+use std::{fs, io, os::fd::AsFd as _, time::Duration};
+
+use reaper_spec::{ContainerId, Exit, ExitStatus, Status, Timestamp};
+use serde::de::DeserializeOwned;
+use tokio::io::Interest;
+
+use super::{HostExecutor, client::ClientError, spawn, unexpected_answer};
+use crate::{
+    executor::{ContainerState, Error, Result, Target},
+    procfs,
+    protocol::{CleanupRecord, ExitRecord, Request, Response},
+    records, sys,
+};
+
+/// How long cleaning up after a monitor may take: an unmount of a file server that does not answer
+/// must not hold up the caller for ever.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a process that was killed may take to exit.
+pub(super) const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl HostExecutor {
+    /// The state of a container without a monitor: its recorded exit; or, if the monitor was
+    /// killed, the exit that is recorded now, after the remaining processes were killed. `creating`
+    /// for one that is being created.
+    pub(super) async fn recover_exit(&self, id: &ContainerId) -> Result<ContainerState> {
+        if let Some(record) = self.exit_record(id)? {
+            return Ok(ContainerState::stopped(record.exit));
+        }
+        self.clean_up(id, false).await
+    }
+
+    /// As [`recover_exit`](Self::recover_exit), and deletes all files of the container, unless it
+    /// is live.
+    pub(super) async fn recover_and_remove(&self, id: &ContainerId) -> Result<ContainerState> {
+        let recovered = match self.clean_up(id, true).await {
+            // It was cleaned up before, or there was nothing to clean up.
+            Err(Error::NotFound(_)) => match self.exit_record(id)? {
+                Some(record) => Ok(ContainerState::stopped(record.exit)),
+                None => Err(Error::NotFound(Target::Init(id.clone()))),
+            },
+            cleaned => cleaned,
+        };
+        if recovered.as_ref().is_ok_and(|seen| seen.exit.is_some()) {
+            let path = self.root.container(id).exit_file();
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    let operation = format!("remove {}", path.display());
+                    return Err(Error::Io { operation, source });
+                }
+                _ => {}
+            }
+        }
+        recovered
+    }
+
+    async fn clean_up(&self, id: &ContainerId, forget: bool) -> Result<ContainerState> {
+        let target = Target::Init(id.clone());
+        let dir = self.root.container(id);
+        let plan: Option<CleanupRecord> = read(&dir.plan_file())?;
+        let plan = plan.ok_or(Error::NotFound(target.clone()))?;
+        if procfs::is_alive(&plan.monitor) {
+            if !dir.socket().exists() {
+                return Ok(ContainerState {
+                    status: Status::Creating,
+                    process: None,
+                    monitor: Some(plan.monitor),
+                    exit: None,
+                });
+            }
+            // The monitor may have begun to listen since the request.
+            if let Some(client) = self.client(id)?
+                && let Ok(Ok(Response::State(seen))) = client.call(&Request::State, &[]).await
+            {
+                return Ok(seen);
+            }
+        }
+        let call = Request::Cleanup {
+            id: id.clone(),
+            dir: dir.path().to_owned(),
+            remove: forget,
+        };
+        let cleaned = self.run_helper(&target, &call, "clean up").await;
+        if self.subreaper {
+            self.children.end_orphans();
+        }
+        let Response::State(observation) = cleaned? else {
+            return Err(unexpected_answer(&target));
+        };
+        // A runtime makes the views of its containers itself.
+        if forget && plan.runtime.is_none() {
+            let call = Request::CollectGarbage(Box::new(plan.view));
+            // Errors are ignored: the container is deleted, and the next deletion does this again.
+            let _ = self.run_helper(&target, &call, "clear up").await;
+        }
+        Ok(observation)
+    }
+
+    /// Has a new process do a job that may block, and waits for its answer and its exit.
+    pub(super) async fn run_helper(
+        &self,
+        target: &Target,
+        call: &Request,
+        what: &str,
+    ) -> Result<Response> {
+        let client = self.spawn_monitor(target)?;
+        let monitor = |reason| Error::Monitor {
+            target: target.clone(),
+            reason,
+        };
+        let answer = match tokio::time::timeout(CLEANUP_TIMEOUT, client.call(call, &[])).await {
+            Ok(Ok(Ok(answer))) => Ok(answer),
+            Ok(Ok(Err(failure))) => Err(failure.into_error(target)),
+            Ok(Err(ClientError::Closed)) => Err(monitor(spawn::NO_ANSWER.to_owned())),
+            Ok(Err(ClientError::Send(source))) => Err(Error::Io {
+                operation: format!("{what} after {target}"),
+                source,
+            }),
+            Err(_) => {
+                client.kill();
+                let limit = CLEANUP_TIMEOUT.as_secs();
+                Err(monitor(format!("to {what} took longer than {limit} s")))
+            }
+        };
+        client.ended(KILL_TIMEOUT).await;
+        answer
+    }
+
+    /// Kills the monitor of a container that is being created, and cleans up after it.
+    pub(super) async fn kill_creation(&self, id: &ContainerId) -> Result<()> {
+        let plan: Option<CleanupRecord> = read(&self.root.container(id).plan_file())?;
+        let plan = plan.ok_or(Error::NotFound(Target::Init(id.clone())))?;
+        // An error means that it has exited.
+        if let Ok(monitor) = procfs::open_pidfd(&plan.monitor) {
+            let _ = sys::pidfd_send_signal(monitor.as_fd(), libc::SIGKILL);
+            if let Ok(monitor) = sys::watch(monitor, Interest::READABLE) {
+                let _ = tokio::time::timeout(KILL_TIMEOUT, monitor.readable()).await;
+            }
+        }
+        match self.clean_up(id, false).await {
+            // Its creator has cleaned up.
+            Ok(_) | Err(Error::NotFound(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn exit_record(&self, id: &ContainerId) -> Result<Option<ExitRecord>> {
+        read(&self.root.container(id).exit_file())
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &std::path::Path) -> Result<Option<T>> {
+    records::read(path).map_err(|source| Error::Io {
+        operation: format!("read {}", path.display()),
+        source,
+    })
+}
+
+/// The exit of an exec whose monitor, which alone knew it, was killed.
+pub(super) fn exec_exit(at: Timestamp) -> Exit {
+    let reason = "the monitor that waited for it is gone".to_owned();
+    Exit {
+        status: ExitStatus::Lost { reason },
+        at,
+    }
+}

@@ -1,0 +1,187 @@
+//! What a monitor holds: a container and its clients.
+
+use std::{
+    fs::File,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Instant,
+};
+
+use nix::{sys::signalfd::SignalFd, unistd::Pid};
+use reaper_overlay::{View, ViewRequest};
+use reaper_spec::{ContainerId, ExecId, ProcessIdentity, Status};
+use reaper_state::ContainerDir;
+
+use super::{backend::Backend, new_container::NewContainer};
+use crate::{
+    cgroup::ContainerCgroup,
+    executor::MonitorOptions,
+    monitor::{
+        oci_runtime::runtime::Runtime,
+        process::state::{INIT, LiveProcess, Process},
+        support::{
+            config::MonitorConfig,
+            connection::{Connection, ReplyTo, STARTER},
+            log::log_line,
+            states::MonitorState,
+        },
+    },
+    protocol::{Failure, Response},
+};
+
+/// A container and its clients.
+pub(crate) struct Monitor {
+    pub(crate) config: MonitorConfig,
+    pub(crate) id: ContainerId,
+    pub(crate) namespace: String,
+    pub(crate) dir: ContainerDir,
+    pub(crate) options: MonitorOptions,
+    pub(crate) identity: ProcessIdentity,
+    pub(crate) oom_score_adj: Option<i32>,
+    pub(crate) signals: SignalFd,
+    pub(crate) listener: OwnedFd,
+    pub(crate) connections: Vec<Connection>,
+    pub(crate) next_connection: u64,
+    /// No descriptor was free for another client. The listener is not polled until one is.
+    pub(crate) accept_paused: bool,
+    pub(crate) view_request: ViewRequest,
+    pub(crate) view: Box<dyn View>,
+    pub(crate) cgroup: Option<ContainerCgroup>,
+    /// Makes the container's processes and acts on them.
+    pub(crate) backend: &'static dyn Backend,
+    /// The state of the backend that drives an OCI runtime.
+    pub(crate) runtime: Option<Runtime>,
+    /// Init is first, for the whole life of the monitor.
+    pub(crate) processes: Vec<Process>,
+    pub(crate) next_process: u64,
+    pub(crate) state: MonitorState,
+    pub(crate) freezing: Option<Freezing>,
+    pub(crate) frozen: bool,
+    /// The number of the connection of the client that has deleted the container.
+    pub(crate) deleted_for: Option<u64>,
+    /// The most CPU time that was ever reported, in user mode and in the kernel.
+    pub(crate) cpu_ns: (u64, u64),
+}
+
+/// A freeze that the kernel has not reported as done.
+pub(crate) struct Freezing {
+    pub(crate) events: File,
+    pub(crate) reply_to: ReplyTo,
+    pub(crate) deadline: Instant,
+}
+
+impl Freezing {
+    pub(crate) fn events(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+}
+
+impl Monitor {
+    /// The monitor of a container whose init process, `init`, was created and whose socket is
+    /// `listener`.
+    pub(crate) fn new(
+        new: NewContainer,
+        view: Box<dyn View>,
+        listener: OwnedFd,
+        init: Process,
+    ) -> Self {
+        let NewContainer {
+            pending,
+            backend,
+            dir,
+            call,
+            cgroup,
+            runtime,
+            ..
+        } = new;
+        Self {
+            config: pending.config,
+            id: call.id,
+            namespace: call.namespace,
+            dir,
+            options: call.options,
+            identity: pending.identity,
+            oom_score_adj: pending.oom_score_adj,
+            signals: pending.signals,
+            listener,
+            connections: vec![pending.starter],
+            next_connection: STARTER + 1,
+            accept_paused: false,
+            view_request: call.view,
+            view,
+            cgroup,
+            backend,
+            runtime,
+            processes: vec![init],
+            next_process: INIT + 1,
+            state: MonitorState::Live,
+            freezing: None,
+            frozen: false,
+            deleted_for: None,
+            cpu_ns: (0, 0),
+        }
+    }
+
+    /// A number for another process.
+    pub(crate) fn number_process(&mut self) -> u64 {
+        let number = self.next_process;
+        self.next_process += 1;
+        number
+    }
+
+    pub(crate) fn init(&mut self) -> &mut Process {
+        &mut self.processes[0]
+    }
+
+    /// The current place in the list of the process with this number.
+    pub(crate) fn index_of_number(&self, number: u64) -> Option<usize> {
+        self.processes
+            .iter()
+            .position(|process| process.number == number)
+    }
+
+    pub(crate) fn connection(&mut self, number: u64) -> Option<&mut Connection> {
+        self.connections
+            .iter_mut()
+            .find(|known| known.number == number)
+    }
+
+    /// Answers a client. Returns whether it is still connected.
+    pub(crate) fn reply(&mut self, to: ReplyTo, answer: Result<Response, Failure>) -> bool {
+        let connection = self.connection(to.connection);
+        connection.is_some_and(|connection| {
+            connection.reply(to.serial, answer);
+            !connection.is_closed()
+        })
+    }
+
+    /// Writes a line to the monitors' log, for errors that no request waits for.
+    pub(crate) fn log(&self, message: &str) {
+        log_line(self.options.log.as_deref(), self.id.as_str(), message);
+    }
+
+    /// The process that a client names.
+    pub(crate) fn find(&mut self, exec: Option<&ExecId>) -> Result<&mut Process, Failure> {
+        let found = self
+            .processes
+            .iter_mut()
+            .find(|process| process.exec.as_ref() == exec && !process.is_hidden());
+        found.ok_or(Failure::NotFound)
+    }
+
+    /// The place in the list of the process with this pid that has not exited.
+    pub(crate) fn index_of(&self, pid: Pid) -> Option<usize> {
+        self.processes.iter().position(|process| {
+            let is_it = |live: &LiveProcess| live.pid == pid;
+            process.live.as_ref().is_some_and(is_it) && !process.has_ended()
+        })
+    }
+
+    /// The status in OCI's terms, as clients see it.
+    pub(crate) fn status(&self) -> Status {
+        self.state.status(&self.processes[0].state, self.frozen)
+    }
+}

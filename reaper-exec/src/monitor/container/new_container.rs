@@ -1,0 +1,47 @@
+//! A container that is being created.
+
+use std::os::fd::OwnedFd;
+
+use reaper_overlay::View;
+use reaper_spec::ProcessIdentity;
+use reaper_state::ContainerDir;
+
+use nix::sys::signalfd::SignalFd;
+
+use super::backend::Backend;
+use crate::{
+    cgroup::ContainerCgroup,
+    monitor::{
+        oci_runtime::runtime::Runtime,
+        support::{
+            config::MonitorConfig,
+            connection::{Connection, ReplyTo},
+        },
+    },
+    protocol::CreateContainer,
+};
+
+/// What a monitor has before it knows its container.
+pub(crate) struct PendingMonitor {
+    pub(crate) config: MonitorConfig,
+    pub(crate) identity: ProcessIdentity,
+    pub(crate) oom_score_adj: Option<i32>,
+    pub(crate) signals: SignalFd,
+    /// The connection to the program that started the monitor.
+    pub(crate) starter: Connection,
+    /// The first request on it.
+    pub(crate) reply_to: ReplyTo,
+}
+
+/// A container that is being created: the request, and what was made for it so far.
+pub(crate) struct NewContainer {
+    pub(crate) pending: PendingMonitor,
+    pub(crate) backend: &'static dyn Backend,
+    pub(crate) dir: ContainerDir,
+    pub(crate) call: CreateContainer,
+    /// The descriptors that came with the request.
+    pub(crate) descriptors: Vec<OwnedFd>,
+    pub(crate) cgroup: Option<ContainerCgroup>,
+    pub(crate) view: Option<Box<dyn View>>,
+    pub(crate) runtime: Option<Runtime>,
+}

@@ -1,0 +1,130 @@
+//! Creating the container.
+//!
+//! The steps are in an order in which each can be undone. First `plan.json` is written, which names
+//! all that the following steps make, so that another program can clean up if the monitor is killed
+//! on the way. Then come the cgroup, the view of the filesystem, the socket that other clients
+//! connect to, and the init process, which waits for its start. When a step fails, what the earlier
+//! ones made is removed in reverse, and the client gets the failure of that step.
+
+use std::os::fd::OwnedFd;
+
+use reaper_state::ContainerDir;
+
+use super::{host_backend::HostBackend, runtime_backend::RuntimeBackend};
+use crate::{
+    cgroup::{ContainerCgroup, Hierarchy},
+    channel,
+    monitor::{
+        container::{
+            backend::Backend,
+            monitor::Monitor,
+            new_container::{NewContainer, PendingMonitor},
+        },
+        process::state::Process,
+        support::{
+            connection::Connection,
+            container_files::{
+                choose_cgroup, remove_file, remove_runtime_files, write_cleanup_record,
+            },
+        },
+    },
+    protocol::{CleanupRecord, CreateContainer, Failure, VERSION},
+};
+
+/// Creates the container. On failure nothing is left of it, and the connection to the client that
+/// asked for it is returned with the failure.
+pub(crate) fn create(
+    pending: PendingMonitor,
+    call: CreateContainer,
+    descriptors: Vec<OwnedFd>,
+) -> Result<Monitor, (Connection, Failure)> {
+    let mut new = NewContainer::new(pending, call, descriptors);
+    match new.create() {
+        Ok((listener, init)) => {
+            let view = new.view.take().expect("init was created in it");
+            Ok(Monitor::new(new, view, listener, init))
+        }
+        Err(failure) => Err((new.undo(), failure)),
+    }
+}
+
+impl NewContainer {
+    fn new(
+        mut pending: PendingMonitor,
+        mut call: CreateContainer,
+        descriptors: Vec<OwnedFd>,
+    ) -> Self {
+        let user = call.process.user.as_ref();
+        call.view.user = user.map(|user| (user.uid, user.gid));
+        let backend: &'static dyn Backend = match call.runtime {
+            Some(_) => &RuntimeBackend,
+            None => &HostBackend,
+        };
+        if let Some(isolation) = backend.isolation() {
+            pending.config.isolation = isolation;
+        }
+        Self {
+            pending,
+            backend,
+            dir: ContainerDir::at(&call.dir),
+            call,
+            descriptors,
+            cgroup: None,
+            view: None,
+            runtime: None,
+        }
+    }
+
+    fn create(&mut self) -> Result<(OwnedFd, Process), Failure> {
+        let cgroup = choose_cgroup(&self.call)?;
+        // A record that an earlier container of this id left must not be read as this one's exit.
+        remove_file(&self.dir.exit_file())?;
+        remove_file(&self.dir.socket())?;
+        self.write_plan(cgroup.as_ref())?;
+        if let Some((hierarchy, path)) = cgroup {
+            let created = ContainerCgroup::create(&hierarchy, &path);
+            self.cgroup =
+                Some(created.map_err(|error| Failure::from_error("make the cgroup", &error))?);
+        }
+        let view = self.pending.config.isolation.prepare(&self.call.view);
+        self.view =
+            Some(view.map_err(|error| Failure::from_error("prepare the filesystem view", &error))?);
+        let listener = channel::listen(&self.dir.socket())
+            .map_err(|error| Failure::setup("listen on the monitor's socket", &error))?;
+        let backend = self.backend;
+        Ok((listener, backend.create_init(self)?))
+    }
+
+    fn write_plan(&self, cgroup: Option<&(Hierarchy, std::path::PathBuf)>) -> Result<(), Failure> {
+        let cgroup = cgroup
+            .map(|(hierarchy, path)| ContainerCgroup::at_if_empty(hierarchy, path))
+            .transpose()
+            .map_err(|error| Failure::from_error("make the cgroup", &error))?;
+        let record = CleanupRecord {
+            version: VERSION,
+            monitor: self.pending.identity.clone(),
+            view: self.call.view.clone(),
+            cgroup,
+            runtime: self.call.runtime.clone(),
+        };
+        write_cleanup_record(&self.dir, &record)
+    }
+
+    /// Removes what was made, and returns the connection to the client.
+    ///
+    /// Errors are ignored: the client gets the reason for undoing, and the next container of this
+    /// id removes what could not be removed here.
+    fn undo(self) -> Connection {
+        if let Some(mut view) = self.view {
+            let _ = view.release();
+        }
+        if let Some(cgroup) = self.cgroup {
+            let _ = cgroup.remove();
+        }
+        if let Some(runtime) = self.runtime {
+            runtime.remove_files();
+        }
+        remove_runtime_files(&self.dir);
+        self.pending.starter
+    }
+}

@@ -1,0 +1,184 @@
+//! The backend that makes processes itself, by fork(2) and execve(2) on the host.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Duration,
+};
+
+use nix::{sys::signal::Signal as NixSignal, unistd::Pid};
+use reaper_overlay::FilesystemIsolation;
+use reaper_spec::{ExecId, Exit, ProcessIdentity, Status};
+
+use crate::{
+    channel,
+    executor::ProcessInfo,
+    monitor::{
+        container::{
+            backend::{Backend, Reply},
+            monitor::Monitor,
+            new_container::NewContainer,
+        },
+        process::{
+            spawn::{SpawnArgs, spawn},
+            state::{INIT, Process},
+        },
+        support::{
+            connection::ReplyTo,
+            signal::{send_signal, send_signals},
+            states::ProcessState,
+        },
+    },
+    protocol::{ExecProcess, Failure, Response, StartMessage},
+    signal::Signal,
+};
+
+/// Makes processes by fork(2), and acts on them by signals and the cgroup.
+pub(crate) struct HostBackend;
+
+impl Backend for HostBackend {
+    fn isolation(&self) -> Option<Box<dyn FilesystemIsolation>> {
+        None
+    }
+
+    fn create_init(&self, new: &mut NewContainer) -> Result<Process, Failure> {
+        let view = new.view.as_deref().ok_or(Failure::NotFound)?;
+        spawn(SpawnArgs {
+            number: INIT,
+            config: &new.pending.config,
+            id: &new.call.id,
+            namespace: &new.call.namespace,
+            view,
+            cgroup: new.cgroup.as_ref(),
+            oom_score_adj: new.pending.oom_score_adj,
+            exec: None,
+            process: &new.call.process,
+            streams: std::mem::take(&mut new.call.streams),
+            attached: new.call.attached,
+            descriptors: std::mem::take(&mut new.descriptors),
+            reply_to: new.pending.reply_to,
+        })
+    }
+
+    fn exec(
+        &self,
+        monitor: &mut Monitor,
+        call: ExecProcess,
+        descriptors: Vec<OwnedFd>,
+        reply_to: ReplyTo,
+    ) -> Result<(), Failure> {
+        let number = monitor.number_process();
+        let mut process = spawn(SpawnArgs {
+            number,
+            config: &monitor.config,
+            id: &monitor.id,
+            namespace: &monitor.namespace,
+            view: &*monitor.view,
+            cgroup: monitor.cgroup.as_ref(),
+            oom_score_adj: monitor.oom_score_adj,
+            exec: Some(call.exec),
+            process: &call.process,
+            streams: call.streams,
+            attached: call.attached,
+            descriptors,
+            reply_to,
+        })?;
+        process.kill_on_disconnect = call.kill_on_disconnect;
+        monitor.processes.push(process);
+        Ok(())
+    }
+
+    fn start(
+        &self,
+        monitor: &mut Monitor,
+        exec: Option<&ExecId>,
+        streams: &[BorrowedFd<'_>],
+        to: ReplyTo,
+    ) -> Reply {
+        let process = monitor.find(exec)?;
+        let Some(start_socket) = &process.start_socket else {
+            return Err(Failure::status("start", Status::Created));
+        };
+        match channel::send(start_socket.as_fd(), &StartMessage, streams) {
+            Ok(()) => {
+                process.state.enter(ProcessState::Starting(to));
+                Ok(None)
+            }
+            // It was killed while it waited; its exit is about to be reaped.
+            Err(_) => Err(Failure::Ended),
+        }
+    }
+
+    fn kill(
+        &self,
+        monitor: &mut Monitor,
+        exec: Option<&ExecId>,
+        signal: Signal,
+        all: bool,
+        _to: ReplyTo,
+    ) -> Reply {
+        let process = monitor.find(exec)?;
+        let pid = process.pid_number().ok_or(Failure::NotFound)?;
+        // SIGKILL goes to all that an exec has started: once the exec has exited, no client could
+        // name the rest.
+        if !all && (exec.is_none() || signal != Signal::KILL) {
+            return send_signal(pid, signal).map(|()| Some(Response::Done));
+        }
+        let leaf = process.leaf.clone();
+        let number = signal.number();
+        let sent = match (exec, leaf, &monitor.cgroup) {
+            (None, _, Some(cgroup)) if signal == Signal::KILL => cgroup.kill(),
+            (None, _, Some(cgroup)) => cgroup.signal(number).map(drop),
+            (Some(_), Some(leaf), _) if signal == Signal::KILL => leaf.kill(),
+            (Some(_), Some(leaf), _) => leaf.signal(number).map(drop),
+            _ => return send_signals(monitor.tree(pid), signal).map(|()| Some(Response::Done)),
+        };
+        sent.map_err(|error| Failure::from_error("signal the cgroup", &error))
+            .map(|()| Some(Response::Done))
+    }
+
+    fn kill_unwanted(&self, monitor: &mut Monitor, index: usize) {
+        monitor.processes[index].signal(NixSignal::SIGKILL);
+    }
+
+    fn pause(&self, monitor: &mut Monitor, to: ReplyTo) -> Reply {
+        monitor.freeze_cgroup(to).map(|()| None)
+    }
+
+    fn resume(&self, monitor: &mut Monitor, _to: ReplyTo) -> Reply {
+        monitor.thaw_cgroup().map(|()| Some(Response::Done))
+    }
+
+    fn pids(&self, monitor: &Monitor) -> Vec<ProcessInfo> {
+        let listed = monitor.pids_of_cgroup();
+        listed.unwrap_or_else(|| monitor.pids_by_descent())
+    }
+
+    fn helpers(&self, _monitor: &Monitor) -> Vec<u32> {
+        Vec::new()
+    }
+
+    fn identify(&self, _pid: Pid) -> Option<ProcessIdentity> {
+        None
+    }
+
+    fn helper_exited(&self, _monitor: &mut Monitor, _pid: Pid, _exit: &Exit) -> bool {
+        false
+    }
+
+    fn unknown_child_exited(
+        &self,
+        _monitor: &mut Monitor,
+        _pid: Pid,
+        _identity: Option<ProcessIdentity>,
+        _exit: Exit,
+    ) {
+    }
+
+    fn delete_timeout(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn delete(&self, _monitor: &mut Monitor) -> bool {
+        true
+    }
+}

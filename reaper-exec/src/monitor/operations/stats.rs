@@ -1,0 +1,86 @@
+//! The processes of the container, and the resources that they use.
+
+use nix::sys::resource;
+use reaper_spec::ExecId;
+
+use crate::{
+    executor::{ProcessInfo, Stats},
+    monitor::container::monitor::Monitor,
+    procfs,
+};
+
+impl Monitor {
+    /// A process and its descendants, as far as they can be found without a cgroup.
+    pub(crate) fn tree(&self, root: u32) -> Vec<u32> {
+        let mut tree = vec![root];
+        let mut next = 0;
+        while let Some(&pid) = tree.get(next) {
+            // A process that ended meanwhile has no children any more.
+            tree.extend(procfs::children(pid).unwrap_or_default());
+            next += 1;
+        }
+        tree
+    }
+
+    /// The processes in the cgroup. `None` without one, or if it cannot be read.
+    pub(crate) fn pids_of_cgroup(&self) -> Option<Vec<ProcessInfo>> {
+        let listed = self.cgroup.as_ref()?.pids().ok()?;
+        let exec = |leaf: &str| {
+            let name = leaf.strip_prefix("exec-")?;
+            ExecId::new(name.split_once('~').map_or(name, |(name, _)| name)).ok()
+        };
+        let entry = |(pid, leaf): (u32, String)| ProcessInfo {
+            pid,
+            exec: exec(&leaf),
+        };
+        Some(listed.into_iter().map(entry).collect())
+    }
+
+    /// The live processes that are known, and their descendants.
+    pub(crate) fn pids_by_descent(&self) -> Vec<ProcessInfo> {
+        let roots = self.processes.iter().filter(|process| !process.has_ended());
+        roots
+            .filter_map(|process| Some((process, process.pid_number()?)))
+            .flat_map(|(process, root)| {
+                self.tree(root).into_iter().map(|pid| ProcessInfo {
+                    pid,
+                    exec: process.exec.clone(),
+                })
+            })
+            .collect()
+    }
+
+    pub(crate) fn stats(&mut self) -> Stats {
+        let mut stats = Stats::default();
+        // This has the times of all processes that were reaped, by the monitor or by a process that
+        // it reaped.
+        if let Ok(usage) = resource::getrusage(resource::UsageWho::RUSAGE_CHILDREN) {
+            let nanoseconds = |time: nix::sys::time::TimeVal| {
+                u64::try_from(time.tv_sec()).unwrap_or(0) * 1_000_000_000
+                    + u64::try_from(time.tv_usec()).unwrap_or(0) * 1_000
+            };
+            stats.cpu_user_ns = nanoseconds(usage.user_time());
+            stats.cpu_system_ns = nanoseconds(usage.system_time());
+        }
+        for entry in self.backend.pids(self) {
+            // A process that has exited since it was listed is in the sum above next time.
+            let Ok(usage) = procfs::usage(entry.pid) else {
+                continue;
+            };
+            stats.cpu_user_ns += usage.cpu_user_ns;
+            stats.cpu_system_ns += usage.cpu_system_ns;
+            stats.memory_bytes += usage.rss_bytes;
+            stats.memory_anonymous_bytes += usage.anonymous_bytes;
+            stats.threads += usage.threads;
+            stats.processes += 1;
+        }
+        // A process that exits between the two reads is in neither sum, nor are the children of one
+        // that ignores SIGCHLD. Consumers take a falling counter for a restart, so the highest
+        // values that were reported are kept.
+        let (user, system) = &mut self.cpu_ns;
+        *user = stats.cpu_user_ns.max(*user);
+        *system = stats.cpu_system_ns.max(*system);
+        (stats.cpu_user_ns, stats.cpu_system_ns) = (*user, *system);
+        stats
+    }
+}

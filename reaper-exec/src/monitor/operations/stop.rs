@@ -1,0 +1,175 @@
+//! Stopping the container once init has exited or could not be created.
+//!
+//! What init has started is killed, as the end of a pid namespace would: first by `cgroup.kill`,
+//! then, for processes outside of the cgroup, as children of the monitor. The monitor is a
+//! subreaper, so a process becomes its child at the latest when the process's parent exits, which
+//! wakes the monitor up. After 5 s (more if an OCI runtime has to delete the container) the monitor
+//! stops waiting: a process in uninterruptible sleep must not hold back the exit of init.
+//!
+//! The exit is written to `exit.json`, durably, before a client is told of it.
+
+use std::time::{Duration, Instant};
+
+use nix::{
+    sys::signal::{Signal as NixSignal, kill},
+    unistd::Pid,
+};
+use reaper_spec::{Exit, ExitStatus, Timestamp};
+
+use crate::{
+    cgroup::ContainerCgroup,
+    monitor::{
+        container::monitor::Monitor,
+        support::{
+            connection::ReplyTo,
+            container_files::remove_runtime_files,
+            signal::killed_by,
+            states::{MonitorState, StopCause, Stopping},
+            wait::any_children,
+        },
+    },
+    procfs,
+    protocol::Failure,
+    records,
+    signal::Signal,
+};
+
+/// How long killing what init left may take.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Monitor {
+    /// Stops a container whose init process could not be created. The client gets `failure` once
+    /// nothing is left.
+    pub(crate) fn abort(&mut self, reply_to: ReplyTo, failure: Failure) {
+        if !matches!(self.state, MonitorState::Aborted) {
+            self.begin_stopping(StopCause::CreateFailed(reply_to, failure));
+        }
+    }
+
+    pub(crate) fn begin_stopping(&mut self, cause: StopCause) {
+        let deadline = Instant::now() + KILL_TIMEOUT + self.backend.delete_timeout();
+        let stopping = Stopping { cause, deadline };
+        self.state.enter(MonitorState::Stopping(stopping));
+    }
+
+    /// Kills all that is left of the container.
+    pub(crate) fn kill_remaining(&mut self) {
+        if !any_children() {
+            return;
+        }
+        if let Some(Err(error)) = self.cgroup.as_ref().map(ContainerCgroup::kill) {
+            self.log(&format!("end what init left: {error}"));
+        }
+        self.kill_children();
+    }
+
+    fn kill_children(&self) {
+        for pid in self.remaining() {
+            if let Ok(pid) = i32::try_from(pid) {
+                let _ = kill(Pid::from_raw(pid), NixSignal::SIGKILL);
+            }
+        }
+    }
+
+    /// The monitor's children, without loggers and commands of a runtime.
+    fn remaining(&self) -> Vec<u32> {
+        if !any_children() {
+            return Vec::new();
+        }
+        let mut helpers = self.backend.helpers(self);
+        for process in &self.processes {
+            helpers.extend(process.stdio.helpers());
+        }
+        let mut children = procfs::children(std::process::id()).unwrap_or_default();
+        children.retain(|pid| !helpers.contains(pid));
+        children
+    }
+
+    /// Goes on with stopping after children were reaped.
+    pub(crate) fn reap_remaining(&mut self) {
+        if !matches!(self.state, MonitorState::Stopping(_)) {
+            return;
+        }
+        if !self.remaining().is_empty() {
+            return self.kill_children();
+        }
+        let backend = self.backend;
+        if backend.delete(self) {
+            self.finish_stopping();
+        }
+    }
+
+    /// Stops waiting for processes that could not be killed.
+    pub(crate) fn stop_deadline(&mut self, now: Instant) {
+        let MonitorState::Stopping(stopping) = &self.state else {
+            return;
+        };
+        if stopping.deadline > now {
+            return;
+        }
+        self.log(&format!(
+            "processes that could not be killed are left: {:?}",
+            self.remaining()
+        ));
+        self.finish_stopping();
+    }
+
+    /// Publishes the exit, or the failure of create, and releases what the container held. Called
+    /// when no process is left, or none that can be killed.
+    fn finish_stopping(&mut self) {
+        let MonitorState::Stopping(stopping) = &self.state else {
+            return;
+        };
+        let cause = stopping.cause.clone();
+        self.freezing_ended();
+        match cause {
+            StopCause::CreateFailed(to, failure) => {
+                self.state.enter(MonitorState::Aborted);
+                self.processes[0].stdio.ended();
+                self.release();
+                remove_runtime_files(&self.dir);
+                self.reply(to, Err(failure));
+            }
+            StopCause::Exited(exit) => {
+                self.publish_exit(exit);
+                self.release();
+            }
+        }
+    }
+
+    /// Records the exit of init, and reports it to the clients that wait. Exits of execs come
+    /// first.
+    fn publish_exit(&mut self, exit: Exit) {
+        // From the end of the list, since one that failed to be created is removed from it.
+        for index in (1..self.processes.len()).rev() {
+            if self.processes[index].live.is_none() && !self.processes[index].has_ended() {
+                self.cancel_exec(index, killed_by(Signal::KILL));
+            } else if !self.processes[index].has_ended() {
+                let reason = "it could not be killed with its container".to_owned();
+                let status = ExitStatus::Lost { reason };
+                let at = Timestamp::now();
+                self.exec_exited(index, Exit { status, at });
+            }
+        }
+        self.init().stdio.ended();
+        if let Err(error) = records::write_exit(&self.dir, &exit) {
+            // The waiting clients are told nevertheless: they can still commit it to their store.
+            self.log(&format!("record the exit: {error}"));
+        }
+        self.state.enter(MonitorState::Stopped(exit.clone()));
+        self.reply_to_waiters(0, &exit);
+    }
+
+    /// Releases what the container had on the host: its view, its cgroup, the runtime's files.
+    fn release(&mut self) {
+        if let Err(error) = self.view.release() {
+            self.log(&format!("release the filesystem view: {error}"));
+        }
+        if let Some(Err(error)) = self.cgroup.as_ref().map(ContainerCgroup::remove) {
+            self.log(&format!("remove the cgroup: {error}"));
+        }
+        if let Some(runtime) = &self.runtime {
+            runtime.remove_files();
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! One process of the container.
+
+pub(crate) mod spawn;
+pub(crate) mod state;

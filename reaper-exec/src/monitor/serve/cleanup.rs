@@ -1,0 +1,177 @@
+//! Cleaning up after a monitor that was killed.
+//!
+//! This runs in a separate process, which a client starts like a monitor: it waits for processes to
+//! exit and unmounts, which may block, and must not hold up the client.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::AsFd,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    fcntl::{Flock, FlockArg},
+    poll::PollFlags,
+};
+use reaper_overlay::FilesystemIsolation;
+use reaper_spec::{ContainerId, Exit, ExitStatus, ProcessIdentity, Timestamp};
+use reaper_state::ContainerDir;
+
+use crate::{
+    cgroup::{self, ContainerCgroup, read_events},
+    executor::ContainerState,
+    monitor::{
+        oci_runtime::{cleanup as runtime, rootfs::Image},
+        support::{container_files::remove_runtime_files, wait::wait_until},
+    },
+    procfs,
+    protocol::{CleanupRecord, ExitRecord, Failure},
+    records,
+};
+
+/// How long a monitor that was killed, and the processes that it left, may take to exit.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Cleans up after the container in `dir`, whose monitor was killed.
+///
+/// Kills the remaining processes, writes `exit.json` if the monitor did not, and releases the
+/// cgroup and the view. With `remove`, deletes the container's files as well; without it
+/// `plan.json` stays, so a later call retries what failed.
+///
+/// Safe to call concurrently: `plan.json` is locked, and later callers return the recorded exit.
+pub(crate) fn cleanup(
+    isolation: &dyn FilesystemIsolation,
+    myself: &ProcessIdentity,
+    id: &ContainerId,
+    dir: &Path,
+    remove: bool,
+) -> Result<ContainerState, Failure> {
+    let dir = ContainerDir::at(dir);
+    let plan_file = match File::open(dir.plan_file()) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return recorded(&dir),
+        Err(error) => return Err(Failure::setup("open the monitor's plan", &error)),
+    };
+    let _lock = Flock::lock(plan_file, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| Failure::setup("lock the monitor's plan", &errno.into()))?;
+    // An earlier holder of the lock may have removed the file.
+    let Some(plan) = read::<CleanupRecord>(&dir.plan_file())? else {
+        return recorded(&dir);
+    };
+    if !has_exited(&plan.monitor) {
+        let reason = format!("the monitor of {id} (pid {}) is alive", plan.monitor.pid);
+        return Err(Failure::Refused { reason });
+    }
+    // The monitor may have exited because the container was deleted, and another container may have
+    // its id now.
+    let current = read::<CleanupRecord>(&dir.plan_file())?;
+    if current.is_none_or(|current| current.monitor != plan.monitor) {
+        return recorded(&dir);
+    }
+    let isolation = match &plan.runtime {
+        Some(_) => &Image,
+        None => isolation,
+    };
+    let rebooted = plan.monitor.boot_id != myself.boot_id;
+    let cgroup = plan.cgroup.as_ref().filter(|_| !rebooted);
+    if let Some(config) = &plan.runtime {
+        runtime::cleanup(config, id, &dir, &plan.monitor)?;
+    }
+    let exit = exit_of(&dir, cgroup, rebooted)?;
+    let released = release(isolation, &plan, cgroup, remove);
+    if remove {
+        released?;
+        let _ = std::fs::remove_file(dir.exit_file());
+        remove_runtime_files(&dir);
+    } else {
+        let _ = std::fs::remove_file(dir.socket());
+    }
+    Ok(ContainerState::stopped(exit))
+}
+
+fn recorded(dir: &ContainerDir) -> Result<ContainerState, Failure> {
+    let record: Option<ExitRecord> = read(&dir.exit_file())?;
+    record
+        .map(|record| ContainerState::stopped(record.exit))
+        .ok_or(Failure::NotFound)
+}
+
+/// The exit that the monitor has recorded, else one that is recorded now, after what is left in the
+/// cgroup was killed.
+fn exit_of(
+    dir: &ContainerDir,
+    cgroup: Option<&ContainerCgroup>,
+    rebooted: bool,
+) -> Result<Exit, Failure> {
+    if let Some(record) = read::<ExitRecord>(&dir.exit_file())? {
+        // All processes had exited when it was written. Those in the cgroup now are not the
+        // container's.
+        return Ok(record.exit);
+    }
+    if let Some(cgroup) = cgroup {
+        kill(cgroup).map_err(|error| Failure::from_error("end what the monitor left", &error))?;
+    }
+    let reason = if rebooted {
+        "the machine was restarted"
+    } else {
+        "its monitor was killed"
+    };
+    let exit = Exit {
+        status: ExitStatus::Lost {
+            reason: reason.to_owned(),
+        },
+        at: Timestamp::now(),
+    };
+    records::write_exit(dir, &exit).map_err(|error| Failure::setup("record the exit", &error))?;
+    Ok(exit)
+}
+
+fn release(
+    isolation: &dyn FilesystemIsolation,
+    plan: &CleanupRecord,
+    cgroup: Option<&ContainerCgroup>,
+    remove: bool,
+) -> Result<(), Failure> {
+    let released = if remove {
+        isolation.remove(&plan.view)
+    } else {
+        isolation.cleanup(&plan.view)
+    };
+    match cgroup.map(ContainerCgroup::remove) {
+        None | Some(Ok(()) | Err(cgroup::Error::Populated(_))) => {}
+        Some(Err(error)) => return Err(Failure::from_error("remove the cgroup", &error)),
+    }
+    released.map_err(|error| Failure::from_error("free the filesystem view", &error))
+}
+
+/// Waits for the exit of a monitor: its socket closes a moment before it has exited.
+fn has_exited(monitor: &ProcessIdentity) -> bool {
+    let Ok(pidfd) = procfs::open_pidfd(monitor) else {
+        return true;
+    };
+    let deadline = Instant::now() + KILL_TIMEOUT;
+    wait_until(pidfd.as_fd(), PollFlags::POLLIN, deadline, || {
+        !procfs::is_alive(monitor)
+    })
+}
+
+/// Kills the processes in the cgroup, and waits for their exit. If one cannot be killed, the exit
+/// of the container is recorded nevertheless.
+fn kill(cgroup: &ContainerCgroup) -> Result<(), cgroup::Error> {
+    if !cgroup.path().exists() {
+        return Ok(());
+    }
+    let events = cgroup.events_fd()?;
+    let deadline = Instant::now() + KILL_TIMEOUT;
+    cgroup.kill()?;
+    wait_until(events.as_fd(), PollFlags::POLLPRI, deadline, || {
+        !read_events(&events).is_ok_and(|events| events.populated)
+    });
+    Ok(())
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, Failure> {
+    records::read(path).map_err(|error| Failure::setup(format!("read {}", path.display()), &error))
+}

@@ -1,0 +1,108 @@
+//! The files in a container's folder, and the path of its cgroup.
+
+use std::{
+    io,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+};
+
+use reaper_spec::ContainerId;
+use reaper_state::ContainerDir;
+use siphasher::sip::SipHasher13;
+
+use crate::{
+    cgroup::Hierarchy,
+    protocol::{CleanupRecord, CreateContainer, Failure},
+};
+
+/// The default state root. Cgroups of its containers have names without a hash.
+const DEFAULT_ROOT: &str = "/run/reaper";
+
+/// Removes `plan.json` and the socket, by which clients find a container.
+///
+/// `plan.json` goes first: a container that has it, but no socket, is taken for one that is being
+/// created.
+pub(crate) fn remove_runtime_files(dir: &ContainerDir) {
+    for file in [dir.plan_file(), dir.socket()] {
+        let _ = std::fs::remove_file(file);
+    }
+}
+
+/// Removes a file, if it exists.
+pub(crate) fn remove_file(path: &Path) -> Result<(), Failure> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Failure::setup(format!("remove {}", path.display()), &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where the container's cgroup is to be. `None` without a cgroup v2 hierarchy, and where the
+/// container is not to have one or a runtime makes it.
+pub(crate) fn choose_cgroup(
+    call: &CreateContainer,
+) -> Result<Option<(Hierarchy, PathBuf)>, Failure> {
+    if !call.options.cgroup || call.runtime.is_some() {
+        return Ok(None);
+    }
+    let found =
+        Hierarchy::find().map_err(|error| Failure::setup("find the cgroup v2 mount", &error))?;
+    Ok(found.map(|hierarchy| {
+        let path = match &call.cgroups_path {
+            Some(path) => path.relative().to_owned(),
+            None => default_cgroup(&call.dir, &call.id),
+        };
+        (hierarchy, path)
+    }))
+}
+
+/// `reaper/ID`, or outside the default state root `reaper/ID~HASH` with a hash of the container's
+/// folder: ids are unique within a state root only.
+fn default_cgroup(dir: &Path, id: &ContainerId) -> PathBuf {
+    let name = if dir == Path::new(DEFAULT_ROOT).join(id.as_str()) {
+        id.to_string()
+    } else {
+        // The hash must stay the same in every version: the cgroup may outlive the program that
+        // created it.
+        let normal: PathBuf = dir.components().collect();
+        let hash = SipHasher13::new().hash(normal.as_os_str().as_bytes());
+        format!("{id}~{hash:016x}")
+    };
+    Path::new("reaper").join(name)
+}
+
+/// Writes `plan.json`, which a client reads that finds the monitor dead.
+///
+/// It is renamed into place, so that it is complete or absent, but not synced: after a power loss
+/// there is nothing left to be cleaned up.
+pub(crate) fn write_cleanup_record(
+    dir: &ContainerDir,
+    plan: &CleanupRecord,
+) -> Result<(), Failure> {
+    let path = dir.plan_file();
+    let staged = path.with_extension("new");
+    let write = || {
+        std::fs::write(&staged, serde_json::to_vec(plan)?)?;
+        std::fs::rename(&staged, &path)
+    };
+    write().map_err(|error: io::Error| {
+        let _ = std::fs::remove_file(&staged);
+        Failure::setup(format!("write {}", path.display()), &error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_of_a_cgroup_never_changes() {
+        let id: ContainerId = "web-1".parse().expect("an id");
+        let cgroup = |dir: &str| default_cgroup(Path::new(dir), &id);
+        assert_eq!(cgroup("/run/reaper/web-1"), Path::new("reaper/web-1"));
+        let other = cgroup("/run/other/web-1");
+        assert_eq!(other, Path::new("reaper/web-1~281e81388a0081f6"));
+        assert_eq!(cgroup("/run//other/web-1/"), other);
+    }
+}

@@ -1,0 +1,211 @@
+//! The configuration as values, with their defaults.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::overlay_scope::OverlayScope;
+
+/// The node's configuration, with every default filled in.
+///
+/// It is put together from several sources, a later one winning over an earlier:
+/// the file and the environment ([`Config::load`]), the runtime's options in containerd's
+/// configuration ([`Config::apply_options`], [`Config::apply_file`]), what a pod may change
+/// ([`Config::apply_annotations`]), and the flags of a command line, which set fields.
+///
+/// serde's form is for handing a whole configuration to another process. It is not how files are
+/// read: that has better messages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The folder of the state: containers, sockets. `REAPER_RUNTIME_ROOT`, default `/run/reaper`.
+    pub state_root: PathBuf,
+    /// Which store keeps the state.
+    pub store: StoreKind,
+    /// An OCI runtime binary to drive instead of running on the host. `REAPER_RUNTIME_PATH`.
+    pub runtime_path: Option<PathBuf>,
+    /// The overlay over the node's root.
+    pub overlay: OverlayConfig,
+    /// Where the logs go.
+    pub log: LogConfig,
+    /// Whose `/etc/resolv.conf`, `/etc/hosts` and `/etc/hostname` a workload sees.
+    pub dns: DnsMode,
+    /// Whose network a workload uses.
+    pub network: NetworkMode,
+    /// Whether workloads get a cgroup of their own.
+    pub cgroups: bool,
+    /// What becomes of the container's image.
+    pub image: ImageMode,
+    /// What pods may change by annotation.
+    pub annotations: AnnotationPolicy,
+}
+
+/// The overlay over the node's root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OverlayConfig {
+    /// Whether workloads run over an overlay. `REAPER_OVERLAY_ENABLED`, default true.
+    pub enabled: bool,
+    /// Where the overlays' upper layers are. `REAPER_OVERLAY_BASE`, default `/run/reaper/overlay`.
+    pub base: PathBuf,
+    /// Who shares an overlay.
+    pub scope: OverlayScope,
+    /// The most that the overlays may hold, in bytes, where Reaper makes the base's filesystem.
+    pub size: Option<u64>,
+    /// Which of the host's secrets are hidden.
+    pub masks: MaskConfig,
+    /// Files, directories and sockets of the host that workloads see as they are, writable.
+    pub host_paths: Vec<PathBuf>,
+    /// Mounts of the host that may be writable or missing for workloads, where they can neither be
+    /// overlaid nor be made read-only. Any other such mount is an error.
+    pub unprotected: Vec<PathBuf>,
+    /// Whether a scope is removed, with all that was written in it, when its last member ends.
+    pub remove_with_last: bool,
+    /// Which scopes without members are kept.
+    pub keep: KeepConfig,
+}
+
+/// Which scopes without members are kept. Without limits all are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeepConfig {
+    /// Those that were used within this time.
+    pub age: Option<Duration>,
+    /// This many, the last used ones.
+    pub count: Option<usize>,
+}
+
+/// Which of the host's files are hidden from workloads.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MaskConfig {
+    /// Instead of the built-in list.
+    pub replace: Option<Vec<String>>,
+    /// In addition to the list; globs.
+    pub add: Vec<String>,
+    /// Exceptions from the list; globs.
+    pub except: Vec<String>,
+}
+
+/// Where the logs go.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// The shim's log file. `REAPER_SHIM_LOG`; by default only warnings, to containerd.
+    pub shim: Option<PathBuf>,
+    /// The command line's and the monitors' log file. `REAPER_RUNTIME_LOG`.
+    pub runtime: Option<PathBuf>,
+    /// The folder for the output of commands that the command line runs detached.
+    /// `REAPER_LOG_OUTPUT`; by default `/var/log/reaper`, without root one in the user's home.
+    pub output: Option<PathBuf>,
+    /// What is logged: a directive of `tracing`'s `EnvFilter`.
+    pub level: Option<String>,
+}
+
+/// Which store keeps the state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum StoreKind {
+    /// A file per container.
+    #[default]
+    File,
+    /// One SQLite database (needs the feature `sqlite` of `reaper-state`).
+    Sqlite,
+}
+
+impl StoreKind {
+    /// Every kind.
+    pub const ALL: &[Self] = &[Self::File, Self::Sqlite];
+
+    /// The word for it in configurations.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Sqlite => "sqlite",
+        }
+    }
+}
+
+impl fmt::Display for StoreKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Whose name resolution a workload sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum DnsMode {
+    /// The node's.
+    #[default]
+    Host,
+    /// The pod's.
+    Pod,
+}
+
+/// Whose network a workload uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum NetworkMode {
+    /// The node's.
+    #[default]
+    Host,
+}
+
+/// What becomes of the container's image.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum ImageMode {
+    /// Nothing: only its name has a use.
+    #[default]
+    Ignore,
+    /// What it has and the node lacks is visible at its own path.
+    Beneath,
+    /// Its root is visible, read-only, at a path named in `REAPER_IMAGE_ROOT`.
+    At,
+}
+
+/// What pods may change by annotation.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AnnotationPolicy {
+    /// The keys, without their prefix `reaper.runtime/`.
+    pub allow: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_root: "/run/reaper".into(),
+            store: StoreKind::default(),
+            runtime_path: None,
+            overlay: OverlayConfig::default(),
+            log: LogConfig::default(),
+            dns: DnsMode::default(),
+            network: NetworkMode::default(),
+            cgroups: true,
+            image: ImageMode::default(),
+            annotations: AnnotationPolicy::default(),
+        }
+    }
+}
+
+impl Default for OverlayConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            base: "/run/reaper/overlay".into(),
+            scope: OverlayScope::Node,
+            size: None,
+            masks: MaskConfig::default(),
+            host_paths: Vec::new(),
+            unprotected: Vec::new(),
+            remove_with_last: false,
+            keep: KeepConfig::default(),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The table: what lies on which floor.
+
+/// The modules of a folder by floors, the lowest first.
+pub type Floors = &'static [&'static [&'static str]];
+
+/// A crate and the floors of its modules.
+#[derive(Debug, Clone, Copy)]
+pub struct Crate {
+    /// The crate, which is also its folder.
+    pub name: &'static str,
+    /// Whether the tests fail where imports are wrong. A crate that is not enforced and has no
+    /// wrong import fails them as well, so that it becomes so.
+    pub enforced: bool,
+    /// The floors of `src`.
+    pub floors: Floors,
+    /// The floors of folders below `src`.
+    pub folders: &'static [(&'static str, Floors)],
+}
+
+/// All crates by floors, the lowest first.
+pub const CRATES: &[&[Crate]] = &[&[SPEC], &[STATE, OVERLAY], &[EXEC], &[SHIM, CLI]];
+
+const SPEC: Crate = Crate {
+    name: "reaper-spec",
+    enforced: true,
+    floors: &[
+        &[
+            "annotations",
+            "cgroups_path",
+            "id",
+            "identity",
+            "status",
+            "timestamp",
+        ],
+        &["exit", "overlay_scope"],
+        &["error"],
+        &["file", "json"],
+        &["config", "process"],
+        &["container_spec"],
+        &["bundle"],
+    ],
+    folders: &[(
+        "config",
+        &[
+            &["pod_annotation", "types"],
+            &["input"],
+            &["keys"],
+            &["annotations", "load"],
+        ],
+    )],
+};
+
+const STATE: Crate = Crate {
+    name: "reaper-state",
+    enforced: true,
+    floors: &[
+        &["folder", "layout", "record", "revision"],
+        &["durable", "store"],
+        &["format", "forward", "memory", "migrate"],
+        &["file", "sqlite"],
+        &["open"],
+        &["conformance", "fake"],
+    ],
+    folders: &[
+        ("file", &[&["error"], &["container"]]),
+        ("sqlite", &[&["error"], &["schema"], &["database"]]),
+        ("conformance", &[&["subject"], &["rules"], &["races"]]),
+    ],
+};
+
+const OVERLAY: Crate = Crate {
+    name: "reaper-overlay",
+    enforced: true,
+    floors: &[
+        &["contract"],
+        &["linux"],
+        &["mount", "store"],
+        &["scope", "volume"],
+        &["isolation", "manage"],
+        &["testing"],
+    ],
+    folders: &[],
+};
+
+const EXEC: Crate = Crate {
+    name: "reaper-exec",
+    enforced: true,
+    floors: &[
+        &["channel", "signal", "sys"],
+        &["io", "procfs"],
+        &["cgroup", "executor"],
+        &["protocol"],
+        &["child", "records"],
+        &["monitor"],
+        &["host"],
+        &["engine", "oci"],
+        &["conformance", "fake"],
+    ],
+    folders: &[(
+        "monitor",
+        &[
+            &["support"],
+            &["oci_runtime", "process"],
+            &["container"],
+            &["operations"],
+            &["serve"],
+        ],
+    )],
+};
+
+const SHIM: Crate = Crate {
+    name: "reaper-shim",
+    enforced: true,
+    floors: &[
+        &["error", "event"],
+        &["process", "stats", "timeout"],
+        &["container", "publisher", "sandbox"],
+        &["registry"],
+        &["service"],
+        &["bootstrap"],
+    ],
+    folders: &[(
+        "bootstrap",
+        &[
+            &["environment", "info", "log", "params", "shim", "socket"],
+            &["daemon", "delete", "start"],
+        ],
+    )],
+};
+
+const CLI: Crate = Crate {
+    name: "reaper-cli",
+    enforced: true,
+    floors: &[
+        &["args", "error", "host", "sys"],
+        &[
+            "backends",
+            "colours",
+            "container",
+            "log",
+            "outcome",
+            "pid_file",
+            "process",
+            "settings",
+            "signals",
+            "streams",
+            "suggest",
+            "terminal",
+        ],
+        &["detached", "foreground", "logs", "oci"],
+        &["commands"],
+        &["app"],
+    ],
+    folders: &[(
+        "commands",
+        &[
+            &["context", "output", "selection"],
+            &["table"],
+            &[
+                "completions",
+                "create",
+                "delete",
+                "doctor",
+                "events",
+                "exec",
+                "features",
+                "kill",
+                "list",
+                "logs",
+                "man",
+                "migrate",
+                "overlay",
+                "pause",
+                "ps",
+                "spec",
+                "version",
+                "wait",
+            ],
+            &["prune", "run", "start", "state"],
+        ],
+    )],
+};

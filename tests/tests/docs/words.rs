@@ -1,0 +1,84 @@
+//! Comments say who does what.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::pages::root;
+
+/// Words that hide who is meant: the shim, the client, the workload, the monitor, another program.
+const VAGUE: [&str; 5] = ["nobody", "somebody", "whoever", "anybody", "everybody"];
+
+/// How often they are in comments of the crates today. It only falls.
+const MOST: usize = 0;
+
+#[test]
+fn comments_name_who_is_meant_more_and_more() {
+    let mut found = Vec::new();
+    for file in sources() {
+        let text = fs::read_to_string(&file).expect("read a source file");
+        for (number, line) in text.lines().enumerate() {
+            let count = vague(line);
+            let place = file.strip_prefix(root()).expect("a file of ours").display();
+            found.extend((0..count).map(|_| format!("{place}:{}: {}", number + 1, line.trim())));
+        }
+    }
+    assert!(
+        found.len() <= MOST,
+        "{} comments speak of nobody, somebody or whoever, and {MOST} may: name who is meant, as \
+         CONTRIBUTING.md says\n{}",
+        found.len(),
+        found.join("\n")
+    );
+    assert!(
+        found.len() == MOST,
+        "comments have become clearer: set MOST to {} in {}",
+        found.len(),
+        file!()
+    );
+}
+
+/// How many vague words are in the comment of a line.
+fn vague(line: &str) -> usize {
+    let Some((_, comment)) = line.split_once("//") else {
+        return 0;
+    };
+    let words = comment.split(|c: char| !c.is_alphanumeric());
+    words
+        .filter(|word| VAGUE.contains(&word.to_lowercase().as_str()))
+        .count()
+}
+
+#[test]
+fn vague_words_are_counted_in_comments_alone() {
+    assert_eq!(vague("/// Nobody waits, whoever asks."), 2);
+    assert_eq!(vague("let nobody = \"somebody\";"), 0);
+    assert_eq!(vague("f(); // somebody's"), 1);
+    assert_eq!(vague("// nobodys"), 0);
+}
+
+/// The Rust files below `src` of each published crate.
+fn sources() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let entries = fs::read_dir(root()).expect("list the workspace");
+    for entry in entries {
+        let entry = entry.expect("an entry");
+        if entry.file_name().to_string_lossy().starts_with("reaper-") {
+            add(&entry.path().join("src"), &mut found);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn add(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("list a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            add(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
