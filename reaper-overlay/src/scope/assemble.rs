@@ -29,7 +29,7 @@ use super::{
     plan::{Part, PartKind, ViewPlan},
 };
 use crate::{
-    contract::{Context, Error, Scope, user::Privilege},
+    contract::{Context, Error, Scope, host_paths::is_below, user::Privilege},
     linux::{
         helper::Helper,
         mountinfo,
@@ -226,12 +226,11 @@ impl Assembly {
         match mounted {
             Ok(Mounted::AsPlanned) => return Ok(()),
             Ok(Mounted::ReadOnly) => report.read_only.push(escaped(path)),
-            // The host has unmounted and removed it since the plan was made, or the view has no
-            // place for it, since a container has removed the directory.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if !is_gone(path) {
-                    report.missing.push(escaped(path));
-                }
+            // The host has unmounted and removed it since the plan was made. It may be there again.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    && (is_gone(path) || !self.is_place_removed(path)) =>
+            {
                 return Ok(());
             }
             Err(_) if self.unprotected.contains(path) => {
@@ -249,6 +248,17 @@ impl Assembly {
         // No layer hides what is masked.
         let mut masks = part.masks.iter();
         masks.try_for_each(|mask| root.mask_path(mask))
+    }
+
+    /// Whether a container has removed the directory that the host's mount on `path` needs in the view.
+    fn is_place_removed(&self, path: &Path) -> bool {
+        let around = self
+            .layered()
+            .filter(|part| is_below(path, &part.path) && path != part.path)
+            .max_by_key(|part| part.path.components().count());
+        let layer = around.and_then(|part| part.layer.as_ref());
+        // A layer that cannot be read may have removed anything.
+        layer.is_some_and(|layer| layer.has_removed(path).unwrap_or(true))
     }
 
     /// Mounts an overlay, or where there is none, the host's read-only.

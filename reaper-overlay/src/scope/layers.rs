@@ -4,7 +4,7 @@
 //! the time that a scope takes is the kernel's work on each layer.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{ErrorKind, Read, Write},
     path::Path,
 };
@@ -147,6 +147,31 @@ impl Layer {
         }
     }
 
+    /// Whether the upper layer hides what the host has at `path`, which lies on the layer's mount: a
+    /// whiteout, another kind of file, or a directory on the way that was replaced.
+    pub(crate) fn has_removed(&self, path: &Path) -> Result<bool, Error> {
+        let relative = path.strip_prefix(&self.mount).unwrap_or(path);
+        let last = self.upper.join(relative);
+        let mut at = self.upper.clone();
+        let mut is_replaced = false;
+        for name in relative.components() {
+            at.push(name);
+            let metadata = match fs::symlink_metadata(&at) {
+                Ok(metadata) => metadata,
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(is_replaced),
+                Err(error) => return Err(error).context("stat", at),
+            };
+            if at == last {
+                return Ok(file_attributes::is_whiteout(&metadata));
+            }
+            if !metadata.is_dir() {
+                return Ok(true);
+            }
+            is_replaced |= file_attributes::is_opaque(&at)?;
+        }
+        Ok(false)
+    }
+
     /// The one of them that is mounted.
     pub(crate) fn mounted_mask(&self, style: LayerStyle) -> &Path {
         match style {
@@ -192,7 +217,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let parts = parts(dir.path(), &[Path::new("/"), Path::new("/tmp")]);
         let data = layer(&parts[0]).upper.ancestors().nth(2).unwrap();
-        std::fs::create_dir_all(data).unwrap();
+        fs::create_dir_all(data).unwrap();
         let mut layering = Layering::begin(parts.iter()).unwrap();
         for layer in parts.iter().map(layer) {
             layering = layering.next().unwrap();
@@ -219,11 +244,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let parts = parts(dir.path(), &[Path::new("/tmp")]);
         let layer = layer(&parts[0]);
-        std::fs::create_dir_all(&layer.upper).unwrap();
+        fs::create_dir_all(&layer.upper).unwrap();
         make(&parts[0], LayerStyle::Trusted).unwrap();
         assert_eq!(mode(&layer.upper), mode(&layer.mount));
         // A whole one is left as it is.
-        std::fs::set_permissions(&layer.upper, PermissionsExt::from_mode(0o700)).unwrap();
+        fs::set_permissions(&layer.upper, PermissionsExt::from_mode(0o700)).unwrap();
         make(&parts[0], LayerStyle::Trusted).unwrap();
         assert_eq!(mode(&layer.upper), 0o700);
     }
