@@ -168,7 +168,7 @@ run_machine() (
   # An input that ends would close the guest's output.
   mkfifo "$dir/input"
   exec 8>"$vm/.lock"
-  flock 8
+  flock --nonblock 8 || { say 'waiting for another guest to end' >&2; flock 8; }
   TMPDIR=$dir exec timeout --foreground -k 10 "${opt[timeout]}" \
     qemu-system-x86_64 "${arguments[@]}" <>"$dir/input"
 )
