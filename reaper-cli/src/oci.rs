@@ -58,7 +58,7 @@ impl<'a> State<'a> {
                 _ => None,
             }),
             reason: exit.and_then(|exit| match &exit.status {
-                ExitStatus::Lost { reason } => Some(reason.as_str()),
+                ExitStatus::Unknown { reason } => Some(reason.as_str()),
                 _ => None,
             }),
             owner: "",

@@ -23,7 +23,8 @@ pub enum ExitStatus {
         core: bool,
     },
     /// The end was not observed: the monitor was killed, or the machine restarted.
-    Lost {
+    #[serde(rename = "lost")]
+    Unknown {
         /// What is known about it.
         reason: String,
     },
@@ -36,7 +37,7 @@ impl ExitStatus {
         match self {
             Self::Exited { code } => u32::from(*code),
             Self::Signaled { signal, .. } => 128 + u32::try_from(*signal).unwrap_or(0),
-            Self::Lost { .. } => 137,
+            Self::Unknown { .. } => 137,
         }
     }
 
@@ -75,7 +76,7 @@ mod tests {
             core: false,
         };
         assert_eq!(term.code(), 143);
-        let lost = ExitStatus::Lost {
+        let lost = ExitStatus::Unknown {
             reason: "the monitor was killed".into(),
         };
         assert_eq!((lost.code(), lost.success()), (137, false));

@@ -408,7 +408,7 @@ proptest! {
         let status = match which {
             0 => ExitStatus::Exited { code },
             1 => ExitStatus::Signaled { signal, core },
-            _ => ExitStatus::Lost { reason },
+            _ => ExitStatus::Unknown { reason },
         };
         let exit = Exit { status, at: Timestamp::from(time) };
         let json = serde_json::to_string(&exit).unwrap();

@@ -64,7 +64,7 @@ fn exits() -> impl Strategy<Value = Exit> {
     let status = prop_oneof![
         any::<u8>().prop_map(|code| ExitStatus::Exited { code }),
         (1_i32..65, any::<bool>()).prop_map(|(signal, core)| ExitStatus::Signaled { signal, core }),
-        ".{0,40}".prop_map(|reason| ExitStatus::Lost { reason }),
+        ".{0,40}".prop_map(|reason| ExitStatus::Unknown { reason }),
     ];
     (status, times()).prop_map(|(status, at)| Exit { status, at })
 }

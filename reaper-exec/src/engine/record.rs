@@ -39,7 +39,7 @@ pub(super) fn observed(record: &mut Record, seen: &ContainerState) {
 }
 
 pub(super) fn unknown_exit(reason: &str) -> ContainerState {
-    let status = ExitStatus::Lost {
+    let status = ExitStatus::Unknown {
         reason: reason.to_owned(),
     };
     ContainerState::stopped(Exit {

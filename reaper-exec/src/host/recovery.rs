@@ -163,7 +163,7 @@ fn read<T: DeserializeOwned>(path: &std::path::Path) -> Result<Option<T>> {
 pub(super) fn exec_exit(at: Timestamp) -> Exit {
     let reason = "the monitor that waited for it is gone".to_owned();
     Exit {
-        status: ExitStatus::Lost { reason },
+        status: ExitStatus::Unknown { reason },
         at,
     }
 }

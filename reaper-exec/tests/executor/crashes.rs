@@ -250,7 +250,7 @@ async fn a_monitor_killed_at_any_time_is_buried_by_many_at_once(rig: &Rig) {
             d.unwrap(),
         ];
         assert!(
-            matches!(exits[0].status, ExitStatus::Lost { .. }),
+            matches!(exits[0].status, ExitStatus::Unknown { .. }),
             "{stage}: {exits:?}"
         );
         assert!(
@@ -327,7 +327,7 @@ async fn a_plan_of_another_boot_ends_nobody(rig: &Rig) {
     })
     .await;
     let processes = rig.engine.state(&id).await.unwrap();
-    let ExitStatus::Lost { reason } = processes.exit.unwrap().status else {
+    let ExitStatus::Unknown { reason } = processes.exit.unwrap().status else {
         panic!("not lost")
     };
     assert!(reason.contains("restarted"), "{reason}");

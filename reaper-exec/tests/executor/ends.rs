@@ -63,7 +63,7 @@ async fn a_killed_monitor_is_137_with_a_reason(rig: &Rig) {
     .unwrap();
     let exit = waiting.wait(&target).await.unwrap();
     assert_eq!(exit.status.code(), 137);
-    let ExitStatus::Lost { reason } = &exit.status else {
+    let ExitStatus::Unknown { reason } = &exit.status else {
         panic!("{exit:?}")
     };
     assert!(reason.contains("monitor"), "{reason}");

@@ -328,7 +328,7 @@ impl Life {
             let target = self.target(Some(exec));
             match self.rig.engine.executor().wait(&target).await {
                 Ok(end) => {
-                    let lost = matches!(end.status, ExitStatus::Lost { .. });
+                    let lost = matches!(end.status, ExitStatus::Unknown { .. });
                     assert!(lost || end.status == KILLED, "exec {exec}: {end:?}");
                 }
                 Err(error) => assert!(matches!(error, Error::NotFound(_)), "{error:?}"),
@@ -382,7 +382,10 @@ impl Life {
         let record = self.rig.engine.state(&self.id).await.unwrap();
         kill_process(&record.monitor.unwrap());
         let exit = self.rig.engine.wait(&self.id).await.unwrap();
-        assert!(matches!(exit.status, ExitStatus::Lost { .. }), "{exit:?}");
+        assert!(
+            matches!(exit.status, ExitStatus::Unknown { .. }),
+            "{exit:?}"
+        );
         assert_eq!(exit.status.code(), 137);
         assert!(
             !self.rig.marked_process_exists(),

@@ -86,7 +86,7 @@ where
 fn unknown() -> Exit {
     let reason = "nobody saw its end".to_owned();
     Exit {
-        status: ExitStatus::Lost { reason },
+        status: ExitStatus::Unknown { reason },
         at: Timestamp::now(),
     }
 }

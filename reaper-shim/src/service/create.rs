@@ -173,7 +173,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         match self.engine.executor().wait(&container.init.target).await {
             Ok(exit) => exit,
             Err(error) => Exit {
-                status: ExitStatus::Lost {
+                status: ExitStatus::Unknown {
                     reason: error.to_string(),
                 },
                 at: Timestamp::now(),

@@ -96,7 +96,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         let exit = match self.engine.executor().wait(&process.target).await {
             Ok(exit) => exit,
             Err(error) => Exit {
-                status: ExitStatus::Lost {
+                status: ExitStatus::Unknown {
                     reason: error.to_string(),
                 },
                 at: Timestamp::now(),

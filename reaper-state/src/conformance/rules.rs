@@ -116,7 +116,7 @@ pub(super) fn every_status_and_every_end_is_kept(subject: &Subject) {
             signal: 64,
             core: true,
         },
-        ExitStatus::Lost {
+        ExitStatus::Unknown {
             reason: "the monitor was killed".to_owned(),
         },
     ];

@@ -146,7 +146,7 @@ impl Monitor {
                 self.cancel_exec(index, killed_by(Signal::KILL));
             } else if !self.processes[index].has_ended() {
                 let reason = "it could not be killed with its container".to_owned();
-                let status = ExitStatus::Lost { reason };
+                let status = ExitStatus::Unknown { reason };
                 let at = Timestamp::now();
                 self.exec_exited(index, Exit { status, at });
             }

@@ -119,7 +119,7 @@ fn exit_of(
         "its monitor was killed"
     };
     let exit = Exit {
-        status: ExitStatus::Lost {
+        status: ExitStatus::Unknown {
             reason: reason.to_owned(),
         },
         at: Timestamp::now(),
