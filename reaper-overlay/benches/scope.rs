@@ -79,7 +79,7 @@ fn measure(filesystems: usize, volumes: usize, dir: &Path) {
     for number in 0..4 {
         with_volumes.mounts.push(Mount {
             destination: format!("/volumes/{number}").into(),
-            kind: Some("bind".to_owned()),
+            typ: Some("bind".to_owned()),
             source: Some("/usr".into()),
             options: vec!["bind".to_owned(), "ro".to_owned()],
         });

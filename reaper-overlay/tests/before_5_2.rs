@@ -38,7 +38,7 @@ fn with_volume(dir: &Path, id: &str, from: &Path, propagation: &str) -> ViewRequ
     let mut request = request(dir, id, OverlayScope::Node);
     request.mounts.push(Mount {
         destination: "/data".into(),
-        kind: Some("bind".to_owned()),
+        typ: Some("bind".to_owned()),
         source: Some(from.to_owned()),
         options: vec!["rbind".to_owned(), propagation.to_owned()],
     });

@@ -13,7 +13,7 @@ use reaper_spec::{Mount, OverlayScope};
 fn volume(request: &mut ViewRequest, from: &Path, to: &Path) {
     request.mounts.push(Mount {
         destination: to.to_owned(),
-        kind: Some("bind".to_owned()),
+        typ: Some("bind".to_owned()),
         source: Some(from.to_owned()),
         options: vec!["rbind".to_owned(), "ro".to_owned()],
     });

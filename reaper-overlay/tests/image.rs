@@ -35,7 +35,7 @@ fn of_image(dir: &Path, id: &str, mode: ImageMode) -> ViewRequest {
     let layers = dir.join("layers");
     let layers = layers.display();
     request.rootfs_mounts = vec![RootfsMount {
-        kind: "overlay".to_owned(),
+        typ: "overlay".to_owned(),
         source: "overlay".to_owned(),
         options: vec![
             format!("workdir={layers}/work"),

@@ -11,7 +11,7 @@ use reaper_spec::{Mount, OverlayScope};
 fn volume(request: &mut ViewRequest, from: &Path, to: &str) {
     request.mounts.push(Mount {
         destination: to.into(),
-        kind: Some("bind".to_owned()),
+        typ: Some("bind".to_owned()),
         source: Some(from.to_owned()),
         options: vec!["rbind".to_owned(), "rprivate".to_owned()],
     });
@@ -112,7 +112,7 @@ fn a_volume_may_lie_in_a_filesystem_of_the_containers_own() {
             let place = place(overlay);
             request.mounts.push(Mount {
                 destination: place.clone().into(),
-                kind: Some("tmpfs".to_owned()),
+                typ: Some("tmpfs".to_owned()),
                 source: Some("tmpfs".into()),
                 options: vec!["nosuid".to_owned(), "size=1m".to_owned()],
             });

@@ -475,7 +475,7 @@ fn files_of_a_newer_version_are_refused_by_name() {
         let volume = Mount {
             destination: dir.join("data/point"),
             source: Some("/etc".into()),
-            kind: None,
+            typ: None,
             options: vec!["bind".to_owned()],
         };
         request.mounts.push(volume);

@@ -11,7 +11,7 @@ use reaper_spec::{Mount, OverlayScope};
 fn host_path(request: &mut ViewRequest, from: &str, options: &[&str]) {
     request.mounts.push(Mount {
         destination: "/host".into(),
-        kind: Some("bind".to_owned()),
+        typ: Some("bind".to_owned()),
         source: Some(from.into()),
         options: options.iter().map(|&option| option.to_owned()).collect(),
     });

@@ -20,7 +20,7 @@ fn with_volume(dir: &Path, id: &str, to: &Path) -> ViewRequest {
     request.overlay.base = dir.join("disk/base");
     request.mounts.push(Mount {
         destination: to.to_owned(),
-        kind: Some("bind".to_owned()),
+        typ: Some("bind".to_owned()),
         source: Some(dir.join("data")),
         options: vec!["rbind".to_owned()],
     });

@@ -23,7 +23,7 @@ fn private_mounts() {
 
 fn wanted(kind: &str, source: &Path, options: &[String]) -> RootfsMount {
     RootfsMount {
-        kind: kind.to_owned(),
+        typ: kind.to_owned(),
         source: source.display().to_string(),
         options: options.to_vec(),
     }

@@ -16,7 +16,7 @@ use reaper_spec::{ImageMode, Mount, OverlayScope};
 fn mount(destination: &str, kind: &str, options: &[&str]) -> Mount {
     Mount {
         destination: destination.into(),
-        kind: Some(kind.to_owned()),
+        typ: Some(kind.to_owned()),
         source: None,
         options: options.iter().map(|option| (*option).to_owned()).collect(),
     }

@@ -12,7 +12,7 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags, unmount};
 fn volume(request: &mut ViewRequest, from: impl AsRef<Path>, to: &str, options: &[&str]) {
     request.mounts.push(Mount {
         destination: to.into(),
-        kind: Some("bind".to_owned()),
+        typ: Some("bind".to_owned()),
         source: Some(from.as_ref().to_owned()),
         options: options.iter().map(|option| (*option).to_owned()).collect(),
     });
@@ -331,7 +331,7 @@ fn what_an_engine_mounts_by_default_is_the_hosts() {
         ] {
             request.mounts.push(Mount {
                 destination: to.into(),
-                kind: Some(kind.to_owned()),
+                typ: Some(kind.to_owned()),
                 source: Some(kind.into()),
                 options: vec!["nosuid".to_owned(), "noexec".to_owned()],
             });

@@ -32,7 +32,8 @@ pub struct Mount {
     /// Where, absolute, in the process's view.
     pub destination: PathBuf,
     /// The filesystem type; `bind` or absent for a bind mount.
-    pub kind: Option<String>,
+    #[serde(rename = "kind")]
+    pub typ: Option<String>,
     /// What: a path of the host for a bind mount (a relative one is below the bundle).
     pub source: Option<PathBuf>,
     /// Options of mount(8), `rbind`, `ro`, `rslave`, `rro` and so on, as written.
@@ -44,7 +45,7 @@ impl Mount {
     /// option says `bind` or `rbind`, whatever the type (that is how containerd's CRI writes
     /// volumes).
     pub fn is_bind(&self) -> bool {
-        self.kind.as_deref().is_none_or(|kind| kind == "bind")
+        self.typ.as_deref().is_none_or(|kind| kind == "bind")
             || self
                 .options
                 .iter()

@@ -138,7 +138,7 @@ fn mount() -> impl Strategy<Value = Mount> {
     )
         .prop_map(|(destination, kind, source, options)| Mount {
             destination: format!("/{destination}").into(),
-            kind: Some(kind),
+            typ: Some(kind),
             source: source.map(|source| format!("/{source}").into()),
             options,
         })
@@ -175,7 +175,7 @@ fn oci_document(workload: &ContainerSpec) -> Map<String, Value> {
         None => Value::Null,
     };
     let mount = |mount: &Mount| {
-        json!({"destination": mount.destination, "type": mount.kind, "source": mount.source,
+        json!({"destination": mount.destination, "type": mount.typ, "source": mount.source,
                "options": mount.options, "uidMappings": []})
     };
     document["mounts"] = workload.mounts.iter().map(mount).collect();

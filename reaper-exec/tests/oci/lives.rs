@@ -53,7 +53,7 @@ async fn an_images_mounts_are_made_and_unmade(rig: &Rig) {
     fs::create_dir(&rootfs).unwrap();
     new.view.rootfs = Some(rootfs.clone());
     new.view.rootfs_mounts = vec![RootfsMount {
-        kind: "bind".to_owned(),
+        typ: "bind".to_owned(),
         source: image.display().to_string(),
         options: vec!["rbind".to_owned(), "ro".to_owned()],
     }];

@@ -123,7 +123,8 @@ fn id_suffix(root: &Path) -> Option<String> {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootfsMount {
     /// The filesystem's type, `bind` for a bind mount.
-    pub kind: String,
+    #[serde(rename = "kind")]
+    pub typ: String,
     /// What is mounted: a path, or a name that the filesystem ignores.
     pub source: String,
     /// Options as mount(8) takes them; what is not known is the filesystem's own.

@@ -60,7 +60,7 @@ fn mount_one(wanted: &RootfsMount, at: &Path) -> Result<(), Error> {
             None => data.push(option.clone()),
         }
     }
-    if wanted.kind == "bind" {
+    if wanted.typ == "bind" {
         flags |= MsFlags::MS_BIND;
     }
     let _back = shorten_lowerdirs(&mut data).context("shorten the layers of", at)?;
@@ -69,7 +69,7 @@ fn mount_one(wanted: &RootfsMount, at: &Path) -> Result<(), Error> {
         mount(
             Some(wanted.source.as_str()),
             at,
-            Some(wanted.kind.as_str()),
+            Some(wanted.typ.as_str()),
             flags,
             Some(data.as_str()),
         )

@@ -26,7 +26,7 @@ fn is_supported(mount: &Mount, dns: DnsMode) -> bool {
         .options
         .iter()
         .any(|option| option == "bind" || option == "rbind");
-    match mount.kind.as_deref() {
+    match mount.typ.as_deref() {
         Some("proc" | "sysfs" | "cgroup" | "cgroup2" | "mqueue" | "devpts" | "devtmpfs")
             if !bind =>
         {

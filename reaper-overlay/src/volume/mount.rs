@@ -98,7 +98,7 @@ impl Volume {
 }
 
 fn mount_filesystem(wanted: &Mount, options: &Options, to: &Path) -> io::Result<()> {
-    let kind = wanted.kind.as_deref().unwrap_or_default();
+    let kind = wanted.typ.as_deref().unwrap_or_default();
     let source = wanted.source.as_deref().unwrap_or(Path::new(kind));
     let data: Vec<String> = options
         .data

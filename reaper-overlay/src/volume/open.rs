@@ -228,7 +228,7 @@ fn clone_tree(source: &Path, recursion: Recursion) -> Result<OwnedFd, Error> {
 }
 
 fn new_filesystem(mount: &Mount, options: &Options) -> Result<OwnedFd, Error> {
-    let kind = mount.kind.as_deref().unwrap_or_default();
+    let kind = mount.typ.as_deref().unwrap_or_default();
     let make = || -> rustix::io::Result<OwnedFd> {
         let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
         let context = context.as_fd();

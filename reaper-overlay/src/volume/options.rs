@@ -60,7 +60,7 @@ impl Options {
     /// Understands the options of `mount`.
     pub(crate) fn parse(mount: &Mount) -> Result<Self, Error> {
         let mut options = Self::default();
-        let kind = mount.kind.as_deref().unwrap_or("bind");
+        let kind = mount.typ.as_deref().unwrap_or("bind");
         if matches!(kind, "bind" | "none" | "rbind" | "") {
             let recursion = if kind == "rbind" {
                 Recursion::All
@@ -146,7 +146,7 @@ mod tests {
     fn parse(kind: Option<&str>, options: &[&str]) -> Result<Options, Error> {
         Options::parse(&Mount {
             destination: "/data".into(),
-            kind: kind.map(str::to_owned),
+            typ: kind.map(str::to_owned),
             source: Some("/src".into()),
             options: options.iter().map(|option| (*option).to_owned()).collect(),
         })

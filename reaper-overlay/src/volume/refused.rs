@@ -35,7 +35,7 @@ pub(super) fn explain_refusal(error: Error, requests: &[MountRequest]) -> Error 
         }),
         (MAKE_FILESYSTEM, Errno::PERM | Errno::ACCESS) => {
             to(&|request| request.mount.destination == *path).map(|request| {
-                let kind = request.mount.kind.as_deref().unwrap_or_default();
+                let kind = request.mount.typ.as_deref().unwrap_or_default();
                 format!("the {kind} filesystem on {}", path.display())
             })
         }

@@ -52,7 +52,7 @@ impl MountRequest {
     pub(crate) fn of_image(image: &Image, destination: PathBuf) -> Result<Self, Error> {
         let mut request = Self::of(Mount {
             destination,
-            kind: Some("bind".to_owned()),
+            typ: Some("bind".to_owned()),
             source: Some(image.root.clone()),
             options: vec!["rbind".to_owned(), "rro".to_owned()],
         })?;

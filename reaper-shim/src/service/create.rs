@@ -201,7 +201,7 @@ fn view(
 
 fn rootfs_mount(mount: &Mount) -> RootfsMount {
     RootfsMount {
-        kind: mount.type_.clone(),
+        typ: mount.type_.clone(),
         source: mount.source.clone(),
         options: mount.options.clone(),
     }

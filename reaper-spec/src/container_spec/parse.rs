@@ -89,7 +89,7 @@ fn mount(node: &Node<'_>, bundle: &Path) -> Result<Mount> {
     let mut mount = Mount {
         destination: destination.string()?.into(),
         // Both are left out by Go where they are empty.
-        kind: node
+        typ: node
             .get("type")?
             .opt(Node::owned)?
             .filter(|kind| !kind.is_empty()),

@@ -91,7 +91,7 @@ impl Subject {
         let mut request = self.request(id);
         request.mounts.push(Mount {
             destination: place.clone(),
-            kind: Some("bind".to_owned()),
+            typ: Some("bind".to_owned()),
             source: Some(source),
             options: vec!["bind".to_owned()],
         });

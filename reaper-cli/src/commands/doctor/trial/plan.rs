@@ -128,7 +128,7 @@ fn host_plan(
         make_dir(&place.mount_point())?;
         new.view.mounts.push(Mount {
             destination: destination.clone(),
-            kind: Some("bind".to_owned()),
+            typ: Some("bind".to_owned()),
             source: Some(place.volume()),
             options: vec!["rbind".to_owned(), "ro".to_owned()],
         });
