@@ -63,7 +63,7 @@ fn is_empty(dir: &Path) -> bool {
 #[test]
 fn beneath_the_host_it_brings_what_the_host_lacks() {
     isolated(|dir| {
-        let request = of_image(dir, "a", ImageMode::Beneath);
+        let request = of_image(dir, "a", ImageMode::Lower);
         let session = Session::open(&Configured::default(), &request).unwrap();
         assert_eq!(sh(&session, TOOL), "from the image");
         let name = fs::read_to_string("/etc/hostname").unwrap();
@@ -79,7 +79,7 @@ fn beneath_the_host_it_brings_what_the_host_lacks() {
 #[test]
 fn at_a_path_of_its_own_it_is_read_only() {
     isolated(|dir| {
-        let request = of_image(dir, "a", ImageMode::At);
+        let request = of_image(dir, "a", ImageMode::MountAt);
         let session = Session::open(&Configured::default(), &request).unwrap();
         assert_eq!(
             sh(&session, "cat $REAPER_IMAGE_ROOT/etc/hostname"),
@@ -100,7 +100,7 @@ fn at_a_path_of_its_own_it_is_read_only() {
 #[test]
 fn on_the_bare_host_it_is_seen_by_its_container_alone() {
     isolated(|dir| {
-        let mut request = of_image(dir, "a", ImageMode::At);
+        let mut request = of_image(dir, "a", ImageMode::MountAt);
         request.overlay.enabled = false;
         let session = Session::open(&Configured::default(), &request).unwrap();
         let run = format!("$REAPER_IMAGE_ROOT{TOOL}");
@@ -114,7 +114,7 @@ fn on_the_bare_host_it_is_seen_by_its_container_alone() {
 #[test]
 fn what_cannot_be_mounted_is_named_and_leaves_nothing() {
     isolated(|dir| {
-        for mode in [ImageMode::Beneath, ImageMode::At] {
+        for mode in [ImageMode::Lower, ImageMode::MountAt] {
             let mut request = of_image(dir, "a", mode);
             request.rootfs_mounts[0].options[2] = "lowerdir=/nowhere/at/all".to_owned();
             let error = Session::open(&Configured::default(), &request)

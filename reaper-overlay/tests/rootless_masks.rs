@@ -231,7 +231,7 @@ fn an_image_lies_beneath_the_host() {
         |home| {
             let before = fingerprint(&home.join("image"));
             let mut request = of(home, "a", OverlayScope::Node);
-            request.image = ImageMode::Beneath;
+            request.image = ImageMode::Lower;
             request.rootfs = Some(home.join("image"));
             let session = open(&request);
             assert_eq!(session.warnings(), Vec::<String>::new());

@@ -341,7 +341,7 @@ fn an_image_is_shown_at_its_own_path() {
         |home| filled(&home.join("image"), "of the image"),
         |home| {
             let mut request = of(home, "a", OverlayScope::Container);
-            request.image = ImageMode::At;
+            request.image = ImageMode::MountAt;
             request.rootfs = Some(home.join("image"));
             let session = open(&request);
             let shown = sh(&session, "cat $REAPER_IMAGE_ROOT/content");

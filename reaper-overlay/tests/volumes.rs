@@ -398,12 +398,12 @@ fn the_image_lies_beneath_or_at_a_path() {
         fs::write(image.join("etc/hosts"), "the image's").unwrap();
         let mut request = request(dir, "a", OverlayScope::Node);
         request.rootfs = Some(image);
-        request.image = ImageMode::Beneath;
+        request.image = ImageMode::Lower;
         let beneath = open(&request);
         assert_eq!(sh(&beneath, "cat /opt/tool/run"), "from the image");
         assert_ne!(sh(&beneath, "cat /etc/hosts"), "the image's");
         beneath.close().unwrap();
-        request.image = ImageMode::At;
+        request.image = ImageMode::MountAt;
         let at = open(&request);
         assert_eq!(
             sh(&at, "cat $REAPER_IMAGE_ROOT/opt/tool/run"),
@@ -411,7 +411,7 @@ fn the_image_lies_beneath_or_at_a_path() {
         );
         assert!(!attempt(&at, "touch $REAPER_IMAGE_ROOT/x").status.success());
         at.close().unwrap();
-        request.image = ImageMode::At;
+        request.image = ImageMode::MountAt;
         request.rootfs = None;
         let error = SharedOverlay::new().prepare(&request).err().unwrap();
         assert!(matches!(error, Error::ImageMissing));
@@ -432,7 +432,7 @@ fn a_missing_working_directory_is_made_in_the_overlay() {
 fn a_scope_that_cannot_be_made_is_not_left_behind() {
     isolated(|dir| {
         let mut request = request(dir, "a", OverlayScope::Container);
-        request.image = ImageMode::Beneath;
+        request.image = ImageMode::Lower;
         request.rootfs = Some(dir.join("no-image"));
         let error = SharedOverlay::new().prepare(&request).err().unwrap();
         assert!(

@@ -100,10 +100,7 @@ fn a_file_sets_everything() {
         config.runtime_path.as_deref(),
         Some(Path::new("/usr/bin/runc"))
     );
-    assert_eq!(
-        (config.dns, config.image),
-        (DnsMode::Pod, ImageMode::Beneath)
-    );
+    assert_eq!((config.dns, config.image), (DnsMode::Pod, ImageMode::Lower));
     assert!(!config.cgroups);
     let OverlayConfig {
         enabled,
@@ -318,7 +315,10 @@ fn a_file_that_is_named_must_exist() {
 
     let file = file("image = \"at\"");
     let named = env(&[("REAPER_CONFIG", file.path().to_str().unwrap())]);
-    assert_eq!(Config::load(None, &named).unwrap().image, ImageMode::At);
+    assert_eq!(
+        Config::load(None, &named).unwrap().image,
+        ImageMode::MountAt
+    );
 }
 
 #[test]
@@ -369,7 +369,10 @@ fn a_pod_changes_what_the_admin_allows() {
     ];
     let allow = ["dns-mode", "image", "network", "overlay-scope"];
     let config = annotate("node", &allow, &pod).unwrap();
-    assert_eq!((config.dns, config.image), (DnsMode::Pod, ImageMode::At));
+    assert_eq!(
+        (config.dns, config.image),
+        (DnsMode::Pod, ImageMode::MountAt)
+    );
     assert_eq!(config.overlay.scope, OverlayScope::Pod);
     assert_eq!(
         annotate("node", &[], &[]).unwrap().overlay.scope,

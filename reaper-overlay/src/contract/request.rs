@@ -140,7 +140,7 @@ impl Scope {
     /// [`Error::ScopeName`].
     pub fn of(request: &ViewRequest) -> Result<Self, Error> {
         let own = || Self::container(&request.unique_id());
-        if request.image == ImageMode::Beneath {
+        if request.image == ImageMode::Lower {
             return own();
         }
         match &request.overlay.scope {
@@ -191,7 +191,7 @@ mod tests {
             Scope::node()
         );
         let mut beneath = request(OverlayScope::Node);
-        beneath.image = ImageMode::Beneath;
+        beneath.image = ImageMode::Lower;
         assert_eq!(Scope::of(&beneath).unwrap(), own);
     }
 

@@ -51,7 +51,7 @@ pub(crate) type Restrict = Box<dyn Fn(Interface, &[&Path]) -> Result<(), Error>>
 impl HostView {
     pub(crate) fn new(request: &ViewRequest, restrict: Option<Restrict>) -> Result<Self, Error> {
         let image = match request.image {
-            reaper_spec::ImageMode::Ignore => None,
+            reaper_spec::ImageMode::None => None,
             // There is nothing to lie beneath; its root can be read where it is.
             _ => Some(Image::of(request)?),
         };

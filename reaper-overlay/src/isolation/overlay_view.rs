@@ -57,7 +57,7 @@ impl OverlayView {
             id: request.unique_id(),
             cwd: request.cwd.clone(),
             inside: request.user.unwrap_or_else(namespace::own),
-            image_at: request.image == ImageMode::At,
+            image_at: request.image == ImageMode::MountAt,
             warnings: std::mem::take(&mut member.warnings),
             member: Some(member),
             had_volumes: !volumes.is_empty(),

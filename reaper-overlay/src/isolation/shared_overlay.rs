@@ -85,8 +85,8 @@ fn canonical(paths: &[PathBuf]) -> Vec<PathBuf> {
 /// The image that is shown beneath the host's root, if one is.
 fn image_beneath(request: &ViewRequest, privilege: Privilege) -> Result<Option<Image>, Error> {
     match (request.image, privilege) {
-        (ImageMode::Beneath, Privilege::Root) => Image::of(request).map(Some),
-        (ImageMode::Beneath, Privilege::User) => image::plain(request).map(Some),
+        (ImageMode::Lower, Privilege::Root) => Image::of(request).map(Some),
+        (ImageMode::Lower, Privilege::User) => image::plain(request).map(Some),
         _ => Ok(None),
     }
 }

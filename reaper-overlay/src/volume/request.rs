@@ -31,7 +31,7 @@ impl MountRequest {
     /// Parses all mounts of `request` that mean something, and that of the image in the mode `at`.
     pub(crate) fn all(request: &ViewRequest, privilege: Privilege) -> Result<Vec<Self>, Error> {
         let mut found = Self::of_bundle(request)?;
-        if request.image == ImageMode::At {
+        if request.image == ImageMode::MountAt {
             let image = match privilege {
                 Privilege::Root => Image::of(request)?,
                 Privilege::User => image::plain(request)?,

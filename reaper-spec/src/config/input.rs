@@ -290,4 +290,4 @@ macro_rules! words {
 words!(StoreKind, "file or sqlite", "file" => File, "sqlite" => Sqlite);
 words!(DnsMode, "host or pod", "host" => Host, "pod" => Pod);
 words!(NetworkMode, "host", "host" => Host);
-words!(ImageMode, "ignore, beneath or at", "ignore" => Ignore, "beneath" => Beneath, "at" => At);
+words!(ImageMode, "ignore, beneath or at", "ignore" => None, "beneath" => Lower, "at" => MountAt);

@@ -162,11 +162,14 @@ pub enum NetworkMode {
 pub enum ImageMode {
     /// Nothing: only its name has a use.
     #[default]
-    Ignore,
+    #[serde(rename = "ignore")]
+    None,
     /// What it has and the node lacks is visible at its own path.
-    Beneath,
+    #[serde(rename = "beneath")]
+    Lower,
     /// Its root is visible, read-only, at a path named in `REAPER_IMAGE_ROOT`.
-    At,
+    #[serde(rename = "at")]
+    MountAt,
 }
 
 /// What pods may change by annotation.

@@ -40,7 +40,7 @@ impl Trial {
         config.overlay.base = place.overlay();
         config.state_root = place.state();
         // The trial has none.
-        config.image = ImageMode::Ignore;
+        config.image = ImageMode::None;
         Self {
             place: Arc::new(place),
             driven: !call.containers.executor().defers_streams(),
