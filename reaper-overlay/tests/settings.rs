@@ -173,8 +173,8 @@ fn unused_scopes_are_kept_as_the_configuration_says() {
         let isolation = Configured::default();
         let mut last = group("c");
         assert!(isolation.gc(&last).is_none(), "nothing is asked for");
-        last.overlay.keep.age = Some(Duration::from_secs(3600));
-        last.overlay.keep.count = Some(1);
+        last.overlay.keep.max_age = Some(Duration::from_secs(3600));
+        last.overlay.keep.max_count = Some(1);
         isolation.gc(&last).unwrap()().unwrap();
         let overlays = Overlays::new(&last.overlay);
         let names = || -> Vec<String> {
@@ -188,7 +188,7 @@ fn unused_scopes_are_kept_as_the_configuration_says() {
         );
         let trash = fs::read_dir(dir.join("base/trash")).unwrap();
         assert_eq!(trash.count(), 0);
-        last.overlay.keep.age = Some(Duration::ZERO);
+        last.overlay.keep.max_age = Some(Duration::ZERO);
         isolation.gc(&last).unwrap()().unwrap();
         assert_eq!(names(), ["group-used"]);
         last.overlay.enabled = false;

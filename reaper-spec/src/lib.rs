@@ -33,8 +33,8 @@ pub use annotations::{ContainerType, CriAnnotations};
 pub use bundle::Bundle;
 pub use cgroups_path::{CgroupsPath, CgroupsPathError};
 pub use config::{
-    AnnotationPolicy, Config, DEFAULT_CONFIG_FILE, DnsMode, ImageMode, KeepConfig, LogConfig,
-    MaskConfig, NetworkMode, OverlayConfig, PodAnnotation, StoreKind,
+    AnnotationPolicy, Config, DEFAULT_CONFIG_FILE, DnsMode, ImageMode, LogConfig, MaskConfig,
+    NetworkMode, OverlayConfig, PodAnnotation, RetentionConfig, StoreKind,
 };
 pub use container_spec::{ContainerSpec, Mount};
 pub use error::{Error, Invalid, Origin};

@@ -9,7 +9,7 @@ use std::{
 };
 
 use reaper_spec::{
-    Config, DnsMode, Error, ImageMode, KeepConfig, OverlayConfig, OverlayScope, PodAnnotation,
+    Config, DnsMode, Error, ImageMode, OverlayConfig, OverlayScope, PodAnnotation, RetentionConfig,
     StoreKind,
 };
 
@@ -126,9 +126,9 @@ fn a_file_sets_everything() {
     assert_eq!(unprotected, [Path::new("/mnt/odd")]);
     assert!(remove_with_last);
     let week = Duration::from_secs(7 * 24 * 3600);
-    let expected = KeepConfig {
-        age: Some(week),
-        count: Some(20),
+    let expected = RetentionConfig {
+        max_age: Some(week),
+        max_count: Some(20),
     };
     assert_eq!(keep, expected);
     assert_eq!(config.log.level.as_deref(), Some("reaper_shim=debug"));
@@ -182,7 +182,7 @@ fn the_environment_wins_over_the_file() {
     assert!(!config.overlay.remove_with_last);
     let keep = config.overlay.keep;
     let age = Some(Duration::from_secs(90 * 60));
-    assert_eq!((keep.age, keep.count), (age, Some(0)));
+    assert_eq!((keep.max_age, keep.max_count), (age, Some(0)));
     assert_eq!(config.annotations.allow, ["dns-mode"]);
     assert!(!config.cgroups, "an empty variable counts as unset");
 }

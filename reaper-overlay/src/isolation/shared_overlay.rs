@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::PathBuf};
 
-use reaper_spec::{ImageMode, KeepConfig};
+use reaper_spec::{ImageMode, RetentionConfig};
 
 use super::{overlay_view::OverlayView, place_volumes::place};
 use crate::{
@@ -204,7 +204,7 @@ impl FilesystemIsolation for SharedOverlay {
 
     fn gc(&self, request: &ViewRequest) -> Option<GarbageCollection> {
         let keep = request.overlay.keep;
-        if keep == KeepConfig::default() {
+        if keep == RetentionConfig::default() {
             return None;
         }
         let config = request.overlay.clone();

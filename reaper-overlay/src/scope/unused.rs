@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reaper_spec::{KeepConfig, OverlayConfig};
+use reaper_spec::{OverlayConfig, RetentionConfig};
 
 use super::{list::list, remove::remove};
 use crate::{
@@ -19,8 +19,13 @@ pub struct Keep {
     pub count: Option<usize>,
 }
 
-impl From<KeepConfig> for Keep {
-    fn from(KeepConfig { age, count }: KeepConfig) -> Self {
+impl From<RetentionConfig> for Keep {
+    fn from(
+        RetentionConfig {
+            max_age: age,
+            max_count: count,
+        }: RetentionConfig,
+    ) -> Self {
         Self { age, count }
     }
 }

@@ -54,9 +54,9 @@ keys! {
     "overlay.remove_with_last" "REAPER_OVERLAY_REMOVE_WITH_LAST"
         |c, input| c.overlay.remove_with_last = input.read()?;
     "overlay.keep.age" "REAPER_OVERLAY_KEEP_AGE"
-        |c, input| c.overlay.keep.age = input.read::<Option<Age>>()?.map(|age| age.0);
+        |c, input| c.overlay.keep.max_age = input.read::<Option<Age>>()?.map(|age| age.0);
     "overlay.keep.count" "REAPER_OVERLAY_KEEP_COUNT"
-        |c, input| c.overlay.keep.count = input.read()?;
+        |c, input| c.overlay.keep.max_count = input.read()?;
     "log.shim" "REAPER_SHIM_LOG" |c, input| c.log.shim = input.read()?;
     "log.runtime" "REAPER_RUNTIME_LOG" |c, input| c.log.runtime = input.read()?;
     "log.output" "REAPER_LOG_OUTPUT" |c, input| c.log.output = input.read()?;

@@ -62,17 +62,19 @@ pub struct OverlayConfig {
     /// Whether a scope is removed, with all that was written in it, when its last member ends.
     pub remove_with_last: bool,
     /// Which scopes without members are kept.
-    pub keep: KeepConfig,
+    pub keep: RetentionConfig,
 }
 
 /// Which scopes without members are kept. Without limits all are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct KeepConfig {
+pub struct RetentionConfig {
     /// Those that were used within this time.
-    pub age: Option<Duration>,
+    #[serde(rename = "age")]
+    pub max_age: Option<Duration>,
     /// This many, the last used ones.
-    pub count: Option<usize>,
+    #[serde(rename = "count")]
+    pub max_count: Option<usize>,
 }
 
 /// Which of the host's files are hidden from workloads.
@@ -208,7 +210,7 @@ impl Default for OverlayConfig {
             host_paths: Vec::new(),
             unprotected: Vec::new(),
             remove_with_last: false,
-            keep: KeepConfig::default(),
+            keep: RetentionConfig::default(),
         }
     }
 }
