@@ -68,7 +68,7 @@ fn of_workload(
     workload: ContainerSpec,
 ) -> ContainerConfig {
     let mut view = ViewRequest::new(id.clone(), workload.process.cwd.clone())
-        .with_pod(&CriAnnotations::read(&workload.annotations));
+        .with_pod(&CriAnnotations::from_annotations(&workload.annotations));
     view.overlay.clone_from(&config.overlay);
     view.dns = config.dns;
     view.image = config.image;

@@ -64,7 +64,7 @@ fn of_user(file: Option<&Path>) -> Result<Config> {
         .unwrap_or_else(|| defaults.state_root.clone());
     let default_file = settings.join("reaper/config.toml");
     let env = |name: &str| env::var_os(name);
-    Ok(Config::load_over(defaults, &default_file, file, &env)?)
+    Ok(Config::load_with_base(defaults, &default_file, file, &env)?)
 }
 
 /// `path` as seen from anywhere: engines and monitors have working directories of their own.

@@ -19,7 +19,7 @@ use crate::{Error, Result, timeout::blocking};
 /// Whether a bundle is a pod's sandbox: as the CRI says, and only where it says nothing, by the
 /// pause image's command. A workload may well be called "pause".
 pub(crate) fn is_sandbox(annotations: &BTreeMap<String, String>, args: &[String]) -> bool {
-    match CriAnnotations::read(annotations).container_type {
+    match CriAnnotations::from_annotations(annotations).container_type {
         Some(kind) => kind == ContainerType::Sandbox,
         None => {
             !annotations

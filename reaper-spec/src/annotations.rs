@@ -32,7 +32,7 @@ pub enum ContainerType {
 
 impl CriAnnotations {
     /// Reads `annotations`; what is absent is `None`.
-    pub fn read(annotations: &BTreeMap<String, String>) -> Self {
+    pub fn from_annotations(annotations: &BTreeMap<String, String>) -> Self {
         let get = |key: &str| {
             annotations
                 .get(&format!("io.kubernetes.cri.{key}"))

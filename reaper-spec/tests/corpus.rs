@@ -69,7 +69,7 @@ fn a_container_and_its_pod_are_told_apart() {
     for version in ["1.6", "1.7", "2.1"] {
         let read = |kind: &str| {
             let workload = parse(&folder.join(format!("containerd-{version}-cri-{kind}.json")));
-            CriAnnotations::read(&workload.annotations)
+            CriAnnotations::from_annotations(&workload.annotations)
         };
         let (container, sandbox) = (read("plain"), read("sandbox"));
         assert_eq!(sandbox.container_type, Some(ContainerType::Sandbox));

@@ -41,7 +41,7 @@ fn describe(workload: &ContainerSpec) {
         );
     }
     // What Kubernetes says of the pod travels in annotations.
-    let cri = CriAnnotations::read(&workload.annotations);
+    let cri = CriAnnotations::from_annotations(&workload.annotations);
     if let (Some(namespace), Some(pod)) = (&cri.sandbox_namespace, &cri.sandbox_name) {
         println!("for the pod {namespace}/{pod}");
     }

@@ -196,7 +196,7 @@ fn view(
         mounts,
         ..ViewRequest::new(id, process.cwd.clone())
     }
-    .with_pod(&CriAnnotations::read(annotations))
+    .with_pod(&CriAnnotations::from_annotations(annotations))
 }
 
 fn rootfs_mount(mount: &Mount) -> RootfsMount {

@@ -48,7 +48,7 @@ impl Config {
         file: Option<&Path>,
         env: &dyn Fn(&str) -> Option<OsString>,
     ) -> Result<Self, Error> {
-        Self::load_over(Self::default(), Path::new(DEFAULT_CONFIG_FILE), file, env)
+        Self::load_with_base(Self::default(), Path::new(DEFAULT_CONFIG_FILE), file, env)
     }
 
     /// As [`load`](Self::load), with defaults of the caller's: the settings in `defaults`, and
@@ -57,7 +57,7 @@ impl Config {
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub fn load_over(
+    pub fn load_with_base(
         defaults: Self,
         default_file: &Path,
         file: Option<&Path>,
