@@ -9,7 +9,7 @@ use reaper_exec::{
     Target, engine::Error,
 };
 use reaper_spec::{ContainerId, ExitStatus, ProcessSpec};
-use reaper_state::{Call, FakeStore, RootDir, ScriptedResult, StateStore as _};
+use reaper_state::{Call, FakeStore, ScriptedResult, StateRoot, StateStore as _};
 use tempfile::TempDir;
 
 struct Rig {
@@ -24,7 +24,7 @@ impl Rig {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let (fake, store) = (FakeExecutor::new(), Arc::new(FakeStore::new()));
-        let dir = RootDir::new(root.path());
+        let dir = StateRoot::new(root.path());
         Self {
             engine: Engine::new(fake.clone(), Arc::clone(&store), dir),
             fake,

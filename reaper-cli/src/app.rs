@@ -7,7 +7,7 @@ use std::{
 
 use clap::{CommandFactory, Parser};
 use reaper_spec::Config;
-use reaper_state::RootDir;
+use reaper_state::StateRoot;
 
 use crate::{
     args::{Cli, Command, GlobalArgs},
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Finds the containers below a root, as the configuration says.
-type Open = fn(RootDir, &Config) -> Result<Containers>;
+type Open = fn(StateRoot, &Config) -> Result<Containers>;
 
 /// What a failed call ends with, as runc's do.
 const FAILURE: u8 = 1;

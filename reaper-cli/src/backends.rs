@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use reaper_exec::{Engine, Executor, HostExecutor, OciExecutor, Result as ExecutorResult, Target};
 use reaper_spec::{Config, ContainerId};
-use reaper_state::RootDir;
+use reaper_state::StateRoot;
 
 use crate::{
     error::Result,
@@ -33,7 +33,7 @@ impl Host for HostExecutor {
 }
 
 /// The containers below a root, with the store that the configuration names.
-pub(crate) fn open(root: RootDir, config: &Config) -> Result<Containers> {
+pub(crate) fn open(root: StateRoot, config: &Config) -> Result<Containers> {
     let store = reaper_state::open(config.store, &root)?;
     let host = HostExecutor::new(root.clone());
     let executor: Arc<dyn Host> = match &config.runtime_path {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use reaper_spec::{Config, ExecId};
-use reaper_state::RootDir;
+use reaper_state::StateRoot;
 
 use crate::{
     args::GlobalArgs,
@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) config: Config,
-    pub(crate) root: RootDir,
+    pub(crate) root: StateRoot,
 }
 
 impl Settings {
@@ -31,7 +31,7 @@ impl Settings {
             Some(root) => absolute("--root", root)?,
             None => config.state_root.clone(),
         };
-        let root = RootDir::new(root);
+        let root = StateRoot::new(root);
         let root = match &global.namespace {
             None => root,
             Some(name) => {
@@ -40,7 +40,7 @@ impl Settings {
                     option: "--namespace",
                     problem: error.to_string(),
                 })?;
-                root.namespace(name.as_str())
+                root.containerd_namespace(name.as_str())
             }
         };
         Ok(Self { config, root })

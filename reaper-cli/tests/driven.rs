@@ -11,7 +11,7 @@ use reaper_exec::{
     conformance::{RULES, Subject},
 };
 use reaper_spec::ProcessSpec;
-use reaper_state::RootDir;
+use reaper_state::StateRoot;
 use serde_json::json;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_reaper-runtime");
@@ -47,7 +47,7 @@ async fn an_executor_that_drives_it_keeps_the_contract() {
         }
         let root = folder.path().join(rule.name);
         fs::create_dir(&root).unwrap();
-        let host = HostExecutor::new(RootDir::new(&root)).monitor_program(PROGRAM);
+        let host = HostExecutor::new(StateRoot::new(&root)).monitor_program(PROGRAM);
         let bundle = folder.path().join("bundle");
         let subject = Subject::new(OciExecutor::new(host, &runtime), &root)
             .in_bundles(move |process| write_bundle(&bundle, process));

@@ -23,7 +23,7 @@ use std::{any::Any, fmt, future::Future, path::PathBuf, pin::Pin, sync::Arc};
 
 use reaper_overlay::ViewRequest;
 use reaper_spec::{ContainerId, ExecId, ProcessSpec, Status};
-use reaper_state::RootDir;
+use reaper_state::StateRoot;
 
 use crate::{
     executor::{ContainerConfig, CreateRequest, Error, ExecRequest, Executor, Target},
@@ -45,7 +45,7 @@ pub enum Program {
 /// An executor without containers, to be checked.
 pub struct Subject {
     executor: Arc<dyn Executor>,
-    root: RootDir,
+    root: StateRoot,
     args: fn(Program) -> Vec<String>,
     bundle: Box<dyn Fn(&ProcessSpec) -> PathBuf>,
     // Dropped last: a temporary folder, say.
@@ -56,7 +56,7 @@ impl Subject {
     /// An executor whose containers have their folders below `root`. The programs are the host's
     /// shell and `sleep`.
     pub fn new(executor: impl Executor + 'static, root: impl Into<PathBuf>) -> Self {
-        let root = RootDir::new(root);
+        let root = StateRoot::new(root);
         let bundle = root.path().to_owned();
         Self {
             executor: Arc::new(executor),

@@ -11,11 +11,11 @@
 //! use reaper_exec::{Engine, HostExecutor, ContainerConfig, io::StandardBinder, monitor};
 //! use reaper_overlay::HostFilesystem;
 //! use reaper_spec::{ContainerId, Exit, ProcessSpec};
-//! use reaper_state::{FileStore, RootDir};
+//! use reaper_state::{FileStore, StateRoot};
 //!
 //! /// Runs a command, and returns its exit.
 //! async fn run(id: ContainerId, process: ProcessSpec) -> reaper_exec::engine::Result<Exit> {
-//!     let root = RootDir::new("/run/example");
+//!     let root = StateRoot::new("/run/example");
 //!     let store = Arc::new(FileStore::new(root.clone()));
 //!     let engine = Engine::new(HostExecutor::new(root.clone()), store, root);
 //!     engine.create(ContainerConfig::new(id.clone(), process)).await?;

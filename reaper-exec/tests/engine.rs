@@ -9,7 +9,7 @@ use reaper_exec::{
     engine,
 };
 use reaper_spec::{ContainerId, ExitStatus, ProcessSpec, Status};
-use reaper_state::{MemoryStore, RootDir};
+use reaper_state::{MemoryStore, StateRoot};
 use tempfile::TempDir;
 
 struct Rig {
@@ -23,7 +23,7 @@ impl Rig {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let fake = FakeExecutor::new();
-        let dir = RootDir::new(root.path());
+        let dir = StateRoot::new(root.path());
         let engine = Engine::new(fake.clone(), Arc::new(MemoryStore::new()), dir);
         Self {
             engine: Arc::new(engine),

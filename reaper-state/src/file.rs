@@ -12,7 +12,7 @@ use self::{
     container::{Container, Locked, STATE},
     error::corrupt,
 };
-use crate::{Error, Record, Revision, RootDir, StateStore, Stored, durable, folder::Folder};
+use crate::{Error, Record, Revision, StateRoot, StateStore, Stored, durable, folder::Folder};
 
 /// Records in files: `ROOT/ID/state.json`, and the init process's pid in `ROOT/ID/pid`.
 ///
@@ -33,11 +33,11 @@ use crate::{Error, Record, Revision, RootDir, StateStore, Stored, durable, folde
 ///
 /// ```
 /// use reaper_spec::{ContainerId, Status};
-/// use reaper_state::{FileStore, Record, RootDir, StateStore};
+/// use reaper_state::{FileStore, Record, StateRoot, StateStore};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let folder = tempfile::tempdir()?;
-/// let store = FileStore::new(RootDir::new(folder.path().join("state")));
+/// let store = FileStore::new(StateRoot::new(folder.path().join("state")));
 /// let id = ContainerId::new("web-1")?;
 /// let mut record = Record::new(id.clone(), "/run/bundles/web-1".into());
 /// let revision = store.create(&record)?;
@@ -50,17 +50,17 @@ use crate::{Error, Record, Revision, RootDir, StateStore, Stored, durable, folde
 /// ```
 #[derive(Debug, Clone)]
 pub struct FileStore {
-    root: RootDir,
+    root: StateRoot,
 }
 
 impl FileStore {
     /// The store below `root`. Nothing is read or made before it is needed.
-    pub fn new(root: RootDir) -> Self {
+    pub fn new(root: StateRoot) -> Self {
         Self { root }
     }
 
     /// Where the records are.
-    pub fn root(&self) -> &RootDir {
+    pub fn root(&self) -> &StateRoot {
         &self.root
     }
 

@@ -6,9 +6,9 @@ use reaper_spec::ContainerId;
 
 /// A state root: a folder with one folder for each container.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RootDir(PathBuf);
+pub struct StateRoot(PathBuf);
 
-impl RootDir {
+impl StateRoot {
     /// The root at `path`. Nothing is read or made.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self(path.into())
@@ -16,7 +16,7 @@ impl RootDir {
 
     /// The root that the shim uses for a containerd namespace: `ns/NAMESPACE` below this one.
     #[must_use]
-    pub fn namespace(&self, namespace: &str) -> Self {
+    pub fn containerd_namespace(&self, namespace: &str) -> Self {
         Self(self.0.join("ns").join(namespace))
     }
 
@@ -43,7 +43,7 @@ pub struct ContainerDir(PathBuf);
 
 impl ContainerDir {
     /// The folder at `path`. Nothing is read or made.
-    pub fn at(path: impl Into<PathBuf>) -> Self {
+    pub fn new(path: impl Into<PathBuf>) -> Self {
         Self(path.into())
     }
 

@@ -38,7 +38,7 @@
 //! `conformance`). For tests of consumers there are `FakeStore` (feature `fake`) and
 //! `MockStateStore` (feature `mock`).
 //!
-//! [`RootDir`] and [`ContainerDir`] say where things are below a state root, and [`durable`]
+//! [`StateRoot`] and [`ContainerDir`] say where things are below a state root, and [`durable`]
 //! writes a file so that a crash leaves the old one or the new one.
 #![forbid(unsafe_code)]
 
@@ -64,7 +64,7 @@ mod store;
 #[cfg(feature = "fake")]
 pub use fake::{Call, FakeStore, Hold, ScriptedResult};
 pub use file::FileStore;
-pub use layout::{ContainerDir, RootDir};
+pub use layout::{ContainerDir, StateRoot};
 pub use memory::MemoryStore;
 pub use migrate::{Migration, migrate};
 pub use open::open;

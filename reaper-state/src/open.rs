@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use reaper_spec::StoreKind;
 
-use crate::{Error, FileStore, RootDir, StateStore};
+use crate::{Error, FileStore, StateRoot, StateStore};
 
 /// The store of this kind for the containers below `root`: [`FileStore`] in the root itself, or
-/// `SqliteStore` (feature `sqlite`) in [`RootDir::database`]. Nothing is read or made before it is
+/// `SqliteStore` (feature `sqlite`) in [`StateRoot::database`]. Nothing is read or made before it is
 /// needed.
 ///
 /// ```
 /// use reaper_spec::StoreKind;
-/// use reaper_state::{RootDir, StateStore};
+/// use reaper_state::{StateRoot, StateStore};
 ///
 /// # fn main() -> Result<(), reaper_state::Error> {
 /// # let folder = tempfile::tempdir().unwrap();
-/// let store = reaper_state::open(StoreKind::File, &RootDir::new(folder.path()))?;
+/// let store = reaper_state::open(StoreKind::File, &StateRoot::new(folder.path()))?;
 /// assert_eq!(store.list()?, []);
 /// # Ok(())
 /// # }
@@ -24,7 +24,7 @@ use crate::{Error, FileStore, RootDir, StateStore};
 ///
 /// # Errors
 /// [`Error::FeatureDisabled`] for a store whose feature is off.
-pub fn open(kind: StoreKind, root: &RootDir) -> Result<Arc<dyn StateStore>, Error> {
+pub fn open(kind: StoreKind, root: &StateRoot) -> Result<Arc<dyn StateStore>, Error> {
     match kind {
         StoreKind::File => Ok(Arc::new(FileStore::new(root.clone()))),
         #[cfg(feature = "sqlite")]

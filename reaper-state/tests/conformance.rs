@@ -1,10 +1,10 @@
 //! Our stores keep the contract that we publish.
 
-use reaper_state::{FileStore, MemoryStore, RootDir, SqliteStore, conformance::Subject};
+use reaper_state::{FileStore, MemoryStore, SqliteStore, StateRoot, conformance::Subject};
 
 fn files() -> Subject {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let root = RootDir::new(folder.path().join("not/there/yet"));
+    let root = StateRoot::new(folder.path().join("not/there/yet"));
     Subject::shared(move || FileStore::new(root.clone())).keeping(folder)
 }
 

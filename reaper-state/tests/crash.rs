@@ -9,7 +9,7 @@ use std::{
 };
 
 use reaper_spec::{ContainerId, ProcessIdentity};
-use reaper_state::{Error, FileStore, Record, RootDir, SqliteStore, StateStore};
+use reaper_state::{Error, FileStore, Record, SqliteStore, StateRoot, StateStore};
 
 const ROOT: &str = "REAPER_STATE_TEST_ROOT";
 const FIRST: &str = "REAPER_STATE_TEST_FIRST";
@@ -17,7 +17,7 @@ const FIRST: &str = "REAPER_STATE_TEST_FIRST";
 type Open = fn(&Path) -> Box<dyn StateStore>;
 
 fn files(root: &Path) -> Box<dyn StateStore> {
-    Box::new(FileStore::new(RootDir::new(root)))
+    Box::new(FileStore::new(StateRoot::new(root)))
 }
 
 fn sqlite(root: &Path) -> Box<dyn StateStore> {

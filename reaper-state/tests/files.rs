@@ -12,7 +12,7 @@ use std::{
 
 use nix::{sys::stat::Mode, unistd::mkfifo};
 use reaper_spec::{ContainerId, Exit, ExitStatus, ProcessIdentity, Status, Timestamp};
-use reaper_state::{Error, FileStore, RECORD_VERSION, Record, RootDir, StateStore, Stored};
+use reaper_state::{Error, FileStore, RECORD_VERSION, Record, StateRoot, StateStore, Stored};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -25,7 +25,7 @@ struct Fixture {
 fn fixture() -> Fixture {
     let folder = tempfile::tempdir().expect("a folder");
     let root = folder.path().join("state");
-    let store = FileStore::new(RootDir::new(&root));
+    let store = FileStore::new(StateRoot::new(&root));
     Fixture {
         _folder: folder,
         root,

@@ -12,7 +12,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 use reaper_spec::{ContainerId, ProcessIdentity, Status};
-use reaper_state::{Error, FileStore, Record, RootDir, SqliteStore, StateStore};
+use reaper_state::{Error, FileStore, Record, SqliteStore, StateRoot, StateStore};
 
 const PAGE: u64 = 4096;
 
@@ -76,7 +76,7 @@ fn record(name: &str) -> Record {
 #[test]
 fn a_full_disk_leaves_all_files_as_they_were() {
     on_a_small_disk(|disk| {
-        let store = FileStore::new(RootDir::new(disk.join("state")));
+        let store = FileStore::new(StateRoot::new(disk.join("state")));
         let web = record("web");
         store.create(&web).expect("create");
         let before = store.get(&web.id).expect("get");

@@ -4,8 +4,8 @@ use std::thread;
 
 use reaper_spec::{ContainerId, Status};
 use reaper_state::{
-    Call, Error, FakeStore, FileStore, Hold, MemoryStore, Record, Revision, RootDir,
-    ScriptedResult, SqliteStore, StateStore, migrate,
+    Call, Error, FakeStore, FileStore, Hold, MemoryStore, Record, Revision, ScriptedResult,
+    SqliteStore, StateRoot, StateStore, migrate,
 };
 
 fn id(text: &str) -> ContainerId {
@@ -25,7 +25,7 @@ fn put(store: &dyn StateStore, record: &Record) -> Revision {
 #[test]
 fn records_move_from_files_to_sqlite_and_back() {
     let folder = tempfile::tempdir().expect("a folder");
-    let files = FileStore::new(RootDir::new(folder.path().join("files")));
+    let files = FileStore::new(StateRoot::new(folder.path().join("files")));
     let sqlite = SqliteStore::new(folder.path().join("state.db"));
     let back = MemoryStore::new();
     let records = Status::ALL.map(|status| record(status.as_str(), status));
@@ -93,7 +93,7 @@ fn another_container_of_the_same_id_is_reported() {
 #[test]
 fn an_unreadable_record_is_reported_and_the_others_are_copied() {
     let folder = tempfile::tempdir().expect("a folder");
-    let from = FileStore::new(RootDir::new(folder.path()));
+    let from = FileStore::new(StateRoot::new(folder.path()));
     let to = MemoryStore::new();
     put(&from, &record("a-bad", Status::Running));
     put(&from, &record("good", Status::Running));

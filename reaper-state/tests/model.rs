@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use reaper_spec::{ContainerId, Exit, ExitStatus, ProcessIdentity, Status, Timestamp};
 use reaper_state::{
-    Error, FileStore, MemoryStore, Record, Revision, RootDir, SqliteStore, StateStore,
+    Error, FileStore, MemoryStore, Record, Revision, SqliteStore, StateRoot, StateStore,
     format::{decode, encode},
 };
 
@@ -158,7 +158,7 @@ proptest! {
         let path = folder.path();
         let memory = std::sync::Arc::new(MemoryStore::new());
         let expected = play(&|| Box::new(memory.clone()), &steps);
-        let files = play(&|| Box::new(FileStore::new(RootDir::new(path.join("files")))), &steps);
+        let files = play(&|| Box::new(FileStore::new(StateRoot::new(path.join("files")))), &steps);
         prop_assert_eq!(&files, &expected);
         let sqlite = play(&|| Box::new(SqliteStore::new(path.join("state.db"))), &steps);
         prop_assert_eq!(&sqlite, &expected);

@@ -18,7 +18,7 @@ use reaper_exec::{
 };
 use reaper_overlay::HostFilesystem;
 use reaper_spec::{ContainerId, ProcessSpec};
-use reaper_state::{FileStore, RootDir};
+use reaper_state::{FileStore, StateRoot};
 
 fn main() -> ExitCode {
     // First of all, before any thread: the monitor never comes past this line.
@@ -39,7 +39,7 @@ async fn run(command: Vec<String>) -> Result<ExitCode, Box<dyn Error>> {
     // A program of some importance has a fixed root, `/run/NAME`, and finds there after a crash
     // what it had started.
     let folder = tempfile::tempdir()?;
-    let root = RootDir::new(folder.path());
+    let root = StateRoot::new(folder.path());
     let store = Arc::new(FileStore::new(root.clone()));
     let engine = Engine::new(HostExecutor::new(root.clone()), store, root);
 

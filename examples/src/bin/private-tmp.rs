@@ -17,7 +17,7 @@ use reaper_exec::{
 };
 use reaper_overlay::{Error as ViewError, FilesystemIsolation, View, ViewRequest};
 use reaper_spec::{ContainerId, ProcessSpec};
-use reaper_state::{MemoryStore, RootDir};
+use reaper_state::{MemoryStore, StateRoot};
 
 /// Containers have a `/tmp` of their own, empty at first and gone with them.
 struct PrivateTmp;
@@ -119,7 +119,7 @@ fn main() -> ExitCode {
 #[tokio::main(flavor = "current_thread")]
 async fn run() -> Result<ExitCode, Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
-    let root = RootDir::new(folder.path());
+    let root = StateRoot::new(folder.path());
     let engine = Engine::new(
         HostExecutor::new(root.clone()),
         Arc::new(MemoryStore::new()),

@@ -3,7 +3,7 @@
 use std::{fs, io, io::Write};
 
 use reaper_spec::{ContainerId, StoreKind};
-use reaper_state::{Error as StoreError, MemoryStore, Migration, RootDir, StateStore, migrate};
+use reaper_state::{Error as StoreError, MemoryStore, Migration, StateRoot, StateStore, migrate};
 
 use super::{context::Call, output::print};
 use crate::{
@@ -69,7 +69,7 @@ impl Counts {
 }
 
 /// The roots that are meant, and what stands before the names of their containers.
-fn roots(call: &Call) -> Result<Vec<(String, RootDir)>> {
+fn roots(call: &Call) -> Result<Vec<(String, StateRoot)>> {
     let own = call.containers.root();
     let mut roots = vec![(String::new(), own.clone())];
     if call.one_namespace {
@@ -83,7 +83,7 @@ fn roots(call: &Call) -> Result<Vec<(String, RootDir)>> {
             for entry in entries.map_err(failed())? {
                 let name = entry.map_err(failed())?.file_name();
                 let name = name.to_string_lossy();
-                roots.push((format!("{name}/"), own.namespace(&name)));
+                roots.push((format!("{name}/"), own.containerd_namespace(&name)));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use reaper_state::{RootDir, StateStore};
+use reaper_state::{StateRoot, StateStore};
 
 use crate::executor::Executor;
 
@@ -16,13 +16,13 @@ use crate::executor::Executor;
 pub struct Engine<E, S: ?Sized> {
     pub(super) executor: E,
     pub(super) store: Arc<S>,
-    pub(super) root: RootDir,
+    pub(super) root: StateRoot,
     pub(super) blocking: bool,
 }
 
 impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// Containers below `root`, run by `executor`, remembered by `store`.
-    pub fn new(executor: E, store: Arc<S>, root: RootDir) -> Self {
+    pub fn new(executor: E, store: Arc<S>, root: StateRoot) -> Self {
         Self {
             executor,
             store,
@@ -50,7 +50,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     }
 
     /// The state root.
-    pub fn root(&self) -> &RootDir {
+    pub fn root(&self) -> &StateRoot {
         &self.root
     }
 }

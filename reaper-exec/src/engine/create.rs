@@ -7,7 +7,7 @@ use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _};
 
 use reaper_overlay::{Scope, ViewRequest};
 use reaper_spec::ContainerId;
-use reaper_state::{ContainerDir, Record, RootDir, StateStore, durable};
+use reaper_state::{ContainerDir, Record, StateRoot, StateStore, durable};
 
 use super::{
     base::Engine,
@@ -94,7 +94,7 @@ fn record_scope(view: &ViewRequest, record: &mut Record) {
     }
 }
 
-fn make_folder(root: &RootDir, dir: &ContainerDir) -> Result<()> {
+fn make_folder(root: &StateRoot, dir: &ContainerDir) -> Result<()> {
     let failed = |path: &std::path::Path, source| Error::Folder {
         operation: "make the folder",
         path: path.to_owned(),

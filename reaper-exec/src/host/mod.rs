@@ -16,7 +16,7 @@ use std::{
 };
 
 use reaper_spec::{ContainerId, ProcessIdentity, Status};
-use reaper_state::RootDir;
+use reaper_state::StateRoot;
 
 use self::{
     children::Children,
@@ -40,7 +40,7 @@ use crate::{
 /// [`monitor::run_if_monitor`]: crate::monitor::run_if_monitor
 #[derive(Debug)]
 pub struct HostExecutor {
-    root: RootDir,
+    root: StateRoot,
     namespace: String,
     program: PathBuf,
     subreaper: bool,
@@ -50,7 +50,7 @@ pub struct HostExecutor {
 
 impl HostExecutor {
     /// Containers below `root`.
-    pub fn new(root: RootDir) -> Self {
+    pub fn new(root: StateRoot) -> Self {
         Self {
             root,
             namespace: String::new(),

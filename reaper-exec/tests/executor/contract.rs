@@ -4,7 +4,7 @@ use reaper_exec::{
     HostExecutor,
     conformance::{self, Subject},
 };
-use reaper_state::RootDir;
+use reaper_state::StateRoot;
 
 use crate::rig::{Rig, cases};
 
@@ -15,7 +15,7 @@ cases! {
 async fn the_host_executor_keeps_the_contract(_rig: &Rig) {
     conformance::run(|| {
         let root = tempfile::tempdir().unwrap();
-        let executor = HostExecutor::new(RootDir::new(root.path()));
+        let executor = HostExecutor::new(StateRoot::new(root.path()));
         Subject::new(executor, root.path()).keeping(root)
     })
     .await;

@@ -15,7 +15,7 @@ use reaper_exec::{
     ContainerConfig, Engine, ExecRequest, Executor, HostExecutor, Target, io::StdioRequest,
 };
 use reaper_spec::{ContainerId, ExecId, ProcessSpec, Status};
-use reaper_state::{FileStore, RootDir};
+use reaper_state::{FileStore, StateRoot};
 use tempfile::TempDir;
 
 use crate::output::{Output, capture};
@@ -98,7 +98,7 @@ impl Rig {
     }
 
     fn at(root: Root) -> Self {
-        let dir = RootDir::new(root.path());
+        let dir = StateRoot::new(root.path());
         let mark = format!("REAPER_TEST_MARK={}", root.path().display());
         let executor = HostExecutor::new(dir.clone());
         Self {
@@ -110,7 +110,7 @@ impl Rig {
 
     /// A second engine on the same root, as another program would have.
     pub(crate) fn another(&self) -> Engine<HostExecutor, FileStore> {
-        let dir = RootDir::new(self.root.path());
+        let dir = StateRoot::new(self.root.path());
         Engine::new(
             HostExecutor::new(dir.clone()),
             Arc::new(FileStore::new(dir.clone())),

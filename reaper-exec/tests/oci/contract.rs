@@ -4,7 +4,7 @@ use reaper_exec::{
     HostExecutor, OciExecutor,
     conformance::{self, Subject},
 };
-use reaper_state::RootDir;
+use reaper_state::StateRoot;
 
 use crate::{
     bundle,
@@ -21,7 +21,7 @@ async fn the_executor_keeps_the_contract(rig: &Rig) {
     conformance::run(|| {
         let root = tempfile::tempdir().unwrap();
         let bundles = tempfile::tempdir().unwrap();
-        let executor = OciExecutor::new(HostExecutor::new(RootDir::new(root.path())), runtime);
+        let executor = OciExecutor::new(HostExecutor::new(StateRoot::new(root.path())), runtime);
         let (cgroup, folder) = (cgroup.clone(), bundles.path().join("bundle"));
         Subject::new(executor, root.path())
             .in_bundles(move |process| bundle::write(&folder, &bundle::spec(process, &cgroup)))

@@ -19,7 +19,7 @@ use reaper_exec::{
 };
 use reaper_overlay::ViewRequest;
 use reaper_spec::{ContainerId, ExecId, ProcessSpec};
-use reaper_state::{FileStore, RootDir};
+use reaper_state::{FileStore, StateRoot};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -210,7 +210,7 @@ impl Rig {
 }
 
 fn engine(root: &Path, runtime: &str) -> Engine<OciExecutor, FileStore> {
-    let dir = RootDir::new(root);
+    let dir = StateRoot::new(root);
     let executor = OciExecutor::new(HostExecutor::new(dir.clone()), runtime);
     Engine::new(executor, Arc::new(FileStore::new(dir.clone())), dir)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use reaper_exec::{Engine, Executor};
 use reaper_spec::Config;
-use reaper_state::{RootDir, StateStore};
+use reaper_state::{StateRoot, StateStore};
 
 use crate::{Error, Result};
 
@@ -17,7 +17,7 @@ pub struct Context {
     /// The node's configuration.
     pub config: Config,
     /// The state root of the namespace.
-    pub root: RootDir,
+    pub root: StateRoot,
 }
 
 /// What runs the containers of a shim, and what remembers them.
@@ -90,7 +90,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Shim<E, S> {
 
     /// The engine of the namespace that the flags name.
     pub(super) fn engine(&self, namespace: &str, config: Config) -> Result<Engine<E, S>> {
-        let root = RootDir::new(&config.state_root).namespace(namespace);
+        let root = StateRoot::new(&config.state_root).containerd_namespace(namespace);
         let context = Context {
             namespace: namespace.to_owned(),
             config,

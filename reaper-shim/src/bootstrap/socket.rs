@@ -15,7 +15,7 @@ use nix::{
     fcntl::{Flock, FlockArg},
     sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket},
 };
-use reaper_state::RootDir;
+use reaper_state::StateRoot;
 
 use crate::{Error, Result};
 
@@ -61,7 +61,10 @@ impl SocketPath {
 
     /// The folder of sockets below a state root. No namespace can have this name.
     pub(super) fn dir(state_root: &Path) -> PathBuf {
-        RootDir::new(state_root).namespace(".s").path().to_owned()
+        StateRoot::new(state_root)
+            .containerd_namespace(".s")
+            .path()
+            .to_owned()
     }
 
     /// As containerd reads it.

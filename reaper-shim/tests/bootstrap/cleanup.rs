@@ -6,7 +6,7 @@ use containerd_shim_protos::{api::DeleteResponse, protobuf::Message};
 use nix::sys::signal::Signal;
 use reaper_exec::{Engine, HostExecutor};
 use reaper_spec::{ContainerId, Status};
-use reaper_state::{FileStore, RootDir};
+use reaper_state::{FileStore, StateRoot};
 
 use crate::harness::Node;
 
@@ -80,7 +80,7 @@ fn an_id_that_is_none_is_refused() {
 async fn a_sandbox_reads_as_running_for_others_while_its_shim_lives() {
     let node = Node::new();
     let shim = node.pod("pod").await;
-    let root = RootDir::new(node.root()).namespace("test");
+    let root = StateRoot::new(node.root()).containerd_namespace("test");
     let store = Arc::new(FileStore::new(root.clone()));
     let others = Engine::new(HostExecutor::new(root.clone()), store, root);
     let id = ContainerId::new("pod").unwrap();

@@ -14,7 +14,7 @@ use containerd_shim_protos::{
 use reaper_exec::{Engine, FakeExecutor, Target};
 use reaper_shim::{Event, Events, Settings, TaskService};
 use reaper_spec::{ContainerId, ExecId};
-use reaper_state::{MemoryStore, RootDir};
+use reaper_state::{MemoryStore, StateRoot};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
@@ -81,7 +81,7 @@ pub(crate) fn shim_with(settings: Settings) -> Shim {
         Arc::new(MemoryStore::new()),
         Recorder::default(),
     );
-    let engine = Engine::new(fake.clone(), Arc::clone(&store), RootDir::new(dir.path()));
+    let engine = Engine::new(fake.clone(), Arc::clone(&store), StateRoot::new(dir.path()));
     let service = TaskService::new(engine, events.clone(), settings);
     Shim {
         service,

@@ -14,7 +14,7 @@ use reaper_exec::{
 use reaper_spec::{
     ConsoleSize, ContainerId, ExecId, Exit, ExitStatus, ProcessIdentity, Status, Timestamp,
 };
-use reaper_state::{MemoryStore, RootDir, StateStore};
+use reaper_state::{MemoryStore, StateRoot, StateStore};
 
 use crate::host::{Containers, Host};
 
@@ -35,7 +35,7 @@ impl Fake {
         let fake = Arc::new(Self::default());
         let host: Arc<dyn Host> = Arc::clone(&fake) as Arc<dyn Host>;
         let store: Arc<dyn StateStore> = Arc::new(MemoryStore::new());
-        (fake, Engine::new(host, store, RootDir::new(root)))
+        (fake, Engine::new(host, store, StateRoot::new(root)))
     }
 
     /// The container's process ends.

@@ -66,7 +66,7 @@ impl Runtime {
         call: &CreateContainer,
         oom_score_adj: Option<i32>,
     ) -> Result<Self, Failure> {
-        let folder = folder(&ContainerDir::at(&call.dir));
+        let folder = folder(&ContainerDir::new(&call.dir));
         std::fs::create_dir_all(&folder)
             .map_err(|error| Failure::setup(format!("make {}", folder.display()), &error))?;
         Ok(Self {

@@ -66,7 +66,7 @@ impl NewContainer {
         Self {
             pending,
             backend,
-            dir: ContainerDir::at(&call.dir),
+            dir: ContainerDir::new(&call.dir),
             call,
             descriptors,
             cgroup: None,

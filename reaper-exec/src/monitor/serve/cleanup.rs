@@ -48,7 +48,7 @@ pub(crate) fn cleanup(
     dir: &Path,
     remove: bool,
 ) -> Result<ContainerState, Failure> {
-    let dir = ContainerDir::at(dir);
+    let dir = ContainerDir::new(dir);
     let plan_file = match File::open(dir.plan_file()) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return recorded(&dir),

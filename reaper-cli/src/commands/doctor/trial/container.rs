@@ -9,7 +9,7 @@ use std::{
 use reaper_exec::{Error as ExecutorError, Executor, Signal, Target, engine::Error as EngineError};
 use reaper_overlay::Overlays;
 use reaper_spec::{Config, ContainerId, ExecId, ExitStatus, ImageMode, Status};
-use reaper_state::{Record, RootDir};
+use reaper_state::{Record, StateRoot};
 
 use super::{
     left,
@@ -92,7 +92,7 @@ impl Trial {
 
     fn containers(&self) -> Result<Containers> {
         Ok(backends::open(
-            RootDir::new(self.place.state()),
+            StateRoot::new(self.place.state()),
             &self.config,
         )?)
     }
