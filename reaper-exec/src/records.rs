@@ -40,5 +40,5 @@ pub(crate) fn write_exit(dir: &ContainerDir, exit: &Exit) -> io::Result<()> {
         version: VERSION,
         exit: exit.clone(),
     };
-    durable::write(&dir.exit_file(), &serde_json::to_vec(&record)?)
+    durable::write_atomic(&dir.exit_file(), &serde_json::to_vec(&record)?)
 }

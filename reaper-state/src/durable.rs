@@ -24,7 +24,7 @@ static STAGED: AtomicU64 = AtomicU64::new(0);
 /// The step that failed. `path` is then unchanged, except when the very last step failed, the
 /// fsync of the folder: then the new contents are there, but perhaps not after a crash. Nothing
 /// else is left behind, except after a crash a file whose name starts with a dot.
-pub fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
+pub fn write_atomic(path: &Path, contents: &[u8]) -> io::Result<()> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
     let name = path
         .file_name()
@@ -51,7 +51,7 @@ pub fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// The folder that could not be made. Those above it may have been.
-pub fn make_folders(path: &Path) -> io::Result<()> {
+pub fn create_dir_all(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o711).create(path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
@@ -59,8 +59,8 @@ pub fn make_folders(path: &Path) -> io::Result<()> {
             let Some(parent) = path.parent() else {
                 return Err(error);
             };
-            make_folders(parent)?;
-            return make_folders(path);
+            create_dir_all(parent)?;
+            return create_dir_all(path);
         }
         Err(error) => return Err(error),
     }

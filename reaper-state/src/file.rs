@@ -109,7 +109,7 @@ impl FileStore {
 
     fn make(&self, record: &Record) -> Result<Revision, Error> {
         let path = self.root.path();
-        durable::make_folders(path).map_err(Error::io("make", path))?;
+        durable::create_dir_all(path).map_err(Error::io("make", path))?;
         let root = Folder::open(path).map_err(Error::io("open", path))?;
         let name = record.id.as_str();
         let folder = self.root.container(&record.id);

@@ -68,7 +68,7 @@ impl ContainerDir {
     }
 
     /// What the monitor was asked to make: the client that finds it killed cleans up by this.
-    pub fn plan_file(&self) -> PathBuf {
+    pub fn cleanup_file(&self) -> PathBuf {
         self.0.join("plan.json")
     }
 

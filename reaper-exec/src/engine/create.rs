@@ -107,7 +107,7 @@ fn make_folder(root: &StateRoot, dir: &ContainerDir) -> Result<()> {
     match make() {
         // A store that keeps nothing below the root does not make it.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            durable::make_folders(root.path()).map_err(|source| failed(root.path(), source))?;
+            durable::create_dir_all(root.path()).map_err(|source| failed(root.path(), source))?;
             make().map_err(|source| failed(dir.path(), source))
         }
         made => made.map_err(|source| failed(dir.path(), source)),

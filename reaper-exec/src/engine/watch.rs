@@ -277,7 +277,7 @@ struct Changes {
 
 impl Changes {
     fn below(root: &Path) -> io::Result<Self> {
-        durable::make_folders(root)?;
+        durable::create_dir_all(root)?;
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         // A database is changed in place; a file beside it has its times changed then.
         let wanted = ENTRIES | AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_ATTRIB;

@@ -186,7 +186,7 @@ impl HostExecutor {
     /// Removes what a container of this id left that has stopped but was not deleted, because the
     /// program that should have done that was killed.
     async fn remove_stale(&self, id: &ContainerId) -> Result<()> {
-        if !self.root.container(id).plan_file().exists() {
+        if !self.root.container(id).cleanup_file().exists() {
             return Ok(());
         }
         if self.client(id)?.is_some() {

@@ -60,7 +60,7 @@ impl HostExecutor {
     async fn clean_up(&self, id: &ContainerId, forget: bool) -> Result<ContainerState> {
         let target = Target::Init(id.clone());
         let dir = self.root.container(id);
-        let plan: Option<CleanupRecord> = read(&dir.plan_file())?;
+        let plan: Option<CleanupRecord> = read(&dir.cleanup_file())?;
         let plan = plan.ok_or(Error::NotFound(target.clone()))?;
         if procfs::is_alive(&plan.monitor) {
             if !dir.socket().exists() {
@@ -131,7 +131,7 @@ impl HostExecutor {
 
     /// Kills the monitor of a container that is being created, and cleans up after it.
     pub(super) async fn kill_creation(&self, id: &ContainerId) -> Result<()> {
-        let plan: Option<CleanupRecord> = read(&self.root.container(id).plan_file())?;
+        let plan: Option<CleanupRecord> = read(&self.root.container(id).cleanup_file())?;
         let plan = plan.ok_or(Error::NotFound(Target::Init(id.clone())))?;
         // An error means that it has exited.
         if let Ok(monitor) = procfs::open_pidfd(&plan.monitor) {

@@ -20,7 +20,7 @@ fn a_file_is_made_and_replaced_and_private() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("exit.json");
     for contents in ["a longer one", "short", ""] {
-        write(&path, contents.as_bytes()).expect("write");
+        write_atomic(&path, contents.as_bytes()).expect("write");
         assert_eq!(fs::read_to_string(&path).expect("read"), contents);
     }
     let mode = fs::metadata(&path).expect("metadata").permissions().mode();
@@ -36,7 +36,7 @@ fn a_link_is_replaced_and_not_followed() {
         folder.path().join("target"),
     );
     std::os::unix::fs::symlink(&target, &path).expect("symlink");
-    write(&path, b"new").expect("write");
+    write_atomic(&path, b"new").expect("write");
     assert!(!path.is_symlink() && !target.exists());
 }
 
@@ -45,11 +45,14 @@ fn a_failure_leaves_everything_as_it_was() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("taken");
     fs::create_dir(&path).expect("mkdir");
-    assert!(write(&path, b"new").is_err(), "a folder is not replaced");
+    assert!(
+        write_atomic(&path, b"new").is_err(),
+        "a folder is not replaced"
+    );
     assert!(path.is_dir());
     assert_eq!(names(folder.path()), ["taken"]);
-    assert!(write(&folder.path().join("no/folder"), b"").is_err());
-    assert!(write(Path::new("/"), b"").is_err());
+    assert!(write_atomic(&folder.path().join("no/folder"), b"").is_err());
+    assert!(write_atomic(Path::new("/"), b"").is_err());
 }
 
 #[test]
@@ -60,7 +63,7 @@ fn of_many_writers_at_once_one_is_the_last() {
         for number in 0..8_u8 {
             let path = &path;
             scope.spawn(move || {
-                (0..20).for_each(|_| write(path, &[number; 10_000]).expect("write"));
+                (0..20).for_each(|_| write_atomic(path, &[number; 10_000]).expect("write"));
             });
         }
     });
@@ -74,7 +77,7 @@ fn folders_are_made_once_and_may_be_passed() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("a/b/c");
     for _ in 0..2 {
-        make_folders(&path).expect("make");
+        create_dir_all(&path).expect("make");
     }
     for made in [folder.path().join("a"), path] {
         let mode = fs::metadata(made).expect("metadata").permissions().mode();

@@ -37,7 +37,7 @@ impl Database {
             _ => Path::new("."),
         };
         if make {
-            durable::make_folders(parent).map_err(Error::io("make", parent))?;
+            durable::create_dir_all(parent).map_err(Error::io("make", parent))?;
         } else if identity(path).is_none() {
             return Ok(None);
         }

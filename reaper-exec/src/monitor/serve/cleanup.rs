@@ -49,7 +49,7 @@ pub(crate) fn cleanup(
     remove: bool,
 ) -> Result<ContainerState, Failure> {
     let dir = ContainerDir::new(dir);
-    let plan_file = match File::open(dir.plan_file()) {
+    let plan_file = match File::open(dir.cleanup_file()) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return recorded(&dir),
         Err(error) => return Err(Failure::setup("open the monitor's plan", &error)),
@@ -57,7 +57,7 @@ pub(crate) fn cleanup(
     let _lock = Flock::lock(plan_file, FlockArg::LockExclusive)
         .map_err(|(_, errno)| Failure::setup("lock the monitor's plan", &errno.into()))?;
     // An earlier holder of the lock may have removed the file.
-    let Some(plan) = read::<CleanupRecord>(&dir.plan_file())? else {
+    let Some(plan) = read::<CleanupRecord>(&dir.cleanup_file())? else {
         return recorded(&dir);
     };
     if !has_exited(&plan.monitor) {
@@ -66,7 +66,7 @@ pub(crate) fn cleanup(
     }
     // The monitor may have exited because the container was deleted, and another container may have
     // its id now.
-    let current = read::<CleanupRecord>(&dir.plan_file())?;
+    let current = read::<CleanupRecord>(&dir.cleanup_file())?;
     if current.is_none_or(|current| current.monitor != plan.monitor) {
         return recorded(&dir);
     }

@@ -23,7 +23,7 @@ const DEFAULT_ROOT: &str = "/run/reaper";
 /// `plan.json` goes first: a container that has it, but no socket, is taken for one that is being
 /// created.
 pub(crate) fn remove_runtime_files(dir: &ContainerDir) {
-    for file in [dir.plan_file(), dir.socket()] {
+    for file in [dir.cleanup_file(), dir.socket()] {
         let _ = std::fs::remove_file(file);
     }
 }
@@ -80,7 +80,7 @@ pub(crate) fn write_cleanup_record(
     dir: &ContainerDir,
     plan: &CleanupRecord,
 ) -> Result<(), Failure> {
-    let path = dir.plan_file();
+    let path = dir.cleanup_file();
     let staged = path.with_extension("new");
     let write = || {
         std::fs::write(&staged, serde_json::to_vec(plan)?)?;
