@@ -12,7 +12,7 @@ use reaper_spec::{
     ContainerId, ContainerType, CriAnnotations, Exit, ExitStatus, ProcessIdentity, Status,
     Timestamp,
 };
-use reaper_state::{Record, StateStore, Stored};
+use reaper_state::{Record, StateStore, VersionedRecord};
 
 use crate::{Error, Result, timeout::blocking};
 
@@ -162,7 +162,7 @@ async fn change<S: StateStore + ?Sized + 'static>(
     let (store, id) = (Arc::clone(store), id.clone());
     let changed = blocking(move || {
         loop {
-            let Stored {
+            let VersionedRecord {
                 mut record,
                 revision,
             } = store.get(&id)?;

@@ -7,7 +7,7 @@ use std::{
 
 use reaper_spec::ContainerId;
 
-use crate::{Error, MemoryStore, Record, Revision, StateStore, Stored};
+use crate::{Error, MemoryStore, Record, Revision, StateStore, VersionedRecord};
 
 /// A call of a [`StateStore`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -167,7 +167,7 @@ impl<S: StateStore> StateStore for FakeStore<S> {
         self.react(Call::Create, |store| store.create(record))
     }
 
-    fn get(&self, id: &ContainerId) -> Result<Stored, Error> {
+    fn get(&self, id: &ContainerId) -> Result<VersionedRecord, Error> {
         self.react(Call::Get, |store| store.get(id))
     }
 

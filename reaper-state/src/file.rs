@@ -12,7 +12,9 @@ use self::{
     container::{Container, Locked, STATE},
     error::corrupt,
 };
-use crate::{Error, Record, Revision, StateRoot, StateStore, Stored, durable, folder::Folder};
+use crate::{
+    Error, Record, Revision, StateRoot, StateStore, VersionedRecord, durable, folder::Folder,
+};
 
 /// Records in files: `ROOT/ID/state.json`, and the init process's pid in `ROOT/ID/pid`.
 ///
@@ -143,7 +145,7 @@ impl StateStore for FileStore {
         self.make(record)
     }
 
-    fn get(&self, id: &ContainerId) -> Result<Stored, Error> {
+    fn get(&self, id: &ContainerId) -> Result<VersionedRecord, Error> {
         let missing = || Error::NotFound { id: id.clone() };
         let root = self.open_root()?.ok_or_else(missing)?;
         let container = self.open(&root, id)?.ok_or_else(missing)?;

@@ -21,7 +21,7 @@ use std::{borrow::Cow, collections::BTreeMap, path::Path};
 use reaper_spec::{ContainerId, Exit, ProcessIdentity, Status, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{RECORD_VERSION, Record, Revision, Stored};
+use crate::{RECORD_VERSION, Record, Revision, VersionedRecord};
 
 /// Why bytes are no record, or a record cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +108,7 @@ pub fn encode(record: &Record, revision: &Revision) -> Result<String, FormatErro
 ///
 /// # Errors
 /// What is wrong with the bytes.
-pub fn decode(bytes: &[u8]) -> Result<Stored, FormatError> {
+pub fn decode(bytes: &[u8]) -> Result<VersionedRecord, FormatError> {
     if bytes.is_empty() {
         return Err(FormatError::Empty);
     }
@@ -138,5 +138,5 @@ pub fn decode(bytes: &[u8]) -> Result<Stored, FormatError> {
         exit: document.exit.map(Cow::into_owned),
         annotations: document.annotations.into_owned(),
     };
-    Ok(Stored { record, revision })
+    Ok(VersionedRecord { record, revision })
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use reaper_spec::ContainerId;
 
-use crate::{Error, Record, Revision, StateStore, Stored};
+use crate::{Error, Record, Revision, StateStore, VersionedRecord};
 
 macro_rules! forward {
     ($($pointer:ty),*) => {$(
@@ -13,7 +13,7 @@ macro_rules! forward {
                 (**self).create(record)
             }
 
-            fn get(&self, id: &ContainerId) -> Result<Stored, Error> {
+            fn get(&self, id: &ContainerId) -> Result<VersionedRecord, Error> {
                 (**self).get(id)
             }
 

@@ -74,7 +74,7 @@ pub use revision::{ParseRevisionError, Revision};
 pub use sqlite::SqliteStore;
 #[cfg(feature = "mock")]
 pub use store::MockStateStore;
-pub use store::{Error, StateStore, Stored};
+pub use store::{Error, StateStore, VersionedRecord};
 
 #[cfg(all(doctest, feature = "conformance"))]
 #[doc = include_str!("../README.md")]

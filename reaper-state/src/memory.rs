@@ -7,7 +7,7 @@ use std::{
 
 use reaper_spec::ContainerId;
 
-use crate::{Error, Record, Revision, StateStore, Stored};
+use crate::{Error, Record, Revision, StateStore, VersionedRecord};
 
 /// Records in memory, gone with the value: for tests, and for programs whose containers don't
 /// outlive them. What it acknowledges is as durable as its medium: not at all.
@@ -18,7 +18,7 @@ pub struct MemoryStore(Mutex<Records>);
 
 #[derive(Debug, Default)]
 struct Records {
-    stored: BTreeMap<ContainerId, Stored>,
+    stored: BTreeMap<ContainerId, VersionedRecord>,
     /// Counts on over deletions, so that no revision comes twice.
     last: u128,
 }
@@ -27,7 +27,7 @@ impl Records {
     fn put(&mut self, record: &Record) -> Revision {
         self.last += 1;
         let revision = Revision::from_number(self.last);
-        let stored = Stored {
+        let stored = VersionedRecord {
             record: record.clone(),
             revision: revision.clone(),
         };
@@ -59,7 +59,7 @@ impl StateStore for MemoryStore {
         Ok(records.put(record))
     }
 
-    fn get(&self, id: &ContainerId) -> Result<Stored, Error> {
+    fn get(&self, id: &ContainerId) -> Result<VersionedRecord, Error> {
         let stored = self.records().stored.get(id).cloned();
         stored.ok_or_else(|| Error::NotFound { id: id.clone() })
     }

@@ -2,7 +2,7 @@
 
 use reaper_spec::{ContainerId, Status};
 
-use crate::{Error, Record, StateStore, Stored};
+use crate::{Error, Record, StateStore, VersionedRecord};
 
 /// What [`migrate`] has done with each container of the source.
 #[derive(Debug, Default)]
@@ -91,7 +91,7 @@ fn copy(from: &dyn StateStore, to: &dyn StateStore, id: &ContainerId) -> Result<
     }
 }
 
-fn read(store: &dyn StateStore, id: &ContainerId) -> Result<Option<Stored>, Error> {
+fn read(store: &dyn StateStore, id: &ContainerId) -> Result<Option<VersionedRecord>, Error> {
     match store.get(id) {
         Ok(stored) => Ok(Some(stored)),
         Err(Error::NotFound { .. }) => Ok(None),

@@ -18,7 +18,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use self::{database::Database, error::failed};
 use crate::{
-    Error, RECORD_VERSION, Record, Revision, StateStore, Stored,
+    Error, RECORD_VERSION, Record, Revision, StateStore, VersionedRecord,
     format::{self, FormatError},
 };
 
@@ -113,7 +113,11 @@ impl SqliteStore {
         })
     }
 
-    fn read(&self, connection: &Connection, id: &ContainerId) -> Result<Option<Stored>, Error> {
+    fn read(
+        &self,
+        connection: &Connection,
+        id: &ContainerId,
+    ) -> Result<Option<VersionedRecord>, Error> {
         let document = connection
             .query_row(
                 "SELECT document FROM record WHERE id = ?1",
@@ -180,7 +184,7 @@ impl StateStore for SqliteStore {
         })
     }
 
-    fn get(&self, id: &ContainerId) -> Result<Stored, Error> {
+    fn get(&self, id: &ContainerId) -> Result<VersionedRecord, Error> {
         let stored = self.with(false, |database| self.read(database.connection(), id))?;
         stored
             .flatten()

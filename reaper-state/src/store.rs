@@ -11,7 +11,7 @@ use crate::{Record, Revision};
 
 /// A record, and the revision at which it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
+pub struct VersionedRecord {
     /// The record.
     pub record: Record,
     /// Its revision, to be handed to [`StateStore::update`].
@@ -58,7 +58,7 @@ pub trait StateStore: Send + Sync {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Corrupt`] or [`Error::Newer`] if what is there is no record
     /// of ours.
-    fn get(&self, id: &ContainerId) -> Result<Stored, Error>;
+    fn get(&self, id: &ContainerId) -> Result<VersionedRecord, Error>;
 
     /// Replaces the record of `record.id`, if it still is at `expected`.
     ///

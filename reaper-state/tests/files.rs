@@ -12,7 +12,9 @@ use std::{
 
 use nix::{sys::stat::Mode, unistd::mkfifo};
 use reaper_spec::{ContainerId, Exit, ExitStatus, ProcessIdentity, Status, Timestamp};
-use reaper_state::{Error, FileStore, RECORD_VERSION, Record, StateRoot, StateStore, Stored};
+use reaper_state::{
+    Error, FileStore, RECORD_VERSION, Record, StateRoot, StateStore, VersionedRecord,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -43,7 +45,7 @@ fn record(name: &str) -> Record {
 
 impl Fixture {
     /// A container, and the text of its record.
-    fn with_record(&self, name: &str) -> (Stored, String) {
+    fn with_record(&self, name: &str) -> (VersionedRecord, String) {
         self.store.create(&record(name)).expect("create");
         let text = fs::read_to_string(self.state(name)).expect("state.json");
         (self.store.get(&id(name)).expect("get"), text)
@@ -54,7 +56,7 @@ impl Fixture {
     }
 
     #[track_caller]
-    fn expect_corrupt(&self, stored: &Stored, what: &str) {
+    fn expect_corrupt(&self, stored: &VersionedRecord, what: &str) {
         let id = &stored.record.id;
         for (call, answer) in [
             ("get", self.store.get(id).map(drop)),

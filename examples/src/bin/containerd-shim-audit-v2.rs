@@ -10,7 +10,7 @@ use reaper_exec::{HostExecutor, io::StandardBinder, monitor};
 use reaper_overlay::Configured;
 use reaper_shim::{Runtime, Shim};
 use reaper_spec::ContainerId;
-use reaper_state::{Error, FileStore, Record, Revision, StateStore, Stored};
+use reaper_state::{Error, FileStore, Record, Revision, StateStore, VersionedRecord};
 
 /// Writes each change down before it is made: what cannot be audited does not happen.
 struct Audited<S> {
@@ -36,7 +36,7 @@ impl<S: StateStore> StateStore for Audited<S> {
         self.note(&record.id, record.status)?;
         self.store.create(record)
     }
-    fn get(&self, id: &ContainerId) -> Result<Stored, Error> {
+    fn get(&self, id: &ContainerId) -> Result<VersionedRecord, Error> {
         self.store.get(id)
     }
     fn update(&self, expected: &Revision, record: &Record) -> Result<Revision, Error> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use reaper_spec::ContainerId;
-use reaper_state::{Record, StateStore, Stored};
+use reaper_state::{Record, StateStore, VersionedRecord};
 
 use super::{base::Engine, error::Result};
 
@@ -17,7 +17,7 @@ impl<E, S: StateStore + ?Sized + 'static> Engine<E, S> {
         }
     }
 
-    pub(super) async fn get(&self, id: &ContainerId) -> Result<Stored> {
+    pub(super) async fn get(&self, id: &ContainerId) -> Result<VersionedRecord> {
         let id = id.clone();
         Ok(self.stored(move |store| store.get(&id)).await?)
     }
@@ -32,7 +32,7 @@ impl<E, S: StateStore + ?Sized + 'static> Engine<E, S> {
         Ok(self
             .stored(move |store| {
                 loop {
-                    let Stored {
+                    let VersionedRecord {
                         mut record,
                         revision,
                     } = store.get(&id)?;

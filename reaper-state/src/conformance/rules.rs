@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration, time::UNIX_EPOCH};
 use reaper_spec::{ContainerId, Exit, ExitStatus, ProcessIdentity, Status, Timestamp};
 
 use super::subject::Subject;
-use crate::{Error, Record, Revision, StateStore, Stored};
+use crate::{Error, Record, Revision, StateStore, VersionedRecord};
 
 pub(super) fn id(text: &str) -> ContainerId {
     ContainerId::new(text).expect("a valid id")
@@ -45,7 +45,7 @@ fn full(name: &str, status: ExitStatus) -> Record {
 
 #[track_caller]
 fn expect(store: &dyn StateStore, record: &Record, revision: &Revision) {
-    let expected = Stored {
+    let expected = VersionedRecord {
         record: record.clone(),
         revision: revision.clone(),
     };

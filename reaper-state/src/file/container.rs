@@ -10,7 +10,7 @@ use reaper_spec::ContainerId;
 
 use super::error::corrupt;
 use crate::{
-    ContainerDir, Error, RECORD_VERSION, Record, Revision, Stored,
+    ContainerDir, Error, RECORD_VERSION, Record, Revision, VersionedRecord,
     folder::{Content, Folder},
     format::{self, FormatError},
 };
@@ -57,7 +57,7 @@ impl<'a> Container<'a> {
     }
 
     /// The record, and the bytes that it was read from.
-    pub(super) fn read(&self) -> Result<(Stored, Vec<u8>), Error> {
+    pub(super) fn read(&self) -> Result<(VersionedRecord, Vec<u8>), Error> {
         let path = self.dir.state_file();
         let content = self
             .folder
