@@ -12,18 +12,18 @@ use reaper_state::StateRoot;
 use crate::{
     args::{Cli, Command, GlobalArgs},
     colours::Colours,
-    commands::{self, Call},
+    commands::{self, CommandContext},
     detached,
     error::{Error, Result},
-    host::Containers,
+    host::ContainerEngine,
     log,
-    outcome::Outcome,
+    outcome::ExitAction,
     settings::Settings,
     streams, sys,
 };
 
 /// Finds the containers below a root, as the configuration says.
-type Open = fn(StateRoot, &Config) -> Result<Containers>;
+type Open = fn(StateRoot, &Config) -> Result<ContainerEngine>;
 
 /// What a failed call ends with, as runc's do.
 const FAILURE: u8 = 1;
@@ -69,7 +69,7 @@ pub(crate) fn run(open: Open) -> ExitCode {
     }
 }
 
-fn execute(global: &GlobalArgs, command: Command, open: Open) -> Result<Outcome> {
+fn execute(global: &GlobalArgs, command: Command, open: Open) -> Result<ExitAction> {
     if let Command::Exec(exec) = &command
         && exec.detach
     {
@@ -98,7 +98,7 @@ fn execute(global: &GlobalArgs, command: Command, open: Open) -> Result<Outcome>
             .enable_all()
             .build()
             .map_err(Error::io("start"))?;
-        let call = Call {
+        let call = CommandContext {
             containers: open(settings.root, &settings.config)?,
             config: settings.config,
             one_namespace: global.namespace.is_some(),

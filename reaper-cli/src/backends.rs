@@ -14,11 +14,11 @@ use reaper_state::StateRoot;
 
 use crate::{
     error::Result,
-    host::{Containers, Host},
+    host::{ContainerEngine, StdioExecutor},
 };
 
 #[async_trait]
-impl Host for HostExecutor {
+impl StdioExecutor for HostExecutor {
     fn defers_streams(&self) -> bool {
         true
     }
@@ -33,10 +33,10 @@ impl Host for HostExecutor {
 }
 
 /// The containers below a root, with the store that the configuration names.
-pub(crate) fn open(root: StateRoot, config: &Config) -> Result<Containers> {
+pub(crate) fn open(root: StateRoot, config: &Config) -> Result<ContainerEngine> {
     let store = reaper_state::open(config.store, &root)?;
     let host = HostExecutor::new(root.clone());
-    let executor: Arc<dyn Host> = match &config.runtime_path {
+    let executor: Arc<dyn StdioExecutor> = match &config.runtime_path {
         Some(runtime) if !is_this_program(runtime) => Arc::new(OciExecutor::new(host, runtime)),
         _ => Arc::new(host),
     };
@@ -44,7 +44,7 @@ pub(crate) fn open(root: StateRoot, config: &Config) -> Result<Containers> {
 }
 
 #[async_trait]
-impl Host for OciExecutor {
+impl StdioExecutor for OciExecutor {
     fn defers_streams(&self) -> bool {
         false
     }

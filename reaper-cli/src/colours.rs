@@ -8,7 +8,7 @@ pub(crate) struct Colours(bool);
 
 /// How something is to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Look {
+pub(crate) enum TextStyle {
     Plain,
     Heading,
     Good,
@@ -26,15 +26,15 @@ impl Colours {
     }
 
     /// `text`, as it is to look.
-    pub(crate) fn paint(self, look: Look, text: &str) -> String {
+    pub(crate) fn paint(self, look: TextStyle, text: &str) -> String {
         let code = match look {
-            Look::Plain => return text.to_owned(),
+            TextStyle::Plain => return text.to_owned(),
             _ if !self.0 || text.is_empty() => return text.to_owned(),
-            Look::Heading => 1,
-            Look::Good => 32,
-            Look::Warning => 33,
-            Look::Bad => 31,
-            Look::Faint => 2,
+            TextStyle::Heading => 1,
+            TextStyle::Good => 32,
+            TextStyle::Warning => 33,
+            TextStyle::Bad => 31,
+            TextStyle::Faint => 2,
         };
         format!("\x1b[{code}m{text}\x1b[0m")
     }
@@ -46,9 +46,12 @@ mod tests {
 
     #[test]
     fn only_what_may_have_colours_has_them() {
-        assert_eq!(Colours(true).paint(Look::Good, "ok"), "\x1b[32mok\x1b[0m");
-        assert_eq!(Colours(true).paint(Look::Plain, "ok"), "ok");
-        assert_eq!(Colours(true).paint(Look::Bad, ""), "");
-        assert_eq!(Colours(false).paint(Look::Good, "ok"), "ok");
+        assert_eq!(
+            Colours(true).paint(TextStyle::Good, "ok"),
+            "\x1b[32mok\x1b[0m"
+        );
+        assert_eq!(Colours(true).paint(TextStyle::Plain, "ok"), "ok");
+        assert_eq!(Colours(true).paint(TextStyle::Bad, ""), "");
+        assert_eq!(Colours(false).paint(TextStyle::Good, "ok"), "ok");
     }
 }

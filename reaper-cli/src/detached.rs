@@ -21,7 +21,7 @@ use nix::{
 use crate::{
     args::ExecArgs,
     error::{Error, Result},
-    outcome::Outcome,
+    outcome::ExitAction,
     pid_file,
     settings::absolute,
     sys::{self, Side},
@@ -89,7 +89,7 @@ pub(crate) fn fork_helper(args: &ExecArgs) -> Result<HelperRole> {
 
 impl Helper {
     /// Waits until the process runs, and writes the pid file.
-    pub(crate) fn wait(mut self) -> Result<Outcome> {
+    pub(crate) fn wait(mut self) -> Result<ExitAction> {
         let report = self
             .report()
             .map_err(Error::io("hear from the helper process"))?;
@@ -97,7 +97,7 @@ impl Helper {
             if let Some(path) = &self.pid_file {
                 pid_file::write(path, self.pid.as_raw().unsigned_abs())?;
             }
-            return Ok(Outcome::Code(0));
+            return Ok(ExitAction::Code(0));
         }
         // It ends now, and would otherwise be left to the engine.
         let ended = waitpid(self.pid, None);
@@ -152,13 +152,13 @@ impl Report {
     }
 
     /// Ends this process as the other one ended.
-    pub(crate) fn end(self, outcome: Result<Outcome>) -> ! {
+    pub(crate) fn end(self, outcome: Result<ExitAction>) -> ! {
         let outcome = outcome.unwrap_or_else(|error| {
             let line = error.line();
             if self.reported.get() || self.say(line.as_bytes()).is_err() {
                 tracing::error!("{line}");
             }
-            Outcome::Code(u8::MAX)
+            ExitAction::Code(u8::MAX)
         });
         process::exit(outcome.finish().into())
     }

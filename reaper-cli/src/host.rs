@@ -8,11 +8,11 @@ use reaper_spec::ContainerId;
 use reaper_state::StateStore;
 
 /// The containers of one state root, over any executor and any store.
-pub(crate) type Containers = Engine<Arc<dyn Host>, dyn StateStore>;
+pub(crate) type ContainerEngine = Engine<Arc<dyn StdioExecutor>, dyn StateStore>;
 
 /// An executor whose gated processes may get other streams when they start.
 #[async_trait]
-pub(crate) trait Host: Executor {
+pub(crate) trait StdioExecutor: Executor {
     /// Whether they do: else a process has those of its creation.
     fn defers_streams(&self) -> bool;
 

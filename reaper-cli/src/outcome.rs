@@ -6,14 +6,14 @@ use crate::sys;
 
 /// How this program ends when it did what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum ExitAction {
     /// With this exit code.
     Code(u8),
     /// As a process did, signal included: for who waits for this one in its place.
     ExitLike(ExitStatus),
 }
 
-impl Outcome {
+impl ExitAction {
     /// It was done.
     pub(crate) const DONE: Self = Self::Code(0);
 

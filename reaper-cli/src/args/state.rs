@@ -41,7 +41,7 @@ Examples:
   reaper-runtime state migrate --to sqlite              copy all
   reaper-runtime state migrate --from file --to sqlite --remove
 
-Containers run on. First copy; then set `store` in the configuration, which new shims and calls
+ContainerEngine run on. First copy; then set `store` in the configuration, which new shims and calls
 follow; and when the shims of before have ended, call it once more with --from and --remove: it
 copies what they have written since, and removes what the old store had. Without --namespace this
 is about the containers of the state root and those of every containerd namespace below it.

@@ -7,10 +7,10 @@ use clap::CommandFactory;
 use crate::{
     args::{Cli, CompletionsArgs},
     error::{Error, Result},
-    outcome::Outcome,
+    outcome::ExitAction,
 };
 
-pub(crate) fn run(args: &CompletionsArgs, out: &mut dyn Write) -> Result<Outcome> {
+pub(crate) fn run(args: &CompletionsArgs, out: &mut dyn Write) -> Result<ExitAction> {
     // It panics where it cannot write.
     let mut script = Vec::new();
     let mut command = Cli::command();
@@ -19,5 +19,5 @@ pub(crate) fn run(args: &CompletionsArgs, out: &mut dyn Write) -> Result<Outcome
     out.write_all(&script)
         .and_then(|()| out.flush())
         .map_err(Error::io("write to stdout"))?;
-    Ok(Outcome::DONE)
+    Ok(ExitAction::DONE)
 }

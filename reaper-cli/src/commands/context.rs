@@ -4,11 +4,11 @@ use std::os::fd::OwnedFd;
 
 use reaper_spec::Config;
 
-use crate::{args::LogFormat, colours::Colours, host::Containers};
+use crate::{args::LogFormat, colours::Colours, host::ContainerEngine};
 
 /// What every command works with.
-pub(crate) struct Call {
-    pub(crate) containers: Containers,
+pub(crate) struct CommandContext {
+    pub(crate) containers: ContainerEngine,
     pub(crate) config: Config,
     /// Whether they are those of one containerd namespace, which the caller named.
     pub(crate) one_namespace: bool,

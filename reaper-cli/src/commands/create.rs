@@ -3,19 +3,19 @@
 use reaper_exec::{ContainerConfig, io::StdioRequest};
 use reaper_state::Record;
 
-use super::context::Call;
+use super::context::CommandContext;
 use crate::{
     args::{CreateArgs, LogFormat},
     container::{self, StdioSource},
     error::{Error, Result},
-    host::Containers,
-    outcome::Outcome,
+    host::ContainerEngine,
+    outcome::ExitAction,
     pid_file,
     settings::absolute,
     streams,
 };
 
-pub(crate) async fn run(call: Call, args: CreateArgs) -> Result<Outcome> {
+pub(crate) async fn run(call: CommandContext, args: CreateArgs) -> Result<ExitAction> {
     let options = args.bundle;
     let bundle = options.bundle.unwrap_or_else(|| ".".into());
     let mut new = container::of_bundle(&call.config, args.id, &bundle)?;
@@ -52,11 +52,11 @@ pub(crate) async fn run(call: Call, args: CreateArgs) -> Result<Outcome> {
         call.containers.delete(&record.id, true).await?;
         return Err(error);
     }
-    Ok(Outcome::DONE)
+    Ok(ExitAction::DONE)
 }
 
 /// Makes a container, and logs what could not be had.
-pub(crate) async fn make(containers: &Containers, new: ContainerConfig) -> Result<Record> {
+pub(crate) async fn make(containers: &ContainerEngine, new: ContainerConfig) -> Result<Record> {
     let (record, warnings) = containers.create(new).await?;
     for warning in warnings {
         // Nothing to interrupt a program's own output for.

@@ -4,20 +4,20 @@ use reaper_exec::engine::Error as EngineError;
 use reaper_spec::ContainerId;
 use reaper_state::Error as StoreError;
 
-use crate::{args::DeleteArgs, error::Result, host::Containers, logs, outcome::Outcome};
+use crate::{args::DeleteArgs, error::Result, host::ContainerEngine, logs, outcome::ExitAction};
 
-pub(crate) async fn run(containers: &Containers, args: &DeleteArgs) -> Result<Outcome> {
+pub(crate) async fn run(containers: &ContainerEngine, args: &DeleteArgs) -> Result<ExitAction> {
     match delete(containers, &args.id, args.force).await {
-        Ok(()) => Ok(Outcome::DONE),
+        Ok(()) => Ok(ExitAction::DONE),
         // Nothing is left to be forced.
-        Err(EngineError::Store(StoreError::NotFound { .. })) if args.force => Ok(Outcome::DONE),
+        Err(EngineError::Store(StoreError::NotFound { .. })) if args.force => Ok(ExitAction::DONE),
         Err(error) => Err(error.into()),
     }
 }
 
 /// Deletes a container, and its log with it.
 pub(super) async fn delete(
-    containers: &Containers,
+    containers: &ContainerEngine,
     id: &ContainerId,
     force: bool,
 ) -> Result<(), EngineError> {

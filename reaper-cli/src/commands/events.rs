@@ -12,16 +12,16 @@ use super::output::print;
 use crate::{
     args::EventsArgs,
     error::{Error, Result},
-    host::Containers,
+    host::ContainerEngine,
     oci::{Event, Life},
-    outcome::Outcome,
+    outcome::ExitAction,
 };
 
 pub(crate) async fn run(
-    containers: &Containers,
+    containers: &ContainerEngine,
     args: &EventsArgs,
     out: &mut dyn Write,
-) -> Result<Outcome> {
+) -> Result<ExitAction> {
     let Some(id) = &args.id else {
         return follow(containers, args.json, out).await;
     };
@@ -38,7 +38,7 @@ pub(crate) async fn run(
     }
     if args.stats {
         print_stats(containers, id, out).await?;
-        return Ok(Outcome::DONE);
+        return Ok(ExitAction::DONE);
     }
     let mut ended = std::pin::pin!(containers.wait(id));
     loop {
@@ -49,7 +49,7 @@ pub(crate) async fn run(
         tokio::select! {
             exit = &mut ended => {
                 exit?;
-                return Ok(Outcome::DONE);
+                return Ok(ExitAction::DONE);
             }
             () = tokio::time::sleep(args.interval) => {}
         }
@@ -57,7 +57,11 @@ pub(crate) async fn run(
 }
 
 /// Prints the containers' events until writing fails, as it does when the reader closes the pipe.
-async fn follow(containers: &Containers, json: bool, out: &mut dyn Write) -> Result<Outcome> {
+async fn follow(
+    containers: &ContainerEngine,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<ExitAction> {
     let mut watch = containers.watch().await?;
     loop {
         let event = watch.next().await?;
@@ -79,7 +83,11 @@ async fn follow(containers: &Containers, json: bool, out: &mut dyn Write) -> Res
     }
 }
 
-async fn print_stats(containers: &Containers, id: &ContainerId, out: &mut dyn Write) -> Result<()> {
+async fn print_stats(
+    containers: &ContainerEngine,
+    id: &ContainerId,
+    out: &mut dyn Write,
+) -> Result<()> {
     let stats = containers.executor().stats(id).await?;
     print_line(out, &Event::stats(id.as_str(), &stats))
 }

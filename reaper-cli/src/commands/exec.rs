@@ -9,22 +9,26 @@ use reaper_exec::{ExecRequest, Executor, Target, io::StdioRequest};
 use reaper_spec::{ExecId, Exit, ProcessSpec, Status};
 use reaper_state::Record;
 
-use super::context::Call;
+use super::context::CommandContext;
 use crate::{
     args::ExecArgs,
     container,
     detached::HelperRole,
     error::{Error, Result},
     foreground::run_foreground,
-    host::Containers,
-    outcome::Outcome,
+    host::ContainerEngine,
+    outcome::ExitAction,
     pid_file, process,
     signals::Signals,
     streams,
     terminal::{self, Console, Session},
 };
 
-pub(crate) async fn run(call: Call, args: ExecArgs, role: &HelperRole) -> Result<Outcome> {
+pub(crate) async fn run(
+    call: CommandContext,
+    args: ExecArgs,
+    role: &HelperRole,
+) -> Result<ExitAction> {
     let mut signals = Signals::catch()?;
     let containers = &call.containers;
     let record = containers.state(&args.id).await?;
@@ -62,8 +66,8 @@ pub(crate) async fn run(call: Call, args: ExecArgs, role: &HelperRole) -> Result
             executor.delete(&target).await?;
             // Who waits for the pid in the file waits for this process.
             match args.pid_file {
-                Some(_) => Ok(Outcome::ExitLike(exit.status)),
-                None => Ok(Outcome::of(&exit.status)),
+                Some(_) => Ok(ExitAction::ExitLike(exit.status)),
+                None => Ok(ExitAction::of(&exit.status)),
             }
         }
         Err(error) => {
@@ -74,7 +78,7 @@ pub(crate) async fn run(call: Call, args: ExecArgs, role: &HelperRole) -> Result
 }
 
 async fn serve(
-    containers: &Containers,
+    containers: &ContainerEngine,
     target: &Target,
     args: &ExecArgs,
     role: &HelperRole,
@@ -96,7 +100,7 @@ async fn serve(
 }
 
 /// Ends a process that this call cannot stay with, and forgets it.
-async fn undo(containers: &Containers, target: &Target) {
+async fn undo(containers: &ContainerEngine, target: &Target) {
     let executor = containers.executor();
     let killed = executor.kill(target, reaper_exec::Signal::KILL, true).await;
     if killed.is_ok()

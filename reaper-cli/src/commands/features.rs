@@ -6,11 +6,11 @@ use reaper_spec::oci;
 use serde_json::json;
 
 use super::output::print_json;
-use crate::{error::Result, outcome::Outcome};
+use crate::{error::Result, outcome::ExitAction};
 
 /// OCI's features structure. A workload is a process of the host: there are no namespaces but
 /// the mount namespace of its view, no seccomp and no security labels.
-pub(crate) fn run(out: &mut dyn Write) -> Result<Outcome> {
+pub(crate) fn run(out: &mut dyn Write) -> Result<ExitAction> {
     let features = json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": oci::VERSION,
@@ -31,5 +31,5 @@ pub(crate) fn run(out: &mut dyn Write) -> Result<Outcome> {
         "potentiallyUnsafeConfigAnnotations": ["reaper.runtime/"],
     });
     print_json(out, &features)?;
-    Ok(Outcome::DONE)
+    Ok(ExitAction::DONE)
 }

@@ -5,13 +5,13 @@ use std::io::{self, Write};
 use reaper_exec::{Error as ExecutorError, Signal, engine::Error as EngineError};
 use reaper_spec::Status;
 
-use crate::{args::KillArgs, error::Result, host::Containers, outcome::Outcome};
+use crate::{args::KillArgs, error::Result, host::ContainerEngine, outcome::ExitAction};
 
 /// Signals a container. One that has ended already is what was wanted: success, with a note.
-pub(crate) async fn run(containers: &Containers, args: &KillArgs) -> Result<Outcome> {
+pub(crate) async fn run(containers: &ContainerEngine, args: &KillArgs) -> Result<ExitAction> {
     let signal = args.positional.or(args.signal).unwrap_or(Signal::TERM);
     match containers.kill(&args.id, signal, args.all).await {
-        Ok(()) => Ok(Outcome::DONE),
+        Ok(()) => Ok(ExitAction::DONE),
         Err(EngineError::Executor(ExecutorError::Ended(_) | ExecutorError::NotFound(_)))
             if containers.state(&args.id).await?.status == Status::Stopped =>
         {
@@ -21,7 +21,7 @@ pub(crate) async fn run(containers: &Containers, args: &KillArgs) -> Result<Outc
                 io::stderr(),
                 "reaper-runtime: container {id} has already stopped"
             );
-            Ok(Outcome::DONE)
+            Ok(ExitAction::DONE)
         }
         Err(error) => Err(error.into()),
     }

@@ -6,26 +6,30 @@ use reaper_exec::engine::Error as EngineError;
 use reaper_state::{Error as StoreError, Record};
 
 use super::{
-    context::Call,
+    context::CommandContext,
     output::{print, print_json},
     table::print_table,
 };
 use crate::{
     args::{Format, ListArgs},
-    colours::Look,
+    colours::TextStyle,
     error::Result,
     oci::{self, State},
-    outcome::Outcome,
+    outcome::ExitAction,
 };
 
-pub(crate) async fn run(call: &Call, args: &ListArgs, out: &mut dyn Write) -> Result<Outcome> {
+pub(crate) async fn run(
+    call: &CommandContext,
+    args: &ListArgs,
+    out: &mut dyn Write,
+) -> Result<ExitAction> {
     let containers = &call.containers;
     let ids = containers.list().await?;
     if args.quiet {
         for id in ids {
             print(out, format_args!("{id}\n"))?;
         }
-        return Ok(Outcome::DONE);
+        return Ok(ExitAction::DONE);
     }
     let mut records = Vec::new();
     for id in ids {
@@ -52,16 +56,16 @@ pub(crate) async fn run(call: &Call, args: &ListArgs, out: &mut dyn Write) -> Re
             )?;
         }
     }
-    Ok(Outcome::DONE)
+    Ok(ExitAction::DONE)
 }
 
-fn look(column: usize, field: &str) -> Look {
+fn look(column: usize, field: &str) -> TextStyle {
     match (column, field) {
-        (2, "running") => Look::Good,
-        (2, "paused") => Look::Warning,
-        (2, "stopped") => Look::Faint,
-        (3, code) if code != "0" && code != "-" => Look::Bad,
-        _ => Look::Plain,
+        (2, "running") => TextStyle::Good,
+        (2, "paused") => TextStyle::Warning,
+        (2, "stopped") => TextStyle::Faint,
+        (3, code) if code != "0" && code != "-" => TextStyle::Bad,
+        _ => TextStyle::Plain,
     }
 }
 

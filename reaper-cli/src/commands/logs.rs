@@ -16,16 +16,16 @@ use crate::{
     args::LogsArgs,
     container,
     error::{Error, Result},
-    host::Containers,
-    outcome::Outcome,
+    host::ContainerEngine,
+    outcome::ExitAction,
     sys,
 };
 
 pub(crate) async fn run(
-    containers: &Containers,
+    containers: &ContainerEngine,
     args: &LogsArgs,
     out: &mut dyn Write,
-) -> Result<Outcome> {
+) -> Result<ExitAction> {
     let record = containers.state(&args.id).await?;
     let path = container::log_of(&record).ok_or_else(|| Error::NoLog(args.id.to_string()))?;
     let failed = || Error::io(format!("read the log {}", path.display()));
@@ -35,7 +35,7 @@ pub(crate) async fn run(
     }
     if !args.follow || !record.status.is_alive() {
         log.copy(out).map_err(failed())?;
-        return Ok(Outcome::DONE);
+        return Ok(ExitAction::DONE);
     }
     // Before it is read, or what is written in between would come late.
     let changes = Changes::of(path).map_err(failed())?;
@@ -51,7 +51,7 @@ pub(crate) async fn run(
                     Err(error) => return Err(error.into()),
                 }
                 log.copy(out).map_err(failed())?;
-                return Ok(Outcome::DONE);
+                return Ok(ExitAction::DONE);
             }
             changed = changes.wait() => changed.map_err(failed())?,
         }

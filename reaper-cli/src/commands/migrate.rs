@@ -5,19 +5,19 @@ use std::{fs, io, io::Write};
 use reaper_spec::{ContainerId, StoreKind};
 use reaper_state::{Error as StoreError, MemoryStore, Migration, StateRoot, StateStore, migrate};
 
-use super::{context::Call, output::print};
+use super::{context::CommandContext, output::print};
 use crate::{
     args::MigrateArgs,
     error::{Error, Result},
-    outcome::Outcome,
+    outcome::ExitAction,
 };
 
 pub(crate) fn run(
-    call: &Call,
+    call: &CommandContext,
     args: &MigrateArgs,
     to: StoreKind,
     out: &mut dyn Write,
-) -> Result<Outcome> {
+) -> Result<ExitAction> {
     let from = args.from.unwrap_or(call.config.store);
     if from == to {
         return Err(Error::Option {
@@ -51,7 +51,7 @@ pub(crate) fn run(
             all: counts.all,
         });
     }
-    Ok(Outcome::DONE)
+    Ok(ExitAction::DONE)
 }
 
 #[derive(Default)]
@@ -69,7 +69,7 @@ impl Counts {
 }
 
 /// The roots that are meant, and what stands before the names of their containers.
-fn roots(call: &Call) -> Result<Vec<(String, StateRoot)>> {
+fn roots(call: &CommandContext) -> Result<Vec<(String, StateRoot)>> {
     let own = call.containers.root();
     let mut roots = vec![(String::new(), own.clone())];
     if call.one_namespace {

@@ -29,16 +29,16 @@ mod wait;
 
 use std::{io::Write, sync::Arc};
 
-pub(crate) use self::{context::Call, doctor::run_if_asked as become_trial_if_asked};
-use crate::{args::Command, detached::HelperRole, error::Result, outcome::Outcome, suggest};
+pub(crate) use self::{context::CommandContext, doctor::run_if_asked as become_trial_if_asked};
+use crate::{args::Command, detached::HelperRole, error::Result, outcome::ExitAction, suggest};
 
 /// Does what `command` says, and prints the answer to `out`.
 pub(crate) async fn run(
-    call: Call,
+    call: CommandContext,
     command: Command,
     role: &HelperRole,
     out: &mut dyn Write,
-) -> Result<Outcome> {
+) -> Result<ExitAction> {
     let store = Arc::clone(call.containers.store());
     dispatch(call, command, role, out)
         .await
@@ -46,11 +46,11 @@ pub(crate) async fn run(
 }
 
 async fn dispatch(
-    call: Call,
+    call: CommandContext,
     command: Command,
     role: &HelperRole,
     out: &mut dyn Write,
-) -> Result<Outcome> {
+) -> Result<ExitAction> {
     match command {
         Command::Create(args) => create::run(call, args).await,
         Command::Start(args) => start::run(call, args).await,

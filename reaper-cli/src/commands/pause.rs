@@ -2,16 +2,16 @@
 
 use reaper_spec::ContainerId;
 
-use crate::{error::Result, host::Containers, outcome::Outcome};
+use crate::{error::Result, host::ContainerEngine, outcome::ExitAction};
 
-pub(crate) async fn pause(containers: &Containers, id: &ContainerId) -> Result<Outcome> {
+pub(crate) async fn pause(containers: &ContainerEngine, id: &ContainerId) -> Result<ExitAction> {
     containers.state(id).await?;
     containers.pause(id).await?;
-    Ok(Outcome::DONE)
+    Ok(ExitAction::DONE)
 }
 
-pub(crate) async fn resume(containers: &Containers, id: &ContainerId) -> Result<Outcome> {
+pub(crate) async fn resume(containers: &ContainerEngine, id: &ContainerId) -> Result<ExitAction> {
     containers.state(id).await?;
     containers.resume(id).await?;
-    Ok(Outcome::DONE)
+    Ok(ExitAction::DONE)
 }

@@ -6,11 +6,15 @@ use reaper_exec::engine::Error as EngineError;
 use reaper_overlay::{Error as OverlayError, Overlays, Scope};
 use reaper_state::Error as StoreError;
 
-use super::{context::Call, delete::delete, output::print, selection::stopped};
-use crate::{args::PruneArgs, error::Result, outcome::Outcome};
+use super::{context::CommandContext, delete::delete, output::print, selection::stopped};
+use crate::{args::PruneArgs, error::Result, outcome::ExitAction};
 
 /// Prints what it removes, a line each.
-pub(crate) async fn run(call: &Call, args: &PruneArgs, out: &mut dyn Write) -> Result<Outcome> {
+pub(crate) async fn run(
+    call: &CommandContext,
+    args: &PruneArgs,
+    out: &mut dyn Write,
+) -> Result<ExitAction> {
     for id in stopped(&call.containers).await? {
         if !args.dry_run {
             match delete(&call.containers, &id, false).await {
@@ -35,7 +39,7 @@ pub(crate) async fn run(call: &Call, args: &PruneArgs, out: &mut dyn Write) -> R
             print(out, format_args!("overlay {scope}\n"))?;
         }
     }
-    Ok(Outcome::DONE)
+    Ok(ExitAction::DONE)
 }
 
 fn unused(overlays: &Overlays, age: Duration) -> Result<Vec<Scope>> {

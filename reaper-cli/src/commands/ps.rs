@@ -4,14 +4,18 @@ use std::{fs, io::Write};
 
 use reaper_exec::{Executor, ProcessInfo};
 
-use super::{context::Call, output::print_json, table::print_plain};
+use super::{context::CommandContext, output::print_json, table::print_plain};
 use crate::{
     args::{Format, PsArgs},
     error::Result,
-    outcome::Outcome,
+    outcome::ExitAction,
 };
 
-pub(crate) async fn run(call: &Call, args: &PsArgs, out: &mut dyn Write) -> Result<Outcome> {
+pub(crate) async fn run(
+    call: &CommandContext,
+    args: &PsArgs,
+    out: &mut dyn Write,
+) -> Result<ExitAction> {
     let containers = &call.containers;
     let record = containers.state(&args.id).await?;
     let entries = if record.status.is_alive() {
@@ -32,7 +36,7 @@ pub(crate) async fn run(call: &Call, args: &PsArgs, out: &mut dyn Write) -> Resu
             print_plain(out, call.colours, head, &rows)?;
         }
     }
-    Ok(Outcome::DONE)
+    Ok(ExitAction::DONE)
 }
 
 /// What /proc says of a process; `None` if it has ended meanwhile.

@@ -10,7 +10,7 @@ use reaper_exec::{ContainerConfig, Target, io::StdioRequest};
 use reaper_spec::{Config, ContainerId, OverlayScope};
 
 use super::{
-    context::Call,
+    context::CommandContext,
     create::{make, waitable},
     output::print,
 };
@@ -19,9 +19,9 @@ use crate::{
     container::{self, StdioSource},
     error::{Error, Result},
     foreground::run_foreground,
-    host::Containers,
+    host::ContainerEngine,
     logs::NewLog,
-    outcome::Outcome,
+    outcome::ExitAction,
     pid_file, process,
     settings::absolute,
     signals::Signals,
@@ -29,7 +29,11 @@ use crate::{
     terminal::{self, Console, Session},
 };
 
-pub(crate) async fn run(call: Call, args: RunArgs, out: &mut dyn Write) -> Result<Outcome> {
+pub(crate) async fn run(
+    call: CommandContext,
+    args: RunArgs,
+    out: &mut dyn Write,
+) -> Result<ExitAction> {
     // From here on a signal is for the container, also before it runs.
     let signals = if args.detach {
         None
@@ -81,7 +85,7 @@ pub(crate) async fn run(call: Call, args: RunArgs, out: &mut dyn Write) -> Resul
         if args.id.is_none() {
             print(out, format_args!("{id}\n"))?;
         }
-        return Ok(Outcome::DONE);
+        return Ok(ExitAction::DONE);
     };
     let outcome = stay(containers, id, &mut signals, master).await;
     if !args.keep {
@@ -91,27 +95,27 @@ pub(crate) async fn run(call: Call, args: RunArgs, out: &mut dyn Write) -> Resul
 }
 
 async fn stay(
-    containers: &Containers,
+    containers: &ContainerEngine,
     id: &ContainerId,
     signals: &mut Signals,
     master: Option<OwnedFd>,
-) -> Result<Outcome> {
+) -> Result<ExitAction> {
     let session = master.map(Session::start).transpose()?;
     let ended = async { Ok(containers.wait(id).await?) };
     let target = Target::Init(id.clone());
     let exit = run_foreground(containers.executor(), &target, signals, session, ended).await?;
-    Ok(Outcome::of(&exit.status))
+    Ok(ExitAction::of(&exit.status))
 }
 
 /// Removes a container that could not be started, and returns why it couldn't.
-async fn undo(containers: &Containers, id: &ContainerId, error: Error) -> Error {
+async fn undo(containers: &ContainerEngine, id: &ContainerId, error: Error) -> Error {
     if let Err(left) = containers.delete(id, true).await {
         tracing::warn!("delete container {id}: {left}");
     }
     error
 }
 
-fn describe(call: &Call, args: &RunArgs) -> Result<ContainerConfig> {
+fn describe(call: &CommandContext, args: &RunArgs) -> Result<ContainerConfig> {
     if let Some(id) = &args.id {
         let bundle = args.bundle.bundle.as_deref().unwrap_or(".".as_ref());
         let mut new = container::of_bundle(&call.config, id.clone(), bundle)?;
@@ -131,7 +135,7 @@ fn describe(call: &Call, args: &RunArgs) -> Result<ContainerConfig> {
 
 /// Whether the output is kept in a log: that of a detached command. A bundle gets
 /// the caller's streams, as with runc, and so does what an engine runs.
-fn keeps_log(call: &Call, args: &RunArgs, new: &ContainerConfig) -> bool {
+fn keeps_log(call: &CommandContext, args: &RunArgs, new: &ContainerConfig) -> bool {
     let engine = args.bundle.pid_file.is_some()
         || args.bundle.console_socket.is_some()
         || call.log_format == LogFormat::Json;

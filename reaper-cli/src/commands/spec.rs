@@ -8,10 +8,10 @@ use serde_json::json;
 use crate::{
     args::SpecArgs,
     error::{Error, Result},
-    outcome::Outcome,
+    outcome::ExitAction,
 };
 
-pub(crate) fn run(args: &SpecArgs) -> Result<Outcome> {
+pub(crate) fn run(args: &SpecArgs) -> Result<ExitAction> {
     let folder = args.bundle.as_deref().unwrap_or(Path::new("."));
     let path = folder.join("config.json");
     let starter = json!({
@@ -32,5 +32,5 @@ pub(crate) fn run(args: &SpecArgs) -> Result<Outcome> {
         opened => opened.map_err(failed())?,
     };
     writeln!(file, "{starter:#}").map_err(failed())?;
-    Ok(Outcome::DONE)
+    Ok(ExitAction::DONE)
 }

@@ -3,19 +3,19 @@
 use reaper_exec::engine::Error as EngineError;
 use reaper_state::Error as StoreError;
 
-use super::{context::Call, create::make};
+use super::{context::CommandContext, create::make};
 use crate::{
     args::StartArgs,
     container::{self, StdioSource},
     error::{Error, Result},
-    outcome::Outcome,
+    outcome::ExitAction,
     streams,
 };
 
 /// Opens the gate. The program of a container that a person created gets the streams of this
 /// call, so that they can be redirected; an engine's keeps those of `create`.
-pub(crate) async fn run(call: Call, args: StartArgs) -> Result<Outcome> {
-    let Call {
+pub(crate) async fn run(call: CommandContext, args: StartArgs) -> Result<ExitAction> {
+    let CommandContext {
         containers, config, ..
     } = call;
     let id = args.id;
@@ -43,5 +43,5 @@ pub(crate) async fn run(call: Call, args: StartArgs) -> Result<Outcome> {
     } else {
         containers.start(&id).await?;
     }
-    Ok(Outcome::DONE)
+    Ok(ExitAction::DONE)
 }

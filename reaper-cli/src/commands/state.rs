@@ -4,18 +4,22 @@ use std::io::Write;
 
 use reaper_spec::ContainerId;
 
-use super::{context::Call, migrate, output::print_json};
+use super::{context::CommandContext, migrate, output::print_json};
 use crate::{
     args::{StateArgs, StateCommand},
     error::{Error, Result},
     oci::State,
-    outcome::Outcome,
+    outcome::ExitAction,
 };
 
 /// What a container is called whose name is that of the subcommand.
 const MIGRATE: &str = "migrate";
 
-pub(crate) async fn run(call: &Call, args: StateArgs, out: &mut dyn Write) -> Result<Outcome> {
+pub(crate) async fn run(
+    call: &CommandContext,
+    args: StateArgs,
+    out: &mut dyn Write,
+) -> Result<ExitAction> {
     let id = match (args.command, args.id) {
         (Some(StateCommand::Migrate(args)), _) => match args.to {
             Some(to) => return migrate::run(call, &args, to, out),
@@ -31,5 +35,5 @@ pub(crate) async fn run(call: &Call, args: StateArgs, out: &mut dyn Write) -> Re
     })?;
     let record = call.containers.state(&id).await?;
     print_json(out, &State::of(&record))?;
-    Ok(Outcome::DONE)
+    Ok(ExitAction::DONE)
 }

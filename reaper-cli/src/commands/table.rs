@@ -4,7 +4,7 @@ use std::io::Write;
 
 use super::output::print;
 use crate::{
-    colours::{Colours, Look},
+    colours::{Colours, TextStyle},
     error::Result,
 };
 
@@ -15,7 +15,7 @@ pub(crate) fn print_plain<const N: usize>(
     head: [&str; N],
     rows: &[[String; N]],
 ) -> Result<()> {
-    print_table(out, colours, head, rows, |_, _| Look::Plain)
+    print_table(out, colours, head, rows, |_, _| TextStyle::Plain)
 }
 
 /// Prints rows in columns that are as wide as their longest field. A field looks as `look` says of
@@ -25,7 +25,7 @@ pub(crate) fn print_table<const N: usize>(
     colours: Colours,
     head: [&str; N],
     rows: &[[String; N]],
-    look: fn(usize, &str) -> Look,
+    look: fn(usize, &str) -> TextStyle,
 ) -> Result<()> {
     let mut widths = head.map(str::len);
     for row in rows {
@@ -33,7 +33,9 @@ pub(crate) fn print_table<const N: usize>(
             *width = (*width).max(field.chars().count());
         }
     }
-    let mut text = line(colours, head.iter().copied(), &widths, |_, _| Look::Heading);
+    let mut text = line(colours, head.iter().copied(), &widths, |_, _| {
+        TextStyle::Heading
+    });
     for row in rows {
         text.push_str(&line(
             colours,
@@ -63,7 +65,7 @@ fn line<'a>(
     colours: Colours,
     fields: impl Iterator<Item = &'a str>,
     widths: &[usize],
-    look: fn(usize, &str) -> Look,
+    look: fn(usize, &str) -> TextStyle,
 ) -> String {
     let mut line = String::new();
     for (column, (field, width)) in fields.zip(widths).enumerate() {

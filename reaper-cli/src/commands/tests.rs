@@ -7,12 +7,12 @@ use reaper_spec::Config;
 
 use self::fake::Fake;
 use super::*;
-use crate::{args::Cli, colours::Colours, host::Containers};
+use crate::{args::Cli, colours::Colours, host::ContainerEngine};
 
 /// A container called `c` of a bundle of its own, over a fake executor.
 struct Rig {
     fake: Arc<Fake>,
-    containers: Option<Containers>,
+    containers: Option<ContainerEngine>,
     bundle: tempfile::TempDir,
 }
 
@@ -34,14 +34,14 @@ impl Rig {
     }
 
     /// Does what the command line says, and returns the outcome and what was printed.
-    fn call(&mut self, line: &str) -> (Result<Outcome>, String) {
+    fn call(&mut self, line: &str) -> (Result<ExitAction>, String) {
         let args = std::iter::once("reaper-runtime").chain(line.split_whitespace());
         let cli = Cli::try_parse_from(args).unwrap();
         let store = Arc::clone(self.containers.as_ref().unwrap().store());
         let next = self.containers.take().unwrap();
         let host = Arc::clone(next.executor());
         let root = next.root().clone();
-        let call = Call {
+        let call = CommandContext {
             containers: next,
             config: Config::default(),
             one_namespace: false,
@@ -63,7 +63,7 @@ impl Rig {
     /// The same, where it must succeed.
     fn done(&mut self, line: &str) -> String {
         let (outcome, out) = self.call(line);
-        assert_eq!(outcome.unwrap(), Outcome::DONE, "{line}");
+        assert_eq!(outcome.unwrap(), ExitAction::DONE, "{line}");
         out
     }
 

@@ -5,18 +5,18 @@ use std::io::Write;
 use reaper_spec::ContainerId;
 
 use super::output::print;
-use crate::{error::Result, host::Containers, outcome::Outcome};
+use crate::{error::Result, host::ContainerEngine, outcome::ExitAction};
 
 pub(crate) async fn run(
-    containers: &Containers,
+    containers: &ContainerEngine,
     id: &ContainerId,
     out: &mut dyn Write,
-) -> Result<Outcome> {
+) -> Result<ExitAction> {
     let record = containers.state(id).await?;
     let exit = match record.exit {
         Some(exit) => exit,
         None => containers.wait(id).await?,
     };
     print(out, format_args!("{}\n", exit.status.code()))?;
-    Ok(Outcome::DONE)
+    Ok(ExitAction::DONE)
 }

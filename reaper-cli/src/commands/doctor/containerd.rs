@@ -6,15 +6,15 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::finding::Finding;
+use super::finding::CheckResult;
 
 const SHIM: &str = "containerd-shim-reaper-v2";
 const RUNTIME_TYPE: &str = "io.containerd.reaper.v2";
 
-pub(super) fn examine() -> Vec<Finding> {
+pub(super) fn examine() -> Vec<CheckResult> {
     let Some(version) = output(&["--version"]) else {
         let found = "not installed here: only this program runs containers";
-        return vec![Finding::good("containerd", found)];
+        return vec![CheckResult::good("containerd", found)];
     };
     let mut findings = vec![
         daemon(&version),
@@ -36,7 +36,7 @@ fn output(args: &[&str]) -> Option<String> {
 }
 
 /// `containerd NAME VERSION COMMIT`
-fn daemon(answer: &str) -> Finding {
+fn daemon(answer: &str) -> CheckResult {
     let version = answer.split_whitespace().nth(2).unwrap_or_default();
     let mut numbers = version
         .trim_start_matches('v')
@@ -44,10 +44,10 @@ fn daemon(answer: &str) -> Finding {
         .map_while(|number| number.parse::<u32>().ok());
     match (numbers.next(), numbers.next()) {
         (Some(major), Some(minor)) if (major, minor) >= (1, 6) => {
-            Finding::good("containerd", version)
+            CheckResult::good("containerd", version)
         }
-        (Some(_), Some(_)) => Finding::warning("containerd", version, "the shim needs 1.6"),
-        _ => Finding::warning(
+        (Some(_), Some(_)) => CheckResult::warning("containerd", version, "the shim needs 1.6"),
+        _ => CheckResult::warning(
             "containerd",
             format!("an unknown version: {}", answer.trim()),
             "the shim is made for 1.6, 1.7 and 2.x",
@@ -55,13 +55,13 @@ fn daemon(answer: &str) -> Finding {
     }
 }
 
-fn shim(path: &std::ffi::OsStr) -> Finding {
+fn shim(path: &std::ffi::OsStr) -> CheckResult {
     let found: Option<PathBuf> = env::split_paths(path)
         .map(|dir| dir.join(SHIM))
         .find(|file| file.is_file());
     match found {
-        Some(file) => Finding::good("shim", file.display().to_string()),
-        None => Finding::warning(
+        Some(file) => CheckResult::good("shim", file.display().to_string()),
+        None => CheckResult::warning(
             "shim",
             format!("no {SHIM} in the PATH"),
             format!(
@@ -72,14 +72,14 @@ fn shim(path: &std::ffi::OsStr) -> Finding {
 }
 
 /// Whether a configuration, as containerd prints it, names the runtime.
-fn handler(config: &str) -> Finding {
+fn handler(config: &str) -> CheckResult {
     let names_it = config.lines().any(|line| {
         line.split_once('=').is_some_and(|(key, value)| {
             key.trim() == "runtime_type" && value.trim().trim_matches(['"', '\'']) == RUNTIME_TYPE
         })
     });
     if names_it {
-        return Finding::good("handler", format!("containerd's config has {RUNTIME_TYPE}"));
+        return CheckResult::good("handler", format!("containerd's config has {RUNTIME_TYPE}"));
     }
     let version = config.lines().find_map(|line| {
         let (key, value) = line.split_once('=')?;
@@ -89,7 +89,7 @@ fn handler(config: &str) -> Finding {
         Some("3") => "'io.containerd.cri.v1.runtime'",
         _ => "\"io.containerd.grpc.v1.cri\"",
     };
-    Finding::warning(
+    CheckResult::warning(
         "handler",
         format!("containerd's config has no runtime of type {RUNTIME_TYPE}"),
         format!(

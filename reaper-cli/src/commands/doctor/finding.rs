@@ -15,7 +15,7 @@ pub(super) enum Level {
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Finding {
+pub(super) struct CheckResult {
     pub(super) level: Level,
     pub(super) about: &'static str,
     pub(super) found: String,
@@ -26,7 +26,7 @@ pub(super) struct Finding {
     pub(super) steps: Vec<Step>,
 }
 
-impl Finding {
+impl CheckResult {
     pub(super) fn good(about: &'static str, found: impl Into<String>) -> Self {
         Self {
             level: Level::Good,

@@ -19,7 +19,7 @@ use rustix::{
     process::PidfdFlags,
 };
 
-use super::{finding::Finding, syscalls};
+use super::{finding::CheckResult, syscalls};
 use crate::sys;
 
 /// What becomes of containers without an interface.
@@ -44,7 +44,7 @@ struct Tried {
     without: Without,
 }
 
-pub(super) fn examine(config: &Config) -> Finding {
+pub(super) fn examine(config: &Config) -> CheckResult {
     let mut tried = processes();
     tried.extend(files());
     // Without root these need a user namespace first: the trial makes one.
@@ -196,7 +196,7 @@ pub(super) fn is_filtered() -> bool {
     fields.any(|(name, value)| name == "Seccomp" && value.trim() == "2")
 }
 
-fn judge(tried: &[Tried], filtered: bool) -> Finding {
+fn judge(tried: &[Tried], filtered: bool) -> CheckResult {
     let works = |one: &&Tried| one.refusal.is_none();
     let names: Vec<_> = tried.iter().filter(works).map(|one| one.name).collect();
     let found = std::iter::once(format!("{} work", names.join(", ")))
@@ -212,27 +212,27 @@ fn judge(tried: &[Tried], filtered: bool) -> Finding {
     if tried.iter().any(is_full) {
         let fix = "this user has no inotify instance left: \
                    `sysctl fs.inotify.max_user_instances=1024`";
-        return Finding::warning("interfaces", found, fix);
+        return CheckResult::warning("interfaces", found, fix);
     }
     if lacks(|without| *without == Without::Nothing) {
         let fix = "use a kernel that has them, and allow them in the seccomp filter around this \
                    program";
-        return Finding::problem("interfaces", found, fix);
+        return CheckResult::problem("interfaces", found, fix);
     }
     let less = lacks(|without| matches!(without, Without::Less(_)));
     match (less, filtered && lacks(|_| true)) {
-        (_, true) => Finding::warning(
+        (_, true) => CheckResult::warning(
             "interfaces",
             found,
             "a seccomp filter is in force around this program: allow them in it, or start this \
              program without it",
         ),
-        (true, false) => Finding::warning(
+        (true, false) => CheckResult::warning(
             "interfaces",
             found,
             "use a kernel that has them, if this is needed",
         ),
-        (false, false) => Finding::good("interfaces", found),
+        (false, false) => CheckResult::good("interfaces", found),
     }
 }
 

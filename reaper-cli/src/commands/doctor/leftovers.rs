@@ -8,13 +8,13 @@ use std::{
 
 use reaper_overlay::{Overlays, mountinfo};
 
-use super::finding::Finding;
-use crate::commands::{context::Call, selection::stopped};
+use super::finding::CheckResult;
+use crate::commands::{context::CommandContext, selection::stopped};
 
 /// Folders of the state root that are no containers'.
 const NO_CONTAINERS: [&str; 2] = ["ns", "overlay"];
 
-pub(super) async fn examine(call: &Call) -> Vec<Finding> {
+pub(super) async fn examine(call: &CommandContext) -> Vec<CheckResult> {
     let mut findings = containers(call).await;
     let mounts = mountinfo::read().unwrap_or_default();
     let hierarchy = mounts.iter().find(|mount| mount.fs_type == "cgroup2");
@@ -22,7 +22,7 @@ pub(super) async fn examine(call: &Call) -> Vec<Finding> {
         .iter()
         .flat_map(|mount| empty_cgroups(&mount.mount_point))
     {
-        findings.push(Finding::warning(
+        findings.push(CheckResult::warning(
             "leftovers",
             format!("{} has no process", path.display()),
             format!(
@@ -35,7 +35,7 @@ pub(super) async fn examine(call: &Call) -> Vec<Finding> {
         Ok(scopes) => {
             for info in scopes.iter().filter(|info| !info.changed_below.is_empty()) {
                 let scope = &info.scope;
-                findings.push(Finding::warning(
+                findings.push(CheckResult::warning(
                     "overlays",
                     format!(
                         "this machine changed below {scope}: {}",
@@ -44,12 +44,12 @@ pub(super) async fn examine(call: &Call) -> Vec<Finding> {
                     format!("`reaper-runtime overlay reset {scope}` when nobody uses it"),
                 ));
             }
-            findings.push(Finding::good(
+            findings.push(CheckResult::good(
                 "overlays",
                 format!("{} scopes", scopes.len()),
             ));
         }
-        Err(error) => findings.push(Finding::warning(
+        Err(error) => findings.push(CheckResult::warning(
             "overlays",
             error.to_string(),
             "see why they cannot be looked at",
@@ -58,7 +58,7 @@ pub(super) async fn examine(call: &Call) -> Vec<Finding> {
     findings
 }
 
-async fn containers(call: &Call) -> Vec<Finding> {
+async fn containers(call: &CommandContext) -> Vec<CheckResult> {
     let listed = async {
         let all = call.containers.list().await?;
         Ok::<_, crate::error::Error>((all, stopped(&call.containers).await?))
@@ -67,21 +67,21 @@ async fn containers(call: &Call) -> Vec<Finding> {
         Ok(both) => both,
         Err(error) => {
             let fix = "see why they cannot be looked at";
-            return vec![Finding::warning("containers", error.line(), fix)];
+            return vec![CheckResult::warning("containers", error.line(), fix)];
         }
     };
     let mut findings = Vec::new();
     let found = format!("{} in all, {} have stopped", all.len(), stopped.len());
     findings.push(if stopped.is_empty() {
-        Finding::good("containers", found)
+        CheckResult::good("containers", found)
     } else {
         let fix = "`reaper-runtime prune` removes those that have stopped, if they are not needed";
-        Finding::warning("containers", found, fix)
+        CheckResult::warning("containers", found, fix)
     });
     let known = all.iter().map(ToString::to_string).collect();
     for name in orphans(call.containers.root().path(), &known) {
         let path = call.containers.root().path().join(name);
-        findings.push(Finding::warning(
+        findings.push(CheckResult::warning(
             "leftovers",
             format!("{} belongs to no container", path.display()),
             format!("`rm -r {}`", path.display()),

@@ -6,7 +6,7 @@ use reaper_overlay::mountinfo::{self, MountInfo};
 use reaper_spec::Config;
 use rustix::mount::FsOpenFlags;
 
-use super::{finding::Finding, interfaces};
+use super::{finding::CheckResult, interfaces};
 use crate::commands::output::size;
 
 /// Less than that is soon full.
@@ -14,7 +14,7 @@ const LITTLE: u64 = 64 << 20;
 /// The oldest kernel that Reaper is made for. What a newer one gives is tried, not known.
 const OLDEST: (u32, u32) = (5, 10);
 
-pub(super) fn examine(config: &Config) -> Vec<Finding> {
+pub(super) fn examine(config: &Config) -> Vec<CheckResult> {
     let uname = rustix::system::uname();
     // Asking for it loads the kernel's module, as a container's start would.
     let _ = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC);
@@ -35,36 +35,36 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
     findings
 }
 
-fn rights(root: bool) -> Finding {
+fn rights(root: bool) -> CheckResult {
     if root {
-        return Finding::good("rights", "root");
+        return CheckResult::good("rights", "root");
     }
-    Finding::warning(
+    CheckResult::warning(
         "rights",
         "not root: containers run in a user namespace",
         "volumes, cgroups and other users need root: use sudo",
     )
 }
 
-fn kernel(release: &str) -> Finding {
+fn kernel(release: &str) -> CheckResult {
     let mut numbers = release
         .split(|c: char| !c.is_ascii_digit())
         .map_while(|number| number.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     match version {
-        (0, _) => Finding::warning("kernel", release, "this is no version of Linux"),
-        version if version < OLDEST => Finding::warning(
+        (0, _) => CheckResult::warning("kernel", release, "this is no version of Linux"),
+        version if version < OLDEST => CheckResult::warning(
             "kernel",
             format!("{release}, older than 5.10"),
             "5.10 is the oldest kernel that Reaper is made for; what counts is how the trial ends",
         ),
-        _ => Finding::good("kernel", release),
+        _ => CheckResult::good("kernel", release),
     }
 }
 
-fn overlay(enabled: bool, filesystems: &str) -> Finding {
+fn overlay(enabled: bool, filesystems: &str) -> CheckResult {
     if !enabled {
-        return Finding::warning(
+        return CheckResult::warning(
             "overlay",
             "turned off: containers write to this machine itself",
             "to turn it on, take `enabled = false` out of the configuration's [overlay], or \
@@ -73,9 +73,9 @@ fn overlay(enabled: bool, filesystems: &str) -> Finding {
     }
     let known = |name: &str| filesystems.lines().any(|line| line.ends_with(name));
     if known("\toverlay") {
-        return Finding::good("overlay", "the kernel has it");
+        return CheckResult::good("overlay", "the kernel has it");
     }
-    Finding::problem(
+    CheckResult::problem(
         "overlay",
         "the kernel has no overlayfs, or cannot load it",
         "see what `modprobe overlay` says; without it set `enabled = false` in the configuration's \
@@ -83,34 +83,36 @@ fn overlay(enabled: bool, filesystems: &str) -> Finding {
     )
 }
 
-fn cgroups(wanted: bool, mounts: &[MountInfo]) -> Finding {
+fn cgroups(wanted: bool, mounts: &[MountInfo]) -> CheckResult {
     let hierarchy = mounts.iter().find(|mount| mount.fs_type == "cgroup2");
     match hierarchy {
-        _ if !wanted => Finding::good("cgroups", "not used: the configuration says so"),
-        None => Finding::warning(
+        _ if !wanted => CheckResult::good("cgroups", "not used: the configuration says so"),
+        None => CheckResult::warning(
             "cgroups",
             "no cgroup v2 is mounted",
             "without it pause, figures and the end of what containers left running are best \
              effort: boot with systemd.unified_cgroup_hierarchy=1, or mount one with \
              `mount -t cgroup2 none /sys/fs/cgroup/unified`",
         ),
-        Some(mount) if mount.options.iter().any(|option| option == "ro") => Finding::warning(
+        Some(mount) if mount.options.iter().any(|option| option == "ro") => CheckResult::warning(
             "cgroups",
             format!("{} is read-only", mount.mount_point.display()),
             format!("`mount -o remount,rw {}`", mount.mount_point.display()),
         ),
-        Some(mount) => Finding::good("cgroups", format!("v2 on {}", mount.mount_point.display())),
+        Some(mount) => {
+            CheckResult::good("cgroups", format!("v2 on {}", mount.mount_point.display()))
+        }
     }
 }
 
-fn space(about: &'static str, path: &Path) -> Finding {
+fn space(about: &'static str, path: &Path) -> CheckResult {
     let existing = path
         .ancestors()
         .find(|dir| dir.exists())
         .unwrap_or(Path::new("/"));
     match rustix::fs::statvfs(existing) {
         Ok(stat) => free(about, path, stat.f_bavail * stat.f_frsize),
-        Err(errno) => Finding::warning(
+        Err(errno) => CheckResult::warning(
             about,
             format!("{}: {errno}", existing.display()),
             "see why it cannot be looked at",
@@ -118,12 +120,12 @@ fn space(about: &'static str, path: &Path) -> Finding {
     }
 }
 
-fn free(about: &'static str, path: &Path, bytes: u64) -> Finding {
+fn free(about: &'static str, path: &Path, bytes: u64) -> CheckResult {
     let found = format!("{}: {} free", path.display(), size(bytes));
     if bytes >= LITTLE {
-        return Finding::good(about, found);
+        return CheckResult::good(about, found);
     }
-    Finding::warning(
+    CheckResult::warning(
         about,
         found,
         "see what overlays hold by `reaper-runtime overlay du`, and remove what is not needed by \

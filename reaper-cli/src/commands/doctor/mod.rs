@@ -11,21 +11,25 @@ mod trial;
 
 use std::io::Write;
 
-use self::finding::{Finding, Level};
+use self::finding::{CheckResult, Level};
 pub(crate) use self::trial::run_if_asked;
 use super::{
-    context::Call,
+    context::CommandContext,
     output::{print, print_json},
     table::{print_table, printable},
 };
 use crate::{
     args::DoctorArgs,
-    colours::{Colours, Look},
+    colours::{Colours, TextStyle},
     error::Result,
-    outcome::Outcome,
+    outcome::ExitAction,
 };
 
-pub(crate) async fn run(call: &Call, args: &DoctorArgs, out: &mut dyn Write) -> Result<Outcome> {
+pub(crate) async fn run(
+    call: &CommandContext,
+    args: &DoctorArgs,
+    out: &mut dyn Write,
+) -> Result<ExitAction> {
     let mut findings = machine::examine(&call.config);
     findings.extend(containerd::examine());
     findings.extend(leftovers::examine(call).await);
@@ -42,11 +46,11 @@ pub(crate) async fn run(call: &Call, args: &DoctorArgs, out: &mut dyn Write) -> 
     let fatal = findings
         .iter()
         .any(|finding| finding.level == Level::Problem);
-    Ok(Outcome::Code(u8::from(fatal)))
+    Ok(ExitAction::Code(u8::from(fatal)))
 }
 
-fn print_findings(out: &mut dyn Write, colours: Colours, findings: &[Finding]) -> Result<()> {
-    let row = |finding: &Finding| {
+fn print_findings(out: &mut dyn Write, colours: Colours, findings: &[CheckResult]) -> Result<()> {
+    let row = |finding: &CheckResult| {
         let level = match finding.level {
             Level::Good => "ok",
             Level::Warning => "warning",
@@ -63,7 +67,7 @@ fn print_findings(out: &mut dyn Write, colours: Colours, findings: &[Finding]) -
                 out,
                 format_args!(
                     "\n{}: {}\n",
-                    colours.paint(Look::Heading, finding.about),
+                    colours.paint(TextStyle::Heading, finding.about),
                     printable(fix)
                 ),
             )?;
@@ -72,11 +76,11 @@ fn print_findings(out: &mut dyn Write, colours: Colours, findings: &[Finding]) -
     Ok(())
 }
 
-fn look(column: usize, field: &str) -> Look {
+fn look(column: usize, field: &str) -> TextStyle {
     match (column, field) {
-        (0, "ok") => Look::Good,
-        (0, "warning") => Look::Warning,
-        (0, "PROBLEM") => Look::Bad,
-        _ => Look::Plain,
+        (0, "ok") => TextStyle::Good,
+        (0, "warning") => TextStyle::Warning,
+        (0, "PROBLEM") => TextStyle::Bad,
+        _ => TextStyle::Plain,
     }
 }

@@ -24,9 +24,9 @@ use self::{
     place::{Place, Places},
     steps::{Failure, Steps},
 };
-use super::{finding::Finding, interfaces::errno_name, kernel_log::KernelLog};
+use super::{finding::CheckResult, interfaces::errno_name, kernel_log::KernelLog};
 use crate::{
-    commands::Call,
+    commands::CommandContext,
     error::Result,
     signals::{Event, Signals},
 };
@@ -34,10 +34,10 @@ use crate::{
 const ABOUT: &str = "trial";
 
 /// What doctors that were killed have left, where nothing is to be changed.
-pub(super) fn find_leftovers(call: &Call) -> Vec<Finding> {
+pub(super) fn find_leftovers(call: &CommandContext) -> Vec<CheckResult> {
     let left = Places::of(call).left();
     let found = left.into_iter().map(|path| {
-        Finding::warning(
+        CheckResult::warning(
             "leftovers",
             format!("{} is of a doctor that was killed", path.display()),
             "`reaper-runtime doctor` without --no-trial removes it",
@@ -50,7 +50,7 @@ pub(super) fn find_leftovers(call: &Call) -> Vec<Finding> {
 ///
 /// # Errors
 /// A signal to this program cannot be caught.
-pub(super) async fn examine(call: &Call) -> Result<Vec<Finding>> {
+pub(super) async fn examine(call: &CommandContext) -> Result<Vec<CheckResult>> {
     if let Some(finding) = not_tried(call) {
         return Ok(vec![finding]);
     }
@@ -92,12 +92,12 @@ pub(super) async fn examine(call: &Call) -> Result<Vec<Finding>> {
 }
 
 /// An OCI runtime without root needs a bundle that is made for its user.
-fn not_tried(call: &Call) -> Option<Finding> {
+fn not_tried(call: &CommandContext) -> Option<CheckResult> {
     let runtime = call.config.runtime_path.as_ref()?;
     if nix::unistd::geteuid().is_root() || call.containers.executor().defers_streams() {
         return None;
     }
-    Some(Finding::warning(
+    Some(CheckResult::warning(
         ABOUT,
         format!("not tried: {} makes the containers", runtime.display()),
         "to try it, call `reaper-runtime doctor` as root",
@@ -113,18 +113,18 @@ async fn interruption(signals: &mut Signals) -> i32 {
     }
 }
 
-async fn remove_left(path: &std::path::Path, call: &Call) -> Finding {
+async fn remove_left(path: &std::path::Path, call: &CommandContext) -> CheckResult {
     let removed = match Place::take_over(path) {
         Ok(place) => Trial::new(place, call).remove().await,
         Err(failure) => Err(failure),
     };
     let shown = path.display();
     match removed {
-        Ok(()) => Finding::good(
+        Ok(()) => CheckResult::good(
             "leftovers",
             format!("removed {shown}, of a doctor that was killed"),
         ),
-        Err(failure) => Finding::warning(
+        Err(failure) => CheckResult::warning(
             "leftovers",
             format!(
                 "{shown} is of a doctor that was killed: {}",
@@ -136,7 +136,7 @@ async fn remove_left(path: &std::path::Path, call: &Call) -> Finding {
 }
 
 /// What the steps come to.
-fn finding(steps: &Mutex<Steps>, log: &mut KernelLog, begun: Instant) -> Finding {
+fn finding(steps: &Mutex<Steps>, log: &mut KernelLog, begun: Instant) -> CheckResult {
     let steps = steps.lock().unwrap_or_else(PoisonError::into_inner);
     let mut finding = match steps.first_failure() {
         None => {
@@ -146,12 +146,12 @@ fn finding(steps: &Mutex<Steps>, log: &mut KernelLog, begun: Instant) -> Finding
                 begun.elapsed().as_millis(),
                 steps.remarks()
             );
-            Finding::good(ABOUT, found)
+            CheckResult::good(ABOUT, found)
         }
         Some((step, failure)) => {
             let said = log.said();
             let fix = advice::of(step, failure, said.as_deref().unwrap_or_default());
-            Finding::problem(ABOUT, describe(step, failure, said), fix)
+            CheckResult::problem(ABOUT, describe(step, failure, said), fix)
         }
     };
     finding.steps = steps.done().to_vec();

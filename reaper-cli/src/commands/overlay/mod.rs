@@ -9,15 +9,19 @@ use std::io::Write;
 use reaper_overlay::{Overlays, Scope};
 use reaper_spec::ContainerId;
 
-use super::context::Call;
+use super::context::CommandContext;
 use crate::{
     args::{OverlayArgs, OverlayCommand},
     container,
     error::{Error, Result},
-    outcome::Outcome,
+    outcome::ExitAction,
 };
 
-pub(crate) fn run(call: &Call, args: &OverlayArgs, out: &mut dyn Write) -> Result<Outcome> {
+pub(crate) fn run(
+    call: &CommandContext,
+    args: &OverlayArgs,
+    out: &mut dyn Write,
+) -> Result<ExitAction> {
     let overlays = Overlays::new(&call.config.overlay);
     match &args.command {
         OverlayCommand::Ls { output } => list::list(&overlays, *output, call.colours, out)?,
@@ -42,11 +46,11 @@ pub(crate) fn run(call: &Call, args: &OverlayArgs, out: &mut dyn Write) -> Resul
             }
         }
     }
-    Ok(Outcome::DONE)
+    Ok(ExitAction::DONE)
 }
 
 /// The scope that is meant: where `named` is a container of this root, the one that it is in.
-fn of(call: &Call, named: &Scope) -> Scope {
+fn of(call: &CommandContext, named: &Scope) -> Scope {
     let id = named.container_id().map(ContainerId::new);
     let Some(Ok(id)) = id else {
         return named.clone();
@@ -58,7 +62,7 @@ fn of(call: &Call, named: &Scope) -> Scope {
 
 /// As [`of`], for what is the end of all that was written there: a container's name must not stand
 /// for what it shares.
-fn alone(call: &Call, named: &Scope) -> Result<Scope> {
+fn alone(call: &CommandContext, named: &Scope) -> Result<Scope> {
     let scope = of(call, named);
     match named.container_id() {
         Some(id) if !scope.is_container() => Err(Error::Option {

@@ -16,7 +16,7 @@ use reaper_spec::{
 };
 use reaper_state::{MemoryStore, StateRoot, StateStore};
 
-use crate::host::{Containers, Host};
+use crate::host::{ContainerEngine, StdioExecutor};
 
 /// One container, at most.
 #[derive(Debug, Default)]
@@ -31,9 +31,9 @@ struct Seen {
 
 impl Fake {
     /// Containers whose folders are below `root`.
-    pub(super) fn new(root: &Path) -> (Arc<Self>, Containers) {
+    pub(super) fn new(root: &Path) -> (Arc<Self>, ContainerEngine) {
         let fake = Arc::new(Self::default());
-        let host: Arc<dyn Host> = Arc::clone(&fake) as Arc<dyn Host>;
+        let host: Arc<dyn StdioExecutor> = Arc::clone(&fake) as Arc<dyn StdioExecutor>;
         let store: Arc<dyn StateStore> = Arc::new(MemoryStore::new());
         (fake, Engine::new(host, store, StateRoot::new(root)))
     }
@@ -81,7 +81,7 @@ fn made(pid: u32) -> CreatedProcess {
 }
 
 #[async_trait]
-impl Host for Fake {
+impl StdioExecutor for Fake {
     fn defers_streams(&self) -> bool {
         true
     }

@@ -18,7 +18,7 @@ use super::{
     process::FINE,
     steps::{Failure, Steps, blocking},
 };
-use crate::{backends, commands::Call, error::Error, host::Containers};
+use crate::{backends, commands::CommandContext, error::Error, host::ContainerEngine};
 
 type Result<T, E = Failure> = std::result::Result<T, E>;
 
@@ -31,7 +31,7 @@ pub(super) struct Trial {
 }
 
 impl Trial {
-    pub(super) fn new(place: Place, call: &Call) -> Self {
+    pub(super) fn new(place: Place, call: &CommandContext) -> Self {
         let mut config = call.config.clone();
         // What Reaper has mounted below its base is hidden from all views but that of the trial, whose
         // base is another one. Pins and unbindable mounts can't even be shown.
@@ -90,7 +90,7 @@ impl Trial {
         Steps::step(steps, "leave nothing behind", look).await
     }
 
-    fn containers(&self) -> Result<Containers> {
+    fn containers(&self) -> Result<ContainerEngine> {
         Ok(backends::open(
             StateRoot::new(self.place.state()),
             &self.config,
@@ -129,11 +129,11 @@ impl Trial {
     }
 }
 
-async fn create(containers: &Containers, new: reaper_exec::ContainerConfig) -> Result<Record> {
+async fn create(containers: &ContainerEngine, new: reaper_exec::ContainerConfig) -> Result<Record> {
     Ok(containers.create(new).await?.0)
 }
 
-async fn start(containers: &Containers, id: &ContainerId) -> Result<()> {
+async fn start(containers: &ContainerEngine, id: &ContainerId) -> Result<()> {
     Ok(containers.start(id).await.map(drop)?)
 }
 
@@ -154,7 +154,7 @@ async fn fine(output: std::io::Result<File>) -> Result<()> {
     }
 }
 
-async fn exec(containers: &Containers, id: &ContainerId, plan: &Plan) -> Result<()> {
+async fn exec(containers: &ContainerEngine, id: &ContainerId, plan: &Plan) -> Result<()> {
     let exec = ExecId::new("trial").map_err(|error| Failure::new(error.to_string()))?;
     let target = Target::Exec(id.clone(), exec.clone());
     let executor = containers.executor();
@@ -173,7 +173,11 @@ async fn exec(containers: &Containers, id: &ContainerId, plan: &Plan) -> Result<
     }
 }
 
-async fn pause(steps: &Mutex<Steps>, containers: &Containers, id: &ContainerId) -> Result<(), ()> {
+async fn pause(
+    steps: &Mutex<Steps>,
+    containers: &ContainerEngine,
+    id: &ContainerId,
+) -> Result<(), ()> {
     let pause = async {
         match containers.pause(id).await {
             Ok(record) if record.status == Status::Paused => Ok(None),
@@ -204,7 +208,7 @@ async fn pause(steps: &Mutex<Steps>, containers: &Containers, id: &ContainerId) 
     Steps::step(steps, "resume the container", resume).await
 }
 
-async fn kill(containers: &Containers, id: &ContainerId) -> Result<()> {
+async fn kill(containers: &ContainerEngine, id: &ContainerId) -> Result<()> {
     containers.kill(id, Signal::KILL, true).await?;
     let exit = containers.wait(id).await?;
     match exit.status {

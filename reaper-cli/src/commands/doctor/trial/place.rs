@@ -20,7 +20,7 @@ use rustix::{
 };
 
 use super::steps::Failure;
-use crate::commands::Call;
+use crate::commands::CommandContext;
 
 /// How the folders are called. No container's id begins with a dot.
 const PREFIX: &str = ".doctor-";
@@ -54,7 +54,7 @@ struct Folder {
 }
 
 impl Places {
-    pub(super) fn of(call: &Call) -> Self {
+    pub(super) fn of(call: &CommandContext) -> Self {
         let root = call.containers.root().path();
         // All namespaces of a root have their trials in one place: `ROOT/ns/NAME`.
         let state = match root.ancestors().nth(2) {
