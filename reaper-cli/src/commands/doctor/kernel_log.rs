@@ -87,7 +87,8 @@ fn parse(record: &str) -> (u32, &str) {
 
 fn is_reason(message: &str) -> bool {
     let message = message.to_lowercase();
-    WORDS.iter().any(|word| message.contains(word))
+    // An overlay that works without a feature is none.
+    WORDS.iter().any(|word| message.contains(word)) && !message.contains("falling back")
 }
 
 #[cfg(test)]
@@ -100,6 +101,7 @@ mod tests {
             "3,10,99,-;overlayfs: failed to clone upperpath\n SUBSYSTEM=x\n",
             "4,11,99,-;eth0: link is up\n",
             "6,11,99,-;overlayfs: \"xino\" feature enabled\n",
+            "4,11,99,-;overlayfs: null uuid detected in lower fs '/', falling back to xino=off.\n",
             "3,12,99,-;overlayfs: failed to clone upperpath\n",
             "5,13,99,-;audit: type=1400 apparmor=\"DENIED\"\n",
         ];

@@ -18,10 +18,13 @@ fn choose(step: &str, failure: &Failure, said: &str, filtered: bool) -> &'static
         return "a security module of this machine refused it: allow it in the profile or policy \
                 that the kernel names";
     }
+    if filtered && matches!(failure.errno, Some(libc::ENOSYS | libc::EPERM)) {
+        return "a seccomp filter is in force around this program: start it, and containerd, without, or \
+                allow there what was refused";
+    }
+    // By the step: what the kernel says of overlays meanwhile can be of another program's.
     let overlay = ["mount the overlay", "make a whiteout"];
-    if has(&["overlayfs: ", "overlay: "])
-        || overlay.iter().any(|what| failure.message.contains(what))
-    {
+    if overlay.iter().any(|what| failure.message.contains(what)) {
         return "the kernel refuses the overlay, for the reason that it names; most often the filesystem of the overlay base can \
                 hold no upper layer (another overlay, NFS and FAT cannot): set `base` in the configuration's \
                 [overlay] to a directory on a tmpfs or a local disk (ext4, xfs, btrfs), or \
@@ -40,10 +43,6 @@ fn choose(step: &str, failure: &Failure, said: &str, filtered: bool) -> &'static
             "make room on the filesystem that is named, or raise the limit: `sysctl \
              user.max_mnt_namespaces user.max_user_namespaces fs.inotify.max_user_watches`"
         }
-        Some(libc::ENOSYS | libc::EPERM) if filtered => {
-            "a seccomp filter is in force around this program: start it, and containerd, without, or \
-             allow there what was refused"
-        }
         Some(libc::EACCES | libc::EPERM) if !nix::unistd::geteuid().is_root() => {
             "use sudo, or see docs/overlay.md, `Without root`"
         }
@@ -61,22 +60,23 @@ mod tests {
 
     #[test]
     fn the_kernels_words_decide_before_the_error() {
-        let failure = |errno| Failure {
-            message: String::new(),
-            errno: Some(errno),
+        let choose_for = |message: &str, errno, said, filtered| {
+            let failure = Failure {
+                message: message.to_owned(),
+                errno: Some(errno),
+            };
+            choose("make a scope and a container", &failure, said, filtered)
         };
-        let choose = |errno, said, filtered| {
-            choose(
-                "make a scope and a container",
-                &failure(errno),
-                said,
-                filtered,
-            )
-        };
+        let choose = |errno, said, filtered| choose_for("", errno, said, filtered);
         let denied = "audit: type=1400 apparmor=\"denied\" operation=\"mount\"";
         assert!(choose(libc::EACCES, denied, false).contains("security module"));
         let upper = "overlayfs: filesystem on /x not supported as upperdir";
-        assert!(choose(libc::EINVAL, upper, false).contains("upper layer"));
+        let mount = "mount the overlay over /: Invalid argument";
+        assert!(choose_for(mount, libc::EINVAL, upper, false).contains("upper layer"));
+        assert!(
+            choose(libc::EPERM, upper, true).contains("seccomp"),
+            "another's overlay"
+        );
         assert!(choose(libc::EPERM, "", true).contains("seccomp"));
         assert!(choose(libc::EROFS, "", false).contains("state_root"));
         assert!(choose(libc::ETIMEDOUT, "", false).contains("does not answer"));
