@@ -225,5 +225,16 @@ fn configurations_with_different_bases_run_side_by_side() {
         assert_eq!(sh(&second, &look("other")), "");
         second.close().unwrap();
         first.close().unwrap();
+        // On a disk, where the directory with the layers is no mount.
+        mount_ext4(&dir.join("image"), &dir.join("disk"));
+        let mut on_disk = request(dir, "kept", OverlayScope::Node);
+        on_disk.overlay.base = dir.join("disk/base");
+        let kept = open(&on_disk);
+        sh(&kept, "echo secret >/srv/kept");
+        other.overlay.scope = OverlayScope::Container;
+        let third = open(&other);
+        assert_eq!(sh(&third, &look("disk/base")), "");
+        third.close().unwrap();
+        kept.close().unwrap();
     });
 }

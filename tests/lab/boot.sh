@@ -169,8 +169,9 @@ run_machine() (
   mkfifo "$dir/input"
   exec 8>"$vm/.lock"
   flock --nonblock 8 || { say 'waiting for another guest to end' >&2; flock 8; }
-  TMPDIR=$dir exec timeout --foreground -k 10 "${opt[timeout]}" \
-    qemu-system-x86_64 "${arguments[@]}" <>"$dir/input"
+  # Who kills the script means the guest, too.
+  TMPDIR=$dir exec setpriv --pdeathsig TERM timeout --foreground -k 10 "${opt[timeout]}" \
+    setpriv --pdeathsig TERM qemu-system-x86_64 "${arguments[@]}" <>"$dir/input"
 )
 
 explain() {

@@ -30,10 +30,15 @@ stage_program() {
 
 # The files of the source tree: some tests read them.
 carry_sources() {
-  local file
+  local file count=${#payload[@]}
+  # Another user may own the checkout, as in a workflow's container.
+  git -c safe.directory="$(realpath "$root")" -C "$root" \
+    ls-files -z --cached --others --exclude-standard >"$stage.files" ||
+    die "git does not list the files of $root"
   while IFS= read -rd '' file; do
     [ ! -e "$root/$file" ] || payload+=("$root/$file")
-  done < <(git -C "$root" ls-files -z --cached --others --exclude-standard)
+  done <"$stage.files"
+  [ ${#payload[@]} -gt "$count" ] || die "git knows no file of $root"
 }
 
 # Takes those test programs of a list that are of the crates and have one of the names, if any are

@@ -28,7 +28,8 @@ make_root() {
   image=$(root_image ext4)
   [ ! -e "$image" ] || return 0
   say "making the guest's root"
-  rm -rf "$dir/tree"
+  # Of a run that was interrupted.
+  rm -rf "$dir/tree" "$image.new"
   mkdir -p "$dir"
   for path in "${root_without[@]}"; do options+=("--dpkgopt=path-exclude=$path"); done
   mmdebstrap --quiet --mode=root --variant=minbase --format=directory "${options[@]}" \
@@ -74,6 +75,7 @@ copy_root() {
   image=$(root_image "$filesystem")
   [ ! -e "$image" ] || return 0
   say "making the guest's root on $filesystem"
+  rm -f "$image.new"
   truncate -s "$root_size" "$image.new"
   # The oldest kernel: none of its features is too new for another.
   "$lab/../vm" --kernel "$(installed_kernel)" --drive "$image.new" -- \

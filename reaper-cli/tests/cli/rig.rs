@@ -158,9 +158,18 @@ impl Drop for Rig {
         for id in String::from_utf8_lossy(&list.unwrap_or_default()).lines() {
             let _ = self.command(&["delete", "--force", id]).status();
         }
-        // With all that is mounted below it.
-        let _ = nix::mount::umount2(&self.path("base"), nix::mount::MntFlags::MNT_DETACH);
-        if !std::thread::panicking() && self.root().exists() {
+        // With all that is mounted below it. Of a base on a disk a directory in it is the mount.
+        for name in ["base/live", "base"] {
+            let _ = nix::mount::umount2(&self.path(name), nix::mount::MntFlags::MNT_DETACH);
+        }
+        if std::thread::panicking() {
+            return;
+        }
+        let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+        let below = self.path("").display().to_string();
+        let mounts: Vec<_> = table.lines().filter(|line| line.contains(&below)).collect();
+        assert!(mounts.is_empty(), "left mounted: {mounts:?}");
+        if self.root().exists() {
             let left: Vec<_> = fs::read_dir(self.root())
                 .unwrap()
                 .map(Result::unwrap)

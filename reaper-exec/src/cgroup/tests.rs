@@ -22,6 +22,9 @@ fn hierarchy() -> Hierarchy {
         return found;
     }
     let dir = PathBuf::from("/tmp/reaper-exec-cgroup2");
+    if let Some(mounted) = Hierarchy::at(&dir) {
+        return mounted;
+    }
     std::fs::create_dir_all(&dir).expect("a directory for it");
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("mounts of its own");
     let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;

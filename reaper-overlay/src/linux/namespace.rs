@@ -151,9 +151,9 @@ pub(crate) fn unshare_mounts() -> Result<(), Error> {
 ///
 /// The kernel refuses both for an unbindable mount (`EINVAL`; "overlayfs: failed to clone
 /// upperpath"), and where one is locked by a user namespace a recursive bind around it, too
-/// (`EPERM`). Becoming a slave takes that property away since Linux 6.17 only; becoming shared does
-/// on every kernel, and adds no way to the host: a mount that is not shared yet gets a peer group
-/// of its own.
+/// (`EPERM`). Becoming a slave takes that property away on few kernels (on 6.18, not on 5.10 to 6.12 and
+/// on 7.2); becoming shared does on every one, and adds no way to the host: a mount that is not
+/// shared yet gets a peer group of its own.
 pub(crate) fn make_bindable_slaves() -> Result<(), Error> {
     for flags in [
         MountPropagationFlags::SHARED,

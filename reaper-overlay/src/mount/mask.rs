@@ -18,7 +18,7 @@ use rustix::{
 
 use crate::{
     contract::{Context, Error, user::Privilege},
-    linux::file_attributes,
+    linux::{file_attributes, files::make_dir},
 };
 
 /// What the step is called that a filesystem refuses which can hold no layer.
@@ -104,7 +104,8 @@ pub(crate) fn write_layer<'a>(
             parents.insert(parent.to_owned());
         }
         if let Some(parent) = target.parent() {
-            fs::create_dir_all(parent).context("make", parent)?;
+            // For root only until it looks like the host's, which may be gone.
+            make_dir(parent)?;
         }
         match mask.how {
             How::Absent => make_whiteout(&target)?,

@@ -19,6 +19,7 @@ use crate::{
     },
     linux::mountinfo::{self, MountInfo},
     mount::{flags, mask::Mask},
+    store::base::base_of,
 };
 
 #[cfg(test)]
@@ -28,8 +29,7 @@ mod tests;
 pub(crate) fn plan(base: &Path, options: &ScopeOptions<'_>) -> Result<ViewPlan, Error> {
     let mounts = mountinfo::read()?;
     let visible = mountinfo::visible(&mounts);
-    let own = [base.to_owned()];
-    let sorted = SortedMounts::new(&visible, options.host_paths, &own);
+    let sorted = SortedMounts::new(&visible, options.host_paths, &bases(base, &visible));
     let found = masks::find(options.masks, &sorted.hidden)?;
     let (masked_paths, masks): (Vec<Mask>, Vec<Mask>) = found
         .into_iter()
@@ -64,6 +64,15 @@ pub(crate) fn plan(base: &Path, options: &ScopeOptions<'_>) -> Result<ViewPlan, 
         missing: missing.into_iter().cloned().collect(),
         lower,
     })
+}
+
+/// The base of the scope and those of other configurations, which hold the layers of their scopes.
+fn bases(own: &Path, visible: &[&MountInfo]) -> Vec<PathBuf> {
+    let others = visible
+        .iter()
+        .filter(|mount| mount.source == host_paths::SOURCE)
+        .map(|mount| base_of(&mount.mount_point));
+    others.chain([own.to_owned()]).collect()
 }
 
 /// Assigns each mask to the innermost overlay that has what it hides. A mask of a mount as a whole
@@ -108,11 +117,6 @@ impl SortedMounts {
     /// Decides, given the mounts that can be seen (`mountinfo::visible`), what is bound from the
     /// host beyond the usual, and what is hidden beyond the usual.
     fn new(visible: &[&MountInfo], host: &[PathBuf], hidden: &[PathBuf]) -> Self {
-        // The bases of other configurations hold the layers of their scopes.
-        let bases = visible
-            .iter()
-            .filter(|mount| mount.source == host_paths::SOURCE)
-            .map(|mount| mount.mount_point.clone());
         let found = visible
             .iter()
             .filter_map(|mount| state_dir(&mount.mount_point));
@@ -126,7 +130,6 @@ impl SortedMounts {
                 .iter()
                 .map(PathBuf::from)
                 .chain(hidden.iter().cloned())
-                .chain(bases)
                 .chain(found)
                 .collect(),
             ..Self::default()

@@ -136,6 +136,15 @@ impl Base {
     }
 }
 
+/// The base to which a mount of Reaper's own belongs: of one on a disk it is the directory `live` alone
+/// that is a mount, with the layers beside it.
+pub(crate) fn base_of(mount_point: &Path) -> PathBuf {
+    match mount_point.parent() {
+        Some(base) if mount_point.ends_with("live") && base.join("scopes").is_dir() => base.into(),
+        _ => mount_point.to_owned(),
+    }
+}
+
 /// Mounts an unbindable tmpfs on `path`, unless one of ours is there, left by a process that was
 /// killed before the base was ready.
 fn own_tmpfs(path: &Path, size: &str) -> Result<(), Error> {

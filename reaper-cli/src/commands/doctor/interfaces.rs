@@ -20,7 +20,6 @@ use rustix::{
 };
 
 use super::{finding::CheckResult, syscalls};
-use crate::sys;
 
 /// What becomes of containers without an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,14 +74,16 @@ fn processes() -> Vec<Tried> {
     };
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
     let clone = root.and_then(|root| syscalls::clone_into_cgroup(root.as_fd()));
-    // There is no descriptor of this number.
-    let close = sys::close_inherited(u32::MAX - 1, u32::MAX)
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
+    let close = syscalls::close_range();
     let inotify = rustix::fs::inotify::init(CreateFlags::CLOEXEC);
     vec![
         tried("pidfd_open", pidfd, Without::Nothing),
         tried("pidfd_send_signal", signal, Without::Nothing),
-        tried("close_range", close, Without::Nothing),
+        tried(
+            "close_range",
+            close,
+            Without::Same("descriptors are closed one by one"),
+        ),
         tried("inotify_init", inotify, Without::Nothing),
         tried(
             "clone3 with CLONE_INTO_CGROUP",

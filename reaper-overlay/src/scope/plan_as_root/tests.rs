@@ -46,22 +46,28 @@ fn each_mount_of_a_node_has_its_place() {
 
 #[test]
 fn the_bases_of_other_configurations_are_hidden() {
-    let plan = plan(
+    let disk = tempfile::tempdir().unwrap();
+    let persistent = disk.path().join("overlay");
+    fs::create_dir_all(persistent.join("scopes")).unwrap();
+    let text = format!(
         "\
 27 1 254:0 / / rw - ext4 /dev/vda rw
-31 27 0:2 / /run rw shared:3 - tmpfs tmpfs rw
-32 31 0:3 / /run/other/overlay rw unbindable - tmpfs reaper-overlay rw
-33 27 0:4 / /srv/overlay/live rw unbindable - tmpfs reaper-overlay rw
-34 27 0:5 / /srv/data rw - tmpfs tmpfs rw
+32 27 0:3 / /run/other/overlay rw unbindable - tmpfs reaper-overlay rw
+33 27 0:4 / {}/live rw unbindable - tmpfs reaper-overlay rw
+34 27 0:5 / /srv/live rw unbindable - tmpfs reaper-overlay rw
+35 27 0:6 / /srv/data rw - tmpfs tmpfs rw
 ",
-        &[],
+        persistent.display()
     );
-    let shown: Vec<_> = plan.submounts.iter().map(|mount| &mount.path).collect();
-    assert_eq!(shown, [Path::new("/srv/data")]);
-    assert_eq!(plan.detached, [PathBuf::from("/run/other/overlay")]);
-    for base in ["/run/other/overlay", "/srv/overlay/live"] {
-        assert!(plan.hidden.contains(&base.into()), "{base}");
-    }
+    let mounts = parse(text.as_bytes());
+    let found = bases(Path::new("/run/own"), &visible(&mounts));
+    let expected = [
+        Path::new("/run/other/overlay"),
+        &persistent,
+        Path::new("/srv/live"),
+        Path::new("/run/own"),
+    ];
+    assert_eq!(found, expected);
 }
 
 #[test]
