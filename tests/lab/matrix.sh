@@ -7,7 +7,6 @@ essential_guests() {
   cat <<'GUESTS'
 --kernel 5.10 --cgroups v2
 --kernel 5.10 --cgroups v1
---kernel 6.1 --cgroups v2
 --kernel 6.1 --cgroups hybrid
 --kernel 6.12 --cgroups v2
 --kernel newest --cgroups v2
@@ -62,7 +61,7 @@ in_guests() {
 essentials() {
   prepare_stage
   take_programs "$kernel_crates" bootstrap driven masks protection rootfs scopes volumes
-  take_e2e ctr_run exec
+  take_e2e exec
   run_taken "$(essential_guests)"
 }
 

@@ -75,12 +75,15 @@ take_programs() {
   choose_programs "$stage.list" "$crates" '' "$@"
 }
 
+# What tells nothing of a kernel, and takes the time of thousands of containers under emulation.
+e2e_arguments='--test-threads=1 --skip thousands_one_after_another'
+
 # Takes end-to-end tests with a containerd. One test after another: each looks for all that it may
 # have left behind.
 take_e2e() {
   local suite store=${REAPER_CONTAINERD_DIR:-$root/target/containerd}
   build_tests -p reaper-tests >"$stage.list"
-  choose_programs "$stage.list" tests --test-threads=1 "$@"
+  choose_programs "$stage.list" tests "$e2e_arguments" "$@"
   carry_release
   for suite in $e2e_suites; do carry_containerd "$store/$suite" "$suite"; done
   variables+=("REAPER_CONTAINERD_DIR=$store" "REAPER_SUITES=$e2e_suites")

@@ -29,7 +29,9 @@ struct Family {
 impl Family {
     fn run(node: &Node, name: &str) -> Self {
         // Not below the node's folder: /run may be mounted so that set-uid has no effect.
-        let suid = Path::new(env!("CARGO_TARGET_TMPDIR")).join(node.name("suid-sleep"));
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        fs::create_dir_all(dir).expect("make cargo's folder for tests");
+        let suid = dir.join(node.name("suid-sleep"));
         fs::copy("/bin/sleep", &suid).expect("copy sleep");
         chown(&suid, Some(65534), None).expect("give it to nobody");
         fs::set_permissions(&suid, fs::Permissions::from_mode(0o4755)).expect("make it set-uid");
