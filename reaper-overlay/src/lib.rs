@@ -21,7 +21,8 @@ pub use contract::{MockFilesystemIsolation, MockView};
 pub use isolation::{Configured, HostFilesystem, ReadOnlyHost, Session, SharedOverlay, run_in};
 pub use linux::mountinfo;
 pub use manage::{
-    ApplyMode, Change, ChangeKind, Entry, FileKind, OnProgress, Overlays, Progress, Usage,
+    ApplyMode, Change, ChangeKind, Entry, Exported, FileKind, Flaw, FlawReason, OnProgress,
+    Overlays, Progress, Recovery, Usage,
 };
 pub use mount::{mount_rootfs, unmount_rootfs};
 pub use scope::{DEFAULT_MASKS, Keep, ScopeInfo};

@@ -257,7 +257,8 @@ fn an_export_is_an_image_layer() {
             .unwrap();
         let prefix = data.strip_prefix("/").unwrap().to_owned();
         let mut names = Vec::new();
-        for entry in tar::Archive::new(tar.as_slice()).entries().unwrap() {
+        assert_eq!(tar.flaws, []);
+        for entry in tar::Archive::new(tar.out.as_slice()).entries().unwrap() {
             let mut entry = entry.unwrap();
             let path = entry.path().unwrap().into_owned();
             let Ok(name) = path.strip_prefix(&prefix) else {

@@ -141,6 +141,47 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// A file of the scope or of the host was changed, moved or removed while it was being committed.
+    /// Nothing was changed on the host.
+    #[error(
+        "{} changed meanwhile: nothing was changed on this machine; try again when neither a \
+         container nor another program writes there",
+        path.display()
+    )]
+    Changed {
+        /// The path, the same on the host and in the view.
+        path: PathBuf,
+    },
+    /// What is to be replaced on the host has a mount on it or below it, which would go with it.
+    #[error(
+        "{} cannot be replaced or removed while {} is mounted below it: unmount that first",
+        path.display(), mount.display()
+    )]
+    MountBelow {
+        /// What is to be replaced.
+        path: PathBuf,
+        /// Where the mount is.
+        mount: PathBuf,
+    },
+    /// A commit failed, and what it had done was undone.
+    #[error("{source}; all that was done before was undone")]
+    Undone {
+        /// Why it failed.
+        source: Box<Self>,
+    },
+    /// A commit failed, and could not be undone.
+    #[error(
+        "{source}; what was done before could not be undone: {left}. The next commit tries that \
+         again, by {}", journal.display()
+    )]
+    HalfCommitted {
+        /// Why it failed.
+        source: Box<Self>,
+        /// Why it could not be undone.
+        left: Box<Self>,
+        /// What there was to do.
+        journal: PathBuf,
+    },
     /// A file of the base cannot be understood.
     #[error("{} cannot be read: {source}", path.display())]
     Corrupt {
@@ -201,6 +242,7 @@ impl Error {
             | Self::Helper { source, .. }
             | Self::Forbidden { source, .. }
             | Self::Unprotected { source, .. } => source.raw_os_error(),
+            Self::Undone { source } | Self::HalfCommitted { source, .. } => source.errno(),
             _ => None,
         }
     }

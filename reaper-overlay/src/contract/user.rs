@@ -47,6 +47,15 @@ pub fn user_directory() -> Result<PathBuf, Error> {
     )
 }
 
+/// Where an ordinary user's programs keep what outlives a session: `$XDG_STATE_HOME`, or
+/// `~/.local/state` (XDG Base Directory Specification).
+pub(crate) fn state_home() -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).map(PathBuf::from);
+    let named = set("XDG_STATE_HOME").filter(|dir| dir.is_absolute());
+    let home = || set("HOME").filter(|dir| dir.is_absolute());
+    named.or_else(|| home().map(|home| home.join(".local/state")))
+}
+
 fn find(
     named: Option<OsString>,
     sessions: &Path,

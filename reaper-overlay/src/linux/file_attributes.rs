@@ -1,23 +1,26 @@
-//! Copying what a file has besides its content.
+//! Reading and copying what a file has besides its content.
 
 use std::{
+    borrow::Cow,
     ffi::OsStr,
     fs,
     os::unix::{
         ffi::OsStrExt,
         fs::{MetadataExt, PermissionsExt},
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::{
     fs::{
-        AtFlags, CWD, Timespec, Timestamps, XattrFlags, lgetxattr, llistxattr, lremovexattr,
-        lsetxattr, utimensat,
+        AtFlags, CWD, Gid, Timespec, Timestamps, Uid, XattrFlags, chownat, getxattr, lgetxattr,
+        listxattr, llistxattr, lremovexattr, lsetxattr, removexattr, setxattr, utimensat,
     },
     io::Errno,
 };
+use serde::{Deserialize, Serialize};
 
+use super::handle::Handle;
 use crate::contract::{Context, Error};
 
 /// The namespaces of overlay's own extended attributes, as root and in a user namespace.
@@ -30,15 +33,112 @@ const PLACEHOLDER: &str = "user.overlay.reaper-made";
 /// The name and the value of an extended attribute.
 pub(crate) type Xattr = (Vec<u8>, Vec<u8>);
 
-/// The extended attributes of `path` itself, without the overlay's own, sorted by name.
-pub(crate) fn xattrs(path: &Path) -> Result<Vec<Xattr>, Error> {
+/// The file that is meant: by a path, where it may be a symlink itself, or by a handle.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Subject<'a> {
+    Path(&'a Path),
+    Handle(&'a Handle),
+}
+
+impl<'a> From<&'a Path> for Subject<'a> {
+    fn from(path: &'a Path) -> Self {
+        Self::Path(path)
+    }
+}
+
+impl<'a> From<&'a PathBuf> for Subject<'a> {
+    fn from(path: &'a PathBuf) -> Self {
+        Self::Path(path)
+    }
+}
+
+impl<'a> From<&'a Handle> for Subject<'a> {
+    fn from(handle: &'a Handle) -> Self {
+        Self::Handle(handle)
+    }
+}
+
+impl Subject<'_> {
+    /// What goes to the kernel. A handle's is a link to the file, which is to be followed: the
+    /// calls for attributes refuse a descriptor that was opened with `O_PATH`.
+    fn name(&self) -> Cow<'_, Path> {
+        match self {
+            Self::Path(path) => Cow::Borrowed(path),
+            Self::Handle(handle) => Cow::Owned(handle.link()),
+        }
+    }
+
+    /// For messages.
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::Path(path) => path.to_path_buf(),
+            Self::Handle(handle) => handle.path(),
+        }
+    }
+
+    fn metadata(&self) -> Result<fs::Metadata, Error> {
+        match self {
+            Self::Path(path) => fs::symlink_metadata(path).context("stat", path),
+            Self::Handle(handle) => handle.look_again(),
+        }
+    }
+
+    fn list(&self, names: &mut [u8]) -> Result<usize, Errno> {
+        match self {
+            Self::Path(path) => llistxattr(*path, names),
+            Self::Handle(_) => listxattr(&*self.name(), names),
+        }
+    }
+
+    fn get(&self, name: &OsStr, value: &mut [u8]) -> Result<usize, Errno> {
+        match self {
+            Self::Path(path) => lgetxattr(*path, name, value),
+            Self::Handle(_) => getxattr(&*self.name(), name, value),
+        }
+    }
+
+    fn set(&self, name: &OsStr, value: &[u8]) -> Result<(), Errno> {
+        let flags = XattrFlags::empty();
+        match self {
+            Self::Path(path) => lsetxattr(*path, name, value, flags),
+            Self::Handle(_) => setxattr(&*self.name(), name, value, flags),
+        }
+    }
+
+    fn remove(&self, name: &OsStr) -> Result<(), Errno> {
+        match self {
+            Self::Path(path) => lremovexattr(*path, name),
+            Self::Handle(_) => removexattr(&*self.name(), name),
+        }
+    }
+
+    fn set_owner(&self, uid: u32, gid: u32) -> Result<(), Errno> {
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        match self {
+            Self::Path(path) => chownat(CWD, *path, uid, gid, AtFlags::SYMLINK_NOFOLLOW),
+            Self::Handle(handle) => chownat(handle, "", uid, gid, AtFlags::EMPTY_PATH),
+        }
+    }
+
+    fn set_times(&self, times: &Timestamps) -> Result<(), Errno> {
+        let flags = match self {
+            Self::Path(_) => AtFlags::SYMLINK_NOFOLLOW,
+            Self::Handle(_) => AtFlags::empty(),
+        };
+        utimensat(CWD, &*self.name(), times, flags)
+    }
+}
+
+/// The extended attributes of a file, without the overlay's own, sorted by name.
+pub(crate) fn xattrs<'a>(file: impl Into<Subject<'a>>) -> Result<Vec<Xattr>, Error> {
+    let file = file.into();
     let mut list = vec![0u8; 1024];
     let length = loop {
-        match llistxattr(path, list.as_mut_slice()) {
+        match file.list(list.as_mut_slice()) {
             Ok(length) => break length,
             Err(Errno::RANGE) => list.resize(list.len() * 4, 0),
             Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-            Err(errno) => return Err(errno).context("list the attributes of", path),
+            Err(errno) => return Err(errno).context("list the attributes of", file.path()),
         }
     };
     let mut found = Vec::new();
@@ -49,7 +149,7 @@ pub(crate) fn xattrs(path: &Path) -> Result<Vec<Xattr>, Error> {
         if OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
             continue;
         }
-        if let Some(value) = xattr(path, OsStr::from_bytes(name))? {
+        if let Some(value) = xattr(file, OsStr::from_bytes(name))? {
             found.push((name.to_vec(), value));
         }
     }
@@ -57,26 +157,31 @@ pub(crate) fn xattrs(path: &Path) -> Result<Vec<Xattr>, Error> {
     Ok(found)
 }
 
-/// One extended attribute of `path` itself.
-pub(crate) fn xattr(path: &Path, name: &OsStr) -> Result<Option<Vec<u8>>, Error> {
+/// One extended attribute of a file.
+pub(crate) fn xattr<'a>(
+    file: impl Into<Subject<'a>>,
+    name: &OsStr,
+) -> Result<Option<Vec<u8>>, Error> {
+    let file = file.into();
     let mut value = vec![0u8; 256];
     loop {
-        match lgetxattr(path, name, value.as_mut_slice()) {
+        match file.get(name, value.as_mut_slice()) {
             Ok(length) => {
                 value.truncate(length);
                 return Ok(Some(value));
             }
             Err(Errno::RANGE) => value.resize(value.len() * 4, 0),
             Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(None),
-            Err(errno) => return Err(errno).context("read an attribute of", path),
+            Err(errno) => return Err(errno).context("read an attribute of", file.path()),
         }
     }
 }
 
-/// Whether the overlay marked the directory `path` as one that hides the lower one.
-pub(crate) fn is_opaque(path: &Path) -> Result<bool, Error> {
+/// Whether the overlay marked a directory as one that hides the lower one.
+pub(crate) fn is_opaque<'a>(dir: impl Into<Subject<'a>>) -> Result<bool, Error> {
+    let dir = dir.into();
     for name in ["trusted.overlay.opaque", "user.overlay.opaque"] {
-        if xattr(path, OsStr::new(name))?.is_some_and(|value| value == b"y") {
+        if xattr(dir, OsStr::new(name))?.is_some_and(|value| value == b"y") {
             return Ok(true);
         }
     }
@@ -92,9 +197,9 @@ pub(crate) fn mark_placeholder_dir(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Whether [`mark_placeholder_dir`] was called for the file `path`, of which `metadata` is.
-pub(crate) fn is_placeholder_dir(path: &Path, metadata: &fs::Metadata) -> Result<bool, Error> {
-    Ok(metadata.is_dir() && xattr(path, OsStr::new(PLACEHOLDER))?.is_some())
+/// Whether [`mark_placeholder_dir`] was called for this file.
+pub(crate) fn is_placeholder_dir(file: &Handle) -> Result<bool, Error> {
+    Ok(file.is_dir() && xattr(file, OsStr::new(PLACEHOLDER))?.is_some())
 }
 
 /// Whether `metadata` is that of the overlay's mark for a deleted file.
@@ -103,30 +208,65 @@ pub(crate) fn is_whiteout(metadata: &fs::Metadata) -> bool {
     metadata.file_type().is_char_device() && metadata.rdev() == 0
 }
 
+/// What a file has besides its content: the owner, the mode, extended attributes and times.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Attributes {
+    uid: u32,
+    gid: u32,
+    mode: u32,
+    xattrs: Vec<Xattr>,
+    /// Seconds since 1970, negative before, and nanoseconds.
+    accessed: (i64, i64),
+    modified: (i64, i64),
+}
+
+impl Attributes {
+    pub(crate) fn read<'a>(file: impl Into<Subject<'a>>) -> Result<Self, Error> {
+        let file = file.into();
+        let metadata = file.metadata()?;
+        Ok(Self {
+            uid: metadata.uid(),
+            gid: metadata.gid(),
+            mode: metadata.mode() & 0o7777,
+            xattrs: xattrs(file)?,
+            accessed: (metadata.atime(), metadata.atime_nsec()),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        })
+    }
+
+    /// Gives them to `file`, with which it has no others.
+    pub(crate) fn set<'a>(&self, file: impl Into<Subject<'a>>) -> Result<(), Error> {
+        let file = file.into();
+        file.set_owner(self.uid, self.gid)
+            .context("change the owner of", file.path())?;
+        if !file.metadata()?.file_type().is_symlink() {
+            // After the owner: changing that clears the set-id bits.
+            fs::set_permissions(file.name(), fs::Permissions::from_mode(self.mode))
+                .context("change the mode of", file.path())?;
+        }
+        for (name, _) in xattrs(file)? {
+            if !self.xattrs.iter().any(|(keep, _)| *keep == name) {
+                file.remove(OsStr::from_bytes(&name))
+                    .context("remove an attribute of", file.path())?;
+            }
+        }
+        for (name, value) in &self.xattrs {
+            match file.set(OsStr::from_bytes(name), value) {
+                // The other filesystem has no place for it.
+                Ok(()) | Err(Errno::OPNOTSUPP) => {}
+                Err(errno) => return Err(errno).context("set an attribute of", file.path()),
+            }
+        }
+        set_times(file, self.accessed, self.modified)
+    }
+}
+
 /// Gives `to` the owner, mode, extended attributes and times of `from`.
-pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), Error> {
-    let metadata = fs::symlink_metadata(from).context("stat", from)?;
-    std::os::unix::fs::lchown(to, Some(metadata.uid()), Some(metadata.gid()))
-        .context("change the owner of", to)?;
-    if !metadata.file_type().is_symlink() {
-        // After the owner: changing that clears the set-id bits.
-        fs::set_permissions(to, fs::Permissions::from_mode(metadata.mode() & 0o7777))
-            .context("change the mode of", to)?;
-    }
-    let wanted = xattrs(from)?;
-    for (name, _) in xattrs(to)? {
-        if !wanted.iter().any(|(keep, _)| *keep == name) {
-            lremovexattr(to, name.as_slice()).context("remove an attribute of", to)?;
-        }
-    }
-    for (name, value) in wanted {
-        match lsetxattr(to, name.as_slice(), &value, XattrFlags::empty()) {
-            // The other filesystem has no place for it.
-            Ok(()) | Err(Errno::OPNOTSUPP) => {}
-            Err(errno) => return Err(errno).context("set an attribute of", to),
-        }
-    }
-    set_times(to, &metadata)
+pub(crate) fn copy<'a, 'b>(
+    from: impl Into<Subject<'a>>,
+    to: impl Into<Subject<'b>>,
+) -> Result<(), Error> {
+    Attributes::read(from)?.set(to)
 }
 
 /// Gives the directory or file `to` the mode and the times of `from`: all that an ordinary user can
@@ -140,17 +280,21 @@ pub(crate) fn copy_mode_and_times(from: &Path, to: &Path) -> Result<(), Error> {
 pub(crate) fn set_mode_and_times(to: &Path, metadata: &fs::Metadata) -> Result<(), Error> {
     fs::set_permissions(to, fs::Permissions::from_mode(metadata.mode() & 0o7777))
         .context("change the mode of", to)?;
-    set_times(to, metadata)
+    set_times(
+        to.into(),
+        (metadata.atime(), metadata.atime_nsec()),
+        (metadata.mtime(), metadata.mtime_nsec()),
+    )
 }
 
-fn set_times(to: &Path, metadata: &fs::Metadata) -> Result<(), Error> {
-    let time = |seconds: i64, nanoseconds: i64| Timespec {
+fn set_times(to: Subject<'_>, accessed: (i64, i64), modified: (i64, i64)) -> Result<(), Error> {
+    let time = |(seconds, nanoseconds): (i64, i64)| Timespec {
         tv_sec: seconds,
         tv_nsec: nanoseconds as _,
     };
     let times = Timestamps {
-        last_access: time(metadata.atime(), metadata.atime_nsec()),
-        last_modification: time(metadata.mtime(), metadata.mtime_nsec()),
+        last_access: time(accessed),
+        last_modification: time(modified),
     };
-    utimensat(CWD, to, &times, AtFlags::SYMLINK_NOFOLLOW).context("set the times of", to)
+    to.set_times(&times).context("set the times of", to.path())
 }

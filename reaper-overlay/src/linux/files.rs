@@ -1,16 +1,23 @@
 //! Making, removing and replacing files and directories.
 
 use std::{
-    ffi::OsStr,
-    fs::{self, File, Permissions},
+    ffi::{OsStr, OsString},
+    fs::{self, File},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
-    path::Path,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd},
+        unix::fs::{DirBuilderExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
 };
 
-use rustix::io::Errno;
+use rustix::{
+    fs::{AtFlags, unlinkat},
+    io::Errno,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::{handle::Handle, walk::Cursor};
 use crate::contract::{Context, Error};
 
 /// Makes `path` and its parents, for root only.
@@ -35,35 +42,109 @@ pub(crate) fn make_new_dir(path: &Path) -> Result<bool, Error> {
     }
 }
 
-/// Removes `path` with everything below; it may be missing.
+/// Removes `path` with everything below; it may be missing, and other processes may be removing it
+/// too. Symlinks are removed, not followed, and what is mounted below is left alone, with an error.
 pub(crate) fn remove_tree(path: &Path) -> Result<(), Error> {
-    let mut removed = fs::remove_dir_all(path);
-    let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
-    if removed.as_ref().is_err_and(denied) {
-        // Without root a directory's mode keeps its owner out, as overlay's own work directory's.
-        open_up(path)?;
-        removed = fs::remove_dir_all(path);
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let parent = match File::open(parent) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened.context("open", parent)?,
+    };
+    remove_entry(parent.as_fd(), path.file_name().unwrap_or_default())
+}
+
+/// The same of the entry `name` of the directory `parent`.
+pub(crate) fn remove_entry(parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), Error> {
+    // Most often a file, and then no walk is needed.
+    if remove_one(parent, name).context("remove", shown(parent, name))? {
+        return Ok(());
     }
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context("remove", path),
-        _ => Ok(()),
+    let Some(parent) = Handle::at(parent, OsStr::new(".")).context("open", name)? else {
+        return Ok(());
+    };
+    let mut cursor = Cursor::new(parent);
+    // The names that are left in each directory on the way, and how often the last of them was gone
+    // into.
+    let mut todo = vec![(vec![name.to_owned()], 0)];
+    while let Some((names, times)) = todo.last_mut() {
+        let Some(name) = names.last().cloned() else {
+            todo.pop();
+            if !todo.is_empty() && !cursor.leave().context("go back from", name)? {
+                let moved = io::Error::from(io::ErrorKind::NotFound);
+                return Err(moved).context("go back to", name);
+            }
+            continue;
+        };
+        let path = || shown(cursor.as_fd(), &name);
+        let removed = match remove_one(cursor.as_fd(), &name) {
+            Err(Errno::ACCESS) => {
+                // Without root a directory's mode keeps its owner out, as overlay's own work
+                // directory's.
+                let mode = fs::Permissions::from_mode(0o700);
+                fs::set_permissions(cursor.dir().link(), mode)
+                    .context("change the mode of", cursor.dir().path())?;
+                remove_one(cursor.as_fd(), &name)
+            }
+            removed => removed,
+        };
+        if removed.context("remove", path())? {
+            names.pop();
+            *times = 0;
+            continue;
+        }
+        *times += 1;
+        if *times > MAX_TIMES {
+            // Another process makes files faster than they are removed.
+            return Err(Errno::NOTEMPTY).context("remove", path());
+        }
+        let Some(dir) = cursor.entry(&name)? else {
+            continue;
+        };
+        if !dir.shares_mount(cursor.dir()) {
+            return Err(Errno::BUSY).context("remove what is mounted on", path());
+        }
+        let mut below = list(&dir)?;
+        below.reverse();
+        cursor.enter(&name, dir);
+        todo.push((below, 0));
+    }
+    Ok(())
+}
+
+/// How many times a directory is emptied that another process fills meanwhile.
+const MAX_TIMES: u32 = 16;
+
+/// Removes a file or an empty directory, which may be gone. False if it is a directory with
+/// something in it.
+fn remove_one(parent: BorrowedFd<'_>, name: &OsStr) -> Result<bool, Errno> {
+    match unlinkat(parent, name, AtFlags::empty()) {
+        Err(Errno::ISDIR) => {}
+        Ok(()) | Err(Errno::NOENT) => return Ok(true),
+        Err(errno) => return Err(errno),
+    }
+    match unlinkat(parent, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(true),
+        Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => Ok(false),
+        Err(errno) => Err(errno),
     }
 }
 
-/// Gives the owner of all directories at and below `root` access to them.
-fn open_up(root: &Path) -> Result<(), Error> {
-    let mut todo = vec![root.to_owned()];
-    while let Some(dir) = todo.pop() {
-        fs::set_permissions(&dir, Permissions::from_mode(0o700))
-            .context("change the mode of", &dir)?;
-        for entry in fs::read_dir(&dir).context("list", &dir)? {
-            let entry = entry.context("list", &dir)?;
-            if entry.file_type().context("stat", &dir)?.is_dir() {
-                todo.push(entry.path());
-            }
+/// The names in a directory, which its owner may not be able to read yet.
+fn list(dir: &Handle) -> Result<Vec<OsString>, Error> {
+    match dir.names() {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            fs::set_permissions(dir.link(), fs::Permissions::from_mode(0o700))
+                .context("change the mode of", dir.path())?;
+            dir.names()
         }
+        names => names,
     }
-    Ok(())
+    .context("list", dir.path())
+}
+
+fn shown(parent: BorrowedFd<'_>, name: &OsStr) -> PathBuf {
+    let link = format!("/proc/self/fd/{}", parent.as_raw_fd());
+    fs::read_link(link).unwrap_or_default().join(name)
 }
 
 /// Removes the file `path`; it may be missing.

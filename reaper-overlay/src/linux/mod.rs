@@ -6,6 +6,7 @@ pub(crate) mod fd_passing;
 pub(crate) mod file_attributes;
 pub(crate) mod files;
 pub(crate) mod flock;
+pub(crate) mod handle;
 pub(crate) mod helper;
 pub(crate) mod mount_point;
 pub mod mountinfo;

@@ -1,64 +1,312 @@
 //! Walking a directory tree that containers may be changing meanwhile.
 //!
-//! What is removed meanwhile is skipped. The walk keeps its own stack: the depth of the tree is up
-//! to containers.
+//! By descriptors: a directory that is swapped for a symlink is not followed, and only the name of
+//! one entry goes to the kernel at a time, so that a tree may be deeper than a path is long
+//! (path_resolution(7)). A few directories are open at a time, whatever the depth: the way back is
+//! `..`, and whether it leads to where the walk came from is checked. What is removed meanwhile is
+//! skipped.
 
 use std::{
-    fs::{self, Metadata},
+    ffi::{OsStr, OsString},
     io,
-    path::{Path, PathBuf},
+    os::fd::{AsFd, BorrowedFd},
+    path::{Component, Path, PathBuf},
 };
 
+use super::handle::{FileId, Handle};
 use crate::contract::{Context, Error};
 
-/// Calls `each` for everything below `root`, parents before children, siblings by name.
-pub(crate) fn walk(
-    root: &Path,
-    each: &mut dyn FnMut(&Path, &Metadata) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let mut todo: Vec<PathBuf> = children(root)?;
-    todo.reverse();
-    while let Some(path) = todo.pop() {
-        let Some(metadata) = look(&path)? else {
+/// How many of the directories on the way are open.
+const OPEN: usize = 16;
+
+/// A directory below a root, and the way back.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    root: Handle,
+    levels: Vec<Level>,
+}
+
+#[derive(Debug)]
+struct Level {
+    name: OsString,
+    id: FileId,
+    /// Of the last ones, and of that at which the cursor is.
+    handle: Option<Handle>,
+}
+
+impl Cursor {
+    pub(crate) fn new(root: Handle) -> Self {
+        Self {
+            root,
+            levels: Vec::new(),
+        }
+    }
+
+    /// The directory at which the cursor is.
+    pub(crate) fn dir(&self) -> &Handle {
+        let last = self.levels.last().and_then(|level| level.handle.as_ref());
+        last.unwrap_or(&self.root)
+    }
+
+    /// The entry `name` of that directory.
+    pub(crate) fn entry(&self, name: &OsStr) -> Result<Option<Handle>, Error> {
+        let found = Handle::at(self.dir().as_fd(), name);
+        found.map_err(|source| Error::System {
+            operation: "open",
+            path: self.dir().path().join(name),
+            source,
+        })
+    }
+
+    /// Goes on to `dir`, the entry `name` of the directory at which the cursor is.
+    pub(crate) fn enter(&mut self, name: &OsStr, dir: Handle) {
+        self.levels.push(Level {
+            name: name.to_owned(),
+            id: dir.id(),
+            handle: Some(dir),
+        });
+        if let Some(far) = self.levels.len().checked_sub(OPEN + 1) {
+            self.levels[far].handle = None;
+        }
+    }
+
+    /// Goes back. False if the directory from which the cursor came is no longer where it was; then
+    /// it is to be left as well.
+    pub(crate) fn leave(&mut self) -> io::Result<bool> {
+        let Some(left) = self.levels.pop() else {
+            return Ok(true);
+        };
+        let Some(Level { handle, id, .. }) = self.levels.last() else {
+            return Ok(true);
+        };
+        if handle.is_some() {
+            return Ok(true);
+        }
+        let up = left
+            .handle
+            .map(|left| Handle::at(left.as_fd(), OsStr::new("..")));
+        let back = match up.transpose()?.flatten() {
+            Some(back) if back.id() == *id => Some(back),
+            // The directory that was left has been moved.
+            _ => self.find_anew()?,
+        };
+        let found = back.is_some();
+        if let Some(last) = self.levels.last_mut() {
+            last.handle = back;
+        }
+        Ok(found)
+    }
+
+    /// The directory of the last level, by all names from the root.
+    fn find_anew(&self) -> io::Result<Option<Handle>> {
+        let mut at: Option<Handle> = None;
+        for level in &self.levels {
+            let dir = at.as_ref().unwrap_or(&self.root);
+            at = Handle::at(dir.as_fd(), &level.name)?.filter(|found| found.id() == level.id);
+            if at.is_none() {
+                break;
+            }
+        }
+        Ok(at)
+    }
+
+    /// Goes to the directory that has the entry `path`, a path from the root without `..`. False if
+    /// something on the way is no longer there, or no directory; then the cursor is at the root or
+    /// on the way.
+    pub(crate) fn go_to_parent(&mut self, path: &Path) -> Result<bool, Error> {
+        let parent = path.parent().unwrap_or(Path::new(""));
+        let names: Vec<&OsStr> = parent
+            .components()
+            .filter_map(|component| match component {
+                Component::Normal(name) => Some(name),
+                _ => None,
+            })
+            .collect();
+        let same = names
+            .iter()
+            .zip(&self.levels)
+            .take_while(|(name, level)| **name == level.name)
+            .count();
+        while self.levels.len() > same {
+            if !self.leave().context("go back from", path)? {
+                // From the root then: all that was known of the way is wrong.
+                self.levels.clear();
+            }
+        }
+        for name in &names[self.levels.len()..] {
+            match self.entry(name)? {
+                Some(dir) if dir.is_dir() => self.enter(name, dir),
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// The file at `path`, a path from the root without `..`; `None` if it is gone.
+    pub(crate) fn find(&mut self, path: &Path) -> Result<Option<Handle>, Error> {
+        let name = path.file_name().unwrap_or(OsStr::new("."));
+        if self.go_to_parent(path)? {
+            self.entry(name)
+        } else {
+            Ok(None)
+        }
+    }
+}
+
+/// What is done with what a walk meets.
+pub(crate) trait Visitor {
+    /// Called for everything below the root, parents before children, siblings by name. `path` is
+    /// relative to the root. Returns whether to go into a directory.
+    fn visit(&mut self, path: &Path, file: &Handle) -> Result<bool, Error>;
+
+    /// Called after all in a directory has been visited.
+    fn leave(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Called if the directory `path` was moved away before all in it has been visited. The rest is
+    /// not.
+    fn lost(&mut self, _path: &Path) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// A walk on which a function is called for each file, and all directories are gone into.
+impl<F: FnMut(&Path, &Handle) -> Result<(), Error>> Visitor for F {
+    fn visit(&mut self, path: &Path, file: &Handle) -> Result<bool, Error> {
+        self(path, file).map(|()| true)
+    }
+}
+
+/// Shows `visitor` everything below `root`.
+pub(crate) fn walk(root: Handle, visitor: &mut dyn Visitor) -> Result<(), Error> {
+    let mut path = PathBuf::new();
+    let mut todo = vec![reversed(&root)?];
+    let mut cursor = Cursor::new(root);
+    while let Some(names) = todo.last_mut() {
+        let Some(name) = names.pop() else {
+            todo.pop();
+            if todo.is_empty() {
+                break;
+            }
+            visitor.leave()?;
+            path.pop();
+            while !cursor.leave().context("go back from", &path)? {
+                visitor.lost(&path)?;
+                todo.pop();
+                visitor.leave()?;
+                path.pop();
+            }
             continue;
         };
-        each(&path, &metadata)?;
-        if metadata.is_dir() {
-            let mut below = children(&path)?;
-            below.reverse();
-            todo.append(&mut below);
+        let Some(file) = cursor.entry(&name)? else {
+            continue;
+        };
+        path.push(&name);
+        if visitor.visit(&path, &file)? && file.is_dir() {
+            todo.push(reversed(&file)?);
+            cursor.enter(&name, file);
+        } else {
+            path.pop();
         }
     }
     Ok(())
 }
 
-/// The entries of a directory by name; none if it is gone.
-pub(crate) fn children(dir: &Path) -> Result<Vec<PathBuf>, Error> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if is_gone(&error) => return Ok(Vec::new()),
-        Err(error) => return Err(error).context("list", dir),
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        found.push(entry.context("list", dir)?.path());
-    }
-    found.sort();
-    Ok(found)
+/// The names in a directory, the first one last.
+fn reversed(dir: &Handle) -> Result<Vec<OsString>, Error> {
+    let mut names = dir.names().context("list", dir.path())?;
+    names.reverse();
+    Ok(names)
 }
 
-/// What `path` itself is; `None` if it is gone.
-pub(crate) fn look(path: &Path) -> Result<Option<Metadata>, Error> {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) => Ok(Some(metadata)),
-        Err(error) if is_gone(&error) => Ok(None),
-        Err(error) => Err(error).context("stat", path),
+impl AsFd for Cursor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir().as_fd()
     }
 }
 
-fn is_gone(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use rustix::fs::{Mode, mkdirat};
+
+    use super::*;
+
+    /// Makes `depth` directories in each other, and a file in the last.
+    fn make_deep(root: &Path, depth: usize) {
+        let mut at = Cursor::new(Handle::of(root).unwrap().unwrap());
+        let name = OsStr::new("d");
+        for _ in 0..depth {
+            mkdirat(&at, name, Mode::RWXU).unwrap();
+            let dir = at.entry(name).unwrap().unwrap();
+            at.enter(name, dir);
+        }
+        mkdirat(&at, "last", Mode::RWXU).unwrap();
+    }
+
+    #[test]
+    fn a_tree_may_be_deeper_than_a_path_is_long() {
+        let dir = tempfile::tempdir().unwrap();
+        make_deep(dir.path(), 3000);
+        fs::create_dir(dir.path().join("e")).unwrap();
+        let (mut count, mut longest, mut last) = (0, 0, PathBuf::new());
+        walk(
+            Handle::of(dir.path()).unwrap().unwrap(),
+            &mut |path: &Path, _: &Handle| {
+                count += 1;
+                longest = longest.max(path.as_os_str().len());
+                last = path.to_owned();
+                Ok(())
+            },
+        )
+        .unwrap();
+        assert_eq!((count, last.as_path()), (3002, Path::new("e")));
+        assert!(longest > 4096);
+        let mut at = Cursor::new(Handle::of(dir.path()).unwrap().unwrap());
+        let mut deep = PathBuf::new();
+        (0..3000).for_each(|_| deep.push("d"));
+        assert!(at.find(&deep.join("last")).unwrap().is_some());
+        assert!(at.find(Path::new("e")).unwrap().is_some());
+        assert!(at.find(&deep.join("none")).unwrap().is_none());
+        crate::linux::files::remove_tree(&dir.path().join("d")).unwrap();
+        assert!(!dir.path().join("d").exists());
+    }
+
+    #[test]
+    fn what_is_moved_meanwhile_is_neither_followed_nor_taken_for_something_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        fs::create_dir_all(&root).unwrap();
+        fs::create_dir(dir.path().join("outside")).unwrap();
+        fs::write(dir.path().join("outside/secret"), "").unwrap();
+        let mut deep = root.join("a");
+        (0..40).for_each(|_| deep.push("d"));
+        fs::create_dir_all(&deep).unwrap();
+        fs::write(root.join("a/d/e"), "").unwrap();
+        fs::write(root.join("z"), "").unwrap();
+        struct Seen<'a>(&'a Path, Vec<PathBuf>, Vec<PathBuf>);
+        impl Visitor for Seen<'_> {
+            fn visit(&mut self, path: &Path, _: &Handle) -> Result<bool, Error> {
+                if path.components().count() == 40 {
+                    // All but the last few directories are closed by now.
+                    fs::rename(self.0.join("root/a/d"), self.0.join("moved")).unwrap();
+                    symlink(self.0.join("outside"), self.0.join("root/a/d")).unwrap();
+                }
+                self.1.push(path.to_owned());
+                Ok(true)
+            }
+            fn lost(&mut self, path: &Path) -> Result<(), Error> {
+                self.2.push(path.to_owned());
+                Ok(())
+            }
+        }
+        let mut seen = Seen(dir.path(), Vec::new(), Vec::new());
+        walk(Handle::of(&root).unwrap().unwrap(), &mut seen).unwrap();
+        assert_eq!(seen.1.last().unwrap(), Path::new("z"));
+        assert!(!seen.1.iter().any(|path| path.ends_with("secret")));
+        assert_eq!(seen.2, [] as [PathBuf; 0], "it was found by `..`");
+        assert!(seen.1.contains(&PathBuf::from("a/d/e")));
+    }
 }

@@ -2,27 +2,33 @@
 
 use std::{
     fmt,
-    fs::{self, Metadata},
+    fs::Metadata,
+    io::Read,
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use serde::{Serialize, Serializer};
+use serde::{Serialize, Serializer, ser::SerializeStruct};
 
+use super::name::shown;
 use crate::{
     contract::{Context, Error},
-    linux::walk,
+    linux::{handle::Handle, walk::Cursor},
+    store::layer_table::Layer,
 };
 
 /// The largest file whose text is compared line by line.
 const MAX_TEXT: u64 = 1 << 20;
 
 /// One difference between a scope and the host.
-#[derive(Debug, Clone, Serialize)]
+///
+/// As JSON a path that is not UTF-8 has `\\xNN` for each byte that is none, and all its bytes are
+/// in `path_bytes` then.
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Change {
     /// The path, the same on the host and in the view.
-    #[serde(serialize_with = "lossy")]
     pub path: PathBuf,
     /// What kind of difference.
     pub kind: ChangeKind,
@@ -32,10 +38,64 @@ pub struct Change {
     pub after: Option<Entry>,
     /// Whether the host's is hidden from the scope, so that `before` is not the whole truth.
     pub masked: bool,
-    #[serde(skip)]
-    pub(crate) lower: Option<PathBuf>,
-    #[serde(skip)]
-    pub(crate) upper: Option<PathBuf>,
+    /// The layer in which it was found.
+    pub(super) layer: Arc<Layer>,
+    /// Where what is before comes from.
+    pub(super) lower: Lower,
+    /// What the two files were when they were compared.
+    pub(super) stamps: [Option<Stamp>; 2],
+}
+
+/// Where the view takes from what the upper layer of a scope does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lower {
+    Host,
+    Mask,
+    Nothing,
+}
+
+/// What a change of a file changes: the file itself, its length, or its times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    dev: u64,
+    ino: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        Self {
+            dev: metadata.dev(),
+            ino: metadata.ino(),
+            size: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Whether it is of the same file, whatever changed in it.
+    pub(super) fn is_same_file(&self, other: &Self) -> bool {
+        (self.dev, self.ino) == (other.dev, other.ino)
+    }
+}
+
+impl Serialize for Change {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes = self.path.as_os_str().as_encoded_bytes();
+        let odd = self.path.to_str().is_none();
+        let mut fields = serializer.serialize_struct("Change", 5 + usize::from(odd))?;
+        fields.serialize_field("path", &shown(&self.path))?;
+        if odd {
+            fields.serialize_field("path_bytes", bytes)?;
+        }
+        fields.serialize_field("kind", &self.kind)?;
+        fields.serialize_field("before", &self.before)?;
+        fields.serialize_field("after", &self.after)?;
+        fields.serialize_field("masked", &self.masked)?;
+        fields.end()
+    }
 }
 
 /// A kind of difference.
@@ -94,7 +154,7 @@ pub enum FileKind {
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind, self.path.display())
+        write!(f, "{} {}", self.kind, shown(&self.path))
     }
 }
 
@@ -116,15 +176,13 @@ impl Change {
     /// # Errors
     /// A side cannot be read.
     pub fn text(&self) -> Result<Option<String>, Error> {
-        let (Some(before), Some(after)) =
-            (text(self.lower.as_deref())?, text(self.upper.as_deref())?)
-        else {
+        let (Some(before), Some(after)) = (text(self.lower()?)?, text(self.upper()?)?) else {
             return Ok(None);
         };
         if before == after {
             return Ok(None);
         }
-        let name = self.path.display().to_string();
+        let name = shown(&self.path);
         let header = |side: Option<Entry>, with: &str| {
             if side.is_some() {
                 format!("{with}{name}")
@@ -139,24 +197,55 @@ impl Change {
     }
 }
 
-/// The text of a file; an absent one is empty, and `None` is what is no text.
-fn text(path: Option<&Path>) -> Result<Option<String>, Error> {
-    let Some(path) = path else {
-        return Ok(Some(String::new()));
-    };
-    let Some(metadata) = walk::look(path)? else {
-        return Ok(Some(String::new()));
-    };
-    if !metadata.is_file() || metadata.len() > MAX_TEXT {
-        return Ok(None);
+impl Change {
+    /// The path below the mount of its layer.
+    pub(super) fn relative(&self) -> &Path {
+        self.path
+            .strip_prefix(&self.layer.mount)
+            .unwrap_or(&self.path)
     }
-    let content = fs::read(path).context("read", path)?;
-    let text = String::from_utf8(content).ok();
-    Ok(text.filter(|text| !text.contains('\0')))
+
+    fn lower(&self) -> Result<Option<Handle>, Error> {
+        let root = match self.lower {
+            Lower::Host => Handle::without_links(&self.layer.mount)?,
+            Lower::Mask => Handle::of(&self.layer.mask)?,
+            Lower::Nothing => None,
+        };
+        self.below(root)
+    }
+
+    fn upper(&self) -> Result<Option<Handle>, Error> {
+        match self.after {
+            Some(_) => self.below(Handle::of(&self.layer.upper)?),
+            None => Ok(None),
+        }
+    }
+
+    fn below(&self, root: Option<Handle>) -> Result<Option<Handle>, Error> {
+        match root {
+            Some(root) => Cursor::new(root).find(self.relative()),
+            None => Ok(None),
+        }
+    }
 }
 
-fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&path.to_string_lossy())
+/// The text of a file; an absent one is empty, and `None` is anything but text.
+fn text(file: Option<Handle>) -> Result<Option<String>, Error> {
+    let Some(file) = file else {
+        return Ok(Some(String::new()));
+    };
+    if !file.metadata().is_file() || file.metadata().len() > MAX_TEXT {
+        return Ok(None);
+    }
+    let mut content = Vec::new();
+    let opened = file.open().context("open", file.path())?;
+    // It may grow meanwhile.
+    let mut opened = opened.take(MAX_TEXT + 1);
+    opened
+        .read_to_end(&mut content)
+        .context("read", file.path())?;
+    let text = String::from_utf8(content).ok();
+    Ok(text.filter(|text| text.len() as u64 <= MAX_TEXT && !text.contains('\0')))
 }
 
 impl Entry {

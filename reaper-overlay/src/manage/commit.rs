@@ -1,25 +1,31 @@
 //! Making changes of a scope on the host itself.
+//!
+//! All is copied to the host's filesystems and checked before the first of its files changes; then
+//! come renames alone, by a [`Journal`](super::journal). A host or a scope that changes meanwhile
+//! ends the commit, with the name of what changed and nothing done.
 
 use std::{
-    fs::{self, File, Metadata, OpenOptions},
-    io,
-    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
-
-use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::{
-    change::{Change, ChangeKind, FileKind},
+    change::{Change, ChangeKind, Lower, Stamp},
+    journal::{Action, DiskPath, Journal, Phase, Step},
     progress::{OnProgress, Progress},
+    stage::Stage,
 };
 use crate::{
-    contract::{Context, Error, path_hash},
+    contract::{Error, path_hash, user::Privilege},
     linux::{
-        file_attributes,
-        files::{remove_file, remove_tree},
-        walk,
+        file_attributes::Attributes,
+        files::make_dir,
+        flock::{Lock, Mode},
+        handle::Handle,
+        mountinfo,
+        walk::Cursor,
     },
+    store::{base::Base, layer_table::Layer},
 };
 
 /// Whether [`Overlays::apply_to_host`](super::Overlays::apply_to_host) changes something.
@@ -31,153 +37,427 @@ pub enum ApplyMode {
     Apply,
 }
 
-pub(crate) fn commit(
-    changes: Vec<Change>,
-    paths: &[PathBuf],
-    mode: ApplyMode,
-    on_progress: OnProgress<'_>,
-) -> Result<Vec<Change>, Error> {
-    let chosen = choose(changes, paths);
-    if let Some(masked) = chosen.iter().find(|change| change.masked) {
-        return Err(Error::Masked {
-            path: masked.path.clone(),
+/// What became of a commit that was killed, or that the machine's end cut short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Recovery {
+    /// It had not changed anything, or all: what it had left was removed.
+    Cleared,
+    /// It was finished.
+    Finished,
+    /// It was undone.
+    Undone,
+}
+
+/// The commits to the host that are made from one base: one at a time.
+pub(super) struct Commits {
+    journal: PathBuf,
+    /// What the staging directories are called.
+    staging: String,
+    _lock: Lock,
+}
+
+impl Commits {
+    /// Waits until no other commit from this base is under way.
+    pub(super) fn lock(base: &Base) -> Result<Self, Error> {
+        let live = base.path.join("live");
+        make_dir(&live)?;
+        let hash = path_hash::of(&base.path);
+        Ok(Self {
+            journal: base.outliving("commits", &hash)?,
+            staging: format!(".reaper-commit-{hash}"),
+            _lock: Lock::take(&live.join("commit.lock"), Mode::Exclusive)?,
+        })
+    }
+
+    /// Finishes or undoes a commit that has not come to its end.
+    pub(super) fn recover(&self) -> Result<Option<Recovery>, Error> {
+        let Some(mut journal) = Journal::read(&self.journal)? else {
+            return Ok(None);
+        };
+        let recovery = match journal.phase {
+            Phase::Staging => {
+                journal.clean_up()?;
+                Recovery::Cleared
+            }
+            Phase::Applying => match self.finish(&mut journal, &mut |_| ()) {
+                Ok(()) => Recovery::Finished,
+                Err(Error::Undone { .. }) => Recovery::Undone,
+                Err(error) => return Err(error),
+            },
+            Phase::Undoing => {
+                self.undo(&mut journal)?;
+                Recovery::Undone
+            }
+        };
+        Ok(Some(recovery))
+    }
+
+    /// Makes the chosen ones of `changes`.
+    pub(super) fn commit(
+        &self,
+        chosen: &[Change],
+        on_progress: OnProgress<'_>,
+    ) -> Result<(), Error> {
+        let (plan, dirs) = plan(chosen);
+        if plan.is_empty() {
+            return Ok(());
+        }
+        let mut host = HostFiles::default();
+        plan.iter().try_for_each(|part| host.check(part.change))?;
+        check_mounts(&plan)?;
+        let mut journal = Journal::new(&self.journal, self.staging.clone(), &dirs);
+        journal.write(Phase::Staging)?;
+        let staged = stage(&mut journal, &plan, on_progress).and_then(|steps| {
+            journal.steps = steps;
+            journal.sync()?;
+            let mut host = HostFiles::default();
+            plan.iter().try_for_each(|part| host.check(part.change))?;
+            check_mounts(&plan)?;
+            journal.write(Phase::Applying)
         });
-    }
-    if mode == ApplyMode::Apply {
-        let (mut files, mut bytes) = (0, 0);
-        // Deepest first: a directory is empty when its turn comes.
-        for change in chosen
-            .iter()
-            .rev()
-            .filter(|change| change.kind == ChangeKind::Deleted)
-        {
+        if let Err(error) = staged {
+            // The first error is returned; what this one leaves, the next commit removes.
+            let _ = journal
+                .write(Phase::Staging)
+                .and_then(|()| journal.clean_up());
+            return Err(error);
+        }
+        let files = plan.len() as u64;
+        let done = self.finish(&mut journal, &mut |path| {
             on_progress(Progress {
                 files,
-                bytes,
-                path: &change.path,
+                bytes: 0,
+                path,
             });
-            delete(&change.path)?;
-            files += 1;
-        }
-        for change in chosen
-            .iter()
-            .filter(|change| change.kind != ChangeKind::Deleted)
-        {
-            on_progress(Progress {
-                files,
-                bytes,
-                path: &change.path,
-            });
-            apply(change)?;
-            files += 1;
-            bytes += change.after.map_or(0, |entry| entry.size);
+        });
+        match done {
+            Err(Error::Undone { source }) => Err(*source),
+            done => done,
         }
     }
-    Ok(chosen)
+
+    /// Does what the journal says. If that fails it is undone.
+    fn finish(&self, journal: &mut Journal, each: &mut dyn FnMut(&Path)) -> Result<(), Error> {
+        if let Err(error) = journal.apply(each) {
+            return match self.undo(journal) {
+                Ok(()) => Err(Error::Undone {
+                    source: Box::new(error),
+                }),
+                Err(left) => Err(Error::HalfCommitted {
+                    source: Box::new(error),
+                    left: Box::new(left),
+                    journal: self.journal.clone(),
+                }),
+            };
+        }
+        journal.sync()?;
+        journal.write(Phase::Staging)?;
+        journal.clean_up()
+    }
+
+    fn undo(&self, journal: &mut Journal) -> Result<(), Error> {
+        // A disk that is too full for it must not keep what was done: then it is undone only now.
+        let noted = journal.write(Phase::Undoing);
+        journal.undo()?;
+        journal.sync()?;
+        noted?;
+        journal.write(Phase::Staging)?;
+        journal.clean_up()
+    }
 }
 
 /// The changes at and below `paths`, and the directories that they need.
-fn choose(changes: Vec<Change>, paths: &[PathBuf]) -> Vec<Change> {
+pub(super) fn choose(changes: Vec<Change>, paths: &[PathBuf]) -> Result<Vec<Change>, Error> {
     let below = |change: &Change| paths.iter().any(|path| change.path.starts_with(path));
     let wanted: Vec<PathBuf> = changes
         .iter()
         .filter(|change| below(change))
         .map(|change| change.path.clone())
         .collect();
+    // Both are sorted: what lies below a directory follows it.
     let makes_way = |change: &Change| {
-        matches!(change.kind, ChangeKind::Added | ChangeKind::Type)
-            && wanted.iter().any(|path| path.starts_with(&change.path))
+        matches!(change.kind, ChangeKind::Added | ChangeKind::Type) && {
+            let at = wanted.partition_point(|path| *path < change.path);
+            wanted
+                .get(at)
+                .is_some_and(|path| path.starts_with(&change.path))
+        }
     };
-    changes
+    let chosen: Vec<Change> = changes
         .into_iter()
         .filter(|change| below(change) || makes_way(change))
-        .collect()
-}
-
-fn delete(path: &Path) -> Result<(), Error> {
-    match walk::look(path)? {
-        Some(metadata) if metadata.is_dir() => remove_tree(path)?,
-        Some(_) => remove_file(path)?,
-        None => return Ok(()),
+        .collect();
+    match chosen.iter().find(|change| change.masked) {
+        Some(masked) => Err(Error::Masked {
+            path: masked.path.clone(),
+        }),
+        None => Ok(chosen),
     }
-    sync_parent(path)
 }
 
-fn apply(change: &Change) -> Result<(), Error> {
-    let (Some(upper), Some(after)) = (&change.upper, change.after) else {
-        return Ok(());
-    };
-    // Gone since the comparison.
-    let Some(metadata) = walk::look(upper)? else {
-        return Ok(());
-    };
-    let path = &change.path;
-    if after.kind == FileKind::Directory {
-        if walk::look(path)?.is_some_and(|there| !there.is_dir()) {
-            remove_file(path)?;
+/// What is done for one change.
+struct Part<'a> {
+    change: &'a Change,
+    role: Role,
+}
+
+enum Role {
+    /// Its file, or its directory with what is chosen of it, is staged under this name, and takes
+    /// its place.
+    Put { staging: usize, name: String },
+    /// It is staged as a part of a directory, at this path.
+    Inside { staging: usize, path: PathBuf },
+    /// It is moved to this name.
+    Remove { staging: usize, name: String },
+    /// It gets other attributes.
+    Set,
+}
+
+/// What is done for each change, and in which directories staging directories are needed.
+fn plan(chosen: &[Change]) -> (Vec<Part<'_>>, Vec<PathBuf>) {
+    let mut dirs: Vec<PathBuf> = Vec::new();
+    let mut parts = Vec::new();
+    // The topmost directory that is staged as a whole.
+    let mut top: Option<(&Path, usize, String)> = None;
+    for (number, change) in chosen.iter().enumerate() {
+        if let Some((path, staging, name)) = &top
+            && let Ok(inside) = change.path.strip_prefix(path)
+            && change.kind != ChangeKind::Deleted
+        {
+            let (staging, path) = (*staging, Path::new(name).join(inside));
+            parts.push(Part {
+                change,
+                role: Role::Inside { staging, path },
+            });
+            continue;
         }
-        match fs::create_dir(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(error).context("make", path);
+        if change.kind == ChangeKind::Attributes {
+            parts.push(Part {
+                change,
+                role: Role::Set,
+            });
+            continue;
+        }
+        let dir = staging_place(change);
+        let staging = dirs.iter().position(|known| *known == dir);
+        let staging = staging.unwrap_or_else(|| {
+            dirs.push(dir);
+            dirs.len() - 1
+        });
+        let name = number.to_string();
+        let role = if change.kind == ChangeKind::Deleted {
+            Role::Remove { staging, name }
+        } else {
+            top = Some((&change.path, staging, name.clone()));
+            Role::Put { staging, name }
+        };
+        parts.push(Part { change, role });
+    }
+    (parts, dirs)
+}
+
+/// The directory in which the staging directory for `change` is made: on the same mount, since
+/// files are renamed within a mount only. Other users than root can rarely write to the mount's own.
+fn staging_place(change: &Change) -> PathBuf {
+    match (Privilege::of_process(), change.path.parent()) {
+        (Privilege::User, Some(parent)) => parent.to_owned(),
+        _ => change.layer.mount.clone(),
+    }
+}
+
+/// Fills the staging directories; returns what is to be done then.
+fn stage(
+    journal: &mut Journal,
+    plan: &[Part<'_>],
+    on_progress: OnProgress<'_>,
+) -> Result<Vec<Step>, Error> {
+    journal.make_staging()?;
+    let mut stage = Stage::new(journal);
+    let mut upper = UpperFiles::default();
+    let mut host = HostFiles::default();
+    let mut bytes = 0;
+    let (mut steps, mut last) = (Vec::new(), Vec::new());
+    for (files, part) in (0..).zip(plan) {
+        let change = part.change;
+        let path = &change.path;
+        on_progress(Progress { files, bytes, path });
+        let step = |action| Step {
+            mount: DiskPath::new(&change.layer.mount),
+            path: DiskPath::new(change.relative()),
+            action,
+        };
+        match &part.role {
+            Role::Put { staging, name } => {
+                host.check_mount(change, &journal.staging(*staging)?)?;
+                let file = upper.unchanged(change)?;
+                stage.copy(*staging, &file, Path::new(name), path)?;
+                let Some(copy) = stage.copied(*staging, Path::new(name))? else {
+                    return Err(changed(change));
+                };
+                steps.push(step(Action::Put {
+                    staging: *staging,
+                    name: name.clone(),
+                    id: copy.id(),
+                }));
             }
-            _ => {}
+            Role::Inside { staging, path: to } => {
+                stage.copy(*staging, &upper.unchanged(change)?, to, path)?;
+            }
+            Role::Remove { staging, name } => {
+                host.check_mount(change, &journal.staging(*staging)?)?;
+                let Some(there) = host.unchanged(change)? else {
+                    return Err(changed(change));
+                };
+                steps.push(step(Action::Remove {
+                    staging: *staging,
+                    name: name.clone(),
+                    id: there.id(),
+                }));
+            }
+            Role::Set => {
+                let file = upper.unchanged(change)?;
+                let Some(there) = host.unchanged(change)? else {
+                    return Err(changed(change));
+                };
+                // After all renames: they change the times of directories.
+                last.push(step(Action::Set {
+                    before: Attributes::read(&there)?,
+                    after: Attributes::read(&file)?,
+                }));
+            }
         }
-        file_attributes::copy(upper, path)?;
-        return sync_parent(path);
+        bytes += change.after.map_or(0, |entry| entry.size);
     }
-    if change.kind == ChangeKind::Attributes {
-        return file_attributes::copy(upper, path);
+    stage.finish()?;
+    // Nothing of it has changed since it was copied.
+    for part in plan.iter().filter(|part| part.change.after.is_some()) {
+        upper.unchanged(part.change)?;
     }
-    let new = beside(path);
-    remove_file(&new)?;
-    write(upper, &metadata, &new)?;
-    file_attributes::copy(upper, &new)?;
-    if metadata.is_file() {
-        File::open(&new)
-            .and_then(|file| file.sync_all())
-            .context("write to disk", &new)?;
-    }
-    if walk::look(path)?.is_some_and(|there| there.is_dir()) {
-        remove_tree(path)?;
-    }
-    fs::rename(&new, path).context("rename to", path)?;
-    sync_parent(path)
+    steps.append(&mut last);
+    Ok(steps)
 }
 
-/// A name in the same directory, the same each time: what a crash left is written over.
-fn beside(path: &Path) -> PathBuf {
-    path.with_file_name(format!(".reaper-commit-{}", path_hash::of(path)))
+/// Refuses to replace or remove a directory that has mounts below it: they would go with it.
+fn check_mounts(plan: &[Part<'_>]) -> Result<(), Error> {
+    let mounts = mountinfo::read()?;
+    for part in plan {
+        let path = &part.change.path;
+        let goes = matches!(part.role, Role::Put { .. } | Role::Remove { .. });
+        let mount = mounts
+            .iter()
+            .find(|mount| mount.mount_point.starts_with(path));
+        if let Some(mount) = mount.filter(|_| goes) {
+            return Err(Error::MountBelow {
+                path: path.clone(),
+                mount: mount.mount_point.clone(),
+            });
+        }
+    }
+    Ok(())
 }
 
-fn write(upper: &Path, metadata: &Metadata, new: &Path) -> Result<(), Error> {
-    let kind = metadata.file_type();
-    if kind.is_symlink() {
-        let target = fs::read_link(upper).context("read the link", upper)?;
-        return std::os::unix::fs::symlink(target, new).context("make the link", new);
+fn changed(change: &Change) -> Error {
+    Error::Changed {
+        path: change.path.clone(),
     }
-    if kind.is_file() {
-        let mut from = File::open(upper).context("open", upper)?;
-        // Closed to others until it has its own mode.
-        let to = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(new);
-        let mut to = to.context("make", new)?;
-        return io::copy(&mut from, &mut to).map(drop).context("write", new);
-    }
-    let kind = match () {
-        () if kind.is_block_device() => FileType::BlockDevice,
-        () if kind.is_char_device() => FileType::CharacterDevice,
-        () if kind.is_fifo() => FileType::Fifo,
-        () => FileType::Socket,
-    };
-    mknodat(CWD, new, kind, Mode::from_raw_mode(0o600), metadata.rdev()).context("make", new)
 }
 
-fn sync_parent(path: &Path) -> Result<(), Error> {
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    File::open(parent)
-        .and_then(|dir| dir.sync_all())
-        .context("write to disk", parent)
+/// Whether a file is still what was compared. Of a directory another time says only that it has
+/// other entries now.
+fn is_same(was: Option<Stamp>, file: &Handle) -> bool {
+    let now = Stamp::of(file.metadata());
+    was.is_some_and(|was| {
+        if file.is_dir() {
+            was.is_same_file(&now)
+        } else {
+            was == now
+        }
+    })
+}
+
+/// The files of upper layers, found anew.
+#[derive(Default)]
+struct UpperFiles {
+    open: Option<(Arc<Layer>, Cursor)>,
+}
+
+impl UpperFiles {
+    /// What the upper layer has for `change`, if it is as it was.
+    fn unchanged(&mut self, change: &Change) -> Result<Handle, Error> {
+        let layer = &change.layer;
+        if self
+            .open
+            .as_ref()
+            .is_none_or(|(open, _)| !Arc::ptr_eq(open, layer))
+        {
+            let root = Handle::of(&layer.upper)?;
+            self.open = root.map(|root| (Arc::clone(layer), Cursor::new(root)));
+        }
+        let file = match &mut self.open {
+            Some((_, cursor)) => cursor.find(change.relative())?,
+            None => None,
+        };
+        file.filter(|file| is_same(change.stamps[1], file))
+            .ok_or_else(|| changed(change))
+    }
+}
+
+/// The host's files, found anew.
+#[derive(Default)]
+struct HostFiles {
+    open: Option<(Arc<Layer>, Cursor)>,
+}
+
+impl HostFiles {
+    fn cursor(&mut self, change: &Change) -> Result<&mut Cursor, Error> {
+        let layer = &change.layer;
+        if self
+            .open
+            .as_ref()
+            .is_none_or(|(open, _)| !Arc::ptr_eq(open, layer))
+        {
+            let root = Handle::without_links(&layer.mount)?;
+            self.open = root.map(|root| (Arc::clone(layer), Cursor::new(root)));
+        }
+        match &mut self.open {
+            Some((_, cursor)) => Ok(cursor),
+            None => Err(changed(change)),
+        }
+    }
+
+    /// What the host has for `change`, if it is as it was when it was compared.
+    fn unchanged(&mut self, change: &Change) -> Result<Option<Handle>, Error> {
+        let found = self.cursor(change)?.find(change.relative())?;
+        let is_as_it_was = match (&found, change.lower) {
+            (Some(found), Lower::Host) => is_same(change.stamps[0], found),
+            (None, Lower::Nothing) => true,
+            _ => false,
+        };
+        if is_as_it_was {
+            Ok(found)
+        } else {
+            Err(changed(change))
+        }
+    }
+
+    /// The same, and there is a directory to put it in, unless that is made by the same commit.
+    fn check(&mut self, change: &Change) -> Result<(), Error> {
+        self.unchanged(change).map(drop)
+    }
+
+    /// Fails if the place of `change` is not on the mount of its staging directory.
+    fn check_mount(&mut self, change: &Change, staging: &Handle) -> Result<(), Error> {
+        let cursor = self.cursor(change)?;
+        if !cursor.go_to_parent(change.relative())? {
+            return Err(changed(change));
+        }
+        if cursor.dir().shares_mount(staging) {
+            return Ok(());
+        }
+        Err(Error::MountBelow {
+            path: change.layer.mount.clone(),
+            mount: cursor.dir().path(),
+        })
+    }
 }

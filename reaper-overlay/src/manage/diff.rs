@@ -3,30 +3,37 @@
 //! Contents are compared, and times are not: overlay copies a file up when it is opened for
 //! writing, so an upper layer has files that no container has changed. A directory that is marked
 //! as opaque hides the host's, so what it lacks is deleted. A directory that Reaper made in an
-//! ordinary user's layer, to make room for new files, is no change.
+//! ordinary user's layer, to make room for new files, is no change, and neither is a mount point in use
+//! that was made for a volume.
 
 use std::{
     ffi::OsStr,
-    fs::Metadata,
+    io,
+    os::fd::AsFd,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{
-    change::{Change, ChangeKind, Entry},
+    change::{Change, ChangeKind, Entry, Lower, Stamp},
     compare::{same_attributes, same_content},
     progress::{OnProgress, Progress},
 };
 use crate::{
-    contract::Error,
-    linux::{file_attributes, walk},
+    contract::{Context, Error},
+    linux::{
+        file_attributes::{is_opaque, is_placeholder_dir, is_whiteout},
+        handle::Handle,
+        walk::{Cursor, Visitor, walk},
+    },
     store::layer_table::Layer,
 };
 
 /// What lies below the upper layer at one path.
-#[derive(Debug, Clone, Default)]
-struct Lower {
-    host: Option<PathBuf>,
-    mask: Option<PathBuf>,
+#[derive(Debug, Default)]
+struct Below {
+    host: Option<Handle>,
+    mask: Option<Handle>,
     /// Whether the host's is hidden here.
     masked: bool,
     /// Whether the upper layer shows nothing of what lies below: it or a directory above it is
@@ -34,204 +41,306 @@ struct Lower {
     replaced: bool,
 }
 
-impl Lower {
-    /// What lies below at the entry `name`.
-    fn child(&self, name: &OsStr) -> Result<Self, Error> {
-        let host = self.host.as_ref().map(|dir| dir.join(name));
-        let mask = self.mask.as_ref().map(|dir| dir.join(name));
-        let masked = Self {
-            host: None,
-            mask: None,
-            masked: true,
-            replaced: self.replaced,
-        };
-        if let Some(mask) = mask
-            && let Some(metadata) = walk::look(&mask)?
-        {
-            if file_attributes::is_whiteout(&metadata) {
-                return Ok(masked);
-            }
-            if !metadata.is_dir() || file_attributes::is_opaque(&mask)? {
-                return Ok(Self {
-                    mask: Some(mask),
-                    ..masked
-                });
-            }
-            return Ok(Self {
-                host,
-                mask: Some(mask),
-                masked: self.masked,
-                replaced: self.replaced,
-            });
-        }
-        let host = match host {
-            Some(path) => walk::look(&path)?.map(|_| path),
-            None => None,
-        };
-        Ok(Self {
-            host,
-            mask: None,
-            masked: self.masked,
-            replaced: self.replaced,
-        })
-    }
-
+impl Below {
     /// The file that the view shows without an upper layer.
-    fn shown(&self) -> Option<&PathBuf> {
-        self.host.as_ref().or(self.mask.as_ref())
+    fn shown(&self) -> Option<&Handle> {
+        match self.lower() {
+            Lower::Host => self.host.as_ref(),
+            Lower::Mask => self.mask.as_ref(),
+            Lower::Nothing => None,
+        }
     }
 
-    /// Nothing, in a directory that hides what is below.
-    fn nothing(&self) -> Self {
-        Self {
-            masked: self.masked,
-            ..Self::default()
+    fn lower(&self) -> Lower {
+        match self {
+            Self { host: Some(_), .. } => Lower::Host,
+            // A directory of the mask, through which the host's is seen, is none without it.
+            Self {
+                mask: Some(_),
+                masked: true,
+                ..
+            } => Lower::Mask,
+            _ => Lower::Nothing,
         }
     }
 }
 
-struct Diff<'a> {
+/// What lies below in one directory on the way of a walk.
+#[derive(Debug, Clone, Copy)]
+struct Level {
+    /// Whether the cursors are there.
+    host: bool,
+    mask: bool,
+    masked: bool,
+    replaced: bool,
+}
+
+struct Diff<'a, 'b> {
     layers: &'a [Layer],
+    on_progress: OnProgress<'b>,
+    /// The layer of the walk, and where the walk is in what lies below it.
+    layer: Arc<Layer>,
+    host: Option<Cursor>,
+    mask: Option<Cursor>,
+    levels: Vec<Level>,
     changes: Vec<Change>,
     files: u64,
     bytes: u64,
 }
 
-pub(crate) fn diff(layers: &[Layer], on_progress: OnProgress<'_>) -> Result<Vec<Change>, Error> {
+/// What is different in `layers` from the host, by path. `mount_points` are those in use that were
+/// made for volumes.
+pub(crate) fn diff(
+    layers: &[Layer],
+    mount_points: &[PathBuf],
+    on_progress: OnProgress<'_>,
+) -> Result<Vec<Change>, Error> {
+    let Some(first) = layers.first() else {
+        return Ok(Vec::new());
+    };
     let mut diff = Diff {
         layers,
+        on_progress,
+        layer: Arc::new(first.clone()),
+        host: None,
+        mask: None,
+        levels: Vec::new(),
         changes: Vec::new(),
         files: 0,
         bytes: 0,
     };
     for layer in layers {
-        let mask = layer.mask.exists().then(|| layer.mask.clone());
-        let lower = Lower {
-            host: Some(layer.mount.clone()),
-            mask,
-            ..Lower::default()
+        let Some(upper) = Handle::of(&layer.upper)? else {
+            continue;
         };
-        // An own stack: the depth is up to workloads.
-        let mut todo = vec![(layer.upper.clone(), layer.mount.clone(), lower)];
-        while let Some((dir, path, lower)) = todo.pop() {
-            for upper in walk::children(&dir)? {
-                let name = upper.file_name().unwrap_or_default();
-                let path = path.join(name);
-                diff.files += 1;
-                on_progress(Progress {
-                    files: diff.files,
-                    bytes: diff.bytes,
-                    path: &path,
-                });
-                let lower = lower.child(name)?;
-                if let Some(lower) = diff.compare(&upper, &path, lower)? {
-                    todo.push((upper, path, lower));
-                }
-            }
+        diff.layer = Arc::new(layer.clone());
+        let below = Below {
+            host: Handle::without_links(&layer.mount)?,
+            mask: Handle::of(&layer.mask)?,
+            ..Below::default()
+        };
+        // The layer's own directory is the mount's root in the view.
+        if let Some(host) = below.host.as_ref().filter(|host| host.is_dir())
+            && !is_placeholder_dir(&upper)?
+            && !same_attributes(host, &upper)?
+        {
+            diff.add(ChangeKind::Attributes, Path::new(""), &below, Some(&upper));
         }
+        diff.levels = vec![Level {
+            host: below.host.is_some(),
+            mask: below.mask.is_some(),
+            masked: false,
+            replaced: false,
+        }];
+        diff.host = below.host.map(Cursor::new);
+        diff.mask = below.mask.map(Cursor::new);
+        walk(upper, &mut diff)?;
     }
-    diff.changes.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(diff.changes)
+    let mut changes = diff.changes;
+    changes.sort_by(|a, b| a.path.cmp(&b.path));
+    leave_out(&mut changes, mount_points);
+    Ok(changes)
 }
 
-impl Diff<'_> {
-    /// Compares one entry. If it is a directory, what its entries are to be compared with.
-    fn compare(
-        &mut self,
-        upper: &Path,
-        path: &Path,
-        mut lower: Lower,
-    ) -> Result<Option<Lower>, Error> {
+/// Leaves out the mount points, unless something was added below them.
+fn leave_out(changes: &mut Vec<Change>, mount_points: &[PathBuf]) {
+    let mut needed: Option<PathBuf> = None;
+    let mut at = changes.len();
+    while let Some(before) = at.checked_sub(1) {
+        at = before;
+        let Change { path, kind, .. } = &changes[at];
+        let is_empty = !needed
+            .as_ref()
+            .is_some_and(|needed| needed.starts_with(path));
+        if *kind == ChangeKind::Added && is_empty && mount_points.contains(path) {
+            changes.remove(at);
+        } else {
+            needed = Some(path.clone());
+        }
+    }
+}
+
+impl Visitor for Diff<'_, '_> {
+    fn visit(&mut self, path: &Path, upper: &Handle) -> Result<bool, Error> {
+        self.files += 1;
+        let full = self.layer.mount.join(path);
+        (self.on_progress)(Progress {
+            files: self.files,
+            bytes: self.bytes,
+            path: &full,
+        });
         // Another filesystem is mounted there: its layer says what changed.
-        if self.layers.iter().any(|layer| layer.mount == path) {
-            return Ok(None);
+        if self.layers.iter().any(|layer| layer.mount == full) {
+            return Ok(false);
         }
-        let Some(after) = walk::look(upper)? else {
-            return Ok(None);
-        };
-        let below = lower.shown().cloned();
-        let before = match &below {
-            Some(below) => walk::look(below)?,
-            None => None,
-        };
-        if file_attributes::is_whiteout(&after) {
-            if let Some(before) = before {
-                self.add(ChangeKind::Deleted, path, &lower, Some(&before), None);
+        let name = path.file_name().unwrap_or_default();
+        let below = match self.levels.last() {
+            Some(level) => {
+                let host = self.host.as_ref().filter(|_| level.host).map(Cursor::dir);
+                let mask = self.mask.as_ref().filter(|_| level.mask).map(Cursor::dir);
+                child(host, mask, level.masked, level.replaced, name)?
             }
-            return Ok(None);
-        }
-        self.bytes += after.len();
-        let sides = (before.as_ref(), Some((upper, &after)));
-        let Some(before) = before.as_ref() else {
-            // The host's, which this one stands for, has gone.
-            if file_attributes::is_placeholder_dir(upper, &after)? {
-                return Ok(Some(lower.nothing()));
-            }
-            self.add(ChangeKind::Added, path, &lower, sides.0, sides.1);
-            return Ok(after.is_dir().then(|| lower.nothing()));
+            None => Below::default(),
         };
-        if before.file_type() != after.file_type() {
-            self.add(ChangeKind::Type, path, &lower, sides.0, sides.1);
-            return Ok(after.is_dir().then(|| lower.nothing()));
+        let Some(below) = self.compare(path, upper, below)? else {
+            return Ok(false);
+        };
+        self.levels.push(Level {
+            host: below.host.is_some(),
+            mask: below.mask.is_some(),
+            masked: below.masked,
+            replaced: below.replaced,
+        });
+        for (cursor, dir) in [(&mut self.host, below.host), (&mut self.mask, below.mask)] {
+            if let (Some(cursor), Some(dir)) = (cursor, dir) {
+                cursor.enter(name, dir);
+            }
         }
-        let below = below.unwrap_or_default();
-        if !same_content(&below, before, upper, &after)? {
-            self.add(ChangeKind::Modified, path, &lower, sides.0, sides.1);
-        } else if !same_attributes(&below, before, upper, &after)? {
-            self.add(ChangeKind::Attributes, path, &lower, sides.0, sides.1);
-        }
-        if !after.is_dir() {
-            return Ok(None);
-        }
-        lower.replaced = lower.replaced || file_attributes::is_opaque(upper)?;
-        if lower.replaced {
-            self.deleted_behind(upper, path, &lower)?;
-        }
-        Ok(Some(lower))
+        Ok(true)
     }
 
-    /// What an opaque directory hides and has not made anew is deleted.
-    fn deleted_behind(&mut self, upper: &Path, path: &Path, lower: &Lower) -> Result<(), Error> {
-        let Some(host) = &lower.host else {
+    fn leave(&mut self) -> Result<(), Error> {
+        let Some(left) = self.levels.pop() else {
             return Ok(());
         };
-        for child in walk::children(host)? {
-            let name = child.file_name().unwrap_or_default();
-            let below = lower.child(name)?;
-            if walk::look(&upper.join(name))?.is_some() {
-                continue;
-            }
-            if let Some(shown) = below.shown()
-                && let Some(before) = walk::look(shown)?
-            {
-                self.add(
-                    ChangeKind::Deleted,
-                    &path.join(name),
-                    &below,
-                    Some(&before),
-                    None,
-                );
+        let cursors = [(left.host, &mut self.host), (left.mask, &mut self.mask)];
+        for (was_there, cursor) in cursors {
+            if let Some(cursor) = cursor.as_mut().filter(|_| was_there) {
+                let path = cursor.dir().path();
+                if !cursor.leave().context("go back from", &path)? {
+                    return Err(moved()).context("go back from", path);
+                }
             }
         }
         Ok(())
     }
 
-    fn add(
+    fn lost(&mut self, path: &Path) -> Result<(), Error> {
+        Err(moved()).context("compare", self.layer.mount.join(path))
+    }
+}
+
+fn moved() -> io::Error {
+    io::Error::other("a directory above it was moved meanwhile: try again")
+}
+
+/// The entry `name` of `dir`, if that is a directory.
+fn at(dir: Option<&Handle>, name: &OsStr) -> Result<Option<Handle>, Error> {
+    match dir.filter(|dir| dir.is_dir()) {
+        Some(dir) => {
+            let found = Handle::at(dir.as_fd(), name);
+            found.context("open", dir.path().join(name))
+        }
+        None => Ok(None),
+    }
+}
+
+/// What lies below at the entry `name` of a directory, of which these are the host's and the mask's.
+fn child(
+    host: Option<&Handle>,
+    mask: Option<&Handle>,
+    masked: bool,
+    replaced: bool,
+    name: &OsStr,
+) -> Result<Below, Error> {
+    let mask = at(mask, name)?;
+    let hides = match &mask {
+        Some(mask) => is_whiteout(mask.metadata()) || !mask.is_dir() || is_opaque(mask)?,
+        None => false,
+    };
+    if hides {
+        return Ok(Below {
+            host: None,
+            mask: mask.filter(|mask| !is_whiteout(mask.metadata())),
+            masked: true,
+            replaced,
+        });
+    }
+    Ok(Below {
+        host: at(host, name)?,
+        mask,
+        masked,
+        replaced,
+    })
+}
+
+impl Diff<'_, '_> {
+    /// Compares one entry. If it is a directory, what its entries are to be compared with.
+    fn compare(
         &mut self,
-        kind: ChangeKind,
         path: &Path,
-        lower: &Lower,
-        before: Option<&Metadata>,
-        after: Option<(&Path, &Metadata)>,
-    ) {
+        upper: &Handle,
+        mut below: Below,
+    ) -> Result<Option<Below>, Error> {
+        let nothing = |below: &Below| Below {
+            masked: below.masked,
+            ..Below::default()
+        };
+        if is_whiteout(upper.metadata()) {
+            if below.shown().is_some() {
+                self.add(ChangeKind::Deleted, path, &below, None);
+            }
+            return Ok(None);
+        }
+        self.bytes += upper.metadata().len();
+        let Some(before) = below.shown() else {
+            // The host's, which this one replaces, has been removed.
+            if is_placeholder_dir(upper)? {
+                return Ok(Some(nothing(&below)));
+            }
+            self.add(ChangeKind::Added, path, &below, Some(upper));
+            return Ok(upper.is_dir().then(|| nothing(&below)));
+        };
+        if before.metadata().file_type() != upper.metadata().file_type() {
+            self.add(ChangeKind::Type, path, &below, Some(upper));
+            return Ok(upper.is_dir().then(|| nothing(&below)));
+        }
+        if !same_content(before, upper)? {
+            self.add(ChangeKind::Modified, path, &below, Some(upper));
+        } else if !same_attributes(before, upper)? {
+            self.add(ChangeKind::Attributes, path, &below, Some(upper));
+        }
+        if !upper.is_dir() {
+            return Ok(None);
+        }
+        below.replaced = below.replaced || is_opaque(upper)?;
+        if below.replaced {
+            self.deleted_behind(path, upper, &below)?;
+        }
+        Ok(Some(below))
+    }
+
+    /// What an opaque directory hides and has not made anew is deleted.
+    fn deleted_behind(&mut self, path: &Path, upper: &Handle, below: &Below) -> Result<(), Error> {
+        let Some(host) = &below.host else {
+            return Ok(());
+        };
+        for name in host.names().context("list", host.path())? {
+            if at(Some(upper), &name)?.is_some() {
+                continue;
+            }
+            let mask = below.mask.as_ref();
+            let gone = child(Some(host), mask, below.masked, below.replaced, &name)?;
+            if gone.shown().is_some() {
+                self.add(ChangeKind::Deleted, &path.join(name), &gone, None);
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, kind: ChangeKind, path: &Path, below: &Below, after: Option<&Handle>) {
+        let before = below.shown().map(Handle::metadata);
+        let after = after.map(Handle::metadata);
         self.changes.push(Change {
-            path: path.to_owned(),
+            // Joining nothing would add a slash.
+            path: self.layer.mount.join(path).components().collect(),
             kind,
             before: before.map(Entry::of),
-            after: after.map(|(_, metadata)| Entry::of(metadata)),
-            masked: lower.masked,
-            lower: lower.shown().cloned(),
-            upper: after.map(|(upper, _)| upper.to_owned()),
+            after: after.map(Entry::of),
+            masked: below.masked,
+            layer: Arc::clone(&self.layer),
+            lower: below.lower(),
+            stamps: [before.map(Stamp::of), after.map(Stamp::of)],
         });
     }
 }

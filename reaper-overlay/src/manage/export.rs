@@ -2,195 +2,469 @@
 
 use std::{
     collections::HashMap,
-    ffi::OsString,
-    fs::{self, File, Metadata},
-    io::{self, Write},
-    os::unix::fs::{FileTypeExt, MetadataExt},
+    ffi::OsStr,
+    fmt,
+    fs::{File, Metadata},
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{FileTypeExt, MetadataExt},
+    },
     path::{Path, PathBuf},
 };
 
+use serde::Serialize;
 use tar::{Builder, EntryType, Header};
 
-use super::progress::{OnProgress, Progress};
+use super::{
+    compare::same_attributes,
+    name::shown,
+    pax::Records,
+    progress::{OnProgress, Progress},
+    sparse::{Extent, extents},
+};
 use crate::{
     contract::{Context, Error},
-    linux::{file_attributes, walk},
+    linux::{
+        file_attributes::{is_opaque, is_placeholder_dir, is_whiteout, xattrs},
+        handle::{FileId, Handle},
+        walk::{Visitor, walk},
+    },
     store::layer_table::Layer,
 };
 
+/// What the name of an entry that stands for a deleted file begins with.
+const WHITEOUT: &[u8] = b".wh.";
+
+/// How many bytes a header and each part of the content fill up.
+const BLOCK: u64 = 512;
+
+/// An archive, and what is not in it as it is in the scope.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Exported<W> {
+    /// What the archive was written to.
+    pub out: W,
+    /// The files that are missing in the archive, or not as they were at one time.
+    pub flaws: Vec<Flaw>,
+}
+
+/// A file that an archive lacks, or has not as it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Flaw {
+    /// Which.
+    pub path: PathBuf,
+    /// Why.
+    pub reason: FlawReason,
+}
+
+/// Why an archive lacks a file, or has it not as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum FlawReason {
+    /// A unix socket: the format has no entry for it.
+    Socket,
+    /// Its name would mean that another file was deleted.
+    Name,
+    /// A container changed it, or moved a directory above it, while it was read.
+    Changed,
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = shown(&self.path);
+        match self.reason {
+            FlawReason::Socket => write!(f, "{path} is not in the archive: it is a socket"),
+            FlawReason::Name => write!(
+                f,
+                "{path} is not in the archive: there a name that begins with .wh. means a deleted file"
+            ),
+            FlawReason::Changed => write!(
+                f,
+                "{path} changed while it was archived: export it again when no container writes to it"
+            ),
+        }
+    }
+}
+
 pub(crate) fn export<W: Write>(
     layers: &[Layer],
+    mount_points: &[PathBuf],
     out: W,
     on_progress: OnProgress<'_>,
-) -> Result<W, Error> {
+) -> Result<Exported<W>, Error> {
     let mut archive = Archive {
         tar: Builder::new(out),
         links: HashMap::new(),
+        flaws: Vec::new(),
+        root: PathBuf::new(),
+        mount_points,
+        on_progress,
+        files: 0,
+        bytes: 0,
     };
-    let (mut files, mut bytes) = (0, 0);
     for layer in layers {
-        let root = layer
-            .mount
-            .strip_prefix("/")
-            .unwrap_or(&layer.mount)
-            .to_owned();
-        walk::walk(&layer.upper, &mut |upper, metadata| {
-            if file_attributes::is_placeholder_dir(upper, metadata)? {
-                return Ok(());
-            }
-            let relative = upper.strip_prefix(&layer.upper).unwrap_or(upper);
-            let name = root.join(relative);
-            on_progress(Progress {
-                files,
-                bytes,
-                path: &Path::new("/").join(&name),
-            });
-            archive.append(upper, &name, metadata)?;
-            files += 1;
-            bytes += if metadata.is_file() {
-                metadata.len()
-            } else {
-                0
-            };
-            Ok(())
-        })?;
+        let Some(upper) = Handle::of(&layer.upper)? else {
+            continue;
+        };
+        layer.mount.clone_into(&mut archive.root);
+        // The layer's own directory is the mount's root in the view.
+        if let Some(host) = Handle::without_links(&layer.mount)?
+            && host.is_dir()
+            && !same_attributes(&host, &upper)?
+        {
+            archive.visit(Path::new(""), &upper)?;
+        }
+        walk(upper, &mut archive)?;
     }
-    archive
-        .tar
+    let Archive { tar, flaws, .. } = archive;
+    let out = tar
         .into_inner()
-        .context("write the end of", "the archive")
+        .context("write the end of", "the archive")?;
+    Ok(Exported { out, flaws })
 }
 
-struct Archive<W: Write> {
+struct Archive<'a, 'b, W: Write> {
     tar: Builder<W>,
     /// The first name of each file that has several.
-    links: HashMap<(u64, u64), PathBuf>,
+    links: HashMap<FileId, Vec<u8>>,
+    flaws: Vec<Flaw>,
+    /// Where the layer of the walk is mounted.
+    root: PathBuf,
+    /// Those that were made for volumes, and are left out.
+    mount_points: &'a [PathBuf],
+    on_progress: OnProgress<'b>,
+    files: u64,
+    bytes: u64,
 }
 
-impl<W: Write> Archive<W> {
-    fn append(&mut self, upper: &Path, name: &Path, metadata: &Metadata) -> Result<(), Error> {
-        if file_attributes::is_whiteout(metadata) {
-            let mut whiteout = OsString::from(".wh.");
-            whiteout.push(name.file_name().unwrap_or_default());
-            return self.mark(&name.with_file_name(whiteout));
+impl<W: Write> Visitor for Archive<'_, '_, W> {
+    fn visit(&mut self, path: &Path, file: &Handle) -> Result<bool, Error> {
+        if is_placeholder_dir(file)? {
+            return Ok(true);
+        }
+        let full: PathBuf = self.root.join(path).components().collect();
+        (self.on_progress)(Progress {
+            files: self.files,
+            bytes: self.bytes,
+            path: &full,
+        });
+        self.files += 1;
+        if file.metadata().is_file() {
+            self.bytes += file.metadata().len();
+        }
+        if self.is_bare_mount_point(&full, file)? {
+            return Ok(true);
+        }
+        self.append(&full, file)
+    }
+
+    fn lost(&mut self, path: &Path) -> Result<(), Error> {
+        self.omit(&self.root.join(path), FlawReason::Changed);
+        Ok(())
+    }
+}
+
+impl<W: Write> Archive<'_, '_, W> {
+    /// Whether this was made to mount a volume on, and holds nothing else.
+    fn is_bare_mount_point(&self, full: &Path, file: &Handle) -> Result<bool, Error> {
+        if !self.mount_points.iter().any(|point| point == full) {
+            return Ok(false);
+        }
+        if !file.is_dir() {
+            return Ok(file.metadata().len() == 0);
+        }
+        let names = file.names().context("list", full)?;
+        let is_point = |name| self.mount_points.contains(&full.join(name));
+        Ok(names.iter().all(is_point))
+    }
+
+    fn omit(&mut self, path: &Path, reason: FlawReason) {
+        self.flaws.push(Flaw {
+            path: path.to_owned(),
+            reason,
+        });
+    }
+
+    /// Appends one file. False if what is in it is not to be appended either.
+    fn append(&mut self, full: &Path, file: &Handle) -> Result<bool, Error> {
+        let metadata = file.metadata();
+        let name = full.as_os_str().as_bytes();
+        let mut name = name.strip_prefix(b"/").unwrap_or(name).to_vec();
+        let last = full.file_name().unwrap_or_default();
+        if is_whiteout(metadata) {
+            name.truncate(name.len() - last.len());
+            name.extend(WHITEOUT);
+            name.extend(last.as_bytes());
+            self.mark(name)?;
+            return Ok(false);
+        }
+        if last.as_bytes().starts_with(WHITEOUT) {
+            self.omit(full, FlawReason::Name);
+            return Ok(false);
         }
         let kind = metadata.file_type();
+        if kind.is_socket() {
+            self.omit(full, FlawReason::Socket);
+            return Ok(false);
+        }
+        if kind.is_dir() {
+            if name.is_empty() {
+                name.push(b'.');
+            }
+            name.push(b'/');
+        }
+        let mut entry = Entry::of(name, metadata);
+        if !metadata.is_dir() && metadata.nlink() > 1 {
+            if let Some(first) = self.links.get(&file.id()) {
+                entry.header.set_entry_type(EntryType::Link);
+                entry.target = Some(first.clone());
+                entry.write(&mut self.tar, io::empty(), 0)?;
+                return Ok(true);
+            }
+            self.links.insert(file.id(), entry.name.clone());
+        }
+        entry.records.add_xattrs(&xattrs(file)?);
+        if kind.is_file() {
+            return self.append_file(full, file, entry).map(|()| true);
+        }
+        entry.header.set_entry_type(match () {
+            () if kind.is_dir() => EntryType::Directory,
+            () if kind.is_symlink() => EntryType::Symlink,
+            () if kind.is_fifo() => EntryType::Fifo,
+            () if kind.is_block_device() => EntryType::Block,
+            () => EntryType::Char,
+        });
+        if kind.is_symlink() {
+            let target = file.target()?.into_os_string();
+            entry.target = Some(target.as_bytes().to_vec());
+        } else if !kind.is_dir() {
+            let number = metadata.rdev();
+            let set = entry
+                .header
+                .set_device_major(rustix::fs::major(number))
+                .and_then(|()| {
+                    let minor = rustix::fs::minor(number);
+                    entry.header.set_device_minor(minor)
+                });
+            set.context("archive", full)?;
+        }
+        let mut opaque = entry.name.clone();
+        entry.write(&mut self.tar, io::empty(), 0)?;
+        if kind.is_dir() && is_opaque(file)? {
+            opaque.extend(b".wh..wh..opq");
+            self.mark(opaque)?;
+        }
+        Ok(true)
+    }
+
+    fn append_file(&mut self, full: &Path, file: &Handle, mut entry: Entry) -> Result<(), Error> {
+        let length = file.metadata().len();
+        let mut content = file.open().context("open", full)?;
+        entry.header.set_entry_type(EntryType::Regular);
+        let parts = extents(&content, length).context("look for holes in", full)?;
+        let held: u64 = parts.iter().map(|(_, size)| size).sum();
+        let read = if held < length {
+            let map = entry.make_sparse(&parts, length);
+            let size = map.len() as u64 + held;
+            let data = Parts {
+                file: &mut content,
+                parts: parts.into_iter(),
+                left: 0,
+            };
+            entry.write(&mut self.tar, map.as_slice().chain(data), size)
+        } else {
+            content.rewind().context("read", full)?;
+            entry.write(&mut self.tar, &mut content, length)
+        }?;
+        let now = file.look_again()?;
+        let stamp = |metadata: &Metadata| {
+            let time = (metadata.mtime(), metadata.mtime_nsec());
+            (
+                metadata.len(),
+                time,
+                metadata.ctime(),
+                metadata.ctime_nsec(),
+            )
+        };
+        if !read || stamp(&now) != stamp(file.metadata()) {
+            self.omit(full, FlawReason::Changed);
+        }
+        Ok(())
+    }
+
+    /// An empty file whose name has a meaning.
+    fn mark(&mut self, name: Vec<u8>) -> Result<(), Error> {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Regular);
+        header.set_mode(0o600);
+        header.set_size(0);
+        let entry = Entry {
+            name,
+            target: None,
+            header,
+            records: Records::default(),
+        };
+        entry.write(&mut self.tar, io::empty(), 0).map(drop)
+    }
+}
+
+/// One entry of an archive.
+struct Entry {
+    name: Vec<u8>,
+    /// Of a link.
+    target: Option<Vec<u8>>,
+    header: Header,
+    records: Records,
+}
+
+impl Entry {
+    fn of(name: Vec<u8>, metadata: &Metadata) -> Self {
         let mut header = Header::new_gnu();
         header.set_mode(metadata.mode() & 0o7777);
         header.set_uid(metadata.uid().into());
         header.set_gid(metadata.gid().into());
         header.set_mtime(metadata.mtime().try_into().unwrap_or(0));
         header.set_size(0);
-        if !metadata.is_dir() && metadata.nlink() > 1 {
-            let key = (metadata.dev(), metadata.ino());
-            if let Some(first) = self.links.get(&key) {
-                header.set_entry_type(EntryType::Link);
-                return self
-                    .tar
-                    .append_link(&mut header, name, first)
-                    .context("archive", upper);
-            }
-            self.links.insert(key, name.to_owned());
+        let mut records = Records::default();
+        records.add_modified(metadata.mtime(), metadata.mtime_nsec());
+        Self {
+            name,
+            target: None,
+            header,
+            records,
         }
-        if kind.is_socket() {
-            // An archive has no place for it; it means nothing without its process.
-            return Ok(());
-        }
-        self.append_xattrs(upper)?;
-        if kind.is_dir() {
-            header.set_entry_type(EntryType::Directory);
-            self.tar
-                .append_data(&mut header, name, io::empty())
-                .context("archive", upper)?;
-            if file_attributes::is_opaque(upper)? {
-                self.mark(&name.join(".wh..wh..opq"))?;
-            }
-            return Ok(());
-        }
-        if kind.is_file() {
-            return self.append_file(upper, name, metadata.len(), header);
-        }
-        if kind.is_symlink() {
-            header.set_entry_type(EntryType::Symlink);
-            let target = fs::read_link(upper).context("read the link", upper)?;
-            return self
-                .tar
-                .append_link(&mut header, name, target)
-                .context("archive", upper);
-        }
-        self.append_special(upper, name, metadata, header)
     }
 
-    fn append_file(
-        &mut self,
-        upper: &Path,
-        name: &Path,
-        length: u64,
-        mut header: Header,
-    ) -> Result<(), Error> {
-        let file = File::open(upper).context("open", upper)?;
-        header.set_entry_type(EntryType::Regular);
-        // The header has the length of before: a container may change the file meanwhile.
-        header.set_size(length);
-        let missing = io::repeat(0);
-        let content = io::Read::take(io::Read::chain(file, missing), length);
-        self.tar
-            .append_data(&mut header, name, content)
-            .context("archive", upper)
-    }
-
-    /// A FIFO or a device.
-    fn append_special(
-        &mut self,
-        upper: &Path,
-        name: &Path,
-        metadata: &Metadata,
-        mut header: Header,
-    ) -> Result<(), Error> {
-        let kind = metadata.file_type();
-        header.set_entry_type(match () {
-            () if kind.is_fifo() => EntryType::Fifo,
-            () if kind.is_block_device() => EntryType::Block,
-            () => EntryType::Char,
-        });
-        let number = metadata.rdev();
-        let set = header
-            .set_device_major(rustix::fs::major(number))
-            .and_then(|()| header.set_device_minor(rustix::fs::minor(number)));
-        set.context("archive", upper)?;
-        self.tar
-            .append_data(&mut header, name, io::empty())
-            .context("archive", upper)
-    }
-
-    fn append_xattrs(&mut self, upper: &Path) -> Result<(), Error> {
-        let xattrs = file_attributes::xattrs(upper)?;
-        let named: Vec<(String, &[u8])> = xattrs
-            .iter()
-            .map(|(name, value)| {
-                (
-                    format!("SCHILY.xattr.{}", String::from_utf8_lossy(name)),
-                    value.as_slice(),
-                )
-            })
-            .collect();
-        if named.is_empty() {
-            return Ok(());
+    /// Makes it an entry of the format "PAX 1.0" for sparse files, as GNU tar's manual has it. Returns
+    /// what comes in front of the content: the map of its parts.
+    fn make_sparse(&mut self, parts: &[Extent], length: u64) -> Vec<u8> {
+        self.records.add(b"GNU.sparse.major", b"1");
+        self.records.add(b"GNU.sparse.minor", b"0");
+        self.records.add(b"GNU.sparse.name", &self.name);
+        let real = length.to_string();
+        self.records.add(b"GNU.sparse.realsize", real.as_bytes());
+        let path = Path::new(OsStr::from_bytes(&self.name));
+        let dir = path.parent().unwrap_or(Path::new(""));
+        let last = path.file_name().unwrap_or_default();
+        let name = dir.join("GNUSparseFile.0").join(last).into_os_string();
+        self.name = name.as_bytes().to_vec();
+        let mut parts = parts.to_vec();
+        if parts
+            .last()
+            .is_none_or(|(start, size)| start + size < length)
+        {
+            // The hole at the end needs an end.
+            parts.push((length, 0));
         }
-        let pairs = named.iter().map(|(name, value)| (name.as_str(), *value));
-        self.tar
-            .append_pax_extensions(pairs)
-            .context("archive the attributes of", upper)
+        let mut map = format!("{}\n", parts.len());
+        for (start, size) in parts {
+            map.push_str(&format!("{start}\n{size}\n"));
+        }
+        let mut map = map.into_bytes();
+        map.resize(map.len().next_multiple_of(BLOCK as usize), 0);
+        map
     }
 
-    /// An empty file whose name has a meaning.
-    fn mark(&mut self, name: &Path) -> Result<(), Error> {
-        let mut header = Header::new_gnu();
-        header.set_entry_type(EntryType::Regular);
-        header.set_mode(0o600);
-        header.set_size(0);
-        self.tar
-            .append_data(&mut header, name, io::empty())
-            .context("archive", name)
+    /// Writes it with `size` bytes of `content`. False if there were fewer; the rest is zeros then.
+    fn write<W: Write>(
+        mut self,
+        tar: &mut Builder<W>,
+        content: impl Read,
+        size: u64,
+    ) -> Result<bool, Error> {
+        let path = PathBuf::from(OsStr::from_bytes(&self.name));
+        // In the header itself as much as there is room for, for readers that know no extension.
+        let old = self.header.as_old_mut();
+        if !put(&mut old.name, &self.name) {
+            self.records.add(b"path", &self.name);
+        }
+        if let Some(target) = &self.target
+            && !put(&mut old.linkname, target)
+        {
+            self.records.add(b"linkpath", target);
+        }
+        if !self.records.is_empty() {
+            let mut header = Header::new_ustar();
+            header.set_entry_type(EntryType::XHeader);
+            header.set_mode(0o644);
+            put(&mut header.as_old_mut().name, b"PaxHeaders.0/entry");
+            header.set_size(self.records.as_bytes().len() as u64);
+            header.set_cksum();
+            tar.append(&header, self.records.as_bytes())
+                .context("archive the attributes of", &path)?;
+        }
+        self.header.set_size(size);
+        self.header.set_cksum();
+        let mut content = Counted {
+            content,
+            left: size,
+            missing: false,
+        };
+        tar.append(&self.header, &mut content)
+            .context("archive", &path)?;
+        Ok(!content.missing)
+    }
+}
+
+/// Fills a field of a header. False if there was not room for all.
+fn put(field: &mut [u8], value: &[u8]) -> bool {
+    let length = value.len().min(field.len());
+    field[..length].copy_from_slice(&value[..length]);
+    length == value.len()
+}
+
+/// Exactly as many bytes as the header says, whatever a container does to the file meanwhile.
+struct Counted<R> {
+    content: R,
+    left: u64,
+    missing: bool,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let room = buffer
+            .len()
+            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let buffer = &mut buffer[..room];
+        let mut length = if self.missing {
+            0
+        } else {
+            self.content.read(buffer)?
+        };
+        if length == 0 && room > 0 {
+            self.missing = true;
+            buffer.fill(0);
+            length = room;
+        }
+        self.left -= length as u64;
+        Ok(length)
+    }
+}
+
+/// The parts of a file that have content, one after the other.
+struct Parts<'a> {
+    file: &'a mut File,
+    parts: std::vec::IntoIter<Extent>,
+    left: u64,
+}
+
+impl Read for Parts<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            let Some((start, size)) = self.parts.next() else {
+                return Ok(0);
+            };
+            self.file.seek(SeekFrom::Start(start))?;
+            self.left = size;
+        }
+        let room = buffer
+            .len()
+            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let length = self.file.read(&mut buffer[..room])?;
+        self.left -= length as u64;
+        Ok(length)
     }
 }

@@ -5,10 +5,16 @@ mod commit;
 mod compare;
 mod diff;
 mod export;
+mod journal;
+mod name;
 mod overlays;
+mod pax;
 mod progress;
+mod sparse;
+mod stage;
 
 pub use change::{Change, ChangeKind, Entry, FileKind};
-pub use commit::ApplyMode;
+pub use commit::{ApplyMode, Recovery};
+pub use export::{Exported, Flaw, FlawReason};
 pub use overlays::Overlays;
 pub use progress::{OnProgress, Progress, Usage};

@@ -1,24 +1,35 @@
 //! Seeing and undoing what was written over the host.
 
-use std::{io, os::unix::fs::MetadataExt, path::PathBuf};
+use std::{
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use reaper_spec::OverlayConfig;
 
 use super::{
     change::Change,
-    commit::{self, ApplyMode},
-    diff, export,
+    commit::{ApplyMode, Commits, Recovery, choose},
+    diff,
+    export::{self, Exported},
     progress::{OnProgress, Progress, Usage},
 };
 use crate::{
     contract::{Error, Scope},
-    linux::{file_attributes, walk},
+    linux::{file_attributes::is_placeholder_dir, handle::Handle, walk::walk},
     scope::{
         list::{ScopeInfo, layers, list},
         remove::{ExclusiveScope, remove},
         unused::{Keep, collect},
     },
-    store::{layer_table::Table, paths::ScopePaths},
+    store::{
+        base::Base,
+        layer_table::{Layer, Table},
+        mount_points::made_for_members,
+        paths::ScopePaths,
+        trash,
+    },
 };
 
 /// The overlays below one base directory: listed, compared, exported, applied, emptied and removed.
@@ -54,19 +65,23 @@ impl Overlays {
     pub fn disk_usage(&self, scope: &Scope, on_progress: OnProgress<'_>) -> Result<Usage, Error> {
         let mut usage = Usage::default();
         for layer in layers(&self.config, scope)?.1 {
-            walk::walk(&layer.upper, &mut |path, metadata| {
-                if file_attributes::is_placeholder_dir(path, metadata)? {
+            let Some(upper) = Handle::of(&layer.upper)? else {
+                continue;
+            };
+            let mut count = |path: &Path, file: &Handle| {
+                if is_placeholder_dir(file)? {
                     return Ok(());
                 }
                 usage.files += 1;
-                usage.bytes += metadata.blocks() * 512;
+                usage.bytes += file.metadata().blocks() * 512;
                 on_progress(Progress {
                     files: usage.files,
                     bytes: usage.bytes,
                     path,
                 });
                 Ok(())
-            })?;
+            };
+            walk(upper, &mut count)?;
         }
         Ok(usage)
     }
@@ -79,10 +94,18 @@ impl Overlays {
     /// # Errors
     /// [`Error::ScopeNotFound`]; the layers or the host's files cannot be read.
     pub fn diff(&self, scope: &Scope, on_progress: OnProgress<'_>) -> Result<Vec<Change>, Error> {
-        diff::diff(&layers(&self.config, scope)?.1, on_progress)
+        let (layers, mount_points) = self.layers(scope)?;
+        diff::diff(&layers, &mount_points, on_progress)
     }
 
-    /// Writes what is different in `scope` as a tar archive. A deleted file `NAME` is an entry
+    /// The layers of `scope`, and the mount points in them that are in use.
+    fn layers(&self, scope: &Scope) -> Result<(Vec<Layer>, Vec<PathBuf>), Error> {
+        let (base, layers) = layers(&self.config, scope)?;
+        Ok((layers, made_for_members(&base, scope)?))
+    }
+
+    /// Writes what is different in `scope` as a tar archive, with extended headers for what its own
+    /// format has no place for: holes, fractions of seconds, extended attributes, ACLs. A deleted file `NAME` is an entry
     /// `.wh.NAME`, a directory that hides the host's has an entry `.wh..wh..opq`: the same as in a
     /// layer of a container image.
     ///
@@ -93,18 +116,23 @@ impl Overlays {
         scope: &Scope,
         out: W,
         on_progress: OnProgress<'_>,
-    ) -> Result<W, Error> {
-        export::export(&layers(&self.config, scope)?.1, out, on_progress)
+    ) -> Result<Exported<W>, Error> {
+        let (layers, mount_points) = self.layers(scope)?;
+        export::export(&layers, &mount_points, out, on_progress)
     }
 
-    /// Makes the changes at and below `paths` on the host itself, and returns them. A file appears
-    /// there in one step, with its content on disk; after a crash calling it again continues.
+    /// Makes the changes at and below `paths` on the host itself, and returns them.
+    ///
+    /// All is copied to the host's filesystems and checked first; then each file appears in one step,
+    /// with its content on disk. If one fails, those before it are undone; if the process is killed
+    /// or the machine ends, the next call or [`recover`](Self::recover) finishes or undoes it.
     ///
     /// Directories that a chosen file needs are made too. What lies under a mask is refused: the
     /// view has never seen what is there.
     ///
     /// # Errors
-    /// [`Error::ScopeNotFound`], [`Error::Masked`]; something cannot be written.
+    /// [`Error::ScopeNotFound`], [`Error::Masked`], [`Error::MountBelow`]; [`Error::Changed`] if a
+    /// container or another program writes to one of the files meanwhile; something cannot be written.
     pub fn apply_to_host(
         &self,
         scope: &Scope,
@@ -112,8 +140,31 @@ impl Overlays {
         mode: ApplyMode,
         on_progress: OnProgress<'_>,
     ) -> Result<Vec<Change>, Error> {
-        let changes = diff::diff(&layers(&self.config, scope)?.1, &mut |_| ())?;
-        commit::commit(changes, paths, mode, on_progress)
+        let (base, _) = layers(&self.config, scope)?;
+        let commits = match mode {
+            ApplyMode::Apply => Some(Commits::lock(&base)?),
+            ApplyMode::DryRun => None,
+        };
+        if let Some(commits) = &commits {
+            commits.recover()?;
+        }
+        let chosen = choose(self.diff(scope, &mut |_| ())?, paths)?;
+        if let Some(commits) = &commits {
+            commits.commit(&chosen, on_progress)?;
+        }
+        Ok(chosen)
+    }
+
+    /// Finishes or undoes a commit that was killed or that the machine's end cut short. Says what it
+    /// did, if there was one.
+    ///
+    /// # Errors
+    /// Something cannot be read or written.
+    pub fn recover(&self) -> Result<Option<Recovery>, Error> {
+        match Base::open(&self.config)? {
+            Some(base) => Commits::lock(&base)?.recover(),
+            None => Ok(None),
+        }
     }
 
     /// Empties `scope`: its next member sees the host as it is.

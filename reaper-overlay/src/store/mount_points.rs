@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::base::Base;
 use crate::{
-    contract::{Context, Error, host_paths::HOST_TREES},
+    contract::{Context, Error, Scope, host_paths::HOST_TREES},
     linux::{
         files::{read_versioned, write_json, write_json_durably},
         flock::{Lock, Mode},
@@ -69,6 +69,24 @@ pub(crate) fn lock(base: &Base) -> Result<Lock, Error> {
 /// Where the registry of the base at `base` is.
 pub(crate) fn file(base: &Path) -> PathBuf {
     base.join("mount-points.json")
+}
+
+/// The mount points that were made in the layers of `scope` for containers that use them now.
+pub(crate) fn made_for_members(base: &Base, scope: &Scope) -> Result<Vec<PathBuf>, Error> {
+    let registry: Option<MountPointRegistry> = read_versioned(&file(&base.path), VERSION)?;
+    let Some(registry) = registry else {
+        return Ok(Vec::new());
+    };
+    let boot = fs::read_to_string(BOOT_ID).context("read", BOOT_ID)?;
+    let own = format!("{} ", scope.as_str());
+    let points = registry.points.iter().filter(|(key, point)| {
+        // After a boot they have no users, whatever the file says.
+        registry.boot == boot.trim_end()
+            && key.starts_with(&own)
+            && point.made.is_some()
+            && point.users.values().any(|users| !users.is_empty())
+    });
+    Ok(points.map(|(_, point)| point.path()).collect())
 }
 
 impl MountPointRegistry {
