@@ -39,6 +39,19 @@ pub(crate) enum Error {
         /// Of how many.
         all: usize,
     },
+    /// Some overlays could not be looked at or removed; each was named.
+    #[error("{failed} of {all} overlays could not be {done}, see above")]
+    Overlays {
+        /// What was to be done.
+        done: &'static str,
+        /// How many could not.
+        failed: usize,
+        /// Of how many.
+        all: usize,
+    },
+    /// An archive lacks some files, or has them not as they were; each was named.
+    #[error("{0} files are not in the archive as they are in the overlay, see above")]
+    Incomplete(usize),
     /// The executor's reason, about an exec'd process.
     #[error(transparent)]
     Executor(#[from] ExecutorError),

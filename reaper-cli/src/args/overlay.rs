@@ -16,7 +16,7 @@ Examples:
   reaper-runtime delete try1                                and throw the rest away
   reaper-runtime overlay ls                                 which overlays there are
 
-NAME is the name of a scope as `overlay ls` prints it, or that of a container, which stands for the
+NAME is the name of a scope as `overlay ls` prints it, or as --overlay has it (group:NAME), or that of a container, which stands for the
 scope that it is in; to reset or remove one that it shares, name the scope. An overlay of a container's own lives until the container is deleted; all others live
 until `overlay rm`, or until the next boot if their base directory does not outlive it.")]
 pub(crate) struct OverlayArgs {
@@ -109,7 +109,8 @@ pub(crate) struct DiffArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A deleted file NAME is an empty entry .wh.NAME, a replaced directory has an entry .wh..wh..opq, as
-in a layer of a container image.
+in a layer of a container image. What cannot be in an archive (sockets, names that begin with .wh.),
+and what changed while it was read, is named, and the exit code is 1.
 
 Examples:
   reaper-runtime overlay export try1 | tar t
@@ -127,8 +128,9 @@ pub(crate) struct ExportArgs {
 /// Make changes of a scope on this machine itself
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without --yes it only says what it would do. Each file is replaced in one step, with its content on
-disk. After a crash the same call goes on where it was.
+Without --yes it only says what it would do. Everything is copied next to where it belongs and checked
+first; then each file is replaced in one step. If one fails, all is undone; a commit that was
+interrupted is finished or undone by the next one.
 
 Examples:
   reaper-runtime overlay commit try1 /etc /usr/local

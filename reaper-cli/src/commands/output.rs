@@ -19,6 +19,13 @@ pub(crate) fn print(out: &mut dyn Write, text: std::fmt::Arguments<'_>) -> Resul
         .map_err(Error::io("write to stdout"))
 }
 
+/// Says something for people on stderr, and in the log, that does not end the command.
+pub(crate) fn remark(text: &str) {
+    tracing::warn!("{text}");
+    // stderr is the place to complain at; the exit code says it as well where it matters.
+    let _ = writeln!(std::io::stderr(), "reaper-runtime: {text}");
+}
+
 /// A number of bytes for people.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];

@@ -3,10 +3,16 @@
 use std::{io::Write, time::Duration};
 
 use reaper_exec::engine::Error as EngineError;
-use reaper_overlay::{Error as OverlayError, Overlays, Scope};
+use reaper_overlay::{Error as OverlayError, Overlays, Recovery, Scope};
 use reaper_state::Error as StoreError;
 
-use super::{context::CommandContext, delete::delete, output::print, selection::stopped};
+use super::{
+    context::CommandContext,
+    delete::delete,
+    output::{print, remark, size},
+    selection::stopped,
+    table::printable,
+};
 use crate::{args::PruneArgs, error::Result, outcome::ExitAction};
 
 /// Prints what it removes, a line each.
@@ -24,8 +30,26 @@ pub(crate) async fn run(
         }
         print(out, format_args!("container {id}\n"))?;
     }
+    let overlays = Overlays::new(&call.config.overlay);
+    let left = overlays.left_over()?;
+    if left.files > 0 {
+        if !args.dry_run {
+            overlays.clear()?;
+        }
+        let size = size(left.bytes);
+        print(out, format_args!("{size} of removed overlays\n"))?;
+    }
+    if !args.dry_run
+        && let Some(recovery) = overlays.recover()?
+    {
+        let done = match recovery {
+            Recovery::Cleared => "removed the rest of",
+            Recovery::Finished => "finished",
+            _ => "undid",
+        };
+        print(out, format_args!("{done} an interrupted commit\n"))?;
+    }
     if let Some(age) = args.overlays {
-        let overlays = Overlays::new(&call.config.overlay);
         for scope in unused(&overlays, age)? {
             if !args.dry_run {
                 match overlays.remove(&scope) {
@@ -43,8 +67,19 @@ pub(crate) async fn run(
 }
 
 fn unused(overlays: &Overlays, age: Duration) -> Result<Vec<Scope>> {
-    let unused = overlays.list()?.into_iter().filter(|info| {
-        info.members.is_empty() && info.last_used.elapsed().unwrap_or_default() >= age
-    });
-    Ok(unused.map(|info| info.scope).collect())
+    let mut unused = Vec::new();
+    for scope in overlays.scopes()? {
+        match overlays.inspect(&scope) {
+            Ok(Some(info)) => {
+                let is_old = info.last_used.elapsed().unwrap_or_default() >= age;
+                if info.members.is_empty() && is_old {
+                    unused.push(scope);
+                }
+            }
+            Ok(None) => {}
+            // One that cannot be read is kept, and does not keep the others.
+            Err(error) => remark(&printable(&format!("overlay {scope}: {error}"))),
+        }
+    }
+    Ok(unused)
 }

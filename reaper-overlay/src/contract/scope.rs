@@ -109,24 +109,19 @@ impl fmt::Display for Scope {
 impl FromStr for Scope {
     type Err = Error;
 
-    /// Reads the name that [`Scope::as_str`] gives; a bare name that is of no kind is a
-    /// container's.
+    /// Reads the name that [`Scope::as_str`] gives, also with a colon behind its kind, as in the
+    /// configuration (`group:builds`); a bare name that is of no kind is a container's.
     fn from_str(name: &str) -> Result<Self, Error> {
         if name == "node" {
             return Ok(Self::node());
         }
-        if let Some(id) = name.strip_prefix("container-") {
-            return Self::container(id);
+        // No name has a colon.
+        let kind_and_name = name.split_once(':').or_else(|| name.split_once('-'));
+        match kind_and_name {
+            Some(("container", id)) => Self::container(id),
+            Some((kind @ ("namespace" | "pod" | "group"), rest)) => Self::named(kind, rest),
+            _ => Self::container(name),
         }
-        for kind in ["namespace", "pod", "group"] {
-            if let Some(rest) = name
-                .strip_prefix(kind)
-                .and_then(|rest| rest.strip_prefix('-'))
-            {
-                return Self::named(kind, rest);
-            }
-        }
-        Self::container(name)
     }
 }
 
@@ -143,6 +138,11 @@ mod tests {
         assert_ne!(group, Scope::node());
         assert_ne!(pod, Scope::namespace("x").unwrap());
         assert_eq!(pod.as_str().parse::<Scope>().unwrap(), pod);
+        for name in ["group:node", "pod:x", "container:x", "namespace:a-b"] {
+            let scope: Scope = name.parse().unwrap();
+            assert_eq!(scope.as_str(), name.replacen(':', "-", 1));
+        }
+        assert!("other:x".parse::<Scope>().is_err() && "node:x".parse::<Scope>().is_err());
         assert_eq!(
             "try1".parse::<Scope>().unwrap(),
             Scope::container("try1").unwrap()

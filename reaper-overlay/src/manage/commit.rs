@@ -19,7 +19,7 @@ use crate::{
     contract::{Error, path_hash, user::Privilege},
     linux::{
         file_attributes::Attributes,
-        files::make_dir,
+        files::{exists, make_dir},
         flock::{Lock, Mode},
         handle::Handle,
         mountinfo,
@@ -62,12 +62,16 @@ impl Commits {
     pub(super) fn lock(base: &Base) -> Result<Self, Error> {
         let live = base.path.join("live");
         make_dir(&live)?;
-        let hash = path_hash::of(&base.path);
         Ok(Self {
-            journal: base.outliving("commits", &hash)?,
-            staging: format!(".reaper-commit-{hash}"),
+            journal: journal(base),
+            staging: format!(".reaper-commit-{}", path_hash::of(&base.path)),
             _lock: Lock::take(&live.join("commit.lock"), Mode::Exclusive)?,
         })
+    }
+
+    /// Whether a commit is under way, or has not come to its end.
+    pub(super) fn is_interrupted(base: &Base) -> Result<bool, Error> {
+        exists(&journal(base))
     }
 
     /// Finishes or undoes a commit that has not come to its end.
@@ -165,6 +169,10 @@ impl Commits {
         journal.write(Phase::Staging)?;
         journal.clean_up()
     }
+}
+
+fn journal(base: &Base) -> PathBuf {
+    base.outliving("commit", &path_hash::of(&base.path))
 }
 
 /// The changes at and below `paths`, and the directories that they need.

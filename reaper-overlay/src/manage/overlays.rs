@@ -19,7 +19,7 @@ use crate::{
     contract::{Error, Scope},
     linux::{file_attributes::is_placeholder_dir, handle::Handle, walk::walk},
     scope::{
-        list::{ScopeInfo, layers, list},
+        list::{ScopeInfo, inspect, layers, list, scopes},
         remove::{ExclusiveScope, remove},
         unused::{Keep, collect},
     },
@@ -50,10 +50,27 @@ impl Overlays {
         }
     }
 
-    /// All scopes, by name.
+    /// The names of all scopes, sorted. Each can be looked at by [`inspect`](Self::inspect) then, so that
+    /// one that cannot be read does not hide the others.
     ///
     /// # Errors
     /// The base cannot be read.
+    pub fn scopes(&self) -> Result<Vec<Scope>, Error> {
+        scopes(&self.config)
+    }
+
+    /// What is known of `scope`; `None` if there is none.
+    ///
+    /// # Errors
+    /// Something of it cannot be read.
+    pub fn inspect(&self, scope: &Scope) -> Result<Option<ScopeInfo>, Error> {
+        inspect(&self.config, scope)
+    }
+
+    /// All scopes, by name.
+    ///
+    /// # Errors
+    /// The base or one of them cannot be read.
     pub fn list(&self) -> Result<Vec<ScopeInfo>, Error> {
         list(&self.config)
     }
@@ -68,22 +85,37 @@ impl Overlays {
             let Some(upper) = Handle::of(&layer.upper)? else {
                 continue;
             };
-            let mut count = |path: &Path, file: &Handle| {
-                if is_placeholder_dir(file)? {
-                    return Ok(());
-                }
-                usage.files += 1;
-                usage.bytes += file.metadata().blocks() * 512;
-                on_progress(Progress {
-                    files: usage.files,
-                    bytes: usage.bytes,
-                    path,
-                });
-                Ok(())
-            };
-            walk(upper, &mut count)?;
+            count(upper, &mut usage, on_progress)?;
         }
         Ok(usage)
+    }
+
+    /// How much is still on the disk of what killed processes were removing, and no process is.
+    /// [`clear`](Self::clear) removes it, and so does any removal of a scope.
+    ///
+    /// # Errors
+    /// Something cannot be read.
+    pub fn left_over(&self) -> Result<Usage, Error> {
+        let mut usage = Usage::default();
+        if let Some(base) = Base::open(&self.config)? {
+            for item in trash::left(&base.path)? {
+                if let Some(item) = Handle::of(&item)? {
+                    count(item, &mut usage, &mut |_| ())?;
+                }
+            }
+        }
+        Ok(usage)
+    }
+
+    /// Removes what killed processes were removing.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub fn clear(&self) -> Result<(), Error> {
+        match Base::open(&self.config)? {
+            Some(base) => trash::empty(&base.path),
+            None => Ok(()),
+        }
     }
 
     /// What is different in `scope` from the host, by path.
@@ -162,8 +194,9 @@ impl Overlays {
     /// Something cannot be read or written.
     pub fn recover(&self) -> Result<Option<Recovery>, Error> {
         match Base::open(&self.config)? {
-            Some(base) => Commits::lock(&base)?.recover(),
-            None => Ok(None),
+            // Without one there is nothing to lock.
+            Some(base) if Commits::is_interrupted(&base)? => Commits::lock(&base)?.recover(),
+            _ => Ok(None),
         }
     }
 
@@ -199,4 +232,22 @@ impl Overlays {
     pub fn prune(&self, keep: Keep) -> Result<Vec<Scope>, Error> {
         collect(&self.config, keep)
     }
+}
+
+/// Adds what is below `root`, marks of Reaper's own left out.
+fn count(root: Handle, usage: &mut Usage, on_progress: OnProgress<'_>) -> Result<(), Error> {
+    let mut add = |path: &Path, file: &Handle| {
+        if is_placeholder_dir(file)? {
+            return Ok(());
+        }
+        usage.files += 1;
+        usage.bytes += file.metadata().blocks() * 512;
+        on_progress(Progress {
+            files: usage.files,
+            bytes: usage.bytes,
+            path,
+        });
+        Ok(())
+    };
+    walk(root, &mut add)
 }

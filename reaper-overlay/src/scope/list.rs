@@ -46,7 +46,7 @@ pub struct ScopeInfo {
     pub changed_below: Vec<String>,
 }
 
-pub(crate) fn info(base: &Base, scope: Scope) -> Result<Option<ScopeInfo>, Error> {
+fn info(base: &Base, scope: Scope) -> Result<Option<ScopeInfo>, Error> {
     let paths = ScopePaths::new(&base.path, &scope);
     let Some(table) = Table::read(&paths)? else {
         return Ok(None);
@@ -79,8 +79,8 @@ fn paths_of(escaped: &[String]) -> Vec<PathBuf> {
     escaped.iter().map(path).collect()
 }
 
-/// All scopes of the base that `config` names, by name.
-pub(crate) fn list(config: &OverlayConfig) -> Result<Vec<ScopeInfo>, Error> {
+/// The names of all scopes of the base that `config` names, sorted.
+pub(crate) fn scopes(config: &OverlayConfig) -> Result<Vec<Scope>, Error> {
     let Some(base) = Base::open(config)? else {
         return Ok(Vec::new());
     };
@@ -88,16 +88,30 @@ pub(crate) fn list(config: &OverlayConfig) -> Result<Vec<ScopeInfo>, Error> {
     let mut found = Vec::new();
     for entry in fs::read_dir(&dir).context("list", &dir)? {
         let name = entry.context("list", &dir)?.file_name();
-        let Some(Ok(scope)) = name.to_str().map(str::parse::<Scope>) else {
-            continue;
-        };
-        // One that is being removed is gone already.
-        if let Some(info) = info(&base, scope)? {
-            found.push(info);
+        if let Some(Ok(scope)) = name.to_str().map(str::parse::<Scope>) {
+            found.push(scope);
         }
     }
-    found.sort_by(|a, b| a.scope.cmp(&b.scope));
+    found.sort();
     Ok(found)
+}
+
+/// What is known of one scope; `None` if there is none.
+pub(crate) fn inspect(config: &OverlayConfig, scope: &Scope) -> Result<Option<ScopeInfo>, Error> {
+    match Base::open(config)? {
+        Some(base) => info(&base, scope.clone()),
+        None => Ok(None),
+    }
+}
+
+/// All scopes of the base that `config` names, by name. One that cannot be read fails for all.
+pub(crate) fn list(config: &OverlayConfig) -> Result<Vec<ScopeInfo>, Error> {
+    let scopes = scopes(config)?;
+    // One that is being removed is gone already.
+    let infos = scopes
+        .iter()
+        .map(|scope| inspect(config, scope).transpose());
+    infos.flatten().collect()
 }
 
 /// The base, ready, and the scope's layers.

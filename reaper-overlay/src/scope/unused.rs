@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use reaper_spec::{OverlayConfig, RetentionConfig};
 
-use super::{list::list, remove::remove};
+use super::{
+    list::{inspect, scopes},
+    remove::remove,
+};
 use crate::{
     contract::{Error, Scope},
     store::{base::Base, trash},
@@ -31,15 +34,20 @@ impl From<RetentionConfig> for Keep {
 }
 
 /// Removes the scopes without members that `keep` does not keep, and what a process that was killed
-/// did not get to remove; returns the scopes.
+/// did not get to remove; returns the scopes. One that cannot be read or removed does not keep the
+/// others: the first such error is returned after them.
 pub(crate) fn collect(config: &OverlayConfig, keep: Keep) -> Result<Vec<Scope>, Error> {
+    let mut result = Ok(());
     if let Some(base) = Base::open(config)? {
-        trash::empty(&base.path)?;
+        result = trash::empty(&base.path);
     }
-    let mut unused: Vec<_> = list(config)?
-        .into_iter()
-        .filter(|info| info.members.is_empty())
-        .collect();
+    let mut unused = Vec::new();
+    for scope in scopes(config)? {
+        match inspect(config, &scope) {
+            Ok(info) => unused.extend(info.filter(|info| info.members.is_empty())),
+            Err(error) => result = result.and(Err(error)),
+        }
+    }
     unused.sort_by_key(|info| std::cmp::Reverse(info.last_used));
     let mut removed = Vec::new();
     for (at, info) in unused.into_iter().enumerate() {
@@ -53,8 +61,8 @@ pub(crate) fn collect(config: &OverlayConfig, keep: Keep) -> Result<Vec<Scope>, 
             Ok(()) => removed.push(info.scope),
             // A member joined meanwhile, or another process removed it.
             Err(Error::ScopeBusy { .. } | Error::ScopeNotFound { .. }) => {}
-            Err(error) => return Err(error),
+            Err(error) => result = result.and(Err(error)),
         }
     }
-    Ok(removed)
+    result.map(|()| removed)
 }

@@ -109,16 +109,16 @@ impl Base {
 
     /// Where the file `kind` of this base is kept that has to outlive the machine's run, wherever the
     /// layers are. `hash` tells the bases of a machine apart.
-    pub(crate) fn outliving(&self, kind: &str, hash: &str) -> Result<PathBuf, Error> {
+    pub(crate) fn outliving(&self, kind: &str, hash: &str) -> PathBuf {
         let state = match self.privilege {
             Privilege::Root if self.persistent => {
-                return Ok(self.path.join(format!("{kind}.json")));
+                return self.path.join(format!("{kind}.json"));
             }
             Privilege::Root => Some(PathBuf::from("/var/lib/reaper")),
             Privilege::User => user::state_home().map(|home| home.join("reaper")),
         };
         let dir = state.unwrap_or_else(|| self.path.clone());
-        Ok(dir.join(format!("{kind}-{hash}.json")))
+        dir.join(format!("{kind}-{hash}.json"))
     }
 
     fn make(&self, config: &OverlayConfig) -> Result<(), Error> {

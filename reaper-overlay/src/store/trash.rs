@@ -1,12 +1,18 @@
 //! Removing what may be large: put out of the way in one step, and then removed file by file.
 //!
 //! So no process ever finds half of a scope or waits for a removal with a lock held, and what a
-//! killed process has not finished removing is removed by the next garbage collection.
+//! killed process has not finished removing is removed by the next removal of anything.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
+};
+
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
 };
 
 use crate::{
@@ -17,7 +23,10 @@ use crate::{
 /// A directory that is out of the way and yet to be removed.
 #[derive(Debug)]
 #[must_use = "it is still on the disk"]
-pub(crate) struct Trash(Option<PathBuf>);
+pub(crate) struct Trash {
+    base: PathBuf,
+    item: Option<PathBuf>,
+}
 
 impl Trash {
     /// Takes `path` out of its place below the base, where it may be missing.
@@ -27,30 +36,80 @@ impl Trash {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.map_or(0, |since| since.as_nanos());
         let to = dir.join(format!("{}.{now}", std::process::id()));
-        match fs::rename(path, &to) {
-            Ok(()) => Ok(Self(Some(to))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self(None)),
-            Err(error) => Err(error).context("throw away", path),
-        }
+        let item = match fs::rename(path, &to) {
+            Ok(()) => Some(to),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error).context("throw away", path),
+        };
+        Ok(Self {
+            base: base.to_owned(),
+            item,
+        })
     }
 
-    /// Removes it.
+    /// Removes it, and what killed processes did not get to remove.
     pub(crate) fn remove(self) -> Result<(), Error> {
-        self.0.as_deref().map_or(Ok(()), remove_tree)
+        if let Some(item) = &self.item {
+            // Another process may have taken it for one that is left. Then both remove it.
+            let _lock = claim(item)?;
+            remove_tree(item)?;
+        }
+        // The removal that the caller asked for has succeeded. `overlay ls` and `doctor` show what
+        // is still there.
+        if let Err(error) = empty(&self.base) {
+            tracing::warn!("{error}");
+        }
+        Ok(())
     }
 }
 
-/// Removes what others have thrown away and did not get to remove.
+/// What killed processes have thrown away and did not get to remove.
+pub(crate) fn left(base: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut found = Vec::new();
+    for item in items(base)? {
+        if claim(&item)?.is_some() {
+            found.push(item);
+        }
+    }
+    Ok(found)
+}
+
+/// Removes it.
 pub(crate) fn empty(base: &Path) -> Result<(), Error> {
-    let dir = folder(base);
-    let entries = match fs::read_dir(&dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.context("list", &dir)?,
-    };
-    for entry in entries {
-        remove_tree(&entry.context("list", &dir)?.path())?;
+    for item in items(base)? {
+        if let Some(_lock) = claim(&item)? {
+            remove_tree(&item)?;
+        }
     }
     Ok(())
+}
+
+fn items(base: &Path) -> Result<Vec<PathBuf>, Error> {
+    let dir = folder(base);
+    let entries = match fs::read_dir(&dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.context("list", &dir)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        found.push(entry.context("list", &dir)?.path());
+    }
+    Ok(found)
+}
+
+/// Locks what a process is removing; `None` if it is gone, or another process removes it. The kernel
+/// releases the lock of a process that is killed.
+fn claim(item: &Path) -> Result<Option<File>, Error> {
+    let file = match File::open(item) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).context("open", item),
+    };
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(errno) => Err(errno).context("lock", item),
+    }
 }
 
 fn folder(base: &Path) -> PathBuf {
@@ -62,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_thrown_away_is_gone_at_once_and_removed_by_whoever_clears_up() {
+    fn what_is_thrown_away_is_gone_at_once_and_removed_by_the_next_removal() {
         let base = tempfile::tempdir().unwrap();
         let scope = base.path().join("scope");
         fs::create_dir_all(scope.join("upper/deep")).unwrap();
@@ -70,11 +129,25 @@ mod tests {
         assert!(!scope.exists());
         drop(trash);
         assert_eq!(fs::read_dir(folder(base.path())).unwrap().count(), 1);
-        empty(base.path()).unwrap();
-        assert_eq!(fs::read_dir(folder(base.path())).unwrap().count(), 0);
+        assert_eq!(left(base.path()).unwrap().len(), 1);
         Trash::discard(base.path(), &scope)
             .unwrap()
             .remove()
             .unwrap();
+        assert_eq!(fs::read_dir(folder(base.path())).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_process_is_removing_is_left_to_it() {
+        let base = tempfile::tempdir().unwrap();
+        let item = folder(base.path()).join("1.1");
+        fs::create_dir_all(item.join("upper")).unwrap();
+        let lock = claim(&item).unwrap().unwrap();
+        assert!(left(base.path()).unwrap().is_empty());
+        empty(base.path()).unwrap();
+        assert!(item.exists());
+        drop(lock);
+        empty(base.path()).unwrap();
+        assert!(!item.exists());
     }
 }

@@ -6,10 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use reaper_overlay::{Overlays, mountinfo};
+use reaper_overlay::{Overlays, Scope, mountinfo};
 
 use super::finding::CheckResult;
-use crate::commands::{context::CommandContext, selection::stopped};
+use crate::commands::{context::CommandContext, output::size, selection::stopped};
 
 /// Folders of the state root that are no containers'.
 const NO_CONTAINERS: [&str; 2] = ["ns", "overlay"];
@@ -31,31 +31,54 @@ pub(super) async fn examine(call: &CommandContext) -> Vec<CheckResult> {
             ),
         ));
     }
-    match Overlays::new(&call.config.overlay).list() {
+    let overlays = Overlays::new(&call.config.overlay);
+    match overlays.scopes() {
         Ok(scopes) => {
-            for info in scopes.iter().filter(|info| !info.changed_below.is_empty()) {
-                let scope = &info.scope;
-                findings.push(CheckResult::warning(
-                    "overlays",
-                    format!(
-                        "this machine changed below {scope}: {}",
-                        info.changed_below.join(", ")
-                    ),
-                    format!("`reaper-runtime overlay reset {scope}` when nobody uses it"),
-                ));
+            for scope in &scopes {
+                findings.extend(examine_scope(&overlays, scope));
             }
             findings.push(CheckResult::good(
                 "overlays",
                 format!("{} scopes", scopes.len()),
             ));
         }
-        Err(error) => findings.push(CheckResult::warning(
+        Err(error) => findings.push(unreadable(error.to_string())),
+    }
+    match overlays.left_over() {
+        Ok(left) if left.files == 0 => {}
+        Ok(left) => findings.push(CheckResult::warning(
             "overlays",
-            error.to_string(),
-            "see why they cannot be looked at",
+            format!(
+                "{} of removed overlays are still there, since their removal was interrupted",
+                size(left.bytes)
+            ),
+            "`reaper-runtime prune` removes them",
         )),
+        Err(error) => findings.push(unreadable(error.to_string())),
     }
     findings
+}
+
+fn examine_scope(overlays: &Overlays, scope: &Scope) -> Option<CheckResult> {
+    let info = match overlays.inspect(scope) {
+        Ok(info) => info?,
+        Err(error) => return Some(unreadable(format!("{scope}: {error}"))),
+    };
+    if info.changed_below.is_empty() {
+        return None;
+    }
+    Some(CheckResult::warning(
+        "overlays",
+        format!(
+            "this machine changed below {scope}: {}",
+            info.changed_below.join(", ")
+        ),
+        format!("`reaper-runtime overlay reset {scope}` when nobody uses it"),
+    ))
+}
+
+fn unreadable(found: String) -> CheckResult {
+    CheckResult::warning("overlays", found, "see why it cannot be looked at")
 }
 
 async fn containers(call: &CommandContext) -> Vec<CheckResult> {

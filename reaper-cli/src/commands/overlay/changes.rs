@@ -6,14 +6,14 @@ use std::{
     path::Path,
 };
 
-use reaper_overlay::{ApplyMode, Change, Overlays, Scope};
+use reaper_overlay::{ApplyMode, Change, Overlays, Recovery, Scope};
 use serde::Serialize;
 
 use super::progress::Progress;
 use crate::{
     args::{CommitArgs, DiffArgs, ExportArgs},
     commands::{
-        output::{print, print_json},
+        output::{print, print_json, remark},
         table::printable,
     },
     error::{Error, Result},
@@ -109,8 +109,16 @@ pub(super) fn export(
 fn write(overlays: &Overlays, scope: &Scope, to: impl Write, operation: &str) -> Result<()> {
     let mut progress = Progress::start("archiving", overlays, scope)?;
     let to = BufWriter::new(to);
-    let mut to = overlays.export_diff(scope, to, &mut |seen| progress.show(&seen))?;
-    to.flush().map_err(Error::io(operation))
+    let mut exported = overlays.export_diff(scope, to, &mut |seen| progress.show(&seen))?;
+    drop(progress);
+    exported.out.flush().map_err(Error::io(operation))?;
+    for flaw in &exported.flaws {
+        remark(&printable(&flaw.to_string()));
+    }
+    match exported.flaws.len() {
+        0 => Ok(()),
+        flaws => Err(Error::Incomplete(flaws)),
+    }
 }
 
 pub(super) fn commit(
@@ -122,6 +130,15 @@ pub(super) fn commit(
     let mut paths = Vec::new();
     for path in &args.paths {
         paths.push(absolute("PATH", path)?);
+    }
+    if args.yes
+        && let Some(recovery) = overlays.recover()?
+    {
+        remark(match recovery {
+            Recovery::Cleared => "what an interrupted commit had left was removed",
+            Recovery::Finished => "an interrupted commit was finished first",
+            _ => "an interrupted commit was undone first",
+        });
     }
     let planned = overlays.apply_to_host(scope, &paths, ApplyMode::DryRun, &mut |_| ())?;
     for path in &paths {

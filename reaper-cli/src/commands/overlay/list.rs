@@ -14,10 +14,10 @@ use crate::{
     args::Output,
     colours::Colours,
     commands::{
-        output::{print, print_json, size},
+        output::{print, print_json, remark, size},
         table::{print_plain, printable},
     },
-    error::Result,
+    error::{Error, Result},
 };
 
 /// One scope, for programs.
@@ -43,26 +43,61 @@ pub(super) fn list(
 ) -> Result<()> {
     let mut listed = Vec::new();
     let mut progress = Progress::of_unknown("looking at");
-    for info in overlays.list()? {
-        match overlays.disk_usage(&info.scope, &mut |seen| progress.show(&seen)) {
-            Ok(usage) => listed.push((info, usage)),
-            // It was removed meanwhile.
-            Err(OverlayError::ScopeNotFound { .. }) => {}
-            Err(error) => return Err(error.into()),
+    let scopes = overlays.scopes()?;
+    let looked = each(&scopes, false, |scope| {
+        if let Some(info) = overlays.inspect(scope)? {
+            let usage = overlays.disk_usage(scope, &mut |seen| progress.show(&seen))?;
+            listed.push((info, usage));
         }
-    }
+        Ok(())
+    });
     drop(progress);
     if output.json {
         let listed: Vec<_> = listed.into_iter().map(for_programs).collect();
-        return print_json(out, &listed);
+        print_json(out, &listed)?;
+    } else {
+        let rows: Vec<_> = listed.iter().map(row).collect();
+        let head = ["NAME", "SIZE", "AGE", "MEMBERS", "NOTES"];
+        print_plain(out, colours, head, &rows)?;
     }
-    let rows: Vec<_> = listed.iter().map(row).collect();
-    print_plain(
-        out,
-        colours,
-        ["NAME", "SIZE", "AGE", "MEMBERS", "NOTES"],
-        &rows,
-    )
+    let left = overlays.left_over()?;
+    if left.files > 0 {
+        remark(&format!(
+            "{} of removed overlays are still there, since their removal was interrupted: \
+             `reaper-runtime prune` removes them",
+            size(left.bytes)
+        ));
+    }
+    looked
+}
+
+/// Looks at each of the scopes. One that cannot be read is named and does not hide the others; so is
+/// one that does not exist, if it was `asked_for`.
+fn each(
+    scopes: &[Scope],
+    asked_for: bool,
+    mut look: impl FnMut(&Scope) -> Result<(), OverlayError>,
+) -> Result<()> {
+    let mut failed = 0;
+    for scope in scopes {
+        match look(scope) {
+            Ok(()) => {}
+            // It was removed meanwhile.
+            Err(OverlayError::ScopeNotFound { .. }) if !asked_for => {}
+            Err(error) => {
+                failed += 1;
+                remark(&printable(&format!("overlay {scope}: {error}")));
+            }
+        }
+    }
+    match failed {
+        0 => Ok(()),
+        failed => Err(Error::Overlays {
+            done: "looked at",
+            failed,
+            all: scopes.len(),
+        }),
+    }
 }
 
 fn row((info, usage): &(ScopeInfo, Usage)) -> [String; 5] {
@@ -129,25 +164,27 @@ pub(super) fn usage(
     output: Output,
     out: &mut dyn Write,
 ) -> Result<()> {
-    let scopes = if scopes.is_empty() {
-        let all = overlays.list()?;
-        all.into_iter().map(|info| info.scope).collect()
-    } else {
-        scopes.to_vec()
-    };
     let mut used = Vec::new();
     let mut progress = Progress::of_unknown("looking at");
-    for scope in scopes {
-        let usage = overlays.disk_usage(&scope, &mut |seen| progress.show(&seen))?;
+    let mut look = |scope: &Scope| -> Result<(), OverlayError> {
+        let usage = overlays.disk_usage(scope, &mut |seen| progress.show(&seen))?;
         used.push(Used {
             name: scope.to_string(),
             files: usage.files,
             bytes: usage.bytes,
         });
-    }
+        Ok(())
+    };
+    let looked = match scopes {
+        [] => each(&overlays.scopes()?, false, look),
+        // Its error is the command's, with the way out.
+        [scope] => Ok(look(scope)?),
+        scopes => each(scopes, true, look),
+    };
     drop(progress);
     if output.json {
-        return print_json(out, &used);
+        print_json(out, &used)?;
+        return looked;
     }
     for used in used {
         let size = size(used.bytes);
@@ -156,7 +193,7 @@ pub(super) fn usage(
             format_args!("{size}\t{} files\t{}\n", used.files, used.name),
         )?;
     }
-    Ok(())
+    looked
 }
 
 /// How long ago something was, in its largest unit. A clock that was set back makes it now.

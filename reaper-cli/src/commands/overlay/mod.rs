@@ -9,7 +9,7 @@ use std::io::Write;
 use reaper_overlay::{Overlays, Scope};
 use reaper_spec::ContainerId;
 
-use super::context::CommandContext;
+use super::{context::CommandContext, output::remark, table::printable};
 use crate::{
     args::{OverlayArgs, OverlayCommand},
     container,
@@ -41,12 +41,33 @@ pub(crate) fn run(
         OverlayCommand::Reset { scope } => overlays.reset(&alone(call, scope)?)?,
         OverlayCommand::Rm { scopes } => {
             let scopes: Result<Vec<_>> = scopes.iter().map(|scope| alone(call, scope)).collect();
-            for scope in scopes? {
-                overlays.remove(&scope)?;
-            }
+            remove(&overlays, &scopes?)?;
         }
     }
     Ok(ExitAction::DONE)
+}
+
+/// Removes each of them. One that cannot be removed is named and does not keep the others.
+fn remove(overlays: &Overlays, scopes: &[Scope]) -> Result<()> {
+    if let [scope] = scopes {
+        // Its error is the command's, with the way out.
+        return Ok(overlays.remove(scope)?);
+    }
+    let mut failed = 0;
+    for scope in scopes {
+        if let Err(error) = overlays.remove(scope) {
+            failed += 1;
+            remark(&printable(&error.to_string()));
+        }
+    }
+    match failed {
+        0 => Ok(()),
+        failed => Err(Error::Overlays {
+            done: "removed",
+            failed,
+            all: scopes.len(),
+        }),
+    }
 }
 
 /// The scope that is meant: where `named` is a container of this root, the one that it is in.
