@@ -297,7 +297,7 @@ impl<W: Write> Archive<'_, '_, W> {
 
     /// An empty file whose name has a meaning.
     fn mark(&mut self, name: Vec<u8>) -> Result<(), Error> {
-        let mut header = Header::new_gnu();
+        let mut header = Header::new_ustar();
         header.set_entry_type(EntryType::Regular);
         header.set_mode(0o600);
         header.set_size(0);
@@ -322,7 +322,7 @@ struct Entry {
 
 impl Entry {
     fn of(name: Vec<u8>, metadata: &Metadata) -> Self {
-        let mut header = Header::new_gnu();
+        let mut header = Header::new_ustar();
         header.set_mode(metadata.mode() & 0o7777);
         header.set_uid(metadata.uid().into());
         header.set_gid(metadata.gid().into());
