@@ -11,7 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::base::Base;
+use super::{base::Base, members::members, paths::ScopePaths};
 use crate::{
     contract::{Context, Error, Scope, host_paths::HOST_TREES},
     linux::{
@@ -71,20 +71,17 @@ pub(crate) fn file(base: &Path) -> PathBuf {
     base.join("mount-points.json")
 }
 
-/// The mount points that were made in the layers of `scope` for containers that use them now.
+/// The mount points that were made in the layers of `scope` for its members that live.
 pub(crate) fn made_for_members(base: &Base, scope: &Scope) -> Result<Vec<PathBuf>, Error> {
+    let alive = members(&ScopePaths::new(&base.path, scope))?;
     let registry: Option<MountPointRegistry> = read_versioned(&file(&base.path), VERSION)?;
     let Some(registry) = registry else {
         return Ok(Vec::new());
     };
-    let boot = fs::read_to_string(BOOT_ID).context("read", BOOT_ID)?;
     let own = format!("{} ", scope.as_str());
     let points = registry.points.iter().filter(|(key, point)| {
-        // After a boot they have no users, whatever the file says.
-        registry.boot == boot.trim_end()
-            && key.starts_with(&own)
-            && point.made.is_some()
-            && point.users.values().any(|users| !users.is_empty())
+        let mut users = point.users.get(scope.as_str()).into_iter().flatten();
+        key.starts_with(&own) && point.made.is_some() && users.any(|id| alive.contains(id))
     });
     Ok(points.map(|(_, point)| point.path()).collect())
 }
