@@ -10,7 +10,8 @@ use std::{
 
 use common::{user::*, *};
 use reaper_overlay::{
-    Error, FilesystemIsolation, Overlays, RootlessError, Scope, Session, SharedOverlay, ViewRequest,
+    ApplyMode, Error, FilesystemIsolation, Overlays, RootlessError, Scope, Session, SharedOverlay,
+    ViewRequest,
 };
 use reaper_spec::OverlayScope;
 
@@ -358,6 +359,44 @@ fn labels_of_the_hosts_directories_are_no_changes() {
             let made = format!("A {}/file", labelled.display());
             assert_eq!(changes(&request), [made]);
             remove(&request);
+        },
+    );
+}
+
+#[test]
+fn a_commit_of_a_users_needs_only_directories_that_the_user_may_write_to() {
+    as_user(
+        |home| {
+            owned(&home.join("mine"), "one");
+            owned(&home.join("gone"), "x");
+        },
+        |home| {
+            let request = of(home, "a", OverlayScope::Container);
+            let session = open(&request);
+            let script = format!(
+                "cd {}; echo two >>mine; rm gone; mkdir -p new/dir; echo 3 >new/dir/file; \
+                 touch /etc/reaper-hello",
+                home.display()
+            );
+            sh(&session, &script);
+            session.close().unwrap();
+            let overlays = Overlays::new(&request.overlay);
+            let scope = Scope::of(&request).unwrap();
+            let apply = |path: &Path| {
+                overlays.apply_to_host(&scope, &[path.to_owned()], ApplyMode::Apply, &mut |_| ())
+            };
+            let denied = apply(Path::new("/etc")).unwrap_err();
+            assert_eq!(denied.errno(), Some(nix::libc::EACCES), "{denied}");
+            apply(home).unwrap();
+            assert_eq!(fs::read(home.join("mine")).unwrap(), b"onetwo\n");
+            assert_eq!(fs::read(home.join("new/dir/file")).unwrap(), b"3\n");
+            let mut names: Vec<_> = fs::read_dir(home)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name())
+                .collect();
+            names.sort();
+            assert_eq!(names, ["mine", "new"], "and nothing beside");
+            assert_eq!(overlays.recover().unwrap(), None);
         },
     );
 }

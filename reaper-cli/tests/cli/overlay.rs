@@ -503,3 +503,118 @@ fn containers_of_the_same_name_in_two_roots_have_an_overlay_each() {
     assert_eq!(scopes(&rig), Vec::<String>::new());
     fs::remove_dir_all(rig.root()).unwrap();
 }
+
+#[test]
+fn a_scope_that_cannot_be_read_is_named_and_hides_no_other() {
+    let rig = Rig::with_overlay();
+    try1(&rig, "touch /etc/reaper-cli-test");
+    rig.ok(&["run", "--overlay=group:broken", "--", "true"]);
+    fs::write(rig.path("base/scopes/group-broken/layers.json"), "{").unwrap();
+    for command in [&["overlay", "ls"][..], &["overlay", "du"]] {
+        let output = rig.call(command);
+        assert_eq!(code(output.status), 1, "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("container-try1"), "{text}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            error.contains("overlay group-broken: ") && error.contains("1 of 2"),
+            "{error}"
+        );
+    }
+    let found = rig.call(&["doctor"]).stdout;
+    let found = String::from_utf8(found).unwrap();
+    assert!(
+        found.contains("group-broken: ") && found.contains("2 scopes"),
+        "{found}"
+    );
+    let pruned = rig.call(&["prune", "--overlays", "0s"]);
+    assert!(pruned.status.success(), "{pruned:?}");
+    let error = String::from_utf8(pruned.stderr).unwrap();
+    assert!(error.contains("overlay group-broken: "), "{error}");
+    fs::remove_dir_all(rig.path("base/scopes/group-broken")).unwrap();
+    assert_eq!(scopes(&rig), Vec::<String>::new());
+}
+
+#[test]
+fn scopes_are_named_as_they_are_listed_or_configured() {
+    let rig = Rig::with_overlay();
+    for name in ["one", "two"] {
+        let scope = format!("--overlay=group:{name}");
+        rig.ok(&["run", &scope, "--", "touch", "/mark"]);
+    }
+    assert_eq!(rig.ok(&["overlay", "diff", "group:one"]), "A /mark\n");
+    assert!(
+        rig.ok(&["overlay", "du", "group:one"])
+            .contains("group-one")
+    );
+    let tar = rig.call(&["overlay", "export", "group:one"]);
+    assert!(tar.status.success() && !tar.stdout.is_empty(), "{tar:?}");
+    rig.call(&["overlay", "commit", "group:one", "/mark"]);
+    rig.ok(&["overlay", "reset", "group:one"]);
+    assert_eq!(rig.ok(&["overlay", "diff", "group-one"]), "");
+    // One that does not exist keeps no other.
+    let output = rig.call(&["overlay", "rm", "group:one", "group:none", "group-two"]);
+    assert_eq!(code(output.status), 1, "{output:?}");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("there is no scope group-none"), "{error}");
+    assert_eq!(scopes(&rig), Vec::<String>::new());
+}
+
+/// Puts something into the trash, as a process leaves it that is killed while it removes a scope.
+fn leave_trash(rig: &Rig) {
+    let upper = rig.path("base/trash/1.1/0/upper");
+    fs::create_dir_all(&upper).unwrap();
+    fs::write(upper.join("file"), vec![1; 1 << 20]).unwrap();
+}
+
+#[test]
+fn what_a_killed_removal_left_is_shown_and_goes_with_each_way_that_clears_up() {
+    let rig = Rig::with_overlay();
+    rig.ok(&["run", "--", "true"]);
+    leave_trash(&rig);
+    let listed = rig.call(&["overlay", "ls"]);
+    assert!(listed.status.success(), "{listed:?}");
+    let error = String::from_utf8(listed.stderr).unwrap();
+    assert!(
+        error.contains("1.0 MiB of removed overlays") && error.contains("prune"),
+        "{error}"
+    );
+    let found = String::from_utf8(rig.call(&["doctor"]).stdout).unwrap();
+    assert!(found.contains("1.0 MiB of removed overlays"), "{found}");
+    let dry = rig.ok(&["prune", "--dry-run"]);
+    assert_eq!(dry, "1.0 MiB of removed overlays\n");
+    for clear in [
+        &["prune"][..],
+        &["overlay", "reset", "node"],
+        &["run", "--overlay=container", "--", "true"],
+        &["overlay", "rm", "node"],
+    ] {
+        leave_trash(&rig);
+        rig.ok(clear);
+        let left: Vec<_> = fs::read_dir(rig.path("base/trash")).unwrap().collect();
+        assert!(left.is_empty(), "{clear:?}: {left:?}");
+    }
+}
+
+#[test]
+fn an_archive_that_lacks_something_says_so_and_fails() {
+    let rig = Rig::with_overlay();
+    try1(
+        &rig,
+        "mkdir /opt/reaper-cli-test; cd /opt/reaper-cli-test; touch .wh.odd good",
+    );
+    let file = rig.path("try1.tar").to_str().unwrap().to_owned();
+    let output = rig.call(&["overlay", "export", "--output", &file, "try1"]);
+    assert_eq!(code(output.status), 1, "{output:?}");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        error.contains("/opt/reaper-cli-test/.wh.odd is not in the archive"),
+        "{error}"
+    );
+    let names = Command::new("tar").args(["-tf", &file]).output().unwrap();
+    let names = String::from_utf8(names.stdout).unwrap();
+    assert!(
+        names.contains("opt/reaper-cli-test/good") && !names.contains("odd"),
+        "{names}"
+    );
+}

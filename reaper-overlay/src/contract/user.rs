@@ -48,12 +48,18 @@ pub fn user_directory() -> Result<PathBuf, Error> {
 }
 
 /// Where an ordinary user's programs keep what outlives a session: `$XDG_STATE_HOME`, or
-/// `~/.local/state` (XDG Base Directory Specification).
+/// `~/.local/state` (XDG Base Directory Specification). `None` where neither variable names a
+/// directory of the user's, as after `sudo -u`.
 pub(crate) fn state_home() -> Option<PathBuf> {
-    let set = |name| std::env::var_os(name).map(PathBuf::from);
-    let named = set("XDG_STATE_HOME").filter(|dir| dir.is_absolute());
-    let home = || set("HOME").filter(|dir| dir.is_absolute());
-    named.or_else(|| home().map(|home| home.join(".local/state")))
+    let uid = geteuid().as_raw();
+    let own = |name| {
+        let dir = std::env::var_os(name).map(PathBuf::from)?;
+        let is_own = |dir: &PathBuf| {
+            dir.is_absolute() && fs::metadata(dir).is_ok_and(|there| there.uid() == uid)
+        };
+        Some(dir).filter(is_own)
+    };
+    own("XDG_STATE_HOME").or_else(|| own("HOME").map(|home| home.join(".local/state")))
 }
 
 fn find(
