@@ -204,67 +204,78 @@ fn changed_in_every_way(dir: &Path) -> (PathBuf, Overlays, Scope, Session) {
 
 #[test]
 fn a_commit_that_is_killed_at_any_point_is_finished_or_undone_by_the_next_call() {
+    isolated(kill_at_any_point);
+}
+
+#[test]
+fn so_it_is_where_two_files_cannot_be_exchanged() {
     isolated(|dir| {
-        let (data, overlays, scope, _session) = changed_in_every_way(dir);
-        let model = dir.join("model");
-        let copy = |from: &Path, to: &Path| {
-            tool("cp", &["-a", from.to_str().unwrap(), to.to_str().unwrap()]);
-        };
-        copy(&data, &model);
-        let before = tree(&data);
-        let mut after = None;
-        let mut finished = [0, 0];
-        for stop in 0.. {
-            let mut steps = 0;
-            let call = catch_unwind(AssertUnwindSafe(|| {
-                let mode = ApplyMode::Apply;
-                overlays.apply_to_host(&scope, std::slice::from_ref(&data), mode, &mut |_| {
-                    if steps == stop {
-                        // Without a message.
-                        resume_unwind(Box::new("killed"));
-                    }
-                    steps += 1;
-                })
-            }));
-            let is_done = call.is_ok();
-            if let Ok(result) = call {
-                result.unwrap();
-            }
-            let recovery = overlays.recover().unwrap();
-            let now = tree(&data);
-            expect_nothing_beside(&data);
-            match recovery {
-                Some(Recovery::Cleared) => {
-                    assert_eq!(now, before, "{stop}");
-                    finished[0] += 1;
-                }
-                Some(Recovery::Finished) => {
-                    let after = after.get_or_insert_with(|| now.clone());
-                    assert_eq!(now, *after, "{stop}");
-                    finished[1] += 1;
-                }
-                _ => assert!(is_done),
-            }
-            if is_done {
-                assert_eq!(Some(now), after);
-                break;
-            }
-            // As before for the next round.
-            for entry in fs::read_dir(&data).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    fs::remove_dir_all(path).unwrap();
-                } else {
-                    fs::remove_file(path).unwrap();
-                }
-            }
-            tool(
-                "cp",
-                &["-aT", model.to_str().unwrap(), data.to_str().unwrap()],
-            );
-        }
-        assert!(finished[0] > 5 && finished[1] > 5, "{finished:?}");
+        // As a filesystem that lacks it, and a filter of system calls that knows none but rename(2).
+        kernel::refuse(&[nix::libc::SYS_renameat2], nix::libc::EINVAL);
+        kill_at_any_point(dir);
     });
+}
+
+fn kill_at_any_point(dir: &Path) {
+    let (data, overlays, scope, _session) = changed_in_every_way(dir);
+    let model = dir.join("model");
+    let copy = |from: &Path, to: &Path| {
+        tool("cp", &["-a", from.to_str().unwrap(), to.to_str().unwrap()]);
+    };
+    copy(&data, &model);
+    let before = tree(&data);
+    let mut after = None;
+    let mut finished = [0, 0];
+    for stop in 0.. {
+        let mut steps = 0;
+        let call = catch_unwind(AssertUnwindSafe(|| {
+            let mode = ApplyMode::Apply;
+            overlays.apply_to_host(&scope, std::slice::from_ref(&data), mode, &mut |_| {
+                if steps == stop {
+                    // Without a message.
+                    resume_unwind(Box::new("killed"));
+                }
+                steps += 1;
+            })
+        }));
+        let is_done = call.is_ok();
+        if let Ok(result) = call {
+            result.unwrap();
+        }
+        let recovery = overlays.recover().unwrap();
+        let now = tree(&data);
+        expect_nothing_beside(&data);
+        match recovery {
+            Some(Recovery::Cleared) => {
+                assert_eq!(now, before, "{stop}");
+                finished[0] += 1;
+            }
+            Some(Recovery::Finished) => {
+                let after = after.get_or_insert_with(|| now.clone());
+                assert_eq!(now, *after, "{stop}");
+                finished[1] += 1;
+            }
+            _ => assert!(is_done),
+        }
+        if is_done {
+            assert_eq!(Some(now), after);
+            break;
+        }
+        // As before for the next round.
+        for entry in fs::read_dir(&data).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                fs::remove_dir_all(path).unwrap();
+            } else {
+                fs::remove_file(path).unwrap();
+            }
+        }
+        tool(
+            "cp",
+            &["-aT", model.to_str().unwrap(), data.to_str().unwrap()],
+        );
+    }
+    assert!(finished[0] > 5 && finished[1] > 5, "{finished:?}");
 }
 
 #[test]

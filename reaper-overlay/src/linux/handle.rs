@@ -13,7 +13,7 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd},
         unix::{ffi::OsStrExt, fs::MetadataExt},
     },
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use rustix::{
@@ -52,18 +52,6 @@ impl Handle {
     /// gone.
     pub(crate) fn of(path: &Path) -> Result<Option<Self>, Error> {
         Self::at(CWD, path.as_os_str()).context("open", path)
-    }
-
-    /// The file at a path below `/` on which a container may have had a hand: no symlink on the way
-    /// is followed. `None` if there is none, or a symlink is in the way.
-    pub(crate) fn without_links(path: &Path) -> Result<Option<Self>, Error> {
-        let mut at = Self::of(Path::new("/"))?;
-        for component in path.components() {
-            if let (Component::Normal(name), Some(dir)) = (component, &at) {
-                at = Self::at(dir.as_fd(), name).context("open", path)?;
-            }
-        }
-        Ok(at)
     }
 
     pub(crate) fn metadata(&self) -> &Metadata {

@@ -1,15 +1,17 @@
 //! Resolving a path that a container may influence, in the calling process's own view.
 //!
-//! The one place that does this: symlinks are followed here, component by component, and a path
-//! that reaches one of the given stops is not followed further.
+//! The one place that does this, component by component. Either symlinks are followed here, and a
+//! path that reaches one of the given stops is not followed further; or none is.
 
 use std::{
     collections::VecDeque,
     ffi::OsString,
     fs, io,
+    os::fd::AsFd,
     path::{Component, Path, PathBuf},
 };
 
+use super::handle::Handle;
 use crate::contract::{Context, Error};
 
 /// As many symlinks as the kernel follows.
@@ -78,6 +80,19 @@ pub(crate) fn resolve(path: &Path, stop: &[PathBuf]) -> Result<Resolved, Error> 
     })
 }
 
+/// The file at a path below `/` that had no symlinks in it when it was written down, as a mount point
+/// in mountinfo. A container that may write to a directory on the way can have made one since.
+/// `None` if there is no such file, or a symlink is in the way.
+pub(crate) fn without_links(path: &Path) -> Result<Option<Handle>, Error> {
+    let mut at = Handle::of(Path::new("/"))?;
+    for component in path.components() {
+        if let (Component::Normal(name), Some(dir)) = (component, &at) {
+            at = Handle::at(dir.as_fd(), name).context("open", path)?;
+        }
+    }
+    Ok(at)
+}
+
 fn parts(path: &Path) -> VecDeque<OsString> {
     path.components()
         .filter_map(|component| match component {
@@ -124,6 +139,19 @@ mod tests {
             (Some(0), root.join("volume/sub/file"))
         );
         assert!(found.missing.is_empty());
+    }
+
+    #[test]
+    fn a_path_without_links_leads_through_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        fs::create_dir_all(root.join("real/inner")).unwrap();
+        symlink("real", root.join("link")).unwrap();
+        let found = |path: &str| without_links(&root.join(path)).unwrap();
+        assert_eq!(found("real/inner").unwrap().path(), root.join("real/inner"));
+        assert!(found("link/inner").is_none() && found("real/none").is_none());
+        assert!(found("link").unwrap().metadata().is_symlink());
+        assert!(without_links(Path::new("/")).unwrap().unwrap().is_dir());
     }
 
     #[test]

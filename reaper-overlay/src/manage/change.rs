@@ -14,7 +14,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 use super::name::shown;
 use crate::{
     contract::{Context, Error},
-    linux::{handle::Handle, walk::Cursor},
+    linux::{handle::Handle, resolve::without_links, walk::Cursor},
     store::layer_table::Layer,
 };
 
@@ -207,7 +207,7 @@ impl Change {
 
     fn lower(&self) -> Result<Option<Handle>, Error> {
         let root = match self.lower {
-            Lower::Host => Handle::without_links(&self.layer.mount)?,
+            Lower::Host => without_links(&self.layer.mount)?,
             Lower::Mask => Handle::of(&self.layer.mask)?,
             Lower::Nothing => None,
         };

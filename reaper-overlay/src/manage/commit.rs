@@ -23,6 +23,7 @@ use crate::{
         flock::{Lock, Mode},
         handle::Handle,
         mountinfo,
+        resolve::without_links,
         walk::Cursor,
     },
     store::{base::Base, layer_table::Layer},
@@ -425,7 +426,7 @@ impl HostFiles {
             .as_ref()
             .is_none_or(|(open, _)| !Arc::ptr_eq(open, layer))
         {
-            let root = Handle::without_links(&layer.mount)?;
+            let root = without_links(&layer.mount)?;
             self.open = root.map(|root| (Arc::clone(layer), Cursor::new(root)));
         }
         match &mut self.open {

@@ -24,6 +24,7 @@ use crate::{
     linux::{
         file_attributes::{is_opaque, is_placeholder_dir, is_whiteout},
         handle::Handle,
+        resolve::without_links,
         walk::{Cursor, Visitor, walk},
     },
     store::layer_table::Layer,
@@ -115,7 +116,7 @@ pub(crate) fn diff(
         };
         diff.layer = Arc::new(layer.clone());
         let below = Below {
-            host: Handle::without_links(&layer.mount)?,
+            host: without_links(&layer.mount)?,
             mask: Handle::of(&layer.mask)?,
             ..Below::default()
         };

@@ -28,6 +28,7 @@ use crate::{
     linux::{
         file_attributes::{is_opaque, is_placeholder_dir, is_whiteout, xattrs},
         handle::{FileId, Handle},
+        resolve::without_links,
         walk::{Visitor, walk},
     },
     store::layer_table::Layer,
@@ -111,7 +112,7 @@ pub(crate) fn export<W: Write>(
         };
         layer.mount.clone_into(&mut archive.root);
         // The layer's own directory is the mount's root in the view.
-        if let Some(host) = Handle::without_links(&layer.mount)?
+        if let Some(host) = without_links(&layer.mount)?
             && host.is_dir()
             && !same_attributes(&host, &upper)?
         {

@@ -31,6 +31,7 @@ use crate::{
         files::{make_dir, read_versioned, remove_entry, remove_file, write_json_durably},
         handle::{FileId, Handle},
         mountinfo::{escape, unescape},
+        resolve::without_links,
         walk::Cursor,
     },
 };
@@ -298,7 +299,7 @@ impl Journal {
     /// Removes the staging directories with what is left in them, and the journal.
     pub(super) fn clean_up(&self) -> Result<(), Error> {
         for dir in self.dirs.iter().map(DiskPath::path) {
-            let Some(parent) = Handle::without_links(&dir)? else {
+            let Some(parent) = without_links(&dir)? else {
                 continue;
             };
             if let Some(found) =
@@ -332,7 +333,7 @@ impl Host {
     fn parent(&mut self, step: &Step) -> Result<Option<(&Handle, OsString)>, Error> {
         let mount = &step.mount;
         if self.at.as_ref().is_none_or(|(at, _)| at != mount) {
-            let root = Handle::without_links(&mount.path())?;
+            let root = without_links(&mount.path())?;
             self.at = root.map(|root| (mount.clone(), Cursor::new(root)));
         }
         let Some((_, cursor)) = &mut self.at else {
@@ -346,7 +347,7 @@ impl Host {
 
 /// The directory at `path`, which must be there.
 fn existing(path: &Path) -> Result<Handle, Error> {
-    match Handle::without_links(path)? {
+    match without_links(path)? {
         Some(dir) if dir.is_dir() => Ok(dir),
         _ => Err(Errno::NOTDIR).context("open without following symlinks", path),
     }

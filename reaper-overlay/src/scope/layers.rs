@@ -4,8 +4,9 @@
 //! the time that a scope takes is the kernel's work on each layer.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{ErrorKind, Read, Write},
+    os::fd::AsFd,
     path::Path,
 };
 
@@ -20,6 +21,7 @@ use crate::{
     linux::{
         file_attributes,
         files::{exists, make_dir, make_new_dir, remove_tree},
+        handle::Handle,
         helper::Running,
     },
     mount::mask::{self, LayerStyle},
@@ -151,20 +153,21 @@ impl Layer {
     /// whiteout, another kind of file, or a directory on the way that was replaced.
     pub(crate) fn has_removed(&self, path: &Path) -> Result<bool, Error> {
         let relative = path.strip_prefix(&self.mount).unwrap_or(path);
-        let last = self.upper.join(relative);
-        let mut at = self.upper.clone();
+        // Containers may be changing the layer: by descriptors, so that no symlink is followed.
+        let Some(mut at) = Handle::of(&self.upper)? else {
+            return Ok(false);
+        };
         let mut is_replaced = false;
-        for name in relative.components() {
-            at.push(name);
-            let metadata = match fs::symlink_metadata(&at) {
-                Ok(metadata) => metadata,
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(is_replaced),
-                Err(error) => return Err(error).context("stat", at),
-            };
-            if at == last {
-                return Ok(file_attributes::is_whiteout(&metadata));
+        let mut names = relative.components().peekable();
+        while let Some(name) = names.next() {
+            match Handle::at(at.as_fd(), name.as_os_str()).context("open", path)? {
+                Some(found) => at = found,
+                None => return Ok(is_replaced),
             }
-            if !metadata.is_dir() {
+            if names.peek().is_none() {
+                return Ok(file_attributes::is_whiteout(at.metadata()));
+            }
+            if !at.is_dir() {
                 return Ok(true);
             }
             is_replaced |= file_attributes::is_opaque(&at)?;
@@ -183,7 +186,7 @@ impl Layer {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::fs::PermissionsExt, path::Path};
+    use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
     use rustix::mount::MountAttrFlags;
 

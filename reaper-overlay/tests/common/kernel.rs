@@ -41,13 +41,17 @@ pub fn lacks_attributes() -> bool {
 /// Lets the calling thread and its children live on the kernel that this test program is named after.
 pub fn become_older() {
     let lacking = lacking();
-    if lacking.is_empty() {
-        return;
+    if !lacking.is_empty() {
+        refuse(&lacking, libc::ENOSYS);
     }
+}
+
+/// Lets the calling thread and its children live where these system calls fail.
+pub fn refuse(calls: &[i64], errno: i32) {
     let filter = SeccompFilter::new(
-        BTreeMap::from_iter(lacking.into_iter().map(|call| (call, Vec::new()))),
+        BTreeMap::from_iter(calls.iter().map(|&call| (call, Vec::new()))),
         SeccompAction::Allow,
-        SeccompAction::Errno(libc::ENOSYS.unsigned_abs()),
+        SeccompAction::Errno(errno.unsigned_abs()),
         std::env::consts::ARCH.try_into().unwrap(),
     );
     let program: BpfProgram = filter.unwrap().try_into().unwrap();
