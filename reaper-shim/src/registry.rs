@@ -29,7 +29,7 @@ impl Registry {
         let id = ContainerId::new(id)?;
         match self.state().slots.get(&id) {
             Some(Some(container)) => Ok(Arc::clone(container)),
-            _ => Err(Error::NotFound(Target::Init(id))),
+            _ => Err(reaper_exec::Error::NotFound(Target::Init(id)).into()),
         }
     }
 
@@ -40,7 +40,7 @@ impl Registry {
             return Err(Error::ShuttingDown(id));
         }
         if state.slots.contains_key(&id) {
-            return Err(Error::AlreadyExists(Target::Init(id)));
+            return Err(reaper_exec::Error::AlreadyExists(Target::Init(id)).into());
         }
         state.slots.insert(id.clone(), None);
         Ok(Reservation {
