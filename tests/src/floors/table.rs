@@ -27,8 +27,10 @@ const SPEC: Crate = Crate {
         &[
             "annotations",
             "cgroups_path",
+            "conformance",
             "id",
             "identity",
+            "path_hash",
             "status",
             "timestamp",
         ],
