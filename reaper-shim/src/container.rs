@@ -116,6 +116,16 @@ impl Container {
         }
     }
 
+    /// Init and the exec'd processes.
+    pub(crate) fn processes(&self) -> Vec<Arc<Process>> {
+        let execs = self.execs();
+        let execs = execs.slots.values().flatten();
+        std::iter::once(&self.init)
+            .chain(execs)
+            .map(Arc::clone)
+            .collect()
+    }
+
     pub(crate) fn is_paused(&self) -> bool {
         self.paused.load(Ordering::Relaxed)
     }

@@ -54,8 +54,23 @@ impl Registry {
         self.state().slots.remove(id);
     }
 
+    /// Those that are made.
+    pub(crate) fn containers(&self) -> Vec<Arc<Container>> {
+        self.state()
+            .slots
+            .values()
+            .flatten()
+            .map(Arc::clone)
+            .collect()
+    }
+
+    /// Closes it.
+    pub(crate) fn close(&self) {
+        self.state().closed = true;
+    }
+
     /// Closes it if it is empty, and says whether it is closed.
-    pub(crate) fn close(&self) -> bool {
+    pub(crate) fn close_if_empty(&self) -> bool {
         let mut state = self.state();
         state.closed |= state.slots.is_empty();
         state.closed

@@ -124,7 +124,16 @@ const SHIM: Crate = Crate {
     folders: &[(
         "bootstrap",
         &[
-            &["environment", "info", "log", "params", "shim", "socket"],
+            &[
+                "connections",
+                "environment",
+                "info",
+                "log",
+                "params",
+                "shim",
+                "signals",
+                "socket",
+            ],
             &["daemon", "delete", "start"],
         ],
     )],
