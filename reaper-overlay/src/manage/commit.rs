@@ -9,6 +9,8 @@ use std::{
     sync::Arc,
 };
 
+use reaper_spec::path_hash;
+
 use super::{
     change::{Change, ChangeKind, Lower, Stamp},
     journal::{Action, DiskPath, Journal, Phase, Step},
@@ -16,7 +18,7 @@ use super::{
     stage::Stage,
 };
 use crate::{
-    contract::{Error, path_hash, user::Privilege},
+    contract::{Error, user::Privilege},
     linux::{
         file_attributes::Attributes,
         files::{exists, make_dir},
@@ -65,7 +67,7 @@ impl Commits {
         make_dir(&live)?;
         Ok(Self {
             journal: journal(base),
-            staging: format!(".reaper-commit-{}", path_hash::of(&base.path)),
+            staging: format!(".reaper-commit-{}", path_hash(&base.path)),
             _lock: Lock::take(&live.join("commit.lock"), Mode::Exclusive)?,
         })
     }
@@ -173,7 +175,7 @@ impl Commits {
 }
 
 fn journal(base: &Base) -> PathBuf {
-    base.outliving("commit", &path_hash::of(&base.path))
+    base.outliving("commit", &path_hash(&base.path))
 }
 
 /// The changes at and below `paths`, and the directories that they need.

@@ -27,8 +27,10 @@ const SPEC: Crate = Crate {
         &[
             "annotations",
             "cgroups_path",
+            "conformance",
             "id",
             "identity",
+            "path_hash",
             "status",
             "timestamp",
         ],
@@ -122,7 +124,16 @@ const SHIM: Crate = Crate {
     folders: &[(
         "bootstrap",
         &[
-            &["environment", "info", "log", "params", "shim", "socket"],
+            &[
+                "connections",
+                "environment",
+                "info",
+                "log",
+                "params",
+                "shim",
+                "signals",
+                "socket",
+            ],
             &["daemon", "delete", "start"],
         ],
     )],
