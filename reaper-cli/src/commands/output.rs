@@ -2,7 +2,10 @@
 
 use std::io::Write;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    log,
+};
 
 /// Prints a value as JSON, for people to read as well.
 pub(crate) fn print_json(out: &mut dyn Write, value: &impl serde::Serialize) -> Result<()> {
@@ -21,7 +24,7 @@ pub(crate) fn print(out: &mut dyn Write, text: std::fmt::Arguments<'_>) -> Resul
 
 /// Says something for people on stderr, and in the log, that does not end the command.
 pub(crate) fn remark(text: &str) {
-    tracing::warn!("{text}");
+    tracing::warn!(target: log::PRINTED, "{text}");
     // stderr is the place to complain at; the exit code says it as well where it matters.
     let _ = writeln!(std::io::stderr(), "reaper-runtime: {text}");
 }

@@ -35,30 +35,30 @@ pub(crate) type Xattr = (Vec<u8>, Vec<u8>);
 
 /// The file that is meant: by a path, where it may be a symlink itself, or by a handle.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Subject<'a> {
+pub(crate) enum FileRef<'a> {
     Path(&'a Path),
     Handle(&'a Handle),
 }
 
-impl<'a> From<&'a Path> for Subject<'a> {
+impl<'a> From<&'a Path> for FileRef<'a> {
     fn from(path: &'a Path) -> Self {
         Self::Path(path)
     }
 }
 
-impl<'a> From<&'a PathBuf> for Subject<'a> {
+impl<'a> From<&'a PathBuf> for FileRef<'a> {
     fn from(path: &'a PathBuf) -> Self {
         Self::Path(path)
     }
 }
 
-impl<'a> From<&'a Handle> for Subject<'a> {
+impl<'a> From<&'a Handle> for FileRef<'a> {
     fn from(handle: &'a Handle) -> Self {
         Self::Handle(handle)
     }
 }
 
-impl Subject<'_> {
+impl FileRef<'_> {
     /// What goes to the kernel. A handle's is a link to the file, which is to be followed: the
     /// calls for attributes refuse a descriptor that was opened with `O_PATH`.
     fn name(&self) -> Cow<'_, Path> {
@@ -130,7 +130,7 @@ impl Subject<'_> {
 }
 
 /// The extended attributes of a file, without the overlay's own, sorted by name.
-pub(crate) fn xattrs<'a>(file: impl Into<Subject<'a>>) -> Result<Vec<Xattr>, Error> {
+pub(crate) fn xattrs<'a>(file: impl Into<FileRef<'a>>) -> Result<Vec<Xattr>, Error> {
     let file = file.into();
     let mut list = vec![0u8; 1024];
     let length = loop {
@@ -159,7 +159,7 @@ pub(crate) fn xattrs<'a>(file: impl Into<Subject<'a>>) -> Result<Vec<Xattr>, Err
 
 /// One extended attribute of a file.
 pub(crate) fn xattr<'a>(
-    file: impl Into<Subject<'a>>,
+    file: impl Into<FileRef<'a>>,
     name: &OsStr,
 ) -> Result<Option<Vec<u8>>, Error> {
     let file = file.into();
@@ -178,7 +178,7 @@ pub(crate) fn xattr<'a>(
 }
 
 /// Whether the overlay marked a directory as one that hides the lower one.
-pub(crate) fn is_opaque<'a>(dir: impl Into<Subject<'a>>) -> Result<bool, Error> {
+pub(crate) fn is_opaque<'a>(dir: impl Into<FileRef<'a>>) -> Result<bool, Error> {
     let dir = dir.into();
     for name in ["trusted.overlay.opaque", "user.overlay.opaque"] {
         if xattr(dir, OsStr::new(name))?.is_some_and(|value| value == b"y") {
@@ -221,7 +221,7 @@ pub(crate) struct Attributes {
 }
 
 impl Attributes {
-    pub(crate) fn read<'a>(file: impl Into<Subject<'a>>) -> Result<Self, Error> {
+    pub(crate) fn read<'a>(file: impl Into<FileRef<'a>>) -> Result<Self, Error> {
         let file = file.into();
         let metadata = file.metadata()?;
         Ok(Self {
@@ -235,7 +235,7 @@ impl Attributes {
     }
 
     /// Gives them to `file`, with which it has no others.
-    pub(crate) fn set<'a>(&self, file: impl Into<Subject<'a>>) -> Result<(), Error> {
+    pub(crate) fn set<'a>(&self, file: impl Into<FileRef<'a>>) -> Result<(), Error> {
         let file = file.into();
         file.set_owner(self.uid, self.gid)
             .context("change the owner of", file.path())?;
@@ -263,8 +263,8 @@ impl Attributes {
 
 /// Gives `to` the owner, mode, extended attributes and times of `from`.
 pub(crate) fn copy<'a, 'b>(
-    from: impl Into<Subject<'a>>,
-    to: impl Into<Subject<'b>>,
+    from: impl Into<FileRef<'a>>,
+    to: impl Into<FileRef<'b>>,
 ) -> Result<(), Error> {
     Attributes::read(from)?.set(to)
 }
@@ -287,7 +287,7 @@ pub(crate) fn set_mode_and_times(to: &Path, metadata: &fs::Metadata) -> Result<(
     )
 }
 
-fn set_times(to: Subject<'_>, accessed: (i64, i64), modified: (i64, i64)) -> Result<(), Error> {
+fn set_times(to: FileRef<'_>, accessed: (i64, i64), modified: (i64, i64)) -> Result<(), Error> {
     let time = |(seconds, nanoseconds): (i64, i64)| Timespec {
         tv_sec: seconds,
         tv_nsec: nanoseconds as _,

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use serde::{Serialize, Serializer, ser::SerializeStruct};
+use serde::{Serialize, Serializer};
 
 use super::name::shown;
 use crate::{
@@ -83,18 +83,26 @@ impl Stamp {
 
 impl Serialize for Change {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let bytes = self.path.as_os_str().as_encoded_bytes();
-        let odd = self.path.to_str().is_none();
-        let mut fields = serializer.serialize_struct("Change", 5 + usize::from(odd))?;
-        fields.serialize_field("path", &shown(&self.path))?;
-        if odd {
-            fields.serialize_field("path_bytes", bytes)?;
+        #[derive(Serialize)]
+        struct Shown<'a> {
+            path: String,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            path_bytes: Option<&'a [u8]>,
+            kind: ChangeKind,
+            before: Option<Entry>,
+            after: Option<Entry>,
+            masked: bool,
         }
-        fields.serialize_field("kind", &self.kind)?;
-        fields.serialize_field("before", &self.before)?;
-        fields.serialize_field("after", &self.after)?;
-        fields.serialize_field("masked", &self.masked)?;
-        fields.end()
+        let bytes = self.path.as_os_str().as_encoded_bytes();
+        let change = Shown {
+            path: shown(&self.path),
+            path_bytes: self.path.to_str().is_none().then_some(bytes),
+            kind: self.kind,
+            before: self.before,
+            after: self.after,
+            masked: self.masked,
+        };
+        change.serialize(serializer)
     }
 }
 
