@@ -11,7 +11,7 @@ use std::{
 
 use common::*;
 use reaper_overlay::{
-    ApplyMode, Change, Error, FlawReason, Overlays, Progress, Recovery, Scope, Session, ViewRequest,
+    ApplyMode, Change, Error, FlawReason, Overlays, Progress, Recovery, Scope, Session,
 };
 use reaper_spec::OverlayScope;
 
@@ -41,7 +41,7 @@ impl Swapped {
             secrets.display()
         );
         sh(&session, &script);
-        let (overlays, scope) = of(&request);
+        let (overlays, scope) = overlays(&request);
         Self {
             data,
             session,
@@ -54,10 +54,6 @@ impl Swapped {
         let script = format!("cd {}; mv -T d e && mv -T l d", self.data.display());
         sh(&self.session, &script);
     }
-}
-
-fn of(request: &ViewRequest) -> (Overlays, Scope) {
-    (Overlays::new(&request.overlay), Scope::of(request).unwrap())
 }
 
 /// Writes to a vector, and calls a function once after some bytes.
@@ -148,22 +144,17 @@ fn a_file_that_becomes_a_fifo_holds_up_neither_diff_nor_archive_nor_commit() {
             .overlays
             .diff(&swapped.scope, &mut { diff })
             .unwrap();
-        let all = [swapped.data.join("d")];
-        apply(&swapped.overlays, &swapped.scope, &all).unwrap();
+        apply(&swapped.overlays, &swapped.scope, &swapped.data.join("d")).unwrap();
         use std::os::unix::fs::FileTypeExt;
         let kind = fs::symlink_metadata(swapped.data.join("d/key")).unwrap();
         assert!(kind.file_type().is_fifo());
     });
 }
 
-fn apply(overlays: &Overlays, scope: &Scope, paths: &[PathBuf]) -> Result<Vec<Change>, Error> {
-    overlays.apply_to_host(scope, paths, ApplyMode::Apply, &mut |_| ())
-}
-
-/// Neither a staging directory on the filesystem of `path` nor a journal is left.
+/// No staging directory is left on the filesystem of `data`, a directory in its root.
 #[track_caller]
-fn expect_nothing_beside(path: &Path) {
-    for dir in path.ancestors() {
+fn expect_nothing_beside(data: &Path) {
+    for dir in data.ancestors().take(2) {
         for entry in fs::read_dir(dir).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap_or_default();
             assert!(!name.starts_with(".reaper-commit"), "{dir:?}/{name}");
@@ -198,7 +189,7 @@ fn changed_in_every_way(dir: &Path) -> (PathBuf, Overlays, Scope, Session) {
         data.display()
     );
     sh(&session, &script);
-    let (overlays, scope) = of(&request);
+    let (overlays, scope) = overlays(&request);
     (data, overlays, scope, session)
 }
 
@@ -323,7 +314,7 @@ fn a_commit_of_which_one_step_fails_is_undone() {
             assert_eq!(tree(&data), before);
             expect_nothing_beside(&data);
         }
-        apply(&overlays, &scope, std::slice::from_ref(&data)).unwrap();
+        apply(&overlays, &scope, &data).unwrap();
         assert!(overlays.diff(&scope, &mut |_| ()).unwrap().is_empty());
     });
 }
@@ -355,7 +346,7 @@ fn what_the_host_changes_meanwhile_is_named_and_kept() {
         fs::create_dir(data.join("gone/mount")).unwrap();
         mount_tmpfs(&data.join("gone/mount"));
         fs::write(data.join("gone/mount/kept"), "").unwrap();
-        result = apply(&overlays, &scope, std::slice::from_ref(&data));
+        result = apply(&overlays, &scope, &data);
         assert!(
             matches!(result, Err(Error::MountBelow { .. })),
             "{result:?}"
@@ -379,7 +370,7 @@ fn a_tree_deeper_than_a_path_is_long_is_listed_archived_and_committed() {
             data.display()
         );
         sh(&session, &script);
-        let (overlays, scope) = of(&request);
+        let (overlays, scope) = overlays(&request);
         let usage = overlays.disk_usage(&scope, &mut |_| ()).unwrap();
         assert!(usage.files > 121);
         let below = |changes: &[Change]| {
@@ -398,12 +389,12 @@ fn a_tree_deeper_than_a_path_is_long_is_listed_archived_and_committed() {
             .export_diff(&scope, Vec::new(), &mut |_| ())
             .unwrap();
         assert_eq!(tar.flaws, []);
-        apply(&overlays, &scope, std::slice::from_ref(&data)).unwrap();
+        apply(&overlays, &scope, &data).unwrap();
         assert_eq!(below(&overlays.diff(&scope, &mut |_| ()).unwrap()), 0);
         // And back: the host's deep tree is compared, deleted in the scope, and then here.
         let script = format!("rm -r {}/0*", data.display());
         sh(&session, &script);
-        apply(&overlays, &scope, std::slice::from_ref(&data)).unwrap();
+        apply(&overlays, &scope, &data).unwrap();
         assert_eq!(fs::read_dir(&data).unwrap().count(), 0);
         session.close().unwrap();
         overlays.reset(&scope).unwrap();

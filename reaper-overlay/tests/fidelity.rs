@@ -15,7 +15,7 @@ use std::{
 };
 
 use common::*;
-use reaper_overlay::{ApplyMode, FlawReason, Overlays, Scope};
+use reaper_overlay::FlawReason;
 use reaper_spec::{Mount, OverlayScope};
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags, lgetxattr, llistxattr,
@@ -209,10 +209,7 @@ fn a_commit_and_an_archive_keep_all_that_cp_and_tar_keep() {
         let session = open(&request);
         let script = format!("cp -a {} {}/new", model.display(), data.display());
         sh(&session, &script);
-        let (overlays, scope) = (
-            Overlays::new(&request.overlay),
-            Scope::of(&request).unwrap(),
-        );
+        let (overlays, scope) = overlays(&request);
 
         let tar = overlays
             .export_diff(&scope, Vec::new(), &mut |_| ())
@@ -231,10 +228,7 @@ fn a_commit_and_an_archive_keep_all_that_cp_and_tar_keep() {
         let new = data.join("new");
         expect_same(&out.join(new.strip_prefix("/").unwrap()), &model);
 
-        let mode = ApplyMode::Apply;
-        overlays
-            .apply_to_host(&scope, std::slice::from_ref(&data), mode, &mut |_| ())
-            .unwrap();
+        apply(&overlays, &scope, &data).unwrap();
         expect_same(&new, &model);
         assert!(overlays.diff(&scope, &mut |_| ()).unwrap().is_empty());
     });
@@ -257,10 +251,7 @@ fn what_an_archive_cannot_hold_is_named_and_left_out() {
             socket.display()
         );
         sh(&session, &script);
-        let (overlays, scope) = (
-            Overlays::new(&request.overlay),
-            Scope::of(&request).unwrap(),
-        );
+        let (overlays, scope) = overlays(&request);
         let tar = overlays
             .export_diff(&scope, Vec::new(), &mut |_| ())
             .unwrap();
@@ -307,10 +298,7 @@ fn names_that_are_not_utf_8_are_told_apart() {
             data.display()
         );
         sh(&session, &script);
-        let (overlays, scope) = (
-            Overlays::new(&request.overlay),
-            Scope::of(&request).unwrap(),
-        );
+        let (overlays, scope) = overlays(&request);
         let changes = overlays.diff(&scope, &mut |_| ()).unwrap();
         let shown: Vec<_> = changes.iter().map(ToString::to_string).collect();
         let expected = ["\\xfe", "\\xff"].map(|name| format!("A {}/a{name}", data.display()));
@@ -323,21 +311,15 @@ fn names_that_are_not_utf_8_are_told_apart() {
 }
 
 #[test]
-fn the_mode_of_a_mounts_own_directory_is_a_change_like_others() {
+fn a_changed_mode_of_a_mounts_own_directory_is_seen() {
     isolated(|dir| {
         let disk = dir.join("disk");
         mount_tmpfs(&disk);
         fs::write(disk.join("file"), "").unwrap();
         let request = request(dir, "a", OverlayScope::Node);
         let session = open(&request);
-        let (overlays, scope) = (
-            Overlays::new(&request.overlay),
-            Scope::of(&request).unwrap(),
-        );
-        let shown = || -> Vec<_> {
-            let changes = overlays.diff(&scope, &mut |_| ()).unwrap();
-            changes.iter().map(ToString::to_string).collect()
-        };
+        let (overlays, scope) = overlays(&request);
+        let shown = || shown(&overlays, &scope);
         assert_eq!(shown(), [] as [&str; 0]);
         sh(
             &session,
@@ -370,10 +352,7 @@ fn the_mode_of_a_mounts_own_directory_is_a_change_like_others() {
             modes.contains(&(disk.strip_prefix("/").unwrap().to_owned(), 0o400)),
             "{modes:?}"
         );
-        let mode = ApplyMode::Apply;
-        overlays
-            .apply_to_host(&scope, std::slice::from_ref(&disk), mode, &mut |_| ())
-            .unwrap();
+        apply(&overlays, &scope, &disk).unwrap();
         assert_eq!(fs::metadata(&disk).unwrap().mode() & 0o7777, 0o400);
         assert!(disk.join("new").exists());
         assert_eq!(shown(), ["P /"]);
@@ -399,10 +378,7 @@ fn mount_points_of_live_containers_are_no_changes() {
         };
         request.mounts = vec![point("made/deep/one"), point("made/two")];
         let session = open(&request);
-        let (overlays, scope) = (
-            Overlays::new(&request.overlay),
-            Scope::of(&request).unwrap(),
-        );
+        let (overlays, scope) = overlays(&request);
         let shown = || -> Vec<_> {
             let changes = overlays.diff(&scope, &mut |_| ()).unwrap();
             let text = |change: &reaper_overlay::Change| change.to_string();

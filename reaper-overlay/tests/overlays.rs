@@ -18,13 +18,9 @@ use proptest::{
     test_runner::{Config, TestRunner},
 };
 use reaper_overlay::{
-    ApplyMode, ChangeKind, Error, Keep, Overlays, Scope, Session, SharedOverlay, ViewRequest,
+    ApplyMode, ChangeKind, Error, Keep, Scope, Session, SharedOverlay, ViewRequest,
 };
 use reaper_spec::{Mount, OverlayScope};
-
-fn overlays(request: &ViewRequest) -> (Overlays, Scope) {
-    (Overlays::new(&request.overlay), Scope::of(request).unwrap())
-}
 
 fn changes(request: &ViewRequest, below: &Path) -> Vec<(ChangeKind, PathBuf)> {
     let (overlays, scope) = overlays(request);
@@ -167,14 +163,7 @@ fn diff_and_commit_agree_with_a_naive_model() {
                 )
                 .unwrap();
             assert_eq!(snapshot(&data), before, "a dry run");
-            overlays
-                .apply_to_host(
-                    &scope,
-                    std::slice::from_ref(&data),
-                    ApplyMode::Apply,
-                    &mut |_| (),
-                )
-                .unwrap();
+            apply(&overlays, &scope, &data).unwrap();
             assert_eq!(snapshot(&data), after, "{shown}");
             assert_eq!(changes(&request, &data), [], "{shown}");
         }
@@ -387,9 +376,7 @@ fn what_is_masked_is_not_committed() {
             &format!("cd {}; echo x >keys/secret; echo x >plain", data.display()),
         );
         let (overlays, scope) = overlays(&request);
-        let apply = |path: &Path| {
-            overlays.apply_to_host(&scope, &[path.to_owned()], ApplyMode::Apply, &mut |_| ())
-        };
+        let apply = |path: &Path| apply(&overlays, &scope, path);
         assert!(matches!(apply(&data), Err(Error::Masked { .. })));
         assert_eq!(
             fs::read_to_string(data.join("keys/secret")).unwrap(),

@@ -141,6 +141,9 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// Another commit to the host is under way.
+    #[error("another commit of these overlays is under way: wait for its end, or end it")]
+    CommitBusy,
     /// A file of the scope or of the host was changed, moved or removed while it was being committed.
     /// Nothing was changed on the host.
     #[error(

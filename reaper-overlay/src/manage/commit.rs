@@ -22,7 +22,7 @@ use crate::{
     linux::{
         file_attributes::Attributes,
         files::{exists, make_dir},
-        flock::{Lock, Mode},
+        flock::Lock,
         handle::Handle,
         mountinfo,
         resolve::without_links,
@@ -61,20 +61,26 @@ pub(super) struct Commits {
 }
 
 impl Commits {
-    /// Waits until no other commit from this base is under way.
-    pub(super) fn lock(base: &Base) -> Result<Self, Error> {
+    /// `None` while another commit from this base is under way.
+    pub(super) fn lock(base: &Base) -> Result<Option<Self>, Error> {
         let live = base.path.join("live");
         make_dir(&live)?;
-        Ok(Self {
+        let lock = Lock::try_exclusive(&live.join("commit.lock"))?;
+        Ok(lock.map(|lock| Self {
             journal: journal(base),
             staging: format!(".reaper-commit-{}", path_hash(&base.path)),
-            _lock: Lock::take(&live.join("commit.lock"), Mode::Exclusive)?,
-        })
+            _lock: lock,
+        }))
     }
 
-    /// Whether a commit is under way, or has not come to its end.
-    pub(super) fn is_interrupted(base: &Base) -> Result<bool, Error> {
-        exists(&journal(base))
+    /// The same if a commit has not come to its end, and no process is at it.
+    pub(super) fn interrupted(base: &Base) -> Result<Option<Self>, Error> {
+        if exists(&journal(base))? {
+            Self::lock(base)
+        } else {
+            // There is nothing to lock for.
+            Ok(None)
+        }
     }
 
     /// Finishes or undoes a commit that has not come to its end.

@@ -201,10 +201,7 @@ impl Journal {
         for step in &self.steps {
             let path = step.full();
             each(&path);
-            let Some((parent, name)) = host.parent(step)? else {
-                return Err(Error::Changed { path });
-            };
-            let parent = parent.as_fd();
+            let (parent, name) = host.parent(step)?;
             match &step.action {
                 Action::Put {
                     staging,
@@ -252,10 +249,7 @@ impl Journal {
 
     fn undo_step(&self, host: &mut Host, step: &Step) -> Result<(), Error> {
         let path = step.full();
-        let Some((parent, name)) = host.parent(step)? else {
-            return Err(Error::Changed { path });
-        };
-        let parent = parent.as_fd();
+        let (parent, name) = host.parent(step)?;
         let found = Handle::at(parent, &name).context("open", &path)?;
         match &step.action {
             Action::Put {
@@ -329,19 +323,21 @@ struct Host {
 }
 
 impl Host {
-    /// The directory of what `step` changes, and its name there. `None` if that does not exist.
-    fn parent(&mut self, step: &Step) -> Result<Option<(&Handle, OsString)>, Error> {
+    /// The directory of what `step` changes, which must be there, and its name in it.
+    fn parent(&mut self, step: &Step) -> Result<(BorrowedFd<'_>, OsString), Error> {
+        let changed = || Error::Changed { path: step.full() };
         let mount = &step.mount;
         if self.at.as_ref().is_none_or(|(at, _)| at != mount) {
             let root = without_links(&mount.path())?;
             self.at = root.map(|root| (mount.clone(), Cursor::new(root)));
         }
-        let Some((_, cursor)) = &mut self.at else {
-            return Ok(None);
-        };
+        let (_, cursor) = self.at.as_mut().ok_or_else(changed)?;
         let path = step.path.path();
+        if !cursor.go_to_parent(&path)? {
+            return Err(changed());
+        }
         let name = path.file_name().unwrap_or(OsStr::new(".")).to_owned();
-        Ok(cursor.go_to_parent(&path)?.then(|| (cursor.dir(), name)))
+        Ok((cursor.dir().as_fd(), name))
     }
 }
 

@@ -163,7 +163,8 @@ impl Overlays {
     /// view has never seen what is there.
     ///
     /// # Errors
-    /// [`Error::ScopeNotFound`], [`Error::Masked`], [`Error::MountBelow`]; [`Error::Changed`] if a
+    /// [`Error::ScopeNotFound`], [`Error::Masked`], [`Error::MountBelow`],
+    /// [`Error::CommitBusy`]; [`Error::Changed`] if a
     /// container or another program writes to one of the files meanwhile; something cannot be written.
     pub fn apply_to_host(
         &self,
@@ -174,7 +175,7 @@ impl Overlays {
     ) -> Result<Vec<Change>, Error> {
         let (base, _) = layers(&self.config, scope)?;
         let commits = match mode {
-            ApplyMode::Apply => Some(Commits::lock(&base)?),
+            ApplyMode::Apply => Some(Commits::lock(&base)?.ok_or(Error::CommitBusy)?),
             ApplyMode::DryRun => None,
         };
         if let Some(commits) = &commits {
@@ -193,10 +194,24 @@ impl Overlays {
     /// # Errors
     /// Something cannot be read or written.
     pub fn recover(&self) -> Result<Option<Recovery>, Error> {
+        match self.interrupted()? {
+            Some(commits) => commits.recover(),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether there is such a commit, which [`recover`](Self::recover) would finish or undo.
+    ///
+    /// # Errors
+    /// Something cannot be read.
+    pub fn has_interrupted_commit(&self) -> Result<bool, Error> {
+        Ok(self.interrupted()?.is_some())
+    }
+
+    fn interrupted(&self) -> Result<Option<Commits>, Error> {
         match Base::open(&self.config)? {
-            // Without one there is nothing to lock.
-            Some(base) if Commits::is_interrupted(&base)? => Commits::lock(&base)?.recover(),
-            _ => Ok(None),
+            Some(base) => Commits::interrupted(&base),
+            None => Ok(None),
         }
     }
 

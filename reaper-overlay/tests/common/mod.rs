@@ -16,7 +16,9 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, unshare};
-use reaper_overlay::{Session, SharedOverlay, ViewRequest};
+use reaper_overlay::{
+    ApplyMode, Change, Error, Overlays, Scope, Session, SharedOverlay, ViewRequest,
+};
 use reaper_spec::{ContainerId, OverlayScope};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
 
@@ -118,6 +120,22 @@ pub fn request(dir: &Path, id: &str, scope: OverlayScope) -> ViewRequest {
     request.overlay.base = dir.join("base");
     request.overlay.scope = scope;
     request
+}
+
+/// What was written in the scope of `request`.
+pub fn overlays(request: &ViewRequest) -> (Overlays, Scope) {
+    (Overlays::new(&request.overlay), Scope::of(request).unwrap())
+}
+
+/// Makes the changes below `path` on the host.
+pub fn apply(overlays: &Overlays, scope: &Scope, path: &Path) -> Result<Vec<Change>, Error> {
+    overlays.apply_to_host(scope, &[path.to_owned()], ApplyMode::Apply, &mut |_| ())
+}
+
+/// The changes as `overlay diff` prints them.
+pub fn shown(overlays: &Overlays, scope: &Scope) -> Vec<String> {
+    let changes = overlays.diff(scope, &mut |_| ()).unwrap();
+    changes.iter().map(ToString::to_string).collect()
 }
 
 /// Runs a shell script in `session`; returns what it wrote.

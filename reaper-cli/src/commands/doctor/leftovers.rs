@@ -56,6 +56,15 @@ pub(super) async fn examine(call: &CommandContext) -> Vec<CheckResult> {
         )),
         Err(error) => findings.push(unreadable(error.to_string())),
     }
+    match overlays.has_interrupted_commit() {
+        Ok(false) => {}
+        Ok(true) => findings.push(CheckResult::warning(
+            "overlays",
+            "a commit to this machine was interrupted",
+            "`reaper-runtime prune` finishes or undoes it",
+        )),
+        Err(error) => findings.push(unreadable(error.to_string())),
+    }
     findings
 }
 

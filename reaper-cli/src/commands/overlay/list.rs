@@ -9,7 +9,7 @@ use std::{
 use reaper_overlay::{Error as OverlayError, Overlays, Scope, ScopeInfo, Usage};
 use serde::Serialize;
 
-use super::progress::Progress;
+use super::{each::each, progress::Progress};
 use crate::{
     args::Output,
     colours::Colours,
@@ -17,7 +17,7 @@ use crate::{
         output::{print, print_json, remark, size},
         table::{print_plain, printable},
     },
-    error::{Error, Result},
+    error::Result,
 };
 
 /// One scope, for programs.
@@ -44,7 +44,7 @@ pub(super) fn list(
     let mut listed = Vec::new();
     let mut progress = Progress::of_unknown("looking at");
     let scopes = overlays.scopes()?;
-    let looked = each(&scopes, false, |scope| {
+    let looked = each(&scopes, "looked at", false, |scope| {
         if let Some(info) = overlays.inspect(scope)? {
             let usage = overlays.disk_usage(scope, &mut |seen| progress.show(&seen))?;
             listed.push((info, usage));
@@ -69,35 +69,6 @@ pub(super) fn list(
         ));
     }
     looked
-}
-
-/// Looks at each of the scopes. One that cannot be read is named and does not hide the others; so is
-/// one that does not exist, if it was `asked_for`.
-fn each(
-    scopes: &[Scope],
-    asked_for: bool,
-    mut look: impl FnMut(&Scope) -> Result<(), OverlayError>,
-) -> Result<()> {
-    let mut failed = 0;
-    for scope in scopes {
-        match look(scope) {
-            Ok(()) => {}
-            // It was removed meanwhile.
-            Err(OverlayError::ScopeNotFound { .. }) if !asked_for => {}
-            Err(error) => {
-                failed += 1;
-                remark(&printable(&format!("overlay {scope}: {error}")));
-            }
-        }
-    }
-    match failed {
-        0 => Ok(()),
-        failed => Err(Error::Overlays {
-            done: "looked at",
-            failed,
-            all: scopes.len(),
-        }),
-    }
 }
 
 fn row((info, usage): &(ScopeInfo, Usage)) -> [String; 5] {
@@ -176,10 +147,10 @@ pub(super) fn usage(
         Ok(())
     };
     let looked = match scopes {
-        [] => each(&overlays.scopes()?, false, look),
+        [] => each(&overlays.scopes()?, "looked at", false, look),
         // Its error is the command's, with the way out.
         [scope] => Ok(look(scope)?),
-        scopes => each(scopes, true, look),
+        scopes => each(scopes, "looked at", true, look),
     };
     drop(progress);
     if output.json {

@@ -1,6 +1,7 @@
 //! `overlay`: what was written over this machine.
 
 mod changes;
+mod each;
 mod list;
 mod progress;
 
@@ -9,7 +10,8 @@ use std::io::Write;
 use reaper_overlay::{Overlays, Scope};
 use reaper_spec::ContainerId;
 
-use super::{context::CommandContext, output::remark, table::printable};
+use self::each::each;
+use super::context::CommandContext;
 use crate::{
     args::{OverlayArgs, OverlayCommand},
     container,
@@ -53,21 +55,7 @@ fn remove(overlays: &Overlays, scopes: &[Scope]) -> Result<()> {
         // Its error is the command's, with the way out.
         return Ok(overlays.remove(scope)?);
     }
-    let mut failed = 0;
-    for scope in scopes {
-        if let Err(error) = overlays.remove(scope) {
-            failed += 1;
-            remark(&printable(&error.to_string()));
-        }
-    }
-    match failed {
-        0 => Ok(()),
-        failed => Err(Error::Overlays {
-            done: "removed",
-            failed,
-            all: scopes.len(),
-        }),
-    }
+    each(scopes, "removed", true, |scope| overlays.remove(scope))
 }
 
 /// The scope that is meant: where `named` is a container of this root, the one that it is in.
