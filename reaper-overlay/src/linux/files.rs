@@ -67,6 +67,7 @@ pub(crate) fn remove_entry(parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), E
     // into.
     let mut todo = vec![(vec![name.to_owned()], 0)];
     while let Some((names, times)) = todo.last_mut() {
+        let is_below = cursor.depth() > 0;
         let Some(name) = names.last().cloned() else {
             todo.pop();
             if !todo.is_empty() && !cursor.leave().context("go back from", name)? {
@@ -77,7 +78,7 @@ pub(crate) fn remove_entry(parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), E
         };
         let path = || shown(cursor.as_fd(), &name);
         let removed = match remove_one(cursor.as_fd(), &name) {
-            Err(Errno::ACCESS) => {
+            Err(Errno::ACCESS) if is_below => {
                 // Without root a directory's mode keeps its owner out, as overlay's own work
                 // directory's.
                 let mode = fs::Permissions::from_mode(0o700);

@@ -42,6 +42,11 @@ impl Cursor {
         }
     }
 
+    /// How many directories below the root the cursor is.
+    pub(crate) fn depth(&self) -> usize {
+        self.levels.len()
+    }
+
     /// The directory at which the cursor is.
     pub(crate) fn dir(&self) -> &Handle {
         let last = self.levels.last().and_then(|level| level.handle.as_ref());

@@ -4,18 +4,16 @@
 //! come renames alone, by a [`Journal`](super::journal). A host or a scope that changes meanwhile
 //! ends the commit, with the name of what changed and nothing done.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::{Path, PathBuf};
 
 use reaper_spec::path_hash;
 
 use super::{
-    change::{Change, ChangeKind, Lower, Stamp},
+    change::{Change, ChangeKind},
     journal::{Action, DiskPath, Journal, Phase, Step},
     progress::{OnProgress, Progress},
     stage::Stage,
+    unchanged::{HostFiles, UpperFiles, changed},
 };
 use crate::{
     contract::{Error, user::Privilege},
@@ -23,12 +21,9 @@ use crate::{
         file_attributes::Attributes,
         files::{exists, make_dir},
         flock::Lock,
-        handle::Handle,
         mountinfo,
-        resolve::without_links,
-        walk::Cursor,
     },
-    store::{base::Base, layer_table::Layer},
+    store::base::Base,
 };
 
 /// Whether [`Overlays::apply_to_host`](super::Overlays::apply_to_host) changes something.
@@ -372,109 +367,4 @@ fn check_mounts(plan: &[Part<'_>]) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-fn changed(change: &Change) -> Error {
-    Error::Changed {
-        path: change.path.clone(),
-    }
-}
-
-/// Whether a file is still what was compared. Of a directory another time says only that it has
-/// other entries now.
-fn is_same(was: Option<Stamp>, file: &Handle) -> bool {
-    let now = Stamp::of(file.metadata());
-    was.is_some_and(|was| {
-        if file.is_dir() {
-            was.is_same_file(&now)
-        } else {
-            was == now
-        }
-    })
-}
-
-/// The files of upper layers, found anew.
-#[derive(Default)]
-struct UpperFiles {
-    open: Option<(Arc<Layer>, Cursor)>,
-}
-
-impl UpperFiles {
-    /// What the upper layer has for `change`, if it is as it was.
-    fn unchanged(&mut self, change: &Change) -> Result<Handle, Error> {
-        let layer = &change.layer;
-        if self
-            .open
-            .as_ref()
-            .is_none_or(|(open, _)| !Arc::ptr_eq(open, layer))
-        {
-            let root = Handle::of(&layer.upper)?;
-            self.open = root.map(|root| (Arc::clone(layer), Cursor::new(root)));
-        }
-        let file = match &mut self.open {
-            Some((_, cursor)) => cursor.find(change.relative())?,
-            None => None,
-        };
-        file.filter(|file| is_same(change.stamps[1], file))
-            .ok_or_else(|| changed(change))
-    }
-}
-
-/// The host's files, found anew.
-#[derive(Default)]
-struct HostFiles {
-    open: Option<(Arc<Layer>, Cursor)>,
-}
-
-impl HostFiles {
-    fn cursor(&mut self, change: &Change) -> Result<&mut Cursor, Error> {
-        let layer = &change.layer;
-        if self
-            .open
-            .as_ref()
-            .is_none_or(|(open, _)| !Arc::ptr_eq(open, layer))
-        {
-            let root = without_links(&layer.mount)?;
-            self.open = root.map(|root| (Arc::clone(layer), Cursor::new(root)));
-        }
-        match &mut self.open {
-            Some((_, cursor)) => Ok(cursor),
-            None => Err(changed(change)),
-        }
-    }
-
-    /// What the host has for `change`, if it is as it was when it was compared.
-    fn unchanged(&mut self, change: &Change) -> Result<Option<Handle>, Error> {
-        let found = self.cursor(change)?.find(change.relative())?;
-        let is_as_it_was = match (&found, change.lower) {
-            (Some(found), Lower::Host) => is_same(change.stamps[0], found),
-            (None, Lower::Nothing) => true,
-            _ => false,
-        };
-        if is_as_it_was {
-            Ok(found)
-        } else {
-            Err(changed(change))
-        }
-    }
-
-    /// The same, and there is a directory to put it in, unless that is made by the same commit.
-    fn check(&mut self, change: &Change) -> Result<(), Error> {
-        self.unchanged(change).map(drop)
-    }
-
-    /// Fails if the place of `change` is not on the mount of its staging directory.
-    fn check_mount(&mut self, change: &Change, staging: &Handle) -> Result<(), Error> {
-        let cursor = self.cursor(change)?;
-        if !cursor.go_to_parent(change.relative())? {
-            return Err(changed(change));
-        }
-        if cursor.dir().shares_mount(staging) {
-            return Ok(());
-        }
-        Err(Error::MountBelow {
-            path: change.layer.mount.clone(),
-            mount: cursor.dir().path(),
-        })
-    }
 }

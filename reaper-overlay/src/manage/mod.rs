@@ -12,6 +12,8 @@ mod pax;
 mod progress;
 mod sparse;
 mod stage;
+mod tar_entry;
+mod unchanged;
 
 pub use change::{Change, ChangeKind, Entry, FileKind};
 pub use commit::{ApplyMode, Recovery};
