@@ -67,6 +67,10 @@ impl Handle {
         (self.metadata.dev(), self.metadata.ino())
     }
 
+    pub(crate) fn inode(&self) -> u64 {
+        self.metadata.ino()
+    }
+
     pub(crate) fn is_dir(&self) -> bool {
         self.metadata.is_dir()
     }

@@ -310,7 +310,7 @@ fn stage(
                 steps.push(step(Action::Put {
                     staging: *staging,
                     name: name.clone(),
-                    id: copy.id(),
+                    inode: copy.inode(),
                 }));
             }
             Role::Inside { staging, path: to } => {
@@ -324,7 +324,7 @@ fn stage(
                 steps.push(step(Action::Remove {
                     staging: *staging,
                     name: name.clone(),
-                    id: there.id(),
+                    inode: there.inode(),
                 }));
             }
             Role::Set => {

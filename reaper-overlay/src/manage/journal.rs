@@ -6,7 +6,8 @@
 //! step fails is undone. What it replaces or removes waits in the staging directory meanwhile.
 //!
 //! A workload may write to the directories in which this happens, if they are volumes of its own.
-//! So the journal is not there, and says which files it means by their inodes.
+//! So the journal is not there, and says which files it means by their inodes: a device may have
+//! another number after a boot, and both places of a file are on one mount.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -29,7 +30,7 @@ use crate::{
     linux::{
         file_attributes::Attributes,
         files::{make_dir, read_versioned, remove_entry, remove_file, write_json_durably},
-        handle::{FileId, Handle},
+        handle::Handle,
         mountinfo::{escape, unescape},
         resolve::without_links,
         walk::Cursor,
@@ -82,13 +83,13 @@ pub(super) enum Action {
     Put {
         staging: usize,
         name: String,
-        id: FileId,
+        inode: u64,
     },
     /// What is there is moved to the entry `name` of a staging directory.
     Remove {
         staging: usize,
         name: String,
-        id: FileId,
+        inode: u64,
     },
     /// What is there has other attributes afterwards.
     Set {
@@ -206,19 +207,19 @@ impl Journal {
                 Action::Put {
                     staging,
                     name: staged,
-                    id,
+                    inode,
                 } => {
                     let staging = self.staging(*staging)?;
-                    put(&staging, staged, *id, parent, &name, &path)?;
+                    put(&staging, staged, *inode, parent, &name, &path)?;
                 }
                 Action::Remove {
                     staging,
                     name: to,
-                    id,
+                    inode,
                 } => {
                     let found = Handle::at(parent, &name).context("open", &path)?;
                     let Some(found) = found else { continue };
-                    if found.id() != *id {
+                    if found.inode() != *inode {
                         return Err(Error::Changed { path });
                     }
                     let staging = self.staging(*staging)?;
@@ -255,13 +256,13 @@ impl Journal {
             Action::Put {
                 staging,
                 name: staged,
-                id,
+                inode,
             } => {
                 let staging = self.staging(*staging)?;
                 let at = |name: &OsStr| Handle::at(staging.as_fd(), name).context("open", &path);
                 let (new, old) = (OsString::from(staged), replaced(staged));
                 match found {
-                    Some(found) if found.id() == *id => {
+                    Some(found) if found.inode() == *inode => {
                         if at(&new)?.is_some() {
                             return exchange(&staging, &new, parent, &name)
                                 .context("rename to", path);
@@ -358,17 +359,17 @@ fn replaced(staged: &str) -> OsString {
 fn put(
     staging: &Handle,
     staged: &str,
-    id: FileId,
+    inode: u64,
     parent: BorrowedFd<'_>,
     name: &OsStr,
     path: &Path,
 ) -> Result<(), Error> {
     let found = Handle::at(parent, name).context("open", path)?;
-    if found.as_ref().is_some_and(|found| found.id() == id) {
+    if found.as_ref().is_some_and(|found| found.inode() == inode) {
         return Ok(());
     }
     let new = Handle::at(staging.as_fd(), staged.as_ref()).context("open", path)?;
-    if new.is_none_or(|new| new.id() != id) {
+    if new.is_none_or(|new| new.inode() != inode) {
         return Err(Error::Changed {
             path: path.to_owned(),
         });
