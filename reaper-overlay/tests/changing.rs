@@ -288,7 +288,7 @@ fn a_commit_of_which_one_step_fails_is_undone() {
                     times += 1;
                     if times == 2 {
                         // All is staged and much is done: the kernel refuses to rename this now.
-                        bind(Path::new("/proc/version"), &refused);
+                        bind(&refused, &refused);
                         if !is_undone {
                             // Nor can what was put there be renamed to another mount.
                             bind(&moved, &moved);
@@ -399,5 +399,33 @@ fn a_tree_deeper_than_a_path_is_long_is_listed_archived_and_committed() {
         session.close().unwrap();
         overlays.reset(&scope).unwrap();
         overlays.remove(&scope).unwrap();
+    });
+}
+
+#[test]
+fn what_is_replaced_on_the_host_after_a_kill_is_kept() {
+    isolated(|dir| {
+        let (data, overlays, scope, _session) = changed_in_every_way(dir);
+        let before = tree(&data);
+        let changed = data.join("changed");
+        let mut times = 0;
+        let killed = catch_unwind(AssertUnwindSafe(|| {
+            let all = std::slice::from_ref(&data);
+            overlays.apply_to_host(&scope, all, ApplyMode::Apply, &mut |seen| {
+                times += usize::from(seen.path == changed);
+                if times == 2 {
+                    // It is its turn to be renamed.
+                    resume_unwind(Box::new("killed"));
+                }
+            })
+        }));
+        assert!(killed.is_err());
+        fs::write(data.join("newer"), "the host's").unwrap();
+        fs::rename(data.join("newer"), &changed).unwrap();
+        assert_eq!(overlays.recover().unwrap(), Some(Recovery::Undone));
+        assert_eq!(fs::read(&changed).unwrap(), b"the host's");
+        fs::write(&changed, "changed").unwrap();
+        assert_eq!(tree(&data), before);
+        expect_nothing_beside(&data);
     });
 }

@@ -311,6 +311,7 @@ fn stage(
                     staging: *staging,
                     name: name.clone(),
                     inode: copy.inode(),
+                    replaces: host.unchanged(change)?.map(|there| there.inode()),
                 }));
             }
             Role::Inside { staging, path: to } => {

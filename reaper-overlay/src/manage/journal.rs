@@ -84,6 +84,8 @@ pub(super) enum Action {
         staging: usize,
         name: String,
         inode: u64,
+        /// What was there, if anything was.
+        replaces: Option<u64>,
     },
     /// What is there is moved to the entry `name` of a staging directory.
     Remove {
@@ -208,8 +210,18 @@ impl Journal {
                     staging,
                     name: staged,
                     inode,
+                    replaces,
                 } => {
                     let staging = self.staging(*staging)?;
+                    let found = Handle::at(parent, &name).context("open", &path)?;
+                    let found = found.map(|found| found.inode());
+                    if found == Some(*inode) {
+                        continue;
+                    }
+                    // Another program has put something there since, as after a kill of the commit.
+                    if found.is_some() && found != *replaces {
+                        return Err(Error::Changed { path });
+                    }
                     put(&staging, staged, *inode, parent, &name, &path)?;
                 }
                 Action::Remove {
@@ -257,6 +269,7 @@ impl Journal {
                 staging,
                 name: staged,
                 inode,
+                ..
             } => {
                 let staging = self.staging(*staging)?;
                 let at = |name: &OsStr| Handle::at(staging.as_fd(), name).context("open", &path);
@@ -365,9 +378,6 @@ fn put(
     path: &Path,
 ) -> Result<(), Error> {
     let found = Handle::at(parent, name).context("open", path)?;
-    if found.as_ref().is_some_and(|found| found.inode() == inode) {
-        return Ok(());
-    }
     let new = Handle::at(staging.as_fd(), staged.as_ref()).context("open", path)?;
     if new.is_none_or(|new| new.inode() != inode) {
         return Err(Error::Changed {
