@@ -19,7 +19,11 @@ use crate::{
         self, Ids, Namespaces, chdir_or_root, create_and_chdir, lock, unshare_as, unshare_mounts,
     },
     mount::pivot,
-    scope::{join::Member, keep::ScopeNamespace, mount_points::MountPointUser},
+    scope::{
+        join::Member,
+        keep::{ScopeNamespace, VIEW_DEPTH},
+        mount_points::MountPointUser,
+    },
     store::base::Base,
     volume::{mount, open::Volume, request::IMAGE_ROOT},
 };
@@ -174,14 +178,14 @@ fn exchange_host_root(view: &Path, locked: bool, volumes: &[Volume]) -> Result<(
     Ok(())
 }
 
-/// Makes the mount that `view` lies in unbindable again, which a copy of a namespace is not: a
-/// volume shall not show the overlays.
+/// Makes the mounts of the base that `view` lies in unbindable again, which a copy of a namespace is
+/// not: a volume shall not show the overlays.
 fn make_parents_unbindable(view: &Path) -> Result<(), Error> {
-    for dir in view.ancestors().skip(1) {
+    for dir in view.ancestors().skip(1).take(VIEW_DEPTH) {
         match mount_change(dir, MountPropagationFlags::UNBINDABLE) {
             // Nothing is mounted there.
-            Err(Errno::INVAL) => {}
-            other => return other.context("make unbindable", dir),
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(errno) => return Err(errno).context("make unbindable", dir),
         }
     }
     Ok(())

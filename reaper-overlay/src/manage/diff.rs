@@ -105,7 +105,7 @@ pub(crate) fn diff(layers: &[Layer], on_progress: OnProgress<'_>) -> Result<Vec<
         bytes: 0,
     };
     for layer in layers {
-        let mask = layer.mask.exists().then(|| layer.mask.clone());
+        let mask = layer.written_mask().map(Path::to_owned);
         let lower = Lower {
             host: Some(layer.mount.clone()),
             mask,

@@ -54,7 +54,7 @@ impl Member {
         id: &str,
         options: &ScopeOptions<'_>,
     ) -> Result<Self, Error> {
-        let paths = ScopePaths::new(&base.path, scope);
+        let paths = ScopePaths::new(base, scope);
         let shared = Lock::take(&paths.members_lock, Mode::Shared)?;
         // A pinned namespace stays: it is joined without the exclusive lock. One that members hold
         // may end with the last of them at any time.
@@ -123,7 +123,8 @@ fn undone_if_new<T>(
         // The first error is returned; what cannot be undone now, the next maker finds.
         let _ = unpin(paths)
             .and_then(|()| remove_tree(&paths.data))
-            .and_then(|()| remove_tree(&paths.live));
+            .and_then(|()| remove_tree(&paths.live))
+            .and_then(|()| remove_tree(&paths.records));
     }
     made
 }

@@ -147,6 +147,9 @@ impl ScopeNamespace {
     }
 }
 
+/// How many directories a view lies below the one that holds all scopes: `live/scopes/SCOPE/view`.
+pub(crate) const VIEW_DEPTH: usize = 4;
+
 /// Where the view of a scope is mounted whose namespace keeps the host's root.
 pub(crate) fn view_path(paths: &ScopePaths) -> PathBuf {
     // Not on a filesystem of the host, which can be a volume.

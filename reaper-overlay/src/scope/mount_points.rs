@@ -24,8 +24,9 @@ use crate::{
     },
     store::{
         base::Base,
-        mount_points::{INSIDE, MountPoint, MountPointRegistry, file, lock},
+        mount_points::{INSIDE, MountPoint, MountPointRegistry, lock, record},
         paths::ScopePaths,
+        record::Record,
     },
 };
 
@@ -112,7 +113,7 @@ impl<'a> MountPointUser<'a> {
         point.made = point.made.or(missing);
         let users = point.users.entry(self.name().to_owned()).or_default();
         users.insert(self.id.to_owned());
-        session.registry.save_durably(&session.file)
+        session.record.write_durably(&session.registry)
     }
 
     /// Releases the container's mount points, and removes those without other users. Idempotent.
@@ -124,7 +125,7 @@ impl<'a> MountPointUser<'a> {
         // Looked for under the lock: a scope that ends meanwhile would be missed otherwise.
         let found = match self.scope {
             Some(scope) => {
-                let paths = ScopePaths::new(&self.base.path, scope);
+                let paths = ScopePaths::new(self.base, scope);
                 ScopeNamespace::find(self.base.privilege, &paths)?
             }
             None => None,
@@ -143,7 +144,7 @@ impl<'a> MountPointUser<'a> {
         let own = format!("{} ", self.name());
         let is_kept = match (self.scope, namespace) {
             // The next member that mounts the scope removes what is in its layers.
-            (Some(scope), None) => exists(&ScopePaths::new(&self.base.path, scope).data)?,
+            (Some(scope), None) => exists(&ScopePaths::new(self.base, scope).data)?,
             _ => false,
         };
         Helper::run("remove mount points", || {
@@ -172,34 +173,36 @@ pub(crate) fn release_all(
         return Ok(());
     }
     let _lock = lock(base)?;
-    let mut registry = MountPointRegistry::open(&file(&base.path))?;
+    let record = record(&base.path, base.persistent);
+    let mut registry = MountPointRegistry::open(&record)?;
     let mut ids = BTreeSet::new();
     for point in registry.points.values_mut() {
         point.guarded.remove(scope.as_str());
         let users = point.users.get(scope.as_str()).into_iter();
         ids.extend(users.flatten().cloned());
     }
-    registry.save(&file(&base.path))?;
+    record.write(&registry)?;
     ids.iter()
         .try_for_each(|id| MountPointUser::in_scope(base, scope, id).release_locked(namespace))
 }
 
 /// Whether mount points were ever recorded below `base`.
 pub(crate) fn are_known(base: &Path) -> Result<bool, Error> {
-    exists(&file(base))
+    // Of whatever kind the base is: beside the layers there is the record, or a link to it.
+    exists(&base.join("mount-points.json"))
 }
 
 /// Whether mount points may be in use. Before the base is ready none are: what is left of before
 /// the last boot is removed when the registry is opened next.
 fn are_kept(base: &Base) -> Result<bool, Error> {
-    Ok(base.is_ready()? && exists(&file(&base.path))?)
+    Ok(base.is_ready()? && record(&base.path, base.persistent).exists()?)
 }
 
 /// The registry, opened under its lock for one container.
 struct MountPointSession<'a> {
     user: MountPointUser<'a>,
     host_paths: &'a [PathBuf],
-    file: PathBuf,
+    record: Record,
     registry: MountPointRegistry,
     /// Whether this process has entered the scope. Mount points are guarded there only: on the host
     /// the guard would be visible to all.
@@ -208,12 +211,12 @@ struct MountPointSession<'a> {
 
 impl<'a> MountPointSession<'a> {
     fn open(user: MountPointUser<'a>, host_paths: &'a [PathBuf]) -> Result<Self, Error> {
-        let file = file(&user.base.path);
-        let registry = MountPointRegistry::open(&file)?;
+        let record = record(&user.base.path, user.base.persistent);
+        let registry = MountPointRegistry::open(&record)?;
         Ok(Self {
             user,
             host_paths,
-            file,
+            record,
             registry,
             entered: false,
         })
@@ -221,20 +224,21 @@ impl<'a> MountPointSession<'a> {
 
     /// Moves the calling process into the scope. The registry stays reachable.
     fn enter(&mut self, namespace: &ScopeNamespace) -> Result<(), Error> {
-        let folder = self.file.parent().unwrap_or(Path::new("/"));
+        let base = self.user.base;
+        let folder = base.path.as_path();
         let folder: OwnedFd = open(folder, OFlags::PATH | OFlags::CLOEXEC, Permissions::empty())
             .context("open", folder)?;
         namespace.enter()?;
         self.entered = true;
-        let name = self.file.file_name().unwrap_or_default().to_owned();
-        self.file = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
+        let folder_path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
+        self.record = record(&folder_path, base.persistent);
         // The descriptor is open until the process ends.
         std::mem::forget(folder);
         Ok(())
     }
 
     fn save(&self) -> Result<(), Error> {
-        self.registry.save(&self.file)
+        self.record.write(&self.registry)
     }
 
     fn acquire(&mut self, requested: &[(PathBuf, bool)]) -> Result<Found, Error> {
@@ -287,7 +291,7 @@ impl<'a> MountPointSession<'a> {
         if missing.is_empty() {
             self.save()?;
         } else {
-            self.registry.save_durably(&self.file)?;
+            self.record.write_durably(&self.registry)?;
         }
         for part in missing {
             make(part, !is_last(part) || directory)?;
@@ -353,6 +357,11 @@ impl<'a> MountPointSession<'a> {
                 self.registry.points.remove(&key);
             }
         }
-        self.save()
+        if let Err(error) = self.save() {
+            // They are released. The record has them until they are released again: with the last
+            // member of the scope, or after a reboot.
+            tracing::warn!("{error}: released mount points are still recorded");
+        }
+        Ok(())
     }
 }

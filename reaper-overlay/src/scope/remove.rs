@@ -20,7 +20,7 @@ use crate::{
 /// Removes `scope` with all that was written in it.
 pub(crate) fn remove(config: &OverlayConfig, scope: &Scope) -> Result<(), Error> {
     let (base, _) = layers(config, scope)?;
-    let paths = ScopePaths::new(&base.path, scope);
+    let paths = ScopePaths::new(&base, scope);
     let alone = ExclusiveScope::take(scope, &paths)?;
     alone.remove(&base, &paths)
 }
@@ -55,6 +55,7 @@ impl ExclusiveScope {
         unpin(paths)?;
         let trash = Trash::discard(&base.path, &paths.data)?;
         remove_tree(&paths.live)?;
+        remove_tree(&paths.records)?;
         mount_points::release_all(base, &self.scope, None)?;
         Ok(trash)
     }
@@ -72,7 +73,7 @@ impl ExclusiveScope {
 
 /// Removes `scope` unless it has members.
 pub(crate) fn remove_unused(base: &Base, scope: &Scope) -> Result<(), Error> {
-    let paths = ScopePaths::new(&base.path, scope);
+    let paths = ScopePaths::new(base, scope);
     match ExclusiveScope::take(scope, &paths) {
         Ok(alone) => alone.remove(base, &paths),
         Err(Error::ScopeBusy { .. }) => Ok(()),
@@ -90,7 +91,7 @@ impl Membership {
     ) -> Result<(), Error> {
         self.leave()?;
         drop(self);
-        if remove_with_last || exists(&ScopePaths::new(&base.path, scope).remove_when_empty())? {
+        if remove_with_last || exists(&ScopePaths::new(base, scope).remove_when_empty())? {
             remove_unused(base, scope)?;
         }
         Ok(())

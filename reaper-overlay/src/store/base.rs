@@ -13,6 +13,7 @@ use std::{
 use reaper_spec::OverlayConfig;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 
+use super::paths::RECORDS;
 use crate::{
     contract::{
         Context, Error,
@@ -33,13 +34,18 @@ const RAMFS_MAGIC: u64 = 0x8584_58f6;
 /// How much of the memory the overlays may take where the configuration does not say.
 const DEFAULT_SIZE: &str = "25%";
 
+/// How much what Reaper itself writes down may take. It does not, by far.
+const LIVE_SIZE: &str = "64m";
+
 /// The base directory, ready for scopes.
 ///
 /// ```text
-/// BASE/scopes/SCOPE/     layers.json and the layers
+/// BASE/scopes/SCOPE/     the layers, and layers.json
 /// BASE/mount-points.json what was made to mount volumes on
 /// BASE/live/             private mount, lost on reboot: ready, scopes/SCOPE/{pin,members/…},
-///                        changing/SCOPE and members/SCOPE (locks)
+///                        changing/SCOPE and members/SCOPE (locks), records/
+/// BASE/live/records/     what workloads cannot fill: both tables, if the layers are lost on
+///                        reboot as well, and the layers that hide what is masked
 /// BASE/root              where a helper assembles, in its own namespace
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +61,7 @@ impl Base {
     /// Makes the base ready if it is not yet.
     pub(crate) fn prepare(config: &OverlayConfig) -> Result<Self, Error> {
         let base = Self::of(config)?;
-        if base.is_ready()? {
+        if base.is_complete()? {
             return Ok(base);
         }
         make_dir(&base.path)?;
@@ -64,6 +70,8 @@ impl Base {
         let _lock = Lock::take(Path::new(&lock), Mode::Exclusive)?;
         if !base.is_ready()? {
             base.make(config)?;
+        } else if !base.is_complete()? {
+            base.add_records()?;
         }
         Ok(base)
     }
@@ -107,6 +115,27 @@ impl Base {
         exists(&self.path.join("live/ready"))
     }
 
+    /// Whether it has all that this version adds to what the first one made.
+    fn is_complete(&self) -> Result<bool, Error> {
+        exists(&self.records_ready())
+    }
+
+    fn records_ready(&self) -> PathBuf {
+        self.path.join(RECORDS).join("ready")
+    }
+
+    /// Makes the place for records in a base that an older Reaper has made ready, which had them on
+    /// the filesystem of the layers.
+    fn add_records(&self) -> Result<(), Error> {
+        let records = self.path.join(RECORDS);
+        make_dir(&records)?;
+        if self.privilege == Privilege::Root && !self.persistent {
+            own_tmpfs(&records, LIVE_SIZE)?;
+        }
+        let ready = self.records_ready();
+        fs::write(&ready, b"1\n").context("write", ready)
+    }
+
     fn make(&self, config: &OverlayConfig) -> Result<(), Error> {
         let live = self.path.join("live");
         if self.privilege == Privilege::User {
@@ -114,13 +143,15 @@ impl Base {
             make_dir(&live)?;
         } else if self.persistent {
             make_dir(&live)?;
-            own_tmpfs(&live, "64m")?;
+            own_tmpfs(&live, LIVE_SIZE)?;
         } else {
             let size = config
                 .size
                 .map_or_else(|| DEFAULT_SIZE.to_owned(), |size| size.to_string());
             own_tmpfs(&self.path, &size)?;
             make_dir(&live)?;
+            // A workload that fills its layers must not keep others from being created and deleted.
+            own_tmpfs(&live, LIVE_SIZE)?;
         }
         for dir in [
             "root",
@@ -128,9 +159,12 @@ impl Base {
             "live/scopes",
             "live/changing",
             "live/members",
+            RECORDS,
         ] {
             make_dir(&self.path.join(dir))?;
         }
+        let records = self.records_ready();
+        fs::write(&records, b"1\n").context("write", records)?;
         let ready = live.join("ready");
         fs::write(&ready, b"1\n").context("write", ready)
     }
@@ -139,9 +173,19 @@ impl Base {
 /// The base to which a mount of Reaper's own belongs: of one on a disk it is the directory `live` alone
 /// that is a mount, with the layers beside it.
 pub(crate) fn base_of(mount_point: &Path) -> PathBuf {
+    let live = match mount_point.parent() {
+        Some(live) if mount_point.ends_with(RECORDS) => live,
+        _ => mount_point,
+    };
+    base_of_live(live).unwrap_or_else(|| mount_point.to_owned())
+}
+
+fn base_of_live(mount_point: &Path) -> Option<PathBuf> {
     match mount_point.parent() {
-        Some(base) if mount_point.ends_with("live") && base.join("scopes").is_dir() => base.into(),
-        _ => mount_point.to_owned(),
+        Some(base) if mount_point.ends_with("live") && base.join("scopes").is_dir() => {
+            Some(base.into())
+        }
+        _ => None,
     }
 }
 

@@ -52,7 +52,7 @@ impl Membership {
         let lock = Lock::take(&marker, Mode::Shared)?;
         Ok(Self {
             marker,
-            table: paths.layers(),
+            table: paths.layers().current().to_owned(),
             _marker: lock,
             _shared: shared,
         })

@@ -6,4 +6,5 @@ pub(crate) mod layer_table;
 pub(crate) mod members;
 pub(crate) mod mount_points;
 pub(crate) mod paths;
+pub(crate) mod record;
 pub(crate) mod trash;

@@ -1,7 +1,7 @@
 //! The registry of mount points: which were made, and for whom (`mount-points.json`).
 //!
-//! It is kept where the layers are: what was made on a disk outlives the machine's run, and so has
-//! to be known after it.
+//! It lasts as long as the layers do: what was made on a disk outlives the machine's run, and so
+//! has to be known after it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,11 +11,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::base::Base;
+use super::{base::Base, paths::RECORDS, record::Record};
 use crate::{
     contract::{Context, Error, host_paths::HOST_TREES},
     linux::{
-        files::{read_versioned, write_json, write_json_durably},
         flock::{Lock, Mode},
         mount_point::{Kind, remove},
         mountinfo::{escape, unescape},
@@ -66,16 +65,17 @@ pub(crate) fn lock(base: &Base) -> Result<Lock, Error> {
     Lock::take(&base.path.join("live/mount-points.lock"), Mode::Exclusive)
 }
 
-/// Where the registry of the base at `base` is.
-pub(crate) fn file(base: &Path) -> PathBuf {
-    base.join("mount-points.json")
+/// The registry of the base at `base`.
+pub(crate) fn record(base: &Path, persistent: bool) -> Record {
+    let name = Path::new("mount-points.json");
+    Record::new(base, name, &Path::new(RECORDS).join(name), persistent)
 }
 
 impl MountPointRegistry {
-    /// Opens the registry in `file`, in the host's namespace; the caller holds the [`lock`]. What
+    /// Opens the registry `record`, in the host's namespace; the caller holds the [`lock`]. What
     /// was made on the host before the machine started is removed.
-    pub(crate) fn open(file: &Path) -> Result<Self, Error> {
-        let mut registry: Self = read_versioned(file, VERSION)?.unwrap_or_default();
+    pub(crate) fn open(record: &Record) -> Result<Self, Error> {
+        let mut registry: Self = record.read(VERSION)?.unwrap_or_default();
         registry.version = VERSION;
         let boot = fs::read_to_string(BOOT_ID).context("read", BOOT_ID)?;
         if registry.boot != boot.trim_end() {
@@ -83,15 +83,6 @@ impl MountPointRegistry {
             boot.trim_end().clone_into(&mut registry.boot);
         }
         Ok(registry)
-    }
-
-    pub(crate) fn save(&self, file: &Path) -> Result<(), Error> {
-        write_json(file, self)
-    }
-
-    /// The same; what is written is on disk before anything that is done afterwards.
-    pub(crate) fn save_durably(&self, file: &Path) -> Result<(), Error> {
-        write_json_durably(file, self)
     }
 
     pub(crate) fn entry(&mut self, key: String, path: &Path) -> &mut MountPoint {
