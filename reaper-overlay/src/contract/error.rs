@@ -135,6 +135,15 @@ pub enum Error {
         /// The ids of its members, as far as they are known.
         by: Vec<String>,
     },
+    /// The layers of the scope are mounted where this process cannot see it.
+    #[error(
+        "the scope {name} is in use from another mount namespace, by processes that cannot be seen \
+         from here: start from there, or give one of the two another `overlay.base`"
+    )]
+    MountedElsewhere {
+        /// The scope.
+        name: String,
+    },
     /// A change lies under a mask, and cannot be made on the host.
     #[error("{} is masked: what the overlay has there never saw the host's", path.display())]
     Masked {

@@ -189,16 +189,11 @@ mod tests {
     use rustix::mount::MountAttrFlags;
 
     use super::*;
-    use crate::contract::{Scope, user::Privilege};
+    use crate::contract::Scope;
     use crate::store::{base::Base, layer_table::Table, paths::ScopePaths};
 
     fn parts(base: &Path, mounts: &[&Path]) -> Vec<Part> {
-        let base = Base {
-            path: base.to_owned(),
-            persistent: false,
-            privilege: Privilege::Root,
-        };
-        let paths = ScopePaths::new(&base, &Scope::node());
+        let paths = ScopePaths::new(&Base::at(base), &Scope::node());
         let mut table = Table::new();
         let part = |mount: &&Path| {
             let kind = PartKind::Overlay;

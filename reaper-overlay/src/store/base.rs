@@ -8,12 +8,17 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Component, Path, PathBuf},
+    sync::Arc,
 };
 
 use reaper_spec::OverlayConfig;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use serde::{Serialize, de::DeserializeOwned};
 
-use super::paths::RECORDS;
+use super::{
+    home::{self, Home},
+    paths::RECORDS,
+};
 use crate::{
     contract::{
         Context, Error,
@@ -23,6 +28,7 @@ use crate::{
     linux::{
         files::{exists, make_dir},
         flock::{Lock, Mode},
+        helper::Helper,
         mountinfo,
     },
 };
@@ -48,41 +54,51 @@ const LIVE_SIZE: &str = "64m";
 ///                        reboot as well, and the layers that hide what is masked
 /// BASE/root              where a helper assembles, in its own namespace
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Base {
+    /// Where the calling process finds it.
     pub(crate) path: PathBuf,
+    /// Where it is in the mount namespace that it belongs to.
+    pub(crate) path_at_home: PathBuf,
     /// Whether the layers outlive a reboot.
     pub(crate) persistent: bool,
     /// Who makes the overlays.
     pub(crate) privilege: Privilege,
+    /// The mount namespace that it belongs to, unless the calling process is in it.
+    home: Option<Arc<Home>>,
 }
 
 impl Base {
     /// Makes the base ready if it is not yet.
     pub(crate) fn prepare(config: &OverlayConfig) -> Result<Self, Error> {
         let base = Self::of(config)?;
-        if base.is_complete()? {
+        if base.is_complete()? && base.is_owned()? {
             return Ok(base);
         }
         make_dir(&base.path)?;
-        let mut lock = base.path.clone().into_os_string();
-        lock.push(".lock");
-        let _lock = Lock::take(Path::new(&lock), Mode::Exclusive)?;
-        if !base.is_ready()? {
+        let record = base.owner_record();
+        let _lock = Lock::take(&record, Mode::Exclusive)?;
+        // Another process may have made it meanwhile, elsewhere.
+        let base = Self::of(config)?;
+        let is_new = !base.is_ready()?;
+        if base.privilege == Privilege::Root && base.home.is_none() {
+            match home::record_own(&record) {
+                // Nothing else is to be written, and who comes from elsewhere finds the pins.
+                Err(error) if !is_new => tracing::warn!("{error}"),
+                recorded => recorded?,
+            }
+        }
+        if is_new {
             base.make(config)?;
         } else if !base.is_complete()? {
-            base.add_records()?;
+            base.at_home("make the place for records", Self::add_records)?;
         }
         Ok(base)
     }
 
     /// The base if it is ready for members.
     pub(crate) fn if_ready(config: &OverlayConfig) -> Result<Option<Self>, Error> {
-        let base = Self {
-            path: checked(&config.base)?,
-            persistent: !wants_tmpfs(config)?,
-            privilege: Privilege::of_process(),
-        };
+        let base = Self::of(config)?;
         Ok(base.is_ready()?.then_some(base))
     }
 
@@ -103,11 +119,55 @@ impl Base {
         } else {
             checked(&config.base)?
         };
+        let home = match privilege {
+            Privilege::Root => Home::find(&path, &owner_record(&path))?.map(Arc::new),
+            Privilege::User => None,
+        };
+        let root = home.as_ref().map_or("/".into(), |home| home.root());
         Ok(Self {
-            persistent: is_user || !wants_tmpfs(config)?,
-            path,
+            persistent: is_user || !wants_tmpfs(config, &root)?,
+            path: within(&root, &path),
+            path_at_home: path,
             privilege,
+            home,
         })
+    }
+
+    /// Whether the base belongs to the namespace that is known for it, or to none.
+    fn is_owned(&self) -> Result<bool, Error> {
+        match (self.privilege, &self.home) {
+            (Privilege::Root, None) => home::is_own(&self.owner_record()),
+            _ => Ok(true),
+        }
+    }
+
+    fn owner_record(&self) -> PathBuf {
+        owner_record(&self.path)
+    }
+
+    /// Runs `body` in the mount namespace that the base belongs to, where that matters: for what is
+    /// mounted and unmounted.
+    pub(crate) fn at_home<T, F>(&self, purpose: &'static str, body: F) -> Result<T, Error>
+    where
+        T: Serialize + DeserializeOwned,
+        F: FnOnce(&Self) -> Result<T, Error>,
+    {
+        let Some(home) = &self.home else {
+            return body(self);
+        };
+        Helper::run(purpose, || {
+            home.enter()?;
+            body(&Self {
+                path: self.path_at_home.clone(),
+                home: None,
+                ..self.clone()
+            })
+        })
+    }
+
+    /// Whether the calling process is in the mount namespace that the base belongs to.
+    pub(crate) fn is_home(&self) -> bool {
+        self.home.is_none()
     }
 
     /// Whether there can be members.
@@ -215,14 +275,27 @@ fn own_tmpfs(path: &Path, size: &str) -> Result<(), Error> {
     mount_change(path, MountPropagationFlags::UNBINDABLE).context("make unbindable", path)
 }
 
+/// The file that is locked while the base at `path` is made, and says which namespace made it. It is
+/// beside the base: what is in there may be seen in one namespace only.
+fn owner_record(path: &Path) -> PathBuf {
+    let mut record = path.to_owned().into_os_string();
+    record.push(".lock");
+    record.into()
+}
+
+fn within(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
 /// Whether Reaper mounts a tmpfs of its own: where a size is to be kept, and where the directory
-/// would not survive a reboot anyway (a tmpfs, or `/run` itself).
-fn wants_tmpfs(config: &OverlayConfig) -> Result<bool, Error> {
+/// would not survive a reboot anyway (a tmpfs, or `/run` itself). `root` is that of the namespace
+/// that the base belongs to.
+fn wants_tmpfs(config: &OverlayConfig, root: &Path) -> Result<bool, Error> {
     if config.size.is_some() {
         return Ok(true);
     }
-    let existing = config
-        .base
+    let base = within(root, &config.base);
+    let existing = base
         .ancestors()
         .find(|dir| dir.exists())
         .unwrap_or(Path::new("/"));
@@ -232,7 +305,7 @@ fn wants_tmpfs(config: &OverlayConfig) -> Result<bool, Error> {
         return Ok(true);
     }
     let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev());
-    let same = matches!((device(existing), device(Path::new("/run"))), (Ok(a), Ok(b)) if a == b);
+    let same = matches!((device(existing), device(&root.join("run"))), (Ok(a), Ok(b)) if a == b);
     Ok(same && config.base.starts_with("/run"))
 }
 
@@ -245,5 +318,19 @@ fn checked(path: &Path) -> Result<PathBuf, Error> {
     } else {
         let wrong = io::Error::new(io::ErrorKind::InvalidInput, "no plain absolute path");
         Err(wrong).context("use as overlay base", path)
+    }
+}
+
+#[cfg(test)]
+impl Base {
+    /// A base that was not prepared.
+    pub(crate) fn at(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            path_at_home: path.to_owned(),
+            persistent: false,
+            privilege: Privilege::Root,
+            home: None,
+        }
     }
 }

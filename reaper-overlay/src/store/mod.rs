@@ -1,6 +1,7 @@
 //! The files below the base directory, their formats and locks.
 
 pub(crate) mod base;
+pub(crate) mod home;
 pub(crate) mod host_snapshot;
 pub(crate) mod layer_table;
 pub(crate) mod members;

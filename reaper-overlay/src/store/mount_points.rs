@@ -5,15 +5,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::{base::Base, paths::RECORDS, record::Record};
+use super::{base::Base, home::boot_id, paths::RECORDS, record::Record};
 use crate::{
-    contract::{Context, Error, host_paths::HOST_TREES},
+    contract::{Error, host_paths::HOST_TREES},
     linux::{
         flock::{Lock, Mode},
         mount_point::{Kind, remove},
@@ -27,9 +26,6 @@ pub(crate) const INSIDE: &str = "@ ";
 /// The version of `mount-points.json` that this crate writes, and the newest that it reads.
 /// Files of before it had a version are of the same format.
 const VERSION: u32 = 1;
-
-/// Changes whenever the machine starts.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// One mount point that was made or is guarded.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -77,10 +73,10 @@ impl MountPointRegistry {
     pub(crate) fn open(record: &Record) -> Result<Self, Error> {
         let mut registry: Self = record.read(VERSION)?.unwrap_or_default();
         registry.version = VERSION;
-        let boot = fs::read_to_string(BOOT_ID).context("read", BOOT_ID)?;
-        if registry.boot != boot.trim_end() {
+        let boot = boot_id()?;
+        if registry.boot != boot {
             registry.drop_stale_entries()?;
-            boot.trim_end().clone_into(&mut registry.boot);
+            registry.boot = boot;
         }
         Ok(registry)
     }

@@ -23,20 +23,26 @@ pub(crate) struct ScopePaths {
     pub(crate) members_lock: PathBuf,
     /// What workloads cannot fill: the table of the layers, and the layers that hide what is masked.
     pub(crate) records: PathBuf,
+    /// Where the view is mounted of a scope whose namespace keeps the host's root, in that one.
+    pub(crate) view: PathBuf,
     table: Record,
 }
 
 impl ScopePaths {
     pub(crate) fn new(base: &Base, scope: &Scope) -> Self {
         let persistent = base.persistent;
+        let live = Path::new("live/scopes").join(scope.as_str());
+        // Not on a filesystem of the host, which can be a volume.
+        let view = base.path_at_home.join(&live).join("view");
         let base = base.path.as_path();
-        let live = base.join("live/scopes").join(scope.as_str());
+        let live = base.join(live);
         let data = Path::new("scopes").join(scope.as_str());
         let records = Path::new(RECORDS).join(&data);
         let [path, safe] = [&data, &records].map(|dir| dir.join("layers.json"));
         Self {
             data: base.join(data),
             records: base.join(records),
+            view,
             table: Record::new(base, &path, &safe, persistent),
             pin: live.join("pin"),
             live,
@@ -76,19 +82,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::contract::user::Privilege;
 
     proptest! {
         #[test]
         fn no_name_escapes_the_base(name in any::<String>()) {
             let scopes = [Scope::group(&name), Scope::pod(&name), Scope::namespace(&name), name.parse()];
             for scope in scopes.into_iter().flatten() {
-                let base = Base {
-                    path: "/base".into(),
-                    persistent: false,
-                    privilege: Privilege::Root,
-                };
-                let paths = ScopePaths::new(&base, &scope);
+                let paths = ScopePaths::new(&Base::at(Path::new("/base")), &scope);
                 let relative = paths.data.strip_prefix("/base/scopes").unwrap();
                 prop_assert_eq!(relative.components().count(), 1);
                 let normal = matches!(
