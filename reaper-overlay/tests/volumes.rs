@@ -443,3 +443,65 @@ fn a_scope_that_cannot_be_made_is_not_left_behind() {
         assert!(overlays.list().unwrap().is_empty());
     });
 }
+
+/// Containers of scopes of their own, with a volume below a directory of the node that is hidden if
+/// it is there.
+fn below_a_mask(dir: &Path, id: &str, hidden: &Path) -> ViewRequest {
+    let mut request = request(dir, id, OverlayScope::Container);
+    request.overlay.host_paths = vec![hidden.parent().unwrap().to_owned()];
+    request.overlay.masks.add = vec![hidden.to_str().unwrap().to_owned()];
+    let to = hidden.join("kubernetes.io/serviceaccount");
+    let data = filled(dir, id, id);
+    volume(&mut request, &data, to.to_str().unwrap(), &["bind", "ro"]);
+    request
+}
+
+#[test]
+fn mount_points_below_a_mask_are_not_left_on_the_node_in_whatever_order_containers_end() {
+    isolated(|dir| {
+        let hidden = dir.join("shown/secrets");
+        fs::create_dir(dir.join("shown")).unwrap();
+        let of = |id| below_a_mask(dir, id, &hidden);
+        for first_ends_first in [true, false] {
+            let (a, b) = (open(&of("a")), open(&of("b")));
+            let read = format!(
+                "cat {}/kubernetes.io/serviceaccount/content",
+                hidden.display()
+            );
+            let sessions = if first_ends_first { [a, b] } else { [b, a] };
+            let [first, last] = sessions;
+            first.close().unwrap();
+            SharedOverlay::new()
+                .remove(&of(if first_ends_first { "a" } else { "b" }))
+                .unwrap();
+            let seen = sh(&last, &read);
+            assert_eq!(seen, if first_ends_first { "b" } else { "a" });
+            last.close().unwrap();
+            assert!(!hidden.exists(), "nothing is left on the node");
+            for id in ["a", "b"] {
+                SharedOverlay::new().remove(&of(id)).unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn mount_points_in_a_cover_are_not_those_of_the_node() {
+    isolated(|dir| {
+        let hidden = dir.join("shown/secrets");
+        // It is the node's own, and hidden in the one scope, and shown in the other.
+        fs::create_dir_all(&hidden).unwrap();
+        let covered = below_a_mask(dir, "covered", &hidden);
+        let mut shown = below_a_mask(dir, "shown-to", &hidden);
+        shown.overlay.masks.add.clear();
+        let (covered_session, shown_session) = (open(&covered), open(&shown));
+        shown_session.close().unwrap();
+        let left = || fs::read_dir(&hidden).unwrap().count();
+        assert_eq!(left(), 0, "the other one's lies in its cover");
+        covered_session.close().unwrap();
+        assert_eq!(left(), 0);
+        for request in [covered, shown] {
+            SharedOverlay::new().remove(&request).unwrap();
+        }
+    });
+}

@@ -241,7 +241,7 @@ fn plan(
 ) -> Result<Assembly, Error> {
     let (mut plan, interface, image) = match base.privilege {
         Privilege::Root => (
-            plan_as_root::plan(&base.path, options)?,
+            plan_as_root::plan(base, options)?,
             Some(Interface::ask()),
             options.image.clone(),
         ),

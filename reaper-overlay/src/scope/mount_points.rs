@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{Mode as Permissions, OFlags, open};
+use rustix::fs::{AtFlags, Mode as Permissions, OFlags, fstat, lstat, open, statat};
 
 use super::keep::ScopeNamespace;
 use crate::{
@@ -204,9 +204,9 @@ struct MountPointSession<'a> {
     host_paths: &'a [PathBuf],
     record: Record,
     registry: MountPointRegistry,
-    /// Whether this process has entered the scope. Mount points are guarded there only: on the host
-    /// the guard would be visible to all.
-    entered: bool,
+    /// The host's root, once this process has entered the scope. Mount points are guarded there only:
+    /// on the host the guard would be visible to all.
+    host: Option<OwnedFd>,
 }
 
 impl<'a> MountPointSession<'a> {
@@ -218,7 +218,7 @@ impl<'a> MountPointSession<'a> {
             host_paths,
             record,
             registry,
-            entered: false,
+            host: None,
         })
     }
 
@@ -228,8 +228,10 @@ impl<'a> MountPointSession<'a> {
         let folder = base.path.as_path();
         let folder: OwnedFd = open(folder, OFlags::PATH | OFlags::CLOEXEC, Permissions::empty())
             .context("open", folder)?;
+        let root: OwnedFd =
+            open("/", OFlags::PATH | OFlags::CLOEXEC, Permissions::empty()).context("open", "/")?;
         namespace.enter()?;
-        self.entered = true;
+        self.host = Some(root);
         let folder_path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
         self.record = record(&folder_path, base.persistent);
         // The descriptor is open until the process ends.
@@ -296,7 +298,7 @@ impl<'a> MountPointSession<'a> {
         for part in missing {
             make(part, !is_last(part) || directory)?;
         }
-        if self.entered && !is_mount_point(path)? {
+        if self.host.is_some() && !is_mount_point(path)? {
             bind_to_itself(path)?;
             let scope = self.user.name().to_owned();
             self.entry(path).guarded.insert(scope);
@@ -307,10 +309,35 @@ impl<'a> MountPointSession<'a> {
 
     fn key(&self, path: &Path) -> String {
         let domain = match self.user.scope {
-            Some(scope) if !is_host_path(path, self.host_paths) => scope.as_str(),
+            Some(scope) if !self.is_hosts(path) => scope.as_str(),
             _ => "",
         };
         format!("{domain} {}", escape(path.as_os_str()))
+    }
+
+    /// Whether what is made at `path` is made on the host: in one of its trees, unless that is covered
+    /// there in the scope.
+    fn is_hosts(&self, path: &Path) -> bool {
+        let Some(host) = self
+            .host
+            .as_ref()
+            .filter(|_| is_host_path(path, self.host_paths))
+        else {
+            return is_host_path(path, self.host_paths);
+        };
+        let id = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+        let existing = path
+            .ancestors()
+            .find_map(|dir| Some((dir, lstat(dir).ok()?)));
+        let Some((dir, here)) = existing else {
+            return true;
+        };
+        let relative = dir.strip_prefix("/").unwrap_or(dir);
+        let there = match relative.as_os_str().is_empty() {
+            true => fstat(host),
+            false => statat(host, relative, AtFlags::SYMLINK_NOFOLLOW),
+        };
+        there.is_ok_and(|there| id(there) == id(here))
     }
 
     fn entry(&mut self, path: &Path) -> &mut MountPoint {
@@ -347,7 +374,7 @@ impl<'a> MountPointSession<'a> {
             }
             point.users.remove(owner);
             let path = point.path();
-            if point.guarded.remove(owner) && self.entered {
+            if point.guarded.remove(owner) && self.host.is_some() {
                 unguard(&path)?;
             }
             if point.users.is_empty() {

@@ -81,6 +81,19 @@ impl MountPointRegistry {
         Ok(registry)
     }
 
+    /// The directories on the host that are there only because Reaper has made them.
+    pub(crate) fn made_on_host(record: &Record) -> Result<Vec<PathBuf>, Error> {
+        let registry: Self = record.read(VERSION)?.unwrap_or_default();
+        if registry.boot != boot_id()? {
+            return Ok(Vec::new());
+        }
+        let is_own = |(key, point): &(&String, &MountPoint)| {
+            key.starts_with(' ') && point.made == Some(Kind::Directory)
+        };
+        let own = registry.points.iter().filter(is_own);
+        Ok(own.map(|(_, point)| point.path()).collect())
+    }
+
     pub(crate) fn entry(&mut self, key: String, path: &Path) -> &mut MountPoint {
         let point = self.points.entry(key).or_default();
         point.path = escape(path.as_os_str());
