@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::{sys::signal::Signal, unistd::Pid};
 use serde_json::Value;
 
 use crate::rig::{Rig, code, kill_monitor};
@@ -41,6 +42,89 @@ fn scopes(rig: &Rig) -> Vec<String> {
     let list = list.as_array().unwrap();
     let name = |scope: &Value| scope["name"].as_str().unwrap().to_owned();
     list.iter().map(name).collect()
+}
+
+#[test]
+fn a_create_that_fails_leaves_no_overlay() {
+    let rig = Rig::with_overlay();
+    let args = ["true"];
+    let limit = serde_json::json!({"type": "RLIMIT_NOFILE", "soft": 99_999_999_999_u64, "hard": 99_999_999_999_u64});
+    for (name, process) in [
+        (
+            "cwd",
+            serde_json::json!({"cwd": "/etc/passwd", "args": args}),
+        ),
+        (
+            "limit",
+            serde_json::json!({"cwd": "/", "args": args, "rlimits": [limit]}),
+        ),
+        (
+            "program",
+            serde_json::json!({"cwd": "/", "args": ["/nope"]}),
+        ),
+    ] {
+        let bundle = rig.bundle(name, &process);
+        for command in ["run", "create"] {
+            let mut call = rig.command(&[command, "--bundle", &bundle, name]);
+            let output = call
+                .env("REAPER_OVERLAY_SCOPE", "container")
+                .output()
+                .unwrap();
+            // A program that cannot be executed is an error of start.
+            assert_eq!(
+                output.status.success(),
+                (name, command) == ("program", "create")
+            );
+        }
+        rig.call(&["delete", "--force", name]);
+        assert_eq!(scopes(&rig), [""; 0], "{name}");
+    }
+}
+
+#[test]
+fn a_create_that_is_killed_leaves_no_overlay_once_it_is_deleted() {
+    let rig = Rig::with_overlay();
+    let bundle = rig.bundle(
+        "b",
+        &serde_json::json!({"cwd": "/", "args": ["sleep", "100"]}),
+    );
+    for (number, signal) in [Signal::SIGKILL, Signal::SIGTERM]
+        .into_iter()
+        .cycle()
+        .take(20)
+        .enumerate()
+    {
+        let id = format!("c{number}");
+        let mut call = rig.command(&["create", "--bundle", &bundle, &id]);
+        let mut call = call
+            .env("REAPER_OVERLAY_SCOPE", "container")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Somewhere on its way, which begins when the container's folder is there.
+        let folder = rig.root().join(&id);
+        while !folder.exists() && call.try_wait().unwrap().is_none() {
+            std::hint::spin_loop();
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(2) * number as u32 {
+            std::hint::spin_loop();
+        }
+        let _ = nix::sys::signal::kill(Pid::from_raw(call.id() as i32), signal);
+        call.wait().unwrap();
+        let deleted = rig.call(&["delete", "--force", &id]);
+        assert!(deleted.status.success(), "{deleted:?}");
+        // A monitor that had just begun removes what it has made by itself.
+        while folder.exists() {
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "it is still there"
+            );
+            std::thread::yield_now();
+        }
+        assert_eq!(scopes(&rig), [""; 0], "after {number} times 2 ms");
+    }
 }
 
 /// The first example of the section `title` of the README: a script, and what it prints.

@@ -44,6 +44,8 @@ pub(crate) struct OverlayView {
     namespaces: Option<Namespaces>,
     warnings: Vec<String>,
     remove_with_last: bool,
+    /// Whether the scope is the container's alone, and was made for it.
+    is_own: bool,
 }
 
 impl OverlayView {
@@ -54,6 +56,7 @@ impl OverlayView {
         mut member: Member,
         volumes: Vec<Volume>,
         remove_with_last: bool,
+        is_own: bool,
     ) -> Self {
         Self {
             base,
@@ -68,6 +71,7 @@ impl OverlayView {
             volumes,
             namespaces: None,
             remove_with_last,
+            is_own,
         }
     }
 
@@ -114,6 +118,11 @@ impl View for OverlayView {
 
     fn warnings(&self) -> Vec<String> {
         self.warnings.clone()
+    }
+
+    fn undo(&mut self) -> Result<(), Error> {
+        self.remove_with_last |= self.is_own;
+        self.release()
     }
 
     fn release(&mut self) -> Result<(), Error> {
