@@ -505,3 +505,54 @@ fn mount_points_in_a_cover_are_not_those_of_the_node() {
         }
     });
 }
+
+#[test]
+fn a_volume_may_lie_in_a_volume_in_a_volume() {
+    isolated(|dir| {
+        let mut request = request(dir, "a", OverlayScope::Node);
+        for (from, to) in [
+            ("n", "/n"),
+            ("inner", "/n/inner"),
+            ("deep", "/n/inner/deep"),
+        ] {
+            let source = filled(dir, from, from);
+            volume(&mut request, source, to, &["bind", "rw"]);
+        }
+        let file = dir.join("deep/content");
+        volume(&mut request, file, "/n/inner/deep/more/file", &["bind"]);
+        for _ in 0..2 {
+            let session = open(&request);
+            let read =
+                "cat /n/content /n/inner/content /n/inner/deep/content /n/inner/deep/more/file";
+            assert_eq!(sh(&session, read), "ninnerdeepdeep");
+            session.close().unwrap();
+            for left in ["n", "inner", "deep"] {
+                assert_eq!(fs::read_dir(dir.join(left)).unwrap().count(), 1, "{left}");
+            }
+        }
+    });
+}
+
+#[test]
+fn volumes_that_share_missing_directories_are_made_and_removed_together() {
+    isolated(|dir| {
+        let data = filled(dir, "data", "x");
+        let mut request = request(dir, "a", OverlayScope::Node);
+        for number in 0..300 {
+            let to = format!("/many/{}/{number}", number % 7);
+            volume(&mut request, &data, &to, &["bind"]);
+        }
+        let session = open(&request);
+        assert_eq!(sh(&session, "ls -d /many/*/*/content | wc -l"), "300");
+        assert!(!attempt(&session, "rmdir /many/1/1").status.success());
+        session.close().unwrap();
+        // A file and a directory in one place are refused as before, and leave nothing.
+        let mut wrong = request_of(dir);
+        volume(&mut wrong, &data, "/wrong/dir/below", &["bind"]);
+        volume(&mut wrong, data.join("content"), "/wrong/dir", &["bind"]);
+        let refused = SharedOverlay::new().prepare(&wrong).err().unwrap();
+        assert!(matches!(refused, Error::MountKind { .. }), "{refused}");
+        let after = open(&request_of(dir));
+        assert_eq!(sh(&after, "ls -d /many /wrong 2>/dev/null; true"), "");
+    });
+}

@@ -5,7 +5,7 @@
 //! reaches every member and makes the kernel refuse (`EBUSY`).
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -20,7 +20,7 @@ use crate::{
         helper::Helper,
         mount_point::{Kind, bind_to_itself, check_kind, is_mount_point, make, remove, unguard},
         mountinfo::{escape, unescape},
-        resolve::{Resolved, resolve},
+        resolve::{Resolved, Stops, resolve},
     },
     store::{
         base::Base,
@@ -198,6 +198,17 @@ fn are_kept(base: &Base) -> Result<bool, Error> {
     Ok(base.is_ready()? && record(&base.path, base.persistent).exists()?)
 }
 
+/// What is to be made once it is recorded.
+#[derive(Default)]
+struct Plan {
+    /// What is missing, the outermost first.
+    missing: Vec<(PathBuf, Kind)>,
+    /// The same, to be found quickly.
+    known: HashSet<PathBuf>,
+    /// The mount points, and whether they are directories.
+    points: Vec<(PathBuf, bool)>,
+}
+
 /// The registry, opened under its lock for one container.
 struct MountPointSession<'a> {
     user: MountPointUser<'a>,
@@ -243,9 +254,12 @@ impl<'a> MountPointSession<'a> {
         self.record.write(&self.registry)
     }
 
+    /// Finds and makes what is requested. All is recorded in one write before the first is made, so that
+    /// neither a killed process nor a power cut leaves a mount point that is not recorded.
     fn acquire(&mut self, requested: &[(PathBuf, bool)]) -> Result<Found, Error> {
-        let mut targets: Vec<PathBuf> = Vec::new();
+        let mut targets = Stops::default();
         let mut found = Found::new();
+        let mut plan = Plan::default();
         for (destination, directory) in requested {
             let Resolved {
                 path,
@@ -253,15 +267,26 @@ impl<'a> MountPointSession<'a> {
                 missing,
             } = resolve(destination, &targets)?;
             // The same path twice: the later volume lies on the earlier one.
-            let again = inside.is_some_and(|at| targets[at] == path);
+            let again = inside.is_some_and(|at| targets.get(at) == path);
             if inside.is_none() {
-                if missing.is_empty() {
-                    check_kind(&path, *directory)?;
-                }
-                self.acquire_one(&path, *directory, &missing)?;
+                self.acquire_one(&path, *directory, missing, &mut plan)?;
             }
             found.push((escape(path.as_os_str()), inside.filter(|_| !again)));
             targets.push(path);
+        }
+        if plan.missing.is_empty() {
+            self.save()?;
+        } else {
+            self.record.write_durably(&self.registry)?;
+        }
+        for (path, kind) in &plan.missing {
+            make(path, *kind == Kind::Directory)?;
+        }
+        for (path, directory) in &plan.points {
+            check_kind(path, *directory)?;
+            if self.is_guarded(path) && !is_mount_point(path)? {
+                bind_to_itself(path)?;
+            }
         }
         Ok(found)
     }
@@ -270,16 +295,22 @@ impl<'a> MountPointSession<'a> {
         &mut self,
         path: &Path,
         directory: bool,
-        missing: &[PathBuf],
+        missing: Vec<PathBuf>,
+        plan: &mut Plan,
     ) -> Result<(), Error> {
         let is_last = |part: &Path| part == path;
         for part in missing {
-            let kind = if is_last(part) && !directory {
+            // Another of the volumes may need it, too.
+            if !plan.known.insert(part.clone()) {
+                continue;
+            }
+            let kind = if is_last(&part) && !directory {
                 Kind::File
             } else {
                 Kind::Directory
             };
-            self.entry(part).made = Some(kind);
+            self.entry(&part).made = Some(kind);
+            plan.missing.push((part, kind));
         }
         // Parents that were made for another container are needed by this one as well.
         for part in path.ancestors() {
@@ -288,23 +319,18 @@ impl<'a> MountPointSession<'a> {
                 self.add_user(part);
             }
         }
-        // Recorded before it is made, so that neither a killed process nor a power cut leaves a
-        // mount point that is not recorded.
-        if missing.is_empty() {
-            self.save()?;
-        } else {
-            self.record.write_durably(&self.registry)?;
-        }
-        for part in missing {
-            make(part, !is_last(part) || directory)?;
-        }
-        if self.host.is_some() && !is_mount_point(path)? {
-            bind_to_itself(path)?;
+        // What is a mount point already needs no guard.
+        if self.host.is_some() && (!exists(path)? || !is_mount_point(path)?) {
             let scope = self.user.name().to_owned();
             self.entry(path).guarded.insert(scope);
-            self.save()?;
         }
+        plan.points.push((path.to_owned(), directory));
         Ok(())
+    }
+
+    fn is_guarded(&self, path: &Path) -> bool {
+        let point = self.registry.points.get(&self.key(path));
+        point.is_some_and(|point| point.guarded.contains(self.user.name()))
     }
 
     fn key(&self, path: &Path) -> String {
