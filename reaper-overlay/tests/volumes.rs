@@ -556,3 +556,44 @@ fn volumes_that_share_missing_directories_are_made_and_removed_together() {
         assert_eq!(sh(&after, "ls -d /many /wrong 2>/dev/null; true"), "");
     });
 }
+
+#[test]
+fn the_nodes_sys_and_proc_may_be_asked_for_where_they_are() {
+    isolated(|dir| {
+        let of = |path: &str, options: &[&str]| {
+            let mut request = request(dir, "a", OverlayScope::Node);
+            volume(&mut request, path, path, options);
+            request
+        };
+        for (path, file) in [
+            ("/sys", "/sys"),
+            ("/sys/kernel", "/sys/kernel"),
+            ("/proc", "/proc/self/comm"),
+            ("/proc/sys", "/proc/sys/kernel/hostname"),
+        ] {
+            let writable = open(&of(path, &["rbind", "rprivate", "rw"]));
+            sh(&writable, &format!("test -w {file}"));
+            writable.close().unwrap();
+            let read_only = open(&of(path, &["rbind", "rprivate", "ro"]));
+            assert!(
+                !attempt(&read_only, &format!("test -w {file}"))
+                    .status
+                    .success()
+            );
+            sh(
+                &read_only,
+                "test -d /sys/fs/cgroup; test -e /proc/self/stat",
+            );
+            read_only.close().unwrap();
+        }
+        for (from, to) in [("/sys", "/proc"), ("/etc", "/sys/kernel"), ("/", "/")] {
+            let mut request = request(dir, "a", OverlayScope::Node);
+            volume(&mut request, from, to, &["rbind", "ro"]);
+            let refused = SharedOverlay::new().prepare(&request).err().unwrap();
+            assert!(
+                matches!(refused, Error::MountDestination { .. }),
+                "{refused}"
+            );
+        }
+    });
+}

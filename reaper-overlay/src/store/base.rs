@@ -29,7 +29,7 @@ use crate::{
         files::{exists, make_dir},
         flock::{Lock, Mode},
         helper::Helper,
-        mountinfo,
+        mountinfo::{self, MountInfo},
     },
 };
 
@@ -74,6 +74,9 @@ impl Base {
         let base = Self::of(config)?;
         if base.is_complete()? && base.is_owned()? {
             return Ok(base);
+        }
+        if base.privilege == Privilege::Root && base.home.is_none() {
+            refuse_covered(&base.path)?;
         }
         make_dir(&base.path)?;
         let record = base.owner_record();
@@ -285,6 +288,34 @@ fn owner_record(path: &Path) -> PathBuf {
 
 fn within(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// Fails if a filesystem of the base at `path` is mounted and cannot be reached, since something was mounted
+/// over it later. A second one must not be made: the first one's scopes are in use.
+fn refuse_covered(path: &Path) -> Result<(), Error> {
+    let mounts = mountinfo::read()?;
+    let seen = mountinfo::visible(&mounts);
+    let is_ours = |mount: &&MountInfo| {
+        mount.source == SOURCE
+            && (mount.mount_point == path || mount.mount_point == path.join("live"))
+    };
+    let is_hidden = |mount: &MountInfo| !seen.iter().any(|other| other.id == mount.id);
+    let Some(hidden) = mounts
+        .iter()
+        .find(|mount| is_ours(mount) && is_hidden(mount))
+    else {
+        return Ok(());
+    };
+    // Those that were mounted later come later.
+    let mut covers = seen
+        .iter()
+        .rev()
+        .filter(|mount| path.starts_with(&mount.mount_point));
+    let by = covers.next().map_or(path, |cover| &cover.mount_point);
+    Err(Error::BaseCovered {
+        base: hidden.mount_point.clone(),
+        by: by.to_owned(),
+    })
 }
 
 /// Whether Reaper mounts a tmpfs of its own: where a size is to be kept, and where the directory
