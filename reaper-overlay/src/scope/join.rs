@@ -262,7 +262,10 @@ fn plan(
         _ => base.path.join("root"),
     };
     make_dir(&at)?;
+    let image_apart = ["image", "empty"].map(|name| paths.records.join(name));
+    image_apart.iter().try_for_each(|dir| make_dir(dir))?;
     Ok(Assembly {
+        image_apart,
         privilege: base.privilege,
         plan,
         image,
