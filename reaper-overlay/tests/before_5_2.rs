@@ -87,9 +87,8 @@ fn what_does_not_arrive_is_not_mistaken_for_a_volume() {
         let (early, late) = (dir.join("early"), dir.join("late"));
         mount_tmpfs(&early);
         fs::create_dir(&late).unwrap();
-        open(&with_volume(dir, "first", &early, "rslave"))
-            .close()
-            .unwrap();
+        // With a member the scope stays as it was mounted.
+        let first = open(&with_volume(dir, "first", &early, "rslave"));
         mount_tmpfs(&late);
         let request = with_volume(dir, "second", &late, "rslave");
         let error = Session::open(&SharedOverlay::new(), &request)
@@ -101,5 +100,6 @@ fn what_does_not_arrive_is_not_mistaken_for_a_volume() {
             "{said}"
         );
         SharedOverlay::new().cleanup(&request).unwrap();
+        first.close().unwrap();
     });
 }

@@ -130,3 +130,22 @@ fn what_cannot_be_mounted_is_named_and_leaves_nothing() {
         assert!(!dir.join("base/scopes/container-a").exists());
     });
 }
+
+#[test]
+fn an_image_on_the_nodes_own_filesystem_lies_beneath_it() {
+    isolated(|dir| {
+        let image = tempfile::tempdir_in("/var/tmp").unwrap();
+        let root = image.path().to_owned();
+        fs::create_dir_all(root.join("reaper-test-image")).unwrap();
+        fs::write(root.join("reaper-test-image/file"), "of the image").unwrap();
+        let mut request = request(dir, "a", OverlayScope::Node);
+        request.image = ImageMode::Lower;
+        request.rootfs = Some(root.clone());
+        let session = open(&request);
+        assert_eq!(sh(&session, "cat /reaper-test-image/file"), "of the image");
+        sh(&session, "echo x >/reaper-test-image/file; rm /etc/hosts");
+        session.close().unwrap();
+        let file = fs::read_to_string(root.join("reaper-test-image/file")).unwrap();
+        assert_eq!(file, "of the image");
+    });
+}

@@ -33,9 +33,10 @@ fn prepared(dir: &Path) {
     mount_ext4(&dir.join("image"), &dir.join("disk"));
 }
 
-/// Whatever is not on a disk is gone, and the machine starts again.
+/// Whatever is not on a disk is gone, processes too, and the machine starts again.
 fn lose_power(dir: &Path, starts: u32) {
     let live = dir.join("disk/base/live");
+    lose_locks(&dir.join("disk/base"));
     unmount(&live, UnmountFlags::DETACH).unwrap();
     assert_eq!(fs::read_dir(live).unwrap().count(), 0);
     let id = dir.join(format!("boot{starts}"));

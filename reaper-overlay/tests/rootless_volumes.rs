@@ -317,9 +317,11 @@ fn what_a_killed_monitor_left_goes_with_the_next_start() {
             let kill = || {
                 std::mem::forget(isolation.prepare(&killed).unwrap());
                 let marker = "base/live/scopes/group-g/members/killed";
-                fs::remove_file(home.with_file_name("state").join(marker)).unwrap();
+                let state = home.with_file_name("state");
+                fs::remove_file(state.join(marker)).unwrap();
             };
             kill();
+            lose_locks(&home.with_file_name("state"));
             // Nobody is in the scope, so there is nowhere to remove it.
             isolation.cleanup(&killed).unwrap();
             assert_eq!(changes(&killed), ["A /left", "A /left/data"]);

@@ -238,3 +238,30 @@ fn configurations_with_different_bases_run_side_by_side() {
         kept.close().unwrap();
     });
 }
+
+#[test]
+fn a_mount_over_the_base_is_named() {
+    isolated(|dir| {
+        let run = dir.join("run");
+        fs::create_dir(&run).unwrap();
+        let mut request = request(dir, "a", OverlayScope::Node);
+        request.overlay.base = run.join("reaper/overlay");
+        let session = configured(&request);
+        mount_tmpfs(&run);
+        let refused = Configured::default().prepare(&request).err().unwrap();
+        let text = refused.to_string();
+        assert!(matches!(refused, Error::BaseCovered { .. }), "{text}");
+        assert!(
+            text.contains(&format!("mounted on {} ", run.display())),
+            "{text}"
+        );
+        assert_eq!(
+            fs::read_dir(&run).unwrap().count(),
+            0,
+            "nothing is made there"
+        );
+        rustix::mount::unmount(&run, rustix::mount::UnmountFlags::empty()).unwrap();
+        configured(&request).close().unwrap();
+        session.close().unwrap();
+    });
+}

@@ -443,3 +443,157 @@ fn a_scope_that_cannot_be_made_is_not_left_behind() {
         assert!(overlays.list().unwrap().is_empty());
     });
 }
+
+/// Containers of scopes of their own, with a volume below a directory of the node that is hidden if
+/// it is there.
+fn below_a_mask(dir: &Path, id: &str, hidden: &Path) -> ViewRequest {
+    let mut request = request(dir, id, OverlayScope::Container);
+    request.overlay.host_paths = vec![hidden.parent().unwrap().to_owned()];
+    request.overlay.masks.add = vec![hidden.to_str().unwrap().to_owned()];
+    let to = hidden.join("kubernetes.io/serviceaccount");
+    let data = filled(dir, id, id);
+    volume(&mut request, &data, to.to_str().unwrap(), &["bind", "ro"]);
+    request
+}
+
+#[test]
+fn mount_points_below_a_mask_are_not_left_on_the_node_in_whatever_order_containers_end() {
+    isolated(|dir| {
+        let hidden = dir.join("shown/secrets");
+        fs::create_dir(dir.join("shown")).unwrap();
+        let of = |id| below_a_mask(dir, id, &hidden);
+        for first_ends_first in [true, false] {
+            let (a, b) = (open(&of("a")), open(&of("b")));
+            let read = format!(
+                "cat {}/kubernetes.io/serviceaccount/content",
+                hidden.display()
+            );
+            let sessions = if first_ends_first { [a, b] } else { [b, a] };
+            let [first, last] = sessions;
+            first.close().unwrap();
+            SharedOverlay::new()
+                .remove(&of(if first_ends_first { "a" } else { "b" }))
+                .unwrap();
+            let seen = sh(&last, &read);
+            assert_eq!(seen, if first_ends_first { "b" } else { "a" });
+            last.close().unwrap();
+            assert!(!hidden.exists(), "nothing is left on the node");
+            for id in ["a", "b"] {
+                SharedOverlay::new().remove(&of(id)).unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn mount_points_in_a_cover_are_not_those_of_the_node() {
+    isolated(|dir| {
+        let hidden = dir.join("shown/secrets");
+        // It is the node's own, and hidden in the one scope, and shown in the other.
+        fs::create_dir_all(&hidden).unwrap();
+        let covered = below_a_mask(dir, "covered", &hidden);
+        let mut shown = below_a_mask(dir, "shown-to", &hidden);
+        shown.overlay.masks.add.clear();
+        let (covered_session, shown_session) = (open(&covered), open(&shown));
+        shown_session.close().unwrap();
+        let left = || fs::read_dir(&hidden).unwrap().count();
+        assert_eq!(left(), 0, "the other one's lies in its cover");
+        covered_session.close().unwrap();
+        assert_eq!(left(), 0);
+        for request in [covered, shown] {
+            SharedOverlay::new().remove(&request).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_volume_may_lie_in_a_volume_in_a_volume() {
+    isolated(|dir| {
+        let mut request = request(dir, "a", OverlayScope::Node);
+        for (from, to) in [
+            ("n", "/n"),
+            ("inner", "/n/inner"),
+            ("deep", "/n/inner/deep"),
+        ] {
+            let source = filled(dir, from, from);
+            volume(&mut request, source, to, &["bind", "rw"]);
+        }
+        let file = dir.join("deep/content");
+        volume(&mut request, file, "/n/inner/deep/more/file", &["bind"]);
+        for _ in 0..2 {
+            let session = open(&request);
+            let read =
+                "cat /n/content /n/inner/content /n/inner/deep/content /n/inner/deep/more/file";
+            assert_eq!(sh(&session, read), "ninnerdeepdeep");
+            session.close().unwrap();
+            for left in ["n", "inner", "deep"] {
+                assert_eq!(fs::read_dir(dir.join(left)).unwrap().count(), 1, "{left}");
+            }
+        }
+    });
+}
+
+#[test]
+fn volumes_that_share_missing_directories_are_made_and_removed_together() {
+    isolated(|dir| {
+        let data = filled(dir, "data", "x");
+        let mut request = request(dir, "a", OverlayScope::Node);
+        for number in 0..300 {
+            let to = format!("/many/{}/{number}", number % 7);
+            volume(&mut request, &data, &to, &["bind"]);
+        }
+        let session = open(&request);
+        assert_eq!(sh(&session, "ls -d /many/*/*/content | wc -l"), "300");
+        assert!(!attempt(&session, "rmdir /many/1/1").status.success());
+        session.close().unwrap();
+        // A file and a directory in one place are refused as before, and leave nothing.
+        let mut wrong = request_of(dir);
+        volume(&mut wrong, &data, "/wrong/dir/below", &["bind"]);
+        volume(&mut wrong, data.join("content"), "/wrong/dir", &["bind"]);
+        let refused = SharedOverlay::new().prepare(&wrong).err().unwrap();
+        assert!(matches!(refused, Error::MountKind { .. }), "{refused}");
+        let after = open(&request_of(dir));
+        assert_eq!(sh(&after, "ls -d /many /wrong 2>/dev/null; true"), "");
+    });
+}
+
+#[test]
+fn the_nodes_sys_and_proc_may_be_asked_for_where_they_are() {
+    isolated(|dir| {
+        let of = |path: &str, options: &[&str]| {
+            let mut request = request(dir, "a", OverlayScope::Node);
+            volume(&mut request, path, path, options);
+            request
+        };
+        for (path, file) in [
+            ("/sys", "/sys"),
+            ("/sys/kernel", "/sys/kernel"),
+            ("/proc", "/proc/self/comm"),
+            ("/proc/sys", "/proc/sys/kernel/hostname"),
+        ] {
+            let writable = open(&of(path, &["rbind", "rprivate", "rw"]));
+            sh(&writable, &format!("test -w {file}"));
+            writable.close().unwrap();
+            let read_only = open(&of(path, &["rbind", "rprivate", "ro"]));
+            assert!(
+                !attempt(&read_only, &format!("test -w {file}"))
+                    .status
+                    .success()
+            );
+            sh(
+                &read_only,
+                "test -d /sys/fs/cgroup; test -e /proc/self/stat",
+            );
+            read_only.close().unwrap();
+        }
+        for (from, to) in [("/sys", "/proc"), ("/etc", "/sys/kernel"), ("/", "/")] {
+            let mut request = request(dir, "a", OverlayScope::Node);
+            volume(&mut request, from, to, &["rbind", "ro"]);
+            let refused = SharedOverlay::new().prepare(&request).err().unwrap();
+            assert!(
+                matches!(refused, Error::MountDestination { .. }),
+                "{refused}"
+            );
+        }
+    });
+}

@@ -7,10 +7,11 @@ use std::{
         process::CommandExt,
     },
     path::Path,
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
+use nix::{sys::signal::Signal, unistd::Pid};
 use serde_json::Value;
 
 use crate::rig::{Rig, code, kill_monitor};
@@ -41,6 +42,101 @@ fn scopes(rig: &Rig) -> Vec<String> {
     let list = list.as_array().unwrap();
     let name = |scope: &Value| scope["name"].as_str().unwrap().to_owned();
     list.iter().map(name).collect()
+}
+
+#[test]
+fn a_create_that_fails_leaves_no_overlay() {
+    let rig = Rig::with_overlay();
+    let args = ["true"];
+    let limit = serde_json::json!({"type": "RLIMIT_NOFILE", "soft": 99_999_999_999_u64, "hard": 99_999_999_999_u64});
+    for (name, process) in [
+        (
+            "cwd",
+            serde_json::json!({"cwd": "/etc/passwd", "args": args}),
+        ),
+        (
+            "limit",
+            serde_json::json!({"cwd": "/", "args": args, "rlimits": [limit]}),
+        ),
+        (
+            "program",
+            serde_json::json!({"cwd": "/", "args": ["/nope"]}),
+        ),
+    ] {
+        let bundle = rig.bundle(name, &process);
+        for command in ["run", "create"] {
+            let mut call = rig.command(&[command, "--bundle", &bundle, name]);
+            let output = call
+                .env("REAPER_OVERLAY_SCOPE", "container")
+                .output()
+                .unwrap();
+            // A program that cannot be executed is an error of start.
+            assert_eq!(
+                output.status.success(),
+                (name, command) == ("program", "create")
+            );
+        }
+        rig.call(&["delete", "--force", name]);
+        assert_eq!(scopes(&rig), [""; 0], "{name}");
+    }
+}
+
+#[test]
+fn a_create_that_is_killed_leaves_no_overlay_once_it_is_deleted() {
+    let rig = Rig::with_overlay();
+    let bundle = rig.bundle(
+        "b",
+        &serde_json::json!({"cwd": "/", "args": ["sleep", "100"]}),
+    );
+    for (number, signal) in [Signal::SIGKILL, Signal::SIGTERM]
+        .into_iter()
+        .cycle()
+        .take(20)
+        .enumerate()
+    {
+        let id = format!("c{number}");
+        let mut call = rig.command(&["create", "--bundle", &bundle, &id]);
+        let mut call = call
+            .env("REAPER_OVERLAY_SCOPE", "container")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Somewhere on its way, which begins when the container's folder is there.
+        let folder = rig.root().join(&id);
+        while !folder.exists() && call.try_wait().unwrap().is_none() {
+            std::hint::spin_loop();
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(2) * number as u32 {
+            std::hint::spin_loop();
+        }
+        let _ = nix::sys::signal::kill(Pid::from_raw(call.id() as i32), signal);
+        call.wait().unwrap();
+        // The monitor, which has lost its client, may still be at it.
+        let is_creating =
+            |output: &Output| String::from_utf8_lossy(&output.stderr).contains("it is creating");
+        let mut deleted = rig.call(&["delete", "--force", &id]);
+        while is_creating(&deleted) && begun.elapsed() < Duration::from_secs(20) {
+            deleted = rig.call(&["delete", "--force", &id]);
+        }
+        assert!(deleted.status.success(), "{deleted:?}");
+        // A monitor that had just begun removes what it has made by itself.
+        let names = || {
+            let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+            let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+            // A record that was being written is never read.
+            names.filter(|name| !name.starts_with('.'))
+        };
+        while names().next().is_some() {
+            let left: Vec<_> = names().collect();
+            assert!(begun.elapsed() < Duration::from_secs(20), "{left:?}");
+            std::thread::yield_now();
+        }
+        // A folder that has no record yet is the store's.
+        let _ = fs::remove_dir_all(&folder);
+        assert_eq!(scopes(&rig), [""; 0], "after {number} times 2 ms");
+    }
 }
 
 /// The first example of the section `title` of the README: a script, and what it prints.

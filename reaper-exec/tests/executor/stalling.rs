@@ -66,4 +66,8 @@ impl View for StallingView {
     fn release(&mut self) -> Result<(), Error> {
         self.view.release()
     }
+
+    fn undo(&mut self) -> Result<(), Error> {
+        self.view.undo()
+    }
 }

@@ -86,8 +86,13 @@ pub enum Error {
         /// Where it was to be mounted.
         destination: PathBuf,
     },
-    /// A requested mount has a destination that is relative, or inside `/proc` or `/sys`.
-    #[error("{} is no place to mount on", destination.display())]
+    /// A requested mount has a destination that is relative, or inside `/proc` or `/sys` and not what is
+    /// mounted there anyway.
+    #[error(
+        "{} is no place to mount on: neither is `/`, nor a path that is relative or has `..`, nor one in \
+         /proc or /sys unless that is the source as well",
+        destination.display()
+    )]
     MountDestination {
         /// Where it was to be mounted.
         destination: PathBuf,
@@ -134,6 +139,28 @@ pub enum Error {
         name: String,
         /// The ids of its members, as far as they are known.
         by: Vec<String>,
+    },
+    /// Something was mounted over the base, which hides what is in use there.
+    #[error(
+        "the overlays in {} are hidden, since something was mounted on {} after them: unmount that, \
+         or set overlay.base to another directory",
+        base.display(),
+        by.display()
+    )]
+    BaseCovered {
+        /// The base.
+        base: PathBuf,
+        /// Where the mount is that hides it.
+        by: PathBuf,
+    },
+    /// The layers of the scope are mounted where this process cannot see it.
+    #[error(
+        "the scope {name} is in use from another mount namespace, by processes that cannot be seen \
+         from here: start from there, or give one of the two another `overlay.base`"
+    )]
+    MountedElsewhere {
+        /// The scope.
+        name: String,
     },
     /// A change lies under a mask, and cannot be made on the host.
     #[error("{} is masked: what the overlay has there never saw the host's", path.display())]

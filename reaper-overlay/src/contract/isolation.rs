@@ -94,4 +94,13 @@ pub trait View {
     /// # Errors
     /// Something could not be removed; calling again continues.
     fn release(&mut self) -> Result<(), Error>;
+
+    /// Called instead of [`release`](Self::release) if the container could not be created: removes
+    /// as well what was made for it alone and would be kept beyond its end. Idempotent.
+    ///
+    /// # Errors
+    /// Something could not be removed; calling again continues.
+    fn undo(&mut self) -> Result<(), Error> {
+        self.release()
+    }
 }

@@ -19,7 +19,11 @@ use crate::{
         self, Ids, Namespaces, chdir_or_root, create_and_chdir, lock, unshare_as, unshare_mounts,
     },
     mount::pivot,
-    scope::{join::Member, keep::ScopeNamespace, mount_points::MountPointUser},
+    scope::{
+        join::Member,
+        keep::{ScopeNamespace, VIEW_DEPTH},
+        mount_points::MountPointUser,
+    },
     store::base::Base,
     volume::{mount, open::Volume, request::IMAGE_ROOT},
 };
@@ -40,6 +44,8 @@ pub(crate) struct OverlayView {
     namespaces: Option<Namespaces>,
     warnings: Vec<String>,
     remove_with_last: bool,
+    /// Whether the scope is the container's alone, and was made for it.
+    is_own: bool,
 }
 
 impl OverlayView {
@@ -50,6 +56,7 @@ impl OverlayView {
         mut member: Member,
         volumes: Vec<Volume>,
         remove_with_last: bool,
+        is_own: bool,
     ) -> Self {
         Self {
             base,
@@ -64,6 +71,7 @@ impl OverlayView {
             volumes,
             namespaces: None,
             remove_with_last,
+            is_own,
         }
     }
 
@@ -110,6 +118,11 @@ impl View for OverlayView {
 
     fn warnings(&self) -> Vec<String> {
         self.warnings.clone()
+    }
+
+    fn undo(&mut self) -> Result<(), Error> {
+        self.remove_with_last |= self.is_own;
+        self.release()
     }
 
     fn release(&mut self) -> Result<(), Error> {
@@ -174,14 +187,14 @@ fn exchange_host_root(view: &Path, locked: bool, volumes: &[Volume]) -> Result<(
     Ok(())
 }
 
-/// Makes the mount that `view` lies in unbindable again, which a copy of a namespace is not: a
-/// volume shall not show the overlays.
+/// Makes the mounts of the base that `view` lies in unbindable again, which a copy of a namespace is
+/// not: a volume shall not show the overlays.
 fn make_parents_unbindable(view: &Path) -> Result<(), Error> {
-    for dir in view.ancestors().skip(1) {
+    for dir in view.ancestors().skip(1).take(VIEW_DEPTH) {
         match mount_change(dir, MountPropagationFlags::UNBINDABLE) {
             // Nothing is mounted there.
-            Err(Errno::INVAL) => {}
-            other => return other.context("make unbindable", dir),
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(errno) => return Err(errno).context("make unbindable", dir),
         }
     }
     Ok(())

@@ -128,7 +128,7 @@ impl FilesystemIsolation for SharedOverlay {
                 Ok(open_all_in_helper(requests, inside)?)
             }
         };
-        let is_new = !exists(&ScopePaths::new(&base.path, &scope).data)?;
+        let is_own = scope.is_container() && !exists(&ScopePaths::new(&base, &scope).data)?;
         let mut member = Member::join(&base, &scope, &request.unique_id(), &options)?;
         member.warnings.extend(not_there(&missing));
         if base.privilege == Privilege::User && request.overlay.size.is_some() {
@@ -152,8 +152,7 @@ impl FilesystemIsolation for SharedOverlay {
             Ok(volumes) => volumes,
             Err(error) => {
                 // The first error is returned; what cannot be removed now, `collect` will.
-                let remove = is_new && scope.is_container();
-                let _ = member.membership.end(&base, &scope, remove);
+                let _ = member.membership.end(&base, &scope, is_own);
                 return Err(error);
             }
         };
@@ -165,6 +164,7 @@ impl FilesystemIsolation for SharedOverlay {
             member,
             volumes,
             remove_with_last,
+            is_own,
         )))
     }
 
@@ -175,7 +175,7 @@ impl FilesystemIsolation for SharedOverlay {
         let scope = Scope::of(request)?;
         let id = request.unique_id();
         MountPointUser::in_scope(&base, &scope, &id).release()?;
-        let paths = ScopePaths::new(&base.path, &scope);
+        let paths = ScopePaths::new(&base, &scope);
         crate::linux::files::remove_file(&paths.members().join(id))
     }
 
@@ -187,7 +187,7 @@ impl FilesystemIsolation for SharedOverlay {
         let Some(base) = Base::open(&request.overlay)? else {
             return Ok(());
         };
-        let paths = ScopePaths::new(&base.path, &scope);
+        let paths = ScopePaths::new(&base, &scope);
         if !exists(&paths.data)? && !exists(&paths.live)? {
             return Ok(());
         }

@@ -19,7 +19,7 @@ use crate::contract::{Context, Error};
 /// child holds it too, until it has ended as well.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
 }
 
 /// How a lock is taken.
@@ -49,16 +49,45 @@ impl Lock {
         Self::attempt(path, FlockOperation::NonBlockingLockExclusive)
     }
 
-    fn attempt(path: &Path, operation: FlockOperation) -> Result<Option<Self>, Error> {
+    /// Takes a lock on the directory `path`, which exists: exclusively if no other process holds it,
+    /// shared once none holds it exclusively.
+    pub(crate) fn directory(path: &Path, mode: Mode) -> Result<Option<Self>, Error> {
+        let operation = match mode {
+            Mode::Shared => FlockOperation::LockShared,
+            Mode::Exclusive => FlockOperation::NonBlockingLockExclusive,
+        };
+        Self::attempt_on(path, operation, || File::open(path))
+    }
+
+    /// Lets others share a lock that was held exclusively.
+    pub(crate) fn share(self) -> rustix::io::Result<Self> {
         loop {
-            let file = OpenOptions::new()
+            match flock(&self.file, FlockOperation::LockShared) {
+                Err(rustix::io::Errno::INTR) => {}
+                shared => return shared.map(|()| self),
+            }
+        }
+    }
+
+    fn attempt(path: &Path, operation: FlockOperation) -> Result<Option<Self>, Error> {
+        Self::attempt_on(path, operation, || {
+            OpenOptions::new()
                 .read(true)
                 .write(true)
                 .create(true)
                 .truncate(false)
                 .mode(0o600)
                 .open(path)
-                .context("open the lock", path)?;
+        })
+    }
+
+    fn attempt_on(
+        path: &Path,
+        operation: FlockOperation,
+        open: impl Fn() -> io::Result<File>,
+    ) -> Result<Option<Self>, Error> {
+        loop {
+            let file = open().context("open the lock", path)?;
             match flock(&file, operation) {
                 Ok(()) => {}
                 Err(rustix::io::Errno::INTR) => continue,
@@ -69,7 +98,7 @@ impl Lock {
             let mine = file.metadata().context("stat the lock", path)?;
             match fs::metadata(path) {
                 Ok(there) if (there.dev(), there.ino()) == (mine.dev(), mine.ino()) => {
-                    return Ok(Some(Self { _file: file }));
+                    return Ok(Some(Self { file }));
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}

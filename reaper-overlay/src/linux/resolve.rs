@@ -4,7 +4,7 @@
 //! path that reaches one of the given stops is not followed further; or none is.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     ffi::OsString,
     fs, io,
     os::fd::AsFd,
@@ -22,14 +22,38 @@ const MAX_LINKS: usize = 40;
 pub(crate) struct Resolved {
     /// Without symlinks as far as it exists.
     pub(crate) path: PathBuf,
-    /// The first of `stop` that the path runs into.
+    /// The innermost of `stop` that it lies in, and the last of those that are the same.
     pub(crate) inside: Option<usize>,
     /// What is missing of it, the outermost first.
     pub(crate) missing: Vec<PathBuf>,
 }
 
+/// Paths that are not followed further.
+#[derive(Debug, Default)]
+pub(crate) struct Stops {
+    paths: Vec<PathBuf>,
+    last: HashMap<PathBuf, usize>,
+}
+
+impl Stops {
+    pub(crate) fn push(&mut self, path: PathBuf) {
+        self.last.insert(path.clone(), self.paths.len());
+        self.paths.push(path);
+    }
+
+    /// The path that was added as the one with this number.
+    pub(crate) fn get(&self, at: usize) -> &Path {
+        &self.paths[at]
+    }
+
+    /// The innermost that `path` lies in, and the last of those that are the same.
+    fn around(&self, path: &Path) -> Option<usize> {
+        path.ancestors().find_map(|dir| self.last.get(dir).copied())
+    }
+}
+
 /// Follows `path` from `/`, up to one of `stop`: what lies there is not for this view to say.
-pub(crate) fn resolve(path: &Path, stop: &[PathBuf]) -> Result<Resolved, Error> {
+pub(crate) fn resolve(path: &Path, stop: &Stops) -> Result<Resolved, Error> {
     let mut rest: VecDeque<OsString> = parts(path);
     let mut current = PathBuf::from("/");
     let mut missing = Vec::new();
@@ -40,11 +64,11 @@ pub(crate) fn resolve(path: &Path, stop: &[PathBuf]) -> Result<Resolved, Error> 
             continue;
         }
         current.push(&part);
-        if let Some(at) = stop.iter().position(|stop| *stop == current) {
+        if stop.last.contains_key(&current) {
             current.extend(rest);
             return Ok(Resolved {
+                inside: stop.around(&current),
                 path: current,
-                inside: Some(at),
                 missing,
             });
         }
@@ -109,6 +133,12 @@ mod tests {
 
     use super::*;
 
+    fn stops(paths: &[PathBuf]) -> Stops {
+        let mut stops = Stops::default();
+        paths.iter().cloned().for_each(|path| stops.push(path));
+        stops
+    }
+
     #[test]
     fn links_are_followed_and_what_is_missing_is_listed() {
         let dir = tempfile::tempdir().unwrap();
@@ -116,7 +146,7 @@ mod tests {
         fs::create_dir_all(root.join("real/inner")).unwrap();
         symlink(root.join("real"), root.join("absolute")).unwrap();
         symlink("absolute/inner/../new", root.join("relative")).unwrap();
-        let found = resolve(&root.join("relative/a/b"), &[]).unwrap();
+        let found = resolve(&root.join("relative/a/b"), &Stops::default()).unwrap();
         assert_eq!(found.path, root.join("real/new/a/b"));
         assert_eq!(
             found.missing,
@@ -132,7 +162,7 @@ mod tests {
     fn a_path_stops_at_a_volume() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
-        let stop = [root.join("volume")];
+        let stop = stops(&[root.join("volume")]);
         let found = resolve(&root.join("volume/sub/file"), &stop).unwrap();
         assert_eq!(
             (found.inside, found.path),
@@ -155,11 +185,20 @@ mod tests {
     }
 
     #[test]
+    fn a_path_lies_in_the_innermost_volume() {
+        let stop = stops(&["/n", "/n/inner", "/n/inner/deep", "/n/inner"].map(PathBuf::from));
+        for (path, inside) in [("/n/x", 0), ("/n/inner/x", 3), ("/n/inner/deep/x", 2)] {
+            let found = resolve(Path::new(path), &stop).unwrap();
+            assert_eq!((found.inside, found.path), (Some(inside), path.into()));
+        }
+    }
+
+    #[test]
     fn a_circle_of_links_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         symlink("b", dir.path().join("a")).unwrap();
         symlink("a", dir.path().join("b")).unwrap();
-        let error = resolve(&dir.path().join("a"), &[]).unwrap_err();
+        let error = resolve(&dir.path().join("a"), &Stops::default()).unwrap_err();
         assert_eq!(error.errno(), Some(nix::libc::ELOOP));
     }
 }

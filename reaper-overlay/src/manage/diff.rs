@@ -117,7 +117,7 @@ pub(crate) fn diff(
         diff.layer = Arc::new(layer.clone());
         let below = Below {
             host: without_links(&layer.mount)?,
-            mask: Handle::of(&layer.mask)?,
+            mask: layer.written_mask().map(Handle::of).transpose()?.flatten(),
             ..Below::default()
         };
         // The layer's own directory is the mount's root in the view.

@@ -221,7 +221,7 @@ impl Overlays {
     /// [`Error::ScopeNotFound`], [`Error::ScopeBusy`]; something cannot be removed.
     pub fn reset(&self, scope: &Scope) -> Result<(), Error> {
         let (base, _) = layers(&self.config, scope)?;
-        let paths = ScopePaths::new(&base.path, scope);
+        let paths = ScopePaths::new(&base, scope);
         let alone = ExclusiveScope::take(scope, &paths)?;
         let trash = alone.clear(&base, &paths)?;
         crate::linux::files::make_dir(&paths.data)?;

@@ -1,14 +1,22 @@
 //! The root of a container's image, mounted where it is needed and nowhere else.
 
-use std::{os::fd::OwnedFd, path::PathBuf};
+use std::{
+    ffi::{CString, OsString},
+    fs, io,
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStringExt, fs::MetadataExt},
+    },
+    path::{Path, PathBuf},
+};
 
 use nix::sched::{CloneFlags, unshare};
 use rustix::{
     fs::CWD,
-    mount::{MountPropagationFlags, OpenTreeFlags, mount_change, open_tree},
+    mount::{MountFlags, MountPropagationFlags, OpenTreeFlags, mount, mount_change, open_tree},
 };
 
-use super::rootfs::mount_rootfs;
+use super::{overlayfs::escape, rootfs::mount_rootfs};
 use crate::{
     contract::{Context, Error, RootfsMount, ViewRequest},
     linux::fd_passing,
@@ -45,6 +53,34 @@ impl Image {
     /// copy that no other process is in.
     pub(crate) fn mount(&self) -> Result<(), Error> {
         mount_rootfs(&self.mounts, &self.root)
+    }
+
+    /// Shows its root, which is mounted, as an overlay of its own on `at`, where it lies on the filesystem
+    /// of the host's root: overlay refuses a lower layer that lies inside another one (`ELOOP`), and
+    /// looks at the filesystem, not at mounts. `empty` is an empty directory, the second layer that
+    /// an overlay without an upper one has to have.
+    pub(crate) fn set_apart(&self, at: &Path, empty: &Path) -> Result<Self, Error> {
+        let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
+        // What is wrong with one that is missing is said when it is mounted.
+        let image = device(&self.root);
+        if image.is_none() || image != device(Path::new("/")) {
+            return Ok(self.clone());
+        }
+        let mut layers = OsString::from("lowerdir=");
+        layers.push(escape(self.root.as_os_str()));
+        layers.push(":");
+        layers.push(escape(empty.as_os_str()));
+        let layers = CString::new(layers.into_vec()).map_err(io::Error::from);
+        let layers = layers.context("name", &self.root)?;
+        mount(
+            "reaper",
+            at,
+            "overlay",
+            MountFlags::RDONLY,
+            layers.as_c_str(),
+        )
+        .context("set apart from the host's root the image", &self.root)?;
+        Ok(self.at(at.to_owned()))
     }
 
     /// The image as a tree that is mounted nowhere. A process that is killed meanwhile leaves

@@ -55,6 +55,8 @@ pub(crate) struct Assembly {
     pub(crate) plan: ViewPlan,
     /// Shown beneath the host's root.
     pub(crate) image: Option<Image>,
+    /// Where it can be mounted apart from the host's root, and an empty directory.
+    pub(crate) image_apart: [PathBuf; 2],
     /// The directory to assemble on.
     pub(crate) at: PathBuf,
     pub(crate) persistent: bool,
@@ -133,7 +135,7 @@ enum Mounted {
 
 impl Assembly {
     /// Moves the calling process into new namespaces that show the scope.
-    pub(crate) fn assemble(&self) -> Result<AssembleReport, Error> {
+    pub(crate) fn assemble(mut self) -> Result<AssembleReport, Error> {
         let mut layers = match self.privilege {
             Privilege::Root => Some(Layering::begin(self.layered())?),
             // They exist already.
@@ -150,6 +152,10 @@ impl Assembly {
         let interface = self.interface.unwrap_or_else(Interface::ask);
         if let Some(image) = &self.image {
             image.mount()?;
+            if self.privilege == Privilege::Root {
+                let [apart, empty] = &self.image_apart;
+                self.image = Some(image.set_apart(apart, empty)?);
+            }
         }
         let mut report = AssembleReport::default();
         let mut parts = self.plan.parts.iter();

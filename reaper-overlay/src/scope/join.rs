@@ -1,26 +1,27 @@
 //! Joining a scope, and making it first if it is not mounted.
 //!
-//! Locks are taken in this order: `members` shared, `changing` exclusive, then that of the mount
-//! points. Resetting takes `changing` and then tries `members` exclusively, without waiting. As
-//! root a scope that is mounted is joined without `changing`, which would serialise all containers
-//! of a host: its pin cannot end while `members` is held. A starter that is killed leaves a table
-//! that names every layer that may exist, and the next one goes on from there.
+//! As root a scope that has members is joined with `members` shared, and without `changing`, which
+//! would serialise all containers of a host: its pin cannot end while `members` is held. In any other
+//! case `changing` is taken first, and then `members`, as by a reset, which tries to get it
+//! exclusively, without waiting. So does a joiner: a scope that has no members is mounted afresh over
+//! its layers, since an overlay need not notice what the host has changed below it meanwhile. The lock
+//! of the mount points comes last. A starter that is killed leaves a table that names every layer that
+//! may exist, and the next one goes on from there.
+//!
+//! Layers that are mounted are never mounted a second time: the overlay would lose its work directory.
+//! Members hold the directory of the layers locked, and who mounts them has it exclusively.
 
 use std::path::{Path, PathBuf};
 
 use super::{
     assemble::{AssembleReport, Assembly},
     image,
-    keep::{ScopeNamespace, unpin, view_path},
+    keep::{ScopeNamespace, unpin},
     layers, mount_points, plan_as_root, plan_as_user,
     scope_options::ScopeOptions,
 };
 use crate::{
-    contract::{
-        Error, Scope,
-        host_paths::{self},
-        user::Privilege,
-    },
+    contract::{Context, Error, Scope, host_paths, user::Privilege},
     linux::{
         files::{make_dir, remove_tree},
         flock::{Lock, Mode},
@@ -31,7 +32,7 @@ use crate::{
         base::Base,
         host_snapshot::HostSnapshot,
         layer_table::{Table, TableHeader},
-        members::Membership,
+        members::{MemberLocks, Membership, may_have_members},
         paths::ScopePaths,
     },
 };
@@ -54,24 +55,14 @@ impl Member {
         id: &str,
         options: &ScopeOptions<'_>,
     ) -> Result<Self, Error> {
-        let paths = ScopePaths::new(&base.path, scope);
-        let shared = Lock::take(&paths.members_lock, Mode::Shared)?;
-        // A pinned namespace stays: it is joined without the exclusive lock. One that members hold
-        // may end with the last of them at any time.
-        let pinned = match base.privilege {
-            Privilege::Root => ScopeNamespace::find(base.privilege, &paths)?,
-            Privilege::User => None,
-        };
+        let paths = ScopePaths::new(base, scope);
         let mut warnings = Vec::new();
         let mut changing = None;
-        let (namespace, header) = match pinned {
-            Some(found) => found,
+        let (namespace, header, locks) = match join_members(base, scope, &paths)? {
+            Some(joined) => joined,
             None => {
                 changing = Some(Lock::take(&paths.changing, Mode::Exclusive)?);
-                match ScopeNamespace::find(base.privilege, &paths)? {
-                    Some(found) => found,
-                    None => make(base, scope, &paths, options, &mut warnings)?,
-                }
+                join_or_make(base, scope, &paths, options, &mut warnings)?
             }
         };
         if base.privilege == Privilege::Root {
@@ -79,7 +70,7 @@ impl Member {
             drop(changing.take());
         }
         warnings.extend(changes(base, scope, &paths, &header)?);
-        let membership = Membership::take(&paths, id, shared)?;
+        let membership = Membership::take(&paths, id, locks)?;
         namespace.announce(membership.marker())?;
         Ok(Self {
             namespace,
@@ -87,6 +78,97 @@ impl Member {
             membership,
         })
     }
+}
+
+/// What a joiner has of a scope that is mounted.
+type Joined = (ScopeNamespace, TableHeader, MemberLocks);
+
+/// Joins a scope that is pinned and has members. What members hold, without root, may end with the last
+/// of them at any time.
+fn join_members(base: &Base, scope: &Scope, paths: &ScopePaths) -> Result<Option<Joined>, Error> {
+    // Without members nothing is locked here: that would keep another joiner from mounting it afresh.
+    if base.privilege == Privilege::User || !may_have_members(paths)? {
+        return Ok(None);
+    }
+    let shared = Lock::take(&paths.members_lock, Mode::Shared)?;
+    // While `members` is held, nothing takes the pin away, though the last one may leave.
+    if !may_have_members(paths)? {
+        return Ok(None);
+    }
+    let Some((namespace, header)) = ScopeNamespace::find(base.privilege, paths)? else {
+        return Ok(None);
+    };
+    let layers = hold_layers(scope, paths, Mode::Shared)?;
+    Ok(Some((namespace, header, MemberLocks::new(shared, layers))))
+}
+
+/// Joins the scope, and mounts it first, unless it has members. The caller holds the lock `changing`.
+fn join_or_make(
+    base: &Base,
+    scope: &Scope,
+    paths: &ScopePaths,
+    options: &ScopeOptions<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Joined, Error> {
+    let alone = match base.privilege {
+        Privilege::Root => Lock::try_exclusive(&paths.members_lock)?,
+        Privilege::User => None,
+    };
+    let (shared, found) = match alone {
+        Some(alone) if !may_have_members(paths)? => {
+            base.at_home("mount the scope afresh", |base| {
+                unpin(&ScopePaths::new(base, scope))
+            })?;
+            let shared = alone
+                .share()
+                .context("share the lock", &paths.members_lock)?;
+            (shared, None)
+        }
+        alone => {
+            drop(alone);
+            let shared = Lock::take(&paths.members_lock, Mode::Shared)?;
+            (shared, ScopeNamespace::find(base.privilege, paths)?)
+        }
+    };
+    let ((namespace, header), layers) = match found {
+        Some(found) => (found, hold_layers(scope, paths, Mode::Shared)?),
+        None => {
+            make_dir(&paths.data)?;
+            let layers = hold_layers(scope, paths, Mode::Exclusive)?;
+            let made = make_at_home(base, scope, paths, options, warnings)?;
+            let layers = layers.share().context("share the lock", &paths.data)?;
+            (made, layers)
+        }
+    };
+    Ok((namespace, header, MemberLocks::new(shared, layers)))
+}
+
+/// Holds the directory of the layers, which who mounts them has alone for that time.
+pub(crate) fn hold_layers(scope: &Scope, paths: &ScopePaths, mode: Mode) -> Result<Lock, Error> {
+    Lock::directory(&paths.data, mode)?.ok_or_else(|| Error::MountedElsewhere {
+        name: scope.to_string(),
+    })
+}
+
+/// Makes the scope in the mount namespace that the base belongs to.
+fn make_at_home(
+    base: &Base,
+    scope: &Scope,
+    paths: &ScopePaths,
+    options: &ScopeOptions<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<(ScopeNamespace, TableHeader), Error> {
+    if base.is_home() {
+        return make(base, scope, paths, options, warnings);
+    }
+    let found = base.at_home("make the scope", |base| {
+        let mut warnings = Vec::new();
+        let paths = ScopePaths::new(base, scope);
+        make(base, scope, &paths, options, &mut warnings)?;
+        Ok(warnings)
+    });
+    warnings.extend(found?);
+    ScopeNamespace::find_made(base.privilege, paths)
 }
 
 /// Makes the scope. The caller holds the lock `changing`.
@@ -123,7 +205,8 @@ fn undone_if_new<T>(
         // The first error is returned; what cannot be undone now, the next maker finds.
         let _ = unpin(paths)
             .and_then(|()| remove_tree(&paths.data))
-            .and_then(|()| remove_tree(&paths.live));
+            .and_then(|()| remove_tree(&paths.live))
+            .and_then(|()| remove_tree(&paths.records));
     }
     made
 }
@@ -158,7 +241,7 @@ fn plan(
 ) -> Result<Assembly, Error> {
     let (mut plan, interface, image) = match base.privilege {
         Privilege::Root => (
-            plan_as_root::plan(&base.path, options)?,
+            plan_as_root::plan(base, options)?,
             Some(Interface::ask()),
             options.image.clone(),
         ),
@@ -175,11 +258,14 @@ fn plan(
     }
     table.snapshot = HostSnapshot::take(plan.lower.iter().map(PathBuf::as_path));
     let at = match interface {
-        Some(Interface::Classic) => view_path(paths),
+        Some(Interface::Classic) => paths.view.clone(),
         _ => base.path.join("root"),
     };
     make_dir(&at)?;
+    let image_apart = ["image", "empty"].map(|name| paths.records.join(name));
+    image_apart.iter().try_for_each(|dir| make_dir(dir))?;
     Ok(Assembly {
+        image_apart,
         privilege: base.privilege,
         plan,
         image,

@@ -68,12 +68,24 @@ impl ScopeNamespace {
         let namespace = match privilege {
             Privilege::Root => Self::Pinned {
                 mount: namespaces,
-                view_path: header.keeps_host.then(|| view_path(paths)),
+                view_path: header.keeps_host.then(|| paths.view.clone()),
                 locked: header.locked,
             },
             Privilege::User => Self::Held(namespaces),
         };
         Ok(Some((namespace, header)))
+    }
+
+    /// Finds the namespace of a scope that was just made.
+    pub(crate) fn find_made(
+        privilege: Privilege,
+        paths: &ScopePaths,
+    ) -> Result<(Self, TableHeader), Error> {
+        Self::find(privilege, paths)?.ok_or_else(|| Error::System {
+            operation: "open the namespace pinned to",
+            path: paths.pin.clone(),
+            source: io::ErrorKind::NotFound.into(),
+        })
     }
 
     /// Keeps the namespace that `helper` has assembled beyond the helper's end.
@@ -85,11 +97,7 @@ impl ScopeNamespace {
         match privilege {
             Privilege::Root => {
                 pin(paths, helper)?;
-                Self::find(privilege, paths)?.ok_or_else(|| Error::System {
-                    operation: "open the namespace pinned to",
-                    path: paths.pin.clone(),
-                    source: io::ErrorKind::NotFound.into(),
-                })
+                Self::find_made(privilege, paths)
             }
             Privilege::User => {
                 let namespaces = Namespaces::with_user(helper.id())?;
@@ -147,11 +155,8 @@ impl ScopeNamespace {
     }
 }
 
-/// Where the view of a scope is mounted whose namespace keeps the host's root.
-pub(crate) fn view_path(paths: &ScopePaths) -> PathBuf {
-    // Not on a filesystem of the host, which can be a volume.
-    paths.live.join("view")
-}
+/// How many directories a view lies below the one that holds all scopes: `live/scopes/SCOPE/view`.
+pub(crate) const VIEW_DEPTH: usize = 4;
 
 /// Opens the pinned namespace, if there is one.
 pub(crate) fn open_pin(paths: &ScopePaths) -> Result<Option<Namespaces>, Error> {

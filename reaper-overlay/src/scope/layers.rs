@@ -144,6 +144,7 @@ impl Layer {
     /// The directories that the layer of masks is written to.
     fn mask_dirs(&self, style: LayerStyle) -> Vec<&Path> {
         match style {
+            LayerStyle::Trusted if self.mask == self.live_mask => vec![&self.live_mask],
             LayerStyle::Trusted => vec![&self.mask, &self.live_mask],
             LayerStyle::User => vec![&self.mask],
         }
@@ -192,11 +193,10 @@ mod tests {
 
     use super::*;
     use crate::contract::Scope;
-    use crate::store::layer_table::Table;
-    use crate::store::paths::ScopePaths;
+    use crate::store::{base::Base, layer_table::Table, paths::ScopePaths};
 
     fn parts(base: &Path, mounts: &[&Path]) -> Vec<Part> {
-        let paths = ScopePaths::new(base, &Scope::node());
+        let paths = ScopePaths::new(&Base::at(base), &Scope::node());
         let mut table = Table::new();
         let part = |mount: &&Path| {
             let kind = PartKind::Overlay;

@@ -46,13 +46,13 @@ pub struct ScopeInfo {
     pub changed_below: Vec<String>,
 }
 
-fn info(base: &Base, scope: Scope) -> Result<Option<ScopeInfo>, Error> {
-    let paths = ScopePaths::new(&base.path, &scope);
+pub(crate) fn info(base: &Base, scope: Scope) -> Result<Option<ScopeInfo>, Error> {
+    let paths = ScopePaths::new(base, &scope);
     let Some(table) = Table::read(&paths)? else {
         return Ok(None);
     };
     let created = UNIX_EPOCH + Duration::from_secs(table.created);
-    let last_used = fs::metadata(paths.layers()).and_then(|metadata| metadata.modified());
+    let last_used = fs::metadata(paths.layers().current()).and_then(|metadata| metadata.modified());
     let members = members(&paths)?;
     // Without root there is no pin: members alone keep the namespace.
     let mounted = !members.is_empty() || open_pin(&paths)?.is_some();
@@ -123,7 +123,7 @@ pub(crate) fn layers(config: &OverlayConfig, scope: &Scope) -> Result<(Base, Vec
         return Err(missing());
     }
     let base = Base::prepare(config)?;
-    let paths = ScopePaths::new(&base.path, scope);
+    let paths = ScopePaths::new(&base, scope);
     let table = Table::read(&paths)?.ok_or_else(missing)?;
     let layers = table.layers(&paths);
     Ok((base, layers))

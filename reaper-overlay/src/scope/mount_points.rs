@@ -5,12 +5,12 @@
 //! reaches every member and makes the kernel refuse (`EBUSY`).
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{Mode as Permissions, OFlags, open};
+use rustix::fs::{AtFlags, Mode as Permissions, OFlags, fstat, lstat, open, statat};
 
 use super::keep::ScopeNamespace;
 use crate::{
@@ -20,12 +20,13 @@ use crate::{
         helper::Helper,
         mount_point::{Kind, bind_to_itself, check_kind, is_mount_point, make, remove, unguard},
         mountinfo::{escape, unescape},
-        resolve::{Resolved, resolve},
+        resolve::{Resolved, Stops, resolve},
     },
     store::{
         base::Base,
-        mount_points::{INSIDE, MountPoint, MountPointRegistry, file, lock},
+        mount_points::{INSIDE, MountPoint, MountPointRegistry, lock, record},
         paths::ScopePaths,
+        record::Record,
     },
 };
 
@@ -112,7 +113,7 @@ impl<'a> MountPointUser<'a> {
         point.made = point.made.or(missing);
         let users = point.users.entry(self.name().to_owned()).or_default();
         users.insert(self.id.to_owned());
-        session.registry.save_durably(&session.file)
+        session.record.write_durably(&session.registry)
     }
 
     /// Releases the container's mount points, and removes those without other users. Idempotent.
@@ -124,7 +125,7 @@ impl<'a> MountPointUser<'a> {
         // Looked for under the lock: a scope that ends meanwhile would be missed otherwise.
         let found = match self.scope {
             Some(scope) => {
-                let paths = ScopePaths::new(&self.base.path, scope);
+                let paths = ScopePaths::new(self.base, scope);
                 ScopeNamespace::find(self.base.privilege, &paths)?
             }
             None => None,
@@ -143,7 +144,7 @@ impl<'a> MountPointUser<'a> {
         let own = format!("{} ", self.name());
         let is_kept = match (self.scope, namespace) {
             // The next member that mounts the scope removes what is in its layers.
-            (Some(scope), None) => exists(&ScopePaths::new(&self.base.path, scope).data)?,
+            (Some(scope), None) => exists(&ScopePaths::new(self.base, scope).data)?,
             _ => false,
         };
         Helper::run("remove mount points", || {
@@ -172,74 +173,93 @@ pub(crate) fn release_all(
         return Ok(());
     }
     let _lock = lock(base)?;
-    let mut registry = MountPointRegistry::open(&file(&base.path))?;
+    let record = record(&base.path, base.persistent);
+    let mut registry = MountPointRegistry::open(&record)?;
     let mut ids = BTreeSet::new();
     for point in registry.points.values_mut() {
         point.guarded.remove(scope.as_str());
         let users = point.users.get(scope.as_str()).into_iter();
         ids.extend(users.flatten().cloned());
     }
-    registry.save(&file(&base.path))?;
+    record.write(&registry)?;
     ids.iter()
         .try_for_each(|id| MountPointUser::in_scope(base, scope, id).release_locked(namespace))
 }
 
 /// Whether mount points were ever recorded below `base`.
 pub(crate) fn are_known(base: &Path) -> Result<bool, Error> {
-    exists(&file(base))
+    // Of whatever kind the base is: beside the layers there is the record, or a link to it.
+    exists(&base.join("mount-points.json"))
 }
 
 /// Whether mount points may be in use. Before the base is ready none are: what is left of before
 /// the last boot is removed when the registry is opened next.
 fn are_kept(base: &Base) -> Result<bool, Error> {
-    Ok(base.is_ready()? && exists(&file(&base.path))?)
+    Ok(base.is_ready()? && record(&base.path, base.persistent).exists()?)
+}
+
+/// What is to be made once it is recorded.
+#[derive(Default)]
+struct Plan {
+    /// What is missing, the outermost first.
+    missing: Vec<(PathBuf, Kind)>,
+    /// The same, to be found quickly.
+    known: HashSet<PathBuf>,
+    /// The mount points, and whether they are directories.
+    points: Vec<(PathBuf, bool)>,
 }
 
 /// The registry, opened under its lock for one container.
 struct MountPointSession<'a> {
     user: MountPointUser<'a>,
     host_paths: &'a [PathBuf],
-    file: PathBuf,
+    record: Record,
     registry: MountPointRegistry,
-    /// Whether this process has entered the scope. Mount points are guarded there only: on the host
-    /// the guard would be visible to all.
-    entered: bool,
+    /// The host's root, once this process has entered the scope. Mount points are guarded there only:
+    /// on the host the guard would be visible to all.
+    host: Option<OwnedFd>,
 }
 
 impl<'a> MountPointSession<'a> {
     fn open(user: MountPointUser<'a>, host_paths: &'a [PathBuf]) -> Result<Self, Error> {
-        let file = file(&user.base.path);
-        let registry = MountPointRegistry::open(&file)?;
+        let record = record(&user.base.path, user.base.persistent);
+        let registry = MountPointRegistry::open(&record)?;
         Ok(Self {
             user,
             host_paths,
-            file,
+            record,
             registry,
-            entered: false,
+            host: None,
         })
     }
 
     /// Moves the calling process into the scope. The registry stays reachable.
     fn enter(&mut self, namespace: &ScopeNamespace) -> Result<(), Error> {
-        let folder = self.file.parent().unwrap_or(Path::new("/"));
+        let base = self.user.base;
+        let folder = base.path.as_path();
         let folder: OwnedFd = open(folder, OFlags::PATH | OFlags::CLOEXEC, Permissions::empty())
             .context("open", folder)?;
+        let root: OwnedFd =
+            open("/", OFlags::PATH | OFlags::CLOEXEC, Permissions::empty()).context("open", "/")?;
         namespace.enter()?;
-        self.entered = true;
-        let name = self.file.file_name().unwrap_or_default().to_owned();
-        self.file = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
+        self.host = Some(root);
+        let folder_path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
+        self.record = record(&folder_path, base.persistent);
         // The descriptor is open until the process ends.
         std::mem::forget(folder);
         Ok(())
     }
 
     fn save(&self) -> Result<(), Error> {
-        self.registry.save(&self.file)
+        self.record.write(&self.registry)
     }
 
+    /// Finds and makes what is requested. All is recorded in one write before the first is made, so that
+    /// neither a killed process nor a power cut leaves a mount point that is not recorded.
     fn acquire(&mut self, requested: &[(PathBuf, bool)]) -> Result<Found, Error> {
-        let mut targets: Vec<PathBuf> = Vec::new();
+        let mut targets = Stops::default();
         let mut found = Found::new();
+        let mut plan = Plan::default();
         for (destination, directory) in requested {
             let Resolved {
                 path,
@@ -247,15 +267,26 @@ impl<'a> MountPointSession<'a> {
                 missing,
             } = resolve(destination, &targets)?;
             // The same path twice: the later volume lies on the earlier one.
-            let again = inside.is_some_and(|at| targets[at] == path);
+            let again = inside.is_some_and(|at| targets.get(at) == path);
             if inside.is_none() {
-                if missing.is_empty() {
-                    check_kind(&path, *directory)?;
-                }
-                self.acquire_one(&path, *directory, &missing)?;
+                self.acquire_one(&path, *directory, missing, &mut plan)?;
             }
             found.push((escape(path.as_os_str()), inside.filter(|_| !again)));
             targets.push(path);
+        }
+        if plan.missing.is_empty() {
+            self.save()?;
+        } else {
+            self.record.write_durably(&self.registry)?;
+        }
+        for (path, kind) in &plan.missing {
+            make(path, *kind == Kind::Directory)?;
+        }
+        for (path, directory) in &plan.points {
+            check_kind(path, *directory)?;
+            if self.is_guarded(path) && !is_mount_point(path)? {
+                bind_to_itself(path)?;
+            }
         }
         Ok(found)
     }
@@ -264,16 +295,22 @@ impl<'a> MountPointSession<'a> {
         &mut self,
         path: &Path,
         directory: bool,
-        missing: &[PathBuf],
+        missing: Vec<PathBuf>,
+        plan: &mut Plan,
     ) -> Result<(), Error> {
         let is_last = |part: &Path| part == path;
         for part in missing {
-            let kind = if is_last(part) && !directory {
+            // Another of the volumes may need it, too.
+            if !plan.known.insert(part.clone()) {
+                continue;
+            }
+            let kind = if is_last(&part) && !directory {
                 Kind::File
             } else {
                 Kind::Directory
             };
-            self.entry(part).made = Some(kind);
+            self.entry(&part).made = Some(kind);
+            plan.missing.push((part, kind));
         }
         // Parents that were made for another container are needed by this one as well.
         for part in path.ancestors() {
@@ -282,31 +319,51 @@ impl<'a> MountPointSession<'a> {
                 self.add_user(part);
             }
         }
-        // Recorded before it is made, so that neither a killed process nor a power cut leaves a
-        // mount point that is not recorded.
-        if missing.is_empty() {
-            self.save()?;
-        } else {
-            self.registry.save_durably(&self.file)?;
-        }
-        for part in missing {
-            make(part, !is_last(part) || directory)?;
-        }
-        if self.entered && !is_mount_point(path)? {
-            bind_to_itself(path)?;
+        // What is a mount point already needs no guard.
+        if self.host.is_some() && (!exists(path)? || !is_mount_point(path)?) {
             let scope = self.user.name().to_owned();
             self.entry(path).guarded.insert(scope);
-            self.save()?;
         }
+        plan.points.push((path.to_owned(), directory));
         Ok(())
+    }
+
+    fn is_guarded(&self, path: &Path) -> bool {
+        let point = self.registry.points.get(&self.key(path));
+        point.is_some_and(|point| point.guarded.contains(self.user.name()))
     }
 
     fn key(&self, path: &Path) -> String {
         let domain = match self.user.scope {
-            Some(scope) if !is_host_path(path, self.host_paths) => scope.as_str(),
+            Some(scope) if !self.is_hosts(path) => scope.as_str(),
             _ => "",
         };
         format!("{domain} {}", escape(path.as_os_str()))
+    }
+
+    /// Whether what is made at `path` is made on the host: in one of its trees, unless that is covered
+    /// there in the scope.
+    fn is_hosts(&self, path: &Path) -> bool {
+        let Some(host) = self
+            .host
+            .as_ref()
+            .filter(|_| is_host_path(path, self.host_paths))
+        else {
+            return is_host_path(path, self.host_paths);
+        };
+        let id = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+        let existing = path
+            .ancestors()
+            .find_map(|dir| Some((dir, lstat(dir).ok()?)));
+        let Some((dir, here)) = existing else {
+            return true;
+        };
+        let relative = dir.strip_prefix("/").unwrap_or(dir);
+        let there = match relative.as_os_str().is_empty() {
+            true => fstat(host),
+            false => statat(host, relative, AtFlags::SYMLINK_NOFOLLOW),
+        };
+        there.is_ok_and(|there| id(there) == id(here))
     }
 
     fn entry(&mut self, path: &Path) -> &mut MountPoint {
@@ -343,7 +400,7 @@ impl<'a> MountPointSession<'a> {
             }
             point.users.remove(owner);
             let path = point.path();
-            if point.guarded.remove(owner) && self.entered {
+            if point.guarded.remove(owner) && self.host.is_some() {
                 unguard(&path)?;
             }
             if point.users.is_empty() {
@@ -353,6 +410,11 @@ impl<'a> MountPointSession<'a> {
                 self.registry.points.remove(&key);
             }
         }
-        self.save()
+        if let Err(error) = self.save() {
+            // They are released. The record has them until they are released again: with the last
+            // member of the scope, or after a reboot.
+            tracing::warn!("{error}: released mount points are still recorded");
+        }
+        Ok(())
     }
 }

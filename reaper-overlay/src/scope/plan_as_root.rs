@@ -19,20 +19,28 @@ use crate::{
     },
     linux::mountinfo::{self, MountInfo},
     mount::{flags, mask::Mask},
-    store::base::base_of,
+    store::{
+        base::{Base, base_of},
+        mount_points::{MountPointRegistry, record},
+    },
 };
 
 #[cfg(test)]
 mod tests;
 
 /// Decides what is in the view.
-pub(crate) fn plan(base: &Path, options: &ScopeOptions<'_>) -> Result<ViewPlan, Error> {
+pub(crate) fn plan(base: &Base, options: &ScopeOptions<'_>) -> Result<ViewPlan, Error> {
+    // There is nothing to hide in a directory that was made to mount volumes on, and a cover would hide
+    // the mount points that are made in it.
+    let own = MountPointRegistry::made_on_host(&record(&base.path, base.persistent))?;
+    let base = base.path.as_path();
     let mounts = mountinfo::read()?;
     let visible = mountinfo::visible(&mounts);
     let sorted = SortedMounts::new(&visible, options.host_paths, &bases(base, &visible));
     let found = masks::find(options.masks, &sorted.hidden)?;
     let (masked_paths, masks): (Vec<Mask>, Vec<Mask>) = found
         .into_iter()
+        .filter(|mask| !own.contains(&mask.path))
         .partition(|mask| below_any(&mask.path, &sorted.host));
     let is_hidden = |path: &Path| masks.iter().any(|mask| is_below(path, &mask.path));
     let host = |path: &PathBuf| Part::new(path.clone(), PartKind::Host, MountAttrFlags::empty());

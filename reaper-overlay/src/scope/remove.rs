@@ -2,7 +2,7 @@
 
 use reaper_spec::OverlayConfig;
 
-use super::{keep::unpin, list::layers, mount_points};
+use super::{join::hold_layers, keep::unpin, list::layers, mount_points};
 use crate::{
     contract::{Error, Scope},
     linux::{
@@ -20,7 +20,7 @@ use crate::{
 /// Removes `scope` with all that was written in it.
 pub(crate) fn remove(config: &OverlayConfig, scope: &Scope) -> Result<(), Error> {
     let (base, _) = layers(config, scope)?;
-    let paths = ScopePaths::new(&base.path, scope);
+    let paths = ScopePaths::new(&base, scope);
     let alone = ExclusiveScope::take(scope, &paths)?;
     alone.remove(&base, &paths)
 }
@@ -30,31 +30,40 @@ pub(crate) struct ExclusiveScope {
     scope: Scope,
     _changing: Lock,
     _members: Lock,
+    _layers: Option<Lock>,
 }
 
 impl ExclusiveScope {
     /// Fails with [`Error::ScopeBusy`] while the scope has members.
     pub(crate) fn take(scope: &Scope, paths: &ScopePaths) -> Result<Self, Error> {
         let changing = Lock::take(&paths.changing, Mode::Exclusive)?;
-        match Lock::try_exclusive(&paths.members_lock)? {
-            Some(members) => Ok(Self {
-                scope: scope.clone(),
-                _changing: changing,
-                _members: members,
-            }),
-            None => Err(Error::ScopeBusy {
+        let Some(alone) = Lock::try_exclusive(&paths.members_lock)? else {
+            return Err(Error::ScopeBusy {
                 name: scope.to_string(),
                 by: members(paths)?,
-            }),
-        }
+            });
+        };
+        let layers = match exists(&paths.data)? {
+            true => Some(hold_layers(scope, paths, Mode::Exclusive)?),
+            false => None,
+        };
+        Ok(Self {
+            scope: scope.clone(),
+            _changing: changing,
+            _members: alone,
+            _layers: layers,
+        })
     }
 
     /// Throws away the namespace and the layers, and the mount points that members left who were
     /// killed.
     pub(crate) fn clear(&self, base: &Base, paths: &ScopePaths) -> Result<Trash, Error> {
-        unpin(paths)?;
+        base.at_home("unmount the scope", |base| {
+            unpin(&ScopePaths::new(base, &self.scope))
+        })?;
         let trash = Trash::discard(&base.path, &paths.data)?;
         remove_tree(&paths.live)?;
+        remove_tree(&paths.records)?;
         mount_points::release_all(base, &self.scope, None)?;
         Ok(trash)
     }
@@ -72,7 +81,7 @@ impl ExclusiveScope {
 
 /// Removes `scope` unless it has members.
 pub(crate) fn remove_unused(base: &Base, scope: &Scope) -> Result<(), Error> {
-    let paths = ScopePaths::new(&base.path, scope);
+    let paths = ScopePaths::new(base, scope);
     match ExclusiveScope::take(scope, &paths) {
         Ok(alone) => alone.remove(base, &paths),
         Err(Error::ScopeBusy { .. }) => Ok(()),
@@ -90,7 +99,7 @@ impl Membership {
     ) -> Result<(), Error> {
         self.leave()?;
         drop(self);
-        if remove_with_last || exists(&ScopePaths::new(&base.path, scope).remove_when_empty())? {
+        if remove_with_last || exists(&ScopePaths::new(base, scope).remove_when_empty())? {
             remove_unused(base, scope)?;
         }
         Ok(())

@@ -8,11 +8,17 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Component, Path, PathBuf},
+    sync::Arc,
 };
 
 use reaper_spec::OverlayConfig;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use serde::{Serialize, de::DeserializeOwned};
 
+use super::{
+    home::{self, Home},
+    paths::RECORDS,
+};
 use crate::{
     contract::{
         Context, Error,
@@ -22,7 +28,8 @@ use crate::{
     linux::{
         files::{exists, make_dir},
         flock::{Lock, Mode},
-        mountinfo,
+        helper::Helper,
+        mountinfo::{self, MountInfo},
     },
 };
 
@@ -33,48 +40,68 @@ const RAMFS_MAGIC: u64 = 0x8584_58f6;
 /// How much of the memory the overlays may take where the configuration does not say.
 const DEFAULT_SIZE: &str = "25%";
 
+/// How much what Reaper itself writes down may take. It does not, by far.
+const LIVE_SIZE: &str = "64m";
+
 /// The base directory, ready for scopes.
 ///
 /// ```text
-/// BASE/scopes/SCOPE/     layers.json and the layers
+/// BASE/scopes/SCOPE/     the layers, and layers.json
 /// BASE/mount-points.json what was made to mount volumes on
 /// BASE/live/             private mount, lost on reboot: ready, scopes/SCOPE/{pin,members/…},
-///                        changing/SCOPE and members/SCOPE (locks)
+///                        changing/SCOPE and members/SCOPE (locks), records/
+/// BASE/live/records/     what workloads cannot fill: both tables, if the layers are lost on
+///                        reboot as well, and the layers that hide what is masked
 /// BASE/root              where a helper assembles, in its own namespace
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Base {
+    /// Where the calling process finds it.
     pub(crate) path: PathBuf,
+    /// Where it is in the mount namespace that it belongs to.
+    pub(crate) path_at_home: PathBuf,
     /// Whether the layers outlive a reboot.
     pub(crate) persistent: bool,
     /// Who makes the overlays.
     pub(crate) privilege: Privilege,
+    /// The mount namespace that it belongs to, unless the calling process is in it.
+    home: Option<Arc<Home>>,
 }
 
 impl Base {
     /// Makes the base ready if it is not yet.
     pub(crate) fn prepare(config: &OverlayConfig) -> Result<Self, Error> {
         let base = Self::of(config)?;
-        if base.is_ready()? {
+        if base.is_complete()? && base.is_owned()? {
             return Ok(base);
         }
+        if base.privilege == Privilege::Root && base.home.is_none() {
+            refuse_covered(&base.path)?;
+        }
         make_dir(&base.path)?;
-        let mut lock = base.path.clone().into_os_string();
-        lock.push(".lock");
-        let _lock = Lock::take(Path::new(&lock), Mode::Exclusive)?;
-        if !base.is_ready()? {
+        let record = base.owner_record();
+        let _lock = Lock::take(&record, Mode::Exclusive)?;
+        // Another process may have made it meanwhile, elsewhere.
+        let base = Self::of(config)?;
+        let is_new = !base.is_ready()?;
+        if base.privilege == Privilege::Root && base.home.is_none() {
+            match home::record_own(&record) {
+                // Nothing else is to be written, and who comes from elsewhere finds the pins.
+                Err(error) if !is_new => tracing::warn!("{error}"),
+                recorded => recorded?,
+            }
+        }
+        if is_new {
             base.make(config)?;
+        } else if !base.is_complete()? {
+            base.at_home("make the place for records", Self::add_records)?;
         }
         Ok(base)
     }
 
     /// The base if it is ready for members.
     pub(crate) fn if_ready(config: &OverlayConfig) -> Result<Option<Self>, Error> {
-        let base = Self {
-            path: checked(&config.base)?,
-            persistent: !wants_tmpfs(config)?,
-            privilege: Privilege::of_process(),
-        };
+        let base = Self::of(config)?;
         Ok(base.is_ready()?.then_some(base))
     }
 
@@ -95,11 +122,55 @@ impl Base {
         } else {
             checked(&config.base)?
         };
+        let home = match privilege {
+            Privilege::Root => Home::find(&path, &owner_record(&path))?.map(Arc::new),
+            Privilege::User => None,
+        };
+        let root = home.as_ref().map_or("/".into(), |home| home.root());
         Ok(Self {
-            persistent: is_user || !wants_tmpfs(config)?,
-            path,
+            persistent: is_user || !wants_tmpfs(config, &root)?,
+            path: within(&root, &path),
+            path_at_home: path,
             privilege,
+            home,
         })
+    }
+
+    /// Whether the base belongs to the namespace that is known for it, or to none.
+    fn is_owned(&self) -> Result<bool, Error> {
+        match (self.privilege, &self.home) {
+            (Privilege::Root, None) => home::is_own(&self.owner_record()),
+            _ => Ok(true),
+        }
+    }
+
+    fn owner_record(&self) -> PathBuf {
+        owner_record(&self.path)
+    }
+
+    /// Runs `body` in the mount namespace that the base belongs to, where that matters: for what is
+    /// mounted and unmounted.
+    pub(crate) fn at_home<T, F>(&self, purpose: &'static str, body: F) -> Result<T, Error>
+    where
+        T: Serialize + DeserializeOwned,
+        F: FnOnce(&Self) -> Result<T, Error>,
+    {
+        let Some(home) = &self.home else {
+            return body(self);
+        };
+        Helper::run(purpose, || {
+            home.enter()?;
+            body(&Self {
+                path: self.path_at_home.clone(),
+                home: None,
+                ..self.clone()
+            })
+        })
+    }
+
+    /// Whether the calling process is in the mount namespace that the base belongs to.
+    pub(crate) fn is_home(&self) -> bool {
+        self.home.is_none()
     }
 
     /// Whether there can be members.
@@ -121,6 +192,27 @@ impl Base {
         dir.join(format!("{kind}-{hash}.json"))
     }
 
+    /// Whether it has all that this version adds to what the first one made.
+    fn is_complete(&self) -> Result<bool, Error> {
+        exists(&self.records_ready())
+    }
+
+    fn records_ready(&self) -> PathBuf {
+        self.path.join(RECORDS).join("ready")
+    }
+
+    /// Makes the place for records in a base that an older Reaper has made ready, which had them on
+    /// the filesystem of the layers.
+    fn add_records(&self) -> Result<(), Error> {
+        let records = self.path.join(RECORDS);
+        make_dir(&records)?;
+        if self.privilege == Privilege::Root && !self.persistent {
+            own_tmpfs(&records, LIVE_SIZE)?;
+        }
+        let ready = self.records_ready();
+        fs::write(&ready, b"1\n").context("write", ready)
+    }
+
     fn make(&self, config: &OverlayConfig) -> Result<(), Error> {
         let live = self.path.join("live");
         if self.privilege == Privilege::User {
@@ -128,13 +220,15 @@ impl Base {
             make_dir(&live)?;
         } else if self.persistent {
             make_dir(&live)?;
-            own_tmpfs(&live, "64m")?;
+            own_tmpfs(&live, LIVE_SIZE)?;
         } else {
             let size = config
                 .size
                 .map_or_else(|| DEFAULT_SIZE.to_owned(), |size| size.to_string());
             own_tmpfs(&self.path, &size)?;
             make_dir(&live)?;
+            // A workload that fills its layers must not keep others from being created and deleted.
+            own_tmpfs(&live, LIVE_SIZE)?;
         }
         for dir in [
             "root",
@@ -142,9 +236,12 @@ impl Base {
             "live/scopes",
             "live/changing",
             "live/members",
+            RECORDS,
         ] {
             make_dir(&self.path.join(dir))?;
         }
+        let records = self.records_ready();
+        fs::write(&records, b"1\n").context("write", records)?;
         let ready = live.join("ready");
         fs::write(&ready, b"1\n").context("write", ready)
     }
@@ -153,9 +250,19 @@ impl Base {
 /// The base to which a mount of Reaper's own belongs: of one on a disk it is the directory `live` alone
 /// that is a mount, with the layers beside it.
 pub(crate) fn base_of(mount_point: &Path) -> PathBuf {
+    let live = match mount_point.parent() {
+        Some(live) if mount_point.ends_with(RECORDS) => live,
+        _ => mount_point,
+    };
+    base_of_live(live).unwrap_or_else(|| mount_point.to_owned())
+}
+
+fn base_of_live(mount_point: &Path) -> Option<PathBuf> {
     match mount_point.parent() {
-        Some(base) if mount_point.ends_with("live") && base.join("scopes").is_dir() => base.into(),
-        _ => mount_point.to_owned(),
+        Some(base) if mount_point.ends_with("live") && base.join("scopes").is_dir() => {
+            Some(base.into())
+        }
+        _ => None,
     }
 }
 
@@ -185,14 +292,55 @@ fn own_tmpfs(path: &Path, size: &str) -> Result<(), Error> {
     mount_change(path, MountPropagationFlags::UNBINDABLE).context("make unbindable", path)
 }
 
+/// The file that is locked while the base at `path` is made, and says which namespace made it. It is
+/// beside the base: what is in there may be seen in one namespace only.
+fn owner_record(path: &Path) -> PathBuf {
+    let mut record = path.to_owned().into_os_string();
+    record.push(".lock");
+    record.into()
+}
+
+fn within(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// Fails if a filesystem of the base at `path` is mounted and cannot be reached, since something was mounted
+/// over it later. A second one must not be made: the first one's scopes are in use.
+fn refuse_covered(path: &Path) -> Result<(), Error> {
+    let mounts = mountinfo::read()?;
+    let seen = mountinfo::visible(&mounts);
+    let is_ours = |mount: &&MountInfo| {
+        mount.source == SOURCE
+            && (mount.mount_point == path || mount.mount_point == path.join("live"))
+    };
+    let is_hidden = |mount: &MountInfo| !seen.iter().any(|other| other.id == mount.id);
+    let Some(hidden) = mounts
+        .iter()
+        .find(|mount| is_ours(mount) && is_hidden(mount))
+    else {
+        return Ok(());
+    };
+    // Those that were mounted later come later.
+    let mut covers = seen
+        .iter()
+        .rev()
+        .filter(|mount| path.starts_with(&mount.mount_point));
+    let by = covers.next().map_or(path, |cover| &cover.mount_point);
+    Err(Error::BaseCovered {
+        base: hidden.mount_point.clone(),
+        by: by.to_owned(),
+    })
+}
+
 /// Whether Reaper mounts a tmpfs of its own: where a size is to be kept, and where the directory
-/// would not survive a reboot anyway (a tmpfs, or `/run` itself).
-fn wants_tmpfs(config: &OverlayConfig) -> Result<bool, Error> {
+/// would not survive a reboot anyway (a tmpfs, or `/run` itself). `root` is that of the namespace
+/// that the base belongs to.
+fn wants_tmpfs(config: &OverlayConfig, root: &Path) -> Result<bool, Error> {
     if config.size.is_some() {
         return Ok(true);
     }
-    let existing = config
-        .base
+    let base = within(root, &config.base);
+    let existing = base
         .ancestors()
         .find(|dir| dir.exists())
         .unwrap_or(Path::new("/"));
@@ -202,7 +350,7 @@ fn wants_tmpfs(config: &OverlayConfig) -> Result<bool, Error> {
         return Ok(true);
     }
     let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev());
-    let same = matches!((device(existing), device(Path::new("/run"))), (Ok(a), Ok(b)) if a == b);
+    let same = matches!((device(existing), device(&root.join("run"))), (Ok(a), Ok(b)) if a == b);
     Ok(same && config.base.starts_with("/run"))
 }
 
@@ -215,5 +363,19 @@ fn checked(path: &Path) -> Result<PathBuf, Error> {
     } else {
         let wrong = io::Error::new(io::ErrorKind::InvalidInput, "no plain absolute path");
         Err(wrong).context("use as overlay base", path)
+    }
+}
+
+#[cfg(test)]
+impl Base {
+    /// A base that was not prepared.
+    pub(crate) fn at(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            path_at_home: path.to_owned(),
+            persistent: false,
+            privilege: Privilege::Root,
+            home: None,
+        }
     }
 }

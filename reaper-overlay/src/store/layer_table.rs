@@ -14,10 +14,7 @@ use super::{
 };
 use crate::{
     contract::Error,
-    linux::{
-        files::{read_versioned, write_json},
-        mountinfo::{escape, unescape},
-    },
+    linux::mountinfo::{escape, unescape},
 };
 
 /// The version of `layers.json` that this crate writes, and the newest that it reads.
@@ -59,7 +56,7 @@ pub(crate) struct TableHeader {
 impl TableHeader {
     /// Reads it from the table of a scope; `None` if the scope does not exist.
     pub(crate) fn read(paths: &ScopePaths) -> Result<Option<Self>, Error> {
-        read_versioned(&paths.layers(), VERSION)
+        paths.layers().read(VERSION)
     }
 }
 
@@ -75,6 +72,8 @@ pub(crate) struct Layer {
     /// The same, to be mounted: overlay refuses a lower layer that lies inside another one, so it
     /// is never on a filesystem of the host.
     pub(crate) live_mask: PathBuf,
+    /// Where an older Reaper wrote it.
+    older_mask: PathBuf,
 }
 
 impl Table {
@@ -96,11 +95,11 @@ impl Table {
 
     /// Reads the table of a scope; `None` if the scope does not exist.
     pub(crate) fn read(paths: &ScopePaths) -> Result<Option<Self>, Error> {
-        read_versioned(&paths.layers(), VERSION)
+        paths.layers().read(VERSION)
     }
 
     pub(crate) fn write(&self, paths: &ScopePaths) -> Result<(), Error> {
-        write_json(&paths.layers(), self)
+        paths.layers().write(self)
     }
 
     /// The layers that exist, the parents' mounts before their children's.
@@ -123,14 +122,29 @@ impl Table {
 }
 
 impl Layer {
+    /// The layer of masks as it was written when the scope was mounted, by whatever version.
+    pub(crate) fn written_mask(&self) -> Option<&Path> {
+        let places = [&self.mask, &self.older_mask];
+        places
+            .into_iter()
+            .find(|mask| mask.exists())
+            .map(PathBuf::as_path)
+    }
+
     fn new(paths: &ScopePaths, mount: PathBuf, at: u32) -> Self {
         let dir = paths.data.join(at.to_string());
+        let live_mask = paths.live_masks().join(at.to_string());
         Self {
             mount,
             upper: dir.join("upper"),
             work: dir.join("work"),
-            mask: dir.join("mask"),
-            live_mask: paths.live_masks().join(at.to_string()),
+            // Its text would not fit in what a workload has filled.
+            mask: match paths.is_persistent() {
+                true => dir.join("mask"),
+                false => live_mask.clone(),
+            },
+            older_mask: dir.join("mask"),
+            live_mask,
         }
     }
 }

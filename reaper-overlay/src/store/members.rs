@@ -35,26 +35,55 @@ pub(crate) fn members(paths: &ScopePaths) -> Result<Vec<String>, Error> {
     Ok(found)
 }
 
+/// Whether there may be members: those that were killed and are not cleaned up yet count, as what
+/// they have started may still run.
+pub(crate) fn may_have_members(paths: &ScopePaths) -> Result<bool, Error> {
+    let dir = paths.members();
+    match std::fs::read_dir(&dir) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).context("list", dir),
+    }
+}
+
+/// The locks that all members of a scope share.
+#[derive(Debug)]
+pub(crate) struct MemberLocks {
+    /// Of the directory of the layers, which lies where the layers do, so every process that could
+    /// mount them sees it. Released first: who has the other one alone counts on it.
+    _layers: Lock,
+    /// Of those who see the same files in `live`.
+    _shared: Lock,
+}
+
+impl MemberLocks {
+    pub(crate) fn new(shared: Lock, layers: Lock) -> Self {
+        Self {
+            _layers: layers,
+            _shared: shared,
+        }
+    }
+}
+
 /// One member of a scope. While it exists the scope can be neither reset nor removed.
 #[derive(Debug)]
 pub(crate) struct Membership {
     marker: PathBuf,
     table: PathBuf,
     _marker: Lock,
-    _shared: Lock,
+    _locks: MemberLocks,
 }
 
 impl Membership {
-    /// Adds `id` to the members. `shared` is the lock of all members, taken before the scope was
-    /// looked for.
-    pub(crate) fn take(paths: &ScopePaths, id: &str, shared: Lock) -> Result<Self, Error> {
+    /// Adds `id` to the members. `locks` were taken before the scope was looked for.
+    pub(crate) fn take(paths: &ScopePaths, id: &str, locks: MemberLocks) -> Result<Self, Error> {
         let marker = paths.members().join(id);
         let lock = Lock::take(&marker, Mode::Shared)?;
         Ok(Self {
             marker,
-            table: paths.layers(),
+            table: paths.layers().current().to_owned(),
             _marker: lock,
-            _shared: shared,
+            _locks: locks,
         })
     }
 

@@ -1,21 +1,25 @@
 //! The registry of mount points: which were made, and for whom (`mount-points.json`).
 //!
-//! It is kept where the layers are: what was made on a disk outlives the machine's run, and so has
-//! to be known after it.
+//! It lasts as long as the layers do: what was made on a disk outlives the machine's run, and so
+//! has to be known after it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::{base::Base, members::members, paths::ScopePaths};
+use super::{
+    base::Base,
+    home::boot_id,
+    members::members,
+    paths::{RECORDS, ScopePaths},
+    record::Record,
+};
 use crate::{
-    contract::{Context, Error, Scope, host_paths::HOST_TREES},
+    contract::{Error, Scope, host_paths::HOST_TREES},
     linux::{
-        files::{read_versioned, write_json, write_json_durably},
         flock::{Lock, Mode},
         mount_point::{Kind, remove},
         mountinfo::{escape, unescape},
@@ -28,9 +32,6 @@ pub(crate) const INSIDE: &str = "@ ";
 /// The version of `mount-points.json` that this crate writes, and the newest that it reads.
 /// Files of before it had a version are of the same format.
 const VERSION: u32 = 1;
-
-/// Changes whenever the machine starts.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// One mount point that was made or is guarded.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -66,15 +67,16 @@ pub(crate) fn lock(base: &Base) -> Result<Lock, Error> {
     Lock::take(&base.path.join("live/mount-points.lock"), Mode::Exclusive)
 }
 
-/// Where the registry of the base at `base` is.
-pub(crate) fn file(base: &Path) -> PathBuf {
-    base.join("mount-points.json")
+/// The registry of the base at `base`.
+pub(crate) fn record(base: &Path, persistent: bool) -> Record {
+    let name = Path::new("mount-points.json");
+    Record::new(base, name, &Path::new(RECORDS).join(name), persistent)
 }
 
 /// The mount points that were made in the layers of `scope` for its members that live.
 pub(crate) fn made_for_members(base: &Base, scope: &Scope) -> Result<Vec<PathBuf>, Error> {
-    let alive = members(&ScopePaths::new(&base.path, scope))?;
-    let registry: Option<MountPointRegistry> = read_versioned(&file(&base.path), VERSION)?;
+    let alive = members(&ScopePaths::new(base, scope))?;
+    let registry: Option<MountPointRegistry> = record(&base.path, base.persistent).read(VERSION)?;
     let Some(registry) = registry else {
         return Ok(Vec::new());
     };
@@ -87,26 +89,30 @@ pub(crate) fn made_for_members(base: &Base, scope: &Scope) -> Result<Vec<PathBuf
 }
 
 impl MountPointRegistry {
-    /// Opens the registry in `file`, in the host's namespace; the caller holds the [`lock`]. What
+    /// Opens the registry `record`, in the host's namespace; the caller holds the [`lock`]. What
     /// was made on the host before the machine started is removed.
-    pub(crate) fn open(file: &Path) -> Result<Self, Error> {
-        let mut registry: Self = read_versioned(file, VERSION)?.unwrap_or_default();
+    pub(crate) fn open(record: &Record) -> Result<Self, Error> {
+        let mut registry: Self = record.read(VERSION)?.unwrap_or_default();
         registry.version = VERSION;
-        let boot = fs::read_to_string(BOOT_ID).context("read", BOOT_ID)?;
-        if registry.boot != boot.trim_end() {
+        let boot = boot_id()?;
+        if registry.boot != boot {
             registry.drop_stale_entries()?;
-            boot.trim_end().clone_into(&mut registry.boot);
+            registry.boot = boot;
         }
         Ok(registry)
     }
 
-    pub(crate) fn save(&self, file: &Path) -> Result<(), Error> {
-        write_json(file, self)
-    }
-
-    /// The same; what is written is on disk before anything that is done afterwards.
-    pub(crate) fn save_durably(&self, file: &Path) -> Result<(), Error> {
-        write_json_durably(file, self)
+    /// The directories on the host that are there only because Reaper has made them.
+    pub(crate) fn made_on_host(record: &Record) -> Result<Vec<PathBuf>, Error> {
+        let registry: Self = record.read(VERSION)?.unwrap_or_default();
+        if registry.boot != boot_id()? {
+            return Ok(Vec::new());
+        }
+        let is_own = |(key, point): &(&String, &MountPoint)| {
+            key.starts_with(' ') && point.made == Some(Kind::Directory)
+        };
+        let own = registry.points.iter().filter(is_own);
+        Ok(own.map(|(_, point)| point.path()).collect())
     }
 
     pub(crate) fn entry(&mut self, key: String, path: &Path) -> &mut MountPoint {

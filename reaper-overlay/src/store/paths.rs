@@ -2,7 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::{base::Base, record::Record};
 use crate::contract::Scope;
+
+/// Below the base, on a filesystem that has nothing of workloads.
+pub(crate) const RECORDS: &str = "live/records";
 
 /// Where the files of a scope are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,13 +21,29 @@ pub(crate) struct ScopePaths {
     pub(crate) changing: PathBuf,
     /// Shared by every member, held alone by reset.
     pub(crate) members_lock: PathBuf,
+    /// What workloads cannot fill: the table of the layers, and the layers that hide what is masked.
+    pub(crate) records: PathBuf,
+    /// Where the view is mounted of a scope whose namespace keeps the host's root, in that one.
+    pub(crate) view: PathBuf,
+    table: Record,
 }
 
 impl ScopePaths {
-    pub(crate) fn new(base: &Path, scope: &Scope) -> Self {
-        let live = base.join("live/scopes").join(scope.as_str());
+    pub(crate) fn new(base: &Base, scope: &Scope) -> Self {
+        let persistent = base.persistent;
+        let live = Path::new("live/scopes").join(scope.as_str());
+        // Not on a filesystem of the host, which can be a volume.
+        let view = base.path_at_home.join(&live).join("view");
+        let base = base.path.as_path();
+        let live = base.join(live);
+        let data = Path::new("scopes").join(scope.as_str());
+        let records = Path::new(RECORDS).join(&data);
+        let [path, safe] = [&data, &records].map(|dir| dir.join("layers.json"));
         Self {
-            data: base.join("scopes").join(scope.as_str()),
+            data: base.join(data),
+            records: base.join(records),
+            view,
+            table: Record::new(base, &path, &safe, persistent),
             pin: live.join("pin"),
             live,
             changing: base.join("live/changing").join(scope.as_str()),
@@ -43,12 +63,17 @@ impl ScopePaths {
 
     /// The layers that hide what is masked, while the scope is mounted.
     pub(crate) fn live_masks(&self) -> PathBuf {
-        self.live.join("masks")
+        self.records.join("masks")
+    }
+
+    /// Whether the layers outlive a reboot.
+    pub(crate) fn is_persistent(&self) -> bool {
+        self.table.is_persistent()
     }
 
     /// Which layer belongs to which mount of the host.
-    pub(crate) fn layers(&self) -> PathBuf {
-        self.data.join("layers.json")
+    pub(crate) fn layers(&self) -> &Record {
+        &self.table
     }
 }
 
@@ -63,7 +88,7 @@ mod tests {
         fn no_name_escapes_the_base(name in any::<String>()) {
             let scopes = [Scope::group(&name), Scope::pod(&name), Scope::namespace(&name), name.parse()];
             for scope in scopes.into_iter().flatten() {
-                let paths = ScopePaths::new(Path::new("/base"), &scope);
+                let paths = ScopePaths::new(&Base::at(Path::new("/base")), &scope);
                 let relative = paths.data.strip_prefix("/base/scopes").unwrap();
                 prop_assert_eq!(relative.components().count(), 1);
                 let normal = matches!(

@@ -7,11 +7,15 @@ use reaper_spec::{ImageMode, Mount};
 use super::{filter::wanted, options::Options};
 use crate::{
     contract::{Error, ViewRequest, user::Privilege},
+    linux::syscall::MountAttr,
     mount::{
         image::{self, Image},
         interface::Recursion,
     },
 };
+
+/// What the kernel shows of itself: the host's in every view.
+const KERNEL_TREES: [&str; 2] = ["/proc", "/sys"];
 
 /// Where the image's root is shown in the mode `at`.
 pub(crate) const IMAGE_ROOT: &str = "/.reaper-image";
@@ -43,9 +47,10 @@ impl MountRequest {
 
     /// Parses all mounts of `request` that mean something.
     pub(crate) fn of_bundle(request: &ViewRequest) -> Result<Vec<Self>, Error> {
-        wanted(request)
-            .map(|mount| Self::of(mount.clone()))
-            .collect()
+        let requests = wanted(request).map(|mount| Self::of(mount.clone()));
+        let changes_something =
+            |request: &Result<Self, Error>| request.as_ref().map_or(true, Self::changes_something);
+        requests.filter(changes_something).collect()
     }
 
     /// The bind that shows the root of `image`, read-only.
@@ -61,8 +66,13 @@ impl MountRequest {
     }
 
     fn of(mount: Mount) -> Result<Self, Error> {
-        let destination = normal(&mount.destination)?;
-        let options = Options::parse(&mount)?;
+        let mut options = Options::parse(&mount)?;
+        let is_same = is_same_tree(&mount, &options);
+        let destination = normal(&mount.destination, is_same)?;
+        if is_same && is_kernels(&destination) {
+            // What is mounted below stays in the view.
+            options.bind = Some(Recursion::All);
+        }
         if options.bind.is_some() && mount.source.is_none() {
             return Err(Error::MountSource { destination });
         }
@@ -74,18 +84,35 @@ impl MountRequest {
         })
     }
 
+    /// Whether it is more than what the view has there anyway: one of the kernel's trees where it is, and
+    /// with options that make no difference.
+    fn changes_something(&self) -> bool {
+        let sets = |attr: MountAttr| attr.set != 0;
+        !is_kernels(&self.destination) || sets(self.options.attr) || sets(self.options.recursive)
+    }
+
     /// What is bound, and how. `None` if a filesystem is made.
     pub(crate) fn bound(&self) -> Option<(&Path, Recursion)> {
         Some((self.mount.source.as_deref()?, self.options.bind?))
     }
 }
 
-/// A path without `.` and `..`; what `..` would mean is up to symlinks that others can change.
-fn normal(path: &Path) -> Result<PathBuf, Error> {
+fn is_kernels(path: &Path) -> bool {
+    KERNEL_TREES.iter().any(|tree| path.starts_with(tree))
+}
+
+/// Whether a tree of the host is asked for where it is.
+fn is_same_tree(mount: &Mount, options: &Options) -> bool {
+    options.bind.is_some() && mount.source.as_deref() == Some(&mount.destination)
+}
+
+/// A path without `.` and `..`; what `..` would mean is up to symlinks that others can change. In `/proc`
+/// and `/sys` only what is there already can be mounted, with other options.
+fn normal(path: &Path, is_same: bool) -> Result<PathBuf, Error> {
     let plain = path
         .components()
         .all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
-    let forbidden = ["/proc", "/sys"].iter().any(|tree| path.starts_with(tree));
+    let forbidden = !is_same && is_kernels(path);
     if path.is_absolute() && plain && path != Path::new("/") && !forbidden {
         Ok(path.components().collect())
     } else {

@@ -114,6 +114,18 @@ pub fn tool(program: &str, args: &[&str]) {
     assert!(output.status.success(), "{program} {args:?}: {output:?}");
 }
 
+/// Gives up the locks that this process holds below `dir`, as the end of a process does: for tests that
+/// forget a view, as if its monitor had been killed.
+pub fn lose_locks(dir: &Path) {
+    for entry in fs::read_dir("/proc/self/fd").unwrap() {
+        let path = entry.unwrap().path();
+        if fs::read_link(&path).is_ok_and(|to| to.starts_with(dir)) {
+            let descriptor = path.file_name().unwrap().to_str().unwrap();
+            nix::unistd::close(descriptor.parse::<i32>().unwrap()).unwrap();
+        }
+    }
+}
+
 /// A request with its own base below `dir`.
 pub fn request(dir: &Path, id: &str, scope: OverlayScope) -> ViewRequest {
     let mut request = ViewRequest::new(ContainerId::new(id).unwrap(), "/".into());

@@ -116,7 +116,7 @@ impl NewContainer {
     /// id removes what could not be removed here.
     fn undo(self) -> Connection {
         if let Some(mut view) = self.view {
-            let _ = view.release();
+            let _ = view.undo();
         }
         if let Some(cgroup) = self.cgroup {
             let _ = cgroup.remove();

@@ -126,13 +126,15 @@ impl Monitor {
             StopCause::CreateFailed(to, failure) => {
                 self.state.enter(MonitorState::Aborted);
                 self.processes[0].stdio.ended();
-                self.release();
+                let undone = self.view.undo();
+                self.release(undone);
                 remove_runtime_files(&self.dir);
                 self.reply(to, Err(failure));
             }
             StopCause::Exited(exit) => {
                 self.publish_exit(exit);
-                self.release();
+                let released = self.view.release();
+                self.release(released);
             }
         }
     }
@@ -160,9 +162,10 @@ impl Monitor {
         self.reply_to_waiters(0, &exit);
     }
 
-    /// Releases what the container had on the host: its view, its cgroup, the runtime's files.
-    fn release(&mut self) {
-        if let Err(error) = self.view.release() {
+    /// Releases what the container had on the host: its cgroup, the runtime's files, and its view, of
+    /// which `released` is the result.
+    fn release(&mut self, released: Result<(), reaper_overlay::Error>) {
+        if let Err(error) = released {
             self.log(&format!("release the filesystem view: {error}"));
         }
         if let Some(Err(error)) = self.cgroup.as_ref().map(ContainerCgroup::remove) {

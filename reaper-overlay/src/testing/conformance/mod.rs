@@ -123,13 +123,19 @@ pub(crate) fn shell(session: &Session, script: &str) -> String {
         .to_owned()
 }
 
-/// The mounts of the calling process, for comparisons.
-pub(crate) fn mounts() -> Vec<mountinfo::MountInfo> {
-    mountinfo::read().expect("read the mounts")
+/// What is mounted where in the calling process's namespace, for comparisons. What is kept for later views
+/// may have been mounted afresh, so that the numbers are others.
+pub(crate) fn mount_places() -> Vec<(PathBuf, String)> {
+    let mounts = mountinfo::read().expect("read the mounts").into_iter();
+    let mut places: Vec<_> = mounts
+        .map(|mount| (mount.mount_point, mount.fs_type))
+        .collect();
+    places.sort();
+    places
 }
 
 pub(crate) fn is_mounted(path: &Path) -> bool {
-    mounts().iter().any(|mount| mount.mount_point == path)
+    mount_places().iter().any(|(place, _)| place == path)
 }
 
 impl fmt::Debug for Subject {

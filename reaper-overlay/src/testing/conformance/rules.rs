@@ -1,6 +1,6 @@
 //! The rules.
 
-use super::{Subject, is_mounted, mounts, shell};
+use super::{Subject, is_mounted, mount_places, shell};
 use crate::linux::syscall;
 
 /// The namespace of mounts that a process in a view is in.
@@ -34,12 +34,12 @@ pub(super) fn a_view_that_cannot_be_made_leaves_nothing(subject: &Subject) {
         .open(&subject.request("b"))
         .close()
         .expect("release");
-    let before = mounts();
+    let before = mount_places();
     let error = subject.fails(&request);
     let said = error.to_string();
     let named = ["missing", "place"].iter().any(|name| said.contains(name));
     assert!(named, "the error names what could not be done: {said}");
-    assert_eq!(mounts(), before);
+    assert_eq!(mount_places(), before);
     assert!(!is_mounted(&place));
     subject.isolation.cleanup(&request).expect("collect");
     subject
@@ -87,11 +87,11 @@ pub(super) fn a_released_view_leaves_no_mount_and_can_be_released_again(subject:
     let mut view = subject.isolation.prepare(&request).expect("prepare");
     view.release().expect("release");
     view.release().expect("release again");
-    let before = mounts();
+    let before = mount_places();
     let mut view = subject.isolation.prepare(&request).expect("prepare again");
     view.release().expect("release");
     drop(view);
-    assert_eq!(mounts(), before);
+    assert_eq!(mount_places(), before);
 }
 
 pub(super) fn what_never_was_can_be_collected_and_forgotten(subject: &Subject) {
