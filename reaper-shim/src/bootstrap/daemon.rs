@@ -8,7 +8,7 @@ use std::{
 };
 
 use containerd_shim::Flags;
-use containerd_shim_protos::ttrpc::r#async::{Server, transport::Listener};
+use containerd_shim_protos::ttrpc::r#async::Server;
 use nix::{
     sys::{
         prctl,
@@ -24,6 +24,7 @@ use tokio::{
 };
 
 use super::{
+    accept::connections,
     environment::{READY, config},
     log,
     shim::Shim,
@@ -126,7 +127,7 @@ where
             tracing::warn!(%error, "the socket is left behind");
         }
     });
-    let listener = Listener::try_from(listener).map_err(system("take over the listener"))?;
+    let listener = connections(listener).map_err(system("take over the listener"))?;
     let mut server = Server::new()
         .add_listener(listener)
         .register_service(service.services());

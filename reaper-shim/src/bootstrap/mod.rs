@@ -4,6 +4,7 @@
 //! the daemon that `start` leaves behind, by running the binary once more with the listener of
 //! the socket as its standard input.
 
+mod accept;
 mod daemon;
 mod delete;
 mod environment;
