@@ -31,9 +31,11 @@ pub(crate) enum Error {
         /// What there is.
         meant: ContainerId,
     },
-    /// Some containers' records could not be moved; each was named.
-    #[error("{failed} of {all} containers could not be moved, see above")]
-    NotMoved {
+    /// Something could not be done for some containers; each was named.
+    #[error("{failed} of {all} containers could not be {done}, see above")]
+    Incomplete {
+        /// What could not be done.
+        done: &'static str,
         /// How many.
         failed: usize,
         /// Of how many.

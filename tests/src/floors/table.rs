@@ -54,7 +54,8 @@ const STATE: Crate = Crate {
     name: "reaper-state",
     enforced: true,
     floors: &[
-        &["folder", "layout", "record", "revision"],
+        &["layout", "lock", "record", "revision"],
+        &["folder"],
         &["durable", "store"],
         &["format", "forward", "memory", "migrate"],
         &["file", "sqlite"],
@@ -122,7 +123,15 @@ const SHIM: Crate = Crate {
     folders: &[(
         "bootstrap",
         &[
-            &["environment", "info", "log", "params", "shim", "socket"],
+            &[
+                "accept",
+                "environment",
+                "info",
+                "log",
+                "params",
+                "shim",
+                "socket",
+            ],
             &["daemon", "delete", "start"],
         ],
     )],
@@ -133,6 +142,7 @@ const CLI: Crate = Crate {
     enforced: true,
     floors: &[
         &["args", "error", "host", "sys"],
+        &["settings"],
         &[
             "backends",
             "colours",
@@ -141,7 +151,6 @@ const CLI: Crate = Crate {
             "outcome",
             "pid_file",
             "process",
-            "settings",
             "signals",
             "streams",
             "suggest",

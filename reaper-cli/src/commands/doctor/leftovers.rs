@@ -9,7 +9,7 @@ use std::{
 use reaper_overlay::{Overlays, mountinfo};
 
 use super::finding::CheckResult;
-use crate::commands::{context::CommandContext, selection::stopped};
+use crate::commands::{context::CommandContext, selection::known};
 
 /// Folders of the state root that are no containers'.
 const NO_CONTAINERS: [&str; 2] = ["ns", "overlay"];
@@ -61,7 +61,7 @@ pub(super) async fn examine(call: &CommandContext) -> Vec<CheckResult> {
 async fn containers(call: &CommandContext) -> Vec<CheckResult> {
     let listed = async {
         let all = call.containers.list().await?;
-        Ok::<_, crate::error::Error>((all, stopped(&call.containers).await?))
+        Ok::<_, crate::error::Error>((all, known(&call.containers).await?.stopped()))
     };
     let (all, stopped) = match listed.await {
         Ok(both) => both,
