@@ -1,6 +1,6 @@
 //! The engine over a scripted executor: races that real processes seldom run.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use proptest::prelude::*;
 use reaper_exec::{
@@ -16,7 +16,7 @@ struct Rig {
     engine: Arc<Engine<FakeExecutor, MemoryStore>>,
     fake: FakeExecutor,
     id: ContainerId,
-    _root: TempDir,
+    root: TempDir,
 }
 
 impl Rig {
@@ -29,7 +29,7 @@ impl Rig {
             engine: Arc::new(engine),
             fake,
             id: ContainerId::new("web-1").unwrap(),
-            _root: root,
+            root,
         }
     }
 
@@ -61,6 +61,36 @@ async fn the_fake_keeps_the_contract() {
     })
     .await;
     let _ = std::fs::remove_dir(std::env::temp_dir().join("conformance"));
+}
+
+/// What a watch answers that would wait for ever if it had not ended.
+async fn next_of_ended(
+    events: &mut engine::EventStream<'_, FakeExecutor, MemoryStore>,
+) -> engine::Error {
+    let next = tokio::time::timeout(Duration::from_secs(60), events.next());
+    next.await.expect("an answer").expect_err("an error")
+}
+
+#[tokio::test]
+async fn a_watch_ends_with_an_error_when_the_state_root_is_removed_or_moved() {
+    for moved in [false, true] {
+        let rig = Rig::new();
+        let mut events = rig.engine.watch().await.unwrap();
+        let root = rig.root.path();
+        if moved {
+            std::fs::rename(root, root.with_extension("moved")).unwrap();
+        } else {
+            std::fs::remove_dir(root).unwrap();
+        }
+        for _ in 0..2 {
+            let error = next_of_ended(&mut events).await;
+            assert!(
+                error.to_string().contains(root.to_str().unwrap()),
+                "{error}"
+            );
+        }
+        let _ = std::fs::remove_dir(root.with_extension("moved"));
+    }
 }
 
 #[tokio::test]

@@ -64,7 +64,7 @@ impl Container {
         let exec = ExecId::new(exec_id)?;
         match self.execs().slots.get(&exec) {
             Some(Some(process)) => Ok(Arc::clone(process)),
-            _ => Err(Error::NotFound(Target::Exec(self.id.clone(), exec))),
+            _ => Err(reaper_exec::Error::NotFound(Target::Exec(self.id.clone(), exec)).into()),
         }
     }
 
@@ -73,14 +73,10 @@ impl Container {
         let target = Target::Exec(self.id.clone(), exec.clone());
         let mut execs = self.execs();
         if execs.ending {
-            return Err(Error::Status {
-                operation: "make",
-                target,
-                status: Status::Stopped,
-            });
+            return Err(Error::status("make", &target, Status::Stopped));
         }
         if execs.slots.contains_key(&exec) {
-            return Err(Error::AlreadyExists(target));
+            return Err(reaper_exec::Error::AlreadyExists(target).into());
         }
         execs.slots.insert(exec.clone(), None);
         Ok(ExecReservation {
@@ -94,12 +90,7 @@ impl Container {
     pub(crate) fn begin_start(&self, process: &Process) -> Result<()> {
         let execs = self.execs();
         if execs.ending && process.target.exec_id().is_some() {
-            let target = process.target.clone();
-            return Err(Error::Status {
-                operation: "start",
-                target,
-                status: Status::Stopped,
-            });
+            return Err(Error::status("start", &process.target, Status::Stopped));
         }
         process.begin_start()
     }
@@ -123,6 +114,16 @@ impl Container {
         if timeout(EXECS_LIMIT, all).await.is_err() {
             tracing::warn!(id = %self.id, "the container has ended, an exec'd process of it not");
         }
+    }
+
+    /// Init and the exec'd processes.
+    pub(crate) fn processes(&self) -> Vec<Arc<Process>> {
+        let execs = self.execs();
+        let execs = execs.slots.values().flatten();
+        std::iter::once(&self.init)
+            .chain(execs)
+            .map(Arc::clone)
+            .collect()
     }
 
     pub(crate) fn is_paused(&self) -> bool {
@@ -154,12 +155,7 @@ impl ExecReservation {
         if execs.ending {
             // The reservation is given back below, when the lock is free again.
             drop(execs);
-            let target = process.target.clone();
-            return Err(Error::Status {
-                operation: "make",
-                target,
-                status: Status::Stopped,
-            });
+            return Err(Error::status("make", &process.target, Status::Stopped));
         }
         execs.slots.insert(self.exec.clone(), Some(process));
         self.filled = true;

@@ -13,7 +13,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The engine's reason.
+    /// The engine's or its executor's reason, and what this shim itself says of a process: that it
+    /// does not exist or has ended, that its id is taken, or that its status does not allow this.
     #[error(transparent)]
     Engine(#[from] engine::Error),
     /// The bundle, the process or the configuration is refused.
@@ -25,25 +26,6 @@ pub enum Error {
     /// A signal is refused.
     #[error(transparent)]
     Signal(#[from] ParseSignalError),
-    /// This shim has no such process.
-    #[error("{0} does not exist")]
-    NotFound(Target),
-    /// The id is taken.
-    #[error("{0} exists already")]
-    AlreadyExists(Target),
-    /// The process has ended, and its exit is published.
-    #[error("{0} has ended")]
-    Ended(Target),
-    /// The process is not in a status in which this can be done.
-    #[error("cannot {operation} {target}: it is {status}")]
-    Status {
-        /// What was asked.
-        operation: &'static str,
-        /// Of what.
-        target: Target,
-        /// What it is doing.
-        status: Status,
-    },
     /// A request has a field that cannot be used.
     #[error("{field}: {reason}")]
     Field {
@@ -130,6 +112,16 @@ impl From<reaper_state::Error> for Error {
 }
 
 impl Error {
+    /// A process is not in a status in which this can be done.
+    pub(crate) fn status(operation: &str, target: &Target, status: Status) -> Self {
+        reaper_exec::Error::Status {
+            operation: operation.to_owned(),
+            target: target.clone(),
+            status,
+        }
+        .into()
+    }
+
     /// The gRPC code that containerd acts on: it takes `NotFound` for the goal of a kill or a
     /// deletion, and `Unimplemented` for something to do without.
     pub fn code(&self) -> Code {
@@ -138,9 +130,6 @@ impl Error {
             Self::Spec(_) | Self::Id(_) | Self::Signal(_) | Self::Field { .. } => {
                 Code::INVALID_ARGUMENT
             }
-            Self::NotFound(_) | Self::Ended(_) => Code::NOT_FOUND,
-            Self::AlreadyExists(_) => Code::ALREADY_EXISTS,
-            Self::Status { .. } => Code::FAILED_PRECONDITION,
             Self::Unsupported(_) => Code::UNIMPLEMENTED,
             Self::ShuttingDown(_) => Code::UNAVAILABLE,
             Self::Timeout { .. } => Code::DEADLINE_EXCEEDED,

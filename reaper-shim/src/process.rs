@@ -99,11 +99,7 @@ impl Process {
             }
             State::Starting | State::Started => Status::Running,
         };
-        Err(Error::Status {
-            operation: "start",
-            target: self.target.clone(),
-            status,
-        })
+        Err(Error::status("start", &self.target, status))
     }
 
     /// The program was executed, as `pid`.

@@ -29,7 +29,7 @@ impl Registry {
         let id = ContainerId::new(id)?;
         match self.state().slots.get(&id) {
             Some(Some(container)) => Ok(Arc::clone(container)),
-            _ => Err(Error::NotFound(Target::Init(id))),
+            _ => Err(reaper_exec::Error::NotFound(Target::Init(id)).into()),
         }
     }
 
@@ -40,7 +40,7 @@ impl Registry {
             return Err(Error::ShuttingDown(id));
         }
         if state.slots.contains_key(&id) {
-            return Err(Error::AlreadyExists(Target::Init(id)));
+            return Err(reaper_exec::Error::AlreadyExists(Target::Init(id)).into());
         }
         state.slots.insert(id.clone(), None);
         Ok(Reservation {
@@ -54,8 +54,23 @@ impl Registry {
         self.state().slots.remove(id);
     }
 
+    /// Those that are made.
+    pub(crate) fn containers(&self) -> Vec<Arc<Container>> {
+        self.state()
+            .slots
+            .values()
+            .flatten()
+            .map(Arc::clone)
+            .collect()
+    }
+
+    /// Closes it.
+    pub(crate) fn close(&self) {
+        self.state().closed = true;
+    }
+
     /// Closes it if it is empty, and says whether it is closed.
-    pub(crate) fn close(&self) -> bool {
+    pub(crate) fn close_if_empty(&self) -> bool {
         let mut state = self.state();
         state.closed |= state.slots.is_empty();
         state.closed

@@ -23,37 +23,20 @@ use rules::*;
 pub use self::subject::Subject;
 
 /// One rule of the contract.
-#[derive(Debug, Clone, Copy)]
-pub struct Rule {
-    /// The rule in words, joined by underscores.
-    pub name: &'static str,
-    check: fn(&Subject),
-}
-
-impl Rule {
-    /// Checks the rule on a new, empty store.
-    ///
-    /// # Panics
-    /// The store breaks the rule; the message says how.
-    pub fn check(&self, subject: &Subject) {
-        (self.check)(subject);
-    }
-}
+pub type Rule = reaper_spec::conformance::Rule<Subject>;
 
 /// Checks every rule, each on a store of its own made by `subject`.
 ///
 /// # Panics
 /// The store breaks a rule; the message says which and how.
 pub fn run(subject: impl Fn() -> Subject) {
-    for rule in RULES {
-        rule.check(&subject());
-    }
+    reaper_spec::conformance::run(RULES, subject);
 }
 
 macro_rules! rules {
     (($d:tt) $($rule:ident)*) => {
         /// The rules, in the order of the contract.
-        pub const RULES: &[Rule] = &[$(Rule { name: stringify!($rule), check: $rule }),*];
+        pub const RULES: &[Rule] = &[$(Rule::new(stringify!($rule), $rule)),*];
 
         /// Makes a `#[test]` of each rule of a [`StateStore`]'s contract. The argument is an
         /// expression that can be called to make a [`Subject`], a new and empty store, for each.

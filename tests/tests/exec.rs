@@ -217,7 +217,8 @@ fn thousands_one_after_another_leave_the_shim_and_the_monitor_as_they_were() {
                 0
             );
         };
-        // Buffers and caches have their size after some rounds.
+        // Buffers and caches have their size after some rounds. Helper threads of the shim end when
+        // they have been idle for a while, so there may be fewer later.
         (0..100).for_each(round);
         let before = [monitor.figures(), shim.figures()];
         (100..100 + ROUNDS).for_each(round);
@@ -227,7 +228,7 @@ fn thousands_one_after_another_leave_the_shim_and_the_monitor_as_they_were() {
                 .zip(&before)
                 .all(|(now, before)| {
                     now.descriptors == before.descriptors
-                        && now.threads == before.threads
+                        && now.threads <= before.threads
                         && now.anonymous_kib <= before.anonymous_kib + 128
                 })
                 .then_some(())

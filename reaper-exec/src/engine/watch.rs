@@ -76,6 +76,13 @@ const ENTRIES: AddWatchFlags = AddWatchFlags::IN_CREATE
     .union(AddWatchFlags::IN_MOVE)
     .union(AddWatchFlags::IN_ONLYDIR);
 
+/// The inotify(7) events of a folder that is no longer at its path.
+const REMOVED: AddWatchFlags = AddWatchFlags::IN_DELETE_SELF.union(AddWatchFlags::IN_MOVE_SELF);
+/// The same, with those that are reported unasked: the mount went, or the watch.
+const GONE: AddWatchFlags = REMOVED
+    .union(AddWatchFlags::IN_UNMOUNT)
+    .union(AddWatchFlags::IN_IGNORED);
+
 /// The code of a process whose program could not be executed.
 const NOT_EXECUTED: u8 = 127;
 
@@ -100,11 +107,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     pub async fn watch(&self) -> Result<EventStream<'_, E, S>> {
         let mut watch = EventStream {
             engine: self,
-            changes: Changes::below(self.root.path()).map_err(|source| Error::Folder {
-                operation: "watch",
-                path: self.root.path().to_owned(),
-                source,
-            })?,
+            changes: Changes::below(self.root.path()).map_err(not_watched(self.root.path()))?,
             dirty: Dirty {
                 all: true,
                 ids: BTreeSet::new(),
@@ -127,19 +130,18 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> EventStream<'_, E, S> {
     /// An exit that is not committed yet is committed, as by [`Engine::state`].
     ///
     /// # Errors
-    /// The store as a whole cannot be read. A single record that cannot is skipped.
+    /// The store as a whole cannot be read; the root was removed, moved or unmounted; the kernel has
+    /// no inotify(7) watch left for a container (`fs.inotify.max_user_watches`). Events would be
+    /// missed from then on, so this is the end: later calls fail too, without waiting. A single
+    /// record that cannot be read is skipped.
     pub async fn next(&mut self) -> Result<Event> {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Ok(event);
             }
             if self.dirty.is_empty() {
-                let failed = |source| Error::Folder {
-                    operation: "watch",
-                    path: self.engine.root.path().to_owned(),
-                    source,
-                };
-                self.dirty = self.changes.wait().await.map_err(failed)?;
+                let root = self.engine.root.path();
+                self.dirty = self.changes.wait().await.map_err(not_watched(root))?;
             }
             self.look().await?;
         }
@@ -163,8 +165,9 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> EventStream<'_, E, S> {
 
     async fn look_at(&mut self, id: &ContainerId) -> Result<()> {
         // Before the record is read, or a change in between would be missed.
-        self.changes
-            .follow(self.engine.root.container(id).path(), id);
+        let dir = self.engine.root.container(id);
+        let followed = self.changes.follow(dir.path(), id);
+        followed.map_err(not_watched(dir.path()))?;
         let record = match self.engine.state(id).await {
             Ok(record) => record,
             Err(Error::Store(StoreError::NotFound { .. })) => {
@@ -201,6 +204,14 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> EventStream<'_, E, S> {
                 change: EventKind::Deleted,
             });
         }
+    }
+}
+
+fn not_watched(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    |source| Error::Folder {
+        operation: "watch",
+        path: path.to_owned(),
+        source,
     }
 }
 
@@ -272,6 +283,8 @@ struct Changes {
     notes: AsyncFd<OwnedFd>,
     inotify: Inotify,
     root: WatchDescriptor,
+    /// The root is not there any more: the kernel reports nothing of it.
+    is_over: bool,
     followed: HashMap<WatchDescriptor, ContainerId>,
 }
 
@@ -280,29 +293,39 @@ impl Changes {
         durable::create_dir_all(root)?;
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         // A database is changed in place; a file beside it has its times changed then.
-        let wanted = ENTRIES | AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_ATTRIB;
+        let wanted = ENTRIES | AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_ATTRIB | REMOVED;
         let root = inotify.add_watch(root, wanted)?;
         let notes = inotify.as_fd().try_clone_to_owned()?;
         Ok(Self {
             notes: crate::sys::watch(notes, Interest::READABLE)?,
             inotify,
             root,
+            is_over: false,
             followed: HashMap::new(),
         })
     }
 
     /// Watches a container's folder too, once it is there. To do so again changes nothing.
-    fn follow(&mut self, folder: &Path, id: &ContainerId) {
+    fn follow(&mut self, folder: &Path, id: &ContainerId) -> io::Result<()> {
         match self.inotify.add_watch(folder, ENTRIES) {
             Ok(folder) => drop(self.followed.insert(folder, id.clone())),
-            // Its coming is a change of the root.
-            Err(Errno::ENOENT) => {}
-            Err(error) => tracing::warn!("watch {}: {error}", folder.display()),
+            // Its coming is a change of the root. What is no folder has no records.
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            Err(Errno::ENOSPC) => {
+                return Err(io::Error::other(
+                    "no inotify watch is left: raise fs.inotify.max_user_watches",
+                ));
+            }
+            Err(error) => return Err(error.into()),
         }
+        Ok(())
     }
 
     async fn wait(&mut self) -> io::Result<Dirty> {
         loop {
+            if self.is_over {
+                return Err(io::ErrorKind::NotFound.into());
+            }
             let mut ready = self.notes.readable().await?;
             if let Ok(events) = ready.try_io(|_| Ok(self.inotify.read_events()?)) {
                 drop(ready);
@@ -316,7 +339,11 @@ impl Changes {
     }
 
     fn record_event(&mut self, event: &InotifyEvent, dirty: &mut Dirty) {
-        if event.mask.contains(AddWatchFlags::IN_IGNORED) {
+        if event.wd == self.root && event.mask.intersects(GONE) {
+            // What came before is still told.
+            self.is_over = true;
+            dirty.all = true;
+        } else if event.mask.contains(AddWatchFlags::IN_IGNORED) {
             self.followed.remove(&event.wd);
         } else if let Some(id) = self.followed.get(&event.wd) {
             dirty.ids.insert(id.clone());

@@ -56,7 +56,7 @@ impl HostExecutor {
         Self {
             root,
             namespace: String::new(),
-            program: PathBuf::from("/proc/self/exe"),
+            program: PathBuf::from(spawn::ITSELF),
             subreaper: false,
             children: Children::default(),
             clients: Mutex::default(),

@@ -3,6 +3,7 @@
 use std::{
     io,
     os::{fd::AsFd, unix::process::CommandExt as _},
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -15,14 +16,28 @@ use crate::{
     monitor,
 };
 
+/// This program.
+pub(super) const ITSELF: &str = "/proc/self/exe";
+
 /// What it means when a monitor ends without an answer.
-pub(super) const NO_ANSWER: &str = "ended without an answer: does the program that starts \
-    containers call reaper_exec::monitor::run_if_monitor first in its main, or name another \
-    program with HostExecutor::monitor_program?";
+pub(super) const NO_ANSWER: &str = "ended without an answer: does the program that \
+    HostExecutor::monitor_program names call reaper_exec::monitor::run_if_monitor first in its main?";
+
+/// Why a program gets no monitor.
+const NOT_ASKED: &str = "cannot be started: this program must call \
+    reaper_exec::monitor::run_if_monitor first in its main, since the monitor is this program \
+    executed again, or name another program with HostExecutor::monitor_program";
 
 impl HostExecutor {
     /// Starts a monitor that waits for its first call.
     pub(super) fn spawn_monitor(&self, target: &Target) -> Result<MonitorClient> {
+        let is_itself = self.program == Path::new(ITSELF);
+        if monitor::is_started_as_monitor() || (is_itself && !monitor::becomes_monitor()) {
+            return Err(Error::Monitor {
+                target: target.clone(),
+                reason: NOT_ASKED.to_owned(),
+            });
+        }
         let failed = |operation: &str| {
             let operation = format!("{operation} of {target} ({})", self.program.display());
             move |source: io::Error| Error::Io { operation, source }

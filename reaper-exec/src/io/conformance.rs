@@ -95,45 +95,8 @@ impl fmt::Debug for Subject {
     }
 }
 
-/// One rule of the contract.
-#[derive(Debug, Clone, Copy)]
-pub struct Rule {
-    /// The rule in words, joined by underscores.
-    pub name: &'static str,
-    check: fn(&Subject),
-}
-
-impl Rule {
-    /// Checks the rule on a new binder.
-    ///
-    /// # Panics
-    /// Panics if the binder breaks the rule, with a message that states how.
-    pub fn check(&self, subject: &Subject) {
-        (self.check)(subject);
-    }
-}
-
-/// Checks every rule, each on a separate binder, made by `subject`.
-///
-/// # Panics
-/// If the binder breaks a rule, with a message that states which and how.
-pub fn run(subject: impl Fn() -> Subject) {
-    for rule in RULES {
-        rule.check(&subject());
-    }
-}
-
-macro_rules! rules {
-    ($($rule:ident)*) => {
-        /// The rules, in the order of the contract.
-        pub const RULES: &[Rule] = &[$(Rule {
-            name: stringify!($rule),
-            check: rules::$rule,
-        }),*];
-    };
-}
-
-rules! {
+reaper_spec::contract_rules! {
+    Subject, rules:
     what_is_written_arrives_and_ends
     the_childs_ends_are_its_own
     an_unknown_target_is_refused_by_its_name

@@ -4,6 +4,9 @@
 //! it) when it is ready. `CONTAINER_ID` and `CONTAINER_NAMESPACE` name the container. When the
 //! process has ended it reads the end of file on both, and should end by itself. If it does not it
 //! gets SIGTERM after a while, and SIGKILL after another.
+//!
+//! It alone has the read ends: when it ends before the process, writes of the process fail (EPIPE,
+//! or SIGPIPE), as with containerd's own shims. To keep the pipes would block the process for ever.
 
 use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
@@ -61,8 +64,6 @@ pub(super) struct Logger {
     stream: Stream,
     program: PathBuf,
     readiness: Readiness,
-    /// Held until the process has ended: a logger that dies means a full pipe, not SIGPIPE.
-    readers: Option<[OwnedFd; 2]>,
     limits: LoggerLimits,
     phase: Phase,
 }
@@ -108,10 +109,6 @@ impl Logger {
         let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|errno| failed(errno.into()));
         let ((output, output_end), (errors, errors_end)) = (pipe()?, pipe()?);
         let (ready, ready_end) = pipe()?;
-        let readers = [
-            output.try_clone().map_err(failed)?,
-            errors.try_clone().map_err(failed)?,
-        ];
 
         let mut prepared = Command::new(program);
         prepared
@@ -134,7 +131,6 @@ impl Logger {
             stream,
             program: command.program.clone(),
             readiness: Readiness::Awaited(ready, Instant::now() + limits.ready),
-            readers: Some(readers),
             limits,
             phase: Phase::Starting,
         };
@@ -175,7 +171,6 @@ impl Logger {
 
     /// The process has ended, and the write ends are closed or about to be.
     pub(super) fn finish(&mut self) {
-        self.readers = None;
         if self.phase == Phase::Serving {
             self.phase = Phase::Finishing(Instant::now() + self.limits.finish);
         }
@@ -222,8 +217,13 @@ impl Logger {
     /// The monitor has reaped `pid`.
     pub(super) fn reaped(&mut self, pid: u32) {
         if self.pid() == Some(pid) {
-            if self.readers.is_some() {
-                tracing::warn!(pid, "a logger ended before the process that it logs for");
+            if self.phase == Phase::Serving {
+                tracing::warn!(
+                    pid,
+                    program = %self.program.display(),
+                    stream = %self.stream,
+                    "the logger ended before the process that it logs for, whose writes fail from now on"
+                );
             }
             self.phase = Phase::Reaped;
         }

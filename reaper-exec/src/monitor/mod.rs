@@ -34,7 +34,10 @@ mod process;
 mod serve;
 mod support;
 
-use std::ffi::OsStr;
+use std::{
+    ffi::OsStr,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 pub use self::support::config::MonitorConfig;
 pub(crate) use self::support::config::{ARGUMENT, NAME};
@@ -44,12 +47,23 @@ pub(crate) use self::support::config::{ARGUMENT, NAME};
 ///
 /// It must be called before a thread is started, since a monitor forks.
 pub fn run_if_monitor(config: impl FnOnce() -> MonitorConfig) {
-    let mut arguments = std::env::args_os();
-    let (Some(_), Some(argument), None) = (arguments.next(), arguments.next(), arguments.next())
-    else {
-        return;
-    };
-    if argument == OsStr::new(ARGUMENT) {
+    if is_started_as_monitor() {
         serve::start::serve(config());
     }
+    ASKED.store(true, Ordering::Relaxed);
+}
+
+/// Whether this program has called [`run_if_monitor`].
+static ASKED: AtomicBool = AtomicBool::new(false);
+
+/// Whether this program, executed again, becomes a monitor. One that does not would do its own work
+/// once more in the monitor's place, and start itself without end.
+pub(crate) fn becomes_monitor() -> bool {
+    ASKED.load(Ordering::Relaxed)
+}
+
+/// Whether an executor has started this process as a monitor.
+pub(crate) fn is_started_as_monitor() -> bool {
+    let mut arguments = std::env::args_os().skip(1);
+    arguments.next().as_deref() == Some(OsStr::new(ARGUMENT)) && arguments.next().is_none()
 }

@@ -184,18 +184,19 @@ fn a_logger_that_cannot_be_executed_is_named() {
 }
 
 #[test]
-fn a_logger_that_dies_is_no_sigpipe() {
+fn process_whose_logger_has_ended_gets_epipe_instead_of_hanging() {
     let folder = Scratch::new();
     let input = folder.fifo("in");
     let target = logger(&folder, "exit 5");
     let ask = Ask::streams(uri(&input), target, NULL);
     let mut monitor = ask.try_bind(&binder(LONG, LONG, LONG)).unwrap();
-    monitor.spawn("read line; echo x");
+    // More than a pipe takes.
+    monitor.spawn("trap '' PIPE; read line; head -c 200000 /dev/zero 2>/dev/null || exit 3");
     while monitor.helpers.is_empty() {
         monitor.turn(&[]);
     }
     writer(&input).write_all(b"go\n").unwrap();
-    assert_eq!(monitor.run_to_exit(), 0);
+    assert_eq!(monitor.run_to_exit(), 3);
     assert!(monitor.bound.is_finished());
     assert_eq!(monitor.helpers, [5]);
 }

@@ -21,7 +21,6 @@ pub(crate) mod error;
 pub(crate) mod host_paths;
 pub(crate) mod isolation;
 pub(crate) mod obstacle;
-pub(crate) mod path_hash;
 pub(crate) mod request;
 pub(crate) mod scope;
 pub(crate) mod user;

@@ -3,19 +3,16 @@
 use std::path::{Component, Path, PathBuf};
 
 use reaper_spec::{
-    ContainerId, CriAnnotations, DnsMode, ImageMode, Mount, OverlayConfig, OverlayScope,
+    ContainerId, CriAnnotations, DEFAULT_STATE_ROOT, DnsMode, ImageMode, Mount, OverlayConfig,
+    OverlayScope, path_hash,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
     error::Error,
-    path_hash,
     scope::{Scope, is_name},
     user::{Privilege, user_directory},
 };
-
-/// The state root whose ids need no distinction.
-const DEFAULT_ROOT: &str = "/run/reaper";
 
 /// What the processes of one container shall see. It is plain data: it crosses a socket from the
 /// program that decides to the monitor that mounts.
@@ -103,7 +100,7 @@ fn id_suffix(root: &Path) -> Option<String> {
         Privilege::Root => None,
         Privilege::User => user_directory().ok(),
     };
-    let default = user.as_deref().unwrap_or(Path::new(DEFAULT_ROOT));
+    let default = user.as_deref().unwrap_or(Path::new(DEFAULT_STATE_ROOT));
     if root == default {
         return None;
     }
@@ -115,7 +112,7 @@ fn id_suffix(root: &Path) -> Option<String> {
         return Some(name.to_owned());
     }
     // No name of a namespace begins like this.
-    Some(format!("+{}", path_hash::of(root)))
+    Some(format!("+{}", path_hash(root)))
 }
 
 /// One of the mounts that make an image's root filesystem, on top of each other. It is what

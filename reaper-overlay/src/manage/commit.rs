@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use reaper_spec::path_hash;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::{
@@ -14,7 +15,7 @@ use super::{
     progress::{OnProgress, Progress},
 };
 use crate::{
-    contract::{Context, Error, path_hash},
+    contract::{Context, Error},
     linux::{
         file_attributes,
         files::{remove_file, remove_tree},
@@ -146,7 +147,7 @@ fn apply(change: &Change) -> Result<(), Error> {
 
 /// A name in the same directory, the same each time: what a crash left is written over.
 fn beside(path: &Path) -> PathBuf {
-    path.with_file_name(format!(".reaper-commit-{}", path_hash::of(path)))
+    path.with_file_name(format!(".reaper-commit-{}", path_hash(path)))
 }
 
 fn write(upper: &Path, metadata: &Metadata, new: &Path) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use containerd_shim::Flags;
-use containerd_shim_protos::ttrpc::r#async::Server;
+use containerd_shim_protos::ttrpc::r#async::{Server, transport::Listener};
 use nix::{
     sys::{
         prctl,
@@ -18,16 +18,14 @@ use nix::{
 };
 use reaper_exec::Executor;
 use reaper_state::StateStore;
-use tokio::{
-    runtime::Builder,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::runtime::Builder;
 
 use super::{
-    accept::connections,
+    connections::{Connections, unconnected},
     environment::{READY, config},
     log,
     shim::Shim,
+    signals::{Asked, Signals},
     socket::SocketPath,
 };
 use crate::{Error, Publisher, Result, Settings, TaskService};
@@ -36,6 +34,9 @@ use crate::{Error, Publisher, Result, Settings, TaskService};
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
 /// A thread for the disk ends when it had nothing to do for so long.
 const IDLE_THREAD: Duration = Duration::from_millis(500);
+/// How long a shim waits for its first client. containerd connects at once; when it was ended
+/// while it started this shim, nothing else would ever end it.
+const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 /// As low as containerd's own: the kernel should take anything else before the shim.
 const OOM_SCORE_ADJ: &str = "-999";
 /// The kernel keeps 15 bytes; without it the shim would be called `exe`.
@@ -113,13 +114,7 @@ where
     S: StateStore + ?Sized + 'static,
 {
     let system = |operation| move |source| Error::System { operation, source };
-    let handler = |kind| signal(kind).map_err(system("handle signals"));
-    let (mut term, mut int) = (
-        handler(SignalKind::terminate())?,
-        handler(SignalKind::interrupt())?,
-    );
-    let mut child = handler(SignalKind::child())?;
-
+    let mut signals = Signals::new().map_err(system("handle signals"))?;
     let identity = socket.identity()?;
     // First of all, so that no new container finds a shim that is about to end.
     service.on_close(move || {
@@ -127,33 +122,42 @@ where
             tracing::warn!(%error, "the socket is left behind");
         }
     });
-    let listener = connections(listener).map_err(system("take over the listener"))?;
+    let (connections, connected) =
+        Connections::new(listener).map_err(system("take over the listener"))?;
     let mut server = Server::new()
-        .add_listener(listener)
+        .add_listener(Listener::new(connections))
         .register_service(service.services());
     server.start().await.map_err(Error::Serve)?;
     report_ready()?;
 
+    let unconnected = unconnected(connected, CONNECT_LIMIT);
+    tokio::pin!(unconnected);
+    let mut is_ending = false;
     loop {
         tokio::select! {
             () = service.closed() => break,
-            _ = term.recv() => end_if_idle(service),
-            _ = int.recv() => end_if_idle(service),
-            _ = child.recv() => reap(),
+            () = &mut unconnected, if !is_ending => {
+                tracing::warn!("no client has connected: the shim ends");
+                is_ending = true;
+                service.close();
+            }
+            () = service.all_ended(), if is_ending => service.close_with_containers(),
+            asked = signals.next() => match asked {
+                Asked::Reap => reap(),
+                Asked::Report => service.log_containers(),
+                Asked::End => {
+                    is_ending = true;
+                    if !service.close() {
+                        tracing::warn!(
+                            "asked to end by a signal: the shim goes on until its containers have ended"
+                        );
+                    }
+                }
+            },
         }
     }
     // What is being answered is answered.
     server.shutdown().await.map_err(Error::Serve)
-}
-
-fn end_if_idle<E, S>(service: &TaskService<E, S>)
-where
-    E: Executor + 'static,
-    S: StateStore + ?Sized + 'static,
-{
-    if !service.close() {
-        tracing::warn!("asked to end by a signal, but there are containers: the shim goes on");
-    }
 }
 
 /// Reaps every child that has ended: monitors, and processes that were re-parented to the shim as a

@@ -4,7 +4,7 @@
 //! the daemon that `start` leaves behind, by running the binary once more with the listener of
 //! the socket as its standard input.
 
-mod accept;
+mod connections;
 mod daemon;
 mod delete;
 mod environment;
@@ -12,6 +12,7 @@ mod info;
 mod log;
 mod params;
 mod shim;
+mod signals;
 mod socket;
 mod start;
 

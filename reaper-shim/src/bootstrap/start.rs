@@ -13,7 +13,11 @@ use std::{
 };
 
 use containerd_shim::Flags;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde::Deserialize;
 
 use super::{
@@ -42,22 +46,38 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
     };
     let group = group(&bundle).unwrap_or_else(|| flags.id.clone());
     let socket = SocketPath::new(&dir, &params.address, &flags.namespace, &group);
-    if let Claim::Won(listener) = socket.claim()? {
-        let identity = socket.identity()?;
-        if let Err(error) = launch(flags, &params, &bundle, &socket, listener.into()) {
-            // What could not be started must not be found by the next one.
-            let _ = socket.remove(identity);
-            return Err(error);
-        }
-    }
     let address = socket.address();
+    let answer = params.answer(&address)?;
     let file = bundle.join("address");
-    fs::write(&file, &address).map_err(|source| Error::File {
-        operation: "write",
-        path: file,
-        source,
-    })?;
-    print(&params.answer(&address)?)
+    let write = || {
+        fs::write(&file, &address).map_err(|source| Error::File {
+            operation: "write",
+            path: file.clone(),
+            source,
+        })
+    };
+    let Claim::Won(listener) = socket.claim()? else {
+        write()?;
+        return print(&answer);
+    };
+    let identity = socket.identity()?;
+    let started = write()
+        .and_then(|()| launch(flags, &params, &bundle, &socket, listener.into()))
+        .and_then(|daemon| print(&answer).inspect_err(|_| end(&daemon)));
+    if started.is_err() {
+        // What could not be started must not be found by the next one.
+        let _ = socket.remove(identity);
+        let _ = fs::remove_file(&file);
+    }
+    started
+}
+
+/// Ends a daemon that containerd does not hear of. It goes on if another start has found it and
+/// made a container already.
+fn end(daemon: &Child) {
+    if let Ok(pid) = i32::try_from(daemon.id()) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+    }
 }
 
 /// The pod that a bundle belongs to.
@@ -76,14 +96,15 @@ pub(super) fn group(bundle: &Path) -> Option<String> {
     config.annotations.sandbox_id.filter(|id| !id.is_empty())
 }
 
-/// Runs the daemon and waits until it serves.
+/// Runs the daemon and waits until it serves. It ends by itself if this process is killed
+/// meanwhile, and then has no client.
 fn launch(
     flags: &Flags,
     params: &Params,
     bundle: &Path,
     socket: &SocketPath,
     listener: OwnedFd,
-) -> Result<()> {
+) -> Result<Child> {
     let mut command = Command::new("/proc/self/exe");
     command
         .arg0(
@@ -121,7 +142,7 @@ fn launch(
         .take()
         .map(|stdout| listen(stdout, READY_LIMIT));
     match said {
-        Some(Ok(said)) if said == READY => Ok(()),
+        Some(Ok(said)) if said == READY => Ok(child),
         Some(Ok(said)) => Err(failed(&mut child, &said)),
         Some(Err(source)) => {
             // It may hang. containerd gets an error and would not know this shim: kill it.
@@ -131,7 +152,7 @@ fn launch(
                 source,
             })
         }
-        None => Ok(()),
+        None => Ok(child),
     }
 }
 

@@ -29,11 +29,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         let reservation = container.reserve_exec(exec.clone())?;
         let status = container.init.status();
         if status != Status::Running {
-            return Err(Error::Status {
-                operation: "make",
-                target,
-                status,
-            });
+            return Err(Error::status("make", &target, status));
         }
         let mut process = ProcessSpec::parse(&request.spec.value)?;
         let process_json = String::from_utf8(request.spec.value.clone()).ok();

@@ -61,7 +61,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         let container = self.registry.get(&request.id)?;
         let process = container.process(&request.exec_id)?;
         if process.exit().is_some() {
-            return Err(Error::Ended(process.target.clone()));
+            return Err(reaper_exec::Error::Ended(process.target.clone()).into());
         }
         let signal = Signal::try_from(i32::try_from(request.signal).unwrap_or(i32::MAX))?;
         if container.sandbox {
@@ -83,7 +83,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             Err(reaper_exec::Error::NotFound(_) | reaper_exec::Error::Ended(_)) => {
                 // It has ended of its own accord. Until that is published the kill has won.
                 match process.exit() {
-                    Some(_) => Err(Error::Ended(process.target.clone())),
+                    Some(_) => Err(reaper_exec::Error::Ended(process.target.clone()).into()),
                     None => Ok(Empty::default()),
                 }
             }
@@ -136,12 +136,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         let container = self.registry.get(id)?;
         let status = container.init.status();
         if status == Status::Stopped {
-            let target = container.init.target.clone();
-            return Err(Error::Status {
-                operation,
-                target,
-                status,
-            });
+            return Err(Error::status(operation, &container.init.target, status));
         }
         if container.sandbox {
             return Err(Error::Unsupported("to freeze a sandbox without processes"));
@@ -243,11 +238,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
 }
 
 fn not_stopped(process: &Process, status: Status) -> Error {
-    Error::Status {
-        operation: "delete",
-        target: process.target.clone(),
-        status,
-    }
+    Error::status("delete", &process.target, status)
 }
 
 /// A start whose outcome is told when this is dropped.

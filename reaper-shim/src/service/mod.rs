@@ -9,6 +9,7 @@ mod create;
 mod exec;
 mod lifecycle;
 mod options;
+mod report;
 mod state;
 
 use std::{
@@ -43,6 +44,9 @@ use crate::{
     stats::MetricsVersion,
     timeout::{bounded, unbounded},
 };
+
+/// containerd's API of shims that make sandboxes.
+const SANDBOX_API: &str = "containerd.runtime.sandbox.v1.Sandbox";
 
 /// How a [`TaskService`] goes about its tasks.
 #[derive(Debug, Clone, Default)]
@@ -129,15 +133,26 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> TaskService<E, S> 
 
     /// Refuses new containers from now on, if there are none, and says whether it does.
     pub fn close(&self) -> bool {
-        let closed = self.inner.registry.close();
+        let closed = self.inner.registry.close_if_empty();
         if closed {
-            let hook = self.hook().take();
-            if let Some(hook) = hook {
-                hook();
-            }
-            self.inner.closed.send_replace(true);
+            self.tell_closed();
         }
         closed
+    }
+
+    /// Refuses new containers from now on, whatever containers there are: their monitors go on
+    /// without this service, and keep how they end.
+    pub fn close_with_containers(&self) {
+        self.inner.registry.close();
+        self.tell_closed();
+    }
+
+    fn tell_closed(&self) {
+        let hook = self.hook().take();
+        if let Some(hook) = hook {
+            hook();
+        }
+        self.inner.closed.send_replace(true);
     }
 
     /// Waits until the service is [closed](Self::close), by a `Shutdown` request for example.
@@ -148,7 +163,9 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> TaskService<E, S> 
     }
 
     /// The service as a ttrpc server registers it: under the names of the second and the third
-    /// version of the task API, which differ in nothing else.
+    /// version of the task API, which differ in nothing else. Methods of the sandbox API answer
+    /// `UNIMPLEMENTED`, by which containerd tells that a shim does without it: for a service that is
+    /// not registered the server would say that the request is wrong.
     pub fn services(&self) -> HashMap<String, Service> {
         let third = create_task(Arc::new(self.clone()));
         let second = create_task(Arc::new(self.clone()));
@@ -158,7 +175,15 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> TaskService<E, S> 
                 service,
             )
         });
-        third.into_iter().chain(renamed).collect()
+        let sandbox = Service {
+            methods: HashMap::new(),
+            streams: HashMap::new(),
+        };
+        third
+            .into_iter()
+            .chain(renamed)
+            .chain([(SANDBOX_API.to_owned(), sandbox)])
+            .collect()
     }
 
     /// Serves one request, bounded.

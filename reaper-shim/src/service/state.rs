@@ -124,7 +124,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
     pub(super) async fn stats(self: Arc<Self>, request: StatsRequest) -> Result<StatsResponse> {
         let container = self.registry.get(&request.id)?;
         if container.init.exit().is_some() {
-            return Err(Error::Ended(container.init.target.clone()));
+            return Err(reaper_exec::Error::Ended(container.init.target.clone()).into());
         }
         let stats = if container.sandbox {
             Stats::default()

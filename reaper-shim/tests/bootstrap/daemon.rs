@@ -1,7 +1,7 @@
 //! The daemon while it serves.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{BufRead, BufReader},
     os::unix::fs::OpenOptionsExt,
     path::PathBuf,
@@ -11,11 +11,11 @@ use std::{
 use containerd_shim_protos::{
     api::{
         ConnectRequest, CreateTaskRequest, DeleteRequest, KillRequest, StartRequest, StateRequest,
-        StateResponse, StatsRequest, WaitRequest,
+        StateResponse, StatsRequest, Status, WaitRequest,
     },
     protobuf::Message,
     shim_async::TaskClient,
-    ttrpc::{Request, asynchronous::Client, context},
+    ttrpc::{self, Request, asynchronous::Client, context},
 };
 use nix::{
     fcntl::OFlag,
@@ -48,6 +48,23 @@ async fn the_task_api_is_served_in_both_versions() {
         let state = StateResponse::parse_from_bytes(&answer.payload).unwrap();
         assert_eq!(state.pid, shim.pid, "{service}");
     }
+}
+
+#[tokio::test]
+async fn the_sandbox_api_is_unimplemented() {
+    let node = Node::new();
+    node.bundle("pod", "pod");
+    let shim = Shim::connect(&node.start("pod")).await;
+    let request = Request {
+        service: "containerd.runtime.sandbox.v1.Sandbox".into(),
+        method: "Platform".into(),
+        ..Default::default()
+    };
+    let error = shim.client.request(request).await.unwrap_err();
+    let ttrpc::Error::RpcStatus(status) = error else {
+        panic!("{error}");
+    };
+    assert_eq!(status.code(), ttrpc::Code::UNIMPLEMENTED);
 }
 
 #[tokio::test]
@@ -146,23 +163,68 @@ async fn a_shim_without_a_free_descriptor_accepts_clients_when_there_is_one() {
 }
 
 #[tokio::test]
-async fn a_signal_does_not_end_a_shim_with_containers() {
+async fn a_shim_that_is_asked_to_end_does_so_when_its_last_container_has_ended() {
     let node = Node::new();
-    let bundle = node.bundle("pod", "pod");
-    mkfifo(&bundle.join("log"), Mode::S_IRWXU).unwrap();
-    let log = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(bundle.join("log"))
-        .unwrap();
+    let mut log = node.log("pod");
     let shim = node.pod("pod").await;
+    let app = node.bundle("app", "pod");
+    fs::write(
+        app.join("config.json"),
+        r#"{"process":{"args":["/bin/sleep","1000000"],"cwd":"/"}}"#,
+    )
+    .unwrap();
+    shim.create("app", &app).await.unwrap();
     shim.signal(Signal::SIGTERM);
-    let mut line = String::new();
-    BufReader::new(log).read_line(&mut line).unwrap();
-    assert!(line.contains("there are containers"), "{line}");
+    wait_for_line(&mut log, "goes on until its containers have ended");
+    let state = StateRequest {
+        id: "app".into(),
+        ..Default::default()
+    };
+    let state = shim.task.state(context::with_timeout(0), &state).await;
+    assert_eq!(state.unwrap().status, Status::RUNNING.into(), "it serves");
+    let request = KillRequest {
+        id: "app".into(),
+        signal: 9,
+        ..Default::default()
+    };
+    shim.task
+        .kill(context::with_timeout(0), &request)
+        .await
+        .unwrap();
+    shim.ended();
+    assert!(!shim.socket().exists());
+    let deleted = node.command("app", &["delete"]).output().unwrap();
+    assert!(deleted.status.success(), "{deleted:?}");
+}
+
+#[tokio::test]
+async fn a_signal_that_is_not_for_a_shim_does_not_end_it() {
+    let node = Node::new();
+    let mut log = node.log("pod");
+    let shim = node.pod("pod").await;
+    for signal in [
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+        Signal::SIGUSR2,
+        Signal::SIGALRM,
+    ] {
+        shim.signal(signal);
+    }
+    // What it has is written to its log on this one, and all the others came before.
+    shim.signal(Signal::SIGUSR1);
+    wait_for_line(&mut log, "container pod");
     shim.remove("pod").await;
     shim.shutdown().await;
     shim.ended();
+}
+
+/// Reads a log up to a line that has `text`.
+fn wait_for_line(log: &mut impl BufRead, text: &str) {
+    let mut line = String::new();
+    while !line.contains(text) {
+        line.clear();
+        log.read_line(&mut line).unwrap();
+    }
 }
 
 #[tokio::test]

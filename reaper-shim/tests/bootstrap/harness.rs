@@ -1,8 +1,8 @@
 //! A node of a test's own, and the shim's program on it.
 
 use std::{
-    fs,
-    io::Write,
+    fs::{self, File},
+    io::{BufReader, Write},
     os::fd::AsFd,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
@@ -15,8 +15,11 @@ use containerd_shim_protos::{
 };
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::signal::{Signal, kill},
-    unistd::Pid,
+    sys::{
+        signal::{Signal, kill},
+        stat::Mode,
+    },
+    unistd::{Pid, mkfifo},
 };
 use reaper_exec::procfs;
 use tempfile::TempDir;
@@ -70,6 +73,15 @@ impl Node {
         );
         fs::write(bundle.join("config.json"), config).unwrap();
         bundle
+    }
+
+    /// The log of a shim that is started for this container, as containerd reads it. It is kept
+    /// open for writing too, so that it has no end.
+    pub(crate) fn log(&self, id: &str) -> BufReader<File> {
+        let path = self.bundle(id, id).join("log");
+        mkfifo(&path, Mode::S_IRWXU).unwrap();
+        let log = File::options().read(true).write(true).open(path);
+        BufReader::new(log.unwrap())
     }
 
     pub(crate) fn command(&self, id: &str, args: &[&str]) -> Command {

@@ -2,7 +2,10 @@
 
 use std::{
     fs,
-    os::unix::{fs::PermissionsExt, net::UnixListener},
+    os::{
+        fd::AsFd,
+        unix::{fs::PermissionsExt, net::UnixListener},
+    },
     path::Path,
     process::Stdio,
 };
@@ -12,7 +15,11 @@ use containerd_shim_protos::{
     protobuf::Message,
     types::introspection::RuntimeInfo,
 };
-use nix::sys::signal::Signal;
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::Signal,
+};
+use reaper_exec::procfs;
 
 use crate::harness::{Node, Shim};
 
@@ -70,6 +77,54 @@ fn of_many_starts_for_one_pod_one_makes_the_shim() {
     assert_eq!(addresses.len(), 1, "{addresses:?}");
     assert!(!addresses[0].is_empty());
     assert_eq!(node.daemons().len(), 1);
+}
+
+/// The daemons that a node has left, once each had the time to end: to end is what they were asked.
+fn left(node: &Node) -> Vec<u32> {
+    for pid in node.daemons() {
+        // One that has gone since is not there to be waited for.
+        let Ok(identity) = procfs::identify(pid) else {
+            continue;
+        };
+        if let Ok(process) = procfs::open_pidfd(&identity) {
+            let mut ended = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+            poll(&mut ended, PollTimeout::from(20_000u16)).unwrap();
+        }
+    }
+    node.daemons()
+}
+
+#[test]
+fn a_start_that_fails_leaves_neither_a_daemon_nor_a_socket() {
+    let node = Node::new();
+    let bundle = node.bundle("pod", "pod");
+    fs::create_dir(bundle.join("address")).unwrap();
+    let output = node.command("pod", &["start"]).output().unwrap();
+    assert!(!output.status.success());
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("address"),
+        "{output:?}"
+    );
+    assert_eq!(left(&node), [0; 0]);
+
+    fs::remove_dir(bundle.join("address")).unwrap();
+    // A pipe without a reader takes no answer.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut start = node.command("pod", &["start"]);
+    let output = start
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("standard output"),
+        "{output:?}"
+    );
+    assert_eq!(left(&node), [0; 0]);
+    let sockets = fs::read_dir(node.root().join("ns/.s")).unwrap();
+    assert_eq!(sockets.count(), 0);
 }
 
 #[tokio::test]

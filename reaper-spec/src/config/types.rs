@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::overlay_scope::OverlayScope;
+use crate::{overlay_scope::OverlayScope, path_hash::DEFAULT_STATE_ROOT};
 
 /// The node's configuration, with every default filled in.
 ///
@@ -185,7 +185,7 @@ pub struct AnnotationPolicy {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            state_root: "/run/reaper".into(),
+            state_root: DEFAULT_STATE_ROOT.into(),
             store: StoreKind::default(),
             runtime_path: None,
             overlay: OverlayConfig::default(),

@@ -27,8 +27,10 @@ const SPEC: Crate = Crate {
         &[
             "annotations",
             "cgroups_path",
+            "conformance",
             "id",
             "identity",
+            "path_hash",
             "status",
             "timestamp",
         ],
@@ -124,12 +126,13 @@ const SHIM: Crate = Crate {
         "bootstrap",
         &[
             &[
-                "accept",
+                "connections",
                 "environment",
                 "info",
                 "log",
                 "params",
                 "shim",
+                "signals",
                 "socket",
             ],
             &["daemon", "delete", "start"],

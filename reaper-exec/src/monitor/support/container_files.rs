@@ -2,21 +2,16 @@
 
 use std::{
     io,
-    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
-use reaper_spec::ContainerId;
+use reaper_spec::{ContainerId, DEFAULT_STATE_ROOT, path_hash};
 use reaper_state::ContainerDir;
-use siphasher::sip::SipHasher13;
 
 use crate::{
     cgroup::Hierarchy,
     protocol::{CleanupRecord, CreateContainer, Failure},
 };
-
-/// The default state root. Cgroups of its containers have names without a hash.
-const DEFAULT_ROOT: &str = "/run/reaper";
 
 /// Removes `plan.json` and the socket, by which clients find a container.
 ///
@@ -60,14 +55,10 @@ pub(crate) fn choose_cgroup(
 /// `reaper/ID`, or outside the default state root `reaper/ID~HASH` with a hash of the container's
 /// folder: ids are unique within a state root only.
 fn default_cgroup(dir: &Path, id: &ContainerId) -> PathBuf {
-    let name = if dir == Path::new(DEFAULT_ROOT).join(id.as_str()) {
+    let name = if dir == Path::new(DEFAULT_STATE_ROOT).join(id.as_str()) {
         id.to_string()
     } else {
-        // The hash must stay the same in every version: the cgroup may outlive the program that
-        // created it.
-        let normal: PathBuf = dir.components().collect();
-        let hash = SipHasher13::new().hash(normal.as_os_str().as_bytes());
-        format!("{id}~{hash:016x}")
+        format!("{id}~{}", path_hash(dir))
     };
     Path::new("reaper").join(name)
 }

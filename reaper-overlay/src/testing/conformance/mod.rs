@@ -140,45 +140,8 @@ impl fmt::Debug for Subject {
     }
 }
 
-/// One rule of the contract.
-#[derive(Debug, Clone, Copy)]
-pub struct Rule {
-    /// The rule in words, joined by underscores.
-    pub name: &'static str,
-    check: fn(&Subject),
-}
-
-impl Rule {
-    /// Checks the rule on an isolation without views.
-    ///
-    /// # Panics
-    /// The isolation breaks the rule; the message says how.
-    pub fn check(&self, subject: &Subject) {
-        (self.check)(subject);
-    }
-}
-
-/// Checks every rule, each on an isolation of its own made by `subject`.
-///
-/// # Panics
-/// The isolation breaks a rule; the message says which and how.
-pub fn run(subject: impl Fn() -> Subject) {
-    for rule in RULES {
-        rule.check(&subject());
-    }
-}
-
-macro_rules! rules {
-    ($($rule:ident)*) => {
-        /// The rules, in the order of the contract.
-        pub const RULES: &[Rule] = &[$(Rule {
-            name: stringify!($rule),
-            check: rules::$rule,
-        }),*];
-    };
-}
-
-rules! {
+reaper_spec::contract_rules! {
+    Subject, rules:
     processes_run_in_the_working_directory_of_the_request
     all_processes_of_a_container_see_the_same_mounts
     a_view_that_cannot_be_made_leaves_nothing
