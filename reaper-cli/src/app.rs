@@ -5,21 +5,22 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, Parser, builder::StyledStr};
 use reaper_spec::Config;
 use reaper_state::StateRoot;
 
 use crate::{
     args::{Cli, Command, GlobalArgs},
     colours::Colours,
-    commands::{self, CommandContext},
+    commands::{self, CommandContext, print},
     detached,
     error::{Error, Result},
     host::ContainerEngine,
     log,
     outcome::ExitAction,
     settings::Settings,
-    streams, sys,
+    streams::{self, Printer},
+    sys,
 };
 
 /// Finds the containers below a root, as the configuration says.
@@ -34,12 +35,12 @@ const EXEC_FAILURE: u8 = 255;
 pub(crate) fn run(open: Open) -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(message) => {
-            let code = if message.use_stderr() { FAILURE } else { 0 };
-            // A write error (a closed pipe) is ignored: the user no longer reads the help.
+        Err(message) if message.use_stderr() => {
+            // Without a reader of stderr the exit code has to do.
             let _ = message.print();
-            return code.into();
+            return FAILURE.into();
         }
+        Err(help) => return end(print_help(&help.render()), FAILURE),
     };
     let Cli {
         global,
@@ -50,8 +51,8 @@ pub(crate) fn run(open: Open) -> ExitCode {
         (true, _) => Command::Version,
         (false, Some(command)) => command,
         (false, None) => {
-            let _ = Cli::command().print_help();
-            return FAILURE.into();
+            let printed = print_help(&Cli::command().render_help());
+            return end(printed.map(|_| ExitAction::Code(FAILURE)), FAILURE);
         }
     };
     let failure = if matches!(command, Command::Exec(_)) {
@@ -59,7 +60,12 @@ pub(crate) fn run(open: Open) -> ExitCode {
     } else {
         FAILURE
     };
-    match execute(&global, command, open) {
+    end(execute(&global, command, open), failure)
+}
+
+/// Ends this program; with `failure` after an error, which is reported.
+fn end(outcome: Result<ExitAction>, failure: u8) -> ExitCode {
+    match outcome {
         Ok(outcome) => outcome.finish().into(),
         Err(error) if error.is_broken_pipe() => failure.into(),
         Err(error) => {
@@ -67,6 +73,17 @@ pub(crate) fn run(open: Open) -> ExitCode {
             failure.into()
         }
     }
+}
+
+/// Prints help, with its looks for a terminal only.
+fn print_help(help: &StyledStr) -> Result<ExitAction> {
+    let mut out = Printer::stdout();
+    if Colours::of_stdout() == Colours::default() {
+        print(&mut out, format_args!("{help}"))?;
+    } else {
+        print(&mut out, format_args!("{}", help.ansi()))?;
+    }
+    Ok(ExitAction::DONE)
 }
 
 fn execute(global: &GlobalArgs, command: Command, open: Open) -> Result<ExitAction> {
@@ -106,7 +123,8 @@ fn execute(global: &GlobalArgs, command: Command, open: Open) -> Result<ExitActi
             log_format: global.log_format,
             colours: Colours::of_stdout(),
         };
-        runtime.block_on(commands::run(call, command, &role, &mut io::stdout()))
+        let mut out = Printer::stdout();
+        runtime.block_on(commands::run(call, command, &role, &mut out))
     });
     match role {
         detached::HelperRole::Helper(report) => report.end(outcome),

@@ -11,7 +11,10 @@ use reaper_overlay::{Scope, ViewRequest};
 use reaper_spec::{Bundle, Config, ContainerId, ContainerSpec, CriAnnotations, ProcessSpec};
 use reaper_state::Record;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    settings::{absolute, lasting, utf8},
+};
 
 /// Annotations that this program adds to its records, which [`visible`] takes out again.
 const OWN_PREFIX: &str = "reaper.cli/";
@@ -28,7 +31,7 @@ pub(crate) fn of_bundle(
     id: ContainerId,
     bundle: &Path,
 ) -> Result<ContainerConfig> {
-    let bundle = Bundle::load(bundle)?;
+    let bundle = Bundle::load(&lasting("--bundle", absolute("--bundle", bundle)?)?)?;
     let path = bundle.path().to_owned();
     let workload = bundle.into_container_spec();
     let mut config = config.clone();
@@ -45,6 +48,7 @@ pub(crate) fn of_process(
     process: ProcessSpec,
 ) -> Result<ContainerConfig> {
     process.validate()?;
+    utf8("the working directory", &process.cwd)?;
     let json = serde_json::to_string(&process).map_err(|error| Error::Io {
         operation: "write a process".into(),
         source: error.into(),

@@ -9,7 +9,6 @@ use std::{
     cell::Cell,
     fs::{File, OpenOptions},
     io::{self, Read, Write},
-    path::PathBuf,
     process,
 };
 
@@ -22,8 +21,6 @@ use crate::{
     args::ExecArgs,
     error::{Error, Result},
     outcome::ExitAction,
-    pid_file,
-    settings::absolute,
     sys::{self, Side},
 };
 
@@ -46,7 +43,6 @@ pub(crate) enum HelperRole {
 pub(crate) struct Helper {
     pid: Pid,
     report: File,
-    pid_file: Option<PathBuf>,
 }
 
 /// The helper's view of the caller.
@@ -60,18 +56,12 @@ pub(crate) struct Report {
 
 /// Forks. Both sides return.
 pub(crate) fn fork_helper(args: &ExecArgs) -> Result<HelperRole> {
-    let pid_file = args
-        .pid_file
-        .as_deref()
-        .map(|path| absolute("--pid-file", path))
-        .transpose()?;
     let (report, pipe) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|errno| Error::io("make a pipe")(errno.into()))?;
     match sys::fork_single_threaded().map_err(Error::io("fork"))? {
         Side::Parent(pid) => Ok(HelperRole::Caller(Helper {
             pid,
             report: report.into(),
-            pid_file,
         })),
         Side::Child => {
             drop(report);
@@ -88,15 +78,12 @@ pub(crate) fn fork_helper(args: &ExecArgs) -> Result<HelperRole> {
 }
 
 impl Helper {
-    /// Waits until the process runs, and writes the pid file.
+    /// Waits until the process runs. The helper has written the pid file before that.
     pub(crate) fn wait(mut self) -> Result<ExitAction> {
         let report = self
             .report()
             .map_err(Error::io("hear from the helper process"))?;
         if report == RUNNING {
-            if let Some(path) = &self.pid_file {
-                pid_file::write(path, self.pid.as_raw().unsigned_abs())?;
-            }
             return Ok(ExitAction::Code(0));
         }
         // It ends now, and would otherwise be left to the engine.

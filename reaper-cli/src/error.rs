@@ -31,9 +31,11 @@ pub(crate) enum Error {
         /// What there is.
         meant: ContainerId,
     },
-    /// Some containers' records could not be moved; each was named.
-    #[error("{failed} of {all} containers could not be moved, see above")]
-    NotMoved {
+    /// Something could not be done for some containers; each was named.
+    #[error("{failed} of {all} containers could not be {done}, see above")]
+    Incomplete {
+        /// What could not be done.
+        done: &'static str,
         /// How many.
         failed: usize,
         /// Of how many.
@@ -51,7 +53,7 @@ pub(crate) enum Error {
     },
     /// An archive lacks some files, or has them not as they were; each was named.
     #[error("{0} files are not in the archive as they are in the overlay, see above")]
-    Incomplete(usize),
+    ArchiveFlawed(usize),
     /// The executor's reason, about an exec'd process.
     #[error(transparent)]
     Executor(#[from] ExecutorError),

@@ -44,6 +44,7 @@ pub(crate) fn start(global: &GlobalArgs, config: &Config) -> Result<()> {
         Some(path) => {
             let file = Arc::new(append(path)?);
             let builder = tracing_subscriber::fmt()
+                .log_internal_errors(false)
                 .event_format(lines)
                 .with_writer(file);
             match config.log.level.as_deref().filter(|_| !global.debug) {
@@ -58,6 +59,8 @@ pub(crate) fn start(global: &GlobalArgs, config: &Config) -> Result<()> {
                 LevelFilter::WARN
             };
             tracing_subscriber::fmt()
+                // They would be printed to stderr, with a panic where that cannot be written.
+                .log_internal_errors(false)
                 .event_format(lines)
                 .with_writer(std::io::stderr)
                 .with_max_level(level)

@@ -1,7 +1,7 @@
 //! Where the containers are, and how they are to be run.
 
 use std::{
-    env,
+    env, io,
     path::{Path, PathBuf},
 };
 
@@ -22,7 +22,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn load(global: &GlobalArgs) -> Result<Self> {
-        let config = if nix::unistd::geteuid().is_root() {
+        let mut config = if nix::unistd::geteuid().is_root() {
             Config::load(global.config.as_deref(), &|name| env::var_os(name))?
         } else {
             of_user(global.config.as_deref())?
@@ -31,7 +31,8 @@ impl Settings {
             Some(root) => absolute("--root", root)?,
             None => config.state_root.clone(),
         };
-        let root = StateRoot::new(root);
+        let root = StateRoot::new(lasting("the state root", root)?);
+        config.overlay.base = lasting("the overlay base", config.overlay.base)?;
         let root = match &global.namespace {
             None => root,
             Some(name) => {
@@ -65,6 +66,54 @@ fn of_user(file: Option<&Path>) -> Result<Config> {
     let default_file = settings.join("reaper/config.toml");
     let env = |name: &str| env::var_os(name);
     Ok(Config::load_with_base(defaults, &default_file, file, &env)?)
+}
+
+/// `path` as monitors and later calls can use it: they have other descriptors than this call, and
+/// keep paths in JSON.
+pub(crate) fn lasting(option: &'static str, path: PathBuf) -> Result<PathBuf> {
+    let refused = |problem: String| Error::Option { option, problem };
+    // `/dev/fd/8` and the like lead through /proc.
+    let path = if path.starts_with("/proc") || path.starts_with("/dev/fd") {
+        resolved(&path).map_err(|error| refused(format!("{}: {error}", path.display())))?
+    } else {
+        path
+    };
+    utf8(option, &path)?;
+    Ok(path)
+}
+
+/// Refuses a path that cannot be kept.
+pub(crate) fn utf8(option: &'static str, path: &Path) -> Result<()> {
+    match path.to_str() {
+        Some(_) => Ok(()),
+        None => Err(Error::Option {
+            option,
+            problem: format!(
+                "{path:?} is not UTF-8, in which paths are kept: give it another name, or a \
+                 symbolic link"
+            ),
+        }),
+    }
+}
+
+/// `path` without symbolic links; what is missing at its end stays as it is.
+fn resolved(path: &Path) -> io::Result<PathBuf> {
+    match path.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            match (path.parent(), path.file_name()) {
+                (Some(parent), Some(name)) if !is_descriptor(path) => {
+                    Ok(resolved(parent)?.join(name))
+                }
+                _ => Err(error),
+            }
+        }
+        resolved => resolved,
+    }
+}
+
+/// Whether a path names a descriptor, in whose place nothing can be made.
+fn is_descriptor(path: &Path) -> bool {
+    path.parent().is_some_and(|parent| parent.ends_with("fd"))
 }
 
 /// `path` as seen from anywhere: engines and monitors have working directories of their own.

@@ -2,6 +2,7 @@
 
 use std::{
     fs::OpenOptions,
+    io::{self, Write},
     os::{
         fd::{OwnedFd, RawFd},
         unix::net::UnixStream,
@@ -9,12 +10,43 @@ use std::{
     path::Path,
 };
 
+use nix::errno::Errno;
 use reaper_exec::io::{StdioFds, StdioRequest, StreamTarget, Streams};
 
 use crate::{
     error::{Error, Result},
     sys,
 };
+
+/// Where this program prints: its standard output. If that was closed, printing fails as a write
+/// to a closed descriptor does.
+#[derive(Debug)]
+pub(crate) struct Printer(io::Stdout);
+
+impl Printer {
+    pub(crate) fn stdout() -> Self {
+        Self(io::stdout())
+    }
+
+    fn open(&mut self) -> io::Result<&mut io::Stdout> {
+        if sys::stdout_was_open() {
+            Ok(&mut self.0)
+        } else {
+            Err(Errno::EBADF.into())
+        }
+    }
+}
+
+impl Write for Printer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.open()?.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // A command that prints nothing does not need it.
+        self.0.flush()
+    }
+}
 
 /// This call's own standard streams. One that is closed is `/dev/null` for the process.
 pub(crate) fn inherited() -> Result<StdioRequest> {

@@ -92,12 +92,19 @@ pub(crate) fn listen(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// The next connection, nonblocking; `None` if no client is waiting for one.
+///
+/// Every error is passing (accept(2)): descriptors or memory are short. The listener stays, and the
+/// clients that wait at it are accepted later.
 pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    match rustix::net::accept_with(listener, flags) {
-        Ok(connection) => Ok(Some(connection)),
-        Err(rustix::io::Errno::AGAIN) => Ok(None),
-        Err(errno) => Err(errno.into()),
+    loop {
+        match rustix::net::accept_with(listener, flags) {
+            Ok(connection) => return Ok(Some(connection)),
+            Err(rustix::io::Errno::AGAIN) => return Ok(None),
+            // This client has gone away: the next one may be there.
+            Err(rustix::io::Errno::CONNABORTED | rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
     }
 }
 

@@ -90,13 +90,15 @@ pub(crate) struct ExecProcess {
 pub(crate) enum Request {
     Create(Box<CreateContainer>),
     /// Cleans up after a killed monitor, and records the exit. `dir` is the container's folder;
-    /// with `remove` the files in it are deleted.
+    /// with `remove` the files in it are deleted. With `kill` the monitor is killed first.
     #[serde(rename = "Bury")]
     Cleanup {
         id: ContainerId,
         dir: PathBuf,
         #[serde(rename = "forget")]
         remove: bool,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        kill: bool,
     },
     /// Removes what a view keeps for a container that had no process of this executor.
     #[serde(rename = "Forget")]
@@ -272,6 +274,7 @@ mod tests {
             id: id.clone(),
             dir: PathBuf::from("/run/reaper/web"),
             remove: true,
+            kill: false,
         };
         let expected = json!({ "id": "web", "dir": "/run/reaper/web", "forget": true });
         assert_eq!(written(&cleanup), json!({ "Bury": expected }));
@@ -311,6 +314,7 @@ mod tests {
             propagate_exit: true,
             cgroup: true,
             log: None,
+            kill_unless_started: false,
         };
         let expected = json!({ "mirror_exit": true, "without_cgroup": false, "log": null });
         assert_eq!(written(&options), expected);

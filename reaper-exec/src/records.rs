@@ -1,6 +1,11 @@
 //! Reading and writing the records that monitors leave in a container's folder.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
 
 use reaper_spec::Exit;
 use reaper_state::{ContainerDir, durable};
@@ -13,23 +18,45 @@ struct Versioned {
     version: u32,
 }
 
+/// More than any record has.
+const MAX_RECORD: u64 = 64 << 20;
+
+/// Opens a record for reading. What is not a regular file is refused, and not waited for: to open a
+/// FIFO in its place would block.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(invalid("it is not a regular file"));
+    }
+    Ok(file)
+}
+
+fn invalid(reason: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason.into())
+}
+
 /// Reads a record. `None` if there is none, or if it is empty: `plan.json` is written without
 /// fsync(2), so a machine that stops may leave a file without contents.
 ///
 /// # Errors
 /// It cannot be read, is not a record, or was written by a newer release.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
-    let json = match fs::read(path) {
+    let mut json = Vec::new();
+    match open(path) {
+        Ok(file) => _ = file.take(MAX_RECORD).read_to_end(&mut json)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        read => read?,
-    };
+        Err(error) => return Err(error),
+    }
     if json.is_empty() {
         return Ok(None);
     }
     let Versioned { version } = serde_json::from_slice(&json)?;
     if version > VERSION {
         let reason = format!("record of version {version}, this program reads up to {VERSION}");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        return Err(invalid(reason));
     }
     Ok(Some(serde_json::from_slice(&json)?))
 }

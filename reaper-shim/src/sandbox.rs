@@ -132,9 +132,14 @@ pub(crate) async fn delete<E: Executor, S: StateStore + ?Sized + 'static>(
     if let Ok(stored) = blocking(move || store.get(&wanted)).await {
         remove_view(engine, &stored.record).await;
     }
-    let (store, id) = (Arc::clone(engine.store()), id.clone());
+    let (store, id, name) = (Arc::clone(engine.store()), id.clone(), id.to_string());
     match blocking(move || store.delete(&id)).await {
         Ok(()) | Err(reaper_state::Error::NotFound { .. }) => Ok(()),
+        // On a full or read-only state root. Nothing but the record is left of the pod.
+        Err(error @ reaper_state::Error::Io { .. }) => {
+            tracing::warn!(%name, %error, "the record of a deleted sandbox is left");
+            Ok(())
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -12,6 +12,8 @@ use rustix::{
     io::{Errno, retry_on_intr},
 };
 
+use crate::lock::lock_exclusive;
+
 const FOLDER: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::CLOEXEC);
@@ -57,9 +59,7 @@ impl Folder {
 
     /// Waits until no other descriptor of this folder is locked. Closing it ends the lock.
     pub(crate) fn lock(&self) -> io::Result<()> {
-        Ok(retry_on_intr(|| {
-            fs::flock(&self.0, FlockOperation::LockExclusive)
-        })?)
+        lock_exclusive(&self.0)
     }
 
     /// Ends the lock also where a process that is just being forked has a copy of the descriptor.

@@ -39,7 +39,8 @@
 //! `MockStateStore` (feature `mock`).
 //!
 //! [`StateRoot`] and [`ContainerDir`] say where things are below a state root, and [`durable`]
-//! writes a file so that a crash leaves the old one or the new one.
+//! writes a file so that a crash leaves the old one or the new one. [`lock_exclusive`] waits for a lock,
+//! and not for ever.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "conformance")]
@@ -52,6 +53,7 @@ mod folder;
 pub mod format;
 mod forward;
 mod layout;
+mod lock;
 mod memory;
 mod migrate;
 mod open;
@@ -65,6 +67,7 @@ mod store;
 pub use fake::{Call, FakeStore, Hold, ScriptedResult};
 pub use file::FileStore;
 pub use layout::{ContainerDir, StateRoot};
+pub use lock::lock_exclusive;
 pub use memory::MemoryStore;
 pub use migrate::{Migration, migrate};
 pub use open::open;

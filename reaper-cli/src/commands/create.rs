@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     host::ContainerEngine,
     outcome::ExitAction,
-    pid_file,
+    pid_file::PidFile,
     settings::absolute,
     streams,
 };
@@ -47,7 +47,7 @@ pub(crate) async fn run(call: CommandContext, args: CreateArgs) -> Result<ExitAc
         .transpose()?;
     let record = make(&call.containers, new).await?;
     if let Some(path) = pid_file
-        && let Err(error) = pid_file::write(&path, waitable(&record))
+        && let Err(error) = PidFile::write(&path, waitable(&record))
     {
         call.containers.delete(&record.id, true).await?;
         return Err(error);

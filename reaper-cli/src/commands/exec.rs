@@ -18,7 +18,8 @@ use crate::{
     foreground::run_foreground,
     host::ContainerEngine,
     outcome::ExitAction,
-    pid_file, process,
+    pid_file::PidFile,
+    process,
     signals::Signals,
     streams,
     terminal::{self, Console, Session},
@@ -86,14 +87,26 @@ async fn serve(
     signals: &mut Signals,
 ) -> Result<Exit> {
     let executor = containers.executor();
-    executor.start(target).await?;
-    // Not before: a runtime that is driven makes the terminal only now.
-    let master = console.map(Console::receive).transpose()?;
-    match (role, &args.pid_file) {
-        (HelperRole::Helper(report), _) => report.running()?,
-        (_, Some(path)) => pid_file::write(path, std::process::id())?,
-        _ => {}
-    }
+    // Before the start: where it cannot be written the program must not have run.
+    let path = args.pid_file.as_deref();
+    let pid_file = path.map(|path| PidFile::write(path, std::process::id()));
+    let pid_file = pid_file.transpose()?;
+    let started = async {
+        executor.start(target).await?;
+        // Not before: a runtime that is driven makes the terminal only now.
+        let master = console.map(Console::receive).transpose()?;
+        if let HelperRole::Helper(report) = role {
+            report.running()?;
+        }
+        Ok(master)
+    };
+    let master = match (started.await, pid_file) {
+        (Err(error), Some(pid_file)) => {
+            pid_file.undo();
+            return Err(error);
+        }
+        (started, _) => started?,
+    };
     let session = master.map(Session::start).transpose()?;
     let ended = async { Ok(executor.wait(target).await?) };
     run_foreground(executor, target, signals, session, ended).await

@@ -2,12 +2,12 @@
 
 use std::io::Write;
 
-use reaper_exec::engine::Error as EngineError;
-use reaper_state::{Error as StoreError, Record};
+use reaper_state::Record;
 
 use super::{
     context::CommandContext,
     output::{print, print_json},
+    selection::known,
     table::print_table,
 };
 use crate::{
@@ -24,23 +24,15 @@ pub(crate) async fn run(
     out: &mut dyn Write,
 ) -> Result<ExitAction> {
     let containers = &call.containers;
-    let ids = containers.list().await?;
     if args.quiet {
-        for id in ids {
+        for id in containers.list().await? {
             print(out, format_args!("{id}\n"))?;
         }
         return Ok(ExitAction::DONE);
     }
-    let mut records = Vec::new();
-    for id in ids {
-        match containers.state(&id).await {
-            Ok(record) => records.push(record),
-            // It was deleted meanwhile.
-            Err(EngineError::Store(StoreError::NotFound { .. })) => {}
-            // One that cannot be read must not hide the others.
-            Err(error) => tracing::warn!("container {id}: {error}"),
-        }
-    }
+    // One that cannot be read must not hide the others.
+    let known = known(containers).await?;
+    let records = &known.records;
     match args.format {
         Format::Json => {
             print_json(out, &records.iter().map(State::of).collect::<Vec<_>>())?;
@@ -56,6 +48,7 @@ pub(crate) async fn run(
             )?;
         }
     }
+    known.complete()?;
     Ok(ExitAction::DONE)
 }
 

@@ -10,7 +10,7 @@ use super::{
     context::CommandContext,
     delete::delete,
     output::{print, remark, size},
-    selection::stopped,
+    selection::{incomplete, known},
     table::printable,
 };
 use crate::{args::PruneArgs, error::Result, outcome::ExitAction};
@@ -21,11 +21,20 @@ pub(crate) async fn run(
     args: &PruneArgs,
     out: &mut dyn Write,
 ) -> Result<ExitAction> {
-    for id in stopped(&call.containers).await? {
+    // One that cannot be read is not touched, and one that cannot be removed keeps no other.
+    let known = known(&call.containers).await?;
+    let stopped = known.stopped();
+    let mut failed = 0;
+    for id in &stopped {
         if !args.dry_run {
-            match delete(&call.containers, &id, false).await {
+            match delete(&call.containers, id, false).await {
+                Ok(()) => {}
                 Err(EngineError::Store(StoreError::NotFound { .. })) => continue,
-                deleted => deleted?,
+                Err(error) => {
+                    failed += 1;
+                    tracing::warn!("container {id}: {error}");
+                    continue;
+                }
             }
         }
         print(out, format_args!("container {id}\n"))?;
@@ -63,6 +72,8 @@ pub(crate) async fn run(
             print(out, format_args!("overlay {scope}\n"))?;
         }
     }
+    incomplete("removed", failed, stopped.len())?;
+    known.complete()?;
     Ok(ExitAction::DONE)
 }
 

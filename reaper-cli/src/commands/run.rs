@@ -6,7 +6,7 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use reaper_exec::{ContainerConfig, Target, io::StdioRequest};
+use reaper_exec::{ContainerConfig, Signal, Target, io::StdioRequest};
 use reaper_spec::{Config, ContainerId, OverlayScope};
 
 use super::{
@@ -22,7 +22,8 @@ use crate::{
     host::ContainerEngine,
     logs::NewLog,
     outcome::ExitAction,
-    pid_file, process,
+    pid_file::PidFile,
+    process,
     settings::absolute,
     signals::Signals,
     streams,
@@ -62,34 +63,48 @@ pub(crate) async fn run(
         propagate_exit: pid_file.is_some(),
     }
     .apply(&mut new);
+    // If this call is killed before the start, no other one would start the container.
+    new.monitor.kill_unless_started = true;
     let containers = &call.containers;
     let record = make(containers, new).await?;
     let id = &record.id;
 
+    let mut written = None;
     let started = async {
         if let Some(path) = &pid_file {
-            pid_file::write(path, waitable(&record))?;
+            written = Some(PidFile::write(path, waitable(&record))?);
         }
         let master = console.map(Console::receive).transpose()?;
         containers.start(id).await?;
+        if signals.is_none() && args.id.is_none() {
+            // A caller that does not get the name could not end what runs.
+            print(out, format_args!("{id}\n"))?;
+        }
         Ok(master)
     };
     let master = match started.await {
         Ok(master) => master,
-        Err(error) => return Err(undo(containers, id, error).await),
+        Err(error) => {
+            if let Some(written) = written {
+                written.undo();
+            }
+            return Err(undo(containers, id, error).await);
+        }
     };
     if let Some(log) = log {
         log.keep();
     }
     let Some(mut signals) = signals else {
-        if args.id.is_none() {
-            print(out, format_args!("{id}\n"))?;
-        }
         return Ok(ExitAction::DONE);
     };
     let outcome = stay(containers, id, &mut signals, master).await;
     if !args.keep {
         containers.delete(id, true).await?;
+    } else if outcome.is_err() {
+        // It cannot be stayed with. It is kept as one that has stopped.
+        if let Err(left) = containers.kill(id, Signal::KILL, true).await {
+            tracing::warn!("kill container {id}: {left}");
+        }
     }
     outcome
 }

@@ -4,6 +4,8 @@
 //! A program that is killed between the two leaves an old record, which the next `state` brings up
 //! to date.
 
+use std::os::fd::AsFd as _;
+
 use reaper_overlay::ViewRequest;
 use reaper_spec::{ContainerId, Exit, Status, Timestamp, Transition};
 use reaper_state::{Record, StateStore};
@@ -17,6 +19,7 @@ use crate::{
     executor::{ContainerState, Error as ExecutorError, Executor, Target},
     procfs,
     signal::Signal,
+    sys,
 };
 
 impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
@@ -56,25 +59,51 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
             }
             return Err(error.into());
         }
-        self.change(id, move |record| record::started(record, started))
+        let mut uncommitted = record;
+        match self
+            .change(id, move |record| record::started(record, started))
             .await
+        {
+            // The program runs, and an error would say that it does not. The next `state` commits.
+            Err(Error::Store(error @ reaper_state::Error::Io { .. })) => {
+                tracing::warn!(%id, "commit the start: {error}");
+                record::started(&mut uncommitted, started);
+                Ok(uncommitted)
+            }
+            committed => committed,
+        }
     }
 
     /// A container's record, brought up to date with what its executor observes: an exit that
-    /// is not committed yet is committed.
+    /// is not committed yet is committed. Where that is not possible the record is what is
+    /// [known](Self::known_state), and the reason is logged as a warning.
     ///
     /// # Errors
-    /// [`reaper_state::Error::NotFound`].
+    /// [`reaper_state::Error::NotFound`], and others of a record that cannot be read.
     pub async fn state(&self, id: &ContainerId) -> Result<Record> {
+        let (record, reason) = self.known_state(id).await?;
+        if let Some(reason) = reason {
+            tracing::warn!("container {id}: {reason}");
+        }
+        Ok(record)
+    }
+
+    /// As [`state`](Self::state), with the reason if the record may not be up to date: the monitor
+    /// does not answer, or the executor's own records cannot be read; or why an up to date record
+    /// could not be committed, on a full or read-only state root.
+    ///
+    /// # Errors
+    /// As [`state`](Self::state).
+    pub async fn known_state(&self, id: &ContainerId) -> Result<(Record, Option<Error>)> {
         let stored = self.get(id).await?;
         if stored.record.status == Status::Stopped {
-            return Ok(stored.record);
+            return Ok((stored.record, None));
         }
         let seen = match self.executor.state(id).await {
             Ok(seen) => seen,
             Err(ExecutorError::NotFound(_)) if stored.record.status == Status::Creating => {
                 if stored.record.monitor.as_ref().is_none_or(procfs::is_alive) {
-                    return Ok(stored.record);
+                    return Ok((stored.record, None));
                 }
                 record::unknown_exit("whoever created it was killed")
             }
@@ -82,16 +111,23 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
             Err(ExecutorError::NotFound(_))
                 if stored.record.process.as_ref().is_some_and(procfs::is_alive) =>
             {
-                return Ok(stored.record);
+                return Ok((stored.record, None));
             }
             Err(ExecutorError::NotFound(_)) => record::unknown_exit("nothing is left of it"),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Ok((stored.record, Some(error.into()))),
         };
         if seen.status == stored.record.status {
-            return Ok(stored.record);
+            return Ok((stored.record, None));
         }
-        self.change(id, for_same_container(stored.record.created, seen))
-            .await
+        let observe = for_same_container(stored.record.created, seen.clone());
+        match self.change(id, observe).await {
+            Err(error @ Error::Store(reaper_state::Error::Io { .. })) => {
+                let mut record = stored.record;
+                record::observed(&mut record, &seen);
+                Ok((record, Some(error)))
+            }
+            changed => Ok((changed?, None)),
+        }
     }
 
     /// The ids of all containers, sorted.
@@ -102,7 +138,8 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         Ok(self.stored(|store| store.list()).await?)
     }
 
-    /// Waits for the end of a container, and commits it before it returns.
+    /// Waits for the end of a container, and commits it before it returns. Where the store cannot
+    /// write it, on a full or read-only state root, the reason is logged as a warning.
     ///
     /// # Errors
     /// What [`Executor::wait`] and the store say.
@@ -119,20 +156,41 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         let seen = ContainerState::stopped(exit.clone());
         match self.change(id, for_same_container(created, seen)).await {
             Ok(_) | Err(Error::Store(reaper_state::Error::NotFound { .. })) => Ok(exit),
+            Err(Error::Store(error @ reaper_state::Error::Io { .. })) => {
+                tracing::warn!(%id, "commit the end: {error}");
+                Ok(exit)
+            }
             Err(error) => Err(error),
         }
     }
 
-    /// Sends a signal to a container's init process, or to all its processes.
+    /// Sends a signal to a container's init process, or to all its processes. If its monitor does
+    /// not answer, the signal goes to the init process that the record names.
     ///
     /// # Errors
-    /// As [`Executor::kill`].
+    /// As [`Executor::kill`]; [`reaper_state::Error::NotFound`]. A record that cannot be read is not
+    /// an error.
     pub async fn kill(&self, id: &ContainerId, signal: Signal, all: bool) -> Result<()> {
-        self.get(id).await?;
-        Ok(self
+        let stored = self.get(id).await;
+        if let Err(error @ Error::Store(reaper_state::Error::NotFound { .. })) = stored {
+            return Err(error);
+        }
+        match self
             .executor
             .kill(&Target::Init(id.clone()), signal, all)
-            .await?)
+            .await
+        {
+            Err(error @ ExecutorError::Unresponsive { .. }) => {
+                let process = stored.ok().and_then(|stored| stored.record.process);
+                let process = process.ok_or(error)?;
+                // An error means that it has exited.
+                if let Ok(process) = procfs::open_pidfd(&process) {
+                    let _ = sys::pidfd_send_signal(process.as_fd(), signal.number());
+                }
+                Ok(())
+            }
+            killed => Ok(killed?),
+        }
     }
 
     /// Freezes a running container.

@@ -64,6 +64,10 @@ pub struct MonitorOptions {
     /// The file to which the monitor logs errors that no request waits for, for example that a
     /// mount point could not be removed. By default they are not logged.
     pub log: Option<PathBuf>,
+    /// The container is killed if the program that creates it ends before it has started it. Off by
+    /// default: a container that was created waits for any program's start.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kill_unless_started: bool,
 }
 
 impl Default for MonitorOptions {
@@ -72,6 +76,7 @@ impl Default for MonitorOptions {
             propagate_exit: false,
             cgroup: true,
             log: None,
+            kill_unless_started: false,
         }
     }
 }

@@ -58,6 +58,17 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The monitor is there and does not answer: it is stopped, starved, or hangs in a system call.
+    #[error(
+        "the monitor of {target} (process {monitor}) does not answer: it is stopped, starved or \
+         hangs; SIGKILL and a forced deletion work without it"
+    )]
+    Unresponsive {
+        /// Whose monitor.
+        target: Target,
+        /// Its pid.
+        monitor: u32,
+    },
     /// The monitor cannot be reached, or answered nonsense.
     #[error("the monitor of {target}: {reason}")]
     Monitor {

@@ -7,7 +7,7 @@ use reaper_state::ContainerDir;
 use serde::{Deserialize, Serialize};
 
 use super::config::ContainerConfig;
-use crate::io::StdioRequest;
+use crate::{io::StdioRequest, procfs::Usage};
 
 /// One process of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -120,6 +120,17 @@ pub struct ProcessInfo {
     pub exec: Option<ExecId>,
 }
 
+impl ProcessInfo {
+    /// A process in a leaf of the container's cgroup: `init`, or `exec-ID`, perhaps with `~` and a
+    /// number.
+    pub(crate) fn of_leaf(pid: u32, leaf: &str) -> Self {
+        let exec = leaf
+            .strip_prefix("exec-")
+            .and_then(|name| ExecId::new(name.split_once('~').map_or(name, |(name, _)| name)).ok());
+        Self { pid, exec }
+    }
+}
+
 /// What a container uses, added up over its processes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
@@ -135,4 +146,16 @@ pub struct Stats {
     pub processes: u64,
     /// Threads.
     pub threads: u64,
+}
+
+impl Stats {
+    /// Adds what one process uses.
+    pub(crate) fn add(&mut self, usage: &Usage) {
+        self.cpu_user_ns += usage.cpu_user_ns;
+        self.cpu_system_ns += usage.cpu_system_ns;
+        self.memory_bytes += usage.rss_bytes;
+        self.memory_anonymous_bytes += usage.anonymous_bytes;
+        self.threads += usage.threads;
+        self.processes += 1;
+    }
 }

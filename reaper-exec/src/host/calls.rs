@@ -1,8 +1,8 @@
 //! The operations of the executor: each is a request to the container's monitor.
 //!
-//! All requests to one monitor share a connection. Requests have no deadline, since a wait may last
-//! for ever, except for those that a hung mount could hold up: 60 s for creating, 20 s for the
-//! monitor's exit after a deletion.
+//! All requests to one monitor share a connection. A wait may last for ever. Any other request ends
+//! when the monitor does not answer, see [`silence`]; creating, which a hung mount could hold up,
+//! after 60 s, and the monitor's exit after a deletion is waited for 20 s.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use reaper_overlay::ViewRequest;
 use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity, Status};
 
 use super::{
-    HostExecutor, client::ClientError, recovery, spawn, unexpected_answer, unreachable_yet,
+    HostExecutor, client::ClientError, recovery, silence, spawn, unexpected_answer, unreachable_yet,
 };
 use crate::{
     channel,
@@ -25,8 +25,10 @@ use crate::{
         Result, Stats, Target,
     },
     io::{StdioFds, StdioRequest, Streams},
+    procfs,
     protocol::{Attached, CreateContainer, ExecProcess, Request, Response, RuntimeConfig},
     signal::Signal,
+    sys,
 };
 
 /// How long creating may take. A mount of a file server that does not answer must not hold up a pod
@@ -148,9 +150,8 @@ impl Executor for HostExecutor {
             kill_on_disconnect: request.kill_on_disconnect,
         }));
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-        let Ok(answer) =
-            tokio::time::timeout(CREATE_TIMEOUT, self.call(&target, &call, &descriptors)).await
-        else {
+        let made = self.call(&target, &call, &descriptors, silence::ACTION);
+        let Ok(answer) = tokio::time::timeout(CREATE_TIMEOUT, made).await else {
             // It hangs in a system call. Without the answer no client could name it later.
             let _ = self.kill(&target, Signal::KILL, true).await;
             let reason = format!("did not make it within {} s", CREATE_TIMEOUT.as_secs());
@@ -192,13 +193,23 @@ impl Executor for HostExecutor {
             signal,
             all,
         };
-        match self.call_done(target, &call, &[]).await {
+        if signal != Signal::KILL {
+            return self.call_done(target, &call, silence::ACTION).await;
+        }
+        match self.call_done(target, &call, silence::KILL).await {
             // Its creator may have died, and its monitor may hang.
             Err(Error::Status {
                 status: Status::Creating,
                 ..
-            }) if all && signal == Signal::KILL => self.kill_creation(target.container()).await,
-            killed => killed,
+            }) if all => self.kill_creation(target.container()).await,
+            Err(Error::Unresponsive { .. }) => self.kill_unanswered(target).await,
+            killed => {
+                let client = self.clients().get(target.container()).cloned();
+                if let (Some(client), None) = (client, target.exec_id()) {
+                    client.note_killed();
+                }
+                killed
+            }
         }
     }
 
@@ -206,10 +217,30 @@ impl Executor for HostExecutor {
         let call = Request::Wait {
             exec: target.exec_id().cloned(),
         };
-        match self.call(target, &call, &[]).await? {
-            Some(Response::Exit(exit)) => Ok(exit),
-            Some(_) => Err(unexpected_answer(target)),
-            None => {
+        let client = self.client(target.container())?;
+        let answer = match &client {
+            // Its monitor may fall silent before it has published the end.
+            Some(client) if client.is_killed() => tokio::select! {
+                biased;
+                answer = client.call(&call, &[]) => answer,
+                () = self.silence(target.container(), client, silence::ACTION) => {
+                    self.kill_unanswered(&Target::Init(target.container().clone())).await?;
+                    Err(ClientError::Closed)
+                }
+            },
+            // A process may run for ever, and a monitor that is stopped may go on.
+            Some(client) => client.call(&call, &[]).await,
+            None => Err(ClientError::Closed),
+        };
+        match answer {
+            Ok(Ok(Response::Exit(exit))) => Ok(exit),
+            Ok(Ok(_)) => Err(unexpected_answer(target)),
+            Ok(Err(failure)) => Err(failure.into_error(target)),
+            Err(ClientError::Send(source)) => Err(Error::Io {
+                operation: format!("call the monitor of {target}"),
+                source,
+            }),
+            Err(ClientError::Closed) => {
                 let recovered = self.recover_exit(target.container()).await?;
                 match (recovered.exit, target) {
                     (Some(exit), Target::Init(_)) => Ok(exit),
@@ -226,50 +257,69 @@ impl Executor for HostExecutor {
             exec: target.exec_id().cloned(),
             size,
         };
-        self.call_done(target, &call, &[]).await
+        self.call_done(target, &call, silence::ACTION).await
     }
 
     async fn close_stdin(&self, target: &Target) -> Result<()> {
         let call = Request::CloseStdin {
             exec: target.exec_id().cloned(),
         };
-        self.call_done(target, &call, &[]).await
+        self.call_done(target, &call, silence::ACTION).await
     }
 
     async fn pause(&self, id: &ContainerId) -> Result<()> {
-        self.call_done(&Target::Init(id.clone()), &Request::Pause, &[])
+        self.call_done(&Target::Init(id.clone()), &Request::Pause, silence::ACTION)
             .await
     }
 
     async fn resume(&self, id: &ContainerId) -> Result<()> {
-        self.call_done(&Target::Init(id.clone()), &Request::Resume, &[])
+        self.call_done(&Target::Init(id.clone()), &Request::Resume, silence::ACTION)
             .await
     }
 
     async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessInfo>> {
         let target = Target::Init(id.clone());
-        match self.call(&target, &Request::Pids, &[]).await? {
-            Some(Response::Pids(pids)) => Ok(pids),
-            Some(_) => Err(unexpected_answer(&target)),
-            None => self.recover_exit(id).await.map(|_| Vec::new()),
+        match self
+            .call(&target, &Request::Pids, &[], silence::QUERY)
+            .await
+        {
+            Ok(Some(Response::Pids(pids))) => Ok(pids),
+            Ok(Some(_)) => Err(unexpected_answer(&target)),
+            Err(Error::Unresponsive { .. }) => self.pids_unanswered(&target),
+            Err(error) => Err(error),
+            Ok(None) => self.recover_exit(id).await.map(|_| Vec::new()),
         }
     }
 
     async fn stats(&self, id: &ContainerId) -> Result<Stats> {
         let target = Target::Init(id.clone());
-        match self.call(&target, &Request::Stats, &[]).await? {
-            Some(Response::Stats(stats)) => Ok(stats),
-            Some(_) => Err(unexpected_answer(&target)),
-            None => self.recover_exit(id).await.map(|_| Stats::default()),
+        match self
+            .call(&target, &Request::Stats, &[], silence::QUERY)
+            .await
+        {
+            Ok(Some(Response::Stats(stats))) => Ok(stats),
+            Ok(Some(_)) => Err(unexpected_answer(&target)),
+            Err(Error::Unresponsive { .. }) => self.stats_unanswered(&target),
+            Err(error) => Err(error),
+            Ok(None) => self.recover_exit(id).await.map(|_| Stats::default()),
         }
     }
 
     async fn state(&self, id: &ContainerId) -> Result<ContainerState> {
         let target = Target::Init(id.clone());
-        match self.call(&target, &Request::State, &[]).await? {
-            Some(Response::State(observation)) => Ok(observation),
-            Some(_) => Err(unexpected_answer(&target)),
-            None => self.recover_exit(id).await,
+        match self
+            .call(&target, &Request::State, &[], silence::QUERY)
+            .await
+        {
+            Ok(Some(Response::State(observation))) => Ok(observation),
+            Ok(Some(_)) => Err(unexpected_answer(&target)),
+            // It may have recorded the exit before it fell silent.
+            Err(error @ Error::Unresponsive { .. }) => match self.exit_record(id)? {
+                Some(record) => Ok(ContainerState::stopped(record.exit)),
+                None => Err(error),
+            },
+            Err(error) => Err(error),
+            Ok(None) => self.recover_exit(id).await,
         }
     }
 
@@ -277,8 +327,10 @@ impl Executor for HostExecutor {
         let call = Request::Delete {
             exec: target.exec_id().cloned(),
         };
-        let client = self.client(target.container())?;
-        let exit = match self.call(target, &call, &[]).await {
+        let id = target.container();
+        let client = self.client(id).ok().flatten();
+        let monitor = self.plan(id).ok().flatten().map(|plan| plan.monitor);
+        let exit = match self.call(target, &call, &[], silence::ACTION).await {
             Ok(Some(Response::Deleted(exit))) => exit,
             Ok(Some(_)) => return Err(unexpected_answer(target)),
             // Without the monitor there is no exec.
@@ -298,12 +350,22 @@ impl Executor for HostExecutor {
                 Err(error) => return Err(error),
             },
             Err(Error::NotFound(_)) => None,
+            // The container has ended: its monitor is not needed to remove what is left.
+            Err(Error::Unresponsive { .. })
+                if target.exec_id().is_none() && self.exit_record(id)?.is_some() =>
+            {
+                self.end_monitor(id, true).await?.exit
+            }
             Err(error) => return Err(error),
         };
-        if let Target::Init(id) = target {
+        if target.exec_id().is_none() {
             self.clients().remove(id);
-            if let Some(client) = client {
-                client.ended(SHUTDOWN_TIMEOUT).await;
+            if let Some(client) = client
+                && !client.ended(SHUTDOWN_TIMEOUT).await
+                && let Some(Ok(monitor)) = monitor.map(|monitor| procfs::open_pidfd(&monitor))
+            {
+                // It was stopped since it answered, or it hangs, and holds nothing any more.
+                let _ = sys::pidfd_send_signal(monitor.as_fd(), libc::SIGKILL);
             }
             // This fails while a store keeps a record in the folder; the store then removes it.
             let _ = fs::remove_dir(self.root.container(id).path());

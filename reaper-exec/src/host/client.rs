@@ -10,7 +10,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -46,6 +46,10 @@ type Pending = Option<HashMap<u64, oneshot::Sender<Reply>>>;
 struct Shared {
     socket: AsyncFd<OwnedFd>,
     pending: Mutex<Pending>,
+    /// The monitor was waited for in vain, and has not answered since.
+    silent: AtomicBool,
+    /// The container was killed, so that its exit is due.
+    killed: AtomicBool,
 }
 
 impl Shared {
@@ -77,6 +81,8 @@ impl MonitorClient {
         let shared = Arc::new(Shared {
             socket,
             pending: Mutex::new(Some(HashMap::new())),
+            silent: AtomicBool::new(false),
+            killed: AtomicBool::new(false),
         });
         let child = child.map(Arc::new);
         let mut reaped = child.clone().map(reap);
@@ -84,6 +90,7 @@ impl MonitorClient {
         let reading = Arc::clone(&shared);
         let reader = tokio::spawn(async move {
             while let Ok(Some(response)) = receive(&reading.socket).await {
+                reading.silent.store(false, Ordering::Relaxed);
                 let waiting = reading
                     .pending()
                     .as_mut()
@@ -112,6 +119,26 @@ impl MonitorClient {
 
     pub(super) fn is_alive(&self) -> bool {
         self.shared.pending().is_some()
+    }
+
+    /// Whether the monitor has not answered since [`note_silence`](Self::note_silence).
+    pub(super) fn is_silent(&self) -> bool {
+        self.shared.silent.load(Ordering::Relaxed)
+    }
+
+    /// Whether [`note_killed`](Self::note_killed) was called.
+    pub(super) fn is_killed(&self) -> bool {
+        self.shared.killed.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the container was killed.
+    pub(super) fn note_killed(&self) {
+        self.shared.killed.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that the monitor was waited for in vain.
+    pub(super) fn note_silence(&self) {
+        self.shared.silent.store(true, Ordering::Relaxed);
     }
 
     pub(super) async fn call(
@@ -146,11 +173,12 @@ impl MonitorClient {
     }
 
     /// Waits, but not for longer than `limit`, until the monitor has closed the connection, and,
-    /// if it is this program's own child, has ended and is reaped.
-    pub(super) async fn ended(&self, limit: Duration) {
+    /// if it is this program's own child, has ended and is reaped. False after the limit.
+    pub(super) async fn ended(&self, limit: Duration) -> bool {
         let mut ended = self.ended.clone();
-        // An error means that the reader was stopped, which ends the connection too.
-        let _ = tokio::time::timeout(limit, ended.wait_for(|ended| *ended)).await;
+        // An error of the wait means that the reader was stopped, which ends the connection too.
+        let waited = tokio::time::timeout(limit, ended.wait_for(|ended| *ended)).await;
+        waited.is_ok()
     }
 }
 

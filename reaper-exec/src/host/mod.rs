@@ -5,6 +5,7 @@ mod children;
 mod client;
 mod failure;
 mod recovery;
+mod silence;
 mod spawn;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use reaper_spec::{ContainerId, ProcessIdentity, Status};
@@ -101,7 +103,11 @@ impl HostExecutor {
         streams: &[BorrowedFd<'_>],
     ) -> Result<ProcessIdentity> {
         let exec = target.exec_id().cloned();
-        match self.call(target, &Request::Start { exec }, streams).await? {
+        let request = Request::Start { exec };
+        match self
+            .call(target, &request, streams, silence::ACTION)
+            .await?
+        {
             Some(Response::Started(process)) => Ok(process),
             Some(_) => Err(unexpected_answer(target)),
             None => Err(self.without_monitor(target).await),
@@ -113,7 +119,7 @@ impl HostExecutor {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connection to a container's monitor, made if need be; `None` if no monitor answers.
+    /// The connection to a container's monitor, made if need be; `None` if there is no monitor.
     fn client(&self, id: &ContainerId) -> Result<Option<Arc<MonitorClient>>> {
         let mut clients = self.clients();
         if let Some(client) = clients.get(id).filter(|client| client.is_alive()) {
@@ -125,11 +131,10 @@ impl HostExecutor {
                 clients.insert(id.clone(), Arc::clone(&client));
                 Ok(Some(client))
             }
-            // It exists, but its backlog is full.
-            Err(source) if source.kind() == io::ErrorKind::WouldBlock => Err(Error::Io {
-                operation: format!("connect to the monitor of container {id}"),
-                source,
-            }),
+            // It exists and accepts no client: its backlog is full.
+            Err(source) if source.kind() == io::ErrorKind::WouldBlock => {
+                Err(self.unresponsive(&Target::Init(id.clone())))
+            }
             // The socket refuses connections or does not exist: there is no monitor.
             Err(_) => {
                 clients.remove(id);
@@ -138,17 +143,33 @@ impl HostExecutor {
         }
     }
 
-    /// Calls the monitor of `target`. Without one, `Ok(None)`: it has ended, or never was.
+    /// Calls the monitor of `target`. Without one, `Ok(None)`: it has ended, or never was. One that
+    /// does not answer anything for `patience` is [`Error::Unresponsive`].
     async fn call(
         &self,
         target: &Target,
         call: &Request,
         descriptors: &[BorrowedFd<'_>],
+        patience: Duration,
     ) -> Result<Option<Response>> {
-        let Some(client) = self.client(target.container())? else {
+        let id = target.container();
+        let Some(client) = self.client(id)? else {
             return Ok(None);
         };
-        match client.call(call, descriptors).await {
+        let call = async {
+            if !descriptors.is_empty() {
+                // A monitor that does not read keeps what was sent to it open: the reader of the
+                // caller's output would see no end of it.
+                let _ = client.call(&Request::State, &[]).await?;
+            }
+            client.call(call, descriptors).await
+        };
+        let answer = tokio::select! {
+            biased;
+            answer = call => answer,
+            () = self.silence(id, &client, patience) => return Err(self.unresponsive(target)),
+        };
+        match answer {
             Ok(Ok(answer)) => Ok(Some(answer)),
             Ok(Err(failure)) => Err(failure.into_error(target)),
             Err(ClientError::Closed) => Ok(None),
@@ -160,13 +181,8 @@ impl HostExecutor {
     }
 
     /// Calls for nothing but success; a process without a monitor has ended.
-    async fn call_done(
-        &self,
-        target: &Target,
-        call: &Request,
-        descriptors: &[BorrowedFd<'_>],
-    ) -> Result<()> {
-        match self.call(target, call, descriptors).await? {
+    async fn call_done(&self, target: &Target, call: &Request, patience: Duration) -> Result<()> {
+        match self.call(target, call, &[], patience).await? {
             Some(Response::Done) => Ok(()),
             Some(_) => Err(unexpected_answer(target)),
             None => Err(self.without_monitor(target).await),

@@ -1,18 +1,17 @@
 //! Containers whose monitor does not answer: reading the recorded exit, or cleaning up after a
 //! monitor that was killed.
 
-use std::{fs, io, os::fd::AsFd as _, time::Duration};
+use std::{fs, io, time::Duration};
 
 use reaper_spec::{ContainerId, Exit, ExitStatus, Status, Timestamp};
 use serde::de::DeserializeOwned;
-use tokio::io::Interest;
 
-use super::{HostExecutor, client::ClientError, spawn, unexpected_answer};
+use super::{HostExecutor, client::ClientError, silence, spawn, unexpected_answer};
 use crate::{
     executor::{ContainerState, Error, Result, Target},
     procfs,
     protocol::{CleanupRecord, ExitRecord, Request, Response},
-    records, sys,
+    records,
 };
 
 /// How long cleaning up after a monitor may take: an unmount of a file server that does not answer
@@ -30,13 +29,13 @@ impl HostExecutor {
         if let Some(record) = self.exit_record(id)? {
             return Ok(ContainerState::stopped(record.exit));
         }
-        self.clean_up(id, false).await
+        self.clean_up(id, false, false).await
     }
 
     /// As [`recover_exit`](Self::recover_exit), and deletes all files of the container, unless it
     /// is live.
     pub(super) async fn recover_and_remove(&self, id: &ContainerId) -> Result<ContainerState> {
-        let recovered = match self.clean_up(id, true).await {
+        let recovered = match self.clean_up(id, true, false).await {
             // It was cleaned up before, or there was nothing to clean up.
             Err(Error::NotFound(_)) => match self.exit_record(id)? {
                 Some(record) => Ok(ContainerState::stopped(record.exit)),
@@ -47,9 +46,9 @@ impl HostExecutor {
         if recovered.as_ref().is_ok_and(|seen| seen.exit.is_some()) {
             let path = self.root.container(id).exit_file();
             match fs::remove_file(&path) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    let operation = format!("remove {}", path.display());
-                    return Err(Error::Io { operation, source });
+                // On a read-only state root. The next container of this id removes it.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(%id, "remove {}: {error}", path.display());
                 }
                 _ => {}
             }
@@ -57,12 +56,22 @@ impl HostExecutor {
         recovered
     }
 
-    async fn clean_up(&self, id: &ContainerId, forget: bool) -> Result<ContainerState> {
+    /// What the monitor of a container has recorded at its creation.
+    pub(super) fn plan(&self, id: &ContainerId) -> Result<Option<CleanupRecord>> {
+        read(&self.root.container(id).cleanup_file())
+    }
+
+    /// Cleans up after a monitor that has exited, or that is to be killed.
+    pub(super) async fn clean_up(
+        &self,
+        id: &ContainerId,
+        forget: bool,
+        kill: bool,
+    ) -> Result<ContainerState> {
         let target = Target::Init(id.clone());
         let dir = self.root.container(id);
-        let plan: Option<CleanupRecord> = read(&dir.cleanup_file())?;
-        let plan = plan.ok_or(Error::NotFound(target.clone()))?;
-        if procfs::is_alive(&plan.monitor) {
+        let plan = self.plan(id)?.ok_or(Error::NotFound(target.clone()))?;
+        if !kill && procfs::is_alive(&plan.monitor) {
             if !dir.socket().exists() {
                 return Ok(ContainerState {
                     status: Status::Creating,
@@ -72,16 +81,20 @@ impl HostExecutor {
                 });
             }
             // The monitor may have begun to listen since the request.
-            if let Some(client) = self.client(id)?
-                && let Ok(Ok(Response::State(seen))) = client.call(&Request::State, &[]).await
-            {
-                return Ok(seen);
+            let state = self
+                .call(&target, &Request::State, &[], silence::QUERY)
+                .await;
+            match state {
+                Ok(Some(Response::State(seen))) => return Ok(seen),
+                Err(error @ Error::Unresponsive { .. }) => return Err(error),
+                _ => {}
             }
         }
         let call = Request::Cleanup {
             id: id.clone(),
             dir: dir.path().to_owned(),
             remove: forget,
+            kill,
         };
         let cleaned = self.run_helper(&target, &call, "clean up").await;
         if self.subreaper {
@@ -131,23 +144,14 @@ impl HostExecutor {
 
     /// Kills the monitor of a container that is being created, and cleans up after it.
     pub(super) async fn kill_creation(&self, id: &ContainerId) -> Result<()> {
-        let plan: Option<CleanupRecord> = read(&self.root.container(id).cleanup_file())?;
-        let plan = plan.ok_or(Error::NotFound(Target::Init(id.clone())))?;
-        // An error means that it has exited.
-        if let Ok(monitor) = procfs::open_pidfd(&plan.monitor) {
-            let _ = sys::pidfd_send_signal(monitor.as_fd(), libc::SIGKILL);
-            if let Ok(monitor) = sys::watch(monitor, Interest::READABLE) {
-                let _ = tokio::time::timeout(KILL_TIMEOUT, monitor.readable()).await;
-            }
-        }
-        match self.clean_up(id, false).await {
+        match self.end_monitor(id, false).await {
             // Its creator has cleaned up.
             Ok(_) | Err(Error::NotFound(_)) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    fn exit_record(&self, id: &ContainerId) -> Result<Option<ExitRecord>> {
+    pub(super) fn exit_record(&self, id: &ContainerId) -> Result<Option<ExitRecord>> {
         read(&self.root.container(id).exit_file())
     }
 }

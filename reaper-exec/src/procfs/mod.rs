@@ -66,6 +66,20 @@ pub fn is_alive(identity: &ProcessIdentity) -> bool {
             .is_ok_and(|stat| stat.start_time == identity.start_time && !stat.has_ended())
 }
 
+/// Whether the process is stopped, by SIGSTOP or a tracer, so that it answers nothing.
+pub(crate) fn is_stopped(identity: &ProcessIdentity) -> bool {
+    stat(identity.pid).is_ok_and(|stat| {
+        stat.start_time == identity.start_time && matches!(stat.state, b'T' | b't')
+    })
+}
+
+/// A process for a message: its pid, its name and its state's letter.
+pub(crate) fn describe(pid: u32) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let state = stat(pid).map_or('?', |stat| char::from(stat.state));
+    format!("{pid} ({}, state {state})", name.trim_end())
+}
+
 /// Opens the process, a zombie included, and nothing else that may have got its pid.
 ///
 /// # Errors

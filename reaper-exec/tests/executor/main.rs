@@ -16,6 +16,7 @@ mod machine;
 mod output;
 mod races;
 mod rig;
+mod silent;
 mod stalling;
 
 use std::process::ExitCode;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         clients::CASES,
         contract::CASES,
         capture::CASES,
+        silent::CASES,
     ]
     .concat();
     let trials = cases.into_iter().map(|(name, case)| {

@@ -70,12 +70,16 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         }
         // An exec is killed with all that it started: a probe that timed out leaves nothing.
         let all = request.all || signal == Signal::KILL && process.target.exec_id().is_some();
-        match self
-            .engine
-            .executor()
-            .kill(&process.target, signal, all)
-            .await
-        {
+        let killed = self.engine.executor().kill(&process.target, signal, all);
+        match killed.await {
+            // Only the store knows init's pid, and SIGKILL needs neither. After an error here
+            // containerd would never come to send SIGKILL.
+            Err(reaper_exec::Error::Unresponsive { .. })
+                if process.target.exec_id().is_none() && signal != Signal::KILL =>
+            {
+                self.engine.kill(&container.id, signal, all).await?;
+                Ok(Empty::default())
+            }
             Err(reaper_exec::Error::NotFound(_) | reaper_exec::Error::Ended(_)) => {
                 // It has ended of its own accord. Until that is published the kill has won.
                 match process.exit() {
@@ -210,6 +214,14 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
                 Err(Error::Engine(engine::Error::Store(reaper_state::Error::NotFound {
                     ..
                 }))) => {}
+                // On a full or read-only state root the record stays. The processes must not.
+                Err(Error::Engine(engine::Error::Store(
+                    error @ reaper_state::Error::Io { .. },
+                ))) => {
+                    let init = &container.init.target;
+                    with_timeout("delete", self.engine.executor().delete(init)).await?;
+                    tracing::warn!(%id, %error, "the record of a deleted container is left");
+                }
                 deleted => drop(deleted?),
             }
         }

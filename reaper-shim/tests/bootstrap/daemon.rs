@@ -4,21 +4,28 @@ use std::{
     fs::{self, File},
     io::{BufRead, BufReader},
     os::unix::fs::OpenOptionsExt,
+    path::PathBuf,
+    time::Duration,
 };
 
 use containerd_shim_protos::{
     api::{
-        CreateTaskRequest, DeleteRequest, KillRequest, StartRequest, StateRequest, StateResponse,
-        Status, WaitRequest,
+        ConnectRequest, CreateTaskRequest, DeleteRequest, KillRequest, StartRequest, StateRequest,
+        StateResponse, StatsRequest, Status, WaitRequest,
     },
     protobuf::Message,
-    ttrpc::{self, Request, context},
+    shim_async::TaskClient,
+    ttrpc::{self, Request, asynchronous::Client, context},
 };
 use nix::{
     fcntl::OFlag,
-    sys::{signal::Signal, stat::Mode},
-    unistd::mkfifo,
+    sys::{
+        signal::{Signal, kill},
+        stat::Mode,
+    },
+    unistd::{Pid, mkfifo},
 };
+use reaper_exec::procfs;
 
 use crate::harness::{Node, SECRET, Shim};
 
@@ -70,6 +77,89 @@ async fn a_signal_ends_an_idle_shim_in_order() {
         shim.ended();
         assert!(!shim.socket().exists());
     }
+}
+
+fn folder(node: &Node, id: &str) -> PathBuf {
+    node.root().join("ns/test").join(id)
+}
+
+/// The monitor of a container.
+fn monitor_of(node: &Node, id: &str) -> Pid {
+    let record = fs::read_to_string(folder(node, id).join("state.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    Pid::from_raw(
+        record["monitor"]["pid"]
+            .as_i64()
+            .unwrap()
+            .try_into()
+            .unwrap(),
+    )
+}
+
+#[tokio::test]
+async fn a_container_whose_monitor_is_stopped_has_figures_and_can_be_killed_and_deleted() {
+    let node = Node::new();
+    let shim = node.pod("pod").await;
+    let bundle = node.bundle("web", "pod");
+    let config = r#"{"process":{"args":["/bin/sleep","1000"],"cwd":"/"}}"#;
+    fs::write(bundle.join("config.json"), config).unwrap();
+    shim.create("web", &bundle).await.unwrap();
+    kill(monitor_of(&node, "web"), Signal::SIGSTOP).unwrap();
+    let none = || context::with_timeout(0);
+    let stats = StatsRequest {
+        id: "web".into(),
+        ..Default::default()
+    };
+    let stats = shim.task.stats(none(), &stats).await.unwrap();
+    assert!(stats.stats.is_some());
+    let term = KillRequest {
+        id: "web".into(),
+        signal: 15,
+        ..Default::default()
+    };
+    shim.task.kill(none(), &term).await.unwrap();
+    shim.remove("web").await;
+    assert!(!folder(&node, "web").exists());
+    shim.remove("pod").await;
+    shim.shutdown().await;
+    shim.ended();
+}
+
+#[tokio::test]
+async fn a_shim_without_a_free_descriptor_accepts_clients_when_there_is_one() {
+    let node = Node::new();
+    node.bundle("pod", "pod");
+    let shim = Shim::connect(&node.start("pod")).await;
+    let limit = |files| {
+        let limit = rustix::process::Rlimit {
+            current: Some(files),
+            maximum: Some(4096),
+        };
+        let pid = rustix::process::Pid::from_raw(shim.pid.try_into().unwrap());
+        rustix::process::prlimit(pid, rustix::process::Resource::Nofile, limit).unwrap();
+    };
+    let cpu = || {
+        let usage = procfs::usage(shim.pid).unwrap();
+        Duration::from_nanos(usage.cpu_user_ns + usage.cpu_system_ns)
+    };
+    limit(3);
+    let other = Client::connect(&shim.address).await.unwrap();
+    let waiting = tokio::spawn(async move {
+        let task = TaskClient::new(other);
+        task.connect(context::with_timeout(0), &ConnectRequest::default())
+            .await
+    });
+    let before = cpu();
+    // Long enough for a busy loop to show: it would use all of this time, or half of it on a
+    // machine that is busy itself.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!waiting.is_finished(), "it has a descriptor");
+    let used = cpu() - before;
+    assert!(used < Duration::from_millis(250), "it is busy: {used:?}");
+    limit(1024);
+    assert_eq!(waiting.await.unwrap().unwrap().shim_pid, shim.pid);
+    shim.shutdown().await;
+    shim.ended();
 }
 
 #[tokio::test]

@@ -290,6 +290,21 @@ async fn a_creation_that_hangs_is_undone() {
 }
 
 #[tokio::test]
+async fn a_signal_is_sent_though_the_monitor_does_not_answer() {
+    let shim = shim();
+    shim.run("web").await;
+    let silent = || Error::Unresponsive {
+        target: init("web"),
+        monitor: 4711,
+    };
+    shim.fake.fail_next(Call::Kill, silent());
+    // After an error containerd would not send the SIGKILL that follows.
+    shim.kill("web", "", 15).await.unwrap();
+    shim.wait("web", "").await.unwrap();
+    shim.delete("web", "").await.unwrap();
+}
+
+#[tokio::test]
 async fn kill_and_state_do_not_wait_for_a_start() {
     let shim = shim();
     shim.create("web").await.unwrap();

@@ -9,13 +9,10 @@ use std::{
 };
 
 use rusqlite::{Connection, OpenFlags};
-use rustix::{
-    fs::{FlockOperation, Timespec, Timestamps, UTIME_NOW, flock, futimens},
-    io::retry_on_intr,
-};
+use rustix::fs::{FlockOperation, Timespec, Timestamps, UTIME_NOW, flock, futimens};
 
 use super::{error::failed, schema};
-use crate::{Error, durable, folder::Folder};
+use crate::{Error, durable, folder::Folder, lock::lock_exclusive};
 
 /// How long a call waits for other programs that write to the database; ours queue.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,9 +35,10 @@ impl Database {
         };
         if make {
             durable::create_dir_all(parent).map_err(Error::io("make", parent))?;
-        } else if identity(path).is_none() {
+        } else if is_missing(path) {
             return Ok(None);
         }
+        refuse_other_than_file(path)?;
         let queue = Queue::open(path)?;
         // One process at a time makes the file, its schema and its journal mode: SQLite itself
         // would answer some of them that it is busy.
@@ -126,8 +124,7 @@ impl Queue {
     }
 
     fn wait(&self) -> Result<Turn<'_>, Error> {
-        retry_on_intr(|| flock(&self.file, FlockOperation::LockExclusive))
-            .map_err(|error| Error::io("lock", &self.path)(error.into()))?;
+        lock_exclusive(&self.file).map_err(Error::io("lock", &self.path))?;
         Ok(Turn(self))
     }
 }
@@ -147,6 +144,33 @@ impl Drop for Turn<'_> {
         };
         let _ = futimens(&self.0.file, &times);
         let _ = flock(&self.0.file, FlockOperation::Unlock);
+    }
+}
+
+fn is_missing(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+/// SQLite says of all of these that it is "unable to open database file".
+fn refuse_other_than_file(path: &Path) -> Result<(), Error> {
+    let refused = |reason: &str| {
+        let reason = format!("{reason}, where the database should be: move it away");
+        Err(Error::io("open", path)(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            reason,
+        )))
+    };
+    if is_missing(path) {
+        return Ok(());
+    }
+    match fs::metadata(path) {
+        Ok(found) if found.is_file() => Ok(()),
+        Ok(found) if found.is_dir() => refused("it is a folder"),
+        Ok(_) => refused("it is not a regular file"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            refused("it is a symbolic link that leads nowhere")
+        }
+        Err(error) => Err(Error::io("open", path)(error)),
     }
 }
 

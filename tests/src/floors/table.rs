@@ -56,7 +56,8 @@ const STATE: Crate = Crate {
     name: "reaper-state",
     enforced: true,
     floors: &[
-        &["folder", "layout", "record", "revision"],
+        &["layout", "lock", "record", "revision"],
+        &["folder"],
         &["durable", "store"],
         &["format", "forward", "memory", "migrate"],
         &["file", "sqlite"],
@@ -144,6 +145,7 @@ const CLI: Crate = Crate {
     enforced: true,
     floors: &[
         &["args", "error", "host", "sys"],
+        &["settings"],
         &[
             "backends",
             "colours",
@@ -152,7 +154,6 @@ const CLI: Crate = Crate {
             "outcome",
             "pid_file",
             "process",
-            "settings",
             "signals",
             "streams",
             "suggest",

@@ -9,7 +9,7 @@ use std::{
 use reaper_overlay::{Overlays, Scope, mountinfo};
 
 use super::finding::CheckResult;
-use crate::commands::{context::CommandContext, output::size, selection::stopped};
+use crate::commands::{context::CommandContext, output::size, selection::known};
 
 /// Folders of the state root that are no containers'.
 const NO_CONTAINERS: [&str; 2] = ["ns", "overlay"];
@@ -93,7 +93,7 @@ fn unreadable(found: String) -> CheckResult {
 async fn containers(call: &CommandContext) -> Vec<CheckResult> {
     let listed = async {
         let all = call.containers.list().await?;
-        Ok::<_, crate::error::Error>((all, stopped(&call.containers).await?))
+        Ok::<_, crate::error::Error>((all, known(&call.containers).await?.stopped()))
     };
     let (all, stopped) = match listed.await {
         Ok(both) => both,

@@ -117,7 +117,7 @@ fn write(overlays: &Overlays, scope: &Scope, to: impl Write, operation: &str) ->
     }
     match exported.flaws.len() {
         0 => Ok(()),
-        flaws => Err(Error::Incomplete(flaws)),
+        flaws => Err(Error::ArchiveFlawed(flaws)),
     }
 }
 

@@ -41,8 +41,9 @@ pub(crate) struct Monitor {
     pub(crate) listener: OwnedFd,
     pub(crate) connections: Vec<Connection>,
     pub(crate) next_connection: u64,
-    /// No descriptor was free for another client. The listener is not polled until one is.
-    pub(crate) accept_paused: bool,
+    /// No descriptor was free for another client. The listener is not polled until then, or until
+    /// one is closed.
+    pub(crate) accept_again: Option<Instant>,
     pub(crate) view_request: ViewRequest,
     pub(crate) view: Box<dyn View>,
     pub(crate) cgroup: Option<ContainerCgroup>,
@@ -56,6 +57,10 @@ pub(crate) struct Monitor {
     pub(crate) state: MonitorState,
     pub(crate) freezing: Option<Freezing>,
     pub(crate) frozen: bool,
+    /// When init, to which SIGKILL was sent, counts as one that cannot be killed.
+    pub(crate) kill_deadline: Option<Instant>,
+    /// When to write `exit.json` again, which could not be written.
+    pub(crate) record_again: Option<Instant>,
     /// The number of the connection of the client that has deleted the container.
     pub(crate) deleted_for: Option<u64>,
     /// The most CPU time that was ever reported, in user mode and in the kernel.
@@ -109,7 +114,7 @@ impl Monitor {
             listener,
             connections: vec![pending.starter],
             next_connection: STARTER + 1,
-            accept_paused: false,
+            accept_again: None,
             view_request: call.view,
             view,
             cgroup,
@@ -120,6 +125,8 @@ impl Monitor {
             state: MonitorState::Live,
             freezing: None,
             frozen: false,
+            kill_deadline: None,
+            record_again: None,
             deleted_for: None,
             cpu_ns: (0, 0),
         }

@@ -13,6 +13,7 @@ impl Monitor {
     /// Kills what the client of `connection` had asked for and has not been told of, and what is to
     /// end with it.
     pub(crate) fn client_disconnected(&mut self, connection: u64) {
+        let unstarted = self.options.kill_unless_started;
         let mut unwanted = Vec::new();
         for (index, process) in self.processes.iter_mut().enumerate() {
             process
@@ -21,7 +22,7 @@ impl Monitor {
             let is_unwanted = match process.state {
                 ProcessState::Creating { .. } => true,
                 // No other client knows the exec's id, so none would ever start or delete it.
-                ProcessState::Created => process.exec.is_some(),
+                ProcessState::Created => process.exec.is_some() || unstarted,
                 ProcessState::Starting(_) | ProcessState::Running => process.kill_on_disconnect,
                 ProcessState::Stopped(_) | ProcessState::FailedToCreate => false,
             };

@@ -126,7 +126,11 @@ impl Monitor {
             return Ok(Some(Response::Done));
         }
         let backend = self.backend;
-        backend.kill(self, exec, signal, all, to)
+        let reply = backend.kill(self, exec, signal, all, to)?;
+        if exec.is_none() && signal == Signal::KILL {
+            self.expect_exit();
+        }
+        Ok(reply)
     }
 
     fn wait(&mut self, exec: Option<&ExecId>, to: ReplyTo) -> Reply {

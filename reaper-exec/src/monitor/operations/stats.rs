@@ -1,7 +1,6 @@
 //! The processes of the container, and the resources that they use.
 
 use nix::sys::resource;
-use reaper_spec::ExecId;
 
 use crate::{
     executor::{ProcessInfo, Stats},
@@ -25,14 +24,7 @@ impl Monitor {
     /// The processes in the cgroup. `None` without one, or if it cannot be read.
     pub(crate) fn pids_of_cgroup(&self) -> Option<Vec<ProcessInfo>> {
         let listed = self.cgroup.as_ref()?.pids().ok()?;
-        let exec = |leaf: &str| {
-            let name = leaf.strip_prefix("exec-")?;
-            ExecId::new(name.split_once('~').map_or(name, |(name, _)| name)).ok()
-        };
-        let entry = |(pid, leaf): (u32, String)| ProcessInfo {
-            pid,
-            exec: exec(&leaf),
-        };
+        let entry = |(pid, leaf): (u32, String)| ProcessInfo::of_leaf(pid, &leaf);
         Some(listed.into_iter().map(entry).collect())
     }
 
@@ -67,12 +59,7 @@ impl Monitor {
             let Ok(usage) = procfs::usage(entry.pid) else {
                 continue;
             };
-            stats.cpu_user_ns += usage.cpu_user_ns;
-            stats.cpu_system_ns += usage.cpu_system_ns;
-            stats.memory_bytes += usage.rss_bytes;
-            stats.memory_anonymous_bytes += usage.anonymous_bytes;
-            stats.threads += usage.threads;
-            stats.processes += 1;
+            stats.add(&usage);
         }
         // A process that exits between the two reads is in neither sum, nor are the children of one
         // that ignores SIGCHLD. Consumers take a falling counter for a restart, so the highest

@@ -8,7 +8,10 @@
 //!
 //! The exit is written to `exit.json`, durably, before a client is told of it.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use nix::{
     sys::signal::{Signal as NixSignal, kill},
@@ -24,7 +27,7 @@ use crate::{
             connection::ReplyTo,
             container_files::remove_runtime_files,
             signal::killed_by,
-            states::{MonitorState, StopCause, Stopping},
+            states::{MonitorState, ProcessState, StopCause, Stopping},
             wait::any_children,
         },
     },
@@ -33,6 +36,10 @@ use crate::{
     records,
     signal::Signal,
 };
+
+/// How long the monitor waits before it writes an exit again that could not be recorded, because
+/// the state root is full or read-only.
+const RECORD_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long killing what init left may take.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,6 +57,39 @@ impl Monitor {
         let deadline = Instant::now() + KILL_TIMEOUT + self.backend.delete_timeout();
         let stopping = Stopping { cause, deadline };
         self.state.enter(MonitorState::Stopping(stopping));
+    }
+
+    /// Notes that init was killed. An OCI runtime reports by itself that it could not kill.
+    pub(crate) fn expect_exit(&mut self) {
+        if self.runtime.is_none() && self.kill_deadline.is_none() {
+            self.kill_deadline = Some(Instant::now() + KILL_TIMEOUT);
+        }
+    }
+
+    /// Stops the container although init has not exited: it was killed, and the kernel lets it end
+    /// only when an uninterruptible sleep does.
+    pub(crate) fn kill_deadline(&mut self, now: Instant) {
+        if self.kill_deadline.is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        self.kill_deadline = None;
+        if !matches!(self.state, MonitorState::Live) {
+            return;
+        }
+        let process = self.processes[0].pid_number().map(procfs::describe);
+        let reason = format!(
+            "process {} was killed and does not exit",
+            process.unwrap_or_default()
+        );
+        self.log(&reason);
+        let status = ExitStatus::Unknown { reason };
+        let at = Timestamp::now();
+        let exit = Exit { status, at };
+        self.processes[0]
+            .state
+            .enter(ProcessState::Stopped(exit.clone()));
+        self.begin_stopping(StopCause::Exited(exit));
+        self.kill_remaining();
     }
 
     /// Kills all that is left of the container.
@@ -154,12 +194,28 @@ impl Monitor {
             }
         }
         self.init().stdio.ended();
-        if let Err(error) = records::write_exit(&self.dir, &exit) {
-            // The waiting clients are told nevertheless: they can still commit it to their store.
-            self.log(&format!("record the exit: {error}"));
-        }
         self.state.enter(MonitorState::Stopped(exit.clone()));
+        self.record_exit();
         self.reply_to_waiters(0, &exit);
+    }
+
+    /// Writes `exit.json`. Where that fails the monitor stays, and answers with the exit, until it
+    /// can be written or the container is deleted. Clients that wait get it nevertheless.
+    pub(crate) fn record_exit(&mut self) {
+        let MonitorState::Stopped(exit) = &self.state else {
+            return;
+        };
+        match records::write_exit(&self.dir, exit) {
+            Ok(()) => self.record_again = None,
+            // The container's folder was removed, so no client will ask.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.record_again = None,
+            Err(error) => {
+                if self.record_again.is_none() {
+                    self.log(&format!("record the exit: {error}"));
+                }
+                self.record_again = Some(Instant::now() + RECORD_PAUSE);
+            }
+        }
     }
 
     /// Releases what the container had on the host: its cgroup, the runtime's files, and its view, of

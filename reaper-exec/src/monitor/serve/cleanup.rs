@@ -4,20 +4,16 @@
 //! exit and unmounts, which may block, and must not hold up the client.
 
 use std::{
-    fs::File,
     io,
     os::fd::AsFd,
     path::Path,
     time::{Duration, Instant},
 };
 
-use nix::{
-    fcntl::{Flock, FlockArg},
-    poll::PollFlags,
-};
+use nix::poll::PollFlags;
 use reaper_overlay::FilesystemIsolation;
 use reaper_spec::{ContainerId, Exit, ExitStatus, ProcessIdentity, Timestamp};
-use reaper_state::ContainerDir;
+use reaper_state::{ContainerDir, lock_exclusive};
 
 use crate::{
     cgroup::{self, ContainerCgroup, read_events},
@@ -28,7 +24,7 @@ use crate::{
     },
     procfs,
     protocol::{CleanupRecord, ExitRecord, Failure},
-    records,
+    records, sys,
 };
 
 /// How long a monitor that was killed, and the processes that it left, may take to exit.
@@ -40,6 +36,10 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// cgroup and the view. With `remove`, deletes the container's files as well; without it
 /// `plan.json` stays, so a later call retries what failed.
 ///
+/// With `kill` the monitor may still be there: one that does not answer is killed first. SIGKILL
+/// cannot be refused: where the monitor does not exit within its time, because it is in an
+/// uninterruptible sleep, it will execute nothing of its program any more.
+///
 /// Safe to call concurrently: `plan.json` is locked, and later callers return the recorded exit.
 pub(crate) fn cleanup(
     isolation: &dyn FilesystemIsolation,
@@ -47,20 +47,24 @@ pub(crate) fn cleanup(
     id: &ContainerId,
     dir: &Path,
     remove: bool,
+    kill: bool,
 ) -> Result<ContainerState, Failure> {
     let dir = ContainerDir::new(dir);
-    let plan_file = match File::open(dir.cleanup_file()) {
+    let plan_file = match records::open(&dir.cleanup_file()) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return recorded(&dir),
         Err(error) => return Err(Failure::setup("open the monitor's plan", &error)),
     };
-    let _lock = Flock::lock(plan_file, FlockArg::LockExclusive)
-        .map_err(|(_, errno)| Failure::setup("lock the monitor's plan", &errno.into()))?;
+    lock_exclusive(&plan_file)
+        .map_err(|error| Failure::setup("lock the monitor's plan", &error))?;
     // An earlier holder of the lock may have removed the file.
     let Some(plan) = read::<CleanupRecord>(&dir.cleanup_file())? else {
         return recorded(&dir);
     };
-    if !has_exited(&plan.monitor) {
+    if kill {
+        kill_monitor(&plan);
+    }
+    if !has_exited(&plan.monitor) && !kill {
         let reason = format!("the monitor of {id} (pid {}) is alive", plan.monitor.pid);
         return Err(Failure::Refused { reason });
     }
@@ -124,7 +128,9 @@ fn exit_of(
         },
         at: Timestamp::now(),
     };
-    records::write_exit(dir, &exit).map_err(|error| Failure::setup("record the exit", &error))?;
+    // The state root may be full or read-only, which must hold back neither the exit nor the
+    // deletion. As long as there is no record a later call comes to the same result.
+    let _ = records::write_exit(dir, &exit);
     Ok(exit)
 }
 
@@ -144,6 +150,18 @@ fn release(
         Some(Err(error)) => return Err(Failure::from_error("remove the cgroup", &error)),
     }
     released.map_err(|error| Failure::from_error("free the filesystem view", &error))
+}
+
+/// Kills a monitor that does not answer, with the processes of its container, which it could not
+/// reap before.
+fn kill_monitor(plan: &CleanupRecord) {
+    // An error means that it has exited, or that it is of another boot.
+    let Ok(monitor) = procfs::open_pidfd(&plan.monitor) else {
+        return;
+    };
+    let _ = sys::pidfd_send_signal(monitor.as_fd(), libc::SIGKILL);
+    // What is left is killed again once the monitor has exited.
+    let _ = plan.cgroup.as_ref().map(ContainerCgroup::kill);
 }
 
 /// Waits for the exit of a monitor: its socket closes a moment before it has exited.

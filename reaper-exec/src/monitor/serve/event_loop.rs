@@ -8,10 +8,10 @@
 
 use std::{
     os::fd::{AsFd, AsRawFd, RawFd},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use reaper_spec::ExitStatus;
 
 use crate::{
@@ -22,13 +22,17 @@ use crate::{
             connection::{Connection, STARTER},
             node_cleanup::spawn_gc,
             states::MonitorState,
-            wait::exit_by_signal,
+            wait::{exit_by_signal, poll_all},
         },
     },
 };
 
 /// How many requests of one client are handled in a turn.
 const REQUESTS: usize = 32;
+
+/// How long clients wait at the listener after there was no descriptor for one of them. Nothing
+/// reports that the limit was raised, or that another process has closed a file.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// The owner of a descriptor that is ready. Clients and processes are named by number, since
 /// handling one event may remove others from the lists.
@@ -76,7 +80,11 @@ impl Monitor {
                             .iter()
                             .all(|process| process.stdio.helpers().is_empty())
                 }
-                None => finished() && (self.options.propagate_exit || self.connections.is_empty()),
+                // An exit that is not recorded is known here alone.
+                None => {
+                    let is_known = self.connections.is_empty() && self.record_again.is_none();
+                    finished() && (self.options.propagate_exit || is_known)
+                }
             },
         }
     }
@@ -107,7 +115,7 @@ impl Monitor {
     fn poll(&self) -> Vec<(Source, PollFlags)> {
         let mut sources = vec![Source::Signals];
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        if !self.accept_paused {
+        if self.accept_again.is_none() {
             sources.push(Source::Listener);
             fds.push(PollFd::new(self.listener.as_fd(), PollFlags::POLLIN));
         }
@@ -133,7 +141,7 @@ impl Monitor {
             fds.push(PollFd::new(freezing.events(), PollFlags::POLLPRI));
         }
         // After an interruption the next turn polls again.
-        if poll(&mut fds, self.timeout()).is_err() {
+        if poll_all(&mut fds, self.timeout()).is_err() {
             return Vec::new();
         }
         let events = fds
@@ -156,7 +164,9 @@ impl Monitor {
             _ => None,
         };
         let freezing = self.freezing.as_ref().map(|freezing| freezing.deadline());
-        match stdio.chain(stopping).chain(freezing).min() {
+        let again = [self.accept_again, self.record_again, self.kill_deadline];
+        let again = again.into_iter().flatten();
+        match stdio.chain(stopping).chain(freezing).chain(again).min() {
             None => PollTimeout::NONE,
             Some(deadline) => {
                 let left = deadline.saturating_duration_since(Instant::now());
@@ -183,8 +193,15 @@ impl Monitor {
         for number in late {
             self.finish_creation(number);
         }
+        self.kill_deadline(now);
         self.stop_deadline(now);
         self.freezing_deadline(now);
+        if self.accept_again.is_some_and(|again| again <= now) {
+            self.accept_again = None;
+        }
+        if self.record_again.is_some_and(|again| again <= now) {
+            self.record_exit();
+        }
     }
 
     fn accept(&mut self) {
@@ -196,9 +213,9 @@ impl Monitor {
                     self.next_connection += 1;
                 }
                 Ok(None) => return,
-                // No descriptor is free. Polling the listener until one is would be a busy loop.
+                // The client stays in the backlog, so polling the listener would be a busy loop.
                 Err(_) => {
-                    self.accept_paused = true;
+                    self.accept_again = Some(Instant::now() + ACCEPT_PAUSE);
                     return;
                 }
             }
@@ -228,7 +245,9 @@ impl Monitor {
         let (closed, open): (Vec<_>, Vec<_>) =
             self.connections.drain(..).partition(Connection::is_closed);
         self.connections = open;
-        self.accept_paused &= closed.is_empty();
+        if !closed.is_empty() {
+            self.accept_again = None;
+        }
         for connection in &closed {
             self.client_disconnected(connection.number);
         }
@@ -238,7 +257,7 @@ impl Monitor {
         while index < self.processes.len() {
             if self.processes[index].is_over(connected) {
                 self.processes.remove(index);
-                self.accept_paused = false;
+                self.accept_again = None;
             } else {
                 index += 1;
             }

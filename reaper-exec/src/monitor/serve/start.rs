@@ -105,8 +105,13 @@ impl PendingMonitor {
                 Ok(monitor) => return monitor.run(),
                 Err((mut starter, failure)) => starter.reply(serial, Err(failure)),
             },
-            Request::Cleanup { id, dir, remove } => {
-                let cleaned = cleanup(isolation, &self.identity, &id, &dir, remove);
+            Request::Cleanup {
+                id,
+                dir,
+                remove,
+                kill,
+            } => {
+                let cleaned = cleanup(isolation, &self.identity, &id, &dir, remove, kill);
                 self.starter.reply(serial, cleaned.map(Response::State));
             }
             Request::RemoveView(view) => {

@@ -1,12 +1,16 @@
 //! Waiting: for children, and for descriptors until a deadline.
 
-use std::{os::fd::BorrowedFd, time::Instant};
+use std::{
+    os::fd::BorrowedFd,
+    time::{Duration, Instant},
+};
 
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         prctl,
+        resource::{Resource, getrlimit},
         signal::{SigSet, SigmaskHow, sigprocmask},
     },
     unistd::Pid,
@@ -55,6 +59,43 @@ pub(crate) fn reap(pid: Pid) -> Option<ExitStatus> {
     }
     let code = u8::try_from(status.exit_status()?).unwrap_or(u8::MAX);
     Some(ExitStatus::Exited { code })
+}
+
+/// As poll(2), also for more descriptors than RLIMIT_NOFILE allows to be open, which poll(2)
+/// refuses: the limit of a running process can be lowered from outside (prlimit(2)).
+///
+/// # Errors
+/// Those of poll(2).
+pub(crate) fn poll_all(fds: &mut [PollFd<'_>], timeout: PollTimeout) -> nix::Result<()> {
+    match poll(fds, timeout) {
+        Err(Errno::EINVAL) => poll_in_parts(fds, timeout),
+        polled => polled.map(drop),
+    }
+}
+
+fn poll_in_parts(fds: &mut [PollFd<'_>], timeout: PollTimeout) -> nix::Result<()> {
+    /// One call waits for one part only, so the others are looked at as often as this.
+    const LOOK: Duration = Duration::from_millis(100);
+    let look = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::ZERO);
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let size = usize::try_from(limit).unwrap_or(usize::MAX);
+    if size == 0 {
+        poll(&mut [], look)?;
+        return Err(Errno::EINVAL);
+    }
+    let mut ready = 0;
+    for part in fds.chunks_mut(size) {
+        ready += poll(part, PollTimeout::ZERO)?;
+    }
+    if ready == 0 {
+        let wait = match timeout.duration() {
+            Some(duration) if duration < LOOK => timeout,
+            _ => look,
+        };
+        let first = size.min(fds.len());
+        poll(&mut fds[..first], wait)?;
+    }
+    Ok(())
 }
 
 /// Waits until `done`, which is asked again whenever `fd` reports one of `events`, or until
