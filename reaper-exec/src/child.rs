@@ -25,9 +25,9 @@ use nix::{
         signal::{SigSet, SigmaskHow, Signal as NixSignal, sigprocmask},
         stat::{Mode, umask},
     },
-    unistd::{Gid, Uid, chdir, geteuid, setgid, setgroups, setsid, setuid},
+    unistd::{Gid, Uid, geteuid, setgid, setgroups, setsid, setuid},
 };
-use reaper_overlay::View;
+use reaper_overlay::{View, in_view};
 use reaper_spec::{ProcessSpec, Resource, Rlimit, User};
 
 use self::program::Program;
@@ -129,7 +129,7 @@ fn prepare(
         false => view.enter_exec(),
     };
     entered.map_err(|error| from_error("enter the filesystem view", &error))?;
-    let environment = passwd::environment(process, &view.environment());
+    let environment = passwd::environment(process, &view.environment(), preserved.len());
     let terminal = matches!(stdio, ChildStdio::Terminal(_));
     descriptors::install(stdio, preserved, start_socket).step("install the streams")?;
     if terminal {
@@ -138,11 +138,12 @@ fn prepare(
     for limit in &process.rlimits {
         set_limit(limit)?;
     }
-    let entered = chdir(&process.cwd);
+    let entered = in_view::change_dir(&process.cwd);
     become_user(process.user.as_ref())?;
     if entered.is_err() {
         // The directory may be open to the user only, for example on NFS with root squashed.
-        chdir(&process.cwd).step(format!("enter the directory {}", process.cwd.display()))?;
+        in_view::change_dir(&process.cwd)
+            .step(format!("enter the directory {}", process.cwd.display()))?;
     }
     if process.no_new_privileges {
         prctl::set_no_new_privs().step("set no_new_privs")?;

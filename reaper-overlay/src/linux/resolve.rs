@@ -3,6 +3,8 @@
 //! The one place that does this: symlinks are followed here, component by component, and a path
 //! that reaches one of the given stops is not followed further.
 
+pub mod in_view;
+
 use std::{
     collections::VecDeque,
     ffi::OsString,
