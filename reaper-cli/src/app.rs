@@ -19,7 +19,8 @@ use crate::{
     log,
     outcome::ExitAction,
     settings::Settings,
-    streams, sys,
+    streams::{self, Sockets},
+    sys,
 };
 
 /// Finds the containers below a root, as the configuration says.
@@ -81,6 +82,8 @@ fn execute(global: &GlobalArgs, command: Command, open: Open) -> Result<ExitActi
     // Before anything is opened that could get the number of a descriptor that was promised and
     // is missing.
     let preserved = streams::preserved(command.preserve_fds())?;
+    // Before the fork, after which this process is another.
+    let sockets = Sockets::of_caller(command.preserve_fds());
     // Likewise before there is a thread, or a file that the helper must not keep.
     let role = match &command {
         Command::Exec(exec) if exec.detach => detached::fork_helper(exec)?,
@@ -103,6 +106,7 @@ fn execute(global: &GlobalArgs, command: Command, open: Open) -> Result<ExitActi
             config: settings.config,
             one_namespace: global.namespace.is_some(),
             preserved,
+            sockets,
             log_format: global.log_format,
             colours: Colours::of_stdout(),
         };

@@ -11,7 +11,10 @@ use reaper_overlay::{Scope, ViewRequest};
 use reaper_spec::{Bundle, Config, ContainerId, ContainerSpec, CriAnnotations, ProcessSpec};
 use reaper_state::Record;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    streams::Sockets,
+};
 
 /// Annotations that this program adds to its records, which [`visible`] takes out again.
 const OWN_PREFIX: &str = "reaper.cli/";
@@ -87,6 +90,7 @@ fn of_workload(
             log: config.log.runtime.clone(),
             ..MonitorOptions::default()
         },
+        runtime: None,
         annotations: workload.annotations,
     }
 }
@@ -98,15 +102,21 @@ pub(crate) struct StdioSource {
     pub(crate) stdio: StdioRequest,
     /// Its descriptors from 3 on.
     pub(crate) preserved: Vec<OwnedFd>,
+    /// The sockets among them, see [`Sockets`].
+    pub(crate) sockets: Sockets,
     /// Its monitor ends as it does, for who waits for the pid in `--pid-file`.
     pub(crate) propagate_exit: bool,
+    /// It has the session keyring of this program's caller.
+    pub(crate) session_keyring: bool,
 }
 
 impl StdioSource {
     pub(crate) fn apply(self, new: &mut ContainerConfig) {
         new.stdio = self.stdio;
         new.preserve_fds = self.preserved;
+        self.sockets.announce(&mut new.process);
         new.monitor.propagate_exit = self.propagate_exit;
+        new.monitor.inherit.session_keyring = self.session_keyring;
     }
 }
 

@@ -81,7 +81,7 @@ pub use engine::Engine;
 pub use executor::MockExecutor;
 pub use executor::{
     ContainerConfig, ContainerState, CreateRequest, CreatedProcess, Error, ExecRequest, Executor,
-    MonitorOptions, ProcessInfo, Result, Stats, Target,
+    Inherited, MonitorOptions, ProcessInfo, Result, Stats, Target,
 };
 #[cfg(feature = "fake")]
 pub use fake::{Call as FakeCall, FakeExecutor};

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use reaper_spec::Config;
 
-use crate::{args::LogFormat, colours::Colours, host::ContainerEngine};
+use crate::{args::LogFormat, colours::Colours, host::ContainerEngine, streams::Sockets};
 
 /// What every command works with.
 pub(crate) struct CommandContext {
@@ -14,6 +14,8 @@ pub(crate) struct CommandContext {
     pub(crate) one_namespace: bool,
     /// The caller's descriptors from 3 on, as many as it named.
     pub(crate) preserved: Vec<OwnedFd>,
+    /// The sockets among them.
+    pub(crate) sockets: Sockets,
     /// How the caller wants to be told.
     pub(crate) log_format: LogFormat,
     /// Whether tables may have colours.

@@ -38,7 +38,9 @@ pub(crate) async fn run(call: CommandContext, args: CreateArgs) -> Result<ExitAc
     StdioSource {
         stdio,
         preserved: call.preserved,
+        sockets: call.sockets,
         propagate_exit,
+        session_keyring: options.no_new_keyring,
     }
     .apply(&mut new);
     let pid_file = options

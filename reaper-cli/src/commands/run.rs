@@ -24,7 +24,7 @@ use crate::{
     outcome::ExitAction,
     pid_file, process,
     settings::absolute,
-    signals::Signals,
+    signals::{self, Signals},
     streams,
     terminal::{self, Console, Session},
 };
@@ -59,7 +59,9 @@ pub(crate) async fn run(
     StdioSource {
         stdio,
         preserved: call.preserved,
+        sockets: call.sockets,
         propagate_exit: pid_file.is_some(),
+        session_keyring: args.bundle.no_new_keyring,
     }
     .apply(&mut new);
     let containers = &call.containers;
@@ -103,8 +105,9 @@ async fn stay(
     let session = master.map(Session::start).transpose()?;
     let ended = async { Ok(containers.wait(id).await?) };
     let target = Target::Init(id.clone());
-    let exit = run_foreground(containers.executor(), &target, signals, session, ended).await?;
-    Ok(ExitAction::of(&exit.status))
+    let executor = containers.executor();
+    let (_, action) = run_foreground(executor, &target, signals, session, ended).await?;
+    Ok(action)
 }
 
 /// Removes a container that could not be started, and returns why it couldn't.
@@ -130,7 +133,9 @@ fn describe(call: &CommandContext, args: &RunArgs) -> Result<ContainerConfig> {
     let config = with_overlay(&call.config, args.overlay.as_deref())?;
     let process = process::of_caller(&args.command, &args.settings)?;
     let dir = call.containers.root().container(&id).path().to_owned();
-    container::of_process(&config, id, &dir, process)
+    let mut new = container::of_process(&config, id, &dir, process)?;
+    new.monitor.inherit = signals::inherited()?;
+    Ok(new)
 }
 
 /// Whether the output is kept in a log: that of a detached command. A bundle gets

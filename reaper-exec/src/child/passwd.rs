@@ -16,11 +16,7 @@ const PASSWD_LIMIT: u64 = 16 << 20;
 /// number of descriptors that the process gets besides its streams.
 ///
 /// It is called by the process, in its view of the filesystem, whose `/etc/passwd` has its user.
-pub(super) fn environment(
-    process: &ProcessSpec,
-    view: &[String],
-    preserved: usize,
-) -> Vec<String> {
+pub(super) fn environment(process: &ProcessSpec, view: &[String], preserved: usize) -> Vec<String> {
     let mut environment = process.env.clone();
     environment.extend(view.iter().cloned());
     if preserved > 0 && has(&environment, "LISTEN_FDS") {

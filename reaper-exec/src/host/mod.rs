@@ -5,6 +5,7 @@ mod children;
 mod client;
 mod failure;
 mod recovery;
+pub(crate) mod runtime;
 mod spawn;
 
 use std::{

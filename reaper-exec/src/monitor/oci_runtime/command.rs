@@ -10,7 +10,7 @@ use std::{
 use reaper_spec::ContainerId;
 use serde_json::Value;
 
-use crate::protocol::RuntimeConfig;
+use crate::{protocol::RuntimeConfig, sys};
 
 /// The `PATH` of a runtime, its hooks and helpers.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -52,6 +52,8 @@ impl Program {
         if self.systemd {
             command.arg("--systemd-cgroup");
         }
+        // The container's processes start with what the runtime has.
+        sys::reset_signals_before_exec(&mut command);
         command
     }
 

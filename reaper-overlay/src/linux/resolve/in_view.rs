@@ -65,7 +65,9 @@ pub fn open(path: &Path) -> io::Result<OwnedFd> {
 
 /// Whether [`open`] refused a path for where it leads.
 pub fn leads_out(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|source| source.is::<LeadsOut>())
+    error
+        .get_ref()
+        .is_some_and(|source| source.is::<LeadsOut>())
 }
 
 /// Makes the directory `path` the calling process's working directory, on the same terms as
@@ -197,13 +199,7 @@ fn explained(errno: Errno) -> io::Error {
 
 fn place(path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let flags = flags | OFlags::PATH | OFlags::CLOEXEC;
-    match openat2(
-        CWD,
-        path,
-        flags,
-        Mode::empty(),
-        ResolveFlags::NO_MAGICLINKS,
-    ) {
+    match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS) {
         // As a seccomp filter says that does not know the call. A path that may not be searched is
         // refused with EACCES.
         Err(Errno::NOSYS | Errno::PERM) => walk(path, flags),
@@ -321,7 +317,13 @@ mod tests {
             symlink("absolute/inner/../file", root.join("relative")).unwrap();
             assert_eq!(read(&root.join("relative"), 9).unwrap(), b"text");
             assert_eq!(read(&root.join("relative"), 2).unwrap(), b"te");
-            for path in ["/", "/proc/self/task", "/proc/mounts", "/../proc", "/dev/null"] {
+            for path in [
+                "/",
+                "/proc/self/task",
+                "/proc/mounts",
+                "/../proc",
+                "/dev/null",
+            ] {
                 open(Path::new(path)).unwrap();
             }
             for (path, errno) in [
