@@ -24,6 +24,8 @@ pub(crate) async fn run_foreground<E: Executor + ?Sized>(
     ended: impl Future<Output = Result<Exit>>,
 ) -> Result<(Exit, ExitAction)> {
     let mut ended = std::pin::pin!(ended);
+    // A terminal of its own has its own keys.
+    let has_keys = session.is_none();
     let mut keys = Vec::new();
     loop {
         tokio::select! {
@@ -41,7 +43,9 @@ pub(crate) async fn run_foreground<E: Executor + ?Sized>(
                 return Ok((exit, action));
             }
             event = signals.next() => {
-                if let Event::Key(signal) = event {
+                if let Event::Key(signal) = event
+                    && has_keys
+                {
                     keys.push(signal.number());
                 }
                 handle(executor, target, event, session.as_mut()).await?;

@@ -166,11 +166,14 @@ fn prepare(
     }
     let entered = in_view::change_dir(&process.cwd);
     become_user(process.user.as_ref(), inherit.umask)?;
-    if entered.is_err() {
+    let entered = match entered {
         // The directory may be open to the user only, for example on NFS with root squashed.
-        in_view::change_dir(&process.cwd)
-            .step(format!("enter the directory {}", process.cwd.display()))?;
-    }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            in_view::change_dir(&process.cwd)
+        }
+        entered => entered,
+    };
+    entered.step(format!("enter the directory {}", process.cwd.display()))?;
     if process.no_new_privileges {
         prctl::set_no_new_privs().step("set no_new_privs")?;
     }

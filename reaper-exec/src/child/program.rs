@@ -60,6 +60,7 @@ impl Program {
 
     /// Executes the program. It returns only if that is not possible, with the reason.
     pub(super) fn execute(&self) -> ChildReport {
+        let mut leads_out = None;
         let mut reason = Errno::ENOENT;
         let mut program = self
             .arguments
@@ -67,12 +68,13 @@ impl Program {
             .map(CString::as_c_str)
             .unwrap_or_default();
         for candidate in &self.candidates {
-            if let Some(message) = leads_out(candidate) {
-                return ChildReport::Execve {
+            if let Some(message) = why_outside(candidate) {
+                leads_out.get_or_insert(ChildReport::Execve {
                     program: candidate.to_string_lossy().into_owned(),
                     message,
                     errno: Errno::ELOOP as i32,
-                };
+                });
+                continue;
             }
             let Err(errno) = execve(candidate, &self.arguments, &self.environment);
             match errno {
@@ -86,7 +88,10 @@ impl Program {
                 }
             }
         }
-        self.report(reason, program)
+        match (reason, leads_out) {
+            (Errno::ENOENT, Some(report)) => report,
+            _ => self.report(reason, program),
+        }
     }
 
     fn report(&self, errno: Errno, program: &CStr) -> ChildReport {
@@ -122,7 +127,7 @@ impl Program {
 
 /// Why a program is not one of the process's own view, if it is not. The process has its user's
 /// rights by now, so what is swapped after this look is nothing that the user could not execute.
-fn leads_out(program: &CStr) -> Option<String> {
+fn why_outside(program: &CStr) -> Option<String> {
     let path = path_of(program);
     // A program that was handed over open.
     if own_descriptor(path) {
