@@ -18,6 +18,7 @@ use crate::{
     host::ContainerEngine,
     log,
     outcome::ExitAction,
+    proxy::Proxy,
     settings::Settings,
     streams::{self, Sockets},
     sys,
@@ -89,6 +90,11 @@ fn execute(global: &GlobalArgs, command: Command, open: Open) -> Result<ExitActi
         Command::Exec(exec) if exec.detach => detached::fork_helper(exec)?,
         _ => detached::HelperRole::None,
     };
+    let proxy = match &command {
+        Command::Create(args) if args.bundle.pid_file.is_some() => Some(Proxy::fork(global)?),
+        Command::Run(args) if args.bundle.pid_file.is_some() => Some(Proxy::fork(global)?),
+        _ => None,
+    };
     if let detached::HelperRole::Caller(helper) = role {
         begin(global)?;
         return helper.wait();
@@ -107,6 +113,7 @@ fn execute(global: &GlobalArgs, command: Command, open: Open) -> Result<ExitActi
             one_namespace: global.namespace.is_some(),
             preserved,
             sockets,
+            proxy,
             log_format: global.log_format,
             colours: Colours::of_stdout(),
         };

@@ -16,6 +16,7 @@ mod oci;
 mod outcome;
 mod pid_file;
 mod process;
+mod proxy;
 mod settings;
 mod signals;
 mod streams;

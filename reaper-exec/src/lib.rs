@@ -85,7 +85,7 @@ pub use executor::{
 };
 #[cfg(feature = "fake")]
 pub use fake::{Call as FakeCall, FakeExecutor};
-pub use host::HostExecutor;
+pub use host::{HostExecutor, MonitorConnection};
 pub use io::{BindRequest, BoundStdio, IoBinder};
 pub use oci::OciExecutor;
 pub use signal::{ParseSignalError, Signal};

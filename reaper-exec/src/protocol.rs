@@ -118,6 +118,8 @@ pub(crate) enum Request {
         #[serde(default)]
         group: bool,
     },
+    /// Kills the container when the connection that this comes by closes.
+    KillOnDisconnect,
     Wait {
         exec: Option<ExecId>,
     },

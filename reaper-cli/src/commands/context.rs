@@ -4,7 +4,9 @@ use std::os::fd::OwnedFd;
 
 use reaper_spec::Config;
 
-use crate::{args::LogFormat, colours::Colours, host::ContainerEngine, streams::Sockets};
+use crate::{
+    args::LogFormat, colours::Colours, host::ContainerEngine, proxy::Proxy, streams::Sockets,
+};
 
 /// What every command works with.
 pub(crate) struct CommandContext {
@@ -16,6 +18,8 @@ pub(crate) struct CommandContext {
     pub(crate) preserved: Vec<OwnedFd>,
     /// The sockets among them.
     pub(crate) sockets: Sockets,
+    /// The process that `--pid-file` names, of the commands that make a container.
+    pub(crate) proxy: Option<Proxy>,
     /// How the caller wants to be told.
     pub(crate) log_format: LogFormat,
     /// Whether tables may have colours.

@@ -48,8 +48,10 @@ pub(crate) async fn run(call: CommandContext, args: CreateArgs) -> Result<ExitAc
         .map(|path| absolute("--pid-file", &path))
         .transpose()?;
     let record = make(&call.containers, new).await?;
-    if let Some(path) = pid_file
-        && let Err(error) = pid_file::write(&path, waitable(&record))
+    if let (Some(path), Some(proxy)) = (pid_file, call.proxy)
+        && let Err(error) = proxy
+            .stand_for(&record)
+            .and_then(|pid| pid_file::write(&path, pid))
     {
         call.containers.delete(&record.id, true).await?;
         return Err(error);
@@ -65,13 +67,4 @@ pub(crate) async fn make(containers: &ContainerEngine, new: ContainerConfig) -> 
         tracing::info!("container {}: {warning}", record.id);
     }
     Ok(record)
-}
-
-/// The process that who made a container can wait for: its monitor.
-pub(crate) fn waitable(record: &Record) -> u32 {
-    record
-        .monitor
-        .as_ref()
-        .or(record.process.as_ref())
-        .map_or(0, |process| process.pid)
 }

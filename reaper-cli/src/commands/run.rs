@@ -9,11 +9,7 @@ use std::{
 use reaper_exec::{ContainerConfig, Target, io::StdioRequest};
 use reaper_spec::{Config, ContainerId, OverlayScope};
 
-use super::{
-    context::CommandContext,
-    create::{make, waitable},
-    output::print,
-};
+use super::{context::CommandContext, create::make, output::print};
 use crate::{
     args::{LogFormat, RunArgs},
     container::{self, StdioSource},
@@ -69,8 +65,8 @@ pub(crate) async fn run(
     let id = &record.id;
 
     let started = async {
-        if let Some(path) = &pid_file {
-            pid_file::write(path, waitable(&record))?;
+        if let (Some(path), Some(proxy)) = (&pid_file, call.proxy) {
+            pid_file::write(path, proxy.stand_for(&record)?)?;
         }
         let master = console.map(Console::receive).transpose()?;
         containers.start(id).await?;

@@ -45,6 +45,7 @@ impl Rig {
             containers: next,
             config: Config::default(),
             one_namespace: false,
+            proxy: None,
             sockets: crate::streams::Sockets::default(),
             preserved: Vec::new(),
             log_format: cli.global.log_format,

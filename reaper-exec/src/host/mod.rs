@@ -3,6 +3,7 @@
 mod calls;
 mod children;
 mod client;
+mod connection;
 mod failure;
 mod recovery;
 pub(crate) mod runtime;
@@ -19,6 +20,7 @@ use std::{
 use reaper_spec::{ContainerId, ProcessIdentity, Status};
 use reaper_state::StateRoot;
 
+pub use self::connection::MonitorConnection;
 use self::{
     children::Children,
     client::{ClientError, MonitorClient},

@@ -147,7 +147,7 @@ const CLI: Crate = Crate {
             "suggest",
             "terminal",
         ],
-        &["detached", "foreground", "logs", "oci"],
+        &["detached", "foreground", "logs", "oci", "proxy"],
         &["commands"],
         &["app"],
     ],

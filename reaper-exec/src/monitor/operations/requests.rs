@@ -64,6 +64,12 @@ impl Monitor {
                 all,
                 group,
             } => self.kill(exec.as_ref(), signal, all, group, to),
+            Request::KillOnDisconnect => {
+                let init = self.find(None)?;
+                init.owner = to.connection;
+                init.kill_on_disconnect = true;
+                Ok(Some(Response::Done))
+            }
             Request::Wait { exec } => self.wait(exec.as_ref(), to),
             Request::Resize { exec, size } => self.resize(exec.as_ref(), size),
             Request::CloseStdin { exec } => self.close_stdin(exec.as_ref()),
