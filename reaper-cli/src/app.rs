@@ -20,8 +20,8 @@ use crate::{
     outcome::ExitAction,
     proxy::Proxy,
     settings::Settings,
-    streams::{self, Sockets},
-    sys,
+    sockets::Sockets,
+    streams, sys,
 };
 
 /// Finds the containers below a root, as the configuration says.

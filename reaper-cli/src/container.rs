@@ -13,7 +13,7 @@ use reaper_state::Record;
 
 use crate::{
     error::{Error, Result},
-    streams::Sockets,
+    sockets::Sockets,
 };
 
 /// Annotations that this program adds to its records, which [`visible`] takes out again.

@@ -19,6 +19,7 @@ mod process;
 mod proxy;
 mod settings;
 mod signals;
+mod sockets;
 mod streams;
 mod suggest;
 mod sys;

@@ -8,7 +8,7 @@ use reaper_spec::{ProcessSpec, User};
 use crate::{
     args::{ProcessArgs, UserArg},
     error::{Error, Result},
-    streams,
+    sockets,
 };
 
 /// The process that `command` is in the caller's directory and environment.
@@ -21,7 +21,7 @@ pub(crate) fn of_caller(command: &[String], settings: &ProcessArgs) -> Result<Pr
             (!name.is_empty()).then(|| format!("{name}={value}"))
         })
         // They are for this program, not for what it starts.
-        .filter(|entry| !streams::is_of_sockets(entry))
+        .filter(|entry| !sockets::is_of_sockets(entry))
         .collect();
     apply(settings, &mut process)?;
     Ok(process)

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use reaper_spec::Config;
 
 use crate::{
-    args::LogFormat, colours::Colours, host::ContainerEngine, proxy::Proxy, streams::Sockets,
+    args::LogFormat, colours::Colours, host::ContainerEngine, proxy::Proxy, sockets::Sockets,
 };
 
 /// What every command works with.

@@ -46,7 +46,7 @@ impl Rig {
             config: Config::default(),
             one_namespace: false,
             proxy: None,
-            sockets: crate::streams::Sockets::default(),
+            sockets: crate::sockets::Sockets::default(),
             preserved: Vec::new(),
             log_format: cli.global.log_format,
             colours: Colours::default(),

@@ -146,7 +146,7 @@ fn an_engines_container_writes_where_create_did() {
     assert!(status.success());
     assert_eq!(rig.ok(&["start", "c"]), "");
     rig.ok(&["wait", "c"]);
-    assert_eq!(std::fs::read_to_string(out).unwrap(), "for the engine\n");
+    assert_eq!(fs::read_to_string(out).unwrap(), "for the engine\n");
 }
 
 #[test]

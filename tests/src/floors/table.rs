@@ -132,7 +132,7 @@ const CLI: Crate = Crate {
     name: "reaper-cli",
     enforced: true,
     floors: &[
-        &["args", "error", "host", "sys"],
+        &["args", "error", "host", "sockets", "sys"],
         &[
             "backends",
             "colours",
