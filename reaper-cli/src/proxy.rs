@@ -7,7 +7,7 @@
 //! signals on, and ends as the container does; the container is killed when it is.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{BufRead, BufReader, Read, Write},
     os::{fd::AsRawFd, unix::net::UnixStream},
     process,
@@ -28,6 +28,7 @@ use crate::{
     outcome::ExitAction,
     settings::Settings,
     signals::{Event, Signals},
+    streams,
     sys::{self, Side},
 };
 
@@ -149,12 +150,7 @@ fn give_up_all_but(channel: &UnixStream) -> Result<()> {
     sys::close_inherited(3, kept - 1)
         .and_then(|()| sys::close_inherited(kept + 1, u32::MAX))
         .map_err(Error::io("close"))?;
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null");
-    let null = null.map_err(Error::io("open /dev/null"))?;
-    rustix::stdio::dup2_stdin(&null)
-        .and_then(|()| rustix::stdio::dup2_stdout(&null))
-        .and_then(|()| rustix::stdio::dup2_stderr(&null))
-        .map_err(|errno| Error::io("close the streams")(errno.into()))?;
+    streams::give_up()?;
     // What the terminal sends to the caller's group is not for this process.
     setsid().map_err(|errno| Error::io("make a session")(errno.into()))?;
     // As a user it would lose its own files in /proc, and podman the way in.

@@ -1,6 +1,6 @@
 //! Opening paths in the view that the calling process has entered.
 //!
-//! Whoever writes a bundle or a process chooses these paths, and what runs in the view can change
+//! The author of a bundle or a process chooses these paths, and what runs in the view can change
 //! what lies on the way. Symlinks are followed as the process itself would follow them, with one
 //! exception: not those that are no text but a way to another process's files (`/proc/PID/root`,
 //! `/proc/PID/cwd`, `/proc/PID/fd/N`). They lead out of the view, whatever its mounts are.
