@@ -12,7 +12,7 @@ use reaper_state::StateRoot;
 use crate::{
     args::{Cli, Command, GlobalArgs},
     colours::Colours,
-    commands::{self, CommandContext},
+    commands::{self, CommandContext, StandIn},
     detached,
     error::{Error, Result},
     host::ContainerEngine,
@@ -113,7 +113,8 @@ fn execute(global: &GlobalArgs, command: Command, open: Open) -> Result<ExitActi
             one_namespace: global.namespace.is_some(),
             preserved,
             sockets,
-            proxy,
+            stand_in: proxy
+                .map(|proxy| -> StandIn { Box::new(move |record| proxy.stand_for(record)) }),
             log_format: global.log_format,
             colours: Colours::of_stdout(),
         };

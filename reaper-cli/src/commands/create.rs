@@ -48,10 +48,8 @@ pub(crate) async fn run(call: CommandContext, args: CreateArgs) -> Result<ExitAc
         .map(|path| absolute("--pid-file", &path))
         .transpose()?;
     let record = make(&call.containers, new).await?;
-    if let (Some(path), Some(proxy)) = (pid_file, call.proxy)
-        && let Err(error) = proxy
-            .stand_for(&record)
-            .and_then(|pid| pid_file::write(&path, pid))
+    if let (Some(path), Some(stand_in)) = (pid_file, call.stand_in)
+        && let Err(error) = stand_in(&record).and_then(|pid| pid_file::write(&path, pid))
     {
         call.containers.delete(&record.id, true).await?;
         return Err(error);

@@ -29,7 +29,10 @@ mod wait;
 
 use std::{io::Write, sync::Arc};
 
-pub(crate) use self::{context::CommandContext, doctor::run_if_asked as become_trial_if_asked};
+pub(crate) use self::{
+    context::{CommandContext, StandIn},
+    doctor::run_if_asked as become_trial_if_asked,
+};
 use crate::{args::Command, detached::HelperRole, error::Result, outcome::ExitAction, suggest};
 
 /// Does what `command` says, and prints the answer to `out`.

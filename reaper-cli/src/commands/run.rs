@@ -65,8 +65,8 @@ pub(crate) async fn run(
     let id = &record.id;
 
     let started = async {
-        if let (Some(path), Some(proxy)) = (&pid_file, call.proxy) {
-            pid_file::write(path, proxy.stand_for(&record)?)?;
+        if let (Some(path), Some(stand_in)) = (&pid_file, call.stand_in) {
+            pid_file::write(path, stand_in(&record)?)?;
         }
         let master = console.map(Console::receive).transpose()?;
         containers.start(id).await?;
