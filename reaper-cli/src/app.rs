@@ -12,13 +12,15 @@ use reaper_state::StateRoot;
 use crate::{
     args::{Cli, Command, GlobalArgs},
     colours::Colours,
-    commands::{self, CommandContext, print},
+    commands::{self, CommandContext, StandIn, print},
     detached,
     error::{Error, Result},
     host::ContainerEngine,
     log,
     outcome::ExitAction,
+    proxy::Proxy,
     settings::Settings,
+    sockets::Sockets,
     streams::{self, Printer},
     sys,
 };
@@ -98,10 +100,17 @@ fn execute(global: &GlobalArgs, command: Command, open: Open) -> Result<ExitActi
     // Before anything is opened that could get the number of a descriptor that was promised and
     // is missing.
     let preserved = streams::preserved(command.preserve_fds())?;
+    // Before the fork, after which this process is another.
+    let sockets = Sockets::of_caller(command.preserve_fds());
     // Likewise before there is a thread, or a file that the helper must not keep.
     let role = match &command {
         Command::Exec(exec) if exec.detach => detached::fork_helper(exec)?,
         _ => detached::HelperRole::None,
+    };
+    let proxy = match &command {
+        Command::Create(args) if args.bundle.pid_file.is_some() => Some(Proxy::fork(global)?),
+        Command::Run(args) if args.bundle.pid_file.is_some() => Some(Proxy::fork(global)?),
+        _ => None,
     };
     if let detached::HelperRole::Caller(helper) = role {
         begin(global)?;
@@ -120,6 +129,9 @@ fn execute(global: &GlobalArgs, command: Command, open: Open) -> Result<ExitActi
             config: settings.config,
             one_namespace: global.namespace.is_some(),
             preserved,
+            sockets,
+            stand_in: proxy
+                .map(|proxy| -> StandIn { Box::new(move |record| proxy.stand_for(record)) }),
             log_format: global.log_format,
             colours: Colours::of_stdout(),
         };

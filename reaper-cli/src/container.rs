@@ -14,6 +14,7 @@ use reaper_state::Record;
 use crate::{
     error::{Error, Result},
     settings::{absolute, lasting, utf8},
+    sockets::Sockets,
 };
 
 /// Annotations that this program adds to its records, which [`visible`] takes out again.
@@ -91,6 +92,7 @@ fn of_workload(
             log: config.log.runtime.clone(),
             ..MonitorOptions::default()
         },
+        runtime: None,
         annotations: workload.annotations,
     }
 }
@@ -102,15 +104,21 @@ pub(crate) struct StdioSource {
     pub(crate) stdio: StdioRequest,
     /// Its descriptors from 3 on.
     pub(crate) preserved: Vec<OwnedFd>,
+    /// The sockets among them, see [`Sockets`].
+    pub(crate) sockets: Sockets,
     /// Its monitor ends as it does, for who waits for the pid in `--pid-file`.
     pub(crate) propagate_exit: bool,
+    /// It has the session keyring of this program's caller.
+    pub(crate) session_keyring: bool,
 }
 
 impl StdioSource {
     pub(crate) fn apply(self, new: &mut ContainerConfig) {
         new.stdio = self.stdio;
         new.preserve_fds = self.preserved;
+        self.sockets.announce(&mut new.process);
         new.monitor.propagate_exit = self.propagate_exit;
+        new.monitor.inherit.session_keyring = self.session_keyring;
     }
 }
 

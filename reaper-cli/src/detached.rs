@@ -7,7 +7,7 @@
 
 use std::{
     cell::Cell,
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, Read, Write},
     process,
 };
@@ -21,6 +21,7 @@ use crate::{
     args::ExecArgs,
     error::{Error, Result},
     outcome::ExitAction,
+    streams,
     sys::{self, Side},
 };
 
@@ -120,12 +121,7 @@ impl Report {
         if self.preserved > 0 {
             sys::close_inherited(3, 2 + self.preserved).map_err(Error::io("close"))?;
         }
-        let null = OpenOptions::new().read(true).write(true).open("/dev/null");
-        let null = null.map_err(Error::io("open /dev/null"))?;
-        rustix::stdio::dup2_stdin(&null)
-            .and_then(|()| rustix::stdio::dup2_stdout(&null))
-            .and_then(|()| rustix::stdio::dup2_stderr(&null))
-            .map_err(|errno| Error::io("close the streams")(errno.into()))?;
+        streams::give_up()?;
         std::env::set_current_dir("/").map_err(Error::io("leave the working directory"))?;
         self.say(RUNNING)?;
         self.reported.set(true);

@@ -8,6 +8,7 @@ use reaper_spec::{ProcessSpec, User};
 use crate::{
     args::{ProcessArgs, UserArg},
     error::{Error, Result},
+    sockets,
 };
 
 /// The process that `command` is in the caller's directory and environment.
@@ -19,6 +20,8 @@ pub(crate) fn of_caller(command: &[String], settings: &ProcessArgs) -> Result<Pr
             let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
             (!name.is_empty()).then(|| format!("{name}={value}"))
         })
+        // They are for this program, not for what it starts.
+        .filter(|entry| !sockets::is_of_sockets(entry))
         .collect();
     apply(settings, &mut process)?;
     Ok(process)
@@ -63,6 +66,14 @@ pub(crate) fn apply(settings: &ProcessArgs, process: &mut ProcessSpec) -> Result
         user.additional_gids.extend(&settings.additional_gids);
     }
     for entry in &settings.env {
+        if entry.is_empty() {
+            return Err(Error::Option {
+                option: "--env",
+                problem: "an empty text names no variable: write NAME=VALUE, or NAME for the \
+                    caller's value"
+                    .to_owned(),
+            });
+        }
         match entry.split_once('=') {
             Some((name, _)) => set(process, name, entry.clone()),
             None => match env::var(entry) {
@@ -224,6 +235,16 @@ mod tests {
             ..Default::default()
         };
         assert!(apply(&settings, &mut base()).is_err());
+    }
+
+    #[test]
+    fn an_empty_variable_is_refused_by_the_options_name() {
+        let settings = ProcessArgs {
+            env: vec![String::new()],
+            ..Default::default()
+        };
+        let error = apply(&settings, &mut base()).unwrap_err().to_string();
+        assert!(error.contains("--env"), "{error}");
     }
 
     #[test]

@@ -106,6 +106,16 @@ pub(crate) fn preserved(count: u32) -> Result<Vec<OwnedFd>> {
         .collect()
 }
 
+/// Replaces the standard streams, which are the caller's, by `/dev/null`.
+pub(crate) fn give_up() -> Result<()> {
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null");
+    let null = null.map_err(Error::io("open /dev/null"))?;
+    rustix::stdio::dup2_stdin(&null)
+        .and_then(|()| rustix::stdio::dup2_stdout(&null))
+        .and_then(|()| rustix::stdio::dup2_stderr(&null))
+        .map_err(|errno| Error::io("close the streams")(errno.into()))
+}
+
 /// A console socket that an engine listens on.
 pub(crate) fn engine_console(path: &Path) -> Result<StdioRequest> {
     let socket = UnixStream::connect(path).map_err(Error::io(format!(

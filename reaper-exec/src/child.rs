@@ -25,13 +25,15 @@ use nix::{
         signal::{SigSet, SigmaskHow, Signal as NixSignal, sigprocmask},
         stat::{Mode, umask},
     },
-    unistd::{Gid, Uid, chdir, geteuid, setgid, setgroups, setsid, setuid},
+    unistd::{Gid, Uid, geteuid, setgid, setgroups, setsid, setuid},
 };
-use reaper_overlay::View;
+use reaper_overlay::{View, in_view};
 use reaper_spec::{ProcessSpec, Resource, Rlimit, User};
 
 use self::program::Program;
-use crate::{cgroup::Leaf, channel, io::ChildStdio, protocol::ChildReport, sys};
+use crate::{
+    cgroup::Leaf, channel, executor::Inherited, io::ChildStdio, protocol::ChildReport, sys,
+};
 
 /// What the child gets from its monitor.
 pub(crate) struct ChildSetup<'a> {
@@ -46,6 +48,8 @@ pub(crate) struct ChildSetup<'a> {
     /// The OOM adjustment of a process whose spec has none: the value that the monitor
     /// was started with, since it has lowered its own.
     pub(crate) oom_score_adj: Option<i32>,
+    /// What the container takes over from the monitor's client.
+    pub(crate) inherit: &'a Inherited,
 }
 
 /// A step that failed.
@@ -109,19 +113,38 @@ fn prepare(
         stdio,
         preserved,
         oom_score_adj,
+        inherit,
     } = setup;
+    // Until what is the monitor's is closed, processes in the view must not reach it by way of
+    // /proc (ptrace(2), "dumpable"). As an ordinary user it would keep this one from its own files.
+    let guarded = geteuid().is_root();
+    if guarded {
+        prctl::set_dumpable(false).step("keep the monitor's files from others")?;
+    }
     let mut warnings = Vec::new();
     if let Some(leaf) = leaf {
         leaf.join_self()
             .map_err(|error| from_error("join the cgroup", &error))?;
     }
     reset_signals().step("reset the signals")?;
+    if first {
+        let ignored = inherit.ignored_signals.iter();
+        ignored.for_each(|signal| sys::ignore(signal.number()));
+    }
+    if sys::securebits() != 0 {
+        warnings.push("the securebits of the caller are locked and stay".to_owned());
+    }
     setsid().step("start a session")?;
     if let Some(adjustment) = process.oom_score_adj.or(oom_score_adj) {
         // A lower value needs CAP_SYS_RESOURCE, which Reaper may run without.
-        let written = std::fs::write("/proc/self/oom_score_adj", adjustment.to_string());
+        const FILE: &str = "/proc/self/oom_score_adj";
+        let written = std::fs::write(FILE, adjustment.to_string());
         if let (Err(error), Some(_)) = (written, process.oom_score_adj) {
-            warnings.push(format!("set oom_score_adj to {adjustment}: {error}"));
+            let left = std::fs::read_to_string(FILE).unwrap_or_default();
+            warnings.push(format!(
+                "oomScoreAdj {adjustment} was refused ({error}): it is {}",
+                left.trim()
+            ));
         }
     }
     let entered = match first {
@@ -129,21 +152,28 @@ fn prepare(
         false => view.enter_exec(),
     };
     entered.map_err(|error| from_error("enter the filesystem view", &error))?;
-    let environment = passwd::environment(process, &view.environment());
+    let environment = passwd::environment(process, &view.environment(), preserved.len());
     let terminal = matches!(stdio, ChildStdio::Terminal(_));
     descriptors::install(stdio, preserved, start_socket).step("install the streams")?;
+    if guarded {
+        prctl::set_dumpable(true).step("have files of its own")?;
+    }
     if terminal {
         sys::take_terminal(0).step("take the controlling terminal")?;
     }
     for limit in &process.rlimits {
         set_limit(limit)?;
     }
-    let entered = chdir(&process.cwd);
-    become_user(process.user.as_ref())?;
-    if entered.is_err() {
+    let entered = in_view::change_dir(&process.cwd);
+    become_user(process.user.as_ref(), inherit.umask)?;
+    let entered = match entered {
         // The directory may be open to the user only, for example on NFS with root squashed.
-        chdir(&process.cwd).step(format!("enter the directory {}", process.cwd.display()))?;
-    }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            in_view::change_dir(&process.cwd)
+        }
+        entered => entered,
+    };
+    entered.step(format!("enter the directory {}", process.cwd.display()))?;
     if process.no_new_privileges {
         prctl::set_no_new_privs().step("set no_new_privs")?;
     }
@@ -190,7 +220,7 @@ fn set_limit(limit: &Rlimit) -> Result<(), Failed> {
 }
 
 /// Changes groups and user. The user is last, since changing groups needs its rights.
-fn become_user(user: Option<&User>) -> Result<(), Failed> {
+fn become_user(user: Option<&User>, inherited_umask: Option<u32>) -> Result<(), Failed> {
     /// What OCI runtimes use where the spec is silent.
     const DEFAULT_UMASK: u32 = 0o022;
     if let Some(user) = user {
@@ -206,7 +236,8 @@ fn become_user(user: Option<&User>) -> Result<(), Failed> {
         let become_user = setuid(Uid::from_raw(user.uid));
         become_user.step(becoming(become_user, "user", user.uid))?;
     }
-    let mask = user.and_then(|user| user.umask).unwrap_or(DEFAULT_UMASK);
+    let named = user.and_then(|user| user.umask).or(inherited_umask);
+    let mask = named.unwrap_or(DEFAULT_UMASK);
     umask(Mode::from_bits_truncate(mask));
     Ok(())
 }

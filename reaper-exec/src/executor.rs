@@ -11,7 +11,7 @@ use reaper_overlay::ViewRequest;
 use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity};
 
 pub use self::{
-    config::{ContainerConfig, MonitorOptions},
+    config::{ContainerConfig, Inherited, MonitorOptions},
     error::{Error, Result},
     values::{
         ContainerState, CreateRequest, CreatedProcess, ExecRequest, ProcessInfo, Stats, Target,
@@ -71,6 +71,15 @@ pub trait Executor: Send + Sync {
     /// # Errors
     /// [`Error::Ended`] if the process has ended; [`Error::NotFound`].
     async fn kill(&self, target: &Target, signal: Signal, all: bool) -> Result<()>;
+
+    /// Sends a signal to the process group of a process, as a terminal does for a key such as
+    /// Ctrl-C. An executor that cannot do so signals the process alone.
+    ///
+    /// # Errors
+    /// As for [`kill`](Self::kill).
+    async fn kill_group(&self, target: &Target, signal: Signal) -> Result<()> {
+        self.kill(target, signal, false).await
+    }
 
     /// Waits for the end of a process.
     ///
@@ -160,6 +169,9 @@ impl<T: Executor + ?Sized> Executor for Arc<T> {
     }
     async fn kill(&self, target: &Target, signal: Signal, all: bool) -> Result<()> {
         (**self).kill(target, signal, all).await
+    }
+    async fn kill_group(&self, target: &Target, signal: Signal) -> Result<()> {
+        (**self).kill_group(target, signal).await
     }
     async fn wait(&self, target: &Target) -> Result<Exit> {
         (**self).wait(target).await

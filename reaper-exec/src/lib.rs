@@ -81,11 +81,11 @@ pub use engine::Engine;
 pub use executor::MockExecutor;
 pub use executor::{
     ContainerConfig, ContainerState, CreateRequest, CreatedProcess, Error, ExecRequest, Executor,
-    MonitorOptions, ProcessInfo, Result, Stats, Target,
+    Inherited, MonitorOptions, ProcessInfo, Result, Stats, Target,
 };
 #[cfg(feature = "fake")]
 pub use fake::{Call as FakeCall, FakeExecutor};
-pub use host::HostExecutor;
+pub use host::{HostExecutor, MonitorConnection};
 pub use io::{BindRequest, BoundStdio, IoBinder};
 pub use oci::OciExecutor;
 pub use signal::{ParseSignalError, Signal};

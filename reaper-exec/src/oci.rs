@@ -1,26 +1,18 @@
 //! The executor that drives an OCI runtime.
 
-use std::{
-    env,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity};
 
 use crate::{
     executor::{
-        ContainerState, CreateRequest, CreatedProcess, Error, ExecRequest, Executor, ProcessInfo,
-        Result, Stats, Target,
+        ContainerState, CreateRequest, CreatedProcess, ExecRequest, Executor, ProcessInfo, Result,
+        Stats, Target,
     },
-    host::HostExecutor,
-    protocol::RuntimeConfig,
+    host::{HostExecutor, runtime},
     signal::Signal,
 };
-
-/// Where a runtime is looked for in a program without a `PATH`.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Has an OCI runtime (runc, crun, or any other program with their command line) make the
 /// containers: real ones, with the namespaces, mounts and limits that the bundle's `config.json`
@@ -33,8 +25,8 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// runtime's own state is in the folder `runtime` of the container's.
 ///
 /// Beside the contract of [`Executor`]:
-/// * What the runtime refuses is an [`Error::Setup`] with the last error in its log.
-/// * A program that cannot be executed is an [`Error::Execve`] of `create` where the runtime looks
+/// * What the runtime refuses is an [`Error::Setup`](crate::Error::Setup) with the last error in its log.
+/// * A program that cannot be executed is an [`Error::Execve`](crate::Error::Execve) of `create` where the runtime looks
 ///   for it then, as runc and crun do.
 /// * Exec'd processes are created by `start`, which returns their identity. Until then they are a
 ///   description, which can be killed and deleted as any other.
@@ -57,42 +49,16 @@ impl OciExecutor {
 
     /// Where the program `runtime`, a path or a name in `PATH`, is now; `None` if there is none.
     pub fn find(runtime: &Path) -> Option<PathBuf> {
-        find(runtime)
+        runtime::find(runtime)
     }
-
-    /// The program itself. It is looked for at each creation: it may be installed meanwhile.
-    fn program(&self) -> Result<PathBuf> {
-        find(&self.runtime).ok_or_else(|| Error::Setup {
-            step: format!("find the OCI runtime {}", self.runtime.display()),
-            message: "there is no such program".to_owned(),
-            errno: Some(libc::ENOENT),
-        })
-    }
-}
-
-fn find(runtime: &Path) -> Option<PathBuf> {
-    let is_program = |path: &PathBuf| {
-        path.metadata()
-            .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-    };
-    if runtime.components().count() > 1 || runtime.is_absolute() {
-        let path = std::path::absolute(runtime).ok()?;
-        return Some(path).filter(is_program);
-    }
-    let path = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
-    env::split_paths(&path)
-        .map(|folder| folder.join(runtime))
-        .find(is_program)
 }
 
 #[async_trait]
 impl Executor for OciExecutor {
-    async fn create(&self, request: CreateRequest) -> Result<CreatedProcess> {
-        let runtime_config = RuntimeConfig {
-            program: self.program()?,
-            bundle: request.container.bundle.clone(),
-        };
-        self.monitors.make(request, Some(runtime_config)).await
+    async fn create(&self, mut request: CreateRequest) -> Result<CreatedProcess> {
+        let runtime = &mut request.container.runtime;
+        runtime.get_or_insert_with(|| self.runtime.clone());
+        self.monitors.create(request).await
     }
 
     async fn exec(
@@ -110,6 +76,10 @@ impl Executor for OciExecutor {
 
     async fn kill(&self, target: &Target, signal: Signal, all: bool) -> Result<()> {
         self.monitors.kill(target, signal, all).await
+    }
+
+    async fn kill_group(&self, target: &Target, signal: Signal) -> Result<()> {
+        self.monitors.kill_group(target, signal).await
     }
 
     async fn wait(&self, target: &Target) -> Result<Exit> {

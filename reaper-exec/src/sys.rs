@@ -122,6 +122,17 @@ fn write_coverage() {
     let _ = std::fs::rename(part, name);
 }
 
+/// Has `command` start with no signal blocked or ignored: the monitor blocks those that it waits
+/// for, and may have been started by a program that ignores some.
+pub(crate) fn reset_signals_before_exec(command: &mut Command) {
+    let reset = || {
+        default_signals();
+        SigSet::empty().thread_set_mask().map_err(io::Error::from)
+    };
+    // SAFETY: the closure calls rt_sigaction(2) and pthread_sigmask(3), and allocates nothing.
+    unsafe { command.pre_exec(reset) };
+}
+
 /// Has `command` close what is open now, from the descriptor 6 on, before its execve(2): a child
 /// has copies of all that the monitor holds, and a FIFO that the child has an end of seems to have
 /// a reader. Close-on-exec comes too late, since the parent hears of the execve(2) while it is
@@ -206,6 +217,66 @@ pub(crate) fn default_signals() {
     }
 }
 
+/// Has this process, and what it executes, ignore `signal`.
+pub(crate) fn ignore(signal: i32) {
+    // SAFETY: SIG_IGN is no handler that could run.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
+/// Replaces the session keyring by a new one, which has no name, so that no other process can join
+/// it. Keys that are possessed by way of the old one are no longer found (session-keyring(7)).
+///
+/// # Errors
+/// `ENOSYS` where the kernel has no keyrings, `EPERM` or `ENOSYS` from a seccomp filter, which the
+/// process and its descendants keep; `EDQUOT` for a user with too many keys.
+pub(crate) fn new_session_keyring() -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    let no_name = std::ptr::null::<libc::c_char>();
+    // SAFETY: a null name asks for a keyring without one.
+    match unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, no_name) } {
+        ..0 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// The securebits of this process (capabilities(7)).
+pub(crate) fn securebits() -> i32 {
+    // SAFETY: the call has no arguments.
+    unsafe { libc::prctl(libc::PR_GET_SECUREBITS) }
+}
+
+/// Clears the securebits, as far as they are not locked and this process may.
+pub(crate) fn clear_securebits() {
+    // SAFETY: the call takes a number.
+    unsafe { libc::prctl(libc::PR_SET_SECUREBITS, 0) };
+}
+
+/// Gives this process the nice value 0 and the policy, the I/O priority, the processors and the
+/// personality that processes have from the start, as far as it may: a lower nice value needs
+/// rights.
+pub(crate) fn default_scheduling() {
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    const NO_IO_PRIORITY: libc::c_int = 0;
+    // Processors beyond those that there are do not matter (sched_setaffinity(2)).
+    let all = [u64::MAX; 128];
+    // SAFETY: an all-zero sched_param is the priority 0, which SCHED_OTHER demands; the set of
+    // processors outlives the call and has the size that is said; the others take numbers. An
+    // error leaves what was.
+    unsafe {
+        let priority: libc::sched_param = std::mem::zeroed();
+        libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const priority);
+        libc::setpriority(libc::PRIO_PROCESS, 0, 0);
+        libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, NO_IO_PRIORITY);
+        libc::syscall(
+            libc::SYS_sched_setaffinity,
+            0,
+            size_of_val(&all),
+            all.as_ptr(),
+        );
+        libc::personality(0);
+    }
+}
+
 /// Duplicates `from` onto the number `to`, which stays open over `execve`.
 pub(crate) fn duplicate_onto(from: RawFd, to: RawFd) -> io::Result<()> {
     // SAFETY: dup2(2) takes plain numbers; whatever `to` was is replaced, which the caller wants.
@@ -281,13 +352,9 @@ pub(crate) fn inherit_three(
                 libc::CLOSE_RANGE_CLOEXEC,
             )
         };
-        for signal in 1..=libc::SIGRTMAX() {
-            // SAFETY: async-signal-safe; SIG_DFL is a valid disposition for every signal, and
-            // those that cannot be changed report EINVAL.
-            unsafe { libc::signal(signal, libc::SIG_DFL) };
-        }
-        SigSet::empty().thread_set_mask().map_err(io::Error::from)
+        Ok(())
     };
+    reset_signals_before_exec(command);
     // SAFETY: the closure calls only async-signal-safe functions and allocates nothing.
     unsafe { command.pre_exec(prepare) };
     Ok(reserved)

@@ -19,7 +19,7 @@ pub use contract::{
 #[cfg(feature = "mock")]
 pub use contract::{MockFilesystemIsolation, MockView};
 pub use isolation::{Configured, HostFilesystem, ReadOnlyHost, Session, SharedOverlay, run_in};
-pub use linux::mountinfo;
+pub use linux::{mountinfo, resolve::in_view};
 pub use manage::{
     ApplyMode, Change, ChangeKind, Entry, Exported, FileKind, Flaw, FlawReason, OnProgress,
     Overlays, Progress, Recovery, Usage,

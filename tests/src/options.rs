@@ -7,6 +7,8 @@ pub struct Options {
     pub overlay: bool,
     /// More of containerd's environment, which its shims inherit.
     pub env: Vec<(String, String)>,
+    /// A program with arguments that containerd is run by, and leaves what it has to it.
+    pub run_by: Vec<String>,
 }
 
 impl Options {
@@ -14,6 +16,13 @@ impl Options {
     #[must_use]
     pub fn overlay(mut self) -> Self {
         self.overlay = true;
+        self
+    }
+
+    /// With a program that runs containerd.
+    #[must_use]
+    pub fn run_by(mut self, command: &[&str]) -> Self {
+        self.run_by = command.iter().map(|part| (*part).to_owned()).collect();
         self
     }
 

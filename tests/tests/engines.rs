@@ -74,6 +74,33 @@ fn podman_sees_a_detached_container_through_its_life() {
 }
 
 #[test]
+fn podman_copies_files_to_and_from_the_container() {
+    with_podman(|podman| {
+        let name = format!("/var/tmp/{}", podman.node().marker());
+        let script = format!("echo inside > {name}-made; exec sleep 1092");
+        detach(podman, "copied", &script);
+        process_named("sleep 1092");
+        let work = podman.node().work();
+        let (out, given) = (work.join("out"), work.join("given"));
+        std::fs::write(&given, "given\n").expect("write a file");
+        let (out, given) = (out.to_str().unwrap(), given.to_str().unwrap());
+        let copy = |from: &str, to: &str| podman.call(&["cp", from, to]).assert_success();
+        copy(&format!("copied:{name}-made"), out);
+        assert_eq!(std::fs::read_to_string(out).expect("read it"), "inside\n");
+        let given_to = format!("{name}-given");
+        copy(given, &format!("copied:{given_to}"));
+        let read = podman.call(&["exec", "copied", "/bin/cat", &given_to]);
+        assert_eq!(read.assert_success(), "given\n");
+        let on_node = std::path::Path::new(&given_to).exists();
+        let _ = std::fs::remove_file(&given_to);
+        assert!(!on_node, "it is on the node");
+        podman
+            .call(&["rm", "--force", "--time", "0", "copied"])
+            .assert_success();
+    });
+}
+
+#[test]
 fn podman_kills_what_does_not_heed_a_stop_and_what_it_removes() {
     with_podman(|podman| {
         detach(

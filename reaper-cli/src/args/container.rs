@@ -47,11 +47,12 @@ pub(crate) struct BundleArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) preserve_fds: u32,
 
-    #[arg(long, hide = true)]
-    no_pivot: bool,
+    /// Leave it the caller's session keyring; by default it gets a new one
+    #[arg(long)]
+    pub(crate) no_new_keyring: bool,
 
     #[arg(long, hide = true)]
-    no_new_keyring: bool,
+    no_pivot: bool,
 
     #[arg(long, hide = true)]
     no_subreaper: bool,
@@ -62,7 +63,6 @@ impl BundleArgs {
     pub(crate) fn without_meaning(&self) -> impl Iterator<Item = &'static str> {
         given([
             ("--no-pivot", self.no_pivot),
-            ("--no-new-keyring", self.no_new_keyring),
             ("--no-subreaper", self.no_subreaper),
         ])
     }

@@ -20,8 +20,10 @@ Examples:
   reaper-runtime run --detach --name web -- ./serve && reaper-runtime logs --follow web
   reaper-runtime run --bundle /tmp/hello hello
 
-A command runs in the working directory and the environment of the caller. The exit code is the
-command's, or 128 and the signal's number where a signal ended it. Signals are passed on. At the
+A command runs in the working directory and the environment of the caller, and has its umask, nice
+value and ignored signals, but none of its keys. The exit code is the command's, or 128 and the
+signal's number where a signal ended it. Signals are passed on, those of keys to all that runs in
+the foreground; what Ctrl-C ends, ends this call by the same signal. At the
 end the container is deleted unless it is to be kept, and with it an overlay of its own
 (--overlay=container). What is written in any other overlay stays there until
 `reaper-runtime overlay rm`; see `reaper-runtime overlay --help`.

@@ -3,8 +3,14 @@
 use std::os::fd::OwnedFd;
 
 use reaper_spec::Config;
+use reaper_state::Record;
 
-use crate::{args::LogFormat, colours::Colours, host::ContainerEngine};
+use crate::{
+    args::LogFormat, colours::Colours, error::Result, host::ContainerEngine, sockets::Sockets,
+};
+
+/// Has a process stand for a container that was created, and returns its pid, for the pid file.
+pub(crate) type StandIn = Box<dyn FnOnce(&Record) -> Result<u32>>;
 
 /// What every command works with.
 pub(crate) struct CommandContext {
@@ -14,6 +20,10 @@ pub(crate) struct CommandContext {
     pub(crate) one_namespace: bool,
     /// The caller's descriptors from 3 on, as many as it named.
     pub(crate) preserved: Vec<OwnedFd>,
+    /// The sockets among them.
+    pub(crate) sockets: Sockets,
+    /// With `--pid-file`, of the commands that make a container.
+    pub(crate) stand_in: Option<StandIn>,
     /// How the caller wants to be told.
     pub(crate) log_format: LogFormat,
     /// Whether tables may have colours.

@@ -38,7 +38,9 @@ pub(crate) async fn run(call: CommandContext, args: CreateArgs) -> Result<ExitAc
     StdioSource {
         stdio,
         preserved: call.preserved,
+        sockets: call.sockets,
         propagate_exit,
+        session_keyring: options.no_new_keyring,
     }
     .apply(&mut new);
     let pid_file = options
@@ -46,8 +48,8 @@ pub(crate) async fn run(call: CommandContext, args: CreateArgs) -> Result<ExitAc
         .map(|path| absolute("--pid-file", &path))
         .transpose()?;
     let record = make(&call.containers, new).await?;
-    if let Some(path) = pid_file
-        && let Err(error) = PidFile::write(&path, waitable(&record))
+    if let (Some(path), Some(stand_in)) = (pid_file, call.stand_in)
+        && let Err(error) = stand_in(&record).and_then(|pid| PidFile::write(&path, pid))
     {
         call.containers.delete(&record.id, true).await?;
         return Err(error);
@@ -63,13 +65,4 @@ pub(crate) async fn make(containers: &ContainerEngine, new: ContainerConfig) -> 
         tracing::info!("container {}: {warning}", record.id);
     }
     Ok(record)
-}
-
-/// The process that who made a container can wait for: its monitor.
-pub(crate) fn waitable(record: &Record) -> u32 {
-    record
-        .monitor
-        .as_ref()
-        .or(record.process.as_ref())
-        .map_or(0, |process| process.pid)
 }

@@ -41,6 +41,7 @@ pub(crate) async fn run(
         });
     }
     let mut process = describe(&args, &record)?;
+    call.sockets.announce(&mut process);
     let (stdio, console) = streams(&args, &mut process)?;
     let exec = made_up_id()?;
     let target = Target::Exec(args.id.clone(), exec.clone());
@@ -57,18 +58,18 @@ pub(crate) async fn run(
     };
     let executor = containers.executor();
     let created = executor.exec(&args.id, &exec, request).await?;
-    for warning in created.warnings {
+    for warning in created.warnings.iter().chain(&created.refused) {
         tracing::warn!("container {}: {warning}", args.id);
     }
 
     let outcome = serve(containers, &target, &args, role, console, &mut signals).await;
     match outcome {
-        Ok(exit) => {
+        Ok((exit, action)) => {
             executor.delete(&target).await?;
             // Who waits for the pid in the file waits for this process.
             match args.pid_file {
                 Some(_) => Ok(ExitAction::ExitLike(exit.status)),
-                None => Ok(ExitAction::of(&exit.status)),
+                None => Ok(action),
             }
         }
         Err(error) => {
@@ -85,7 +86,7 @@ async fn serve(
     role: &HelperRole,
     console: Option<Console>,
     signals: &mut Signals,
-) -> Result<Exit> {
+) -> Result<(Exit, ExitAction)> {
     let executor = containers.executor();
     // Before the start: where it cannot be written the program must not have run.
     let path = args.pid_file.as_deref();

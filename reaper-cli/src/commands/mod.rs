@@ -30,7 +30,9 @@ mod wait;
 use std::{io::Write, sync::Arc};
 
 pub(crate) use self::{
-    context::CommandContext, doctor::run_if_asked as become_trial_if_asked, output::print,
+    context::{CommandContext, StandIn},
+    doctor::run_if_asked as become_trial_if_asked,
+    output::print,
 };
 use crate::{args::Command, detached::HelperRole, error::Result, outcome::ExitAction, suggest};
 

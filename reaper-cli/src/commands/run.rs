@@ -9,11 +9,7 @@ use std::{
 use reaper_exec::{ContainerConfig, Signal, Target, io::StdioRequest};
 use reaper_spec::{Config, ContainerId, OverlayScope};
 
-use super::{
-    context::CommandContext,
-    create::{make, waitable},
-    output::print,
-};
+use super::{context::CommandContext, create::make, output::print};
 use crate::{
     args::{LogFormat, RunArgs},
     container::{self, StdioSource},
@@ -25,7 +21,7 @@ use crate::{
     pid_file::PidFile,
     process,
     settings::absolute,
-    signals::Signals,
+    signals::{self, Signals},
     streams,
     terminal::{self, Console, Session},
 };
@@ -60,7 +56,9 @@ pub(crate) async fn run(
     StdioSource {
         stdio,
         preserved: call.preserved,
+        sockets: call.sockets,
         propagate_exit: pid_file.is_some(),
+        session_keyring: args.bundle.no_new_keyring,
     }
     .apply(&mut new);
     // If this call is killed before the start, no other one would start the container.
@@ -71,8 +69,8 @@ pub(crate) async fn run(
 
     let mut written = None;
     let started = async {
-        if let Some(path) = &pid_file {
-            written = Some(PidFile::write(path, waitable(&record))?);
+        if let (Some(path), Some(stand_in)) = (&pid_file, call.stand_in) {
+            written = Some(PidFile::write(path, stand_in(&record)?)?);
         }
         let master = console.map(Console::receive).transpose()?;
         containers.start(id).await?;
@@ -118,8 +116,9 @@ async fn stay(
     let session = master.map(Session::start).transpose()?;
     let ended = async { Ok(containers.wait(id).await?) };
     let target = Target::Init(id.clone());
-    let exit = run_foreground(containers.executor(), &target, signals, session, ended).await?;
-    Ok(ExitAction::of(&exit.status))
+    let executor = containers.executor();
+    let (_, action) = run_foreground(executor, &target, signals, session, ended).await?;
+    Ok(action)
 }
 
 /// Removes a container that could not be started, and returns why it couldn't.
@@ -145,7 +144,9 @@ fn describe(call: &CommandContext, args: &RunArgs) -> Result<ContainerConfig> {
     let config = with_overlay(&call.config, args.overlay.as_deref())?;
     let process = process::of_caller(&args.command, &args.settings)?;
     let dir = call.containers.root().container(&id).path().to_owned();
-    container::of_process(&config, id, &dir, process)
+    let mut new = container::of_process(&config, id, &dir, process)?;
+    new.monitor.inherit = signals::inherited()?;
+    Ok(new)
 }
 
 /// Whether the output is kept in a log: that of a detached command. A bundle gets

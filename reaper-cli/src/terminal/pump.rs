@@ -148,7 +148,8 @@ fn pass_input(input: BorrowedFd<'_>, master: BorrowedFd<'_>) {
                 }
             }
             Err(Errno::INTR | Errno::AGAIN) => {}
-            Err(_) => return,
+            // What cannot be read, such as a directory, has nothing more either.
+            Err(_) => break,
         }
     }
     if !isatty(input) {

@@ -1,10 +1,11 @@
 //! What engines rely on: pid files, console sockets.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{IoSliceMut, Read},
     mem::MaybeUninit,
     os::unix::net::UnixListener,
+    process::Stdio,
 };
 
 use nix::sys::{
@@ -13,7 +14,7 @@ use nix::sys::{
 };
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use crate::rig::{Rig, become_subreaper, pid_in, shell};
+use crate::rig::{Rig, become_subreaper, first_line, pid_in, shell};
 
 #[test]
 fn the_pid_file_names_who_ends_as_the_container_does() {
@@ -55,6 +56,49 @@ fn the_pid_file_names_who_ends_as_the_container_does() {
         WaitStatus::Signaled(pid, Signal::SIGTERM, false)
     );
     rig.ok(&["delete", "c"]);
+}
+
+#[test]
+fn who_enters_by_the_pid_file_sees_the_containers_files() {
+    become_subreaper();
+    let rig = Rig::with_overlay();
+    let file = rig.path("pid");
+    let pid_file = file.to_str().unwrap();
+    let bundle = rig.shell("echo inside > /srv/made; echo ready; exec sleep 1000");
+    let args = ["run", "--bundle", &bundle, "--pid-file", pid_file, "c"];
+    let mut child = rig.command(&args).stdout(Stdio::piped()).spawn().unwrap();
+    assert_eq!(first_line(&mut child), "ready");
+    let pid = pid_in(&file);
+    let mounts = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap();
+    assert_eq!(
+        mounts(&pid.to_string()),
+        mounts(&rig.state("c")["pid"].to_string())
+    );
+    let made = fs::read_to_string(format!("/proc/{pid}/root/srv/made")).unwrap();
+    assert_eq!(made, "inside\n");
+    // Who kills it has killed the container.
+    kill(pid, Signal::SIGKILL).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(137));
+}
+
+#[test]
+fn a_pid_file_that_cannot_be_written_leaves_no_process() {
+    become_subreaper();
+    let rig = Rig::new();
+    let bundle = rig.shell("exec sleep 1000");
+    for command in ["create", "run"] {
+        let args = [
+            command,
+            "--bundle",
+            &bundle,
+            "--pid-file",
+            "/no/such/pid",
+            "c",
+        ];
+        let error = rig.fails(1, &args);
+        assert!(error.contains("/no/such/pid"), "{error}");
+        rig.fails(1, &["state", "c"]);
+    }
 }
 
 #[test]
@@ -102,7 +146,7 @@ fn an_engines_container_writes_where_create_did() {
     assert!(status.success());
     assert_eq!(rig.ok(&["start", "c"]), "");
     rig.ok(&["wait", "c"]);
-    assert_eq!(std::fs::read_to_string(out).unwrap(), "for the engine\n");
+    assert_eq!(fs::read_to_string(out).unwrap(), "for the engine\n");
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::{
     fs::File,
     io::{Read, Write},
     os::fd::{AsFd, OwnedFd},
-    process::{Child, Stdio},
+    os::unix::process::ExitStatusExt,
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -38,6 +39,34 @@ impl Person {
 
     /// The same with more of an environment.
     fn with(rig: &Rig, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut command = Self::terminal(rig.command(args));
+        command.envs(env.iter().copied());
+        Self::calls(command)
+    }
+
+    /// With the terminal as the program's controlling terminal, which keys send signals from.
+    fn in_a_session(rig: &Rig, args: &[&str]) -> Self {
+        let program = rig.command(args);
+        let mut command = Command::new("setsid");
+        command
+            .arg("--ctty")
+            .arg(program.get_program())
+            .args(program.get_args());
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Self::calls(Self::terminal(command))
+    }
+
+    fn terminal(mut command: Command) -> Command {
+        command.env("TERM", "vt220").env_remove("NO_COLOR");
+        command
+    }
+
+    fn calls(mut command: Command) -> Self {
         let pty = openpty(None, None).unwrap();
         let size = Winsize {
             ws_col: 101,
@@ -48,11 +77,7 @@ impl Person {
         tcsetwinsize(&pty.slave, size).unwrap();
         let before = tcgetattr(&pty.slave).unwrap();
         let stream = || Stdio::from(pty.slave.try_clone().unwrap());
-        let child = rig
-            .command(args)
-            .env("TERM", "vt220")
-            .env_remove("NO_COLOR")
-            .envs(env.iter().copied())
+        let child = command
             .stdin(stream())
             .stdout(stream())
             .stderr(stream())
@@ -112,6 +137,11 @@ impl Person {
 
     /// Waits for the program: its code. The terminal must be as it was.
     fn leaves(&mut self) -> i32 {
+        code(self.ends())
+    }
+
+    /// The same: how it ended.
+    fn ends(&mut self) -> ExitStatus {
         // A full terminal would hold it up.
         let pid = rustix::process::Pid::from_child(&self.child);
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
@@ -144,7 +174,7 @@ impl Person {
             format!("{:?}", self.before),
             "the terminal is restored"
         );
-        code(self.child.wait().unwrap())
+        self.child.wait().unwrap()
     }
 }
 
@@ -176,6 +206,49 @@ fn what_is_typed_goes_there_and_control_c_too() {
     assert!(person.is_raw());
     person.types("\x03");
     assert_eq!(person.leaves(), 130);
+}
+
+#[test]
+fn control_c_reaches_what_a_command_runs_in_the_foreground() {
+    let rig = Rig::new();
+    // A shell acts on a trap when the program that it waits for has ended.
+    let script = "trap 'echo trapped' INT; sh -c 'echo ready; exec sleep 1000'; echo ended; exit 3";
+    rig.running("c");
+    for args in [
+        ["run", "--", "sh", "-c", script],
+        ["exec", "c", "sh", "-c", script],
+    ] {
+        let mut person = Person::in_a_session(&rig, &args);
+        person.sees("ready");
+        person.types("\x03");
+        assert_eq!(person.leaves(), 3);
+        person.sees("ended");
+    }
+}
+
+#[test]
+fn a_command_that_a_key_ends_ends_this_program_by_the_same_signal() {
+    let rig = Rig::new();
+    for (key, signal) in [("\x03", Signal::SIGINT), ("\x1c", Signal::SIGQUIT)] {
+        let mut person =
+            Person::in_a_session(&rig, &["run", "--", "sh", "-c", "echo ready; sleep 1000"]);
+        person.sees("ready");
+        person.types(key);
+        let status = person.ends();
+        assert_eq!(status.signal(), Some(signal as i32), "{status}");
+        assert!(!status.core_dumped());
+    }
+}
+
+#[test]
+fn a_directory_as_input_is_the_end_of_input() {
+    let rig = Rig::new();
+    rig.running("c");
+    for args in [["run", "-t", "--", "cat"], ["exec", "-t", "c", "cat"]] {
+        let input = File::open("/").unwrap();
+        let output = rig.command(&args).stdin(input).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
 }
 
 #[test]

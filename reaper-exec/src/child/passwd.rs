@@ -1,22 +1,36 @@
-//! The environment of a process: the spec's, and `HOME` and `TERM` where it has none.
+//! The environment of a process: the spec's, and what it leaves to the runtime.
+//!
+//! `HOME` and `TERM` where it has none, and `LISTEN_PID` where it is handed sockets: that is the
+//! pid of the process that they are for (sd_listen_fds(3)), which only the process itself knows.
 
-use std::fs;
+use std::path::Path;
 
 use nix::unistd::getuid;
+use reaper_overlay::in_view;
 use reaper_spec::ProcessSpec;
 
-/// The whole environment of `process`, as `KEY=VALUE`, with what the view adds.
+/// More than any passwd(5) file has: what is read there is the workload's to choose.
+const PASSWD_LIMIT: u64 = 16 << 20;
+
+/// The whole environment of `process`, as `KEY=VALUE`, with what the view adds. `preserved` is the
+/// number of descriptors that the process gets besides its streams.
 ///
-/// It is called in the process's view of the filesystem, whose `/etc/passwd` has its passwd.
-pub(super) fn environment(process: &ProcessSpec, view: &[String]) -> Vec<String> {
+/// It is called by the process, in its view of the filesystem, whose `/etc/passwd` has its user.
+pub(super) fn environment(process: &ProcessSpec, view: &[String], preserved: usize) -> Vec<String> {
     let mut environment = process.env.clone();
     environment.extend(view.iter().cloned());
-    if !has(&environment, "HOME") {
+    if preserved > 0 && has(&environment, "LISTEN_FDS") {
+        environment.retain(|entry| !entry.starts_with("LISTEN_PID="));
+        environment.push(format!("LISTEN_PID={}", std::process::id()));
+    }
+    // An empty one is as none, as with runc.
+    if !has_text(&environment, "HOME") {
+        environment.retain(|entry| entry != "HOME=");
         let uid = process
             .user
             .as_ref()
             .map_or_else(|| getuid().as_raw(), |user| user.uid);
-        let home = fs::read("/etc/passwd")
+        let home = in_view::read(Path::new("/etc/passwd"), PASSWD_LIMIT)
             .ok()
             .and_then(|passwd| home(&passwd, uid));
         environment.push(format!("HOME={}", home.as_deref().unwrap_or("/")));
@@ -28,9 +42,18 @@ pub(super) fn environment(process: &ProcessSpec, view: &[String]) -> Vec<String>
 }
 
 fn has(environment: &[String], key: &str) -> bool {
+    values(environment, key).next().is_some()
+}
+
+fn has_text(environment: &[String], key: &str) -> bool {
+    values(environment, key).any(|value| !value.is_empty())
+}
+
+fn values<'a>(environment: &'a [String], key: &'a str) -> impl Iterator<Item = &'a str> {
     environment
         .iter()
-        .any(|entry| entry.split_once('=').is_some_and(|(name, _)| name == key))
+        .filter_map(|entry| entry.split_once('='))
+        .filter_map(move |(name, value)| (name == key).then_some(value))
 }
 
 /// The home directory of `uid` in the text of a passwd(5) file. Name services other than files
@@ -47,6 +70,19 @@ fn home(passwd: &[u8], uid: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_home_is_filled_and_sockets_are_for_the_process() {
+        let mut process = ProcessSpec::new(["program"], "/").unwrap();
+        process.env = ["HOME=", "LISTEN_FDS=1", "LISTEN_PID=7"]
+            .map(str::to_owned)
+            .into();
+        let environment = environment(&process, &[], 1);
+        let own = format!("LISTEN_PID={}", std::process::id());
+        assert_eq!(environment[..2], ["LISTEN_FDS=1".to_owned(), own]);
+        assert!(has_text(&environment, "HOME"), "{environment:?}");
+        assert_eq!(environment.len(), 3);
+    }
 
     #[test]
     fn home_is_found_by_uid_among_odd_lines() {

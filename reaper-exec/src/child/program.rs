@@ -1,12 +1,14 @@
 //! Finding and executing the program.
 
 use std::{
-    ffi::{CStr, CString},
+    ffi::{CStr, CString, OsStr},
     io,
+    os::unix::ffi::OsStrExt,
     path::Path,
 };
 
 use nix::{errno::Errno, unistd::execve};
+use reaper_overlay::in_view;
 use reaper_spec::ProcessSpec;
 
 use crate::protocol::ChildReport;
@@ -58,6 +60,7 @@ impl Program {
 
     /// Executes the program. It returns only if that is not possible, with the reason.
     pub(super) fn execute(&self) -> ChildReport {
+        let mut leads_out = None;
         let mut reason = Errno::ENOENT;
         let mut program = self
             .arguments
@@ -65,6 +68,14 @@ impl Program {
             .map(CString::as_c_str)
             .unwrap_or_default();
         for candidate in &self.candidates {
+            if let Some(message) = why_outside(candidate) {
+                leads_out.get_or_insert(ChildReport::Execve {
+                    program: candidate.to_string_lossy().into_owned(),
+                    message,
+                    errno: Errno::ELOOP as i32,
+                });
+                continue;
+            }
             let Err(errno) = execve(candidate, &self.arguments, &self.environment);
             match errno {
                 // The search goes on as execvp(3)'s does: past what is not there, and past what
@@ -77,7 +88,10 @@ impl Program {
                 }
             }
         }
-        self.report(reason, program)
+        match (reason, leads_out) {
+            (Errno::ENOENT, Some(report)) => report,
+            _ => self.report(reason, program),
+        }
     }
 
     fn report(&self, errno: Errno, program: &CStr) -> ChildReport {
@@ -111,17 +125,42 @@ impl Program {
     }
 }
 
+/// Why a program is not one of the process's own view, if it is not. The process has its user's
+/// rights by now, so what is swapped after this look is nothing that the user could not execute.
+fn why_outside(program: &CStr) -> Option<String> {
+    let path = path_of(program);
+    // A program that was handed over open.
+    if own_descriptor(path) {
+        return None;
+    }
+    in_view::open(path)
+        .err()
+        .filter(in_view::leads_out)
+        .map(|error| error.to_string())
+}
+
+/// Whether this names one of the process's own descriptors, of which it has those alone that are
+/// meant for it.
+fn own_descriptor(path: &Path) -> bool {
+    ["/dev/fd", "/proc/self/fd"].iter().any(|folder| {
+        let rest = path.strip_prefix(folder).ok().and_then(Path::to_str);
+        rest.is_some_and(|number| number.parse::<u32>().is_ok())
+    })
+}
+
+fn path_of(program: &CStr) -> &Path {
+    Path::new(OsStr::from_bytes(program.to_bytes()))
+}
+
 fn exists(program: &CStr) -> bool {
-    program.to_str().is_ok_and(|path| Path::new(path).exists())
+    path_of(program).exists()
 }
 
 /// The interpreter that a script's first line names.
 fn interpreter(script: &str) -> Option<String> {
     /// The kernel reads this much of the line (`BINPRM_BUF_SIZE`).
     const LINE: u64 = 256;
-    let mut start = Vec::new();
-    let file = std::fs::File::open(script).ok()?;
-    io::Read::read_to_end(&mut io::Read::take(file, LINE), &mut start).ok()?;
+    let start = in_view::read(Path::new(script), LINE).ok()?;
     let line = start
         .strip_prefix(b"#!")?
         .split(|&byte| byte == b'\n')

@@ -25,7 +25,8 @@ pub const SCOPE_ANNOTATION: &str = "reaper.overlay/scope";
 
 impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// Reserves the id and creates the container, whose process waits for its start. Beside the
-    /// record it returns the warnings of [`CreatedProcess`](crate::CreatedProcess).
+    /// record it returns the warnings of [`CreatedProcess`](crate::CreatedProcess); what was
+    /// refused is logged as a warning.
     ///
     /// # Errors
     /// [`reaper_state::Error::AlreadyExists`], and the errors of [`Executor::create`]; nothing is
@@ -59,6 +60,9 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
                 return Err(error.into());
             }
         };
+        for refused in &created.refused {
+            tracing::warn!("container {id}: {refused}");
+        }
         let warnings = created.warnings.clone();
         let made = move |record: &mut Record| record::created(record, &created);
         match self.change(&id, made).await {

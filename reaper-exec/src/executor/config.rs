@@ -6,7 +6,7 @@ use reaper_overlay::ViewRequest;
 use reaper_spec::{CgroupsPath, ContainerId, ProcessSpec};
 use serde::{Deserialize, Serialize};
 
-use crate::io::StdioRequest;
+use crate::{io::StdioRequest, signal::Signal};
 
 /// A container to be created.
 #[derive(Debug)]
@@ -27,6 +27,9 @@ pub struct ContainerConfig {
     pub preserve_fds: Vec<OwnedFd>,
     /// What its monitor does in addition to watching it.
     pub monitor: MonitorOptions,
+    /// An OCI runtime, the path of a program or its name in `PATH`, that makes it as with
+    /// [`OciExecutor`](crate::OciExecutor); instead of the executor's own, if that has one.
+    pub runtime: Option<PathBuf>,
     /// Annotations for its record. An [`Engine`](crate::Engine) stores them; executors ignore them.
     pub annotations: BTreeMap<String, String>,
 }
@@ -44,6 +47,7 @@ impl ContainerConfig {
             stdio: StdioRequest::default(),
             preserve_fds: Vec::new(),
             monitor: MonitorOptions::default(),
+            runtime: None,
             annotations: BTreeMap::new(),
         }
     }
@@ -68,6 +72,27 @@ pub struct MonitorOptions {
     /// default: a container that was created waits for any program's start.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub kill_unless_started: bool,
+    /// What the container takes over from the program that called for it. By default nothing.
+    #[serde(default)]
+    pub inherit: Inherited,
+}
+
+/// What a container takes over from the program that called for it, as what a shell starts does.
+///
+/// Never: its environment and working directory, which a process has from its spec alone, its open
+/// files, its controlling terminal, the signals that it blocks, and its securebits (capabilities(7)).
+/// Always, as with other runtimes, what no process gets rid of, `no_new_privs`, seccomp filters, the
+/// bounding set of capabilities, and the resource limits that the spec does not name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inherited {
+    /// The umask of processes whose spec names none; 022 by default.
+    pub umask: Option<u32>,
+    /// Its nice value, scheduling policy, I/O priority, processors and personality(2).
+    pub scheduling: bool,
+    /// Signals that the init process ignores. Exec'd processes ignore none.
+    pub ignored_signals: Vec<Signal>,
+    /// Its session keyring (session-keyring(7)); by default the container gets a new one.
+    pub session_keyring: bool,
 }
 
 impl Default for MonitorOptions {
@@ -77,6 +102,7 @@ impl Default for MonitorOptions {
             cgroup: true,
             log: None,
             kill_unless_started: false,
+            inherit: Inherited::default(),
         }
     }
 }

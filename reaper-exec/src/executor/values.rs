@@ -81,9 +81,13 @@ pub struct CreatedProcess {
     pub process: Option<ProcessIdentity>,
     /// The monitor that waits for it; `None` if the executor has no monitors.
     pub monitor: Option<ProcessIdentity>,
-    /// What was asked for and could not be done, but is not an error, for example an OOM adjustment
-    /// that the kernel refused; and warnings about the container's view of the filesystem.
+    /// Warnings about the container's view of the filesystem. From a monitor of an earlier version
+    /// they have what was refused as well.
     pub warnings: Vec<String>,
+    /// What its spec asked for and could not be done, but is not an error, and what was left, for
+    /// example an OOM adjustment that the kernel refused.
+    #[serde(default)]
+    pub refused: Vec<String>,
 }
 
 /// What a container is doing, as far as its executor knows.

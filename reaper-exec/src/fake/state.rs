@@ -46,6 +46,7 @@ impl State {
         };
         self.processes.insert(target, made);
         Ok(CreatedProcess {
+            refused: Vec::new(),
             process: Some(identity),
             monitor: None,
             warnings: Vec::new(),

@@ -16,7 +16,8 @@ use reaper_overlay::ViewRequest;
 use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity, Status};
 
 use super::{
-    HostExecutor, client::ClientError, recovery, silence, spawn, unexpected_answer, unreachable_yet,
+    HostExecutor, client::ClientError, recovery, runtime, silence, spawn, unexpected_answer,
+    unreachable_yet,
 };
 use crate::{
     channel,
@@ -73,12 +74,15 @@ fn pack(stdio: StdioRequest, preserved: Vec<OwnedFd>) -> Result<(Streams, Attach
 
 impl HostExecutor {
     /// Makes a container, by an OCI runtime if there is one.
-    pub(crate) async fn make(
-        &self,
-        request: CreateRequest,
-        runtime: Option<RuntimeConfig>,
-    ) -> Result<CreatedProcess> {
+    async fn make(&self, request: CreateRequest) -> Result<CreatedProcess> {
         let CreateRequest { dir, container } = request;
+        let runtime = match &container.runtime {
+            Some(runtime) => Some(RuntimeConfig {
+                program: runtime::program(runtime)?,
+                bundle: container.bundle,
+            }),
+            None => None,
+        };
         let target = Target::Init(container.id.clone());
         let (streams, attached, descriptors) = pack(container.stdio, container.preserve_fds)?;
         let call = Request::Create(Box::new(CreateContainer {
@@ -130,7 +134,7 @@ impl HostExecutor {
 #[async_trait]
 impl Executor for HostExecutor {
     async fn create(&self, request: CreateRequest) -> Result<CreatedProcess> {
-        self.make(request, None).await
+        self.make(request).await
     }
 
     async fn exec(
@@ -192,6 +196,7 @@ impl Executor for HostExecutor {
             exec: target.exec_id().cloned(),
             signal,
             all,
+            group: false,
         };
         if signal != Signal::KILL {
             return self.call_done(target, &call, silence::ACTION).await;
@@ -211,6 +216,16 @@ impl Executor for HostExecutor {
                 killed
             }
         }
+    }
+
+    async fn kill_group(&self, target: &Target, signal: Signal) -> Result<()> {
+        let call = Request::Kill {
+            exec: target.exec_id().cloned(),
+            signal,
+            all: false,
+            group: true,
+        };
+        self.call_done(target, &call, silence::ACTION).await
     }
 
     async fn wait(&self, target: &Target) -> Result<Exit> {

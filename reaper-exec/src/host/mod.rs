@@ -3,8 +3,10 @@
 mod calls;
 mod children;
 mod client;
+mod connection;
 mod failure;
 mod recovery;
+pub(crate) mod runtime;
 mod silence;
 mod spawn;
 
@@ -20,6 +22,7 @@ use std::{
 use reaper_spec::{ContainerId, ProcessIdentity, Status};
 use reaper_state::StateRoot;
 
+pub use self::connection::MonitorConnection;
 use self::{
     children::Children,
     client::{ClientError, MonitorClient},

@@ -247,7 +247,7 @@ impl Binding<'_> {
         if let Some(size) = size {
             pty::resize(&terminal.slave, size).map_err(failed("terminal: set its size"))?;
         }
-        owner::chown_stream(Stream::Stdin, terminal.slave.as_fd(), self.owner)?;
+        owner::chown_terminal(terminal.slave.as_fd(), self.owner)?;
         if let Some(socket) = self.attachments.console_socket.take() {
             let sent = SentConsole::send(terminal, &socket)
                 .map_err(failed("terminal: send it to the console socket"))?;

@@ -139,6 +139,7 @@ impl Rig {
             stdio,
             preserve_fds: Vec::new(),
             monitor: MonitorOptions::default(),
+            runtime: None,
             annotations: Default::default(),
         }
     }

@@ -7,7 +7,8 @@ use crate::{
     contract::{Context, Error, FilesystemIsolation, View, ViewRequest},
     linux::{
         mount_point::kind_is_right,
-        namespace::{Namespaces, chdir_or_root, chdir_to, unshare_mounts},
+        namespace::{Namespaces, unshare_mounts},
+        resolve::in_view,
     },
     mount::{image::Image, interface::Interface},
     scope::mount_points::{self, MountPointUser},
@@ -157,12 +158,12 @@ impl View for HostView {
             None if self.own => self.enter_first()?,
             None => {}
         }
-        chdir_to(&self.cwd)
+        in_view::change_dir(&self.cwd).context("change to", &self.cwd)
     }
 
     fn enter_exec(&self) -> Result<(), Error> {
         self.enter_kept()?;
-        chdir_or_root(&self.cwd)
+        in_view::change_dir_or_root(&self.cwd)
     }
 
     fn keep_namespace(&mut self, pid: u32) -> Result<(), Error> {

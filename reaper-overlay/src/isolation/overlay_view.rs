@@ -15,8 +15,9 @@ use rustix::{
 
 use crate::{
     contract::{Context, Error, Scope, View, ViewRequest, user::Privilege},
-    linux::namespace::{
-        self, Ids, Namespaces, chdir_or_root, create_and_chdir, lock, unshare_as, unshare_mounts,
+    linux::{
+        namespace::{self, Ids, Namespaces, lock, unshare_as, unshare_mounts},
+        resolve::in_view,
     },
     mount::pivot,
     scope::{
@@ -36,6 +37,8 @@ pub(crate) struct OverlayView {
     cwd: PathBuf,
     /// The uid and gid that an ordinary user gets in the container.
     inside: Ids,
+    /// The uid and gid that the first process becomes, where it becomes others than the caller's.
+    user: Option<Ids>,
     image_at: bool,
     member: Option<Member>,
     volumes: Vec<Volume>,
@@ -64,6 +67,7 @@ impl OverlayView {
             id: request.unique_id(),
             cwd: request.cwd.clone(),
             inside: request.user.unwrap_or_else(namespace::own),
+            user: request.user,
             image_at: request.image == ImageMode::MountAt,
             warnings: std::mem::take(&mut member.warnings),
             member: Some(member),
@@ -88,7 +92,7 @@ impl View for OverlayView {
             return self.out_of_turn();
         };
         enter_copy(&member.namespace, self.inside, &self.volumes)?;
-        create_and_chdir(&self.cwd)
+        in_view::make_and_change_dir(&self.cwd, self.user)
     }
 
     fn enter_exec(&self) -> Result<(), Error> {
@@ -96,7 +100,7 @@ impl View for OverlayView {
             return self.out_of_turn();
         };
         namespaces.enter().context("enter the view of", &self.id)?;
-        chdir_or_root(&self.cwd)
+        in_view::change_dir_or_root(&self.cwd)
     }
 
     fn keep_namespace(&mut self, pid: u32) -> Result<(), Error> {

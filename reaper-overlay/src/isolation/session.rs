@@ -4,7 +4,7 @@ use std::process::{Child, Command, ExitStatus};
 
 use crate::{
     contract::{Context, Error, FilesystemIsolation, View, ViewRequest},
-    linux::helper::Helper,
+    linux::{helper::Helper, resolve::in_view},
 };
 
 /// A view in which ordinary commands can be run, for programs that have no engine of their own.
@@ -58,7 +58,7 @@ impl Session {
             };
             self.view.enter_exec().map_err(fail)?;
             match &cwd {
-                Some(cwd) => std::env::set_current_dir(cwd),
+                Some(cwd) => in_view::change_dir(cwd),
                 None => Ok(()),
             }
         };

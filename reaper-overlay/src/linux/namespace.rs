@@ -11,7 +11,7 @@ use nix::{
 };
 use rustix::{
     mount::{MountPropagationFlags, mount_change},
-    process::{chdir, getegid, geteuid},
+    process::{getegid, geteuid},
 };
 
 use super::{helper::Helper, syscall};
@@ -162,23 +162,4 @@ pub(crate) fn make_bindable_slaves() -> Result<(), Error> {
         mount_change("/", flags | MountPropagationFlags::REC).context("make a slave of", "/")?;
     }
     Ok(())
-}
-
-/// Changes to the working directory of a container's first process.
-pub(crate) fn chdir_to(cwd: &Path) -> Result<(), Error> {
-    chdir(cwd).context("change to", cwd)
-}
-
-/// The same where it may be missing: it is made in the overlay.
-pub(crate) fn create_and_chdir(cwd: &Path) -> Result<(), Error> {
-    if !cwd.exists() {
-        fs::create_dir_all(cwd).context("make the working directory", cwd)?;
-    }
-    chdir_to(cwd)
-}
-
-/// Changes to the container's working directory if it still is there, else to the root: a process
-/// that joins later names its own.
-pub(crate) fn chdir_or_root(cwd: &Path) -> Result<(), Error> {
-    chdir(cwd).or_else(|_| chdir("/")).context("change to", "/")
 }

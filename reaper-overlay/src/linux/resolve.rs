@@ -3,6 +3,8 @@
 //! The one place that does this, component by component. Either symlinks are followed here, and a
 //! path that reaches one of the given stops is not followed further; or none is.
 
+pub mod in_view;
+
 use std::{
     collections::{HashMap, VecDeque},
     ffi::OsString,

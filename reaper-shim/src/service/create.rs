@@ -47,7 +47,8 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             stderr: request.stderr.clone(),
             terminal: request.terminal,
         };
-        let is_sandbox = !self.settings.run_pause_process
+        let run_pause_process = self.settings.run_pause_process || config.runtime_path.is_some();
+        let is_sandbox = !run_pause_process
             && sandbox::is_sandbox(&workload.annotations, &workload.process.args);
         let pid = if is_sandbox {
             let store = self.engine.store();
@@ -129,6 +130,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
                 log: config.log.runtime,
                 ..MonitorOptions::default()
             },
+            runtime: config.runtime_path,
             annotations,
         }
     }

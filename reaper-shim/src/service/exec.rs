@@ -58,7 +58,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
                 return Err(error);
             }
         };
-        for warning in created.warnings {
+        for warning in created.warnings.iter().chain(&created.refused) {
             tracing::warn!(%target, "{warning}");
         }
         let pid = created.process.map_or(0, |process| process.pid);

@@ -87,6 +87,7 @@ impl Node {
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL"])
+            .args(&self.options.run_by)
             .arg(self.suite.program("containerd"))
             .arg("--config")
             .arg(self.dir.join("config.toml"))

@@ -144,7 +144,7 @@ const CLI: Crate = Crate {
     name: "reaper-cli",
     enforced: true,
     floors: &[
-        &["args", "error", "host", "sys"],
+        &["args", "error", "host", "sockets", "sys"],
         &["settings"],
         &[
             "backends",
@@ -159,7 +159,7 @@ const CLI: Crate = Crate {
             "suggest",
             "terminal",
         ],
-        &["detached", "foreground", "logs", "oci"],
+        &["detached", "foreground", "logs", "oci", "proxy"],
         &["commands"],
         &["app"],
     ],

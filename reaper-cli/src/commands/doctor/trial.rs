@@ -107,7 +107,7 @@ fn not_tried(call: &CommandContext) -> Option<CheckResult> {
 /// Waits for a signal that is to end this program.
 async fn interruption(signals: &mut Signals) -> i32 {
     loop {
-        if let Event::Forward(signal) = signals.next().await {
+        if let Event::Forward(signal) | Event::Key(signal) = signals.next().await {
             return signal.number();
         }
     }

@@ -76,6 +76,7 @@ fn made(pid: u32) -> CreatedProcess {
     CreatedProcess {
         process: Some(identity(pid)),
         monitor: Some(identity(pid - 1)),
+        refused: Vec::new(),
         warnings: Vec::new(),
     }
 }

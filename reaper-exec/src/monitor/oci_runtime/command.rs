@@ -10,7 +10,7 @@ use std::{
 use reaper_spec::ContainerId;
 use serde_json::Value;
 
-use crate::protocol::RuntimeConfig;
+use crate::{protocol::RuntimeConfig, sys};
 
 /// The `PATH` of a runtime, its hooks and helpers.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -52,6 +52,8 @@ impl Program {
         if self.systemd {
             command.arg("--systemd-cgroup");
         }
+        // The container's processes start with what the runtime has.
+        sys::reset_signals_before_exec(&mut command);
         command
     }
 
@@ -92,7 +94,32 @@ fn wants_systemd(bundle: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use nix::sys::signal::{SigSet, Signal};
+
     use super::*;
+
+    #[test]
+    fn a_runtime_starts_with_no_signal_blocked_as_its_containers_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("runtime");
+        fs::write(&program, "#!/bin/sh\ngrep ^SigBlk /proc/self/status\n").unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let config = RuntimeConfig {
+            program,
+            bundle: folder.path().to_owned(),
+        };
+        let program = Program::new(config, &"c".parse().unwrap(), folder.path());
+        // As a monitor does. Other tests have threads of their own.
+        let blocked: SigSet = [Signal::SIGUSR1, Signal::SIGALRM].into_iter().collect();
+        blocked.thread_block().unwrap();
+        let mut command = program.command(&folder.path().join("log"));
+        let output = command.stdout(Stdio::piped()).output();
+        blocked.thread_unblock().unwrap();
+        let text = String::from_utf8(output.unwrap().stdout).unwrap();
+        assert_eq!(text, "SigBlk:\t0000000000000000\n");
+    }
 
     #[test]
     fn systemds_form_of_a_cgroup_is_seen() {

@@ -22,7 +22,9 @@ impl Monitor {
             let is_unwanted = match process.state {
                 ProcessState::Creating { .. } => true,
                 // No other client knows the exec's id, so none would ever start or delete it.
-                ProcessState::Created => process.exec.is_some() || unstarted,
+                ProcessState::Created => {
+                    process.exec.is_some() || unstarted || process.kill_on_disconnect
+                }
                 ProcessState::Starting(_) | ProcessState::Running => process.kill_on_disconnect,
                 ProcessState::Stopped(_) | ProcessState::FailedToCreate => false,
             };

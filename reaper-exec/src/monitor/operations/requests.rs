@@ -17,6 +17,7 @@ use crate::{
             connection::ReplyTo,
             container_files::remove_runtime_files,
             request::parse,
+            signal::signal_group,
             states::{MonitorState, ProcessState},
         },
     },
@@ -57,7 +58,18 @@ impl Monitor {
             | Request::CollectGarbage(_) => Err(Failure::AlreadyExists),
             Request::Exec(call) => self.exec(*call, descriptors, to),
             Request::Start { exec } => self.start(exec.as_ref(), &descriptors, to),
-            Request::Kill { exec, signal, all } => self.kill(exec.as_ref(), signal, all, to),
+            Request::Kill {
+                exec,
+                signal,
+                all,
+                group,
+            } => self.kill(exec.as_ref(), signal, all, group, to),
+            Request::KillOnDisconnect => {
+                let init = self.find(None)?;
+                init.owner = to.connection;
+                init.kill_on_disconnect = true;
+                Ok(Some(Response::Done))
+            }
             Request::Wait { exec } => self.wait(exec.as_ref(), to),
             Request::Resize { exec, size } => self.resize(exec.as_ref(), size),
             Request::CloseStdin { exec } => self.close_stdin(exec.as_ref()),
@@ -109,7 +121,14 @@ impl Monitor {
         backend.start(self, exec, &streams, to)
     }
 
-    fn kill(&mut self, exec: Option<&ExecId>, signal: Signal, all: bool, to: ReplyTo) -> Reply {
+    fn kill(
+        &mut self,
+        exec: Option<&ExecId>,
+        signal: Signal,
+        all: bool,
+        group: bool,
+        to: ReplyTo,
+    ) -> Reply {
         let (is_stopped, is_stopping) = match self.state {
             MonitorState::Live => (false, false),
             MonitorState::Stopping(_) => (false, true),
@@ -124,6 +143,14 @@ impl Monitor {
         if is_stopping {
             // The request lost a race: all processes are being killed.
             return Ok(Some(Response::Done));
+        }
+        // Until it is reaped, the number of its group is not another's.
+        if let Some(pid) = process
+            .pid_number()
+            .filter(|_| group && !process.has_ended())
+            && let Some(sent) = signal_group(pid, signal)
+        {
+            return sent.map(|()| Some(Response::Done));
         }
         let backend = self.backend;
         let reply = backend.kill(self, exec, signal, all, to)?;
@@ -215,15 +242,17 @@ impl Monitor {
         Ok(Response::Deleted(Some(exit)))
     }
 
-    /// The answer to a request that has created a process.
-    pub(crate) fn created(&self, index: usize, mut warnings: Vec<String>) -> Response {
-        if self.processes[index].exec.is_none() {
-            warnings.extend(self.view.warnings());
-        }
+    /// The answer to a request that has created a process, which was refused something.
+    pub(crate) fn created(&self, index: usize, refused: Vec<String>) -> Response {
+        let warnings = match self.processes[index].exec {
+            None => self.view.warnings(),
+            Some(_) => Vec::new(),
+        };
         Response::Created(CreatedProcess {
             process: self.processes[index].identity(),
             monitor: Some(self.identity.clone()),
             warnings,
+            refused,
         })
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     cgroup::{ContainerCgroup, Leaf},
     channel,
     child::{self, ChildSetup},
+    executor::Inherited,
     io::{BoundStdio, Streams},
     monitor::support::{
         config::MonitorConfig, connection::ReplyTo, deferred_streams::PendingStreams,
@@ -41,6 +42,7 @@ pub(crate) struct SpawnArgs<'a> {
     pub(crate) view: &'a dyn View,
     pub(crate) cgroup: Option<&'a ContainerCgroup>,
     pub(crate) oom_score_adj: Option<i32>,
+    pub(crate) inherit: &'a Inherited,
     pub(crate) exec: Option<ExecId>,
     pub(crate) process: &'a ProcessSpec,
     pub(crate) streams: Streams,
@@ -116,6 +118,7 @@ fn fork(
             stdio: child_stdio,
             preserved,
             oom_score_adj: args.oom_score_adj,
+            inherit: args.inherit,
         };
         child::run(config, childs)
     };

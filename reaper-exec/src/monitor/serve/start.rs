@@ -16,6 +16,7 @@ use nix::{
         prctl,
         signal::{SigSet, SigmaskHow, Signal, sigprocmask},
         signalfd::{SfdFlags, SignalFd},
+        stat::{Mode, umask},
     },
     unistd::{chdir, setsid},
 };
@@ -23,6 +24,7 @@ use nix::{
 use super::cleanup::cleanup;
 use crate::{
     channel,
+    executor::Inherited,
     monitor::{
         container::new_container::PendingMonitor,
         operations::create::create,
@@ -99,6 +101,14 @@ impl PendingMonitor {
     /// Serves the first request. Returns the exit code of the process.
     fn serve(mut self, call: Request, descriptors: Vec<OwnedFd>) -> i32 {
         let serial = self.reply_to.serial;
+        let inherit = match &call {
+            Request::Create(call) => call.options.inherit.clone(),
+            _ => Inherited::default(),
+        };
+        if let Err(failure) = shed(&inherit) {
+            self.starter.reply(serial, Err(failure));
+            return 0;
+        }
         let isolation = &*self.config.isolation;
         match call {
             Request::Create(call) => match create(self, *call, descriptors) {
@@ -152,6 +162,26 @@ fn take_starter() -> io::Result<OwnedFd> {
         .open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;
     Ok(starter)
+}
+
+/// Gets rid of what this process has from its client, but for what the container shall take over:
+/// the container's processes start with what the monitor has, also where an OCI runtime makes them.
+fn shed(inherit: &Inherited) -> Result<(), Failure> {
+    /// What this process makes on the node is for all to read.
+    const UMASK: Mode = Mode::S_IWGRP.union(Mode::S_IWOTH);
+    umask(UMASK);
+    sys::clear_securebits();
+    if !inherit.scheduling {
+        sys::default_scheduling();
+    }
+    if inherit.session_keyring {
+        return Ok(());
+    }
+    match sys::new_session_keyring() {
+        // There are no keyrings, or a filter keeps processes of the container from them too.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
+        joined => joined.map_err(|error| Failure::setup("start a session keyring", &error)),
+    }
 }
 
 fn catch_signals() -> io::Result<SignalFd> {

@@ -2,7 +2,11 @@
 
 use std::os::fd::AsFd;
 
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    sys::signal::{Signal as NixSignal, killpg},
+    unistd::{Pid, getpgid},
+};
 use reaper_spec::ExitStatus;
 
 use crate::{procfs, protocol::Failure, signal::Signal, sys};
@@ -23,6 +27,22 @@ pub(crate) fn send_signal(pid: u32, signal: Signal) -> Result<(), Failure> {
         Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Err(Failure::Ended),
         Err(error) => Err(Failure::setup(format!("send {signal}"), &error)),
     }
+}
+
+/// Sends a signal to the process group that `pid` leads, a child that was not reaped. `None` where it
+/// leads none.
+pub(crate) fn signal_group(pid: u32, signal: Signal) -> Option<Result<(), Failure>> {
+    let pid = Pid::from_raw(i32::try_from(pid).ok()?);
+    if getpgid(Some(pid)) != Ok(pid) {
+        return None;
+    }
+    // nix knows no real-time signals; none of them comes from a terminal.
+    let named = NixSignal::try_from(signal.number()).ok()?;
+    Some(match killpg(pid, named) {
+        Ok(()) => Ok(()),
+        Err(Errno::ESRCH) => Err(Failure::Ended),
+        Err(errno) => Err(Failure::setup(format!("send {signal}"), &errno.into())),
+    })
 }
 
 /// Sends a signal to several processes, as [`send_signal`] does. Those that have exited are

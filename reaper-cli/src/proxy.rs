@@ -1,0 +1,172 @@
+//! The process that `--pid-file` of `create` and `run` names.
+//!
+//! An engine waits, as a subreaper, for the pid in that file, and enters by it what the container
+//! sees (`podman cp`). The container's own process is a child of its monitor, which stays among
+//! the node's mounts, so neither serves for both. Therefore the call forks this one first: it
+//! becomes the engine's child when the call returns, moves into the container's mounts, passes
+//! signals on, and ends as the container does; the container is killed when it is.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Read, Write},
+    os::{fd::AsRawFd, unix::net::UnixStream},
+    process,
+};
+
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::{prctl, wait::waitpid},
+    unistd::{Pid, geteuid, setsid},
+};
+use reaper_exec::{HostExecutor, MonitorConnection, Signal};
+use reaper_spec::{ContainerId, ExitStatus};
+use reaper_state::Record;
+
+use crate::{
+    args::GlobalArgs,
+    error::{Error, Result},
+    outcome::ExitAction,
+    settings::Settings,
+    signals::{Event, Signals},
+    streams,
+    sys::{self, Side},
+};
+
+/// What it says once it is in place. Anything else is an error message.
+const IN_PLACE: &[u8] = b"\0in place";
+
+/// The call's view of it. It ends when this is dropped before it was told of a container.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    pid: Pid,
+    channel: Option<UnixStream>,
+}
+
+impl Proxy {
+    /// Forks. Only the call returns.
+    pub(crate) fn fork(global: &GlobalArgs) -> Result<Self> {
+        let (ours, theirs) = UnixStream::pair().map_err(Error::io("make a socket"))?;
+        match sys::fork_single_threaded().map_err(Error::io("fork"))? {
+            Side::Parent(pid) => Ok(Self {
+                pid,
+                channel: Some(ours),
+            }),
+            Side::Child => {
+                let action = be_proxy(&theirs, global).unwrap_or_else(|error| {
+                    // The call has ended, or reads why.
+                    let _ = (&theirs).write_all(error.line().as_bytes());
+                    ExitAction::Code(1)
+                });
+                process::exit(action.finish().into())
+            }
+        }
+    }
+
+    /// Has it stand for a container that was created. Returns its pid.
+    pub(crate) fn stand_for(mut self, record: &Record) -> Result<u32> {
+        let pid = record.process.as_ref().map_or(0, |process| process.pid);
+        let mut answer = Vec::new();
+        if let Some(mut channel) = self.channel.take() {
+            let told = writeln!(channel, "{} {pid}", record.id);
+            told.and_then(|()| channel.read_to_end(&mut answer))
+                .map_err(Error::io("hear from the process of the pid file"))?;
+        }
+        if answer == IN_PLACE {
+            let pid = self.pid.as_raw().unsigned_abs();
+            self.pid = Pid::from_raw(0);
+            return Ok(pid);
+        }
+        let said = String::from_utf8_lossy(&answer);
+        Err(Error::HelperFailed(format!(
+            "the process of the pid file failed: {said}"
+        )))
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        drop(self.channel.take());
+        if self.pid.as_raw() != 0 {
+            // It ends now, and would otherwise be left to the engine.
+            let _ = waitpid(self.pid, None);
+        }
+    }
+}
+
+fn be_proxy(channel: &UnixStream, global: &GlobalArgs) -> Result<ExitAction> {
+    give_up_all_but(channel)?;
+    let mut line = String::new();
+    BufReader::new(channel)
+        .read_line(&mut line)
+        .map_err(Error::io("hear from the caller"))?;
+    let mut words = line.split_whitespace();
+    let (Some(id), Some(pid)) = (words.next(), words.next()) else {
+        // The call has failed.
+        return Ok(ExitAction::DONE);
+    };
+    let id = ContainerId::new(id).map_err(|error| Error::HelperFailed(error.to_string()))?;
+    let root = Settings::load(global)?.root;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::io("start"))?;
+    runtime.block_on(async {
+        let mut signals = Signals::catch()?;
+        let monitor = HostExecutor::new(root).connect(&id)?;
+        monitor.kill_on_disconnect().await?;
+        enter_mounts(pid).map_err(Error::io("enter the container's mounts"))?;
+        let mut channel = channel;
+        channel
+            .write_all(IN_PLACE)
+            .and_then(|()| channel.shutdown(std::net::Shutdown::Both))
+            .map_err(Error::io("report to the caller"))?;
+        Ok(stay(&monitor, &mut signals).await)
+    })
+}
+
+/// Stays until the container has ended, and says how.
+async fn stay(monitor: &MonitorConnection, signals: &mut Signals) -> ExitAction {
+    let mut ended = std::pin::pin!(monitor.wait());
+    loop {
+        tokio::select! {
+            exit = &mut ended => {
+                // Without its monitor a container is killed.
+                let killed = ExitStatus::Signaled { signal: Signal::KILL.number(), core: false };
+                return ExitAction::ExitLike(exit.map_or(killed, |exit| exit.status));
+            }
+            event = signals.next() => {
+                if let Event::Forward(signal) | Event::Key(signal) = event {
+                    // It has ended, or its end is about to be heard of.
+                    let _ = monitor.kill(signal).await;
+                }
+            }
+        }
+    }
+}
+
+/// Closes all that is the caller's but `channel`: engines read its streams to their end.
+fn give_up_all_but(channel: &UnixStream) -> Result<()> {
+    let kept = channel.as_raw_fd().unsigned_abs();
+    sys::close_inherited(3, kept - 1)
+        .and_then(|()| sys::close_inherited(kept + 1, u32::MAX))
+        .map_err(Error::io("close"))?;
+    streams::give_up()?;
+    // What the terminal sends to the caller's group is not for this process.
+    setsid().map_err(|errno| Error::io("make a session")(errno.into()))?;
+    // As a user it would lose its own files in /proc, and podman the way in.
+    if geteuid().is_root() {
+        // Processes of the container must not reach the monitor by way of this one.
+        prctl::set_dumpable(false).map_err(|errno| Error::io("hide")(errno.into()))?;
+    }
+    prctl::set_name(c"reaper-proxy").map_err(|errno| Error::io("name")(errno.into()))
+}
+
+/// Moves this process, which has one thread, to the mounts of the process `pid`.
+fn enter_mounts(pid: &str) -> std::io::Result<()> {
+    let of = |who: &str, kind: &str| format!("/proc/{who}/ns/{kind}");
+    let mounts = File::open(of(pid, "mnt"))?;
+    if fs::read_link(of(pid, "user"))? != fs::read_link(of("self", "user"))? {
+        setns(File::open(of(pid, "user"))?, CloneFlags::CLONE_NEWUSER)?;
+    }
+    Ok(setns(mounts, CloneFlags::CLONE_NEWNS)?)
+}
