@@ -22,13 +22,14 @@ impl Monitor {
             let is_unwanted = match process.state {
                 ProcessState::Creating { .. } => true,
                 // No other client knows the exec's id, so none would ever start or delete it.
-                ProcessState::Created => {
-                    process.exec.is_some() || unstarted || process.kill_on_disconnect
-                }
+                ProcessState::Created => process.exec.is_some() || process.kill_on_disconnect,
                 ProcessState::Starting(_) | ProcessState::Running => process.kill_on_disconnect,
                 ProcessState::Stopped(_) | ProcessState::FailedToCreate => false,
             };
-            if process.owner == connection && is_unwanted {
+            let is_orphan = unstarted
+                && process.creator == connection
+                && matches!(process.state, ProcessState::Created);
+            if is_orphan || (process.owner == connection && is_unwanted) {
                 unwanted.push(index);
             }
         }

@@ -42,6 +42,8 @@ pub(crate) struct Process {
     /// Why its program was not executed, and the request to answer after its exit.
     pub(crate) failed_start: Option<(ReplyTo, Failure)>,
     /// The number of the connection of the client that asked for it.
+    pub(crate) creator: u64,
+    /// The same, or of the client that it is to end with.
     pub(crate) owner: u64,
     /// It is killed when that client disconnects.
     pub(crate) kill_on_disconnect: bool,
@@ -64,6 +66,7 @@ impl Process {
             stdio: Box::new(NoStreams),
             waiters: Vec::new(),
             failed_start: None,
+            creator: owner,
             owner,
             kill_on_disconnect: false,
             deferred: None,
