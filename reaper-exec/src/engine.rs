@@ -6,6 +6,7 @@
 //! reader.
 
 mod base;
+mod changes;
 mod create;
 mod error;
 mod lifecycle;
