@@ -16,8 +16,8 @@ use reaper_overlay::ViewRequest;
 use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity, Status};
 
 use super::{
-    HostExecutor, client::ClientError, recovery, runtime, silence, spawn, unexpected_answer,
-    unreachable_yet,
+    HostExecutor, client::ClientError, not_sent, recovery, runtime, silence, spawn,
+    unexpected_answer, unreachable_yet,
 };
 use crate::{
     channel,
@@ -72,9 +72,9 @@ fn pack(stdio: StdioRequest, preserved: Vec<OwnedFd>) -> Result<(Streams, Attach
     Ok((streams, attached, descriptors.collect()))
 }
 
-impl HostExecutor {
-    /// Makes a container, by an OCI runtime if there is one.
-    async fn make(&self, request: CreateRequest) -> Result<CreatedProcess> {
+#[async_trait]
+impl Executor for HostExecutor {
+    async fn create(&self, request: CreateRequest) -> Result<CreatedProcess> {
         let CreateRequest { dir, container } = request;
         let runtime = match &container.runtime {
             Some(runtime) => Some(RuntimeConfig {
@@ -128,13 +128,6 @@ impl HostExecutor {
                 Err(Error::Monitor { target, reason })
             }
         }
-    }
-}
-
-#[async_trait]
-impl Executor for HostExecutor {
-    async fn create(&self, request: CreateRequest) -> Result<CreatedProcess> {
-        self.make(request).await
     }
 
     async fn exec(
@@ -251,10 +244,7 @@ impl Executor for HostExecutor {
             Ok(Ok(Response::Exit(exit))) => Ok(exit),
             Ok(Ok(_)) => Err(unexpected_answer(target)),
             Ok(Err(failure)) => Err(failure.into_error(target)),
-            Err(ClientError::Send(source)) => Err(Error::Io {
-                operation: format!("call the monitor of {target}"),
-                source,
-            }),
+            Err(ClientError::Send(source)) => Err(not_sent(target, source)),
             Err(ClientError::Closed) => {
                 let recovered = self.recover_exit(target.container()).await?;
                 match (recovered.exit, target) {
@@ -343,8 +333,17 @@ impl Executor for HostExecutor {
             exec: target.exec_id().cloned(),
         };
         let id = target.container();
-        let client = self.client(id).ok().flatten();
-        let monitor = self.plan(id).ok().flatten().map(|plan| plan.monitor);
+        // Deleting an exec leaves the monitor.
+        let (client, monitor) = match target {
+            Target::Init(id) => {
+                let plan = self.plan(id).ok().flatten();
+                (
+                    self.client(id).ok().flatten(),
+                    plan.map(|plan| plan.monitor),
+                )
+            }
+            Target::Exec(..) => (None, None),
+        };
         let exit = match self.call(target, &call, &[], silence::ACTION).await {
             Ok(Some(Response::Deleted(exit))) => exit,
             Ok(Some(_)) => return Err(unexpected_answer(target)),

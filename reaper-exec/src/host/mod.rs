@@ -176,10 +176,7 @@ impl HostExecutor {
             Ok(Ok(answer)) => Ok(Some(answer)),
             Ok(Err(failure)) => Err(failure.into_error(target)),
             Err(ClientError::Closed) => Ok(None),
-            Err(ClientError::Send(source)) => Err(Error::Io {
-                operation: format!("call the monitor of {target}"),
-                source,
-            }),
+            Err(ClientError::Send(source)) => Err(not_sent(target, source)),
         }
     }
 
@@ -225,6 +222,13 @@ fn unreachable_yet(id: &ContainerId, status: Status) -> Error {
         operation: "reach".to_owned(),
         target: Target::Init(id.clone()),
         status,
+    }
+}
+
+fn not_sent(target: &Target, source: io::Error) -> Error {
+    Error::Io {
+        operation: format!("call the monitor of {target}"),
+        source,
     }
 }
 
