@@ -62,7 +62,13 @@ impl Member {
             Some(joined) => joined,
             None => {
                 changing = Some(Lock::take(&paths.changing, Mode::Exclusive)?);
-                join_or_make(base, scope, &paths, options, &mut warnings)?
+                let making = Making {
+                    base,
+                    scope,
+                    paths: &paths,
+                    options,
+                };
+                making.join_or_make(&mut warnings)?
             }
         };
         if base.privilege == Privilege::Root {
@@ -102,95 +108,105 @@ fn join_members(base: &Base, scope: &Scope, paths: &ScopePaths) -> Result<Option
     Ok(Some((namespace, header, MemberLocks::new(shared, layers))))
 }
 
-/// Joins the scope, and mounts it first, unless it has members. The caller holds the lock `changing`.
-fn join_or_make(
-    base: &Base,
-    scope: &Scope,
-    paths: &ScopePaths,
-    options: &ScopeOptions<'_>,
-    warnings: &mut Vec<String>,
-) -> Result<Joined, Error> {
-    let alone = match base.privilege {
-        Privilege::Root => Lock::try_exclusive(&paths.members_lock)?,
-        Privilege::User => None,
-    };
-    let (shared, found) = match alone {
-        Some(alone) if !may_have_members(paths)? => {
-            base.at_home("mount the scope afresh", |base| {
-                unpin(&ScopePaths::new(base, scope))
-            })?;
-            let shared = alone
-                .share()
-                .context("share the lock", &paths.members_lock)?;
-            (shared, None)
+/// A scope that is to be mounted, and where.
+#[derive(Clone, Copy)]
+struct Making<'a> {
+    base: &'a Base,
+    scope: &'a Scope,
+    paths: &'a ScopePaths,
+    options: &'a ScopeOptions<'a>,
+}
+
+impl Making<'_> {
+    /// Joins the scope, and mounts it first, unless it has members. The caller holds the lock `changing`.
+    fn join_or_make(&self, warnings: &mut Vec<String>) -> Result<Joined, Error> {
+        let Self {
+            base, scope, paths, ..
+        } = *self;
+        let alone = match base.privilege {
+            Privilege::Root => Lock::try_exclusive(&paths.members_lock)?,
+            Privilege::User => None,
+        };
+        let (shared, found) = match alone {
+            Some(alone) if !may_have_members(paths)? => {
+                base.at_home("mount the scope afresh", |base| {
+                    unpin(&ScopePaths::new(base, scope))
+                })?;
+                let shared = alone
+                    .share()
+                    .context("share the lock", &paths.members_lock)?;
+                (shared, None)
+            }
+            alone => {
+                drop(alone);
+                let shared = Lock::take(&paths.members_lock, Mode::Shared)?;
+                (shared, ScopeNamespace::find(base.privilege, paths)?)
+            }
+        };
+        let ((namespace, header), layers) = match found {
+            Some(found) => (found, hold_layers(scope, paths, Mode::Shared)?),
+            None => {
+                make_dir(&paths.data)?;
+                let layers = hold_layers(scope, paths, Mode::Exclusive)?;
+                let made = self.make_at_home(warnings)?;
+                let layers = layers.share().context("share the lock", &paths.data)?;
+                (made, layers)
+            }
+        };
+        Ok((namespace, header, MemberLocks::new(shared, layers)))
+    }
+
+    /// Makes the scope in the mount namespace that the base belongs to.
+    fn make_at_home(
+        &self,
+        warnings: &mut Vec<String>,
+    ) -> Result<(ScopeNamespace, TableHeader), Error> {
+        if self.base.is_home() {
+            return self.make(warnings);
         }
-        alone => {
-            drop(alone);
-            let shared = Lock::take(&paths.members_lock, Mode::Shared)?;
-            (shared, ScopeNamespace::find(base.privilege, paths)?)
-        }
-    };
-    let ((namespace, header), layers) = match found {
-        Some(found) => (found, hold_layers(scope, paths, Mode::Shared)?),
-        None => {
-            make_dir(&paths.data)?;
-            let layers = hold_layers(scope, paths, Mode::Exclusive)?;
-            let made = make_at_home(base, scope, paths, options, warnings)?;
-            let layers = layers.share().context("share the lock", &paths.data)?;
-            (made, layers)
-        }
-    };
-    Ok((namespace, header, MemberLocks::new(shared, layers)))
+        let found = self.base.at_home("make the scope", |base| {
+            let mut warnings = Vec::new();
+            let paths = &ScopePaths::new(base, self.scope);
+            Making {
+                base,
+                paths,
+                ..*self
+            }
+            .make(&mut warnings)?;
+            Ok(warnings)
+        });
+        warnings.extend(found?);
+        ScopeNamespace::find_made(self.base.privilege, self.paths)
+    }
+
+    /// Makes the scope. The caller holds the lock `changing`.
+    fn make(&self, warnings: &mut Vec<String>) -> Result<(ScopeNamespace, TableHeader), Error> {
+        let Self {
+            base,
+            scope,
+            paths,
+            options,
+        } = *self;
+        undone_if_new(paths, || {
+            let (report, helper) =
+                assemble(base, paths, options).map_err(|error| match base.privilege {
+                    Privilege::Root => error,
+                    Privilege::User => explain(error),
+                })?;
+            warnings.extend(report.warnings(scope));
+            let kept = ScopeNamespace::keep(base.privilege, paths, &helper)?;
+            // Mount points of members that were killed: until now nothing was mounted to remove them
+            // from.
+            mount_points::release_all(base, scope, Some(&kept.0))?;
+            Ok(kept)
+        })
+    }
 }
 
 /// Holds the directory of the layers, which who mounts them has alone for that time.
 pub(crate) fn hold_layers(scope: &Scope, paths: &ScopePaths, mode: Mode) -> Result<Lock, Error> {
     Lock::directory(&paths.data, mode)?.ok_or_else(|| Error::MountedElsewhere {
         name: scope.to_string(),
-    })
-}
-
-/// Makes the scope in the mount namespace that the base belongs to.
-fn make_at_home(
-    base: &Base,
-    scope: &Scope,
-    paths: &ScopePaths,
-    options: &ScopeOptions<'_>,
-    warnings: &mut Vec<String>,
-) -> Result<(ScopeNamespace, TableHeader), Error> {
-    if base.is_home() {
-        return make(base, scope, paths, options, warnings);
-    }
-    let found = base.at_home("make the scope", |base| {
-        let mut warnings = Vec::new();
-        let paths = ScopePaths::new(base, scope);
-        make(base, scope, &paths, options, &mut warnings)?;
-        Ok(warnings)
-    });
-    warnings.extend(found?);
-    ScopeNamespace::find_made(base.privilege, paths)
-}
-
-/// Makes the scope. The caller holds the lock `changing`.
-fn make(
-    base: &Base,
-    scope: &Scope,
-    paths: &ScopePaths,
-    options: &ScopeOptions<'_>,
-    warnings: &mut Vec<String>,
-) -> Result<(ScopeNamespace, TableHeader), Error> {
-    undone_if_new(paths, || {
-        let (report, helper) =
-            assemble(base, paths, options).map_err(|error| match base.privilege {
-                Privilege::Root => error,
-                Privilege::User => explain(error),
-            })?;
-        warnings.extend(report.warnings(scope));
-        let kept = ScopeNamespace::keep(base.privilege, paths, &helper)?;
-        // Mount points of members that were killed: until now nothing was mounted to remove them
-        // from.
-        mount_points::release_all(base, scope, Some(&kept.0))?;
-        Ok(kept)
     })
 }
 
