@@ -22,21 +22,9 @@ use rules::*;
 
 pub use self::subject::Subject;
 
-/// One rule of the contract.
-pub type Rule = reaper_spec::conformance::Rule<Subject>;
-
-/// Checks every rule, each on a store of its own made by `subject`.
-///
-/// # Panics
-/// The store breaks a rule; the message says which and how.
-pub fn run(subject: impl Fn() -> Subject) {
-    reaper_spec::conformance::run(RULES, subject);
-}
-
 macro_rules! rules {
     (($d:tt) $($rule:ident)*) => {
-        /// The rules, in the order of the contract.
-        pub const RULES: &[Rule] = &[$(Rule::new(stringify!($rule), $rule)),*];
+        reaper_spec::contract_rules! { Subject, self: $($rule)* }
 
         /// Makes a `#[test]` of each rule of a [`StateStore`]'s contract. The argument is an
         /// expression that can be called to make a [`Subject`], a new and empty store, for each.
