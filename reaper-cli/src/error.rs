@@ -31,22 +31,14 @@ pub(crate) enum Error {
         /// What there is.
         meant: ContainerId,
     },
-    /// Something could not be done for some containers; each was named.
-    #[error("{failed} of {all} containers could not be {done}, see above")]
+    /// Something could not be done for some containers or overlays; each was named.
+    #[error("{failed} of {all} {what} could not be {done}, see above")]
     Incomplete {
+        /// Of what.
+        what: &'static str,
         /// What could not be done.
         done: &'static str,
         /// How many.
-        failed: usize,
-        /// Of how many.
-        all: usize,
-    },
-    /// Some overlays could not be looked at or removed; each was named.
-    #[error("{failed} of {all} overlays could not be {done}, see above")]
-    Overlays {
-        /// What was to be done.
-        done: &'static str,
-        /// How many could not.
         failed: usize,
         /// Of how many.
         all: usize,

@@ -45,7 +45,7 @@ pub(crate) fn run(
             }
         }
     }
-    incomplete("moved", counts.failed, counts.all)?;
+    incomplete("containers", "moved", counts.failed, counts.all)?;
     Ok(ExitAction::DONE)
 }
 

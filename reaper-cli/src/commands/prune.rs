@@ -72,7 +72,7 @@ pub(crate) async fn run(
             print(out, format_args!("overlay {scope}\n"))?;
         }
     }
-    incomplete("removed", failed, stopped.len())?;
+    incomplete("containers", "removed", failed, stopped.len())?;
     known.complete()?;
     Ok(ExitAction::DONE)
 }

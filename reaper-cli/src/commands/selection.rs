@@ -1,7 +1,6 @@
 //! Which containers a command is about.
 
-use std::{future::poll_fn, task::Poll};
-
+use futures_util::{StreamExt as _, stream};
 use reaper_exec::engine::Error as EngineError;
 use reaper_spec::{ContainerId, Status};
 use reaper_state::{Error as StoreError, Record};
@@ -36,15 +35,25 @@ impl Known {
 
     /// An error if there is a container of which not all is known.
     pub(super) fn complete(&self) -> Result<()> {
-        incomplete("brought up to date", self.failed, self.all)
+        incomplete("containers", "brought up to date", self.failed, self.all)
     }
 }
 
-/// An error if something `failed`: each container was named.
-pub(super) fn incomplete(done: &'static str, failed: usize, all: usize) -> Result<()> {
+/// An error if some of `what`, of which each was named, `failed` to be `done` so.
+pub(super) fn incomplete(
+    what: &'static str,
+    done: &'static str,
+    failed: usize,
+    all: usize,
+) -> Result<()> {
     match failed {
         0 => Ok(()),
-        failed => Err(Error::Incomplete { done, failed, all }),
+        failed => Err(Error::Incomplete {
+            what,
+            done,
+            failed,
+            all,
+        }),
     }
 }
 
@@ -52,8 +61,9 @@ pub(super) fn incomplete(done: &'static str, failed: usize, all: usize) -> Resul
 pub(super) async fn known(containers: &ContainerEngine) -> Result<Known> {
     let ids = containers.list().await?;
     let mut known = Known::default();
-    let states = for_each(&ids, |id| containers.known_state(id)).await;
-    for (id, state) in ids.iter().zip(states) {
+    let states = stream::iter(&ids).map(|id| async move { (id, containers.known_state(id).await) });
+    let mut states = states.buffered(AT_A_TIME);
+    while let Some((id, state)) = states.next().await {
         let reason = match state {
             // It was deleted meanwhile.
             Err(EngineError::Store(StoreError::NotFound { .. })) => continue,
@@ -70,30 +80,4 @@ pub(super) async fn known(containers: &ContainerEngine) -> Result<Known> {
         }
     }
     Ok(known)
-}
-
-/// The outcomes of `call`, in the order of the ids.
-async fn for_each<'a, T, F: Future<Output = T>>(
-    ids: &'a [ContainerId],
-    call: impl Fn(&'a ContainerId) -> F,
-) -> Vec<T> {
-    let mut outcomes = Vec::with_capacity(ids.len());
-    for some in ids.chunks(AT_A_TIME) {
-        let mut running: Vec<_> = some.iter().map(|id| (Box::pin(call(id)), None)).collect();
-        poll_fn(|context| {
-            let mut all = Poll::Ready(());
-            for (call, outcome) in &mut running {
-                if outcome.is_none() {
-                    match call.as_mut().poll(context) {
-                        Poll::Ready(done) => *outcome = Some(done),
-                        Poll::Pending => all = Poll::Pending,
-                    }
-                }
-            }
-            all
-        })
-        .await;
-        outcomes.extend(running.into_iter().filter_map(|(_, outcome)| outcome));
-    }
-    outcomes
 }

@@ -3,8 +3,8 @@
 use reaper_overlay::{Error as OverlayError, Scope};
 
 use crate::{
-    commands::{output::remark, table::printable},
-    error::{Error, Result},
+    commands::{output::remark, selection::incomplete, table::printable},
+    error::Result,
 };
 
 /// Calls `act` for each of the scopes, which are to be `done` so. One for which that fails is named
@@ -27,12 +27,5 @@ pub(super) fn each(
             }
         }
     }
-    match failed {
-        0 => Ok(()),
-        failed => Err(Error::Overlays {
-            done,
-            failed,
-            all: scopes.len(),
-        }),
-    }
+    incomplete("overlays", done, failed, scopes.len())
 }
