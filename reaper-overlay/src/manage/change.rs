@@ -106,6 +106,13 @@ impl Serialize for Change {
     }
 }
 
+/// A file is no longer what was compared.
+pub(super) fn changed(path: &Path) -> Error {
+    Error::Changed {
+        path: path.to_owned(),
+    }
+}
+
 /// A kind of difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]

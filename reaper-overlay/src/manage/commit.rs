@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use reaper_spec::path_hash;
 
 use super::{
-    change::{Change, ChangeKind},
+    change::{Change, ChangeKind, changed},
     journal::{Action, DiskPath, Journal, Phase, Step},
     progress::{OnProgress, Progress},
     stage::Stage,
-    unchanged::{HostFiles, UpperFiles, changed},
+    unchanged::{HostFiles, UpperFiles},
 };
 use crate::{
     contract::{Error, user::Privilege},
@@ -111,16 +111,18 @@ impl Commits {
         if plan.is_empty() {
             return Ok(());
         }
-        let mut host = HostFiles::default();
-        plan.iter().try_for_each(|part| host.check(part.change))?;
+        let mut host = HostFiles::new();
+        plan.iter()
+            .try_for_each(|part| host.unchanged(part.change).map(drop))?;
         check_mounts(&plan)?;
         let mut journal = Journal::new(&self.journal, self.staging.clone(), &dirs);
         journal.write(Phase::Staging)?;
         let staged = stage(&mut journal, &plan, on_progress).and_then(|steps| {
             journal.steps = steps;
             journal.sync()?;
-            let mut host = HostFiles::default();
-            plan.iter().try_for_each(|part| host.check(part.change))?;
+            let mut host = HostFiles::new();
+            plan.iter()
+                .try_for_each(|part| host.unchanged(part.change).map(drop))?;
             check_mounts(&plan)?;
             journal.write(Phase::Applying)
         });
@@ -286,8 +288,8 @@ fn stage(
 ) -> Result<Vec<Step>, Error> {
     journal.make_staging()?;
     let mut stage = Stage::new(journal);
-    let mut upper = UpperFiles::default();
-    let mut host = HostFiles::default();
+    let mut upper = UpperFiles::new();
+    let mut host = HostFiles::new();
     let mut bytes = 0;
     let (mut steps, mut last) = (Vec::new(), Vec::new());
     for (files, part) in (0..).zip(plan) {
@@ -305,7 +307,7 @@ fn stage(
                 let file = upper.unchanged(change)?;
                 stage.copy(*staging, &file, Path::new(name), path)?;
                 let Some(copy) = stage.copied(*staging, Path::new(name))? else {
-                    return Err(changed(change));
+                    return Err(changed(&change.path));
                 };
                 steps.push(step(Action::Put {
                     staging: *staging,
@@ -320,7 +322,7 @@ fn stage(
             Role::Remove { staging, name } => {
                 host.check_mount(change, &journal.staging(*staging)?)?;
                 let Some(there) = host.unchanged(change)? else {
-                    return Err(changed(change));
+                    return Err(changed(&change.path));
                 };
                 steps.push(step(Action::Remove {
                     staging: *staging,
@@ -331,7 +333,7 @@ fn stage(
             Role::Set => {
                 let file = upper.unchanged(change)?;
                 let Some(there) = host.unchanged(change)? else {
-                    return Err(changed(change));
+                    return Err(changed(&change.path));
                 };
                 // After all renames: they change the times of directories.
                 last.push(step(Action::Set {

@@ -13,7 +13,11 @@ use std::{
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, linkat, mkdirat, mknodat, openat, symlinkat};
 
-use super::{change::Stamp, journal::Journal, sparse};
+use super::{
+    change::{Stamp, changed},
+    journal::Journal,
+    sparse,
+};
 use crate::{
     contract::{Context, Error},
     linux::{
@@ -142,10 +146,4 @@ fn copy_one(
     };
     let mode = Mode::from_raw_mode(0o600);
     mknodat(dir, name, kind, mode, metadata.rdev()).context("make a copy of", path)
-}
-
-fn changed(path: &Path) -> Error {
-    Error::Changed {
-        path: path.to_owned(),
-    }
 }
