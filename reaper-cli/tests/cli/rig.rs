@@ -5,9 +5,24 @@ use std::{
     io::Read,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::Once,
 };
 
+use nix::sys::signal::{SigHandler, Signal, signal};
 use serde_json::Value;
+
+/// Has this process, and the programs that it starts, heed signals that a shell has it ignore which
+/// starts it in the background: the program would leave them ignored, as its caller wants.
+fn heed_signals() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        for number in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
+            // SAFETY: SIG_DFL is no handler that could run.
+            #[allow(unsafe_code)]
+            unsafe { signal(number, SigHandler::SigDfl) }.unwrap();
+        }
+    });
+}
 
 /// A private state root. Whatever is left in it at the end is removed, and a test that succeeded
 /// must have left nothing in the root's folder afterwards.
@@ -41,6 +56,7 @@ impl Rig {
     }
 
     fn configured(dir: tempfile::TempDir, overlay: &str) -> Self {
+        heed_signals();
         let logs = dir.path().join("logs");
         let config = format!("[overlay]\n{overlay}\n[log]\noutput = {logs:?}\n");
         fs::write(dir.path().join("config.toml"), config).unwrap();
@@ -213,7 +229,7 @@ pub(crate) fn kill_monitor(pid: &str) {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let monitor = stat.rsplit(')').next().unwrap().split(' ').nth(2).unwrap();
     let monitor = nix::unistd::Pid::from_raw(monitor.parse().unwrap());
-    nix::sys::signal::kill(monitor, nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::signal::kill(monitor, Signal::SIGKILL).unwrap();
 }
 
 /// Whether a process is there and no zombie.
