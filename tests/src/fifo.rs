@@ -3,13 +3,18 @@
 use std::{
     fs::{File, OpenOptions},
     io::Read,
-    os::unix::fs::OpenOptionsExt,
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
     sync::mpsc,
     thread,
 };
 
-use nix::{fcntl::OFlag, sys::stat::Mode, unistd::mkfifo};
+use nix::{
+    fcntl::OFlag,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::stat::Mode,
+    unistd::mkfifo,
+};
 
 use crate::{Node, runtime::LIMIT};
 
@@ -33,13 +38,21 @@ impl AsRef<Path> for Fifo {
 }
 
 impl Fifo {
-    /// Begins to read to the end, opening as a client does: it waits for a writer.
+    /// Begins to read to the end, once there is a writer. It is open when this returns: the output
+    /// of a process that was deleted before its reader came is lost.
     pub fn read(&self) -> Reading {
-        let path = self.0.clone();
+        let mut file = self.open_reader();
         let (done, result) = mpsc::channel();
         thread::spawn(move || {
             let mut bytes = Vec::new();
-            let read = File::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
+            // Until there was a writer, to read is to find the end.
+            let writer = poll(
+                &mut [PollFd::new(file.as_fd(), PollFlags::POLLIN)],
+                PollTimeout::NONE,
+            );
+            let read = writer
+                .map_err(Into::into)
+                .and_then(|_| file.read_to_end(&mut bytes));
             // Nobody listens any more when the test has failed in between.
             let _ = done.send(read.map(|_| bytes));
         });
