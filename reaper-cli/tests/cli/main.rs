@@ -1,5 +1,6 @@
 //! The runtime as its users see it: the real program, below a state root of its own.
 
+mod completions;
 mod doctor;
 mod engine;
 mod events;
