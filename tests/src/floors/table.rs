@@ -143,6 +143,7 @@ const CLI: Crate = Crate {
     name: "reaper-cli",
     enforced: true,
     floors: &[
+        &["text"],
         &["args", "error", "host", "sys"],
         &[
             "backends",
@@ -165,7 +166,8 @@ const CLI: Crate = Crate {
     folders: &[(
         "commands",
         &[
-            &["context", "output", "selection"],
+            &["context", "output"],
+            &["roots", "selection"],
             &["table"],
             &[
                 "completions",

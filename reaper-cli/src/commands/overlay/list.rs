@@ -1,6 +1,7 @@
 //! `overlay ls` and `overlay du`.
 
 use std::{
+    collections::BTreeMap,
     io::Write,
     path::PathBuf,
     time::{Duration, SystemTime},
@@ -15,8 +16,9 @@ use crate::{
     colours::Colours,
     commands::{
         output::{print, print_json, size},
-        table::{print_plain, printable},
+        table::print_plain,
     },
+    container::PodNames,
     error::Result,
 };
 
@@ -29,6 +31,9 @@ struct Listed {
     created: String,
     last_used: String,
     members: Vec<String>,
+    /// The members that are of Kubernetes, with what they are there.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pods: BTreeMap<String, PodNames>,
     mounted: bool,
     read_only: Vec<String>,
     unprotected: Vec<String>,
@@ -39,6 +44,7 @@ pub(super) fn list(
     overlays: &Overlays,
     output: Output,
     colours: Colours,
+    pod_of: &dyn Fn(&str) -> Option<PodNames>,
     out: &mut dyn Write,
 ) -> Result<()> {
     let mut listed = Vec::new();
@@ -53,22 +59,28 @@ pub(super) fn list(
     }
     drop(progress);
     if output.json {
-        let listed: Vec<_> = listed.into_iter().map(for_programs).collect();
+        let listed = listed.into_iter();
+        let listed: Vec<_> = listed
+            .map(|(info, usage)| for_programs(info, &usage, pod_of))
+            .collect();
         return print_json(out, &listed);
     }
-    let rows: Vec<_> = listed.iter().map(row).collect();
-    print_plain(
-        out,
-        colours,
-        ["NAME", "SIZE", "AGE", "MEMBERS", "NOTES"],
-        &rows,
-    )
+    let rows: Vec<_> = listed.iter().map(|listed| row(listed, pod_of)).collect();
+    let head = ["NAME", "SIZE", "AGE", "MEMBERS", "NOTES"];
+    print_plain(out, colours, &head, &rows)
 }
 
-fn row((info, usage): &(ScopeInfo, Usage)) -> [String; 5] {
+fn row(
+    (info, usage): &(ScopeInfo, Usage),
+    pod_of: &dyn Fn(&str) -> Option<PodNames>,
+) -> [String; 5] {
+    let member = |id: &String| match pod_of(id) {
+        Some(names) => format!("{id} ({})", names.line()),
+        None => id.clone(),
+    };
     let members = match info.members.as_slice() {
         [] => "-".to_owned(),
-        members => printable(&members.join(", ")),
+        members => members.iter().map(member).collect::<Vec<_>>().join(", "),
     };
     let mut notes = Vec::new();
     if !info.mounted {
@@ -90,7 +102,7 @@ fn row((info, usage): &(ScopeInfo, Usage)) -> [String; 5] {
         size(usage.bytes),
         age(info.created),
         members,
-        printable(&notes.join("; ")),
+        notes.join("; "),
     ]
 }
 
@@ -99,7 +111,15 @@ fn names(paths: &[PathBuf]) -> Vec<String> {
     paths.iter().map(name).collect()
 }
 
-fn for_programs((info, usage): (ScopeInfo, Usage)) -> Listed {
+fn for_programs(
+    info: ScopeInfo,
+    usage: &Usage,
+    pod_of: &dyn Fn(&str) -> Option<PodNames>,
+) -> Listed {
+    let pods = info.members.iter();
+    let pods = pods
+        .filter_map(|id| Some((id.clone(), pod_of(id)?)))
+        .collect();
     let time = |time| humantime::format_rfc3339_seconds(time).to_string();
     Listed {
         name: info.scope.to_string(),
@@ -108,6 +128,7 @@ fn for_programs((info, usage): (ScopeInfo, Usage)) -> Listed {
         created: time(info.created),
         last_used: time(info.last_used),
         members: info.members,
+        pods,
         mounted: info.mounted,
         read_only: names(&info.read_only),
         unprotected: names(&info.unprotected),
