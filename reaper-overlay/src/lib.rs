@@ -21,7 +21,8 @@ pub use contract::{MockFilesystemIsolation, MockView};
 pub use isolation::{Configured, HostFilesystem, ReadOnlyHost, Session, SharedOverlay, run_in};
 pub use linux::mountinfo;
 pub use manage::{
-    ApplyMode, Change, ChangeKind, Entry, FileKind, OnProgress, Overlays, Progress, Usage,
+    ApplyMode, Change, ChangeKind, Entry, FileKind, Leftover, OnProgress, Overlays, Progress,
+    Usage, find_leftovers, remove_leftover,
 };
 pub use mount::{mount_rootfs, unmount_rootfs};
 pub use scope::{DEFAULT_MASKS, Keep, ScopeInfo};

@@ -33,7 +33,7 @@ pub(crate) async fn run(
 ) -> Result<ExitAction> {
     let mut findings = machine::examine(&call.config);
     findings.extend(containerd::examine());
-    findings.extend(leftovers::examine(call).await);
+    findings.extend(leftovers::examine(call, args.fix).await);
     findings.extend(if args.no_trial {
         trial::find_leftovers(call)
     } else {
