@@ -92,7 +92,7 @@ mod tests {
         print_plain(&mut out, Colours::default(), &["ID", "PID"], &rows).unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
-            "ID                PID\nx\\n\\u{1b}[31my   1\n"
+            "ID               PID\nx\\n\\u{1b}[31my   1\n"
         );
     }
 }

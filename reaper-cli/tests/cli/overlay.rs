@@ -508,8 +508,8 @@ fn containers_of_the_same_name_in_two_roots_have_an_overlay_each() {
 fn df_shows_a_volume_once_and_by_its_own_name() {
     let rig = Rig::with_overlay();
     let bundle = rig.bundle("b", &crate::rig::shell("df"));
-    let config = std::path::Path::new(&bundle).join("config.json");
-    let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    let config = Path::new(&bundle).join("config.json");
+    let mut value: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
     value["mounts"] = serde_json::json!([
         { "destination": "/cache", "source": "memory", "type": "tmpfs", "options": ["size=1m"] }
     ]);

@@ -22,7 +22,7 @@ use reaper_spec::{ContainerId, ExecId, Status};
 
 use crate::{
     output::capture,
-    rig::{Rig, cases},
+    rig::{Rig, cases, within_a_minute},
 };
 
 cases! {
