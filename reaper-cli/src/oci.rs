@@ -23,7 +23,6 @@ pub(crate) struct State<'a> {
     pid: u32,
     bundle: String,
     rootfs: String,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     annotations: BTreeMap<&'a str, &'a str>,
     created: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -77,8 +77,9 @@ impl Known {
             .is_some_and(|(_, ids)| !ids.contains(&id))
     }
 
-    /// Whether one of the roots has a container of this name.
+    /// Whether one of the roots has a container of this name, which may tell its root behind a `~`.
     fn has(&self, name: &str) -> bool {
+        let name = name.split('~').next().unwrap_or_default();
         ContainerId::new(name).is_ok_and(|id| self.roots.iter().any(|(_, ids)| ids.contains(&id)))
     }
 }
