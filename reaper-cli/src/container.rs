@@ -10,6 +10,7 @@ use reaper_exec::{ContainerConfig, MonitorOptions, engine::SCOPE_ANNOTATION, io:
 use reaper_overlay::{Scope, ViewRequest};
 use reaper_spec::{Bundle, Config, ContainerId, ContainerSpec, CriAnnotations, ProcessSpec};
 use reaper_state::Record;
+use serde::Serialize;
 
 use crate::{
     error::{Error, Result},
@@ -25,6 +26,8 @@ const STREAMS_AT_START: &str = "reaper.cli/streams-at-start";
 const PROCESS: &str = "reaper.cli/process";
 /// The file that its outputs go to.
 const LOG: &str = "reaper.cli/log";
+/// The bundle's root filesystem, where it is not called so.
+const ROOTFS: &str = "reaper.cli/rootfs";
 
 /// A container to be made of a bundle.
 pub(crate) fn of_bundle(
@@ -34,7 +37,11 @@ pub(crate) fn of_bundle(
 ) -> Result<ContainerConfig> {
     let bundle = Bundle::load(&lasting("--bundle", absolute("--bundle", bundle)?)?)?;
     let path = bundle.path().to_owned();
-    let workload = bundle.into_container_spec();
+    let mut workload = bundle.into_container_spec();
+    if let Some(rootfs) = workload.rootfs.as_ref().and_then(|rootfs| rootfs.to_str()) {
+        let rootfs = rootfs.to_owned();
+        workload.annotations.insert(ROOTFS.to_owned(), rootfs);
+    }
     let mut config = config.clone();
     config.apply_annotations(&workload.annotations)?;
     Ok(of_workload(&config, id, path, workload))
@@ -157,6 +164,50 @@ pub(crate) fn init_process(record: &Record) -> Result<ProcessSpec> {
 /// The overlay that a container runs over, if it does.
 pub(crate) fn scope(record: &Record) -> Option<Scope> {
     record.annotations.get(SCOPE_ANNOTATION)?.parse().ok()
+}
+
+/// What a container is in Kubernetes, in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct PodNames {
+    /// The pod, as NAMESPACE/NAME.
+    pub(crate) pod: String,
+    /// The container in the pod. The pod's sandbox has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) container: Option<String>,
+}
+
+impl PodNames {
+    /// POD:CONTAINER
+    pub(crate) fn line(&self) -> String {
+        match &self.container {
+            Some(container) => format!("{}:{container}", self.pod),
+            None => self.pod.clone(),
+        }
+    }
+}
+
+/// The pod and the container that Kubernetes made this one for, as its annotations say.
+pub(crate) fn pod_names(record: &Record) -> Option<PodNames> {
+    let cri = CriAnnotations::from_annotations(&record.annotations);
+    let name = cri.sandbox_name?;
+    Some(PodNames {
+        pod: match cri.sandbox_namespace {
+            Some(namespace) => format!("{namespace}/{name}"),
+            None => name,
+        },
+        container: cri.container_name,
+    })
+}
+
+/// The root filesystem that the bundle has, absolute, and `/` for a command that has no bundle. It is
+/// where engines prepare one: the process itself sees this machine's root.
+pub(crate) fn rootfs(record: &Record) -> PathBuf {
+    match record.annotations.get(ROOTFS) {
+        Some(path) => PathBuf::from(path),
+        None if record.annotations.contains_key(PROCESS) => PathBuf::from("/"),
+        // What containerd calls it, which makes no note.
+        None => record.bundle.join("rootfs"),
+    }
 }
 
 /// The annotations that are not this program's own.

@@ -7,6 +7,8 @@ use reaper_overlay::Error as OverlayError;
 use reaper_spec::{ContainerId, Status};
 use reaper_state::Error as StoreError;
 
+use crate::text::printable;
+
 /// The result of a command.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -107,7 +109,7 @@ impl Error {
 
     /// The message for people and logs: one line, with the way out.
     pub(crate) fn line(&self) -> String {
-        let mut line = self.to_string().replace('\n', "; ");
+        let mut line = printable(&self.to_string().replace('\n', "; "));
         if let Some(hint) = self.hint() {
             line.push_str(": ");
             line.push_str(&hint);

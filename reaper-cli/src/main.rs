@@ -24,6 +24,7 @@ mod streams;
 mod suggest;
 mod sys;
 mod terminal;
+mod text;
 
 use std::process::ExitCode;
 

@@ -10,7 +10,7 @@ use reaper_spec::{ExitStatus, Status, Timestamp, oci};
 use reaper_state::Record;
 use serde::Serialize;
 
-use crate::container;
+use crate::container::{self, PodNames};
 
 /// The OCI state of a container, with what runc and this runtime add to it.
 #[derive(Debug, Serialize)]
@@ -22,6 +22,7 @@ pub(crate) struct State<'a> {
     /// 0 without a process.
     pid: u32,
     bundle: String,
+    rootfs: String,
     annotations: BTreeMap<&'a str, &'a str>,
     created: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,7 +37,11 @@ pub(crate) struct State<'a> {
     /// Why the end could not be observed.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
-    owner: &'static str,
+    /// The pod and the container of Kubernetes.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    names: Option<PodNames>,
+    /// The account that made it. Like runc's, `state` leaves it to `list`.
+    owner: &'a str,
 }
 
 impl<'a> State<'a> {
@@ -48,6 +53,7 @@ impl<'a> State<'a> {
             status: record.status,
             pid: pid(record).unwrap_or(0),
             bundle: record.bundle.to_string_lossy().into_owned(),
+            rootfs: container::rootfs(record).to_string_lossy().into_owned(),
             annotations: container::visible(record),
             created: record.created,
             started: record.started,
@@ -61,7 +67,16 @@ impl<'a> State<'a> {
                 ExitStatus::Unknown { reason } => Some(reason.as_str()),
                 _ => None,
             }),
+            names: container::pod_names(record),
             owner: "",
+        }
+    }
+
+    /// The same, made by the account `owner`.
+    pub(crate) fn of_owner(record: &'a Record, owner: &'a str) -> Self {
+        Self {
+            owner,
+            ..Self::of(record)
         }
     }
 }

@@ -142,6 +142,20 @@ fn account_group(uid: u32) -> Option<u32> {
     group_in(&fs::read_to_string(PathBuf::from("/etc/passwd")).ok()?, uid)
 }
 
+/// The name of an account, or `#UID` where `/etc/passwd` has none, as runc prints owners.
+pub(crate) fn account_name(uid: u32) -> String {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    name_in(&passwd, uid).unwrap_or_else(|| format!("#{uid}"))
+}
+
+fn name_in(passwd: &str, uid: u32) -> Option<String> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, number) = (fields.next()?, fields.nth(1)?);
+        (number.parse() == Ok(uid)).then(|| name.to_owned())
+    })
+}
+
 fn group_in(passwd: &str, uid: u32) -> Option<u32> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':').skip(2);
@@ -252,5 +266,7 @@ mod tests {
         let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken\nweb:x:33:44::/srv:/bin/false\n";
         assert_eq!(group_in(passwd, 33), Some(44));
         assert_eq!(group_in(passwd, 34), None);
+        assert_eq!(name_in(passwd, 33).as_deref(), Some("web"));
+        assert_eq!(name_in(passwd, 34), None);
     }
 }

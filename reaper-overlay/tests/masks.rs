@@ -95,3 +95,36 @@ fn the_list_can_be_changed() {
         assert_eq!(sh(&open(&request), "ls /opt"), "three.txt\ntwo.key");
     });
 }
+
+#[test]
+fn what_is_hidden_is_not_seen_through_a_bind_mount_of_it_or_around_it() {
+    isolated(|dir| {
+        mount_tmpfs("/opt".as_ref());
+        fs::create_dir_all("/opt/t/keys/deep").unwrap();
+        fs::write("/opt/t/secret", "MASKME").unwrap();
+        fs::write("/opt/t/open", "open").unwrap();
+        fs::write("/opt/t/keys/deep/key", "MASKME").unwrap();
+        fs::write("/opt/t/spared", "spared").unwrap();
+        for file in ["/opt/file", "/opt/spared"] {
+            fs::write(file, "").unwrap();
+        }
+        for dir in ["/opt/around", "/opt/whole", "/opt/part"] {
+            fs::create_dir(dir).unwrap();
+        }
+        bind("/opt/t/secret".as_ref(), "/opt/file".as_ref());
+        bind("/opt/t/spared".as_ref(), "/opt/spared".as_ref());
+        bind("/opt/t".as_ref(), "/opt/around".as_ref());
+        bind("/opt/t/keys".as_ref(), "/opt/whole".as_ref());
+        bind("/opt/t/keys/deep".as_ref(), "/opt/part".as_ref());
+        let mut request = request(dir, "a", OverlayScope::Node);
+        request.overlay.masks.add = ["secret", "keys", "spared"]
+            .map(|name| format!("/opt/t/{name}"))
+            .to_vec();
+        request.overlay.masks.except = vec!["/opt/spared".to_owned()];
+        let session = open(&request);
+        assert_eq!(sh(&session, "cat /opt/t/open /opt/around/open"), "openopen");
+        let found = sh(&session, "cat $(find /opt -type f)");
+        assert!(!found.contains("MASKME"), "{found}");
+        assert_eq!(sh(&session, "cat /opt/spared"), "spared");
+    });
+}

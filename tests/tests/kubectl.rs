@@ -84,7 +84,7 @@ fn a_probe_that_takes_too_long_ends_alone() {
             .exec_sync(&id, &["/bin/sleep", "1052"], 1)
             .expect_err("it takes too long");
         assert!(
-            start.elapsed() < Duration::from_secs(20),
+            start.elapsed() < Duration::from_secs(600),
             "{:?}",
             start.elapsed()
         );

@@ -12,6 +12,7 @@ Examples:
   reaper-runtime doctor
   reaper-runtime --namespace k8s.io doctor    leftovers of Kubernetes' containers too
   reaper-runtime doctor --no-trial            only look
+  reaper-runtime doctor --fix                 remove what is left, naming each thing
   reaper-runtime doctor --json
 
 A container is made and removed again, with the node's configuration, in a private folder beside the
@@ -21,6 +22,10 @@ pub(crate) struct DoctorArgs {
     /// Only look: make no container to see whether that works
     #[arg(long)]
     pub(crate) no_trial: bool,
+
+    /// Remove what is left of containers that no longer exist: overlays, mounts, folders, cgroups
+    #[arg(long)]
+    pub(crate) fix: bool,
 
     /// For programs
     #[arg(long)]

@@ -44,7 +44,8 @@ pub(crate) struct ListArgs {
 #[command(after_help = "\
 Examples:
   reaper-runtime ps web
-  reaper-runtime ps --format json web    pids only")]
+  reaper-runtime ps --format json web    pids only
+  reaper-runtime ps web -o pid,rss,args  the columns of ps(1), with its options")]
 pub(crate) struct PsArgs {
     /// The container's name
     pub(crate) id: ContainerId,
@@ -53,7 +54,12 @@ pub(crate) struct PsArgs {
     #[arg(long, short, value_enum, default_value_t)]
     pub(crate) format: Format,
 
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    /// Options of ps(1), which prints the processes then
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "PS_OPTIONS"
+    )]
     pub(crate) ps_options: Vec<String>,
 }
 

@@ -1,6 +1,6 @@
 //! `list`.
 
-use std::io::Write;
+use std::{fs, io::Write, os::unix::fs::MetadataExt};
 
 use reaper_state::Record;
 
@@ -13,9 +13,11 @@ use super::{
 use crate::{
     args::{Format, ListArgs},
     colours::TextStyle,
+    container::pod_names,
     error::Result,
     oci::{self, State},
     outcome::ExitAction,
+    process::account_name,
 };
 
 pub(crate) async fn run(
@@ -33,23 +35,48 @@ pub(crate) async fn run(
     // One that cannot be read must not hide the others.
     let known = known(containers).await?;
     let records = &known.records;
+    let owners: Vec<_> = records.iter().map(|record| owner(call, record)).collect();
+    let listed = || records.iter().zip(&owners);
     match args.format {
         Format::Json => {
-            print_json(out, &records.iter().map(State::of).collect::<Vec<_>>())?;
+            let states: Vec<_> = listed()
+                .map(|(record, owner)| State::of_owner(record, owner))
+                .collect();
+            print_json(out, &states)?;
         }
         Format::Table => {
-            let rows: Vec<_> = records.iter().map(row).collect();
-            print_table(
-                out,
-                call.colours,
-                ["ID", "PID", "STATUS", "EXIT", "BUNDLE", "CREATED"],
-                &rows,
-                look,
-            )?;
+            let mut head = vec![
+                "ID",
+                "PID",
+                "STATUS",
+                "BUNDLE",
+                "CREATED",
+                "OWNER",
+                "EXIT",
+                "POD",
+                "CONTAINER",
+            ];
+            let mut rows: Vec<_> = listed().map(|(record, owner)| row(record, owner)).collect();
+            if !records.iter().any(|record| pod_names(record).is_some()) {
+                head.truncate(UNNAMED);
+                rows.iter_mut().for_each(|row| row.truncate(UNNAMED));
+            }
+            print_table(out, call.colours, &head, &rows, look)?;
         }
     }
     known.complete()?;
     Ok(ExitAction::DONE)
+}
+
+/// The columns that are printed where no container is of a pod.
+const UNNAMED: usize = 7;
+
+/// The account that made a container, by what it has in the state root, or has made the root.
+fn owner(call: &CommandContext, record: &Record) -> String {
+    let root = call.containers.root();
+    let metadata =
+        fs::metadata(root.container(&record.id).path()).or_else(|_| fs::metadata(root.path()));
+    metadata.map_or_else(|_| String::new(), |metadata| account_name(metadata.uid()))
 }
 
 fn look(column: usize, field: &str) -> TextStyle {
@@ -57,21 +84,31 @@ fn look(column: usize, field: &str) -> TextStyle {
         (2, "running") => TextStyle::Good,
         (2, "paused") => TextStyle::Warning,
         (2, "stopped") => TextStyle::Faint,
-        (3, code) if code != "0" && code != "-" => TextStyle::Bad,
+        (6, code) if code != "0" && code != "-" => TextStyle::Bad,
         _ => TextStyle::Plain,
     }
 }
 
-fn row(record: &Record) -> [String; 6] {
-    [
+/// The first six columns are those of runc, which scripts read.
+fn row(record: &Record, owner: &str) -> Vec<String> {
+    let (pod, container) = match pod_names(record) {
+        Some(names) => (Some(names.pod), names.container),
+        None => (None, None),
+    };
+    let code = record
+        .exit
+        .as_ref()
+        .map(|exit| exit.status.code().to_string());
+    let or_dash = |field: Option<String>| field.unwrap_or_else(|| "-".to_owned());
+    vec![
         record.id.to_string(),
-        oci::pid(record).map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+        oci::pid(record).unwrap_or(0).to_string(),
         record.status.to_string(),
-        record
-            .exit
-            .as_ref()
-            .map_or_else(|| "-".to_owned(), |exit| exit.status.code().to_string()),
         record.bundle.display().to_string(),
         record.created.to_string(),
+        owner.to_owned(),
+        or_dash(code),
+        or_dash(pod),
+        or_dash(container),
     ]
 }

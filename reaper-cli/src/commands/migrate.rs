@@ -1,11 +1,11 @@
 //! `state migrate`.
 
-use std::{fs, io, io::Write};
+use std::io::Write;
 
 use reaper_spec::{ContainerId, StoreKind};
-use reaper_state::{Error as StoreError, MemoryStore, Migration, StateRoot, StateStore, migrate};
+use reaper_state::{Error as StoreError, MemoryStore, Migration, StateStore, migrate};
 
-use super::{context::CommandContext, output::print, selection::incomplete};
+use super::{context::CommandContext, output::print, roots::roots, selection::incomplete};
 use crate::{
     args::MigrateArgs,
     error::{Error, Result},
@@ -61,29 +61,6 @@ impl Counts {
         self.failed += failed;
         self.all += failed + migration.copied.len() + migration.kept.len();
     }
-}
-
-/// The roots that are meant, and what stands before the names of their containers.
-fn roots(call: &CommandContext) -> Result<Vec<(String, StateRoot)>> {
-    let own = call.containers.root();
-    let mut roots = vec![(String::new(), own.clone())];
-    if call.one_namespace {
-        return Ok(roots);
-    }
-    let folder = own.path().join("ns");
-    let failed = || Error::io(format!("list {}", folder.display()));
-    match fs::read_dir(&folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        entries => {
-            for entry in entries.map_err(failed())? {
-                let name = entry.map_err(failed())?.file_name();
-                let name = name.to_string_lossy();
-                roots.push((format!("{name}/"), own.containerd_namespace(&name)));
-            }
-        }
-    }
-    roots[1..].sort_by(|(one, _), (other, _)| one.cmp(other));
-    Ok(roots)
 }
 
 /// What a move would do, done to a copy of the target.

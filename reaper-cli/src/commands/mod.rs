@@ -18,6 +18,7 @@ mod overlay;
 mod pause;
 mod prune;
 mod ps;
+mod roots;
 mod run;
 mod selection;
 mod spec;
@@ -98,7 +99,6 @@ impl Command {
             Self::Create(args) => args.bundle.without_meaning().collect(),
             Self::Run(args) => args.bundle.without_meaning().collect(),
             Self::Exec(args) => args.without_meaning().collect(),
-            Self::Ps(args) if !args.ps_options.is_empty() => vec!["the options of ps"],
             Self::Spec(args) if args.rootless => vec!["--rootless"],
             _ => Vec::new(),
         }

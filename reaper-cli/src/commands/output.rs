@@ -5,6 +5,7 @@ use std::io::Write;
 use crate::{
     error::{Error, Result},
     log,
+    text::printable_json,
 };
 
 /// Prints a value as JSON, for people to read as well.
@@ -13,7 +14,7 @@ pub(crate) fn print_json(out: &mut dyn Write, value: &impl serde::Serialize) -> 
         operation: "write JSON".into(),
         source: error.into(),
     })?;
-    print(out, format_args!("{text}\n"))
+    print(out, format_args!("{}\n", printable_json(&text)))
 }
 
 pub(crate) fn print(out: &mut dyn Write, text: std::fmt::Arguments<'_>) -> Result<()> {

@@ -11,9 +11,8 @@ use super::{
     delete::delete,
     output::{print, remark, size},
     selection::{incomplete, known},
-    table::printable,
 };
-use crate::{args::PruneArgs, error::Result, outcome::ExitAction};
+use crate::{args::PruneArgs, error::Result, outcome::ExitAction, text::printable};
 
 /// Prints what it removes, a line each.
 pub(crate) async fn run(

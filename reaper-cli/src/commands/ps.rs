@@ -1,14 +1,22 @@
 //! `ps`.
 
+mod tool;
+
 use std::{fs, io::Write};
 
 use reaper_exec::{Executor, ProcessInfo};
 
-use super::{context::CommandContext, output::print_json, table::print_plain};
+use super::{
+    context::CommandContext,
+    output::{print, print_json},
+    table::print_plain,
+};
 use crate::{
     args::{Format, PsArgs},
-    error::Result,
+    container::{PodNames, pod_names},
+    error::{Error, Result},
     outcome::ExitAction,
+    text::printable,
 };
 
 pub(crate) async fn run(
@@ -16,6 +24,12 @@ pub(crate) async fn run(
     args: &PsArgs,
     out: &mut dyn Write,
 ) -> Result<ExitAction> {
+    if args.format == Format::Json && !args.ps_options.is_empty() {
+        return Err(Error::Option {
+            option: "--format json",
+            problem: "it prints pids only, whatever ps is told: leave out one of both".to_owned(),
+        });
+    }
     let containers = &call.containers;
     let record = containers.state(&args.id).await?;
     let entries = if record.status.is_alive() {
@@ -23,24 +37,33 @@ pub(crate) async fn run(
     } else {
         Vec::new()
     };
+    let pids: Vec<_> = entries.iter().map(|entry| entry.pid).collect();
     match args.format {
-        Format::Json => {
-            print_json(
-                out,
-                &entries.iter().map(|entry| entry.pid).collect::<Vec<_>>(),
-            )?;
+        Format::Json => print_json(out, &pids)?,
+        Format::Table if !args.ps_options.is_empty() => {
+            for line in tool::lines(&args.ps_options, &pids)? {
+                print(out, format_args!("{}\n", printable(&line)))?;
+            }
         }
         Format::Table => {
-            let rows: Vec<_> = entries.iter().filter_map(row).collect();
-            let head = ["PID", "PPID", "UID", "EXEC", "COMMAND"];
-            print_plain(out, call.colours, head, &rows)?;
+            let names = pod_names(&record);
+            let rows: Vec<_> = entries
+                .iter()
+                .filter_map(|entry| row(entry, names.as_ref()))
+                .collect();
+            let mut head = vec!["PID", "PPID", "UID", "EXEC"];
+            if names.is_some() {
+                head.extend(["POD", "CONTAINER"]);
+            }
+            head.push("COMMAND");
+            print_plain(out, call.colours, &head, &rows)?;
         }
     }
     Ok(ExitAction::DONE)
 }
 
 /// What /proc says of a process; `None` if it has ended meanwhile.
-fn row(entry: &ProcessInfo) -> Option<[String; 5]> {
+fn row(entry: &ProcessInfo, names: Option<&PodNames>) -> Option<Vec<String>> {
     let folder = format!("/proc/{}", entry.pid);
     let status = fs::read_to_string(format!("{folder}/status")).ok()?;
     let field = |name: &str| {
@@ -57,20 +80,16 @@ fn row(entry: &ProcessInfo) -> Option<[String; 5]> {
     if command.is_empty() {
         command = format!("[{}]", field("Name")?);
     }
-    // A process may give itself any name: it must not write to the terminal.
-    let command = command
-        .chars()
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect();
-    let exec = entry
-        .exec
-        .as_ref()
-        .map_or_else(|| "-".to_owned(), ToString::to_string);
-    Some([
+    let or_dash = |field: Option<String>| field.unwrap_or_else(|| "-".to_owned());
+    let mut row = vec![
         entry.pid.to_string(),
         field("PPid")?,
         field("Uid")?,
-        exec,
-        command,
-    ])
+        or_dash(entry.exec.as_ref().map(ToString::to_string)),
+    ];
+    if let Some(names) = names {
+        row.extend([names.pod.clone(), or_dash(names.container.clone())]);
+    }
+    row.push(command);
+    Some(row)
 }

@@ -6,29 +6,32 @@ use super::output::print;
 use crate::{
     colours::{Colours, TextStyle},
     error::Result,
+    text::printable,
 };
 
 /// Prints rows in columns that are as wide as their longest field, without looks.
-pub(crate) fn print_plain<const N: usize>(
+pub(crate) fn print_plain(
     out: &mut dyn Write,
     colours: Colours,
-    head: [&str; N],
-    rows: &[[String; N]],
+    head: &[&str],
+    rows: &[impl AsRef<[String]>],
 ) -> Result<()> {
     print_table(out, colours, head, rows, |_, _| TextStyle::Plain)
 }
 
 /// Prints rows in columns that are as wide as their longest field. A field looks as `look` says of
-/// its column and text.
-pub(crate) fn print_table<const N: usize>(
+/// its column and text. Control characters in fields are escaped.
+pub(crate) fn print_table(
     out: &mut dyn Write,
     colours: Colours,
-    head: [&str; N],
-    rows: &[[String; N]],
+    head: &[&str],
+    rows: &[impl AsRef<[String]>],
     look: fn(usize, &str) -> TextStyle,
 ) -> Result<()> {
-    let mut widths = head.map(str::len);
-    for row in rows {
+    let shown = |row: &[String]| row.iter().map(|field| printable(field)).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| shown(row.as_ref())).collect();
+    let mut widths: Vec<_> = head.iter().map(|name| name.len()).collect();
+    for row in &rows {
         for (width, field) in widths.iter_mut().zip(row) {
             *width = (*width).max(field.chars().count());
         }
@@ -36,7 +39,7 @@ pub(crate) fn print_table<const N: usize>(
     let mut text = line(colours, head.iter().copied(), &widths, |_, _| {
         TextStyle::Heading
     });
-    for row in rows {
+    for row in &rows {
         text.push_str(&line(
             colours,
             row.iter().map(String::as_str),
@@ -45,20 +48,6 @@ pub(crate) fn print_table<const N: usize>(
         ));
     }
     print(out, format_args!("{text}"))
-}
-
-/// A name from outside this program, on one line and without control characters: it could
-/// contain commands for the terminal.
-pub(crate) fn printable(name: &str) -> String {
-    let mut text = String::with_capacity(name.len());
-    for c in name.chars() {
-        if c.is_control() {
-            text.extend(c.escape_default());
-        } else {
-            text.push(c);
-        }
-    }
-    text
 }
 
 fn line<'a>(
@@ -83,21 +72,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_stays_on_its_line() {
-        assert_eq!(printable("a b\n\x1b[2J\u{9b}é"), "a b\\n\\u{1b}[2J\\u{9b}é");
-    }
-
-    #[test]
     fn columns_are_aligned() {
         let mut out = Vec::new();
         let rows = [
             ["a".to_owned(), "1".to_owned()],
             ["longer".to_owned(), String::new()],
         ];
-        print_plain(&mut out, Colours::default(), ["ID", "PID"], &rows).unwrap();
+        print_plain(&mut out, Colours::default(), &["ID", "PID"], &rows).unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "ID       PID\na        1\nlonger\n"
+        );
+    }
+
+    #[test]
+    fn a_field_stays_in_its_row_and_commands_no_terminal() {
+        let mut out = Vec::new();
+        let rows = [["x\n\x1b[31my".to_owned(), "1".to_owned()]];
+        print_plain(&mut out, Colours::default(), &["ID", "PID"], &rows).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "ID               PID\nx\\n\\u{1b}[31my   1\n"
         );
     }
 }

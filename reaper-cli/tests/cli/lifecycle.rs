@@ -273,3 +273,119 @@ fn start_creates_what_it_is_given_a_bundle_for() {
     assert!(started.status.success());
     assert_eq!(started.stdout, b"started\n");
 }
+
+/// Makes a container of a pod, as containerd does.
+fn of_pod(rig: &Rig, id: &str) {
+    let bundle = rig.bundle(id, &shell("exec sleep 1000"));
+    let config = std::path::Path::new(&bundle).join("config.json");
+    let mut value: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    value["annotations"] = serde_json::json!({
+        "io.kubernetes.cri.container-type": "container",
+        "io.kubernetes.cri.sandbox-id": "s",
+        "io.kubernetes.cri.sandbox-namespace": "shop",
+        "io.kubernetes.cri.sandbox-name": "web-0",
+        "io.kubernetes.cri.container-name": "nginx",
+    });
+    fs::write(&config, value.to_string()).unwrap();
+    rig.quietly(&["create", "--bundle", &bundle, id]);
+}
+
+#[test]
+fn containers_of_pods_are_listed_with_the_names_that_kubernetes_knows() {
+    let rig = Rig::with_overlay();
+    rig.running("plain");
+    assert!(!rig.ok(&["list"]).contains("POD"));
+    assert!(!rig.ok(&["ps", "plain"]).contains("POD"));
+    of_pod(&rig, "c");
+    let list = rig.ok(&["list"]);
+    let words =
+        |line: &str| -> Vec<String> { line.split_whitespace().map(str::to_owned).collect() };
+    let line = list.lines().find(|line| line.starts_with("c ")).unwrap();
+    assert_eq!(words(line)[7..], ["shop/web-0", "nginx"], "{list}");
+    let line = list
+        .lines()
+        .find(|line| line.starts_with("plain "))
+        .unwrap();
+    assert_eq!(words(line)[7..], ["-", "-"], "{list}");
+    let json: Value = serde_json::from_str(&rig.ok(&["list", "--format", "json"])).unwrap();
+    assert_eq!(
+        (&json[0]["pod"], &json[0]["container"], json[1].get("pod")),
+        (&"shop/web-0".into(), &"nginx".into(), None)
+    );
+    let ps = rig.ok(&["ps", "c"]);
+    assert_eq!(
+        words(ps.lines().next().unwrap())[4..6],
+        ["POD", "CONTAINER"]
+    );
+    assert_eq!(
+        words(ps.lines().nth(1).unwrap())[4..6],
+        ["shop/web-0", "nginx"]
+    );
+    // Containers of containerd's namespaces share the overlays.
+    let bundle = rig.path("c").to_str().unwrap().to_owned();
+    rig.quietly(&["--namespace", "k8s.io", "create", "--bundle", &bundle, "d"]);
+    let scopes = rig.ok(&["overlay", "ls"]);
+    assert_eq!(scopes.matches(" (shop/web-0:nginx)").count(), 2, "{scopes}");
+    let scopes: Value = serde_json::from_str(&rig.ok(&["overlay", "ls", "--json"])).unwrap();
+    let pods = scopes[0]["pods"].as_object().unwrap();
+    let names: Vec<_> = pods.keys().map(|name| &name[..1]).collect();
+    assert_eq!(names, ["c", "d"], "{scopes}");
+    assert!(
+        pods.values().all(|pod| pod["pod"] == "shop/web-0"),
+        "{scopes}"
+    );
+    rig.ok(&["--namespace", "k8s.io", "delete", "--force", "d"]);
+    fs::remove_dir_all(rig.root().join("ns")).unwrap();
+}
+
+#[test]
+fn a_list_has_the_columns_and_fields_of_runc() {
+    let rig = Rig::new();
+    let bundle = rig.shell("exit 0");
+    rig.quietly(&["create", "--bundle", &bundle, "c"]);
+    rig.running("command");
+    let list = rig.ok(&["list"]);
+    let head: Vec<_> = list.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(
+        head[..6],
+        ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]
+    );
+    let json: Value = serde_json::from_str(&rig.ok(&["list", "--format", "json"])).unwrap();
+    assert_eq!(json[0]["owner"], "root");
+    assert_eq!(json[0]["rootfs"], format!("{bundle}/rootfs"));
+    assert_eq!(json[1]["rootfs"], "/");
+    for name in json[0].as_object().unwrap() {
+        assert!(!name.1.is_null(), "{name:?}");
+    }
+    assert_eq!(rig.state("c")["rootfs"], format!("{bundle}/rootfs"));
+}
+
+#[test]
+fn a_bundle_path_with_an_escape_and_a_newline_stays_in_its_row() {
+    let rig = Rig::new();
+    let bundle = rig.bundle("b\x1b[31m\nforged 1 running", &shell("exit 0"));
+    rig.quietly(&["create", "--bundle", &bundle, "c"]);
+    let list = rig.ok(&["list"]);
+    assert_eq!(list.lines().count(), 2, "{list}");
+    assert!(list.contains("b\\u{1b}[31m\\nforged"), "{list}");
+    assert!(!list.contains('\x1b'), "{list:?}");
+    let error = rig.fails(1, &["create", "--bundle", &format!("{bundle}x"), "d"]);
+    assert!(!error.contains('\x1b'), "{error:?}");
+}
+
+#[test]
+fn ps_prints_what_its_options_say() {
+    let rig = Rig::new();
+    rig.running("c");
+    let pid = rig.state("c")["pid"].to_string();
+    let output = rig.ok(&["ps", "c", "-o", "pid,args"]);
+    let lines: Vec<_> = output.lines().map(str::trim).collect();
+    assert!(lines[0].starts_with("PID"), "{output}");
+    assert_eq!(lines[1..], [format!("{pid} sleep 1000")], "{output}");
+    let refused = rig.fails(1, &["ps", "c", "-o", "args"]);
+    assert!(refused.contains("no column PID"), "{refused}");
+    let refused = rig.fails(1, &["ps", "c", "--no-such-option"]);
+    assert!(refused.contains("ps(1)"), "{refused}");
+    let refused = rig.fails(1, &["ps", "--format", "json", "c", "-o", "pid"]);
+    assert!(refused.contains("--format json"), "{refused}");
+}

@@ -1,6 +1,7 @@
 //! The runtime as its users see it: the real program, below a state root of its own.
 
 mod blocked;
+mod completions;
 mod doctor;
 mod engine;
 mod events;

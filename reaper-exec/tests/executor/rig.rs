@@ -36,6 +36,13 @@ macro_rules! cases {
 }
 pub(crate) use cases;
 
+/// Ends a test that hangs. No machine is so slow that it takes that long.
+pub(crate) async fn within_a_minute<T>(wanted: impl Future<Output = T>) -> T {
+    let limit = std::time::Duration::from_secs(60);
+    let done = tokio::time::timeout(limit, wanted).await;
+    done.expect("it hangs")
+}
+
 /// Runs a case, and checks that nothing is left of it.
 pub(crate) fn block_on(case: impl FnOnce(Rig) -> Running) {
     let runtime = tokio::runtime::Builder::new_current_thread()

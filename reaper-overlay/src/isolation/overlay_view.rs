@@ -164,7 +164,15 @@ fn enter_copy(scope: &ScopeNamespace, inside: Ids, volumes: &[Volume]) -> Result
         // there.
         ScopeNamespace::Held(_) => unshare_as(inside)?,
     }
-    volumes.iter().try_for_each(|volume| volume.mount(None))
+    volumes.iter().try_for_each(|volume| volume.mount(None))?;
+    // Since Linux 6.8 a mount's place in mountinfo is that of its number, and volumes were opened before
+    // the copy was made: they would stand before the guards that they are mounted on, and df(1), which
+    // takes the last one of a place for the one on top, would show the guards' names. In a copy the mounts
+    // have numbers in the order of the tree. It would not keep a volume unbindable.
+    if volumes.is_empty() || volumes.iter().any(Volume::is_unbindable) {
+        return Ok(());
+    }
+    unshare(CloneFlags::CLONE_NEWNS).context("unshare again the mounts of", "/")
 }
 
 /// Makes `view` the root of a copy of a namespace that has the host's root, and mounts `volumes`,

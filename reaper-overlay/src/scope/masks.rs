@@ -10,9 +10,11 @@ use reaper_spec::MaskConfig;
 
 use crate::{
     contract::{Context, Error, user::Privilege},
+    linux::mountinfo::{self, MountInfo},
     mount::mask::{How, Mask},
 };
 
+mod aliases;
 #[cfg(test)]
 mod tests;
 
@@ -81,6 +83,9 @@ pub(crate) fn find(config: &MaskConfig, hidden: &[PathBuf]) -> Result<Vec<Mask>,
             add(Path::new(text), &except, &mut masks)?;
         }
     }
+    let mounts = mountinfo::read()?;
+    add_aliases(&mountinfo::visible(&mounts), &except, &mut masks);
+    warn_of_hard_links(&masks);
     masks.sort_by(|a: &Mask, b| a.path.cmp(&b.path));
     masks.dedup_by(|a, b| a.path == b.path);
     // What is below something that is hidden as a whole needs no mask of its own.
@@ -91,6 +96,39 @@ pub(crate) fn find(config: &MaskConfig, hidden: &[PathBuf]) -> Result<Vec<Mask>,
             .any(|other| *other != mask.path && mask.path.starts_with(other))
     });
     Ok(masks)
+}
+
+/// Hides what `masks` hide also where another of `mounts` shows it.
+fn add_aliases(mounts: &[&MountInfo], except: &[Pattern], masks: &mut Vec<Mask>) {
+    let mut more = Vec::new();
+    for mask in masks.iter() {
+        for path in aliases::find(mask, mounts) {
+            // What is configured by its name comes first: it may be sanitised, and this be absent.
+            if is_excepted(&path, except) || masks.iter().any(|known| known.path == path) {
+                continue;
+            }
+            let is_dir = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir());
+            let how = match mask.how {
+                How::Empty if !is_dir => How::Absent,
+                how => how,
+            };
+            more.push(Mask { path, how });
+        }
+    }
+    masks.append(&mut more);
+}
+
+fn warn_of_hard_links(masks: &[Mask]) {
+    for mask in masks {
+        let more = aliases::hard_links(mask, masks);
+        if more > 0 {
+            let path = mask.path.display();
+            tracing::warn!(
+                "{path} is hidden from workloads, but has {more} hard links that are not: find them \
+                 by `find / -samefile {path}`, and remove them or add them to overlay.masks.add"
+            );
+        }
+    }
 }
 
 fn is_denied(error: &io::Error) -> bool {
@@ -106,10 +144,7 @@ fn pattern(text: &str) -> Result<Pattern, Error> {
 
 /// Adds what hides `path`, and where it is a symlink what hides its target.
 fn add(path: &Path, except: &[Pattern], masks: &mut Vec<Mask>) -> Result<(), Error> {
-    if except
-        .iter()
-        .any(|pattern| pattern.matches_path_with(path, EXACT))
-    {
+    if is_excepted(path, except) {
         return Ok(());
     }
     // A mask has to lie where the lookup ends, not at a symlink on the way. Without its parent
@@ -144,6 +179,12 @@ fn add(path: &Path, except: &[Pattern], masks: &mut Vec<Mask>) -> Result<(), Err
         Mask::absent(path)
     });
     Ok(())
+}
+
+fn is_excepted(path: &Path, except: &[Pattern]) -> bool {
+    except
+        .iter()
+        .any(|pattern| pattern.matches_path_with(path, EXACT))
 }
 
 /// Adds the directory `path` as a whole, or where an exception reaches into it, its entries.

@@ -180,6 +180,11 @@ impl Volume {
         }
     }
 
+    /// Whether it cannot be bound elsewhere, itself or anything in it.
+    pub(crate) fn is_unbindable(&self) -> bool {
+        self.options.propagation().0 == nix::libc::MS_UNBINDABLE
+    }
+
     /// Whether what the host mounts and unmounts in it is mounted and unmounted in the container.
     pub(crate) fn receives_propagation(&self) -> bool {
         self.options.propagation().0 != nix::libc::MS_PRIVATE

@@ -144,6 +144,7 @@ const CLI: Crate = Crate {
     name: "reaper-cli",
     enforced: true,
     floors: &[
+        &["text"],
         &["args", "error", "host", "sockets", "sys"],
         &["settings"],
         &[
@@ -166,7 +167,8 @@ const CLI: Crate = Crate {
     folders: &[(
         "commands",
         &[
-            &["context", "output", "selection"],
+            &["context", "output"],
+            &["roots", "selection"],
             &["table"],
             &[
                 "completions",

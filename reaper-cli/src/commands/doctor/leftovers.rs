@@ -1,59 +1,146 @@
 //! What earlier containers left.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
+mod remains;
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use reaper_exec::cgroup::Hierarchy;
+use reaper_overlay::{Overlays, Scope};
+use reaper_spec::ContainerId;
+
+use self::remains::Remains;
+use super::finding::CheckResult;
+use crate::{
+    commands::{context::CommandContext, roots::roots, selection::known},
+    error::Result,
 };
 
-use reaper_overlay::{Overlays, Scope, mountinfo};
+const ABOUT: &str = "leftovers";
 
-use super::finding::CheckResult;
-use crate::commands::{context::CommandContext, output::size, selection::known};
-
-/// Folders of the state root that are no containers'.
-const NO_CONTAINERS: [&str; 2] = ["ns", "overlay"];
-
-pub(super) async fn examine(call: &CommandContext) -> Vec<CheckResult> {
+/// Names what is left. With `fix` it is removed.
+pub(super) async fn examine(call: &CommandContext, fix: bool) -> Vec<CheckResult> {
     let mut findings = containers(call).await;
-    let mounts = mountinfo::read().unwrap_or_default();
-    let hierarchy = mounts.iter().find(|mount| mount.fs_type == "cgroup2");
-    for path in hierarchy
-        .iter()
-        .flat_map(|mount| empty_cgroups(&mount.mount_point))
-    {
-        findings.push(CheckResult::warning(
-            "leftovers",
-            format!("{} has no process", path.display()),
-            format!(
-                "`find {} -depth -type d -exec rmdir {{}} +`",
-                path.display()
-            ),
-        ));
+    let present = match Present::find(call) {
+        Ok(present) => present,
+        Err(error) => {
+            let found = format!("cannot tell what is left: {}", error.line());
+            findings.push(CheckResult::warning(
+                ABOUT,
+                found,
+                "see why, and call it again",
+            ));
+            return findings;
+        }
+    };
+    for found in remains(call, &present) {
+        findings.push(match found {
+            Ok(remains) if fix => removed(&remains, call, &present),
+            Ok(remains) => CheckResult::warning(ABOUT, remains.to_string(), remains.way_out()),
+            Err(problem) => CheckResult::warning(ABOUT, problem, "see why, and call it again"),
+        });
     }
+    findings.extend(overlays(call));
+    findings
+}
+
+/// The containers that there are, in the caller's root and in the roots of containerd's namespaces
+/// below it.
+pub(super) struct Present {
+    /// The ids, by root.
+    roots: Vec<(PathBuf, BTreeSet<ContainerId>)>,
+}
+
+impl Present {
+    fn find(call: &CommandContext) -> Result<Self> {
+        let mut present = Vec::new();
+        for (_, root) in roots(call)? {
+            let ids = reaper_state::open(call.config.store, &root)?.list()?;
+            present.push((root.path().to_owned(), ids.into_iter().collect()));
+        }
+        Ok(Self { roots: present })
+    }
+
+    /// Whether a container, by the name that is unique on the node, is of one of these roots and not
+    /// there. Of other roots nothing is known.
+    fn is_gone(&self, unique: &str) -> bool {
+        let name = unique.split('~').next().unwrap_or_default();
+        let Ok(id) = ContainerId::new(name) else {
+            return false;
+        };
+        let is_of = |root: &PathBuf| {
+            let request = reaper_overlay::ViewRequest::new(id.clone(), "/".into());
+            request.with_state_root(root).unique_id() == unique
+        };
+        let mut roots = self.roots.iter();
+        roots
+            .find(|(root, _)| is_of(root))
+            .is_some_and(|(_, ids)| !ids.contains(&id))
+    }
+
+    /// Whether one of the roots has a container of this name, which may tell its root behind a `~`.
+    fn has(&self, name: &str) -> bool {
+        let name = name.split('~').next().unwrap_or_default();
+        ContainerId::new(name).is_ok_and(|id| self.roots.iter().any(|(_, ids)| ids.contains(&id)))
+    }
+}
+
+/// All that is left, and what could not be looked at.
+fn remains(call: &CommandContext, present: &Present) -> Vec<std::result::Result<Remains, String>> {
+    let mut found = Vec::new();
+    for (root, ids) in &present.roots {
+        let names = ids.iter().map(ToString::to_string).collect();
+        let dirs = remains::directories(root, &names).into_iter();
+        found.extend(dirs.map(|path| Ok(Remains::Directory(path))));
+    }
+    let hierarchy = Hierarchy::find().ok().flatten();
+    for path in hierarchy.iter().flat_map(|it| remains::cgroups(it.root())) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !present.has(&name) {
+            found.push(Ok(Remains::Cgroup(path)));
+        }
+    }
+    match reaper_overlay::find_leftovers(&call.config.overlay, &|id| present.is_gone(id)) {
+        Ok(left) => found.extend(left.into_iter().map(|left| Ok(Remains::Overlay(left)))),
+        Err(error) => found.push(Err(format!("of overlays: {error}"))),
+    }
+    found
+}
+
+/// Removes it, unless a container has come to be meanwhile that it may belong to.
+fn removed(remains: &Remains, call: &CommandContext, before: &Present) -> CheckResult {
+    let still = Present::find(call).is_ok_and(|now| {
+        let is_same = |(a, b): (&(PathBuf, _), &(PathBuf, _))| a == b;
+        now.roots.len() == before.roots.len() && now.roots.iter().zip(&before.roots).all(is_same)
+    });
+    if !still {
+        return CheckResult::warning(
+            ABOUT,
+            format!("{remains} is left alone: containers came or went meanwhile"),
+            "call it again",
+        );
+    }
+    match remains.remove(&call.config.overlay) {
+        Ok(()) => CheckResult::good(ABOUT, format!("removed {remains}")),
+        Err(problem) => CheckResult::warning(
+            ABOUT,
+            format!("{remains} cannot be removed: {problem}"),
+            "put right what keeps it, and call it again",
+        ),
+    }
+}
+
+fn overlays(call: &CommandContext) -> Vec<CheckResult> {
     let overlays = Overlays::new(&call.config.overlay);
+    let mut findings = Vec::new();
     match overlays.scopes() {
         Ok(scopes) => {
-            for scope in &scopes {
-                findings.extend(examine_scope(&overlays, scope));
-            }
-            findings.push(CheckResult::good(
-                "overlays",
-                format!("{} scopes", scopes.len()),
-            ));
+            let examined = scopes
+                .iter()
+                .filter_map(|scope| examine_scope(&overlays, scope));
+            findings.extend(examined);
+            let found = format!("{} scopes", scopes.len());
+            findings.push(CheckResult::good("overlays", found));
         }
-        Err(error) => findings.push(unreadable(error.to_string())),
-    }
-    match overlays.left_over() {
-        Ok(left) if left.files == 0 => {}
-        Ok(left) => findings.push(CheckResult::warning(
-            "overlays",
-            format!(
-                "{} of removed overlays are still there, since their removal was interrupted",
-                size(left.bytes)
-            ),
-            "`reaper-runtime prune` removes them",
-        )),
         Err(error) => findings.push(unreadable(error.to_string())),
     }
     match overlays.has_interrupted_commit() {
@@ -82,7 +169,7 @@ fn examine_scope(overlays: &Overlays, scope: &Scope) -> Option<CheckResult> {
             "this machine changed below {scope}: {}",
             info.changed_below.join(", ")
         ),
-        format!("`reaper-runtime overlay reset {scope}` when nobody uses it"),
+        format!("`reaper-runtime overlay reset {scope}` when no container uses it"),
     ))
 }
 
@@ -102,87 +189,11 @@ async fn containers(call: &CommandContext) -> Vec<CheckResult> {
             return vec![CheckResult::warning("containers", error.line(), fix)];
         }
     };
-    let mut findings = Vec::new();
     let found = format!("{} in all, {} have stopped", all.len(), stopped.len());
-    findings.push(if stopped.is_empty() {
+    vec![if stopped.is_empty() {
         CheckResult::good("containers", found)
     } else {
         let fix = "`reaper-runtime prune` removes those that have stopped, if they are not needed";
         CheckResult::warning("containers", found, fix)
-    });
-    let known = all.iter().map(ToString::to_string).collect();
-    for name in orphans(call.containers.root().path(), &known) {
-        let path = call.containers.root().path().join(name);
-        findings.push(CheckResult::warning(
-            "leftovers",
-            format!("{} belongs to no container", path.display()),
-            format!("`rm -r {}`", path.display()),
-        ));
-    }
-    findings
-}
-
-/// The folders below `root` that would be containers', and no container has.
-fn orphans(root: &Path, known: &BTreeSet<String>) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(root) else {
-        return Vec::new();
-    };
-    let mut found: Vec<_> = entries
-        .flatten()
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .filter(|name| !name.starts_with('.') && !NO_CONTAINERS.contains(&name.as_str()))
-        .filter(|name| !known.contains(name))
-        .collect();
-    found.sort();
-    found
-}
-
-/// The cgroups of containers that have no process any more, and should have gone with the last.
-fn empty_cgroups(hierarchy: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(hierarchy.join("reaper")) else {
-        return Vec::new();
-    };
-    let is_empty = |path: &PathBuf| {
-        let events = fs::read_to_string(path.join("cgroup.events"));
-        events.is_ok_and(|events| events.lines().any(|line| line == "populated 0"))
-    };
-    let mut found: Vec<_> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(is_empty)
-        .collect();
-    found.sort();
-    found
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_no_container_has_is_found() {
-        let root = tempfile::tempdir().unwrap();
-        for name in ["ns", "overlay", ".s", "known", "lost"] {
-            fs::create_dir(root.path().join(name)).unwrap();
-        }
-        fs::write(root.path().join("state.db"), "").unwrap();
-        let known = BTreeSet::from(["known".to_owned()]);
-        assert_eq!(orphans(root.path(), &known), ["lost"]);
-        assert!(orphans(Path::new("/nowhere"), &known).is_empty());
-    }
-
-    #[test]
-    fn cgroups_without_processes_are_found() {
-        let hierarchy = tempfile::tempdir().unwrap();
-        for (name, populated) in [("lost", 0), ("alive", 1)] {
-            let cgroup = hierarchy.path().join("reaper").join(name);
-            fs::create_dir_all(&cgroup).unwrap();
-            let events = format!("populated {populated}\nfrozen 0\n");
-            fs::write(cgroup.join("cgroup.events"), events).unwrap();
-        }
-        let found = empty_cgroups(hierarchy.path());
-        assert_eq!(found, [hierarchy.path().join("reaper/lost")]);
-        assert!(empty_cgroups(Path::new("/nowhere")).is_empty());
-    }
+    }]
 }

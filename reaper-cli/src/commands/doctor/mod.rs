@@ -16,13 +16,14 @@ pub(crate) use self::trial::run_if_asked;
 use super::{
     context::CommandContext,
     output::{print, print_json},
-    table::{print_table, printable},
+    table::print_table,
 };
 use crate::{
     args::DoctorArgs,
     colours::{Colours, TextStyle},
     error::Result,
     outcome::ExitAction,
+    text::printable,
 };
 
 pub(crate) async fn run(
@@ -32,7 +33,7 @@ pub(crate) async fn run(
 ) -> Result<ExitAction> {
     let mut findings = machine::examine(&call.config);
     findings.extend(containerd::examine());
-    findings.extend(leftovers::examine(call).await);
+    findings.extend(leftovers::examine(call, args.fix).await);
     findings.extend(if args.no_trial {
         trial::find_leftovers(call)
     } else {
@@ -56,11 +57,14 @@ fn print_findings(out: &mut dyn Write, colours: Colours, findings: &[CheckResult
             Level::Warning => "warning",
             Level::Problem => "PROBLEM",
         };
-        let found = printable(&finding.found);
-        [level.to_owned(), finding.about.to_owned(), found]
+        [
+            level.to_owned(),
+            finding.about.to_owned(),
+            finding.found.clone(),
+        ]
     };
     let rows: Vec<_> = findings.iter().map(row).collect();
-    print_table(out, colours, ["", "WHAT", "FOUND"], &rows, look)?;
+    print_table(out, colours, &["", "WHAT", "FOUND"], &rows, look)?;
     for finding in findings {
         if let Some(fix) = &finding.fix {
             print(

@@ -12,12 +12,10 @@ use serde::Serialize;
 use super::progress::Progress;
 use crate::{
     args::{CommitArgs, DiffArgs, ExportArgs},
-    commands::{
-        output::{print, print_json, remark},
-        table::printable,
-    },
+    commands::output::{print, print_json, remark},
     error::{Error, Result},
     settings::absolute,
+    text::printable,
 };
 
 /// A change and what it did to a text, for programs.

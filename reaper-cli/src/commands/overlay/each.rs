@@ -3,8 +3,9 @@
 use reaper_overlay::{Error as OverlayError, Scope};
 
 use crate::{
-    commands::{output::remark, selection::incomplete, table::printable},
+    commands::{output::remark, selection::incomplete},
     error::Result,
+    text::printable,
 };
 
 /// Calls `act` for each of the scopes, which are to be `done` so. One for which that fails is named

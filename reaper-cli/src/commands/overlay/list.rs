@@ -1,6 +1,7 @@
 //! `overlay ls` and `overlay du`.
 
 use std::{
+    collections::BTreeMap,
     io::Write,
     path::PathBuf,
     time::{Duration, SystemTime},
@@ -15,8 +16,9 @@ use crate::{
     colours::Colours,
     commands::{
         output::{print, print_json, remark, size},
-        table::{print_plain, printable},
+        table::print_plain,
     },
+    container::PodNames,
     error::Result,
 };
 
@@ -29,6 +31,9 @@ struct Listed {
     created: String,
     last_used: String,
     members: Vec<String>,
+    /// The members that are of Kubernetes, with what they are there.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pods: BTreeMap<String, PodNames>,
     mounted: bool,
     read_only: Vec<String>,
     unprotected: Vec<String>,
@@ -39,6 +44,7 @@ pub(super) fn list(
     overlays: &Overlays,
     output: Output,
     colours: Colours,
+    pod_of: &dyn Fn(&str) -> Option<PodNames>,
     out: &mut dyn Write,
 ) -> Result<()> {
     let mut listed = Vec::new();
@@ -53,12 +59,15 @@ pub(super) fn list(
     });
     drop(progress);
     if output.json {
-        let listed: Vec<_> = listed.into_iter().map(for_programs).collect();
+        let listed = listed.into_iter();
+        let listed: Vec<_> = listed
+            .map(|(info, usage)| for_programs(info, &usage, pod_of))
+            .collect();
         print_json(out, &listed)?;
     } else {
-        let rows: Vec<_> = listed.iter().map(row).collect();
+        let rows: Vec<_> = listed.iter().map(|listed| row(listed, pod_of)).collect();
         let head = ["NAME", "SIZE", "AGE", "MEMBERS", "NOTES"];
-        print_plain(out, colours, head, &rows)?;
+        print_plain(out, colours, &head, &rows)?;
     }
     let left = overlays.left_over()?;
     if left.files > 0 {
@@ -71,10 +80,17 @@ pub(super) fn list(
     looked
 }
 
-fn row((info, usage): &(ScopeInfo, Usage)) -> [String; 5] {
+fn row(
+    (info, usage): &(ScopeInfo, Usage),
+    pod_of: &dyn Fn(&str) -> Option<PodNames>,
+) -> [String; 5] {
+    let member = |id: &String| match pod_of(id) {
+        Some(names) => format!("{id} ({})", names.line()),
+        None => id.clone(),
+    };
     let members = match info.members.as_slice() {
         [] => "-".to_owned(),
-        members => printable(&members.join(", ")),
+        members => members.iter().map(member).collect::<Vec<_>>().join(", "),
     };
     let mut notes = Vec::new();
     if !info.mounted {
@@ -96,7 +112,7 @@ fn row((info, usage): &(ScopeInfo, Usage)) -> [String; 5] {
         size(usage.bytes),
         age(info.created),
         members,
-        printable(&notes.join("; ")),
+        notes.join("; "),
     ]
 }
 
@@ -105,7 +121,15 @@ fn names(paths: &[PathBuf]) -> Vec<String> {
     paths.iter().map(name).collect()
 }
 
-fn for_programs((info, usage): (ScopeInfo, Usage)) -> Listed {
+fn for_programs(
+    info: ScopeInfo,
+    usage: &Usage,
+    pod_of: &dyn Fn(&str) -> Option<PodNames>,
+) -> Listed {
+    let pods = info.members.iter();
+    let pods = pods
+        .filter_map(|id| Some((id.clone(), pod_of(id)?)))
+        .collect();
     let time = |time| humantime::format_rfc3339_seconds(time).to_string();
     Listed {
         name: info.scope.to_string(),
@@ -114,6 +138,7 @@ fn for_programs((info, usage): (ScopeInfo, Usage)) -> Listed {
         created: time(info.created),
         last_used: time(info.last_used),
         members: info.members,
+        pods,
         mounted: info.mounted,
         read_only: names(&info.read_only),
         unprotected: names(&info.unprotected),

@@ -7,14 +7,15 @@ mod progress;
 
 use std::io::Write;
 
-use reaper_overlay::{Overlays, Scope};
+use reaper_overlay::{Overlays, Scope, ViewRequest};
 use reaper_spec::ContainerId;
+use reaper_state::StateRoot;
 
 use self::each::each;
-use super::context::CommandContext;
+use super::{context::CommandContext, roots::roots};
 use crate::{
     args::{OverlayArgs, OverlayCommand},
-    container,
+    container::{self, PodNames},
     error::{Error, Result},
     outcome::ExitAction,
 };
@@ -26,7 +27,10 @@ pub(crate) fn run(
 ) -> Result<ExitAction> {
     let overlays = Overlays::new(&call.config.overlay);
     match &args.command {
-        OverlayCommand::Ls { output } => list::list(&overlays, *output, call.colours, out)?,
+        OverlayCommand::Ls { output } => {
+            let names = |member: &str| pod_names(call, member);
+            list::list(&overlays, *output, call.colours, &names, out)?;
+        }
         OverlayCommand::Du { scopes, output } => {
             let scopes: Vec<_> = scopes.iter().map(|scope| of(call, scope)).collect();
             list::usage(&overlays, &scopes, *output, out)?;
@@ -56,6 +60,24 @@ fn remove(overlays: &Overlays, scopes: &[Scope]) -> Result<()> {
         return Ok(overlays.remove(scope)?);
     }
     each(scopes, "removed", true, |scope| overlays.remove(scope))
+}
+
+/// What a member of a scope is in Kubernetes. It may be of any of containerd's namespaces, which
+/// share the overlays.
+fn pod_names(call: &CommandContext, member: &str) -> Option<PodNames> {
+    let id = ContainerId::new(member.split('~').next()?).ok()?;
+    let is_of = |root: &StateRoot| {
+        let request = ViewRequest::new(id.clone(), "/".into()).with_state_root(root.path());
+        request.unique_id() == member
+    };
+    let roots = roots(call).ok()?;
+    roots.iter().find_map(|(_, root)| {
+        if !is_of(root) {
+            return None;
+        }
+        let store = reaper_state::open(call.config.store, root).ok()?;
+        container::pod_names(&store.get(&id).ok()?.record)
+    })
 }
 
 /// The scope that is meant: where `named` is a container of this root, the one that it is in.

@@ -7,11 +7,7 @@ use std::{
 
 use reaper_overlay::{Overlays, Progress as Seen, Scope};
 
-use crate::{
-    commands::{output::size, table::printable},
-    error::Result,
-    terminal,
-};
+use crate::{commands::output::size, error::Result, terminal, text::printable};
 
 /// What ends sooner than that needs no bar.
 const PATIENCE: Duration = Duration::from_millis(400);

@@ -127,3 +127,16 @@ fn the_layer_has_marks_and_the_hosts_attributes() {
     assert!(file_attributes::is_opaque(&layer.path().join("private")).unwrap());
     assert!(!file_attributes::is_opaque(&layer.path().join("keys")).unwrap());
 }
+
+#[test]
+fn hard_links_that_stay_visible_are_counted() {
+    let dir = tree();
+    fs::hard_link(dir.path().join("plain"), dir.path().join("alias")).unwrap();
+    let count = |names: &[&str]| {
+        let masks = find(&config(dir.path(), names, &[]), &[]).unwrap();
+        let mask = masks.iter().find(|mask| mask.path.ends_with("plain"));
+        aliases::hard_links(mask.unwrap(), &masks)
+    };
+    assert_eq!(count(&["plain"]), 1);
+    assert_eq!(count(&["plain", "alias"]), 0);
+}

@@ -1,0 +1,32 @@
+//! The state roots that a command is about.
+
+use std::{fs, io};
+
+use reaper_state::StateRoot;
+
+use super::context::CommandContext;
+use crate::error::{Error, Result};
+
+/// The caller's root, and unless it named one namespace of containerd's those of all of them. With each
+/// what stands before the names of its containers.
+pub(super) fn roots(call: &CommandContext) -> Result<Vec<(String, StateRoot)>> {
+    let own = call.containers.root();
+    let mut roots = vec![(String::new(), own.clone())];
+    if call.one_namespace {
+        return Ok(roots);
+    }
+    let folder = own.path().join("ns");
+    let failed = || Error::io(format!("list {}", folder.display()));
+    match fs::read_dir(&folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        entries => {
+            for entry in entries.map_err(failed())? {
+                let name = entry.map_err(failed())?.file_name();
+                let name = name.to_string_lossy();
+                roots.push((format!("{name}/"), own.containerd_namespace(&name)));
+            }
+        }
+    }
+    roots[1..].sort_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(roots)
+}
