@@ -141,10 +141,14 @@ fn an_exit_that_could_not_be_recorded_is_not_forgotten() {
     fs::write(&fifo, "go on\n").unwrap();
     assert_eq!(rig.ok(&["wait", "web"]).trim(), "7");
     // No client is connected now, and the record is not there.
-    let listed = rig.call(&["list"]);
+    let listed = rig.call(&["list", "--format", "json"]);
     assert_eq!(code(listed.status), 1);
     assert!(text(&listed.stderr).contains("Read-only"), "{listed:?}");
-    assert!(text(&listed.stdout).contains("stopped   7"), "{listed:?}");
+    let states: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(
+        (&states[0]["status"], &states[0]["exit_code"]),
+        (&"stopped".into(), &7.into())
+    );
     let pruned = rig.call(&["prune"]);
     assert_eq!(code(pruned.status), 1, "{pruned:?}");
     medium.set_read_only(false);

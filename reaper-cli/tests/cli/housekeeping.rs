@@ -185,6 +185,7 @@ fn doctor_removes_what_crashes_left_and_names_each_thing() {
     // And what a removal that was killed did not get to remove.
     let trash = rig.path("base/trash/4194305.1");
     fs::create_dir_all(&trash).unwrap();
+    fs::write(trash.join("file"), "of it").unwrap();
 
     let scopes = || -> Vec<String> {
         let scopes: Value = serde_json::from_str(&rig.ok(&["overlay", "ls", "--json"])).unwrap();
@@ -210,7 +211,7 @@ fn doctor_removes_what_crashes_left_and_names_each_thing() {
     for thing in [
         "root/lost,",
         "the overlay container-gone",
-        "trash/4194305.1",
+        "of removed overlays",
     ] {
         assert!(
             said.iter().any(|text| text.contains(thing)),
