@@ -8,7 +8,9 @@ use std::{
 
 use reaper_exec::{ContainerConfig, MonitorOptions, engine::SCOPE_ANNOTATION, io::StdioRequest};
 use reaper_overlay::{Scope, ViewRequest};
-use reaper_spec::{Bundle, Config, ContainerId, ContainerSpec, CriAnnotations, ProcessSpec};
+use reaper_spec::{
+    Bundle, Config, ContainerId, ContainerSpec, CriAnnotations, FileRestrictions, ProcessSpec,
+};
 use reaper_state::Record;
 use serde::Serialize;
 
@@ -65,6 +67,7 @@ pub(crate) fn of_process(
         process,
         rootfs: None,
         mounts: Vec::new(),
+        restrictions: FileRestrictions::default(),
         cgroups_path: None,
         annotations: BTreeMap::new(),
     };
@@ -86,6 +89,7 @@ fn of_workload(
     view.image = config.image;
     view.rootfs = workload.rootfs;
     view.mounts = workload.mounts;
+    view.restrictions = workload.restrictions;
     ContainerConfig {
         id,
         bundle,

@@ -12,6 +12,8 @@ mod image;
 mod nested;
 #[path = "protection.rs"]
 mod protection;
+#[path = "restrictions.rs"]
+mod restrictions;
 #[path = "rootless.rs"]
 mod rootless;
 #[path = "rootless_volumes.rs"]

@@ -16,6 +16,8 @@ mod nested;
 mod own_mounts;
 #[path = "protection.rs"]
 mod protection;
+#[path = "restrictions.rs"]
+mod restrictions;
 #[path = "rootless.rs"]
 mod rootless;
 #[path = "rootless_masks.rs"]

@@ -20,10 +20,26 @@ pub struct ContainerSpec {
     pub rootfs: Option<PathBuf>,
     /// What to mount into the process's view, in order.
     pub mounts: Vec<Mount>,
+    /// What of the filesystem its processes cannot change or read.
+    #[serde(default)]
+    pub restrictions: FileRestrictions,
     /// Where the container's cgroup goes.
     pub cgroups_path: Option<CgroupsPath>,
     /// All annotations, as written.
     pub annotations: BTreeMap<String, String>,
+}
+
+/// What of its view's filesystem a container's processes cannot change, or read (runtime-spec, config.md,
+/// "Root", and config-linux.md, "Masked Paths" and "Readonly Paths").
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FileRestrictions {
+    /// `root.readonly`: all but the bundle's own mounts is read-only.
+    pub read_only: bool,
+    /// What is hidden; what does not exist is skipped.
+    pub masked_paths: Vec<PathBuf>,
+    /// What is read-only with all that is mounted below; what does not exist is skipped.
+    pub read_only_paths: Vec<PathBuf>,
 }
 
 /// A mount that a bundle asks for (runtime-spec, config.md, "Mounts").

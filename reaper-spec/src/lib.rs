@@ -39,7 +39,7 @@ pub use config::{
     AnnotationPolicy, Config, DEFAULT_CONFIG_FILE, DnsMode, ImageMode, LogConfig, MaskConfig,
     NetworkMode, OverlayConfig, PodAnnotation, RetentionConfig, StoreKind,
 };
-pub use container_spec::{ContainerSpec, Mount};
+pub use container_spec::{ContainerSpec, FileRestrictions, Mount};
 pub use error::{Error, Invalid, Origin};
 pub use exit::{Exit, ExitStatus};
 pub use file::MAX_CONFIG_SIZE;

@@ -206,6 +206,21 @@ fn anything_else_wrong_is_named_by_its_path() {
           string \"/a/../../b\"",
         ),
         (
+            with("root", json!({"path": "rootfs", "readonly": "yes"})),
+            "root.readonly: expected true or false, found the string \"yes\"",
+        ),
+        (
+            with(
+                "linux",
+                json!({"maskedPaths": ["/proc/keys", "proc/kcore"]}),
+            ),
+            "linux.maskedPaths[1]: expected an absolute path, found the string \"proc/kcore\"",
+        ),
+        (
+            with("linux", json!({"readonlyPaths": "/proc/sys"})),
+            "linux.readonlyPaths: expected an array of paths, found the string \"/proc/sys\"",
+        ),
+        (
             with("linux", json!("x")),
             "linux: expected an object, found the string \"x\"",
         ),

@@ -3,8 +3,8 @@
 use std::path::{Component, Path, PathBuf};
 
 use reaper_spec::{
-    ContainerId, CriAnnotations, DEFAULT_STATE_ROOT, DnsMode, ImageMode, Mount, OverlayConfig,
-    OverlayScope, path_hash,
+    ContainerId, CriAnnotations, DEFAULT_STATE_ROOT, DnsMode, FileRestrictions, ImageMode, Mount,
+    OverlayConfig, OverlayScope, path_hash,
 };
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,9 @@ pub struct ViewRequest {
     pub rootfs_mounts: Vec<RootfsMount>,
     /// The volumes, in order.
     pub mounts: Vec<Mount>,
+    /// What of the view is read-only or hidden, for this container alone.
+    #[serde(default)]
+    pub restrictions: FileRestrictions,
     /// The working directory, made where the view lacks it.
     pub cwd: PathBuf,
     /// The uid and gid that its first process becomes, where it becomes others. Only a view without
@@ -61,6 +64,7 @@ impl ViewRequest {
             rootfs: None,
             rootfs_mounts: Vec::new(),
             mounts: Vec::new(),
+            restrictions: FileRestrictions::default(),
             cwd,
             user: None,
             kubernetes_namespace: None,

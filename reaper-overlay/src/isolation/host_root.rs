@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::place_volumes::place;
+use super::{place_volumes::place, restrictions::Restrictions};
 use crate::{
     contract::{Context, Error, FilesystemIsolation, View, ViewRequest},
     linux::{
@@ -44,6 +44,7 @@ pub(crate) struct HostView {
     interface: Interface,
     /// Done in a namespace of the container's own.
     restrict: Option<Restrict>,
+    restrictions: Option<Restrictions>,
 }
 
 /// What is done to the mounts of a view, but for those at and below the paths that it gets.
@@ -63,16 +64,18 @@ impl HostView {
         }
         let mut volumes = open_all(requests, interface)?;
         let base = place_on_host(&mut volumes, request)?;
+        let restrictions = Restrictions::of(request, false);
         Ok(Self {
             id: request.unique_id(),
             base,
             cwd: request.cwd.clone(),
-            own: !volumes.is_empty() || restrict.is_some(),
+            own: !volumes.is_empty() || restrict.is_some() || restrictions.is_some(),
             volumes,
             image: image.map(|image| image.root),
             namespace: None,
             interface,
             restrict,
+            restrictions,
         })
     }
 
@@ -85,9 +88,25 @@ impl HostView {
 
     fn enter_first(&self) -> Result<(), Error> {
         unshare_mounts()?;
-        let restrict = |kept: &[&Path]| match &self.restrict {
-            Some(restrict) => restrict(self.interface, kept),
+        self.mount_volumes()?;
+        match &self.restrictions {
+            Some(restrictions) => restrictions.restrict_paths(self.interface),
             None => Ok(()),
+        }
+    }
+
+    fn mount_volumes(&self) -> Result<(), Error> {
+        let restrict = |mounted: &[Volume]| {
+            if let Some(restrict) = &self.restrict {
+                let kept = mounted.iter().map(|volume| volume.destination.as_path());
+                restrict(self.interface, &kept.collect::<Vec<_>>())?;
+            }
+            match &self.restrictions {
+                Some(restrictions) => {
+                    restrictions.make_read_only(self.interface, &self.volumes, mounted)
+                }
+                None => Ok(()),
+            }
         };
         if self.interface == Interface::Classic {
             // Copies of what is read-only already would be so too.
@@ -95,11 +114,7 @@ impl HostView {
             for (volume, found) in self.volumes.iter().zip(&found) {
                 volume.mount(found.as_ref())?;
             }
-            let own = self
-                .volumes
-                .iter()
-                .map(|volume| volume.destination.as_path());
-            return restrict(&own.collect::<Vec<_>>());
+            return restrict(&self.volumes);
         }
         restrict(&[])?;
         self.volumes

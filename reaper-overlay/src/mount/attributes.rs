@@ -11,7 +11,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, Mode, OFlags, open},
+    fs::{CWD, Mode, OFlags, StatVfsMountFlags, open, statvfs},
     mount::{
         MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
         mount_change, mount_remount, move_mount, open_tree,
@@ -34,6 +34,18 @@ use crate::{
 pub(crate) const READ_ONLY: MountAttr = MountAttr {
     set: bits(MountAttrFlags::MOUNT_ATTR_RDONLY),
     clear: 0,
+    propagation: 0,
+};
+
+/// Read-only, and private: what the host mounts there later would arrive writable.
+pub(crate) const READ_ONLY_FOR_GOOD: MountAttr = MountAttr {
+    propagation: nix::libc::MS_PRIVATE,
+    ..READ_ONLY
+};
+
+const WRITABLE: MountAttr = MountAttr {
+    set: 0,
+    clear: bits(MountAttrFlags::MOUNT_ATTR_RDONLY),
     propagation: 0,
 };
 
@@ -67,21 +79,70 @@ pub(crate) fn change(
     remount(&at, top, attr)?;
     if recursion == Recursion::All {
         for mount in mountinfo::visible_on(&mounts, top) {
-            if mount.id == top.id {
-                continue;
-            }
-            match remount(&mount.mount_point, mount, attr) {
-                // Behind a directory that is closed to this user, and so to all in the view.
-                Err(error)
-                    if error.raw_os_error() == Some(nix::libc::EACCES)
-                        && Privilege::of_process() == Privilege::User => {}
-                // The host has unmounted it since, and so it went here.
-                Err(_) if has_gone(mount) => {}
-                other => other?,
+            if mount.id != top.id {
+                if_there(mount, |path| remount(path, mount, attr))?;
             }
         }
     }
     Ok(())
+}
+
+/// Changes one of the mounts that were found, as long as it is there.
+fn if_there(mount: &MountInfo, change: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    match change(&mount.mount_point) {
+        // Behind a directory that is closed to this user, and so to all in the view.
+        Err(error)
+            if error.raw_os_error() == Some(nix::libc::EACCES)
+                && Privilege::of_process() == Privilege::User =>
+        {
+            Ok(())
+        }
+        // The host has unmounted it since, and so it went here.
+        Err(_) if has_gone(mount) => Ok(()),
+        other => other,
+    }
+}
+
+/// Makes all mounts of the calling process's namespace read-only for good, except those that are at a path
+/// of `writable` and those at or below one of `except`. What is read-only at a path of `writable` stays so.
+pub(crate) fn make_all_read_only(
+    interface: Interface,
+    writable: &[&Path],
+    except: &[&Path],
+) -> Result<(), Error> {
+    let root = Path::new("/");
+    if interface == Interface::Attributes && except.is_empty() {
+        let mut kept = Vec::new();
+        for &path in writable {
+            if is_writable(path).context("look at", path)? {
+                kept.push(path);
+            }
+        }
+        change(interface, root, Recursion::All, READ_ONLY_FOR_GOOD)
+            .context("make read-only", root)?;
+        return kept.into_iter().try_for_each(|path| {
+            change(interface, path, Recursion::Alone, WRITABLE).context("keep writable", path)
+        });
+    }
+    let mounts = mountinfo::read()?;
+    for mount in mountinfo::visible(&mounts) {
+        let path = mount.mount_point.as_path();
+        if writable.contains(&path) || except.iter().any(|dir| path.starts_with(dir)) {
+            continue;
+        }
+        let restrict = |path: &Path| {
+            remount(path, mount, READ_ONLY)?;
+            Ok(mount_change(path, MountPropagationFlags::PRIVATE)?)
+        };
+        if_there(mount, restrict).context("make read-only", path)?;
+    }
+    Ok(())
+}
+
+/// Whether neither the mount that is seen at `path` nor its filesystem is read-only.
+fn is_writable(path: &Path) -> rustix::io::Result<bool> {
+    let flags = statvfs(path)?.f_flag;
+    Ok(!flags.contains(StatVfsMountFlags::RDONLY))
 }
 
 /// Makes the mounts of the calling process's namespace read-only, except at and below `writable`,

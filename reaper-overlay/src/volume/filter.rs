@@ -9,6 +9,26 @@ use crate::contract::ViewRequest;
 /// Whose content `dns` decides about.
 const NAME_FILES: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
 
+/// Where engines mount the cgroups.
+pub(crate) const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// The path of a mount that engines make by default, of which the view has the host's own there. The second
+/// value is whether an engine makes it to give its container a place for its own files.
+pub(crate) fn engines_tree(mount: &Mount) -> Option<(&Path, bool)> {
+    let to = mount.destination.to_str().filter(|_| !mount.is_bind())?;
+    let is_scratch = match (mount.typ.as_deref()?, to) {
+        ("proc", "/proc")
+        | ("sysfs", "/sys")
+        | ("cgroup" | "cgroup2", CGROUPS)
+        | ("mqueue", "/dev/mqueue")
+        | ("devpts", "/dev/pts")
+        | ("tmpfs", "/dev/shm") => false,
+        ("tmpfs", "/dev" | "/run") | ("devtmpfs", "/dev") => true,
+        _ => return None,
+    };
+    Some((&mount.destination, is_scratch))
+}
+
 /// The mounts of `request` that mean something here.
 pub(crate) fn wanted(request: &ViewRequest) -> impl Iterator<Item = &Mount> {
     let mounts = request.mounts.iter();

@@ -108,6 +108,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             mut process,
             rootfs,
             mounts,
+            restrictions,
             cgroups_path,
             annotations,
             ..
@@ -117,6 +118,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         ContainerConfig {
             view: ViewRequest {
                 rootfs,
+                restrictions,
                 ..view(id.clone(), &process, mounts, &annotations, &config)
             },
             id,

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{ContainerSpec, Mount};
+use super::{ContainerSpec, FileRestrictions, Mount};
 use crate::{
     CgroupsPath,
     error::{Error, Invalid, Origin},
@@ -60,6 +60,7 @@ fn read(document: &Value, bundle: &Path) -> Result<ContainerSpec> {
         mounts: root
             .get("mounts")?
             .items("an array of mounts", |node| mount(node, bundle))?,
+        restrictions: restrictions(&root)?,
         cgroups_path: root
             .get("linux")?
             .get("cgroupsPath")?
@@ -80,14 +81,28 @@ fn rootfs(node: &Node<'_>, bundle: &Path) -> Result<PathBuf> {
     }
 }
 
+fn restrictions(root: &Node<'_>) -> Result<FileRestrictions> {
+    let linux = root.get("linux")?;
+    let paths = |key| linux.get(key)?.items("an array of paths", absolute);
+    let read_only = root.get("root")?.get("readonly")?.opt(Node::boolean)?;
+    Ok(FileRestrictions {
+        read_only: read_only.unwrap_or_default(),
+        masked_paths: paths("maskedPaths")?,
+        read_only_paths: paths("readonlyPaths")?,
+    })
+}
+
+fn absolute(node: &Node<'_>) -> Result<PathBuf> {
+    match node.string()? {
+        text if text.starts_with('/') => Ok(text.into()),
+        _ => Err(node.invalid("an absolute path")),
+    }
+}
+
 fn mount(node: &Node<'_>, bundle: &Path) -> Result<Mount> {
     node.object("an object with a destination")?;
-    let destination = node.get("destination")?;
-    if !destination.string()?.starts_with('/') {
-        return Err(destination.invalid("an absolute path"));
-    }
     let mut mount = Mount {
-        destination: destination.string()?.into(),
+        destination: absolute(&node.get("destination")?)?,
         // Both are left out by Go where they are empty.
         typ: node
             .get("type")?
