@@ -3,7 +3,7 @@
 //! Each figure is the median in ms from the request to a process in the view, and from there until
 //! all is given back. Each row is measured in a mount namespace of its own with so many tmpfs mounts added to this
 //! machine's: filesystems, each of which gets an overlay of its own, and volumes of pods, which are not in
-//! a scope. Read-only root, containerd's masked and read-only paths, and volumes are what joining costs with
+//! a scope. Read-only root, the kubelet's masked and read-only paths, and volumes are what joining costs with
 //! them. "host" is the same work in the host's own namespace.
 
 use std::{
@@ -78,7 +78,7 @@ fn measure(filesystems: usize, volumes: usize, dir: &Path) {
     let joining = times(&overlay, &join);
     let mut restricted = join.clone();
     let paths = |paths: &[&str]| paths.iter().map(Into::into).collect();
-    // What containerd gives a pod that is not privileged.
+    // What the kubelet gives a pod that is not privileged.
     restricted.restrictions.masked_paths = paths(&[
         "/proc/acpi",
         "/proc/asound",
@@ -123,7 +123,7 @@ fn measure(filesystems: usize, volumes: usize, dir: &Path) {
 
 fn main() {
     println!(
-        "| filesystems | of pods | host | join | read-only root | containerd's 15 paths | 4 volumes | make |"
+        "| filesystems | of pods | host | join | read-only root | the kubelet's 15 paths | 4 volumes | make |"
     );
     println!("|---|---|---|---|---|---|---|---|");
     for (filesystems, volumes) in [(0, 0), (10, 90), (100, 0), (10, 490), (500, 0)] {

@@ -240,3 +240,76 @@ fn an_ordinary_users_container_is_restricted_likewise() {
         },
     );
 }
+
+#[test]
+fn what_an_engine_says_of_the_hosts_trees_holds_for_the_container_alone() {
+    isolated(|dir| {
+        let mut request = request(dir, "a", OverlayScope::Node);
+        engines(
+            &mut request,
+            "proc",
+            "/proc",
+            &["nosuid", "noexec", "nodev"],
+        );
+        engines(&mut request, "tmpfs", "/dev/shm", &["noexec", "size=64m"]);
+        engines(
+            &mut request,
+            "sysfs",
+            "/sys",
+            &["nosuid", "noexec", "nodev", "ro"],
+        );
+        engines(
+            &mut request,
+            "tmpfs",
+            "/run",
+            &["nosuid", "nodev", "mode=755"],
+        );
+        engines(&mut request, "mqueue", "/dev/mqueue", &["ro"]);
+        volume(&mut request, dir, "/run/reaper-test-volume", &["bind"]);
+        let before = mount_table(&dir.join("base"));
+        let session = open(&request);
+        let table = mountinfo::parse(sh(&session, "cat /proc/self/mountinfo").as_bytes());
+        let visible = mountinfo::visible(&table);
+        for (path, option) in [
+            ("/proc", "noexec"),
+            ("/dev/shm", "noexec"),
+            ("/sys", "ro"),
+            ("/run", "nodev"),
+        ] {
+            let below = visible.iter().filter(|m| {
+                m.mount_point.starts_with(path) && !m.mount_point.ends_with("reaper-test-volume")
+            });
+            let without: Vec<_> = below
+                .filter(|m| m.options.iter().all(|o| o != option))
+                .collect();
+            assert!(without.is_empty(), "{path} {option}: {without:?}");
+        }
+        let own = |m: &&&mountinfo::MountInfo| m.mount_point.ends_with("reaper-test-volume");
+        let own = visible.iter().find(own).unwrap();
+        assert!(!own.options.iter().any(|o| o == "nodev"), "{own:?}");
+        assert_read_only(&session, "/sys/fs/cgroup/x");
+        let run = unique("/run");
+        sh(&session, &format!("touch {run}; rm {run}"));
+        assert_eq!(mount_table(&dir.join("base")), before, "the node's mounts");
+        session.close().unwrap();
+    });
+}
+
+#[test]
+fn cgroups_that_are_mounted_writable_are_so_below_a_read_only_sys() {
+    isolated(|dir| {
+        let writable = |session: &Session| {
+            let script = "for at in $(grep -o ' /sys/fs/cgroup[^ ]* ' /proc/self/mountinfo); do
+                test -w $at && echo $at; done; true";
+            sh(session, script)
+        };
+        let plain = open(&request(dir, "plain", OverlayScope::Node));
+        let mut request = request(dir, "a", OverlayScope::Node);
+        engines(&mut request, "sysfs", "/sys", &["ro"]);
+        engines(&mut request, "cgroup", "/sys/fs/cgroup", &["nosuid", "rw"]);
+        let session = open(&request);
+        assert_read_only(&session, "/sys/x");
+        assert_eq!(writable(&session), writable(&plain));
+        session.close().unwrap();
+    });
+}

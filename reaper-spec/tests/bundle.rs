@@ -277,6 +277,25 @@ fn relative_sources_are_below_the_bundle_where_they_are_paths() {
 }
 
 #[test]
+fn mappings_of_a_mount_ask_for_an_idmapped_one() {
+    let mapping = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+    let document = json!({
+        "process": {"args": ["true"]},
+        "mounts": [
+            {"destination": "/a", "source": "/a", "options": ["rbind"], "uidMappings": mapping},
+            {"destination": "/b", "source": "/b", "options": ["ridmap"], "gidMappings": mapping},
+            {"destination": "/c", "source": "/c", "options": ["rbind"], "gidMappings": []},
+        ],
+    });
+    let workload = ContainerSpec::parse(document.to_string().as_bytes(), Path::new("/b")).unwrap();
+    let options: Vec<_> = workload.mounts.iter().map(|m| m.options.clone()).collect();
+    assert_eq!(
+        options,
+        [vec!["rbind", "idmap"], vec!["ridmap"], vec!["rbind"]]
+    );
+}
+
+#[test]
 fn a_folder_without_a_readable_config_is_no_bundle() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config.json");

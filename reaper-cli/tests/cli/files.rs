@@ -84,3 +84,55 @@ fn masked_and_read_only_paths_are_seen_by_run_and_exec() {
     assert!(!own.contains(" /proc/version "), "{own}");
     rig.ok(&["delete", "--force", "c"]);
 }
+
+#[test]
+fn the_name_files_of_a_bundle_and_other_mounts_are_seen_unless_the_admin_says_otherwise() {
+    let rig = Rig::with_overlay();
+    let own = rig.path("own");
+    fs::write(&own, "own").unwrap();
+    let bind = |to: &str| json!({"destination": to, "source": own, "options": ["bind", "ro"]});
+    let names = ["/etc/hosts", "/etc/resolv.conf", "/etc/hostname"];
+    let mut mounts: Vec<Value> = names.iter().map(|to| bind(to)).collect();
+    mounts.push(
+        json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]}),
+    );
+    mounts.push(bind("/sys/kernel/mm/transparent_hugepage/enabled"));
+    let script = format!(
+        "cat {}; touch /sys/x 2>/dev/null || echo; cat /sys/kernel/mm/transparent_hugepage/enabled",
+        names.join(" ")
+    );
+    let bundle = bundle(&rig, &script, &json!({ "mounts": mounts }));
+    assert_eq!(rig.ok(&["run", "--bundle", &bundle, "c"]), "ownownown\nown");
+    let output = rig
+        .command(&["run", "--bundle", &bundle, "c"])
+        .env("REAPER_DNS", "host")
+        .output();
+    let said = String::from_utf8(output.unwrap().stdout).unwrap();
+    assert!(
+        said.ends_with("\nown") && !said.contains("ownown"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_mount_that_cannot_be_made_is_named() {
+    let rig = Rig::new();
+    for (mount, named) in [
+        (
+            json!({"destination": "/x", "type": "tmpfs", "options": ["idmap"]}),
+            "\"idmap\"",
+        ),
+        (
+            json!({"destination": "/x", "type": "cgroup"}),
+            "cgroup on /x",
+        ),
+        (
+            json!({"destination": "/proc/acpi", "type": "tmpfs"}),
+            "/proc/acpi",
+        ),
+    ] {
+        let bundle = bundle(&rig, "true", &json!({ "mounts": [mount] }));
+        let error = rig.fails(1, &["run", "--bundle", &bundle, "c"]);
+        assert!(error.contains(named), "{error}");
+    }
+}

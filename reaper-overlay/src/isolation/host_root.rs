@@ -59,12 +59,12 @@ impl HostView {
         };
         let interface = Interface::ask();
         let mut requests = MountRequest::of_bundle(request)?;
+        let restrictions = Restrictions::of(request, false)?;
         if let Some(image) = image.as_ref().filter(|image| !image.is_there()) {
             requests.push(MountRequest::of_image(image, image.root.clone())?);
         }
         let mut volumes = open_all(requests, interface)?;
         let base = place_on_host(&mut volumes, request)?;
-        let restrictions = Restrictions::of(request, false);
         Ok(Self {
             id: request.unique_id(),
             base,
@@ -103,7 +103,7 @@ impl HostView {
             }
             match &self.restrictions {
                 Some(restrictions) => {
-                    restrictions.make_read_only(self.interface, &self.volumes, mounted)
+                    restrictions.restrict_trees(self.interface, &self.volumes, mounted)
                 }
                 None => Ok(()),
             }

@@ -71,7 +71,7 @@ impl OverlayView {
             inside: request.user.unwrap_or_else(namespace::own),
             user: request.user,
             image_at: request.image == ImageMode::MountAt,
-            restrictions: Restrictions::of(request, true),
+            restrictions: None,
             warnings: std::mem::take(&mut member.warnings),
             member: Some(member),
             had_volumes: !volumes.is_empty(),
@@ -80,6 +80,12 @@ impl OverlayView {
             remove_with_last,
             is_own,
         }
+    }
+
+    #[must_use]
+    pub(crate) fn with_restrictions(mut self, restrictions: Option<Restrictions>) -> Self {
+        self.restrictions = restrictions;
+        self
     }
 
     /// The error of entering a view that was released, or entering it as init twice.
@@ -177,7 +183,7 @@ fn enter_copy(
     match restrictions {
         Some(restrictions) => {
             let interface = Interface::with_trees();
-            restrictions.make_read_only(interface, volumes, &[])?;
+            restrictions.restrict_trees(interface, volumes, &[])?;
             mount()?;
             restrictions.restrict_paths(interface)?;
         }
@@ -216,7 +222,7 @@ fn exchange_host_root(
     drop(found);
     old.detach_old()?;
     if let Some(restrictions) = restrictions {
-        restrictions.make_read_only(Interface::Classic, volumes, volumes)?;
+        restrictions.restrict_trees(Interface::Classic, volumes, volumes)?;
         restrictions.restrict_paths(Interface::Classic)?;
     }
     // What is locked does not go when the host unmounts it.

@@ -7,10 +7,15 @@ use reaper_spec::FileRestrictions;
 use crate::{
     contract::{Error, ViewRequest},
     linux::{mount_point, mountinfo, namespace::Ids, resolve::in_view},
-    mount::{attributes, interface::Interface, restrict},
+    mount::{
+        attributes::{self, READ_ONLY, Restriction},
+        interface::Interface,
+        restrict,
+    },
     volume::{
         filter::{CGROUPS, engines_tree},
         open::Volume,
+        options::Options,
     },
 };
 
@@ -21,47 +26,89 @@ const NOT_FILES: [&str; 3] = ["/proc", "/dev/shm", "/dev/pts"];
 #[derive(Debug)]
 pub(crate) struct Restrictions {
     wanted: FileRestrictions,
-    /// What stays writable in a read-only view.
-    writable: Vec<PathBuf>,
+    /// Of whole trees, outer ones first.
+    trees: Vec<Restriction>,
     /// The working directory and whose it is, where it is made if the view lacks it.
     cwd: Option<(PathBuf, Option<Ids>)>,
 }
 
 impl Restrictions {
     /// `None` where nothing is restricted. With `makes_cwd` the view makes the working directory.
-    pub(crate) fn of(request: &ViewRequest, makes_cwd: bool) -> Option<Self> {
+    pub(crate) fn of(request: &ViewRequest, makes_cwd: bool) -> Result<Option<Self>, Error> {
         let wanted = &request.restrictions;
-        if *wanted == FileRestrictions::default() {
-            return None;
+        let mut trees = Vec::new();
+        let mut add = |path: &Path, set, writable| {
+            let path = path.to_owned();
+            trees.push(Restriction {
+                path,
+                set,
+                writable,
+            });
+        };
+        if wanted.read_only {
+            add(Path::new("/"), READ_ONLY.set, false);
+            let not_files = NOT_FILES.iter().map(Path::new);
+            not_files.for_each(|path| add(path, 0, true));
         }
-        let not_files = NOT_FILES.iter().map(Path::new);
-        let engines = request.mounts.iter().filter_map(|mount| {
-            let (path, is_scratch) = engines_tree(mount)?;
-            let stays = !is_scratch && !mount.options.iter().any(|option| option == "ro");
-            stays.then_some(path)
-        });
-        let mut writable: Vec<_> = not_files.chain(engines).map(Path::to_owned).collect();
-        writable.sort();
-        writable.dedup();
-        Some(Self {
+        for mount in &request.mounts {
+            if let Some((path, is_scratch)) = engines_tree(mount) {
+                let set = Options::parse(mount)?.restricting();
+                add(path, set, !is_scratch && set & READ_ONLY.set == 0);
+            }
+        }
+        trees.sort_by_key(|tree| tree.path.components().count());
+        let restricts_trees = trees.iter().any(|tree| tree.set != 0);
+        if !restricts_trees && *wanted == FileRestrictions::default() {
+            return Ok(None);
+        }
+        Ok(Some(Self {
             wanted: wanted.clone(),
-            writable,
+            trees,
             cwd: makes_cwd.then(|| (request.cwd.clone(), request.user)),
-        })
+        }))
     }
 
-    /// Makes the view read-only, where that is wanted, but for `mounted`, the volumes that are mounted already.
-    /// `volumes` are all.
-    pub(crate) fn make_read_only(
+    /// Restricts whole trees, but for `mounted`, the volumes that are mounted already. `volumes` are all.
+    pub(crate) fn restrict_trees(
         &self,
         interface: Interface,
         volumes: &[Volume],
         mounted: &[Volume],
     ) -> Result<(), Error> {
-        if !self.wanted.read_only {
-            return Ok(());
+        if self.wanted.read_only {
+            self.make_cwd(volumes);
         }
-        // Later it could not be made. In a volume it is made when that is mounted.
+        let mut trees = Vec::new();
+        for tree in &self.trees {
+            let path = &tree.path;
+            // Not every node has all that an engine mounts.
+            if !path.exists() {
+                continue;
+            }
+            if path != Path::new("/") && !mount_point::is_mount_point(path)? {
+                mount_point::bind_to_itself(path)?;
+            }
+            trees.push(tree.clone());
+            if tree.writable && path == Path::new(CGROUPS) {
+                // Each hierarchy of version 1 is a mount.
+                let mounts = mountinfo::read()?.into_iter();
+                let below = mounts.filter(|m| m.mount_point.starts_with(path));
+                trees.extend(
+                    below
+                        .filter(|m| m.mount_point != *path)
+                        .map(|mount| Restriction {
+                            path: mount.mount_point,
+                            ..tree.clone()
+                        }),
+                );
+            }
+        }
+        let mounted = mounted.iter().map(|volume| volume.destination.as_path());
+        attributes::restrict(interface, &trees, &mounted.collect::<Vec<_>>())
+    }
+
+    /// Makes the working directory, which could not be made later. In a volume it is made when that is mounted.
+    fn make_cwd(&self, volumes: &[Volume]) {
         let in_volume = |cwd: &Path| {
             let mut destinations = volumes.iter().map(|volume| &volume.destination);
             destinations.any(|destination| cwd.starts_with(destination))
@@ -72,22 +119,6 @@ impl Restrictions {
             // The process changes to it once the volumes are mounted, and that fails with the reason.
             let _ = in_view::make_and_change_dir(cwd, *user);
         }
-        let writable = self.writable.iter().filter(|path| path.exists());
-        let mut kept: Vec<_> = writable.cloned().collect();
-        for path in &kept {
-            if !mount_point::is_mount_point(path)? {
-                mount_point::bind_to_itself(path)?;
-            }
-        }
-        if kept.iter().any(|path| path == Path::new(CGROUPS)) {
-            // Each hierarchy of version 1 is a mount.
-            let mounts = mountinfo::read()?;
-            let below = mounts.iter().map(|mount| &mount.mount_point);
-            kept.extend(below.filter(|path| path.starts_with(CGROUPS)).cloned());
-        }
-        let kept: Vec<_> = kept.iter().map(PathBuf::as_path).collect();
-        let mounted = mounted.iter().map(|volume| volume.destination.as_path());
-        attributes::make_all_read_only(interface, &kept, &mounted.collect::<Vec<_>>())
     }
 
     /// Makes single paths read-only and hides others, once all volumes are mounted.

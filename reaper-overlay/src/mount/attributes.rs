@@ -45,9 +45,37 @@ pub(crate) const READ_ONLY_FOR_GOOD: MountAttr = MountAttr {
 
 const WRITABLE: MountAttr = MountAttr {
     set: 0,
-    clear: bits(MountAttrFlags::MOUNT_ATTR_RDONLY),
+    clear: READ_ONLY.set,
     propagation: 0,
 };
+
+/// A restriction of the mount at a path and of all below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Restriction {
+    pub(crate) path: PathBuf,
+    /// The `MOUNT_ATTR_*` to set.
+    pub(crate) set: u64,
+    /// Whether the one mount at the path stays writable, if it is, where a restriction around it is read-only.
+    pub(crate) writable: bool,
+}
+
+impl Restriction {
+    fn is_read_only(&self) -> bool {
+        self.set & READ_ONLY.set != 0
+    }
+
+    fn attr(&self) -> MountAttr {
+        let propagation = match self.is_read_only() {
+            true => READ_ONLY_FOR_GOOD.propagation,
+            false => 0,
+        };
+        MountAttr {
+            set: self.set,
+            clear: 0,
+            propagation,
+        }
+    }
+}
 
 /// Changes the mount that is seen at `path`, and with `recursion` those below it.
 pub(crate) fn change(
@@ -103,38 +131,70 @@ fn if_there(mount: &MountInfo, change: impl Fn(&Path) -> io::Result<()>) -> io::
     }
 }
 
-/// Makes all mounts of the calling process's namespace read-only for good, except those that are at a path
-/// of `writable` and those at or below one of `except`. What is read-only at a path of `writable` stays so.
-pub(crate) fn make_all_read_only(
+/// Applies `restrictions`, outer ones first, to the mounts of the calling process's namespace, except those at or
+/// below one of `except`. Each path is that of a mount.
+pub(crate) fn restrict(
     interface: Interface,
-    writable: &[&Path],
+    restrictions: &[Restriction],
     except: &[&Path],
 ) -> Result<(), Error> {
-    let root = Path::new("/");
     if interface == Interface::Attributes && except.is_empty() {
-        let mut kept = Vec::new();
-        for &path in writable {
-            if is_writable(path).context("look at", path)? {
-                kept.push(path);
-            }
-        }
-        change(interface, root, Recursion::All, READ_ONLY_FOR_GOOD)
-            .context("make read-only", root)?;
-        return kept.into_iter().try_for_each(|path| {
-            change(interface, path, Recursion::Alone, WRITABLE).context("keep writable", path)
-        });
+        return restrict_trees(restrictions);
     }
     let mounts = mountinfo::read()?;
     for mount in mountinfo::visible(&mounts) {
         let path = mount.mount_point.as_path();
-        if writable.contains(&path) || except.iter().any(|dir| path.starts_with(dir)) {
+        if except.iter().any(|dir| path.starts_with(dir)) {
             continue;
         }
-        let restrict = |path: &Path| {
-            remount(path, mount, READ_ONLY)?;
-            Ok(mount_change(path, MountPropagationFlags::PRIVATE)?)
+        let mut attr = MountAttr::default();
+        for restriction in restrictions.iter().filter(|r| path.starts_with(&r.path)) {
+            if restriction.writable && path == restriction.path {
+                attr.set &= !READ_ONLY.set;
+                attr.propagation = 0;
+            }
+            attr.set |= restriction.set;
+            attr.propagation |= restriction.attr().propagation;
+        }
+        if attr == MountAttr::default() {
+            continue;
+        }
+        let change = |path: &Path| {
+            remount(path, mount, attr)?;
+            let propagation = MountPropagationFlags::from_bits_retain(attr.propagation as _);
+            match propagation.is_empty() {
+                true => Ok(()),
+                false => Ok(mount_change(path, propagation)?),
+            }
         };
-        if_there(mount, restrict).context("make read-only", path)?;
+        if_there(mount, change).context(RESTRICT, path)?;
+    }
+    Ok(())
+}
+
+const RESTRICT: &str = "restrict the mount on";
+
+/// The same, a tree at a time.
+fn restrict_trees(restrictions: &[Restriction]) -> Result<(), Error> {
+    let mut kept = Vec::new();
+    for restriction in restrictions {
+        let path = restriction.path.as_path();
+        let mut around = restrictions.iter().filter(|other| *other != restriction);
+        let keep = restriction.writable
+            && around.any(|other| other.is_read_only() && path.starts_with(&other.path));
+        if keep && is_writable(path).context("look at", path)? {
+            kept.push(path);
+        }
+    }
+    for restriction in restrictions {
+        let path = restriction.path.as_path();
+        let change = |recursion, attr| {
+            change(Interface::Attributes, path, recursion, attr).context(RESTRICT, path)
+        };
+        if kept.contains(&path) {
+            change(Recursion::Alone, WRITABLE)?;
+        }
+        change(Recursion::All, restriction.attr())?;
     }
     Ok(())
 }

@@ -13,12 +13,14 @@ use rustix::{
 };
 
 use super::{
+    copy_up::copy_up,
     nested,
     open::{Content, Volume, apply_options, open_source},
     options::Options,
 };
 use crate::{
     contract::{Context, Error},
+    linux::handle::Handle,
     mount::{
         attributes,
         bind::bind,
@@ -73,6 +75,10 @@ impl Volume {
             let root = root.as_fd();
             nested::make(root, outer, to, self.directory, &mut |_, _, _| Ok(()))?;
         }
+        let below = match self.options.copy_up {
+            true => Handle::of(to)?,
+            false => None,
+        };
         match (&self.content, found) {
             (Content::Tree(tree), _) => {
                 let flags =
@@ -88,8 +94,11 @@ impl Volume {
             (Content::Path(_) | Content::Image(_), None) => Err(io::ErrorKind::NotFound.into()),
         }
         .context("mount the volume on", to)?;
+        if let Some(below) = below {
+            copy_up(below, to.clone())?;
+        }
         match (&self.content, self.interface) {
-            (Content::Tree(_), Interface::Attributes) => Ok(()),
+            (Content::Tree(_), Interface::Attributes) if !self.options.copy_up => Ok(()),
             _ => apply_options(&self.options, to, |recursion, attr| {
                 attributes::change(self.interface, to, recursion, attr)
             }),

@@ -268,7 +268,8 @@ fn set_options(
     destination: &Path,
     interface: Interface,
 ) -> Result<(), Error> {
-    if interface != Interface::Attributes {
+    // What is read-only could not be filled.
+    if interface != Interface::Attributes || options.copy_up {
         return Ok(());
     }
     apply_options(options, destination, |recursion, attr| {

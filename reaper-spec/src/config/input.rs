@@ -288,6 +288,6 @@ macro_rules! words {
 }
 
 words!(StoreKind, "file or sqlite", "file" => File, "sqlite" => Sqlite);
-words!(DnsMode, "host or pod", "host" => Host, "pod" => Pod);
+words!(DnsMode, "spec, pod or host", "spec" => Spec, "pod" => Spec, "host" => Host);
 words!(NetworkMode, "host", "host" => Host);
 words!(ImageMode, "ignore, beneath or at", "ignore" => None, "beneath" => Lower, "at" => MountAt);

@@ -117,6 +117,16 @@ fn mount(node: &Node<'_>, bundle: &Path) -> Result<Mount> {
             .get("options")?
             .items("an array of strings", |item| item.owned())?,
     };
+    // Mappings ask for it as well (runtime-spec, config.md, "Mounts").
+    let is_mapped = |key| {
+        let mapping = |item: &Node<'_>| item.object("an object").map(drop);
+        let mappings = node.get(key)?.items("an array of mappings", mapping)?;
+        Ok(!mappings.is_empty())
+    };
+    let has_option = mount.options.iter().any(|o| o == "idmap" || o == "ridmap");
+    if !has_option && (is_mapped("uidMappings")? || is_mapped("gidMappings")?) {
+        mount.options.push("idmap".to_owned());
+    }
     if mount.is_bind() {
         mount.source = mount.source.map(|source| bundle.join(source));
     }
