@@ -68,6 +68,8 @@ pub(crate) fn of_process(
         rootfs: None,
         mounts: Vec::new(),
         restrictions: FileRestrictions::default(),
+        devices: Vec::new(),
+        rootfs_propagation: None,
         cgroups_path: None,
         annotations: BTreeMap::new(),
     };
@@ -90,6 +92,8 @@ fn of_workload(
     view.rootfs = workload.rootfs;
     view.mounts = workload.mounts;
     view.restrictions = workload.restrictions;
+    view.devices = workload.devices;
+    view.root_propagation = workload.rootfs_propagation;
     ContainerConfig {
         id,
         bundle,

@@ -4,6 +4,8 @@
     reason = "each of them has the tests' common part"
 )]
 
+#[path = "devices.rs"]
+mod devices;
 #[path = "host.rs"]
 mod host;
 #[path = "image.rs"]

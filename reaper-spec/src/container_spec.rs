@@ -23,6 +23,12 @@ pub struct ContainerSpec {
     /// What of the filesystem its processes cannot change or read.
     #[serde(default)]
     pub restrictions: FileRestrictions,
+    /// The devices that its view has.
+    #[serde(default)]
+    pub devices: Vec<Device>,
+    /// The propagation of its root mount.
+    #[serde(default)]
+    pub rootfs_propagation: Option<RootPropagation>,
     /// Where the container's cgroup goes.
     pub cgroups_path: Option<CgroupsPath>,
     /// All annotations, as written.
@@ -40,6 +46,52 @@ pub struct FileRestrictions {
     pub masked_paths: Vec<PathBuf>,
     /// What is read-only with all that is mounted below; what does not exist is skipped.
     pub read_only_paths: Vec<PathBuf>,
+}
+
+/// A device, or a FIFO, that a bundle asks for (runtime-spec, config-linux.md, "Devices").
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Where, absolute, in the process's view.
+    pub path: PathBuf,
+    /// What it is.
+    #[serde(rename = "kind")]
+    pub typ: DeviceType,
+    /// The major number; 0 of a FIFO.
+    pub major: u32,
+    /// The minor number; 0 of a FIFO.
+    pub minor: u32,
+    /// The permissions, at most 0o7777.
+    pub mode: Option<u32>,
+    /// The owner.
+    pub uid: Option<u32>,
+    /// The owning group.
+    pub gid: Option<u32>,
+}
+
+/// What a [`Device`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceType {
+    /// A character device (`c` or `u`).
+    Character,
+    /// A block device (`b`).
+    Block,
+    /// A FIFO (`p`).
+    Fifo,
+}
+
+/// The propagation of a root mount (runtime-spec, config-linux.md, "Rootfs Mount Propagation").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RootPropagation {
+    /// What is mounted in it is seen in namespaces that are copied from it.
+    Shared,
+    /// What the host mounts in it arrives.
+    Slave,
+    /// Neither.
+    Private,
+    /// Neither, and it cannot be bound.
+    Unbindable,
 }
 
 /// A mount that a bundle asks for (runtime-spec, config.md, "Mounts").

@@ -39,7 +39,9 @@ pub use config::{
     AnnotationPolicy, Config, DEFAULT_CONFIG_FILE, DnsMode, ImageMode, LogConfig, MaskConfig,
     NetworkMode, OverlayConfig, PodAnnotation, RetentionConfig, StoreKind,
 };
-pub use container_spec::{ContainerSpec, FileRestrictions, Mount};
+pub use container_spec::{
+    ContainerSpec, Device, DeviceType, FileRestrictions, Mount, RootPropagation,
+};
 pub use error::{Error, Invalid, Origin};
 pub use exit::{Exit, ExitStatus};
 pub use file::MAX_CONFIG_SIZE;

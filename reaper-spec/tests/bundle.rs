@@ -221,6 +221,25 @@ fn anything_else_wrong_is_named_by_its_path() {
             "linux.readonlyPaths: expected an array of paths, found the string \"/proc/sys\"",
         ),
         (
+            with(
+                "linux",
+                json!({"devices": [{"path": "/dev/a", "type": "c", "major": 1}]}),
+            ),
+            "linux.devices[0].minor: expected an integer from 0 to 4294967295, found nothing",
+        ),
+        (
+            with(
+                "linux",
+                json!({"devices": [{"path": "/dev/a", "type": "x"}]}),
+            ),
+            "linux.devices[0].type: expected c, u, b or p, found the string \"x\"",
+        ),
+        (
+            with("linux", json!({"rootfsPropagation": "rsometimes"})),
+            "linux.rootfsPropagation: expected shared, slave, private or unbindable, found the string \
+             \"rsometimes\"",
+        ),
+        (
             with("linux", json!("x")),
             "linux: expected an object, found the string \"x\"",
         ),

@@ -175,6 +175,8 @@ fn workload() -> impl Strategy<Value = ContainerSpec> {
                 },
                 rootfs,
                 mounts,
+                devices: Vec::new(),
+                rootfs_propagation: None,
                 cgroups_path: cgroups_path.map(|path| path.parse().unwrap()),
                 annotations,
             },
@@ -197,6 +199,8 @@ fn oci_document(workload: &ContainerSpec) -> Map<String, Value> {
                "options": mount.options, "uidMappings": []})
     };
     document["mounts"] = workload.mounts.iter().map(mount).collect();
+    document["linux"]["devices"] = Value::Null;
+    document["linux"]["rootfsPropagation"] = json!("");
     document["linux"]["maskedPaths"] = json!(workload.restrictions.masked_paths);
     document["linux"]["readonlyPaths"] = json!(workload.restrictions.read_only_paths);
     document["linux"]["cgroupsPath"] = json!(workload.cgroups_path);

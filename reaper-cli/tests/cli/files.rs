@@ -136,3 +136,25 @@ fn a_mount_that_cannot_be_made_is_named() {
         assert!(error.contains(named), "{error}");
     }
 }
+
+#[test]
+fn a_device_of_a_bundle_is_there_for_its_container_alone() {
+    let rig = Rig::with_overlay();
+    let path = format!("/dev/reaper-test-{}", std::process::id());
+    let devices = json!([
+        {"path": path, "type": "c", "major": 1, "minor": 5, "fileMode": 0o600, "uid": 33},
+        {"path": "/dev/null", "type": "c", "major": 1, "minor": 3},
+    ]);
+    let fields = json!({"linux": {"devices": devices, "rootfsPropagation": "rprivate"}});
+    let script = format!(
+        "stat -c '%t:%T %a %u' {path}; head -c 1 {path} | wc -c; echo x >/dev/null
+         grep ' / / ' /proc/self/mountinfo | grep -c master"
+    );
+    let bundle = bundle(&rig, &script, &fields);
+    let output = rig.call(&["run", "--bundle", &bundle, "c"]);
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "1:5 600 33\n1\n0\n"
+    );
+    assert!(!Path::new(&path).exists());
+}

@@ -3,8 +3,8 @@
 use std::path::{Component, Path, PathBuf};
 
 use reaper_spec::{
-    ContainerId, CriAnnotations, DEFAULT_STATE_ROOT, DnsMode, FileRestrictions, ImageMode, Mount,
-    OverlayConfig, OverlayScope, path_hash,
+    ContainerId, CriAnnotations, DEFAULT_STATE_ROOT, Device, DnsMode, FileRestrictions, ImageMode,
+    Mount, OverlayConfig, OverlayScope, RootPropagation, path_hash,
 };
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,12 @@ pub struct ViewRequest {
     /// What of the view is read-only or hidden, for this container alone.
     #[serde(default)]
     pub restrictions: FileRestrictions,
+    /// The devices that the container has, also those that the host's `/dev` has already.
+    #[serde(default)]
+    pub devices: Vec<Device>,
+    /// The propagation of its root and all below but its volumes; without it is the host's slave.
+    #[serde(default)]
+    pub root_propagation: Option<RootPropagation>,
     /// The working directory, made where the view lacks it.
     pub cwd: PathBuf,
     /// The uid and gid that its first process becomes, where it becomes others. Only a view without
@@ -65,6 +71,8 @@ impl ViewRequest {
             rootfs_mounts: Vec::new(),
             mounts: Vec::new(),
             restrictions: FileRestrictions::default(),
+            devices: Vec::new(),
+            root_propagation: None,
             cwd,
             user: None,
             kubernetes_namespace: None,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{place_volumes::place, restrictions::Restrictions};
 use crate::{
-    contract::{Context, Error, FilesystemIsolation, View, ViewRequest},
+    contract::{Context, Error, FilesystemIsolation, View, ViewRequest, user::Privilege},
     linux::{
         mount_point::kind_is_right,
         namespace::{Namespaces, unshare_mounts},
@@ -58,7 +58,7 @@ impl HostView {
             _ => Some(Image::of(request)?),
         };
         let interface = Interface::ask();
-        let mut requests = MountRequest::of_bundle(request)?;
+        let mut requests = MountRequest::of_bundle(request, Privilege::of_process())?;
         let restrictions = Restrictions::of(request, false)?;
         if let Some(image) = image.as_ref().filter(|image| !image.is_there()) {
             requests.push(MountRequest::of_image(image, image.root.clone())?);
@@ -90,7 +90,10 @@ impl HostView {
         unshare_mounts()?;
         self.mount_volumes()?;
         match &self.restrictions {
-            Some(restrictions) => restrictions.restrict_paths(self.interface),
+            Some(restrictions) => {
+                restrictions.restrict_paths(self.interface)?;
+                restrictions.set_propagation(&self.volumes)
+            }
             None => Ok(()),
         }
     }

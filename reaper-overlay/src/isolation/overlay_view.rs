@@ -102,6 +102,9 @@ impl View for OverlayView {
         };
         let restrictions = self.restrictions.as_ref();
         enter_copy(&member.namespace, self.inside, &self.volumes, restrictions)?;
+        if let Some(restrictions) = restrictions {
+            restrictions.set_propagation(&self.volumes)?;
+        }
         in_view::make_and_change_dir(&self.cwd, self.user)
     }
 

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use reaper_spec::FileRestrictions;
+use reaper_spec::{FileRestrictions, RootPropagation};
+use rustix::mount::MountPropagationFlags;
 
 use crate::{
     contract::{Error, ViewRequest},
@@ -28,6 +29,7 @@ pub(crate) struct Restrictions {
     wanted: FileRestrictions,
     /// Of whole trees, outer ones first.
     trees: Vec<Restriction>,
+    propagation: Option<RootPropagation>,
     /// The working directory and whose it is, where it is made if the view lacks it.
     cwd: Option<(PathBuf, Option<Ids>)>,
 }
@@ -58,12 +60,17 @@ impl Restrictions {
         }
         trees.sort_by_key(|tree| tree.path.components().count());
         let restricts_trees = trees.iter().any(|tree| tree.set != 0);
-        if !restricts_trees && *wanted == FileRestrictions::default() {
+        let propagation = request
+            .root_propagation
+            .filter(|to| *to != RootPropagation::Slave);
+        let restricts_paths = *wanted != FileRestrictions::default();
+        if !restricts_trees && !restricts_paths && propagation.is_none() {
             return Ok(None);
         }
         Ok(Some(Self {
             wanted: wanted.clone(),
             trees,
+            propagation,
             cwd: makes_cwd.then(|| (request.cwd.clone(), request.user)),
         }))
     }
@@ -103,8 +110,24 @@ impl Restrictions {
                 );
             }
         }
-        let mounted = mounted.iter().map(|volume| volume.destination.as_path());
-        attributes::restrict(interface, &trees, &mounted.collect::<Vec<_>>())
+        let except = mounted.iter().map(|volume| volume.destination.as_path());
+        attributes::restrict(interface, &trees, &except.collect::<Vec<_>>())
+    }
+
+    /// Gives all mounts but `volumes`, which have their own, the propagation that is wanted. A copy of the mounts
+    /// can have another one, and what is mounted in a shared mount is shared too: this comes last.
+    pub(crate) fn set_propagation(&self, volumes: &[Volume]) -> Result<(), Error> {
+        let Some(wanted) = self.propagation else {
+            return Ok(());
+        };
+        let propagation = match wanted {
+            RootPropagation::Shared => MountPropagationFlags::SHARED,
+            RootPropagation::Slave => MountPropagationFlags::DOWNSTREAM,
+            RootPropagation::Private => MountPropagationFlags::PRIVATE,
+            RootPropagation::Unbindable => MountPropagationFlags::UNBINDABLE,
+        };
+        let except = volumes.iter().map(|volume| volume.destination.as_path());
+        attributes::propagate(propagation, &except.collect::<Vec<_>>())
     }
 
     /// Makes the working directory, which could not be made later. In a volume it is made when that is mounted.

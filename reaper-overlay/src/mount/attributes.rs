@@ -172,6 +172,19 @@ pub(crate) fn restrict(
     Ok(())
 }
 
+/// Changes the propagation of all mounts of the calling process's namespace except those at or below one of `except`.
+pub(crate) fn propagate(to: MountPropagationFlags, except: &[&Path]) -> Result<(), Error> {
+    let mounts = mountinfo::read()?;
+    let all = mountinfo::visible(&mounts).into_iter();
+    let is_excepted =
+        |mount: &&MountInfo| except.iter().any(|dir| mount.mount_point.starts_with(dir));
+    all.filter(|mount| !is_excepted(mount))
+        .try_for_each(|mount| {
+            if_there(mount, |path| Ok(mount_change(path, to)?))
+                .context("change the propagation of", &mount.mount_point)
+        })
+}
+
 const RESTRICT: &str = "restrict the mount on";
 
 /// The same, a tree at a time.

@@ -4,6 +4,7 @@
 //! isolation, and mounted ([`mount`]). Mount points and their use counts are the scope's.
 
 mod copy_up;
+mod device;
 pub(crate) mod filter;
 pub(crate) mod mount;
 pub(crate) mod nested;

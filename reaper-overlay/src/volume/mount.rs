@@ -14,7 +14,7 @@ use rustix::{
 
 use super::{
     copy_up::copy_up,
-    nested,
+    device, nested,
     open::{Content, Volume, apply_options, open_source},
     options::Options,
 };
@@ -38,7 +38,7 @@ impl Volume {
     /// Finds what is bound from a path, in a namespace that shows the host's root.
     fn find(&self) -> Result<Option<OwnedFd>, Error> {
         let path = match &self.content {
-            Content::Tree(_) | Content::New(_) => return Ok(None),
+            Content::Tree(_) | Content::New(_) | Content::Device(_) => return Ok(None),
             Content::Path(path) => path,
             Content::Image(image) => {
                 image.mount()?;
@@ -85,6 +85,7 @@ impl Volume {
                     MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
                 move_mount(tree, "", CWD, to, flags).map_err(io::Error::from)
             }
+            (Content::Device(device), _) => device::mount_at(device, to),
             (Content::New(mount), _) => mount_filesystem(mount, &self.options, to),
             (Content::Path(_) | Content::Image(_), Some(found)) => {
                 let from = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));

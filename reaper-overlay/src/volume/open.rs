@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use reaper_spec::Mount;
+use reaper_spec::{Device, Mount};
 use rustix::{
     fs::{CWD, FileType, Mode, OFlags, fstat, open},
     mount::{
@@ -68,6 +68,8 @@ pub(super) enum Content {
     Image(Image),
     /// A filesystem that is made when it is mounted.
     New(Mount),
+    /// The same of a device.
+    Device(Device),
 }
 
 /// Opens what `requests` name, as far as `interface` can.
@@ -126,6 +128,15 @@ pub(crate) fn open_all_in_helper(
 
 impl Volume {
     fn open(request: MountRequest, interface: Interface) -> Result<Self, Error> {
+        if let Some(device) = request.device.clone() {
+            return Ok(Self::new(
+                request,
+                Content::Device(device),
+                None,
+                false,
+                interface,
+            ));
+        }
         let content = match (interface, &request.image) {
             (Interface::Classic, Some(image)) => Content::Image(image.clone()),
             (Interface::Classic, None) => match request.bound() {

@@ -2,9 +2,9 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use reaper_spec::{ImageMode, Mount};
+use reaper_spec::{Device, ImageMode, Mount};
 
-use super::{filter::wanted, options::Options};
+use super::{device, filter::wanted, options::Options};
 use crate::{
     contract::{Error, ViewRequest, user::Privilege},
     linux::syscall::MountAttr,
@@ -29,12 +29,14 @@ pub(crate) struct MountRequest {
     pub(crate) options: Options,
     /// Mounted on its root first, then bound.
     pub(crate) image: Option<Image>,
+    /// Made, then bound.
+    pub(crate) device: Option<Device>,
 }
 
 impl MountRequest {
     /// Parses all mounts of `request` that mean something, and that of the image in the mode `at`.
     pub(crate) fn all(request: &ViewRequest, privilege: Privilege) -> Result<Vec<Self>, Error> {
-        let mut found = Self::of_bundle(request)?;
+        let mut found = Self::of_bundle(request, privilege)?;
         if request.image == ImageMode::MountAt {
             let image = match privilege {
                 Privilege::Root => Image::of(request)?,
@@ -45,12 +47,36 @@ impl MountRequest {
         Ok(found)
     }
 
-    /// Parses all mounts of `request` that mean something.
-    pub(crate) fn of_bundle(request: &ViewRequest) -> Result<Vec<Self>, Error> {
+    /// Parses all mounts and devices of `request` that mean something.
+    pub(crate) fn of_bundle(
+        request: &ViewRequest,
+        privilege: Privilege,
+    ) -> Result<Vec<Self>, Error> {
         let requests = wanted(request).map(|mount| Self::of(mount.clone()));
         let changes_something =
             |request: &Result<Self, Error>| request.as_ref().map_or(true, Self::changes_something);
-        requests.filter(changes_something).collect()
+        let devices = request.devices.iter();
+        let missing = devices.filter(|device| !device::is_there(device, privilege));
+        requests
+            .filter(changes_something)
+            .chain(missing.map(|device| Self::of_device(device, privilege)))
+            .collect()
+    }
+
+    fn of_device(device: &Device, privilege: Privilege) -> Result<Self, Error> {
+        if privilege == Privilege::User {
+            return Err(Error::NeedsRoot {
+                what: format!("the device {}", device.path.display()),
+            });
+        }
+        let mut request = Self::of(Mount {
+            destination: device.path.clone(),
+            typ: Some("device".to_owned()),
+            source: None,
+            options: Vec::new(),
+        })?;
+        request.device = Some(device.clone());
+        Ok(request)
     }
 
     /// The bind that shows the root of `image`, read-only.
@@ -84,6 +110,7 @@ impl MountRequest {
             destination,
             options,
             image: None,
+            device: None,
         })
     }
 

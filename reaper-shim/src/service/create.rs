@@ -109,6 +109,8 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             rootfs,
             mounts,
             restrictions,
+            devices,
+            rootfs_propagation,
             cgroups_path,
             annotations,
             ..
@@ -119,6 +121,8 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             view: ViewRequest {
                 rootfs,
                 restrictions,
+                devices,
+                root_propagation: rootfs_propagation,
                 ..view(id.clone(), &process, mounts, &annotations, &config)
             },
             id,

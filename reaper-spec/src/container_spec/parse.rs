@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{ContainerSpec, FileRestrictions, Mount};
+use super::{ContainerSpec, Device, DeviceType, FileRestrictions, Mount, RootPropagation};
 use crate::{
     CgroupsPath,
     error::{Error, Invalid, Origin},
@@ -61,6 +61,15 @@ fn read(document: &Value, bundle: &Path) -> Result<ContainerSpec> {
             .get("mounts")?
             .items("an array of mounts", |node| mount(node, bundle))?,
         restrictions: restrictions(&root)?,
+        devices: root
+            .get("linux")?
+            .get("devices")?
+            .items("an array of devices", device)?,
+        rootfs_propagation: root
+            .get("linux")?
+            .get("rootfsPropagation")?
+            .opt(propagation)?
+            .flatten(),
         cgroups_path: root
             .get("linux")?
             .get("cgroupsPath")?
@@ -90,6 +99,43 @@ fn restrictions(root: &Node<'_>) -> Result<FileRestrictions> {
         masked_paths: paths("maskedPaths")?,
         read_only_paths: paths("readonlyPaths")?,
     })
+}
+
+fn device(node: &Node<'_>) -> Result<Device> {
+    node.object("an object with a path and a type")?;
+    let kind = node.get("type")?;
+    let typ = match kind.string()? {
+        "c" | "u" => DeviceType::Character,
+        "b" => DeviceType::Block,
+        "p" => DeviceType::Fifo,
+        _ => return Err(kind.invalid("c, u, b or p")),
+    };
+    let number = |key| node.get(key)?.opt(|number| number.integer(0..=u32::MAX));
+    let needed = |key| match typ {
+        DeviceType::Fifo => Ok(number(key)?.unwrap_or_default()),
+        _ => node.get(key)?.integer(0..=u32::MAX),
+    };
+    Ok(Device {
+        path: absolute(&node.get("path")?)?,
+        typ,
+        major: needed("major")?,
+        minor: needed("minor")?,
+        // Engines write the type of the file into it as well.
+        mode: number("fileMode")?.map(|mode| mode & 0o7777),
+        uid: number("uid")?,
+        gid: number("gid")?,
+    })
+}
+
+fn propagation(node: &Node<'_>) -> Result<Option<RootPropagation>> {
+    match node.string()? {
+        "" => Ok(None),
+        "shared" | "rshared" => Ok(Some(RootPropagation::Shared)),
+        "slave" | "rslave" => Ok(Some(RootPropagation::Slave)),
+        "private" | "rprivate" => Ok(Some(RootPropagation::Private)),
+        "unbindable" | "runbindable" => Ok(Some(RootPropagation::Unbindable)),
+        _ => Err(node.invalid("shared, slave, private or unbindable")),
+    }
 }
 
 fn absolute(node: &Node<'_>) -> Result<PathBuf> {
