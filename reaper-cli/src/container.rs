@@ -46,6 +46,9 @@ pub(crate) fn of_bundle(
     }
     let mut config = config.clone();
     config.apply_annotations(&workload.annotations)?;
+    if config.runtime_path.is_none() {
+        workload.check_host()?;
+    }
     Ok(of_workload(&config, id, path, workload))
 }
 
@@ -72,6 +75,7 @@ pub(crate) fn of_process(
         rootfs_propagation: None,
         cgroups_path: None,
         annotations: BTreeMap::new(),
+        unsupported: Vec::new(),
     };
     let mut new = of_workload(config, id, dir.to_owned(), workload);
     new.annotations.insert(PROCESS.to_owned(), json);

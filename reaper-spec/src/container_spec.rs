@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CgroupsPath, ProcessSpec};
+use crate::{CgroupsPath, Error, ProcessSpec};
 
 /// What a bundle asks for, validated, as far as it has a meaning on the host.
 ///
@@ -33,6 +33,34 @@ pub struct ContainerSpec {
     pub cgroups_path: Option<CgroupsPath>,
     /// All annotations, as written.
     pub annotations: BTreeMap<String, String>,
+    /// What it asks for that a process on the host cannot have, see [`check_host`](Self::check_host).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unsupported: Vec<Unsupported>,
+}
+
+impl ContainerSpec {
+    /// Refuses what a process on the host cannot have. For executors that make real containers it is no matter.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] with the first such field.
+    pub fn check_host(&self) -> Result<(), Error> {
+        match self.unsupported.first() {
+            None => Ok(()),
+            Some(Unsupported { field, reason }) => Err(Error::Unsupported {
+                field: field.clone(),
+                reason: reason.clone(),
+            }),
+        }
+    }
+}
+
+/// A part of a bundle that a process on the host cannot have, and that would be missed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unsupported {
+    /// The place in the document, such as `linux.namespaces[2]`.
+    pub field: String,
+    /// What cannot be had.
+    pub reason: String,
 }
 
 /// What of its view's filesystem a container's processes cannot change, or read (runtime-spec, config.md,

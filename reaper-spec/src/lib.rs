@@ -40,7 +40,7 @@ pub use config::{
     NetworkMode, OverlayConfig, PodAnnotation, RetentionConfig, StoreKind,
 };
 pub use container_spec::{
-    ContainerSpec, Device, DeviceType, FileRestrictions, Mount, RootPropagation,
+    ContainerSpec, Device, DeviceType, FileRestrictions, Mount, RootPropagation, Unsupported,
 };
 pub use error::{Error, Invalid, Origin};
 pub use exit::{Exit, ExitStatus};

@@ -206,6 +206,11 @@ fn anything_else_wrong_is_named_by_its_path() {
           string \"/a/../../b\"",
         ),
         (
+            with("ociVersion", json!("2.0.0")),
+            "ociVersion: expected a version 1 of the runtime-spec, such as \"1.0.2\", found the string \
+             \"2.0.0\"",
+        ),
+        (
             with("root", json!({"path": "rootfs", "readonly": "yes"})),
             "root.readonly: expected true or false, found the string \"yes\"",
         ),
@@ -293,6 +298,67 @@ fn relative_sources_are_below_the_bundle_where_they_are_paths() {
         .map(reaper_spec::Mount::is_bind)
         .collect();
     assert_eq!(binds, [true, true, false, true]);
+}
+
+#[test]
+fn what_a_process_on_the_host_cannot_have_is_refused_by_name() {
+    let parse =
+        |document: &Value| ContainerSpec::parse(document.to_string().as_bytes(), Path::new("/b"));
+    let mapping = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+    for (linux, field, what) in [
+        (
+            json!({"namespaces": [{"type": "pid"}, {"type": "user"}]}),
+            "namespaces",
+            "user namespace",
+        ),
+        (
+            json!({"namespaces": [{"type": "time"}]}),
+            "namespaces",
+            "time namespace",
+        ),
+        (
+            json!({"uidMappings": mapping}),
+            "uidMappings",
+            "user namespace",
+        ),
+        (
+            json!({"gidMappings": mapping}),
+            "gidMappings",
+            "user namespace",
+        ),
+        (
+            json!({"timeOffsets": {"monotonic": {"secs": 1}}}),
+            "timeOffsets",
+            "time namespace",
+        ),
+        (
+            json!({"netDevices": {"eth0": {}}}),
+            "netDevices",
+            "network devices",
+        ),
+        (
+            json!({"memoryPolicy": {"mode": "MPOL_BIND"}}),
+            "memoryPolicy",
+            "memory policy",
+        ),
+        (json!({"intelRdt": {"closID": "a"}}), "intelRdt", "resctrl"),
+    ] {
+        let document = json!({"process": {"args": ["true"]}, "linux": linux});
+        let error = parse(&document)
+            .unwrap()
+            .check_host()
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with(&format!("linux.{field}")) && error.contains(what),
+            "{error}"
+        );
+    }
+    let harmless = json!({"process": {"args": ["true"]}, "linux": {
+        "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "uts", "path": "/proc/1/ns/uts"}],
+        "uidMappings": [], "gidMappings": null, "timeOffsets": {}, "intelRdt": null,
+    }});
+    parse(&harmless).unwrap().check_host().unwrap();
 }
 
 #[test]

@@ -179,6 +179,7 @@ fn workload() -> impl Strategy<Value = ContainerSpec> {
                 rootfs_propagation: None,
                 cgroups_path: cgroups_path.map(|path| path.parse().unwrap()),
                 annotations,
+                unsupported: Vec::new(),
             },
         )
 }

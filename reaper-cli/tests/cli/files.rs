@@ -158,3 +158,15 @@ fn a_device_of_a_bundle_is_there_for_its_container_alone() {
     );
     assert!(!Path::new(&path).exists());
 }
+
+#[test]
+fn a_bundle_with_a_user_namespace_is_refused_by_name() {
+    let rig = Rig::new();
+    let linux = json!({"namespaces": [{"type": "mount"}, {"type": "user"}]});
+    let bundle = bundle(&rig, "true", &json!({ "linux": linux }));
+    let error = rig.fails(1, &["run", "--bundle", &bundle, "c"]);
+    assert!(
+        error.contains("linux.namespaces: a user namespace"),
+        "{error}"
+    );
+}

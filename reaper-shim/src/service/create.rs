@@ -91,6 +91,9 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
                 options::apply(&mut config, &given)?;
             }
             config.apply_annotations(&bundle.container_spec().annotations)?;
+            if config.runtime_path.is_none() {
+                bundle.container_spec().check_host()?;
+            }
             Ok((bundle, config))
         })
         .await

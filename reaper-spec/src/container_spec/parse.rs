@@ -7,7 +7,9 @@ use std::{
 
 use serde_json::Value;
 
-use super::{ContainerSpec, Device, DeviceType, FileRestrictions, Mount, RootPropagation};
+use super::{
+    ContainerSpec, Device, DeviceType, FileRestrictions, Mount, RootPropagation, Unsupported,
+};
 use crate::{
     CgroupsPath,
     error::{Error, Invalid, Origin},
@@ -54,6 +56,7 @@ impl ContainerSpec {
 fn read(document: &Value, bundle: &Path) -> Result<ContainerSpec> {
     let root = Node::root(document);
     root.object("an object, OCI's config.json")?;
+    root.get("ociVersion")?.opt(version)?;
     Ok(ContainerSpec {
         process: process::parse::read(&root.get("process")?)?,
         rootfs: root.get("root")?.opt(|node| rootfs(node, bundle))?,
@@ -79,7 +82,67 @@ fn read(document: &Value, bundle: &Path) -> Result<ContainerSpec> {
             .get("annotations")?
             .opt(annotations)?
             .unwrap_or_default(),
+        unsupported: unsupported(&root.get("linux")?)?,
     })
+}
+
+/// Refuses a document of another major version, whose fields can mean something else. Hand-written ones have none.
+fn version(node: &Node<'_>) -> Result<()> {
+    match node.string()?.split('.').next() {
+        Some("1") => Ok(()),
+        _ => Err(node.invalid("a version 1 of the runtime-spec, such as \"1.0.2\"")),
+    }
+}
+
+/// What of a container's isolation would be missed, were it not there.
+fn unsupported(linux: &Node<'_>) -> Result<Vec<Unsupported>> {
+    let mut found = Vec::new();
+    let mut refuse = |node: &Node<'_>, reason: &str| {
+        found.push(Unsupported {
+            field: node.at.to_string(),
+            reason: format!("{reason} is not supported for a process on this machine"),
+        });
+    };
+    const USER: &str = "a user namespace";
+    const TIME: &str = "a time namespace";
+    let namespaces = linux.get("namespaces")?;
+    let kind = |node: &Node<'_>| {
+        node.object("an object with a type")?;
+        let kind = node.get("type")?.opt(Node::string)?;
+        let reason = match kind {
+            Some("user") => Some(USER),
+            Some("time") => Some(TIME),
+            _ => None,
+        };
+        Ok(reason)
+    };
+    let kinds = namespaces.items("an array of namespaces", kind)?;
+    kinds
+        .into_iter()
+        .flatten()
+        .for_each(|reason| refuse(&namespaces, reason));
+    for key in ["uidMappings", "gidMappings"] {
+        let mappings = linux.get(key)?;
+        if !mappings
+            .items("an array of mappings", |_| Ok(()))?
+            .is_empty()
+        {
+            refuse(&mappings, USER);
+        }
+    }
+    for (key, reason) in [
+        ("timeOffsets", TIME),
+        ("netDevices", "moving network devices"),
+        ("memoryPolicy", "a memory policy"),
+        ("intelRdt", "resctrl"),
+    ] {
+        let node = linux.get(key)?;
+        let object = node.opt(|node| node.object("an object"))?;
+        if object.is_some_and(|object| !object.is_empty()) {
+            refuse(&node, reason);
+        }
+    }
+    Ok(found)
 }
 
 fn rootfs(node: &Node<'_>, bundle: &Path) -> Result<PathBuf> {
