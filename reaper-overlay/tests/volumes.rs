@@ -737,3 +737,47 @@ fn a_tmpfs_can_begin_as_a_copy_of_what_it_is_mounted_on() {
         session.close().unwrap();
     });
 }
+
+#[test]
+fn a_name_file_stays_when_the_hosts_resolver_replaces_its_own() {
+    isolated(|dir| {
+        let place = format!("/run/reaper-test-{}", std::process::id());
+        fs::create_dir(&place).unwrap();
+        let own = format!("{place}/resolv.conf");
+        fs::write(&own, "host's").unwrap();
+        let first = open(&request_of(dir));
+        sh(
+            &first,
+            &format!("rm -f /etc/resolv.conf; ln -s {own} /etc/resolv.conf"),
+        );
+        fs::write(dir.join("resolv"), "pod's").unwrap();
+        let mut request = request(dir, "a", OverlayScope::Node);
+        volume(
+            &mut request,
+            dir.join("resolv"),
+            "/etc/resolv.conf",
+            &["bind", "ro"],
+        );
+        let pod = open(&request);
+        assert_eq!(sh(&pod, "cat /etc/resolv.conf"), "pod's");
+        assert!(!attempt(&pod, "echo x >/etc/resolv.conf").status.success());
+        fs::write(format!("{own}.new"), "changed").unwrap();
+        fs::rename(format!("{own}.new"), &own).unwrap();
+        assert_eq!(sh(&first, "cat /etc/resolv.conf"), "changed");
+        if !kernel::lacks_trees() {
+            assert_eq!(sh(&pod, "cat /etc/resolv.conf"), "pod's");
+        }
+        pod.close().unwrap();
+        fs::remove_file(&own).unwrap();
+        let pod = open(&request);
+        assert_eq!(
+            sh(&pod, "cat /etc/resolv.conf"),
+            "pod's",
+            "over a link that leads nowhere"
+        );
+        pod.close().unwrap();
+        assert!(!Path::new(&own).exists());
+        first.close().unwrap();
+        fs::remove_dir(&place).unwrap();
+    });
+}

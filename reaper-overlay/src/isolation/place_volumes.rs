@@ -33,6 +33,7 @@ pub(crate) fn place(
     let requested = volumes.iter().map(|volume| Requested {
         destination: &volume.destination,
         directory: volume.directory,
+        stays_on_link: volume.stays_on_link,
         root: volume.writable(),
     });
     let targets = user.acquire(namespace, host_paths, &requested.collect::<Vec<_>>())?;

@@ -44,6 +44,8 @@ pub(crate) struct MountPointUser<'a> {
 pub(crate) struct Requested<'a> {
     pub(crate) destination: &'a Path,
     pub(crate) directory: bool,
+    /// It is mounted on its destination itself, where that is a symlink into the host's trees.
+    pub(crate) stays_on_link: bool,
     /// Its content, if it has any before it is mounted.
     pub(crate) root: Option<BorrowedFd<'a>>,
 }
@@ -206,6 +208,16 @@ fn are_kept(base: &Base) -> Result<bool, Error> {
     Ok(base.is_ready()? && record(&base.path, base.persistent).exists()?)
 }
 
+/// The symlink at `path`, if one is there and in no volume.
+fn link_at(path: &Path, volumes: &Volumes<'_>) -> Result<Option<PathBuf>, Error> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(None);
+    };
+    let parent = resolve(parent, volumes)?;
+    let link = parent.path.join(name);
+    Ok((parent.inside.is_none() && link.is_symlink()).then_some(link))
+}
+
 /// What is to be made once it is recorded.
 #[derive(Default)]
 struct Plan {
@@ -274,6 +286,15 @@ impl<'a> MountPointSession<'a> {
                 inside,
                 missing,
             } = resolve(volume.destination, &targets)?;
+            if volume.stays_on_link
+                && is_host_path(&path, self.host_paths)
+                && let Some(link) = link_at(volume.destination, &targets)?
+            {
+                // Nothing is made, and the link cannot be guarded.
+                found.push((escape(link.as_os_str()), None));
+                targets.push(link, None);
+                continue;
+            }
             // The same path twice: the later volume lies on the earlier one.
             let again = inside.is_some_and(|at| targets.get(at) == path);
             if inside.is_none() {

@@ -16,12 +16,14 @@ const NAME_FILES: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"
 /// Where engines mount the cgroups.
 pub(crate) const CGROUPS: &str = "/sys/fs/cgroup";
 
+/// Whether it is one of the files that say where names lead.
+pub(crate) fn is_name_file(path: &Path) -> bool {
+    NAME_FILES.iter().any(|file| path == Path::new(file))
+}
+
 /// The mounts of `request` that are made for its container.
 pub(crate) fn wanted(request: &ViewRequest) -> impl Iterator<Item = &Mount> {
-    let is_hosts = |mount: &Mount| {
-        let to = mount.destination.as_path();
-        request.dns == DnsMode::Host && NAME_FILES.iter().any(|file| to == Path::new(file))
-    };
+    let is_hosts = |mount: &Mount| request.dns == DnsMode::Host && is_name_file(&mount.destination);
     let mounts = request.mounts.iter();
     mounts.filter(move |mount| engines_tree(mount).is_none() && !is_hosts(mount))
 }

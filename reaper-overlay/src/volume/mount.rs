@@ -81,9 +81,16 @@ impl Volume {
         };
         match (&self.content, found) {
             (Content::Tree(tree), _) => {
-                let flags =
-                    MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
-                move_mount(tree, "", CWD, to, flags).map_err(io::Error::from)
+                let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+                let follow = || {
+                    let flags = flags | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
+                    move_mount(tree, "", CWD, to, flags)
+                };
+                let moved = match self.stays_on_link && to.is_symlink() {
+                    true => move_mount(tree, "", CWD, to, flags).or_else(|_| follow()),
+                    false => follow(),
+                };
+                moved.map_err(io::Error::from)
             }
             (Content::Device(device), _) => device::mount_at(device, to),
             (Content::New(mount), _) => mount_filesystem(mount, &self.options, to),

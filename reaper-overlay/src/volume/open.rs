@@ -23,7 +23,9 @@ use rustix::{
     },
 };
 
-use super::{options::Options, refused::explain_refusal, request::MountRequest};
+use super::{
+    filter::is_name_file, options::Options, refused::explain_refusal, request::MountRequest,
+};
 use crate::{
     contract::{Context, Error},
     linux::{
@@ -53,6 +55,9 @@ pub(crate) struct Volume {
     /// In the view, symlinks resolved as far as the scope goes.
     pub(crate) destination: PathBuf,
     pub(crate) directory: bool,
+    /// Where the destination is a symlink into the host's trees, it is mounted on the link itself: the host's
+    /// resolver replaces the file that the link leads to, and what is mounted on that would go with it.
+    pub(crate) stays_on_link: bool,
     /// The volume in whose own filesystem its mount point is, to be made when both are mounted.
     pub(super) inside: Option<PathBuf>,
 }
@@ -181,10 +186,12 @@ impl Volume {
         interface: Interface,
     ) -> Self {
         Self {
-            content,
             options: request.options,
             interface,
             source,
+            stays_on_link: is_name_file(&request.destination)
+                && matches!(content, Content::Tree(_)),
+            content,
             destination: request.destination,
             directory,
             inside: None,
