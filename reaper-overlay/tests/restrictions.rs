@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 
 use common::{user::*, *};
 use reaper_overlay::{HostFilesystem, Session, ViewRequest, mountinfo};
-use reaper_spec::{Mount, OverlayScope};
+use reaper_spec::{ImageMode, Mount, OverlayScope};
 
 fn volume(request: &mut ViewRequest, from: &Path, to: &str, options: &[&str]) {
     request.mounts.push(Mount {
@@ -72,6 +72,27 @@ fn a_read_only_root_covers_all_but_the_volumes() {
         other.close().unwrap();
         session.close().unwrap();
         assert!(dir.join("data/a").exists());
+    });
+}
+
+#[test]
+fn a_read_only_root_covers_an_image_beneath_or_at_a_path_too() {
+    isolated(|dir| {
+        let image = dir.join("image");
+        fs::create_dir_all(image.join("of-the-image")).unwrap();
+        for (mode, path) in [
+            (ImageMode::Lower, "/of-the-image"),
+            (ImageMode::MountAt, "/.reaper-image/of-the-image"),
+        ] {
+            let mut request = request(dir, "a", OverlayScope::Container);
+            request.image = mode;
+            request.rootfs = Some(image.clone());
+            request.restrictions.read_only = true;
+            let session = open(&request);
+            assert_read_only(&session, &format!("{path}/new"));
+            assert_read_only(&session, "/usr/new");
+            session.close().unwrap();
+        }
     });
 }
 
