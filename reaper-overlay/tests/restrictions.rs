@@ -97,6 +97,30 @@ fn a_read_only_root_covers_an_image_beneath_or_at_a_path_too() {
 }
 
 #[test]
+fn nothing_is_restricted_where_the_nodes_admin_has_decided_so() {
+    isolated(|dir| {
+        let mut request = request(dir, "a", OverlayScope::Node);
+        engines(&mut request, "sysfs", "/sys", &["ro", "noexec"]);
+        request.restrictions.read_only = true;
+        request.restrictions.masked_paths = vec!["/proc/version".into()];
+        request.unrestricted = true;
+        let session = open(&request);
+        sh(&session, "touch /usr/new; grep -q Linux /proc/version");
+        let own = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let options = |table: &str| {
+            let mut mounts = mountinfo::parse(table.as_bytes()).into_iter();
+            let sys = mounts.find(|mount| mount.mount_point == Path::new("/sys"));
+            sys.unwrap().options
+        };
+        assert_eq!(
+            options(&sh(&session, "cat /proc/self/mountinfo")),
+            options(&own)
+        );
+        session.close().unwrap();
+    });
+}
+
+#[test]
 fn what_the_host_mounts_later_is_not_writable_in_a_read_only_view() {
     isolated(|dir| {
         let place = unique("/run");

@@ -40,6 +40,10 @@ pub struct ViewRequest {
     /// What of the view is read-only or hidden, for this container alone.
     #[serde(default)]
     pub restrictions: FileRestrictions,
+    /// Leaves out `restrictions`, and the options of an engine's mounts that restrict the host's trees: for a
+    /// node whose admin has decided so.
+    #[serde(default)]
+    pub unrestricted: bool,
     /// The devices that the container has, also those that the host's `/dev` has already.
     #[serde(default)]
     pub devices: Vec<Device>,
@@ -71,6 +75,7 @@ impl ViewRequest {
             rootfs_mounts: Vec::new(),
             mounts: Vec::new(),
             restrictions: FileRestrictions::default(),
+            unrestricted: false,
             devices: Vec::new(),
             root_propagation: None,
             cwd,

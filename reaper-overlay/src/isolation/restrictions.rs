@@ -37,7 +37,11 @@ pub(crate) struct Restrictions {
 impl Restrictions {
     /// `None` where nothing is restricted. With `makes_cwd` the view makes the working directory.
     pub(crate) fn of(request: &ViewRequest, makes_cwd: bool) -> Result<Option<Self>, Error> {
-        let wanted = &request.restrictions;
+        let none = FileRestrictions::default();
+        let (wanted, mounts) = match request.unrestricted {
+            true => (&none, &[][..]),
+            false => (&request.restrictions, &*request.mounts),
+        };
         let mut trees = Vec::new();
         let mut add = |path: &Path, set, writable| {
             let path = path.to_owned();
@@ -52,7 +56,7 @@ impl Restrictions {
             let not_files = NOT_FILES.iter().map(Path::new);
             not_files.for_each(|path| add(path, 0, true));
         }
-        for mount in &request.mounts {
+        for mount in mounts {
             if let Some((path, is_scratch)) = engines_tree(mount) {
                 let set = Options::parse(mount)?.restricting();
                 add(path, set, !is_scratch && set & READ_ONLY.set == 0);
@@ -63,7 +67,7 @@ impl Restrictions {
         let propagation = request
             .root_propagation
             .filter(|to| *to != RootPropagation::Slave);
-        let restricts_paths = *wanted != FileRestrictions::default();
+        let restricts_paths = *wanted != none;
         if !restricts_trees && !restricts_paths && propagation.is_none() {
             return Ok(None);
         }

@@ -145,6 +145,7 @@ fn rows() -> Vec<Row> {
         let spans = cell.split('`').skip(1).step_by(2);
         spans.map(str::to_owned).collect()
     };
+    let (text, _) = text.split_once("## In Kubernetes' words").unwrap();
     let rows = text.lines().filter(|line| line.starts_with("| `"));
     rows.map(|line| {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
