@@ -9,6 +9,7 @@
 //! is accounted there; the view is entered before anything is looked up in it; the user is changed
 //! last, since it takes the rights away that the other steps need.
 
+mod capabilities;
 mod descriptors;
 mod passwd;
 mod program;
@@ -30,7 +31,7 @@ use nix::{
 use reaper_overlay::{View, in_view};
 use reaper_spec::{ProcessSpec, Resource, Rlimit, User};
 
-use self::program::Program;
+use self::{capabilities::Granted, program::Program};
 use crate::{
     cgroup::Leaf, channel, executor::Inherited, io::ChildStdio, protocol::ChildReport, sys,
 };
@@ -165,6 +166,12 @@ fn prepare(
         set_limit(limit)?;
     }
     let entered = in_view::change_dir(&process.cwd);
+    let granted = process.capabilities.as_ref();
+    let granted = granted.map(|wanted| Granted::of(wanted, &mut warnings));
+    let granted = granted.transpose()?;
+    if let Some(granted) = &granted {
+        granted.reduce_bounding()?;
+    }
     become_user(process.user.as_ref(), inherit.umask)?;
     let entered = match entered {
         // The directory may be open to the user only, for example on NFS with root squashed.
@@ -174,6 +181,9 @@ fn prepare(
         entered => entered,
     };
     entered.step(format!("enter the directory {}", process.cwd.display()))?;
+    if let Some(granted) = &granted {
+        granted.apply()?;
+    }
     if process.no_new_privileges {
         prctl::set_no_new_privs().step("set no_new_privs")?;
     }

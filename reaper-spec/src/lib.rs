@@ -47,7 +47,9 @@ pub use id::{ContainerId, ExecId, IdError, MAX_ID_LENGTH};
 pub use identity::ProcessIdentity;
 pub use overlay_scope::{OverlayScope, ScopeError};
 pub use path_hash::{DEFAULT_STATE_ROOT, path_hash};
-pub use process::{ConsoleSize, ProcessSpec, Resource, Rlimit, UnknownResource, User};
+pub use process::{
+    Capabilities, ConsoleSize, ProcessSpec, Resource, Rlimit, UnknownResource, User,
+};
 pub use status::{InvalidTransition, Status, Transition};
 pub use timestamp::Timestamp;
 

@@ -8,8 +8,9 @@ use std::{
 
 use proptest::prelude::*;
 use reaper_spec::{
-    CgroupsPath, Config, ConsoleSize, ContainerId, ContainerSpec, ExecId, Exit, ExitStatus, Mount,
-    OverlayScope, ProcessSpec, Resource, Rlimit, Status, Timestamp, Transition, User,
+    Capabilities, CgroupsPath, Config, ConsoleSize, ContainerId, ContainerSpec, ExecId, Exit,
+    ExitStatus, Mount, OverlayScope, ProcessSpec, Resource, Rlimit, Status, Timestamp, Transition,
+    User,
 };
 use serde_json::{Map, Value, json};
 
@@ -62,6 +63,16 @@ fn process() -> impl Strategy<Value = ProcessSpec> {
                 .map(|resource| (Just(resource), any::<u64>(), any::<u64>()).prop_map(limit));
             limits.collect::<Vec<_>>()
         });
+    let set = || prop::collection::vec(text(), 0..3);
+    let capabilities = (set(), set(), set(), set(), set()).prop_map(
+        |(bounding, effective, inheritable, permitted, ambient)| Capabilities {
+            bounding,
+            effective,
+            inheritable,
+            permitted,
+            ambient,
+        },
+    );
     let console = prop::option::of((any::<u16>(), any::<u16>()))
         .prop_map(|size| size.map(|(width, height)| ConsoleSize { width, height }));
     (
@@ -77,6 +88,7 @@ fn process() -> impl Strategy<Value = ProcessSpec> {
         rlimits,
         prop::option::of(-1000..=1000),
         any::<bool>(),
+        prop::option::of(capabilities),
     )
         .prop_map(
             |(
@@ -89,6 +101,7 @@ fn process() -> impl Strategy<Value = ProcessSpec> {
                 rlimits,
                 oom_score_adj,
                 no_new_privileges,
+                capabilities,
             )| ProcessSpec {
                 args: std::iter::once(program).chain(rest).collect(),
                 cwd: cwd.into(),
@@ -99,6 +112,7 @@ fn process() -> impl Strategy<Value = ProcessSpec> {
                 rlimits,
                 oom_score_adj,
                 no_new_privileges,
+                capabilities,
             },
         )
 }
@@ -116,6 +130,9 @@ fn oci(process: &ProcessSpec) -> Map<String, Value> {
         }).collect::<Vec<_>>(),
         "oomScoreAdj": process.oom_score_adj,
     });
+    if let Some(sets) = &process.capabilities {
+        object["capabilities"] = serde_json::to_value(sets).unwrap();
+    }
     if let Some(size) = process.console_size {
         object["consoleSize"] = json!({"width": size.width, "height": size.height});
     }

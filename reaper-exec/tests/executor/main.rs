@@ -14,6 +14,7 @@ mod lives;
 mod machine;
 #[path = "../common/output.rs"]
 mod output;
+mod privileges;
 mod races;
 mod rig;
 mod silent;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
     }
     let cases = [
         lives::CASES,
+        privileges::CASES,
         execs::CASES,
         ends::CASES,
         crashes::CASES,
