@@ -77,8 +77,11 @@ fn of_workload(
     config: &Config,
     id: ContainerId,
     bundle: PathBuf,
-    workload: ContainerSpec,
+    mut workload: ContainerSpec,
 ) -> ContainerConfig {
+    if let Some(ignored) = config.policy.privileges.apply(&mut workload.process) {
+        tracing::warn!("container {id}: {ignored}");
+    }
     let mut view = ViewRequest::new(id.clone(), workload.process.cwd.clone())
         .with_pod(&CriAnnotations::from_annotations(&workload.annotations));
     view.overlay.clone_from(&config.overlay);

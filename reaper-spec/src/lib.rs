@@ -37,7 +37,8 @@ pub use bundle::Bundle;
 pub use cgroups_path::{CgroupsPath, CgroupsPathError};
 pub use config::{
     AnnotationPolicy, Config, DEFAULT_CONFIG_FILE, DnsMode, ImageMode, LogConfig, MaskConfig,
-    NetworkMode, OverlayConfig, PodAnnotation, RetentionConfig, StoreKind,
+    NetworkMode, OverlayConfig, PodAnnotation, PolicyConfig, Privileges, RetentionConfig,
+    StoreKind,
 };
 pub use container_spec::{ContainerSpec, Mount};
 pub use error::{Error, Invalid, Origin};

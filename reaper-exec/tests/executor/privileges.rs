@@ -1,6 +1,14 @@
 //! What a process may do: what its spec says, and no more.
 
-use reaper_exec::{ExecRequest, Executor, Target};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+};
+
+use reaper_exec::{
+    ExecRequest, Executor, Target,
+    io::{StdioRequest, StreamTarget},
+};
 use reaper_spec::{Capabilities, ExecId, ExitStatus, ProcessSpec, User};
 
 use crate::{
@@ -14,6 +22,8 @@ cases! {
     exec_has_capabilities_of_its_own,
     capability_that_cannot_be_granted_is_a_warning,
     process_without_capabilities_in_its_spec_keeps_the_callers,
+    process_on_a_terminal_has_the_capabilities_of_its_spec,
+    no_new_privileges_takes_its_effect_from_set_user_id_programs,
 }
 
 const SHOW: &str = "grep ^Cap /proc/self/status";
@@ -153,8 +163,43 @@ async fn capability_that_cannot_be_granted_is_a_warning(rig: &Rig) {
 }
 
 async fn process_without_capabilities_in_its_spec_keeps_the_callers(rig: &Rig) {
-    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    let own = fs::read_to_string("/proc/self/status").unwrap();
     let bounding = own.lines().find(|line| line.starts_with("CapBnd:"));
     let (seen, _) = run(rig, rig.process(&["/bin/sh", "-c", SHOW])).await;
     assert_eq!(seen.lines().nth(3), bounding);
+}
+
+async fn process_on_a_terminal_has_the_capabilities_of_its_spec(rig: &Rig) {
+    let log = rig.root.path().join("log");
+    let mut process = rig.process(&["/bin/sh", "-c", &format!("test -t 1 && {SHOW}")]);
+    process.capabilities = Some(root_may(&["CAP_KILL"]));
+    process.terminal = true;
+    let mut stdio = StdioRequest::default();
+    stdio.streams.stdout = StreamTarget::Uri(format!("file://{}", log.display()));
+    let new = rig.container("on-terminal", process, stdio);
+    let id = new.id.clone();
+    rig.engine.create(new).await.unwrap();
+    rig.engine.start(&id).await.unwrap();
+    rig.engine.wait(&id).await.unwrap();
+    rig.engine.delete(&id, false).await.unwrap();
+    let seen = fs::read_to_string(&log).unwrap().replace('\r', "");
+    let one = &[KILL];
+    assert_eq!(seen, shown([&[], one, one, one, &[]]));
+    fs::remove_file(log).unwrap();
+}
+
+async fn no_new_privileges_takes_its_effect_from_set_user_id_programs(rig: &Rig) {
+    let copy = rig.root.path().join("id");
+    fs::copy("/usr/bin/id", &copy).unwrap();
+    fs::set_permissions(rig.root.path(), Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&copy, Permissions::from_mode(0o4755)).unwrap();
+    for (no_new_privileges, uid) in [(false, "0"), (true, "65534")] {
+        let mut process = rig.process(&[copy.to_str().unwrap(), "-u"]);
+        process.user = user(65534);
+        process.capabilities = Some(root_may(&["CAP_KILL"]));
+        process.no_new_privileges = no_new_privileges;
+        let (seen, _) = run(rig, process).await;
+        assert_eq!(seen.trim(), uid, "no_new_privileges: {no_new_privileges}");
+    }
+    fs::remove_file(copy).unwrap();
 }

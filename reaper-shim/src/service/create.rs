@@ -50,6 +50,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         let run_pause_process = self.settings.run_pause_process || config.runtime_path.is_some();
         let is_sandbox = !run_pause_process
             && sandbox::is_sandbox(&workload.annotations, &workload.process.args);
+        let privileges = config.policy.privileges;
         let pid = if is_sandbox {
             let store = self.engine.store();
             let ContainerSpec {
@@ -69,7 +70,8 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         };
         self.events.publish(created(&request, pid));
         let init = Process::new(Target::Init(id.clone()), pid, stdio);
-        let container = Arc::new(Container::new(id, request.bundle, init, is_sandbox));
+        let container = Container::new(id, request.bundle, init, is_sandbox, privileges);
+        let container = Arc::new(container);
         reservation.fill(Arc::clone(&container));
         if !is_sandbox {
             tokio::spawn(self.watch(container));
@@ -112,6 +114,9 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             annotations,
             ..
         } = workload;
+        if let Some(ignored) = config.policy.privileges.apply(&mut process) {
+            tracing::warn!(%id, "{ignored}");
+        }
         process.terminal = stdio.terminal;
         process.oom_score_adj = process.oom_score_adj.or(self.settings.oom_score_adj);
         ContainerConfig {
