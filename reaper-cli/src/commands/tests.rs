@@ -268,6 +268,8 @@ fn features_version_and_spec_are_what_engines_and_people_read() {
     assert!(version.contains("\nspec: "), "{version}");
     let features: serde_json::Value = serde_json::from_str(&rig.done("features")).unwrap();
     assert_eq!(features["linux"]["seccomp"]["enabled"], false);
+    let capabilities = features["linux"]["capabilities"].as_array().unwrap();
+    assert!(capabilities.contains(&"CAP_CHECKPOINT_RESTORE".into()));
 
     let dir = tempfile::tempdir().unwrap();
     let spec = format!("spec --bundle {}", dir.path().display());

@@ -168,7 +168,7 @@ const CLI: Crate = Crate {
     folders: &[(
         "commands",
         &[
-            &["context", "output"],
+            &["capabilities", "context", "output"],
             &["roots", "selection"],
             &["table"],
             &[
