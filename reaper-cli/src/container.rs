@@ -66,6 +66,7 @@ pub(crate) fn of_process(
         rootfs: None,
         mounts: Vec::new(),
         cgroups_path: None,
+        seccomp: None,
         annotations: BTreeMap::new(),
     };
     let mut new = of_workload(config, id, dir.to_owned(), workload);
@@ -79,7 +80,7 @@ fn of_workload(
     bundle: PathBuf,
     mut workload: ContainerSpec,
 ) -> ContainerConfig {
-    if let Some(ignored) = config.policy.privileges.apply(&mut workload.process) {
+    if let Some(ignored) = config.policy.privileges.apply_to_container(&mut workload) {
         tracing::warn!("container {id}: {ignored}");
     }
     let mut view = ViewRequest::new(id.clone(), workload.process.cwd.clone())
@@ -94,6 +95,7 @@ fn of_workload(
         bundle,
         process: workload.process,
         cgroups_path: workload.cgroups_path,
+        seccomp: workload.seccomp,
         view,
         stdio: StdioRequest::default(),
         preserve_fds: Vec::new(),

@@ -6,12 +6,12 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CgroupsPath, ProcessSpec};
+use crate::{CgroupsPath, ProcessSpec, Seccomp};
 
 /// What a bundle asks for, validated, as far as it has a meaning on the host.
 ///
-/// Namespaces, seccomp, capabilities and the like are the business of executors that make real
-/// containers; those read [`crate::Bundle::spec`].
+/// Namespaces and the like are the business of executors that make real containers; those read
+/// [`crate::Bundle::spec`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerSpec {
     /// The init process.
@@ -22,6 +22,9 @@ pub struct ContainerSpec {
     pub mounts: Vec<Mount>,
     /// Where the container's cgroup goes.
     pub cgroups_path: Option<CgroupsPath>,
+    /// The system calls that its processes may make.
+    #[serde(default)]
+    pub seccomp: Option<Seccomp>,
     /// All annotations, as written.
     pub annotations: BTreeMap<String, String>,
 }

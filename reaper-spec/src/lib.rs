@@ -29,6 +29,7 @@ mod json;
 mod overlay_scope;
 mod path_hash;
 mod process;
+mod seccomp;
 mod status;
 mod timestamp;
 
@@ -50,6 +51,9 @@ pub use overlay_scope::{OverlayScope, ScopeError};
 pub use path_hash::{DEFAULT_STATE_ROOT, path_hash};
 pub use process::{
     Capabilities, ConsoleSize, ProcessSpec, Resource, Rlimit, UnknownResource, User,
+};
+pub use seccomp::{
+    Seccomp, SeccompAction, SeccompArch, SeccompArg, SeccompFlag, SeccompOp, SeccompRule,
 };
 pub use status::{InvalidTransition, Status, Transition};
 pub use timestamp::Timestamp;

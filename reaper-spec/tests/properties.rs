@@ -175,6 +175,7 @@ fn workload() -> impl Strategy<Value = ContainerSpec> {
                 rootfs,
                 mounts,
                 cgroups_path: cgroups_path.map(|path| path.parse().unwrap()),
+                seccomp: None,
                 annotations,
             },
         )

@@ -3,7 +3,10 @@
 use reaper_tests::{
     cri::{
         Pod, container,
-        messages::{Capability, ContainerConfig, LinuxContainerSecurityContext},
+        messages::{
+            Capability, ContainerConfig, LinuxContainerSecurityContext, SecurityProfile,
+            security_profile::ProfileType,
+        },
     },
     on_each,
     runtime::until,
@@ -75,6 +78,42 @@ fn a_pods_security_context_holds_for_its_container_and_for_exec() {
         let usual = shown(&pod, &cri, &usual);
         assert_eq!(usual, ["CapEff:\t00000000a80425fb", "NoNewPrivs:\t0"]);
 
+        pod.stop();
+        pod.remove();
+    });
+}
+
+#[test]
+fn a_pods_seccomp_profile_holds_for_its_container_and_for_exec() {
+    on_each(|node| {
+        let pod = node.run_pod("filtered");
+        let script =
+            "grep Seccomp: /proc/self/status; unshare --mount true; echo $?; exec sleep 1082";
+        let mut config = container("filtered", &["/bin/sh", "-c", script]);
+        let linux = config.linux.as_mut().expect("a container of Linux");
+        let context = linux.security_context.as_mut().expect("a security context");
+        context.seccomp = Some(SecurityProfile {
+            profile_type: ProfileType::RuntimeDefault.into(),
+            localhost_ref: String::new(),
+        });
+        // The profile allows unshare(2) to who has the capability for it.
+        context.capabilities = Some(Capability {
+            drop_capabilities: vec!["ALL".to_owned()],
+            ..Capability::default()
+        });
+        let id = pod.start(&config);
+        let shown = until("all lines are logged", || {
+            let log = pod.log("filtered");
+            (log.iter().filter(|line| line.starts_with("stdout")).count() == 2).then_some(log)
+        });
+        assert!(
+            shown.contains(&"stdout F Seccomp:\t2".to_owned()),
+            "{shown:?}"
+        );
+        assert!(shown.contains(&"stdout F 1".to_owned()), "{shown:?}");
+        let show = ["/bin/grep", "Seccomp:", "/proc/self/status"];
+        let exec = node.cri().exec_sync(&id, &show, 0).expect("exec");
+        assert_eq!(exec.stdout, b"Seccomp:\t2\n");
         pod.stop();
         pod.remove();
     });

@@ -17,6 +17,7 @@ mod output;
 mod privileges;
 mod races;
 mod rig;
+mod seccomp;
 mod silent;
 mod stalling;
 
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     let cases = [
         lives::CASES,
         privileges::CASES,
+        seccomp::CASES,
         execs::CASES,
         ends::CASES,
         crashes::CASES,

@@ -102,21 +102,22 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         &self,
         id: ContainerId,
         bundle: &Path,
-        workload: ContainerSpec,
+        mut workload: ContainerSpec,
         config: Config,
         stdio: &Stdio,
     ) -> ContainerConfig {
+        if let Some(ignored) = config.policy.privileges.apply_to_container(&mut workload) {
+            tracing::warn!(%id, "{ignored}");
+        }
         let ContainerSpec {
             mut process,
             rootfs,
             mounts,
             cgroups_path,
+            seccomp,
             annotations,
             ..
         } = workload;
-        if let Some(ignored) = config.policy.privileges.apply(&mut process) {
-            tracing::warn!(%id, "{ignored}");
-        }
         process.terminal = stdio.terminal;
         process.oom_score_adj = process.oom_score_adj.or(self.settings.oom_score_adj);
         ContainerConfig {
@@ -128,6 +129,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             bundle: bundle.to_owned(),
             process,
             cgroups_path,
+            seccomp,
             stdio: stdio.request(),
             preserve_fds: Vec::new(),
             monitor: MonitorOptions {

@@ -4,7 +4,10 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{overlay_scope::OverlayScope, path_hash::DEFAULT_STATE_ROOT, process::ProcessSpec};
+use crate::{
+    container_spec::ContainerSpec, overlay_scope::OverlayScope, path_hash::DEFAULT_STATE_ROOT,
+    process::ProcessSpec,
+};
 
 /// The node's configuration, with every default filled in.
 ///
@@ -207,14 +210,26 @@ pub enum Privileges {
 }
 
 impl Privileges {
-    /// Changes a process to what the policy says of it. Returns what of the spec is not applied, in
+    /// Changes a container to what the policy says of it. Returns what of the spec is not applied, in
     /// words for a log.
+    pub fn apply_to_container(self, container: &mut ContainerSpec) -> Option<String> {
+        let process = self.apply(&mut container.process);
+        let seccomp = match self {
+            Self::Spec => None,
+            Self::Node => container.seccomp.take().map(|_| "the seccomp filter"),
+        };
+        let ignored: Vec<_> = [process, seccomp].into_iter().flatten().collect();
+        (!ignored.is_empty()).then(|| {
+            let ignored = ignored.join(" and ");
+            format!("{ignored} of the spec are not applied: policy.privileges is \"node\"")
+        })
+    }
+
+    /// Changes a process to what the policy says of it. Returns what of the spec is not applied.
     pub fn apply(self, process: &mut ProcessSpec) -> Option<&'static str> {
         match self {
             Self::Spec => None,
-            Self::Node => process.capabilities.take().map(
-                |_| "the capabilities of the spec are not applied: policy.privileges is \"node\"",
-            ),
+            Self::Node => process.capabilities.take().map(|_| "the capabilities"),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     CgroupsPath,
     error::{Error, Invalid, Origin},
     json::{self, Node},
-    process,
+    process, seccomp,
 };
 
 type Result<T> = std::result::Result<T, Invalid>;
@@ -65,6 +65,7 @@ fn read(document: &Value, bundle: &Path) -> Result<ContainerSpec> {
             .get("cgroupsPath")?
             .opt(cgroups_path)?
             .flatten(),
+        seccomp: root.get("linux")?.get("seccomp")?.opt(seccomp::read)?,
         annotations: root
             .get("annotations")?
             .opt(annotations)?

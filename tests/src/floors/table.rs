@@ -37,9 +37,9 @@ const SPEC: Crate = Crate {
         &["exit", "overlay_scope"],
         &["error"],
         &["file", "json"],
-        &["process"],
-        &["config"],
+        &["process", "seccomp"],
         &["container_spec"],
+        &["config"],
         &["bundle"],
     ],
     folders: &[(
@@ -90,7 +90,7 @@ const EXEC: Crate = Crate {
     name: "reaper-exec",
     enforced: true,
     floors: &[
-        &["channel", "signal", "sys"],
+        &["channel", "seccomp", "signal", "sys"],
         &["io", "procfs"],
         &["cgroup", "executor"],
         &["protocol"],
