@@ -74,6 +74,7 @@ pub(crate) fn of_process(
         devices: Vec::new(),
         rootfs_propagation: None,
         cgroups_path: None,
+        seccomp: None,
         annotations: BTreeMap::new(),
         unsupported: Vec::new(),
     };
@@ -86,8 +87,11 @@ fn of_workload(
     config: &Config,
     id: ContainerId,
     bundle: PathBuf,
-    workload: ContainerSpec,
+    mut workload: ContainerSpec,
 ) -> ContainerConfig {
+    if let Some(ignored) = config.policy.privileges.apply_to_container(&mut workload) {
+        tracing::warn!("container {id}: {ignored}");
+    }
     let mut view = ViewRequest::new(id.clone(), workload.process.cwd.clone())
         .with_pod(&CriAnnotations::from_annotations(&workload.annotations));
     view.overlay.clone_from(&config.overlay);
@@ -103,6 +107,7 @@ fn of_workload(
         bundle,
         process: workload.process,
         cgroups_path: workload.cgroups_path,
+        seccomp: workload.seccomp,
         view,
         stdio: StdioRequest::default(),
         preserve_fds: Vec::new(),

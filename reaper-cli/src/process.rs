@@ -87,6 +87,32 @@ pub(crate) fn apply(settings: &ProcessArgs, process: &mut ProcessSpec) -> Result
     Ok(process.validate()?)
 }
 
+/// Gives `process` capabilities besides those of its spec, as runc does: none becomes inheritable, so
+/// a user other than root gets them from programs with file capabilities only. A process without
+/// capabilities in its spec has the monitor's already.
+pub(crate) fn add_capabilities(names: &[String], process: &mut ProcessSpec) -> Result<()> {
+    if let Some(wrong) = names.iter().find(|name| !name.starts_with("CAP_")) {
+        return Err(Error::Option {
+            option: "--cap",
+            problem: format!("{wrong:?} is no capability: write CAP_NAME, as in CAP_NET_ADMIN"),
+        });
+    }
+    let Some(sets) = &mut process.capabilities else {
+        return Ok(());
+    };
+    for name in names {
+        let inheritable = sets.inheritable.contains(name);
+        let ambient = inheritable.then_some(&mut sets.ambient);
+        let sets = [&mut sets.bounding, &mut sets.effective, &mut sets.permitted];
+        for set in sets.into_iter().chain(ambient) {
+            if !set.contains(name) {
+                set.push(name.clone());
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Gives a process that has a terminal the caller's kind of terminal, unless it has one.
 pub(crate) fn set_term(process: &mut ProcessSpec) {
     if !process.env.iter().any(|entry| name_of(entry) == "TERM") {

@@ -23,7 +23,8 @@ use rustix::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-const INLINE: u8 = b'i';
+/// The tag of a packet that has its document itself.
+pub(crate) const INLINE: u8 = b'i';
 const BY_MEMFD: u8 = b'm';
 const INLINE_LIMIT: usize = 32 * 1024;
 /// A document that a peer may send: specs are refused beyond a fraction of it long before.

@@ -9,7 +9,9 @@
 //! is accounted there; the view is entered before anything is looked up in it; the user is changed
 //! last, since it takes the rights away that the other steps need.
 
+mod capabilities;
 mod descriptors;
+mod filter;
 mod passwd;
 mod program;
 
@@ -30,9 +32,10 @@ use nix::{
 use reaper_overlay::{View, in_view};
 use reaper_spec::{ProcessSpec, Resource, Rlimit, User};
 
-use self::program::Program;
+use self::{capabilities::Granted, program::Program};
 use crate::{
-    cgroup::Leaf, channel, executor::Inherited, io::ChildStdio, protocol::ChildReport, sys,
+    cgroup::Leaf, channel, executor::Inherited, io::ChildStdio, protocol::ChildReport,
+    seccomp::Filter, sys,
 };
 
 /// What the child gets from its monitor.
@@ -50,12 +53,24 @@ pub(crate) struct ChildSetup<'a> {
     pub(crate) oom_score_adj: Option<i32>,
     /// What the container takes over from the monitor's client.
     pub(crate) inherit: &'a Inherited,
+    /// The system calls that it may make.
+    pub(crate) filter: Option<&'a Filter>,
 }
 
 /// A step that failed.
 pub(crate) struct Failed {
     step: String,
     source: io::Error,
+}
+
+impl From<Failed> for ChildReport {
+    fn from(Failed { step, source }: Failed) -> Self {
+        Self::Failed {
+            step,
+            errno: source.raw_os_error(),
+            message: source.to_string(),
+        }
+    }
 }
 
 /// A step that failed with an error whose message has the errno already.
@@ -85,16 +100,12 @@ pub(crate) fn run(setup: ChildSetup<'_>, start_socket: OwnedFd) -> ! {
     else {
         sys::exit_now(127)
     };
+    // Loading a filter needs no privilege with no_new_privs: then it is the last step before the
+    // program. Otherwise it needs those that the process is about to lose.
+    let at_last = setup.filter.filter(|_| setup.process.no_new_privileges);
     let report = match prepare(setup, &start_socket) {
-        Ok((program, warnings)) => wait_for_start(&start_socket, &program, warnings),
-        Err(Failed { step, source }) => {
-            let errno = source.raw_os_error();
-            ChildReport::Failed {
-                step,
-                message: source.to_string(),
-                errno,
-            }
-        }
+        Ok((program, warnings)) => wait_for_start(&start_socket, &program, warnings, at_last),
+        Err(failed) => failed.into(),
     };
     // If this cannot be sent, the monitor reads the end of the socket.
     let _ = channel::send(start_socket.as_fd(), &report, &[]);
@@ -114,6 +125,7 @@ fn prepare(
         preserved,
         oom_score_adj,
         inherit,
+        filter,
     } = setup;
     // Until what is the monitor's is closed, processes in the view must not reach it by way of
     // /proc (ptrace(2), "dumpable"). As an ordinary user it would keep this one from its own files.
@@ -165,6 +177,15 @@ fn prepare(
         set_limit(limit)?;
     }
     let entered = in_view::change_dir(&process.cwd);
+    let granted = process.capabilities.as_ref();
+    let granted = granted.map(|wanted| Granted::of(wanted, &mut warnings));
+    let granted = granted.transpose()?;
+    if let Some(filter) = filter.filter(|_| !process.no_new_privileges) {
+        filter::load(filter, start_socket)?;
+    }
+    if let Some(granted) = &granted {
+        granted.reduce_bounding()?;
+    }
     become_user(process.user.as_ref(), inherit.umask)?;
     let entered = match entered {
         // The directory may be open to the user only, for example on NFS with root squashed.
@@ -174,6 +195,9 @@ fn prepare(
         entered => entered,
     };
     entered.step(format!("enter the directory {}", process.cwd.display()))?;
+    if let Some(granted) = &granted {
+        granted.apply()?;
+    }
     if process.no_new_privileges {
         prctl::set_no_new_privs().step("set no_new_privs")?;
     }
@@ -269,7 +293,12 @@ fn may_set_groups() -> bool {
 
 /// Reports that the process is ready, waits for the start message, and executes the program.
 /// Returns the report if that failed.
-fn wait_for_start(start_socket: &OwnedFd, program: &Program, warnings: Vec<String>) -> ChildReport {
+fn wait_for_start(
+    start_socket: &OwnedFd,
+    program: &Program,
+    warnings: Vec<String>,
+    filter: Option<&Filter>,
+) -> ChildReport {
     let failed = |step: &str, error: &io::Error| ChildReport::Failed {
         step: step.to_owned(),
         message: error.to_string(),
@@ -289,5 +318,9 @@ fn wait_for_start(start_socket: &OwnedFd, program: &Program, warnings: Vec<Strin
             return failed("take over the streams", &error);
         }
     }
-    program.execute()
+    let loaded = filter.map(|filter| filter::load(filter, start_socket));
+    match loaded.transpose() {
+        Ok(_) => program.execute(),
+        Err(failed) => failed.into(),
+    }
 }

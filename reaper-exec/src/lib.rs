@@ -48,7 +48,7 @@
 //! | 4 | `protocol` | the messages between executor, monitor and child |
 //! | 3 | `executor`, [`cgroup`] | the contract: requests to an executor, answers; control groups |
 //! | 2 | [`io`], [`procfs`] | where streams go; what `/proc` has of processes |
-//! | 1 | `sys`, `channel`, `signal` | system calls, messages with descriptors, signal names |
+//! | 1 | `sys`, `channel`, `signal`, `seccomp` | system calls, messages with descriptors, signal names, filters of calls |
 //!
 //! # Tests
 //!
@@ -73,6 +73,7 @@ mod oci;
 pub mod procfs;
 mod protocol;
 mod records;
+mod seccomp;
 mod signal;
 mod sys;
 

@@ -9,11 +9,12 @@
 //! version 1 whatever the types are called: a renamed one has a `serde(rename)`, and a test
 //! compares.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use reaper_overlay::ViewRequest;
 use reaper_spec::{
-    CgroupsPath, ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity, ProcessSpec, Status,
+    CgroupsPath, ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity, ProcessSpec, Seccomp,
+    Status,
 };
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +64,16 @@ pub(crate) struct CreateContainer {
     pub(crate) options: MonitorOptions,
     #[serde(default)]
     pub(crate) runtime: Option<RuntimeConfig>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) seccomp: Option<SeccompConfig>,
+}
+
+/// The system calls that the container's processes may make, and what their agent is told of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SeccompConfig {
+    pub(crate) spec: Seccomp,
+    pub(crate) bundle: PathBuf,
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 /// An OCI runtime that makes a container, instead of the monitor.
@@ -224,6 +235,9 @@ impl Failure {
 pub(crate) enum ChildReport {
     /// It waits for the start message.
     Ready { warnings: Vec<String> },
+    /// Its seccomp filter is in force, which asks an agent by this descriptor of its own. It waits
+    /// for [`AgentReached`]. See [`seccomp`](crate::seccomp) for how this is written.
+    Filtered { listener: i32 },
     /// A step failed; it exits.
     Failed {
         step: String,
@@ -241,6 +255,10 @@ pub(crate) enum ChildReport {
 /// Has a process execute its program. Three descriptors with it replace its streams.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct StartMessage;
+
+/// Has a process go on that reported that its filter is in force.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct AgentReached;
 
 /// `plan.json`: what has to be cleaned up if the monitor is killed.
 #[derive(Debug, Serialize, Deserialize)]

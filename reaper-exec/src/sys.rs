@@ -239,6 +239,34 @@ pub(crate) fn new_session_keyring() -> io::Result<()> {
     }
 }
 
+/// Has this process, and what it executes, make the system calls only that `program` allows
+/// (seccomp(2)). Returns the listener, if the flags ask for one.
+///
+/// # Errors
+/// `EACCES` without `no_new_privs` and `CAP_SYS_ADMIN`; `EINVAL` for a flag that this kernel does not
+/// have, or a kernel without filters; `EBUSY` if a filter with a listener is in force already.
+pub(crate) fn load_filter(
+    program: &[libc::sock_filter],
+    flags: libc::c_ulong,
+) -> io::Result<Option<OwnedFd>> {
+    let too_long = |_| io::Error::from(io::ErrorKind::InvalidInput);
+    let program = libc::sock_fprog {
+        len: program.len().try_into().map_err(too_long)?,
+        filter: program.as_ptr().cast_mut(),
+    };
+    let operation = libc::SECCOMP_SET_MODE_FILTER;
+    // SAFETY: the kernel reads a program from memory that outlives the call, and writes nothing.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, operation, flags, &raw const program) };
+    match result {
+        ..0 => Err(io::Error::last_os_error()),
+        listener if flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER != 0 => {
+            let listener = i32::try_from(listener).map_err(too_long)?;
+            Ok(Some(own_fd(listener)))
+        }
+        _ => Ok(None),
+    }
+}
+
 /// The securebits of this process (capabilities(7)).
 pub(crate) fn securebits() -> i32 {
     // SAFETY: the call has no arguments.

@@ -103,7 +103,7 @@ fn nothing_is_restricted_where_the_nodes_admin_has_decided_so() {
         engines(&mut request, "sysfs", "/sys", &["ro", "noexec"]);
         request.restrictions.read_only = true;
         request.restrictions.masked_paths = vec!["/proc/version".into()];
-        request.unrestricted = true;
+        request.restrictions.lifted = true;
         let session = open(&request);
         sh(&session, "touch /usr/new; grep -q Linux /proc/version");
         let own = fs::read_to_string("/proc/self/mountinfo").unwrap();

@@ -11,7 +11,7 @@ use std::{
 
 use containerd_shim_protos::events::task::TaskExecAdded;
 use reaper_exec::Target;
-use reaper_spec::{ContainerId, ExecId, Status};
+use reaper_spec::{ContainerId, ExecId, Privileges, Status};
 use tokio::time::timeout;
 
 use crate::{Error, Event, Events, Result, process::Process};
@@ -28,6 +28,8 @@ pub(crate) struct Container {
     pub(crate) init: Arc<Process>,
     /// It has no process of its own: see [`crate::sandbox`].
     pub(crate) sandbox: bool,
+    /// The policy that it was created under, which holds for its exec'd processes too.
+    pub(crate) privileges: Privileges,
     /// Held by requests that change what the container is doing, one after the other. Kill,
     /// state and wait don't take it.
     pub(crate) lifecycle_lock: tokio::sync::Mutex<()>,
@@ -44,12 +46,19 @@ struct Execs {
 }
 
 impl Container {
-    pub(crate) fn new(id: ContainerId, bundle: String, init: Process, sandbox: bool) -> Self {
+    pub(crate) fn new(
+        id: ContainerId,
+        bundle: String,
+        init: Process,
+        sandbox: bool,
+        privileges: Privileges,
+    ) -> Self {
         Self {
             id,
             bundle,
             init: Arc::new(init),
             sandbox,
+            privileges,
             lifecycle_lock: tokio::sync::Mutex::default(),
             paused: AtomicBool::new(false),
             execs: Mutex::default(),

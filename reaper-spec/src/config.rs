@@ -12,6 +12,6 @@ pub use self::{
     pod_annotation::PodAnnotation,
     types::{
         AnnotationPolicy, Config, DnsMode, ImageMode, LogConfig, MaskConfig, NetworkMode,
-        OverlayConfig, RetentionConfig, StoreKind,
+        OverlayConfig, PolicyConfig, Privileges, RetentionConfig, StoreKind,
     },
 };

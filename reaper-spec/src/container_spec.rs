@@ -6,12 +6,12 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CgroupsPath, Error, ProcessSpec};
+use crate::{CgroupsPath, Error, ProcessSpec, Seccomp};
 
 /// What a bundle asks for, validated, as far as it has a meaning on the host.
 ///
-/// Namespaces, seccomp, capabilities and the like are the business of executors that make real
-/// containers; those read [`crate::Bundle::spec`].
+/// Namespaces and the like are the business of executors that make real containers; those read
+/// [`crate::Bundle::spec`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerSpec {
     /// The init process.
@@ -31,6 +31,9 @@ pub struct ContainerSpec {
     pub rootfs_propagation: Option<RootPropagation>,
     /// Where the container's cgroup goes.
     pub cgroups_path: Option<CgroupsPath>,
+    /// The system calls that its processes may make.
+    #[serde(default)]
+    pub seccomp: Option<Seccomp>,
     /// All annotations, as written.
     pub annotations: BTreeMap<String, String>,
     /// What it asks for that a process on the host cannot have, see [`check_host`](Self::check_host).
@@ -74,6 +77,10 @@ pub struct FileRestrictions {
     pub masked_paths: Vec<PathBuf>,
     /// What is read-only with all that is mounted below; what does not exist is skipped.
     pub read_only_paths: Vec<PathBuf>,
+    /// Neither these hold, nor the options by which an engine's mounts restrict the host's own trees: the node's
+    /// admin has decided so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub lifted: bool,
 }
 
 /// A device, or a FIFO, that a bundle asks for (runtime-spec, config-linux.md, "Devices").

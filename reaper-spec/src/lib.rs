@@ -29,6 +29,7 @@ mod json;
 mod overlay_scope;
 mod path_hash;
 mod process;
+mod seccomp;
 mod status;
 mod timestamp;
 
@@ -37,7 +38,8 @@ pub use bundle::Bundle;
 pub use cgroups_path::{CgroupsPath, CgroupsPathError};
 pub use config::{
     AnnotationPolicy, Config, DEFAULT_CONFIG_FILE, DnsMode, ImageMode, LogConfig, MaskConfig,
-    NetworkMode, OverlayConfig, PodAnnotation, RetentionConfig, StoreKind,
+    NetworkMode, OverlayConfig, PodAnnotation, PolicyConfig, Privileges, RetentionConfig,
+    StoreKind,
 };
 pub use container_spec::{
     ContainerSpec, Device, DeviceType, FileRestrictions, Mount, RootPropagation, Unsupported,
@@ -49,7 +51,12 @@ pub use id::{ContainerId, ExecId, IdError, MAX_ID_LENGTH};
 pub use identity::ProcessIdentity;
 pub use overlay_scope::{OverlayScope, ScopeError};
 pub use path_hash::{DEFAULT_STATE_ROOT, path_hash};
-pub use process::{ConsoleSize, ProcessSpec, Resource, Rlimit, UnknownResource, User};
+pub use process::{
+    Capabilities, ConsoleSize, ProcessSpec, Resource, Rlimit, UnknownResource, User,
+};
+pub use seccomp::{
+    Seccomp, SeccompAction, SeccompArch, SeccompArg, SeccompFlag, SeccompOp, SeccompRule,
+};
 pub use status::{InvalidTransition, Status, Transition};
 pub use timestamp::Timestamp;
 

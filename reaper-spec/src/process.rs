@@ -1,5 +1,6 @@
 //! A process to be run.
 
+mod capabilities;
 mod check;
 pub(crate) mod parse;
 mod resource;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::capabilities::Capabilities;
 pub use self::resource::{Resource, UnknownResource};
 use crate::{
     error::{Error, Invalid, Origin},
@@ -44,6 +46,8 @@ pub struct ProcessSpec {
     pub oom_score_adj: Option<i32>,
     /// Whether to set `no_new_privs` (prctl(2), `PR_SET_NO_NEW_PRIVS`).
     pub no_new_privileges: bool,
+    /// The capabilities that the process has. `None` keeps the runtime's.
+    pub capabilities: Option<Capabilities>,
 }
 
 impl ProcessSpec {
@@ -71,6 +75,7 @@ impl ProcessSpec {
             rlimits: Vec::new(),
             oom_score_adj: None,
             no_new_privileges: false,
+            capabilities: None,
         };
         process.validate()?;
         Ok(process)
@@ -104,6 +109,8 @@ struct Unchecked {
     oom_score_adj: Option<i32>,
     #[serde(default)]
     no_new_privileges: bool,
+    #[serde(default)]
+    capabilities: Option<Capabilities>,
 }
 
 impl TryFrom<Unchecked> for ProcessSpec {
@@ -120,6 +127,7 @@ impl TryFrom<Unchecked> for ProcessSpec {
             rlimits: fields.rlimits,
             oom_score_adj: fields.oom_score_adj,
             no_new_privileges: fields.no_new_privileges,
+            capabilities: fields.capabilities,
         };
         process.check(At::Root)?;
         Ok(process)

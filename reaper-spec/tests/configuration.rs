@@ -9,8 +9,8 @@ use std::{
 };
 
 use reaper_spec::{
-    Config, DnsMode, Error, ImageMode, OverlayConfig, OverlayScope, PodAnnotation, RetentionConfig,
-    StoreKind,
+    Config, DnsMode, Error, ImageMode, OverlayConfig, OverlayScope, PodAnnotation, Privileges,
+    RetentionConfig, StoreKind,
 };
 
 fn file(text: &str) -> tempfile::NamedTempFile {
@@ -44,6 +44,24 @@ fn complaint(text: &str) -> String {
         .strip_prefix(&prefix)
         .unwrap_or_else(|| panic!("{message}"))
         .to_owned()
+}
+
+#[test]
+fn policy_is_set_by_files_alone() {
+    let node = "[policy]\nprivileges = \"node\"\n";
+    let privileges = |text, variables: &[_]| load(text, variables).unwrap().policy.privileges;
+    assert_eq!(
+        privileges("", &[("REAPER_POLICY_PRIVILEGES", "node")]),
+        Privileges::Spec
+    );
+    assert_eq!(
+        privileges(node, &[("REAPER_POLICY_PRIVILEGES", "spec")]),
+        Privileges::Node
+    );
+    assert_eq!(
+        complaint("[policy]\nprivileges = \"all\"\n"),
+        "policy.privileges: expected spec or node, found \"all\""
+    );
 }
 
 const EVERYTHING: &str = r#"
@@ -480,7 +498,9 @@ fn every_setting_is_documented_with_its_variable() {
         .collect();
     assert_eq!(
         rows,
-        Config::keys().collect(),
+        Config::keys()
+            .filter_map(|(key, variable)| Some((key, variable?)))
+            .collect(),
         "docs/configuration.md and the settings differ"
     );
     for annotation in PodAnnotation::ALL {

@@ -8,9 +8,9 @@ use std::{
 
 use proptest::prelude::*;
 use reaper_spec::{
-    CgroupsPath, Config, ConsoleSize, ContainerId, ContainerSpec, ExecId, Exit, ExitStatus,
-    FileRestrictions, Mount, OverlayScope, ProcessSpec, Resource, Rlimit, Status, Timestamp,
-    Transition, User,
+    Capabilities, CgroupsPath, Config, ConsoleSize, ContainerId, ContainerSpec, ExecId, Exit,
+    ExitStatus, FileRestrictions, Mount, OverlayScope, ProcessSpec, Resource, Rlimit, Status,
+    Timestamp, Transition, User,
 };
 use serde_json::{Map, Value, json};
 
@@ -63,6 +63,16 @@ fn process() -> impl Strategy<Value = ProcessSpec> {
                 .map(|resource| (Just(resource), any::<u64>(), any::<u64>()).prop_map(limit));
             limits.collect::<Vec<_>>()
         });
+    let set = || prop::collection::vec(text(), 0..3);
+    let capabilities = (set(), set(), set(), set(), set()).prop_map(
+        |(bounding, effective, inheritable, permitted, ambient)| Capabilities {
+            bounding,
+            effective,
+            inheritable,
+            permitted,
+            ambient,
+        },
+    );
     let console = prop::option::of((any::<u16>(), any::<u16>()))
         .prop_map(|size| size.map(|(width, height)| ConsoleSize { width, height }));
     (
@@ -78,6 +88,7 @@ fn process() -> impl Strategy<Value = ProcessSpec> {
         rlimits,
         prop::option::of(-1000..=1000),
         any::<bool>(),
+        prop::option::of(capabilities),
     )
         .prop_map(
             |(
@@ -90,6 +101,7 @@ fn process() -> impl Strategy<Value = ProcessSpec> {
                 rlimits,
                 oom_score_adj,
                 no_new_privileges,
+                capabilities,
             )| ProcessSpec {
                 args: std::iter::once(program).chain(rest).collect(),
                 cwd: cwd.into(),
@@ -100,6 +112,7 @@ fn process() -> impl Strategy<Value = ProcessSpec> {
                 rlimits,
                 oom_score_adj,
                 no_new_privileges,
+                capabilities,
             },
         )
 }
@@ -117,6 +130,9 @@ fn oci(process: &ProcessSpec) -> Map<String, Value> {
         }).collect::<Vec<_>>(),
         "oomScoreAdj": process.oom_score_adj,
     });
+    if let Some(sets) = &process.capabilities {
+        object["capabilities"] = serde_json::to_value(sets).unwrap();
+    }
     if let Some(size) = process.console_size {
         object["consoleSize"] = json!({"width": size.width, "height": size.height});
     }
@@ -152,6 +168,7 @@ fn restrictions() -> impl Strategy<Value = FileRestrictions> {
             read_only,
             masked_paths,
             read_only_paths,
+            lifted: false,
         }
     })
 }
@@ -178,6 +195,7 @@ fn workload() -> impl Strategy<Value = ContainerSpec> {
                 devices: Vec::new(),
                 rootfs_propagation: None,
                 cgroups_path: cgroups_path.map(|path| path.parse().unwrap()),
+                seccomp: None,
                 annotations,
                 unsupported: Vec::new(),
             },
@@ -188,9 +206,7 @@ fn workload() -> impl Strategy<Value = ContainerSpec> {
 fn oci_document(workload: &ContainerSpec) -> Map<String, Value> {
     let whole = include_str!("corpus/containerd-2.1-cri-privileged.json");
     let mut document: Value = serde_json::from_str(whole).unwrap();
-    let capabilities = document["process"]["capabilities"].take();
     document["process"] = oci(&workload.process).into();
-    document["process"]["capabilities"] = capabilities;
     document["root"] = match &workload.rootfs {
         Some(path) => json!({"path": path, "readonly": workload.restrictions.read_only}),
         None => Value::Null,
@@ -411,11 +427,12 @@ proptest! {
 
     #[test]
     fn any_environment_gives_a_configuration_or_an_error_that_names_the_variable(
-        which in 0..Config::keys().count(),
+        which in 0..Config::keys().filter(|(_, variable)| variable.is_some()).count(),
         value in any::<String>(),
     ) {
         let empty = tempfile::NamedTempFile::new().unwrap();
-        let (key, variable) = Config::keys().nth(which).unwrap();
+        let variables = Config::keys().filter_map(|(key, variable)| Some((key, variable?)));
+        let (key, variable) = { variables }.nth(which).unwrap();
         let env = |name: &str| (name == variable).then(|| OsString::from(&value));
         if let Err(error) = Config::load(Some(empty.path()), &env) {
             let message = error.to_string();

@@ -53,8 +53,9 @@ pub(crate) struct ExecArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) preserve_fds: u32,
 
-    #[arg(long, short, hide = true)]
-    cap: Vec<String>,
+    /// Give the process a capability that its container does not have
+    #[arg(long, short, value_name = "CAP_NAME")]
+    pub(crate) cap: Vec<String>,
 
     #[arg(long, hide = true)]
     process_label: Option<String>,
@@ -76,7 +77,6 @@ impl ExecArgs {
     /// The options of runc that were given and have no meaning here.
     pub(crate) fn without_meaning(&self) -> impl Iterator<Item = &'static str> {
         given([
-            ("--cap", !self.cap.is_empty()),
             ("--process-label", self.process_label.is_some()),
             ("--apparmor", self.apparmor.is_some()),
             ("--cgroup", !self.cgroup.is_empty()),

@@ -41,6 +41,8 @@ pub(crate) async fn run(
         });
     }
     let mut process = describe(&args, &record)?;
+    process::add_capabilities(&args.cap, &mut process)?;
+    call.config.policy.privileges.apply(&mut process);
     call.sockets.announce(&mut process);
     let (stdio, console) = streams(&args, &mut process)?;
     let exec = made_up_id()?;

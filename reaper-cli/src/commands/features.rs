@@ -2,16 +2,19 @@
 
 use std::io::Write;
 
-use reaper_spec::oci;
-use serde_json::json;
+use reaper_spec::{SeccompArch, SeccompFlag, SeccompOp, oci};
+use serde_json::{Value, json};
 
-use super::output::print_json;
+use super::{capabilities, output::print_json};
 use crate::{error::Result, outcome::ExitAction};
 
-/// OCI's features structure. A workload is a process of the host: there are no namespaces but
-/// the mount namespace of its view, no seccomp and no security labels.
+/// OCI's features structure (runtime-spec, features.md). A container is a process of the host: there
+/// are no namespaces but the mount namespace of its view, and no security labels.
+///
+/// The structure has a place for the capabilities that the program knows; those that it cannot grant
+/// here are in an annotation.
 pub(crate) fn run(out: &mut dyn Write) -> Result<ExitAction> {
-    let features = json!({
+    let mut features = json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": oci::VERSION,
         "hooks": [],
@@ -21,15 +24,42 @@ pub(crate) fn run(out: &mut dyn Write) -> Result<ExitAction> {
         ],
         "linux": {
             "namespaces": [],
-            "capabilities": [],
+            "capabilities": capabilities::known(),
             "cgroup": { "v1": false, "v2": true, "systemd": false, "systemdUser": false },
-            "seccomp": { "enabled": false },
+            "seccomp": seccomp(),
             "apparmor": { "enabled": false },
             "selinux": { "enabled": false },
         },
         "annotations": { "reaper.runtime.version": env!("CARGO_PKG_VERSION") },
         "potentiallyUnsafeConfigAnnotations": ["reaper.runtime/"],
     });
+    let missing = capabilities::missing();
+    if !missing.is_empty() {
+        features["annotations"]["reaper.runtime.capabilities.missing"] =
+            Value::from(missing.join(","));
+    }
     print_json(out, &features)?;
     Ok(ExitAction::DONE)
+}
+
+/// What filters may hold, where this program was built with them.
+fn seccomp() -> Value {
+    if cfg!(not(feature = "seccomp")) {
+        return json!({ "enabled": false });
+    }
+    let flags: Vec<_> = SeccompFlag::ALL.iter().map(|one| one.as_str()).collect();
+    let arches: Vec<_> = SeccompArch::ALL.iter().map(|one| one.as_str()).collect();
+    let operators: Vec<_> = SeccompOp::ALL.iter().map(|one| one.as_str()).collect();
+    json!({
+        "enabled": true,
+        "actions": [
+            "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS",
+            "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE",
+            "SCMP_ACT_TRAP",
+        ],
+        "operators": operators,
+        "archs": arches,
+        "knownFlags": flags,
+        "supportedFlags": flags,
+    })
 }

@@ -1,5 +1,6 @@
 //! The commands, one a file.
 
+mod capabilities;
 mod completions;
 mod context;
 mod create;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use reaper_exec::{ContainerConfig, Signal, Target, io::StdioRequest};
-use reaper_spec::{Config, ContainerId, OverlayScope};
+use reaper_spec::{Config, ContainerId, FileRestrictions, OverlayScope};
 
 use super::{context::CommandContext, create::make, output::print};
 use crate::{
@@ -145,7 +145,13 @@ fn describe(call: &CommandContext, args: &RunArgs) -> Result<ContainerConfig> {
     let process = process::of_caller(&args.command, &args.settings)?;
     let dir = call.containers.root().container(&id).path().to_owned();
     let mut new = container::of_process(&config, id, &dir, process)?;
-    new.view.restrictions.read_only = args.read_only;
+    if args.read_only {
+        // The caller's wish, whatever the policy says of a bundle's.
+        new.view.restrictions = FileRestrictions {
+            read_only: true,
+            ..FileRestrictions::default()
+        };
+    }
     new.monitor.inherit = signals::inherited()?;
     Ok(new)
 }

@@ -267,7 +267,10 @@ fn features_version_and_spec_are_what_engines_and_people_read() {
     assert!(version.starts_with("reaper-runtime version "), "{version}");
     assert!(version.contains("\nspec: "), "{version}");
     let features: serde_json::Value = serde_json::from_str(&rig.done("features")).unwrap();
-    assert_eq!(features["linux"]["seccomp"]["enabled"], false);
+    let seccomp = &features["linux"]["seccomp"];
+    assert_eq!(seccomp["enabled"], cfg!(feature = "seccomp"));
+    let capabilities = features["linux"]["capabilities"].as_array().unwrap();
+    assert!(capabilities.contains(&"CAP_CHECKPOINT_RESTORE".into()));
 
     let dir = tempfile::tempdir().unwrap();
     let spec = format!("spec --bundle {}", dir.path().display());

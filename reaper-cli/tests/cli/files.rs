@@ -170,3 +170,26 @@ fn a_bundle_with_a_user_namespace_is_refused_by_name() {
         "{error}"
     );
 }
+
+#[test]
+fn the_nodes_admin_may_leave_the_restrictions_of_files_out() {
+    let rig = Rig::with_overlay();
+    let config = rig.path("config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    let text = format!("{text}\n[policy]\nprivileges = \"node\"\n");
+    fs::write(&config, text).unwrap();
+    let fields = json!({
+        "root": {"path": "rootfs", "readonly": true},
+        "linux": {"maskedPaths": ["/proc/version"]},
+        "mounts": [{"destination": "/dev/shm", "type": "tmpfs", "options": ["ro"]}],
+    });
+    let script = "grep -q Linux /proc/version && touch /opt/new /dev/shm/$$ && rm /dev/shm/$$";
+    let bundle = bundle(&rig, script, &fields);
+    let output = rig.call(&["run", "--bundle", &bundle, "c"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains("read-only and masked files of the spec"),
+        "{said}"
+    );
+}

@@ -14,6 +14,7 @@ mod lifecycle;
 mod logs;
 mod overlay;
 mod paths;
+mod privileges;
 mod rig;
 mod rootless;
 mod run;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, os::fd::OwnedFd, path::PathBuf};
 
 use reaper_overlay::ViewRequest;
-use reaper_spec::{CgroupsPath, ContainerId, ProcessSpec};
+use reaper_spec::{CgroupsPath, ContainerId, ProcessSpec, Seccomp};
 use serde::{Deserialize, Serialize};
 
 use crate::{io::StdioRequest, signal::Signal};
@@ -19,6 +19,9 @@ pub struct ContainerConfig {
     pub process: ProcessSpec,
     /// Where its cgroup goes; `None` for `reaper/ID`.
     pub cgroups_path: Option<CgroupsPath>,
+    /// The system calls that its processes may make, init and those that are added. Without the
+    /// feature `seccomp` of this crate a container that has one is refused.
+    pub seccomp: Option<Seccomp>,
     /// What it sees of the filesystem.
     pub view: ViewRequest,
     /// Where its init process's streams go.
@@ -44,6 +47,7 @@ impl ContainerConfig {
             id,
             process,
             cgroups_path: None,
+            seccomp: None,
             stdio: StdioRequest::default(),
             preserve_fds: Vec::new(),
             monitor: MonitorOptions::default(),

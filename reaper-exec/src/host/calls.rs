@@ -27,7 +27,9 @@ use crate::{
     },
     io::{StdioFds, StdioRequest, Streams},
     procfs,
-    protocol::{Attached, CreateContainer, ExecProcess, Request, Response, RuntimeConfig},
+    protocol::{
+        Attached, CreateContainer, ExecProcess, Request, Response, RuntimeConfig, SeccompConfig,
+    },
     signal::Signal,
     sys,
 };
@@ -79,10 +81,17 @@ impl Executor for HostExecutor {
         let runtime = match &container.runtime {
             Some(runtime) => Some(RuntimeConfig {
                 program: runtime::program(runtime)?,
-                bundle: container.bundle,
+                bundle: container.bundle.clone(),
             }),
             None => None,
         };
+        // A runtime reads the bundle.
+        let seccomp = container.seccomp.filter(|_| runtime.is_none());
+        let seccomp = seccomp.map(|spec| SeccompConfig {
+            spec,
+            bundle: container.bundle.clone(),
+            annotations: container.annotations,
+        });
         let target = Target::Init(container.id.clone());
         let (streams, attached, descriptors) = pack(container.stdio, container.preserve_fds)?;
         let call = Request::Create(Box::new(CreateContainer {
@@ -96,6 +105,7 @@ impl Executor for HostExecutor {
             attached,
             options: container.monitor,
             runtime,
+            seccomp,
         }));
         self.remove_stale(&container.id).await?;
         let client = Arc::new(self.spawn_monitor(&target)?);

@@ -193,7 +193,8 @@ impl HostExecutor {
     /// is being created.
     async fn without_monitor(&self, target: &Target) -> Error {
         match self.recover_exit(target.container()).await {
-            Ok(seen) if seen.exit.is_some() => Error::Ended(target.clone()),
+            // One that could not be created has stopped without an exit.
+            Ok(seen) if seen.status == Status::Stopped => Error::Ended(target.clone()),
             Ok(seen) => unreachable_yet(target.container(), seen.status),
             Err(error) => error,
         }

@@ -14,8 +14,10 @@ mod lives;
 mod machine;
 #[path = "../common/output.rs"]
 mod output;
+mod privileges;
 mod races;
 mod rig;
+mod seccomp;
 mod silent;
 mod stalling;
 
@@ -40,6 +42,8 @@ fn main() -> ExitCode {
     }
     let cases = [
         lives::CASES,
+        privileges::CASES,
+        seccomp::CASES,
         execs::CASES,
         ends::CASES,
         crashes::CASES,

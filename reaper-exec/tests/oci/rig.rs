@@ -136,6 +136,7 @@ impl Rig {
             id,
             process,
             cgroups_path: None,
+            seccomp: None,
             stdio,
             preserve_fds: Vec::new(),
             monitor: MonitorOptions::default(),

@@ -40,10 +40,6 @@ pub struct ViewRequest {
     /// What of the view is read-only or hidden, for this container alone.
     #[serde(default)]
     pub restrictions: FileRestrictions,
-    /// Leaves out `restrictions`, and the options of an engine's mounts that restrict the host's trees: for a
-    /// node whose admin has decided so.
-    #[serde(default)]
-    pub unrestricted: bool,
     /// The devices that the container has, also those that the host's `/dev` has already.
     #[serde(default)]
     pub devices: Vec<Device>,
@@ -75,7 +71,6 @@ impl ViewRequest {
             rootfs_mounts: Vec::new(),
             mounts: Vec::new(),
             restrictions: FileRestrictions::default(),
-            unrestricted: false,
             devices: Vec::new(),
             root_propagation: None,
             cwd,

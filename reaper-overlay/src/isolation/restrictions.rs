@@ -38,7 +38,7 @@ impl Restrictions {
     /// `None` where nothing is restricted. With `makes_cwd` the view makes the working directory.
     pub(crate) fn of(request: &ViewRequest, makes_cwd: bool) -> Result<Option<Self>, Error> {
         let none = FileRestrictions::default();
-        let (wanted, mounts) = match request.unrestricted {
+        let (wanted, mounts) = match request.restrictions.lifted {
             true => (&none, &[][..]),
             false => (&request.restrictions, &*request.mounts),
         };

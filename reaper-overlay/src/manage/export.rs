@@ -251,7 +251,11 @@ impl<W: Write> Archive<'_, '_, W> {
         }
         let mut opaque = entry.name.clone();
         entry.write(&mut self.tar, io::empty(), 0)?;
-        if kind.is_dir() && is_opaque(file)? {
+        // Old kernels mark each new directory, also where there is none to hide.
+        if kind.is_dir()
+            && is_opaque(file)?
+            && without_links(full)?.is_some_and(|host| host.is_dir())
+        {
             opaque.extend(b".wh..wh..opq");
             self.mark(opaque)?;
         }

@@ -50,6 +50,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         let run_pause_process = self.settings.run_pause_process || config.runtime_path.is_some();
         let is_sandbox = !run_pause_process
             && sandbox::is_sandbox(&workload.annotations, &workload.process.args);
+        let privileges = config.policy.privileges;
         let pid = if is_sandbox {
             let store = self.engine.store();
             let ContainerSpec {
@@ -69,7 +70,8 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         };
         self.events.publish(created(&request, pid));
         let init = Process::new(Target::Init(id.clone()), pid, stdio);
-        let container = Arc::new(Container::new(id, request.bundle, init, is_sandbox));
+        let container = Container::new(id, request.bundle, init, is_sandbox, privileges);
+        let container = Arc::new(container);
         reservation.fill(Arc::clone(&container));
         if !is_sandbox {
             tokio::spawn(self.watch(container));
@@ -103,10 +105,13 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         &self,
         id: ContainerId,
         bundle: &Path,
-        workload: ContainerSpec,
+        mut workload: ContainerSpec,
         config: Config,
         stdio: &Stdio,
     ) -> ContainerConfig {
+        if let Some(ignored) = config.policy.privileges.apply_to_container(&mut workload) {
+            tracing::warn!(%id, "{ignored}");
+        }
         let ContainerSpec {
             mut process,
             rootfs,
@@ -115,6 +120,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             devices,
             rootfs_propagation,
             cgroups_path,
+            seccomp,
             annotations,
             ..
         } = workload;
@@ -132,6 +138,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             bundle: bundle.to_owned(),
             process,
             cgroups_path,
+            seccomp,
             stdio: stdio.request(),
             preserve_fds: Vec::new(),
             monitor: MonitorOptions {

@@ -6,7 +6,7 @@ use toml::Value;
 
 use super::{
     pod_annotation::PodAnnotation,
-    types::{DnsMode, ImageMode, NetworkMode, StoreKind},
+    types::{DnsMode, ImageMode, NetworkMode, Privileges, StoreKind},
 };
 use crate::{error::quoted, overlay_scope::OverlayScope};
 
@@ -290,4 +290,5 @@ macro_rules! words {
 words!(StoreKind, "file or sqlite", "file" => File, "sqlite" => Sqlite);
 words!(DnsMode, "spec, pod or host", "spec" => Spec, "pod" => Spec, "host" => Host);
 words!(NetworkMode, "host", "host" => Host);
+words!(Privileges, "spec or node", "spec" => Spec, "node" => Node);
 words!(ImageMode, "ignore, beneath or at", "ignore" => None, "beneath" => Lower, "at" => MountAt);

@@ -9,16 +9,17 @@ use super::{
 pub(super) struct Key {
     /// Its name in files.
     pub(super) name: &'static str,
-    /// The environment variable that sets it.
-    pub(super) env: &'static str,
+    /// The environment variable that sets it. A policy is set by files alone: who starts a program
+    /// chooses its environment.
+    pub(super) env: Option<&'static str>,
     pub(super) set: fn(&mut Config, Input<'_>) -> Result<(), Wrong>,
 }
 
 macro_rules! keys {
-    ($($name:literal $env:literal |$config:ident, $input:ident| $set:expr;)*) => {
+    ($($name:literal $($env:literal)? |$config:ident, $input:ident| $set:expr;)*) => {
         pub(super) const KEYS: &[Key] = &[$(Key {
             name: $name,
-            env: $env,
+            env: [$(Some($env),)? None][0],
             set: |$config, $input| {
                 $set;
                 Ok(())
@@ -63,6 +64,7 @@ keys! {
     "log.level" "REAPER_LOG_LEVEL" |c, input| c.log.level = input.read()?;
     "annotations.allow" "REAPER_ANNOTATIONS_ALLOW"
         |c, input| c.annotations.allow = input.read::<AllowedAnnotations>()?.0;
+    "policy.privileges" |c, input| c.policy.privileges = input.read()?;
 }
 
 /// The name among `names` that `name` was probably meant to be.

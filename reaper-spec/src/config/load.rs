@@ -1,7 +1,7 @@
 //! Putting a configuration together.
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     io,
     path::{Path, PathBuf},
 };
@@ -10,7 +10,7 @@ use toml::{Table, Value};
 
 use super::{
     input::{Input, Wrong},
-    keys::{KEYS, Key, suggest},
+    keys::{KEYS, suggest},
     types::Config,
 };
 use crate::{
@@ -77,8 +77,11 @@ impl Config {
             },
         }
         for key in KEYS {
-            if let Some(value) = env(key.env) {
-                config.set_variable(key, &value)?;
+            if let Some(variable) = key.env
+                && let Some(value) = env(variable)
+            {
+                let set = (key.set)(&mut config, Input::Text(&value));
+                set.map_err(|wrong| invalid(variable, wrong).of(Origin::Environment))?;
             }
         }
         Ok(config)
@@ -108,14 +111,10 @@ impl Config {
         self.apply_toml(&table, &origin)
     }
 
-    /// Every setting: its name in the file, and the environment variable that sets it.
-    pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
+    /// Every setting: its name in the file, and the environment variable that sets it, where there
+    /// is one.
+    pub fn keys() -> impl Iterator<Item = (&'static str, Option<&'static str>)> {
         KEYS.iter().map(|key| (key.name, key.env))
-    }
-
-    fn set_variable(&mut self, key: &Key, value: &OsStr) -> Result<(), Error> {
-        let set = (key.set)(self, Input::Text(value));
-        set.map_err(|wrong| invalid(key.env, wrong).of(Origin::Environment))
     }
 
     fn apply_toml(&mut self, table: &Table, origin: &Origin) -> Result<(), Error> {
@@ -146,8 +145,13 @@ impl Config {
                     return Err(invalid(&name, wrong).of(origin.clone()));
                 }
                 _ => {
-                    let suggestion = suggest(&name, KEYS.iter().map(|key| key.name))
-                        .or_else(|| suggest(&name, ["overlay", "log", "annotations"].into_iter()));
+                    let suggestion =
+                        suggest(&name, KEYS.iter().map(|key| key.name)).or_else(|| {
+                            suggest(
+                                &name,
+                                ["overlay", "log", "annotations", "policy"].into_iter(),
+                            )
+                        });
                     return Err(Error::UnknownKey {
                         origin: origin.clone(),
                         key: name,

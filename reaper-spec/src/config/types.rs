@@ -4,7 +4,12 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{overlay_scope::OverlayScope, path_hash::DEFAULT_STATE_ROOT};
+use crate::{
+    container_spec::{ContainerSpec, FileRestrictions},
+    overlay_scope::OverlayScope,
+    path_hash::DEFAULT_STATE_ROOT,
+    process::ProcessSpec,
+};
 
 /// The node's configuration, with every default filled in.
 ///
@@ -38,6 +43,8 @@ pub struct Config {
     pub image: ImageMode,
     /// What pods may change by annotation.
     pub annotations: AnnotationPolicy,
+    /// What the node admin has decided for all containers.
+    pub policy: PolicyConfig,
 }
 
 /// The overlay over the node's root.
@@ -183,6 +190,64 @@ pub struct AnnotationPolicy {
     pub allow: Vec<String>,
 }
 
+/// What the node admin has decided for all containers. It is set in configuration files only, never
+/// by an environment variable, an annotation or a flag.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// Whose word on privileges counts.
+    pub privileges: Privileges,
+}
+
+/// Whose word on a process's privileges counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Privileges {
+    /// The spec's: a process has the capabilities that its spec grants, and no others.
+    #[default]
+    Spec,
+    /// The node's: restrictions are not applied, and a process has all that its user has on the
+    /// node.
+    Node,
+}
+
+impl Privileges {
+    /// Changes a container to what the policy says of it. Returns what of the spec is not applied, in
+    /// words for a log.
+    pub fn apply_to_container(self, container: &mut ContainerSpec) -> Option<String> {
+        let process = self.apply(&mut container.process);
+        let seccomp = match self {
+            Self::Spec => None,
+            Self::Node => container.seccomp.take().map(|_| "the seccomp filter"),
+        };
+        let files = match self {
+            Self::Spec => None,
+            Self::Node => {
+                let lifted = FileRestrictions {
+                    lifted: true,
+                    ..FileRestrictions::default()
+                };
+                let asked = std::mem::replace(&mut container.restrictions, lifted);
+                (asked != FileRestrictions::default()).then_some("the read-only and masked files")
+            }
+        };
+        let ignored: Vec<_> = [process, seccomp, files].into_iter().flatten().collect();
+        (!ignored.is_empty()).then(|| {
+            let ignored = ignored.join(" and ");
+            format!("{ignored} of the spec are not applied: policy.privileges is \"node\"")
+        })
+    }
+
+    /// Changes a process to what the policy says of it. Returns what of the spec is not applied.
+    pub fn apply(self, process: &mut ProcessSpec) -> Option<&'static str> {
+        match self {
+            Self::Spec => None,
+            Self::Node => process.capabilities.take().map(|_| "the capabilities"),
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -196,6 +261,7 @@ impl Default for Config {
             cgroups: true,
             image: ImageMode::default(),
             annotations: AnnotationPolicy::default(),
+            policy: PolicyConfig::default(),
         }
     }
 }

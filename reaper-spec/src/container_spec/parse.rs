@@ -14,7 +14,7 @@ use crate::{
     CgroupsPath,
     error::{Error, Invalid, Origin},
     json::{self, Node},
-    process,
+    process, seccomp,
 };
 
 type Result<T> = std::result::Result<T, Invalid>;
@@ -78,6 +78,7 @@ fn read(document: &Value, bundle: &Path) -> Result<ContainerSpec> {
             .get("cgroupsPath")?
             .opt(cgroups_path)?
             .flatten(),
+        seccomp: root.get("linux")?.get("seccomp")?.opt(seccomp::read)?,
         annotations: root
             .get("annotations")?
             .opt(annotations)?
@@ -161,6 +162,7 @@ fn restrictions(root: &Node<'_>) -> Result<FileRestrictions> {
         read_only: read_only.unwrap_or_default(),
         masked_paths: paths("maskedPaths")?,
         read_only_paths: paths("readonlyPaths")?,
+        lifted: false,
     })
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    ConsoleSize, ProcessSpec, Resource, Rlimit, User,
+    ConsoleSize, ProcessSpec, Resource, Rlimit, User, capabilities,
     check::{OOM_SCORE_ADJ, UMASK},
 };
 use crate::{
@@ -76,6 +76,7 @@ pub(crate) fn read(node: &Node<'_>) -> Result<ProcessSpec> {
             .get("noNewPrivileges")?
             .opt(Node::boolean)?
             .unwrap_or_default(),
+        capabilities: node.get("capabilities")?.opt(capabilities::read)?,
     };
     process.check(node.at)?;
     Ok(process)

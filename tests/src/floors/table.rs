@@ -37,8 +37,9 @@ const SPEC: Crate = Crate {
         &["exit", "overlay_scope"],
         &["error"],
         &["file", "json"],
-        &["config", "process"],
+        &["process", "seccomp"],
         &["container_spec"],
+        &["config"],
         &["bundle"],
     ],
     folders: &[(
@@ -89,7 +90,7 @@ const EXEC: Crate = Crate {
     name: "reaper-exec",
     enforced: true,
     floors: &[
-        &["channel", "signal", "sys"],
+        &["channel", "seccomp", "signal", "sys"],
         &["io", "procfs"],
         &["cgroup", "executor"],
         &["protocol"],
@@ -167,7 +168,7 @@ const CLI: Crate = Crate {
     folders: &[(
         "commands",
         &[
-            &["context", "output"],
+            &["capabilities", "context", "output"],
             &["roots", "selection"],
             &["table"],
             &[

@@ -7,7 +7,7 @@ use reaper_spec::Config;
 use rustix::mount::FsOpenFlags;
 
 use super::{finding::CheckResult, interfaces};
-use crate::commands::output::size;
+use crate::commands::{capabilities, output::size};
 
 /// Less than that is soon full.
 const LITTLE: u64 = 64 << 20;
@@ -20,6 +20,7 @@ pub(super) fn examine(config: &Config) -> Vec<CheckResult> {
     let _ = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC);
     let mut findings = vec![
         rights(nix::unistd::geteuid().is_root()),
+        grantable(&capabilities::missing()),
         kernel(&uname.release().to_string_lossy()),
         overlay(
             config.overlay.enabled,
@@ -43,6 +44,18 @@ fn rights(root: bool) -> CheckResult {
         "rights",
         "not root: containers run in a user namespace",
         "volumes, cgroups and other users need root: use sudo",
+    )
+}
+
+fn grantable(missing: &[String]) -> CheckResult {
+    if missing.is_empty() {
+        return CheckResult::good("capabilities", "all of the kernel's can be granted");
+    }
+    CheckResult::warning(
+        "capabilities",
+        format!("cannot be granted here: {}", missing.join(", ")),
+        "a container that asks for one of them starts without it: take it out of what limits this \
+         program, such as CapabilityBoundingSet= of the service, or the container around it",
     )
 }
 
@@ -145,6 +158,14 @@ mod tests {
         assert_eq!(level("5.10.0-30-amd64"), Level::Good);
         assert_eq!(kernel("6.18.44").found, "6.18.44");
         assert_eq!(level("odd"), Level::Warning);
+    }
+
+    #[test]
+    fn capabilities_that_cannot_be_granted_are_named() {
+        assert_eq!(grantable(&[]).level, Level::Good);
+        let without = grantable(&["CAP_BPF".to_owned(), "CAP_MKNOD".to_owned()]);
+        assert_eq!(without.level, Level::Warning);
+        assert!(without.found.ends_with("CAP_BPF, CAP_MKNOD"));
     }
 
     #[test]

@@ -25,7 +25,8 @@ use crate::{
             states::MonitorState,
         },
     },
-    protocol::{Failure, Response},
+    protocol::{Failure, Response, SeccompConfig},
+    seccomp::Filter,
 };
 
 /// A container and its clients.
@@ -51,6 +52,9 @@ pub(crate) struct Monitor {
     pub(crate) backend: &'static dyn Backend,
     /// The state of the backend that drives an OCI runtime.
     pub(crate) runtime: Option<Runtime>,
+    /// The filter of each process of the container, and what it was made from.
+    pub(crate) filter: Option<Filter>,
+    pub(crate) seccomp: Option<SeccompConfig>,
     /// Init is first, for the whole life of the monitor.
     pub(crate) processes: Vec<Process>,
     pub(crate) next_process: u64,
@@ -100,6 +104,7 @@ impl Monitor {
             call,
             cgroup,
             runtime,
+            filter,
             ..
         } = new;
         Self {
@@ -120,6 +125,8 @@ impl Monitor {
             cgroup,
             backend,
             runtime,
+            filter,
+            seccomp: call.seccomp,
             processes: vec![init],
             next_process: INIT + 1,
             state: MonitorState::Live,

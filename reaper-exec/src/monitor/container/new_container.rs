@@ -19,6 +19,7 @@ use crate::{
         },
     },
     protocol::CreateContainer,
+    seccomp::Filter,
 };
 
 /// What a monitor has before it knows its container.
@@ -44,4 +45,5 @@ pub(crate) struct NewContainer {
     pub(crate) cgroup: Option<ContainerCgroup>,
     pub(crate) view: Option<Box<dyn View>>,
     pub(crate) runtime: Option<Runtime>,
+    pub(crate) filter: Option<Filter>,
 }

@@ -72,6 +72,7 @@ impl NewContainer {
             cgroup: None,
             view: None,
             runtime: None,
+            filter: None,
         }
     }
 

@@ -29,6 +29,7 @@ use crate::{
         },
     },
     protocol::{ExecProcess, Failure, Response, StartMessage},
+    seccomp,
     signal::Signal,
 };
 
@@ -41,6 +42,12 @@ impl Backend for HostBackend {
     }
 
     fn create_init(&self, new: &mut NewContainer) -> Result<Process, Failure> {
+        // Before the fork, and once for all that follow.
+        let seccomp = new.call.seccomp.as_ref();
+        let filter = seccomp.map(|seccomp| seccomp::compile(&seccomp.spec));
+        new.filter = filter
+            .transpose()
+            .map_err(|error| Failure::from_error("make the seccomp filter", &error))?;
         let view = new.view.as_deref().ok_or(Failure::NotFound)?;
         spawn(SpawnArgs {
             number: INIT,
@@ -51,6 +58,7 @@ impl Backend for HostBackend {
             cgroup: new.cgroup.as_ref(),
             oom_score_adj: new.pending.oom_score_adj,
             inherit: &new.call.options.inherit,
+            filter: new.filter.as_ref(),
             exec: None,
             process: &new.call.process,
             streams: std::mem::take(&mut new.call.streams),
@@ -77,6 +85,7 @@ impl Backend for HostBackend {
             cgroup: monitor.cgroup.as_ref(),
             oom_score_adj: monitor.oom_score_adj,
             inherit: &monitor.options.inherit,
+            filter: monitor.filter.as_ref(),
             exec: Some(call.exec),
             process: &call.process,
             streams: call.streams,

@@ -1,5 +1,6 @@
 //! What is done with the container: one topic a file, each an `impl Monitor`.
 
+mod agent;
 pub(crate) mod create;
 mod disconnect;
 mod exit;

@@ -56,6 +56,11 @@ impl Monitor {
                 }
                 self.finish_creation(number);
             }
+            ChildReport::Filtered { listener } => {
+                if let Err(failure) = self.reach_agent(index, listener) {
+                    self.setup_failed(index, failure);
+                }
+            }
             ChildReport::Failed {
                 step,
                 message,
@@ -66,7 +71,7 @@ impl Monitor {
                     message,
                     errno,
                 };
-                self.creation_failed(index, failure);
+                self.setup_failed(index, failure);
             }
             ChildReport::Execve {
                 program,
@@ -80,6 +85,17 @@ impl Monitor {
                 };
                 self.start_failed(index, failure);
             }
+        }
+    }
+
+    /// A step of setting up a process failed, before its start or, the last ones, after it.
+    fn setup_failed(&mut self, index: usize, failure: Failure) {
+        let process = &mut self.processes[index];
+        if let ProcessState::Starting(_) = process.state {
+            process.signal(NixSignal::SIGKILL);
+            self.start_failed(index, failure);
+        } else {
+            self.creation_failed(index, failure);
         }
     }
 

@@ -224,10 +224,12 @@ impl Monitor {
     }
 
     fn delete_container(&mut self, client: u64) -> Result<Response, Failure> {
-        let MonitorState::Stopped(exit) = &self.state else {
-            return Err(Failure::status("delete", self.status()));
+        let exit = match &self.state {
+            MonitorState::Stopped(exit) => exit.clone(),
+            // Nothing is left of what could not be created.
+            MonitorState::Aborted => return Ok(Response::Deleted(None)),
+            _ => return Err(Failure::status("delete", self.status())),
         };
-        let exit = exit.clone();
         if self.deleted_for.is_none() {
             self.config
                 .isolation

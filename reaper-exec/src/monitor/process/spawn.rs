@@ -27,6 +27,7 @@ use crate::{
     },
     procfs,
     protocol::{Attached, Failure},
+    seccomp::Filter,
     sys,
 };
 
@@ -43,6 +44,7 @@ pub(crate) struct SpawnArgs<'a> {
     pub(crate) cgroup: Option<&'a ContainerCgroup>,
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) inherit: &'a Inherited,
+    pub(crate) filter: Option<&'a Filter>,
     pub(crate) exec: Option<ExecId>,
     pub(crate) process: &'a ProcessSpec,
     pub(crate) streams: Streams,
@@ -119,6 +121,7 @@ fn fork(
             preserved,
             oom_score_adj: args.oom_score_adj,
             inherit: args.inherit,
+            filter: args.filter,
         };
         child::run(config, childs)
     };

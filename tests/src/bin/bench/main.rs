@@ -18,6 +18,7 @@ mod events;
 mod idle;
 mod latency;
 mod memory;
+mod privileges;
 mod report;
 mod rig;
 mod scale;
@@ -46,8 +47,9 @@ impl Effort {
 /// A measurement by name.
 type Benchmark = (&'static str, fn(Effort) -> Report);
 
-const BENCHMARKS: [Benchmark; 8] = [
+const BENCHMARKS: [Benchmark; 9] = [
     ("run", cli::measure),
+    ("privileges", privileges::measure),
     ("calls", calls::measure),
     ("ctr", ctr::measure),
     ("exit", latency::measure),

@@ -1,0 +1,120 @@
+//! What a pod's processes may do is what its `securityContext` says.
+
+use reaper_tests::{
+    cri::{
+        Pod, container,
+        messages::{
+            Capability, ContainerConfig, LinuxContainerSecurityContext, SecurityProfile,
+            security_profile::ProfileType,
+        },
+    },
+    on_each,
+    runtime::until,
+};
+
+const SHOW: &str = "grep -E '^(CapEff|NoNewPrivs)' /proc/self/status";
+
+/// A container with this security context that shows what it may do, and rests.
+fn container_with(
+    name: &str,
+    change: impl FnOnce(&mut LinuxContainerSecurityContext),
+) -> ContainerConfig {
+    let script = format!("{SHOW}; exec sleep 1081");
+    let mut config = container(name, &["/bin/sh", "-c", &script]);
+    let linux = config.linux.as_mut().expect("a container of Linux");
+    change(linux.security_context.as_mut().expect("a security context"));
+    config
+}
+
+/// What the container's processes show: init, and one that is added, which must be the same.
+#[track_caller]
+fn shown(pod: &Pod, cri: &reaper_tests::cri::Cri, config: &ContainerConfig) -> Vec<String> {
+    let name = &config.metadata.as_ref().expect("a name").name;
+    let id = pod.start(config);
+    let init = until("both lines are logged", || {
+        let log = pod.log(name);
+        (log.len() == 2).then_some(log)
+    });
+    let init: Vec<String> = init
+        .iter()
+        .map(|line| line.replace("stdout F ", ""))
+        .collect();
+    let exec = cri
+        .exec_sync(&id, &["/bin/sh", "-c", SHOW], 0)
+        .expect("exec");
+    let exec = String::from_utf8(exec.stdout).expect("text");
+    assert_eq!(exec.lines().collect::<Vec<_>>(), init);
+    init
+}
+
+#[test]
+fn a_pods_security_context_holds_for_its_container_and_for_exec() {
+    on_each(|node| {
+        let pod = node.run_pod("limited");
+        let cri = node.cri();
+
+        let dropped = container_with("dropped", |context| {
+            context.capabilities = Some(Capability {
+                drop_capabilities: vec!["ALL".to_owned()],
+                ..Capability::default()
+            });
+            context.no_new_privs = true;
+        });
+        let nothing = ["CapEff:\t0000000000000000", "NoNewPrivs:\t1"];
+        assert_eq!(shown(&pod, &cri, &dropped), nothing);
+
+        let one = container_with("one", |context| {
+            context.capabilities = Some(Capability {
+                drop_capabilities: vec!["ALL".to_owned()],
+                add_capabilities: vec!["NET_BIND_SERVICE".to_owned()],
+                ..Capability::default()
+            });
+        });
+        let bind = ["CapEff:\t0000000000000400", "NoNewPrivs:\t0"];
+        assert_eq!(shown(&pod, &cri, &one), bind);
+
+        // containerd's own default.
+        let usual = container_with("usual", |_| ());
+        let usual = shown(&pod, &cri, &usual);
+        assert_eq!(usual, ["CapEff:\t00000000a80425fb", "NoNewPrivs:\t0"]);
+
+        pod.stop();
+        pod.remove();
+    });
+}
+
+#[test]
+fn a_pods_seccomp_profile_holds_for_its_container_and_for_exec() {
+    on_each(|node| {
+        let pod = node.run_pod("filtered");
+        let script =
+            "grep Seccomp: /proc/self/status; unshare --mount true; echo $?; exec sleep 1082";
+        let mut config = container("filtered", &["/bin/sh", "-c", script]);
+        let linux = config.linux.as_mut().expect("a container of Linux");
+        let context = linux.security_context.as_mut().expect("a security context");
+        context.seccomp = Some(SecurityProfile {
+            profile_type: ProfileType::RuntimeDefault.into(),
+            localhost_ref: String::new(),
+        });
+        // The profile allows unshare(2) to who has the capability for it.
+        context.capabilities = Some(Capability {
+            drop_capabilities: vec!["ALL".to_owned()],
+            ..Capability::default()
+        });
+        let id = pod.start(&config);
+        let shown = until("all lines are logged", || {
+            let log = pod.log("filtered");
+            (log.iter().filter(|line| line.starts_with("stdout")).count() == 2).then_some(log)
+        });
+        assert!(
+            shown.contains(&"stdout F Seccomp:\t2".to_owned()),
+            "{shown:?}"
+        );
+        assert!(shown.contains(&"stdout F 1".to_owned()), "{shown:?}");
+        let show = ["/bin/grep", "Seccomp:", "/proc/self/status"];
+        let exec = node.cri().exec_sync(&id, &show, 0).expect("exec");
+        assert_eq!(exec.stdout, b"Seccomp:\t2\n");
+        pod.stop();
+        pod.remove();
+    });
+}
