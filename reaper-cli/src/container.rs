@@ -8,7 +8,9 @@ use std::{
 
 use reaper_exec::{ContainerConfig, MonitorOptions, engine::SCOPE_ANNOTATION, io::StdioRequest};
 use reaper_overlay::{Scope, ViewRequest};
-use reaper_spec::{Bundle, Config, ContainerId, ContainerSpec, CriAnnotations, ProcessSpec};
+use reaper_spec::{
+    Bundle, Config, ContainerId, ContainerSpec, CriAnnotations, FileRestrictions, ProcessSpec,
+};
 use reaper_state::Record;
 use serde::Serialize;
 
@@ -44,6 +46,9 @@ pub(crate) fn of_bundle(
     }
     let mut config = config.clone();
     config.apply_annotations(&workload.annotations)?;
+    if config.runtime_path.is_none() {
+        workload.check_host()?;
+    }
     Ok(of_workload(&config, id, path, workload))
 }
 
@@ -65,9 +70,13 @@ pub(crate) fn of_process(
         process,
         rootfs: None,
         mounts: Vec::new(),
+        restrictions: FileRestrictions::default(),
+        devices: Vec::new(),
+        rootfs_propagation: None,
         cgroups_path: None,
         seccomp: None,
         annotations: BTreeMap::new(),
+        unsupported: Vec::new(),
     };
     let mut new = of_workload(config, id, dir.to_owned(), workload);
     new.annotations.insert(PROCESS.to_owned(), json);
@@ -90,6 +99,9 @@ fn of_workload(
     view.image = config.image;
     view.rootfs = workload.rootfs;
     view.mounts = workload.mounts;
+    view.restrictions = workload.restrictions;
+    view.devices = workload.devices;
+    view.root_propagation = workload.rootfs_propagation;
     ContainerConfig {
         id,
         bundle,

@@ -3,7 +3,8 @@
 //! Each figure is the median in ms from the request to a process in the view, and from there until
 //! all is given back. Each row is measured in a mount namespace of its own with so many tmpfs mounts added to this
 //! machine's: filesystems, each of which gets an overlay of its own, and volumes of pods, which are not in
-//! a scope. "host" is the same work in the host's own namespace.
+//! a scope. Read-only root, the kubelet's masked and read-only paths, and volumes are what joining costs with
+//! them. "host" is the same work in the host's own namespace.
 
 use std::{
     path::Path,
@@ -75,6 +76,34 @@ fn measure(filesystems: usize, volumes: usize, dir: &Path) {
     };
     let host = times(&HostFilesystem, &join);
     let joining = times(&overlay, &join);
+    let mut restricted = join.clone();
+    let paths = |paths: &[&str]| paths.iter().map(Into::into).collect();
+    // What the kubelet gives a pod that is not privileged.
+    restricted.restrictions.masked_paths = paths(&[
+        "/proc/acpi",
+        "/proc/asound",
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/latency_stats",
+        "/proc/timer_list",
+        "/proc/timer_stats",
+        "/proc/sched_debug",
+        "/proc/scsi",
+        "/sys/firmware",
+    ]);
+    restricted.restrictions.read_only_paths = paths(&[
+        "/proc/bus",
+        "/proc/fs",
+        "/proc/irq",
+        "/proc/sys",
+        "/proc/sysrq-trigger",
+    ]);
+    let paths = times(&overlay, &restricted);
+    restricted.restrictions = reaper_spec::FileRestrictions {
+        read_only: true,
+        ..Default::default()
+    };
+    let read_only = times(&overlay, &restricted);
     let mut with_volumes = join;
     for number in 0..4 {
         with_volumes.mounts.push(Mount {
@@ -87,12 +116,16 @@ fn measure(filesystems: usize, volumes: usize, dir: &Path) {
     let four = times(&overlay, &with_volumes);
     drop(keep);
     let making = median(making);
-    println!("| {filesystems} | {volumes} | {host} | {joining} | {four} | {making} |");
+    println!(
+        "| {filesystems} | {volumes} | {host} | {joining} | {read_only} | {paths} | {four} | {making} |"
+    );
 }
 
 fn main() {
-    println!("| filesystems | of pods | host | join | join with 4 volumes | make |");
-    println!("|---|---|---|---|---|---|");
+    println!(
+        "| filesystems | of pods | host | join | read-only root | the kubelet's 15 paths | 4 volumes | make |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
     for (filesystems, volumes) in [(0, 0), (10, 90), (100, 0), (10, 490), (500, 0)] {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().to_owned();

@@ -4,6 +4,8 @@
     reason = "each of them has the tests' common part"
 )]
 
+#[path = "devices.rs"]
+mod devices;
 #[path = "host.rs"]
 mod host;
 #[path = "image.rs"]
@@ -12,6 +14,8 @@ mod image;
 mod nested;
 #[path = "protection.rs"]
 mod protection;
+#[path = "restrictions.rs"]
+mod restrictions;
 #[path = "rootless.rs"]
 mod rootless;
 #[path = "rootless_volumes.rs"]

@@ -4,6 +4,8 @@
     reason = "each of them has the tests' common part"
 )]
 
+#[path = "devices.rs"]
+mod devices;
 #[path = "host.rs"]
 mod host;
 #[path = "image.rs"]
@@ -16,6 +18,8 @@ mod nested;
 mod own_mounts;
 #[path = "protection.rs"]
 mod protection;
+#[path = "restrictions.rs"]
+mod restrictions;
 #[path = "rootless.rs"]
 mod rootless;
 #[path = "rootless_masks.rs"]

@@ -305,12 +305,12 @@ fn names_come_from_the_host_or_the_pod() {
             "/etc/resolv.conf",
             &["rbind"],
         );
-        let host = open(&request);
-        assert_ne!(sh(&host, "cat /etc/hosts"), "pod's");
-        host.close().unwrap();
-        request.dns = DnsMode::Pod;
         let pod = open(&request);
         assert_eq!(sh(&pod, "cat /etc/hosts /etc/resolv.conf"), "pod'spod's");
+        pod.close().unwrap();
+        request.dns = DnsMode::Host;
+        let host = open(&request);
+        assert_ne!(sh(&host, "cat /etc/hosts"), "pod's");
     });
 }
 
@@ -586,7 +586,7 @@ fn the_nodes_sys_and_proc_may_be_asked_for_where_they_are() {
             );
             read_only.close().unwrap();
         }
-        for (from, to) in [("/sys", "/proc"), ("/etc", "/sys/kernel"), ("/", "/")] {
+        for (from, to) in [("/sys", "/proc"), ("/etc", "/proc/sys"), ("/", "/")] {
             let mut request = request(dir, "a", OverlayScope::Node);
             volume(&mut request, from, to, &["rbind", "ro"]);
             let refused = SharedOverlay::new().prepare(&request).err().unwrap();
@@ -595,5 +595,189 @@ fn the_nodes_sys_and_proc_may_be_asked_for_where_they_are() {
                 "{refused}"
             );
         }
+    });
+}
+
+#[test]
+fn a_mount_of_the_users_is_there_also_where_engines_mount() {
+    isolated(|dir| {
+        let data = filled(dir, "data", "own");
+        let mut request = request(dir, "a", OverlayScope::Node);
+        for to in ["/sys/fs/cgroup", "/run", "/dev/shm"] {
+            volume(&mut request, &data, to, &["rbind", "ro"]);
+        }
+        volume(
+            &mut request,
+            data.join("content"),
+            "/proc/meminfo",
+            &["bind"],
+        );
+        request.mounts.push(Mount {
+            destination: "/other-proc".into(),
+            typ: Some("proc".to_owned()),
+            source: Some("proc".into()),
+            options: Vec::new(),
+        });
+        let session = open(&request);
+        for file in [
+            "/sys/fs/cgroup/content",
+            "/run/content",
+            "/dev/shm/content",
+            "/proc/meminfo",
+        ] {
+            assert_eq!(sh(&session, &format!("cat {file}")), "own", "{file}");
+        }
+        sh(&session, "test -d /other-proc/self");
+        session.close().unwrap();
+        assert!(
+            fs::read_to_string("/proc/meminfo")
+                .unwrap()
+                .contains("MemTotal")
+        );
+    });
+}
+
+#[test]
+fn what_has_no_meaning_as_a_mount_is_refused_by_name() {
+    isolated(|dir| {
+        for (kind, to, option, said) in [
+            ("cgroup", "/cgroups", "ro", "cgroups are on /sys/fs/cgroup"),
+            ("tmpfs", "/scratch", "idmap", "\"idmap\""),
+            ("tmpfs", "/proc/acpi", "ro", "/proc/acpi is no place"),
+            ("no-such-type", "/place", "ro", "/place"),
+        ] {
+            let mut request = request(dir, "a", OverlayScope::Node);
+            request.mounts.push(Mount {
+                destination: to.into(),
+                typ: Some(kind.to_owned()),
+                source: Some(kind.into()),
+                options: vec![option.to_owned()],
+            });
+            let refused = Session::open(&SharedOverlay::new(), &request)
+                .err()
+                .unwrap();
+            assert!(refused.to_string().contains(said), "{refused}");
+        }
+        // By its name it would be allowed.
+        std::os::unix::fs::symlink("/proc/sys", dir.join("link")).unwrap();
+        let mut request = request(dir, "a", OverlayScope::Node);
+        let data = filled(dir, "data", "own");
+        let to = dir.join("link").display().to_string();
+        volume(&mut request, &data, &to, &["bind"]);
+        let refused = SharedOverlay::new().prepare(&request).err().unwrap();
+        assert!(
+            refused.to_string().contains("/proc/sys is no place"),
+            "{refused}"
+        );
+    });
+}
+
+#[test]
+fn a_destination_leads_through_the_links_of_another_volume() {
+    isolated(|dir| {
+        let outer = filled(dir, "outer", "outer");
+        fs::create_dir_all(outer.join("real")).unwrap();
+        std::os::unix::fs::symlink("real", outer.join("inner")).unwrap();
+        std::os::unix::fs::symlink("/outside", outer.join("out")).unwrap();
+        let data = filled(dir, "data", "own");
+        let mut request = request(dir, "a", OverlayScope::Node);
+        volume(&mut request, &outer, "/volume", &["bind"]);
+        volume(&mut request, &data, "/volume/inner/deep", &["bind"]);
+        volume(&mut request, &data, "/volume/out/deep", &["bind"]);
+        let session = open(&request);
+        assert_eq!(sh(&session, "cat /volume/real/deep/content"), "own");
+        assert_eq!(sh(&session, "cat /outside/deep/content"), "own");
+        session.close().unwrap();
+        assert_eq!(fs::read_dir(outer.join("real")).unwrap().count(), 0);
+        let after = open(&request_of(dir));
+        assert!(!attempt(&after, "test -e /outside").status.success());
+    });
+}
+
+#[test]
+fn a_tmpfs_can_begin_as_a_copy_of_what_it_is_mounted_on() {
+    isolated(|dir| {
+        let place = dir.join("place");
+        fs::create_dir_all(place.join("sub/below")).unwrap();
+        mount_tmpfs(&place.join("mounted"));
+        fs::write(place.join("mounted/other"), "").unwrap();
+        fs::write(place.join("sub/file"), "text").unwrap();
+        std::os::unix::fs::symlink("sub/file", place.join("link")).unwrap();
+        tool(
+            "chown",
+            &["33:34", place.join("sub/file").to_str().unwrap()],
+        );
+        tool("touch", &["-d", "2001-01-01", place.to_str().unwrap()]);
+        let mut request = request(dir, "a", OverlayScope::Node);
+        for (to, options) in [
+            (place.clone(), &["tmpcopyup", "ro", "size=1m"][..]),
+            ("/new".into(), &["tmpcopyup", "mode=0700"]),
+        ] {
+            request.mounts.push(Mount {
+                destination: to,
+                typ: Some("tmpfs".to_owned()),
+                source: Some("tmpfs".into()),
+                options: options.iter().map(|&option| option.to_owned()).collect(),
+            });
+        }
+        let session = open(&request);
+        let place = place.display();
+        let script = format!(
+            "cd {place}; cat link; stat -c %u:%g sub/file; stat -c %Y .; ls -A sub/below mounted;
+             stat -f -c %T ."
+        );
+        let said = sh(&session, &script);
+        let expected = "text33:34\n978307200\nmounted:\n\nsub/below:\ntmpfs";
+        assert_eq!(said, expected);
+        assert!(
+            !attempt(&session, &format!("touch {place}/x"))
+                .status
+                .success()
+        );
+        session.close().unwrap();
+    });
+}
+
+#[test]
+fn a_name_file_stays_when_the_hosts_resolver_replaces_its_own() {
+    isolated(|dir| {
+        let place = format!("/run/reaper-test-{}", std::process::id());
+        fs::create_dir(&place).unwrap();
+        let own = format!("{place}/resolv.conf");
+        fs::write(&own, "host's").unwrap();
+        let first = open(&request_of(dir));
+        sh(
+            &first,
+            &format!("rm -f /etc/resolv.conf; ln -s {own} /etc/resolv.conf"),
+        );
+        fs::write(dir.join("resolv"), "pod's").unwrap();
+        let mut request = request(dir, "a", OverlayScope::Node);
+        volume(
+            &mut request,
+            dir.join("resolv"),
+            "/etc/resolv.conf",
+            &["bind", "ro"],
+        );
+        let pod = open(&request);
+        assert_eq!(sh(&pod, "cat /etc/resolv.conf"), "pod's");
+        assert!(!attempt(&pod, "echo x >/etc/resolv.conf").status.success());
+        fs::write(format!("{own}.new"), "changed").unwrap();
+        fs::rename(format!("{own}.new"), &own).unwrap();
+        assert_eq!(sh(&first, "cat /etc/resolv.conf"), "changed");
+        if !kernel::lacks_trees() {
+            assert_eq!(sh(&pod, "cat /etc/resolv.conf"), "pod's");
+        }
+        pod.close().unwrap();
+        fs::remove_file(&own).unwrap();
+        let pod = open(&request);
+        assert_eq!(
+            sh(&pod, "cat /etc/resolv.conf"),
+            "pod's",
+            "over a link that leads nowhere"
+        );
+        pod.close().unwrap();
+        assert!(!Path::new(&own).exists());
+        first.close().unwrap();
+        fs::remove_dir(&place).unwrap();
     });
 }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CgroupsPath, ProcessSpec, Seccomp};
+use crate::{CgroupsPath, Error, ProcessSpec, Seccomp};
 
 /// What a bundle asks for, validated, as far as it has a meaning on the host.
 ///
@@ -20,6 +20,15 @@ pub struct ContainerSpec {
     pub rootfs: Option<PathBuf>,
     /// What to mount into the process's view, in order.
     pub mounts: Vec<Mount>,
+    /// What of the filesystem its processes cannot change or read.
+    #[serde(default)]
+    pub restrictions: FileRestrictions,
+    /// The devices that its view has.
+    #[serde(default)]
+    pub devices: Vec<Device>,
+    /// The propagation of its root mount.
+    #[serde(default)]
+    pub rootfs_propagation: Option<RootPropagation>,
     /// Where the container's cgroup goes.
     pub cgroups_path: Option<CgroupsPath>,
     /// The system calls that its processes may make.
@@ -27,6 +36,93 @@ pub struct ContainerSpec {
     pub seccomp: Option<Seccomp>,
     /// All annotations, as written.
     pub annotations: BTreeMap<String, String>,
+    /// What it asks for that a process on the host cannot have, see [`check_host`](Self::check_host).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unsupported: Vec<Unsupported>,
+}
+
+impl ContainerSpec {
+    /// Refuses what a process on the host cannot have. For executors that make real containers it is no matter.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] with the first such field.
+    pub fn check_host(&self) -> Result<(), Error> {
+        match self.unsupported.first() {
+            None => Ok(()),
+            Some(Unsupported { field, reason }) => Err(Error::Unsupported {
+                field: field.clone(),
+                reason: reason.clone(),
+            }),
+        }
+    }
+}
+
+/// A part of a bundle that a process on the host cannot have, and that would be missed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unsupported {
+    /// The place in the document, such as `linux.namespaces[2]`.
+    pub field: String,
+    /// What cannot be had.
+    pub reason: String,
+}
+
+/// What of its view's filesystem a container's processes cannot change, or read (runtime-spec, config.md,
+/// "Root", and config-linux.md, "Masked Paths" and "Readonly Paths").
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FileRestrictions {
+    /// `root.readonly`: all but the bundle's own mounts is read-only.
+    pub read_only: bool,
+    /// What is hidden; what does not exist is skipped.
+    pub masked_paths: Vec<PathBuf>,
+    /// What is read-only with all that is mounted below; what does not exist is skipped.
+    pub read_only_paths: Vec<PathBuf>,
+}
+
+/// A device, or a FIFO, that a bundle asks for (runtime-spec, config-linux.md, "Devices").
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Where, absolute, in the process's view.
+    pub path: PathBuf,
+    /// What it is.
+    #[serde(rename = "kind")]
+    pub typ: DeviceType,
+    /// The major number; 0 of a FIFO.
+    pub major: u32,
+    /// The minor number; 0 of a FIFO.
+    pub minor: u32,
+    /// The permissions, at most 0o7777.
+    pub mode: Option<u32>,
+    /// The owner.
+    pub uid: Option<u32>,
+    /// The owning group.
+    pub gid: Option<u32>,
+}
+
+/// What a [`Device`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceType {
+    /// A character device (`c` or `u`).
+    Character,
+    /// A block device (`b`).
+    Block,
+    /// A FIFO (`p`).
+    Fifo,
+}
+
+/// The propagation of a root mount (runtime-spec, config-linux.md, "Rootfs Mount Propagation").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RootPropagation {
+    /// What is mounted in it is seen in namespaces that are copied from it.
+    Shared,
+    /// What the host mounts in it arrives.
+    Slave,
+    /// Neither.
+    Private,
+    /// Neither, and it cannot be bound.
+    Unbindable,
 }
 
 /// A mount that a bundle asks for (runtime-spec, config.md, "Mounts").

@@ -59,6 +59,14 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// A bundle asks for what a process on the host cannot have.
+    #[error("{field}: {reason}")]
+    Unsupported {
+        /// The place in the document.
+        field: String,
+        /// What cannot be had.
+        reason: String,
+    },
     /// A key has no meaning.
     #[error("{origin}{key}: unknown key{}", Suggest(suggestion.as_deref()))]
     UnknownKey {

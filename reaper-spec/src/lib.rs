@@ -41,7 +41,9 @@ pub use config::{
     NetworkMode, OverlayConfig, PodAnnotation, PolicyConfig, Privileges, RetentionConfig,
     StoreKind,
 };
-pub use container_spec::{ContainerSpec, Mount};
+pub use container_spec::{
+    ContainerSpec, Device, DeviceType, FileRestrictions, Mount, RootPropagation, Unsupported,
+};
 pub use error::{Error, Invalid, Origin};
 pub use exit::{Exit, ExitStatus};
 pub use file::MAX_CONFIG_SIZE;

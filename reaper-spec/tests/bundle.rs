@@ -206,6 +206,45 @@ fn anything_else_wrong_is_named_by_its_path() {
           string \"/a/../../b\"",
         ),
         (
+            with("ociVersion", json!("2.0.0")),
+            "ociVersion: expected a version 1 of the runtime-spec, such as \"1.0.2\", found the string \
+             \"2.0.0\"",
+        ),
+        (
+            with("root", json!({"path": "rootfs", "readonly": "yes"})),
+            "root.readonly: expected true or false, found the string \"yes\"",
+        ),
+        (
+            with(
+                "linux",
+                json!({"maskedPaths": ["/proc/keys", "proc/kcore"]}),
+            ),
+            "linux.maskedPaths[1]: expected an absolute path, found the string \"proc/kcore\"",
+        ),
+        (
+            with("linux", json!({"readonlyPaths": "/proc/sys"})),
+            "linux.readonlyPaths: expected an array of paths, found the string \"/proc/sys\"",
+        ),
+        (
+            with(
+                "linux",
+                json!({"devices": [{"path": "/dev/a", "type": "c", "major": 1}]}),
+            ),
+            "linux.devices[0].minor: expected an integer from 0 to 4294967295, found nothing",
+        ),
+        (
+            with(
+                "linux",
+                json!({"devices": [{"path": "/dev/a", "type": "x"}]}),
+            ),
+            "linux.devices[0].type: expected c, u, b or p, found the string \"x\"",
+        ),
+        (
+            with("linux", json!({"rootfsPropagation": "rsometimes"})),
+            "linux.rootfsPropagation: expected shared, slave, private or unbindable, found the string \
+             \"rsometimes\"",
+        ),
+        (
             with("linux", json!("x")),
             "linux: expected an object, found the string \"x\"",
         ),
@@ -259,6 +298,86 @@ fn relative_sources_are_below_the_bundle_where_they_are_paths() {
         .map(reaper_spec::Mount::is_bind)
         .collect();
     assert_eq!(binds, [true, true, false, true]);
+}
+
+#[test]
+fn what_a_process_on_the_host_cannot_have_is_refused_by_name() {
+    let parse =
+        |document: &Value| ContainerSpec::parse(document.to_string().as_bytes(), Path::new("/b"));
+    let mapping = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+    for (linux, field, what) in [
+        (
+            json!({"namespaces": [{"type": "pid"}, {"type": "user"}]}),
+            "namespaces",
+            "user namespace",
+        ),
+        (
+            json!({"namespaces": [{"type": "time"}]}),
+            "namespaces",
+            "time namespace",
+        ),
+        (
+            json!({"uidMappings": mapping}),
+            "uidMappings",
+            "user namespace",
+        ),
+        (
+            json!({"gidMappings": mapping}),
+            "gidMappings",
+            "user namespace",
+        ),
+        (
+            json!({"timeOffsets": {"monotonic": {"secs": 1}}}),
+            "timeOffsets",
+            "time namespace",
+        ),
+        (
+            json!({"netDevices": {"eth0": {}}}),
+            "netDevices",
+            "network devices",
+        ),
+        (
+            json!({"memoryPolicy": {"mode": "MPOL_BIND"}}),
+            "memoryPolicy",
+            "memory policy",
+        ),
+        (json!({"intelRdt": {"closID": "a"}}), "intelRdt", "resctrl"),
+    ] {
+        let document = json!({"process": {"args": ["true"]}, "linux": linux});
+        let error = parse(&document)
+            .unwrap()
+            .check_host()
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with(&format!("linux.{field}")) && error.contains(what),
+            "{error}"
+        );
+    }
+    let harmless = json!({"process": {"args": ["true"]}, "linux": {
+        "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "uts", "path": "/proc/1/ns/uts"}],
+        "uidMappings": [], "gidMappings": null, "timeOffsets": {}, "intelRdt": null,
+    }});
+    parse(&harmless).unwrap().check_host().unwrap();
+}
+
+#[test]
+fn mappings_of_a_mount_ask_for_an_idmapped_one() {
+    let mapping = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+    let document = json!({
+        "process": {"args": ["true"]},
+        "mounts": [
+            {"destination": "/a", "source": "/a", "options": ["rbind"], "uidMappings": mapping},
+            {"destination": "/b", "source": "/b", "options": ["ridmap"], "gidMappings": mapping},
+            {"destination": "/c", "source": "/c", "options": ["rbind"], "gidMappings": []},
+        ],
+    });
+    let workload = ContainerSpec::parse(document.to_string().as_bytes(), Path::new("/b")).unwrap();
+    let options: Vec<_> = workload.mounts.iter().map(|m| m.options.clone()).collect();
+    assert_eq!(
+        options,
+        [vec!["rbind", "idmap"], vec!["ridmap"], vec!["rbind"]]
+    );
 }
 
 #[test]

@@ -68,7 +68,7 @@ const EVERYTHING: &str = r#"
 state_root = "/srv/state"
 store = "sqlite"
 runtime_path = "/usr/bin/runc"
-dns = "pod"
+dns = "host"
 network = "host"
 cgroups = false
 image = "beneath"
@@ -118,7 +118,10 @@ fn a_file_sets_everything() {
         config.runtime_path.as_deref(),
         Some(Path::new("/usr/bin/runc"))
     );
-    assert_eq!((config.dns, config.image), (DnsMode::Pod, ImageMode::Lower));
+    assert_eq!(
+        (config.dns, config.image),
+        (DnsMode::Host, ImageMode::Lower)
+    );
     assert!(!config.cgroups);
     let OverlayConfig {
         enabled,
@@ -349,7 +352,7 @@ fn options_of_containerd_are_applied_whole_or_not_at_all() {
         .unwrap();
     assert_eq!(
         (config.dns, &config.overlay.scope),
-        (DnsMode::Pod, &OverlayScope::Pod)
+        (DnsMode::Spec, &OverlayScope::Pod)
     );
 
     let before = config.clone();
@@ -389,7 +392,7 @@ fn a_pod_changes_what_the_admin_allows() {
     let config = annotate("node", &allow, &pod).unwrap();
     assert_eq!(
         (config.dns, config.image),
-        (DnsMode::Pod, ImageMode::MountAt)
+        (DnsMode::Spec, ImageMode::MountAt)
     );
     assert_eq!(config.overlay.scope, OverlayScope::Pod);
     assert_eq!(

@@ -9,8 +9,8 @@ use std::{
 use proptest::prelude::*;
 use reaper_spec::{
     Capabilities, CgroupsPath, Config, ConsoleSize, ContainerId, ContainerSpec, ExecId, Exit,
-    ExitStatus, Mount, OverlayScope, ProcessSpec, Resource, Rlimit, Status, Timestamp, Transition,
-    User,
+    ExitStatus, FileRestrictions, Mount, OverlayScope, ProcessSpec, Resource, Rlimit, Status,
+    Timestamp, Transition, User,
 };
 use serde_json::{Map, Value, json};
 
@@ -161,22 +161,42 @@ fn mount() -> impl Strategy<Value = Mount> {
         })
 }
 
+fn restrictions() -> impl Strategy<Value = FileRestrictions> {
+    let paths = || prop::collection::vec(text().prop_map(|path| format!("/{path}").into()), 0..3);
+    (any::<bool>(), paths(), paths()).prop_map(|(read_only, masked_paths, read_only_paths)| {
+        FileRestrictions {
+            read_only,
+            masked_paths,
+            read_only_paths,
+        }
+    })
+}
+
 fn workload() -> impl Strategy<Value = ContainerSpec> {
     (
         process(),
         prop::option::of(text().prop_map(|path| format!("/{path}").into())),
         prop::collection::vec(mount(), 0..4),
+        restrictions(),
         prop::option::of("/[a-z.]{1,4}x(/[a-z:]{1,4})?"),
         prop::collection::btree_map("[a-z./-]{0,12}", text(), 0..4),
     )
         .prop_map(
-            |(process, rootfs, mounts, cgroups_path, annotations)| ContainerSpec {
+            |(process, rootfs, mounts, restrictions, cgroups_path, annotations)| ContainerSpec {
                 process,
+                restrictions: FileRestrictions {
+                    // It is a property of the root, which a bundle may lack.
+                    read_only: restrictions.read_only && rootfs.is_some(),
+                    ..restrictions
+                },
                 rootfs,
                 mounts,
+                devices: Vec::new(),
+                rootfs_propagation: None,
                 cgroups_path: cgroups_path.map(|path| path.parse().unwrap()),
                 seccomp: None,
                 annotations,
+                unsupported: Vec::new(),
             },
         )
 }
@@ -187,7 +207,7 @@ fn oci_document(workload: &ContainerSpec) -> Map<String, Value> {
     let mut document: Value = serde_json::from_str(whole).unwrap();
     document["process"] = oci(&workload.process).into();
     document["root"] = match &workload.rootfs {
-        Some(path) => json!({"path": path, "readonly": true}),
+        Some(path) => json!({"path": path, "readonly": workload.restrictions.read_only}),
         None => Value::Null,
     };
     let mount = |mount: &Mount| {
@@ -195,6 +215,10 @@ fn oci_document(workload: &ContainerSpec) -> Map<String, Value> {
                "options": mount.options, "uidMappings": []})
     };
     document["mounts"] = workload.mounts.iter().map(mount).collect();
+    document["linux"]["devices"] = Value::Null;
+    document["linux"]["rootfsPropagation"] = json!("");
+    document["linux"]["maskedPaths"] = json!(workload.restrictions.masked_paths);
+    document["linux"]["readonlyPaths"] = json!(workload.restrictions.read_only_paths);
     document["linux"]["cgroupsPath"] = json!(workload.cgroups_path);
     document["annotations"] = json!(workload.annotations);
     document["hooks"] = json!({"poststop": [{"path": "/bin/true"}]});

@@ -152,7 +152,10 @@ fn linux() -> BoxedStrategy<Value> {
             "devices",
             some(object(vec![
                 ("path", path().boxed()),
+                ("type", one_of(&["c", "b", "u", "p"])),
                 ("major", number().boxed()),
+                ("minor", number().boxed()),
+                ("fileMode", number().boxed()),
             ])),
         ),
         (

@@ -172,3 +172,60 @@ fn an_image_brings_a_tool_along() {
         });
     }
 }
+
+#[test]
+fn a_pod_s_files_are_what_its_spec_says() {
+    on_each_with(&Options::default().overlay(), |node| {
+        let mut config = node.pod_config("files");
+        config.dns_config = Some(reaper_tests::cri::messages::DnsConfig {
+            servers: vec!["192.0.2.53".to_owned()],
+            searches: vec!["pods.example".to_owned()],
+            ..Default::default()
+        });
+        let linux = config.linux.get_or_insert_default();
+        linux.security_context.get_or_insert_default().privileged = true;
+        let pod = node.run_pod_of(config).expect("run a pod with DNS servers");
+        let run = |name: &str, script: &str, read_only: bool, privileged: bool| {
+            let mut container = container(name, &["/bin/sh", "-c", script]);
+            let linux = container.linux.get_or_insert_default();
+            let security = linux.security_context.get_or_insert_default();
+            security.readonly_rootfs = read_only;
+            security.privileged = privileged;
+            if !privileged {
+                // As the kubelet does.
+                security.masked_paths = vec!["/proc/keys".to_owned(), "/proc/acpi".to_owned()];
+                security.readonly_paths = vec!["/proc/sys".to_owned()];
+            }
+            let id = pod.start(&container);
+            let exit = node.cri().exited(&id).exit_code;
+            (exit, pod.log(name))
+        };
+        let names = "cat /etc/resolv.conf";
+        let (code, log) = run("names", names, false, false);
+        assert!(
+            log.iter()
+                .any(|line| line.contains("nameserver 192.0.2.53")),
+            "{code} {log:?}"
+        );
+        // Each file that could be made is removed, and named.
+        let file = node.name("try");
+        let write = format!(
+            "for dir in / /opt /run /sys /dev /dev/shm; do
+                 (echo >$dir/{file}) 2>/dev/null && rm $dir/{file} && echo $dir; done
+             test -w /proc/sys/vm/swappiness && echo sysctls
+             test -s /proc/keys || cat /proc/keys | grep . && echo keys; true"
+        );
+        assert_eq!(
+            run("locked", &write, true, false),
+            (0, vec!["stdout F /dev/shm".to_owned()])
+        );
+        let (code, log) = run("open", &write, false, true);
+        assert_eq!(code, 0);
+        for writable in ["/", "/run", "sysctls"] {
+            let line = format!("stdout F {writable}");
+            assert!(log.contains(&line), "{writable}: {log:?}");
+        }
+        pod.stop();
+        pod.remove();
+    });
+}

@@ -51,6 +51,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "SCOPE", conflicts_with = "id")]
     pub(crate) overlay: Option<String>,
 
+    /// Make all that the command sees read-only, but /proc, /dev/shm and terminals
+    #[arg(long, conflicts_with = "id")]
+    pub(crate) read_only: bool,
+
     /// Return when it runs
     #[arg(long, short)]
     pub(crate) detach: bool,

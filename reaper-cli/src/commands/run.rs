@@ -145,6 +145,7 @@ fn describe(call: &CommandContext, args: &RunArgs) -> Result<ContainerConfig> {
     let process = process::of_caller(&args.command, &args.settings)?;
     let dir = call.containers.root().container(&id).path().to_owned();
     let mut new = container::of_process(&config, id, &dir, process)?;
+    new.view.restrictions.read_only = args.read_only;
     new.monitor.inherit = signals::inherited()?;
     Ok(new)
 }

@@ -6,6 +6,7 @@ mod doctor;
 mod engine;
 mod events;
 mod exec;
+mod files;
 mod hostile;
 mod housekeeping;
 mod inherited;

@@ -72,8 +72,11 @@ pub enum Error {
         /// Why the last attempt failed.
         source: std::io::Error,
     },
-    /// A requested mount has an option that has no meaning here.
-    #[error("the mount on {} has the unknown option {option:?}", destination.display())]
+    /// A requested mount has an option that is unknown, or that a mount of its kind cannot have.
+    #[error(
+        "the mount on {} has the option {option:?}, which is unknown or not supported for it",
+        destination.display()
+    )]
     MountOption {
         /// Where it was to be mounted.
         destination: PathBuf,
@@ -86,11 +89,21 @@ pub enum Error {
         /// Where it was to be mounted.
         destination: PathBuf,
     },
-    /// A requested mount has a destination that is relative, or inside `/proc` or `/sys` and not what is
-    /// mounted there anyway.
+    /// A mount of the type `cgroup` is requested elsewhere than where the node's cgroups are.
+    #[error(
+        "the mount of type cgroup on {} is refused: the node's cgroups are on /sys/fs/cgroup in every view, bind \
+         that",
+        destination.display()
+    )]
+    CgroupMount {
+        /// Where it was to be mounted.
+        destination: PathBuf,
+    },
+    /// A requested mount has a destination that is relative, or inside `/proc` and not what is mounted there
+    /// anyway.
     #[error(
         "{} is no place to mount on: neither is `/`, nor a path that is relative or has `..`, nor one in \
-         /proc or /sys unless that is the source as well",
+         /proc, unless that is the source as well or a file such as /proc/meminfo",
         destination.display()
     )]
     MountDestination {

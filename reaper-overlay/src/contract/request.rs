@@ -3,8 +3,8 @@
 use std::path::{Component, Path, PathBuf};
 
 use reaper_spec::{
-    ContainerId, CriAnnotations, DEFAULT_STATE_ROOT, DnsMode, ImageMode, Mount, OverlayConfig,
-    OverlayScope, path_hash,
+    ContainerId, CriAnnotations, DEFAULT_STATE_ROOT, Device, DnsMode, FileRestrictions, ImageMode,
+    Mount, OverlayConfig, OverlayScope, RootPropagation, path_hash,
 };
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,19 @@ pub struct ViewRequest {
     pub rootfs_mounts: Vec<RootfsMount>,
     /// The volumes, in order.
     pub mounts: Vec<Mount>,
+    /// What of the view is read-only or hidden, for this container alone.
+    #[serde(default)]
+    pub restrictions: FileRestrictions,
+    /// Leaves out `restrictions`, and the options of an engine's mounts that restrict the host's trees: for a
+    /// node whose admin has decided so.
+    #[serde(default)]
+    pub unrestricted: bool,
+    /// The devices that the container has, also those that the host's `/dev` has already.
+    #[serde(default)]
+    pub devices: Vec<Device>,
+    /// The propagation of its root and all below but its volumes; without it is the host's slave.
+    #[serde(default)]
+    pub root_propagation: Option<RootPropagation>,
     /// The working directory, made where the view lacks it.
     pub cwd: PathBuf,
     /// The uid and gid that its first process becomes, where it becomes others. Only a view without
@@ -61,6 +74,10 @@ impl ViewRequest {
             rootfs: None,
             rootfs_mounts: Vec::new(),
             mounts: Vec::new(),
+            restrictions: FileRestrictions::default(),
+            unrestricted: false,
+            devices: Vec::new(),
+            root_propagation: None,
             cwd,
             user: None,
             kubernetes_namespace: None,

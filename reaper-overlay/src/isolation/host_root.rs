@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::place_volumes::place;
+use super::{place_volumes::place, restrictions::Restrictions};
 use crate::{
-    contract::{Context, Error, FilesystemIsolation, View, ViewRequest},
+    contract::{Context, Error, FilesystemIsolation, View, ViewRequest, user::Privilege},
     linux::{
         mount_point::kind_is_right,
         namespace::{Namespaces, unshare_mounts},
@@ -44,6 +44,7 @@ pub(crate) struct HostView {
     interface: Interface,
     /// Done in a namespace of the container's own.
     restrict: Option<Restrict>,
+    restrictions: Option<Restrictions>,
 }
 
 /// What is done to the mounts of a view, but for those at and below the paths that it gets.
@@ -57,7 +58,8 @@ impl HostView {
             _ => Some(Image::of(request)?),
         };
         let interface = Interface::ask();
-        let mut requests = MountRequest::of_bundle(request)?;
+        let mut requests = MountRequest::of_bundle(request, Privilege::of_process())?;
+        let restrictions = Restrictions::of(request, false)?;
         if let Some(image) = image.as_ref().filter(|image| !image.is_there()) {
             requests.push(MountRequest::of_image(image, image.root.clone())?);
         }
@@ -67,12 +69,13 @@ impl HostView {
             id: request.unique_id(),
             base,
             cwd: request.cwd.clone(),
-            own: !volumes.is_empty() || restrict.is_some(),
+            own: !volumes.is_empty() || restrict.is_some() || restrictions.is_some(),
             volumes,
             image: image.map(|image| image.root),
             namespace: None,
             interface,
             restrict,
+            restrictions,
         })
     }
 
@@ -85,9 +88,28 @@ impl HostView {
 
     fn enter_first(&self) -> Result<(), Error> {
         unshare_mounts()?;
-        let restrict = |kept: &[&Path]| match &self.restrict {
-            Some(restrict) => restrict(self.interface, kept),
+        self.mount_volumes()?;
+        match &self.restrictions {
+            Some(restrictions) => {
+                restrictions.restrict_paths(self.interface)?;
+                restrictions.set_propagation(&self.volumes)
+            }
             None => Ok(()),
+        }
+    }
+
+    fn mount_volumes(&self) -> Result<(), Error> {
+        let restrict = |mounted: &[Volume]| {
+            if let Some(restrict) = &self.restrict {
+                let kept = mounted.iter().map(|volume| volume.destination.as_path());
+                restrict(self.interface, &kept.collect::<Vec<_>>())?;
+            }
+            match &self.restrictions {
+                Some(restrictions) => {
+                    restrictions.restrict_trees(self.interface, &self.volumes, mounted)
+                }
+                None => Ok(()),
+            }
         };
         if self.interface == Interface::Classic {
             // Copies of what is read-only already would be so too.
@@ -95,11 +117,7 @@ impl HostView {
             for (volume, found) in self.volumes.iter().zip(&found) {
                 volume.mount(found.as_ref())?;
             }
-            let own = self
-                .volumes
-                .iter()
-                .map(|volume| volume.destination.as_path());
-            return restrict(&own.collect::<Vec<_>>());
+            return restrict(&self.volumes);
         }
         restrict(&[])?;
         self.volumes

@@ -5,6 +5,7 @@ mod host_root;
 mod overlay_view;
 mod place_volumes;
 mod read_only;
+mod restrictions;
 mod session;
 mod shared_overlay;
 

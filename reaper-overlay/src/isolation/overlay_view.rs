@@ -13,13 +13,14 @@ use rustix::{
     mount::{MountPropagationFlags, mount_change},
 };
 
+use super::restrictions::Restrictions;
 use crate::{
     contract::{Context, Error, Scope, View, ViewRequest, user::Privilege},
     linux::{
         namespace::{self, Ids, Namespaces, lock, unshare_as, unshare_mounts},
         resolve::in_view,
     },
-    mount::pivot,
+    mount::{interface::Interface, pivot},
     scope::{
         join::Member,
         keep::{ScopeNamespace, VIEW_DEPTH},
@@ -40,6 +41,7 @@ pub(crate) struct OverlayView {
     /// The uid and gid that the first process becomes, where it becomes others than the caller's.
     user: Option<Ids>,
     image_at: bool,
+    restrictions: Option<Restrictions>,
     member: Option<Member>,
     volumes: Vec<Volume>,
     had_volumes: bool,
@@ -69,6 +71,7 @@ impl OverlayView {
             inside: request.user.unwrap_or_else(namespace::own),
             user: request.user,
             image_at: request.image == ImageMode::MountAt,
+            restrictions: None,
             warnings: std::mem::take(&mut member.warnings),
             member: Some(member),
             had_volumes: !volumes.is_empty(),
@@ -77,6 +80,12 @@ impl OverlayView {
             remove_with_last,
             is_own,
         }
+    }
+
+    #[must_use]
+    pub(crate) fn with_restrictions(mut self, restrictions: Option<Restrictions>) -> Self {
+        self.restrictions = restrictions;
+        self
     }
 
     /// The error of entering a view that was released, or entering it as init twice.
@@ -91,7 +100,11 @@ impl View for OverlayView {
         let (None, Some(member)) = (&self.namespaces, &self.member) else {
             return self.out_of_turn();
         };
-        enter_copy(&member.namespace, self.inside, &self.volumes)?;
+        let restrictions = self.restrictions.as_ref();
+        enter_copy(&member.namespace, self.inside, &self.volumes, restrictions)?;
+        if let Some(restrictions) = restrictions {
+            restrictions.set_propagation(&self.volumes)?;
+        }
         in_view::make_and_change_dir(&self.cwd, self.user)
     }
 
@@ -147,14 +160,19 @@ impl View for OverlayView {
 
 /// Moves the calling process into its own copy of the scope's view, with `volumes`. Without root it
 /// is called `inside` there.
-fn enter_copy(scope: &ScopeNamespace, inside: Ids, volumes: &[Volume]) -> Result<(), Error> {
+fn enter_copy(
+    scope: &ScopeNamespace,
+    inside: Ids,
+    volumes: &[Volume],
+    restrictions: Option<&Restrictions>,
+) -> Result<(), Error> {
     scope.join()?;
     match scope {
         ScopeNamespace::Pinned {
             view_path: Some(view),
             locked,
             ..
-        } => return exchange_host_root(view, *locked, volumes),
+        } => return exchange_host_root(view, *locked, volumes, restrictions),
         // A copy of mounts of another user namespace has slaves from the start.
         ScopeNamespace::Pinned { locked: true, .. } => {
             unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts of", "/")?;
@@ -164,7 +182,16 @@ fn enter_copy(scope: &ScopeNamespace, inside: Ids, volumes: &[Volume]) -> Result
         // there.
         ScopeNamespace::Held(_) => unshare_as(inside)?,
     }
-    volumes.iter().try_for_each(|volume| volume.mount(None))?;
+    let mount = || volumes.iter().try_for_each(|volume| volume.mount(None));
+    match restrictions {
+        Some(restrictions) => {
+            let interface = Interface::with_trees();
+            restrictions.restrict_trees(interface, volumes, &[])?;
+            mount()?;
+            restrictions.restrict_paths(interface)?;
+        }
+        None => mount()?,
+    }
     // Since Linux 6.8 a mount's place in mountinfo is that of its number, and volumes were opened before
     // the copy was made: they would stand before the guards that they are mounted on, and df(1), which
     // takes the last one of a place for the one on top, would show the guards' names. In a copy the mounts
@@ -177,7 +204,12 @@ fn enter_copy(scope: &ScopeNamespace, inside: Ids, volumes: &[Volume]) -> Result
 
 /// Makes `view` the root of a copy of a namespace that has the host's root, and mounts `volumes`,
 /// which are bound from that.
-fn exchange_host_root(view: &Path, locked: bool, volumes: &[Volume]) -> Result<(), Error> {
+fn exchange_host_root(
+    view: &Path,
+    locked: bool,
+    volumes: &[Volume],
+    restrictions: Option<&Restrictions>,
+) -> Result<(), Error> {
     unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts of", "/")?;
     // The host's are slaves already.
     let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
@@ -192,6 +224,10 @@ fn exchange_host_root(view: &Path, locked: bool, volumes: &[Volume]) -> Result<(
     }
     drop(found);
     old.detach_old()?;
+    if let Some(restrictions) = restrictions {
+        restrictions.restrict_trees(Interface::Classic, volumes, volumes)?;
+        restrictions.restrict_paths(Interface::Classic)?;
+    }
     // What is locked does not go when the host unmounts it.
     if locked && !volumes.iter().any(Volume::receives_propagation) {
         lock()?;

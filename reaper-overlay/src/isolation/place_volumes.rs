@@ -10,8 +10,11 @@ use std::{
 use crate::{
     contract::{Context, Error},
     linux::mount_point::Kind,
-    scope::{keep::ScopeNamespace, mount_points::MountPointUser},
-    volume::{nested, open::Volume},
+    scope::{
+        keep::ScopeNamespace,
+        mount_points::{MountPointUser, Requested},
+    },
+    volume::{nested, open::Volume, request::check_place},
 };
 
 /// Finds or makes the mount points of `volumes` for `user`. `namespace` is the scope's.
@@ -27,12 +30,18 @@ pub(crate) fn place(
     if volumes.is_empty() {
         return Ok(());
     }
-    let requested: Vec<_> = volumes
-        .iter()
-        .map(|v| (v.destination.clone(), v.directory))
-        .collect();
-    let targets = user.acquire(namespace, host_paths, &requested)?;
+    let requested = volumes.iter().map(|volume| Requested {
+        destination: &volume.destination,
+        directory: volume.directory,
+        stays_on_link: volume.stays_on_link,
+        root: volume.writable(),
+    });
+    let targets = user.acquire(namespace, host_paths, &requested.collect::<Vec<_>>())?;
     for (at, target) in targets.into_iter().enumerate() {
+        if let Err(error) = check_place(&target.path, &volumes[at].destination) {
+            user.release()?;
+            return Err(error);
+        }
         let (outer_volumes, rest) = volumes.split_at_mut(at);
         let volume = &mut rest[0];
         if let Some(outer) = target.inside

@@ -4,7 +4,7 @@ use std::{fs, io, path::PathBuf};
 
 use reaper_spec::{ImageMode, RetentionConfig};
 
-use super::{overlay_view::OverlayView, place_volumes::place};
+use super::{overlay_view::OverlayView, place_volumes::place, restrictions::Restrictions};
 use crate::{
     contract::{
         Context, Error, FilesystemIsolation, GarbageCollection, Scope, View, ViewRequest,
@@ -120,6 +120,7 @@ impl FilesystemIsolation for SharedOverlay {
             image: image_beneath(request, base.privilege)?,
         };
         let requests = MountRequest::all(request, base.privilege)?;
+        let restrictions = Restrictions::of(request, true)?;
         let opened = match base.privilege {
             // How they are opened depends on the scope's namespace.
             Privilege::Root => Err(requests),
@@ -157,7 +158,7 @@ impl FilesystemIsolation for SharedOverlay {
             }
         };
         let remove_with_last = self.remove_with_last || request.overlay.remove_with_last;
-        Ok(Box::new(OverlayView::new(
+        let view = OverlayView::new(
             base,
             scope,
             request,
@@ -165,7 +166,8 @@ impl FilesystemIsolation for SharedOverlay {
             volumes,
             remove_with_last,
             is_own,
-        )))
+        );
+        Ok(Box::new(view.with_restrictions(restrictions)))
     }
 
     fn cleanup(&self, request: &ViewRequest) -> Result<(), Error> {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, Mode, OFlags, open},
+    fs::{CWD, Mode, OFlags, StatVfsMountFlags, open, statvfs},
     mount::{
         MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
         mount_change, mount_remount, move_mount, open_tree,
@@ -36,6 +36,46 @@ pub(crate) const READ_ONLY: MountAttr = MountAttr {
     clear: 0,
     propagation: 0,
 };
+
+/// Read-only, and private: what the host mounts there later would arrive writable.
+pub(crate) const READ_ONLY_FOR_GOOD: MountAttr = MountAttr {
+    propagation: nix::libc::MS_PRIVATE,
+    ..READ_ONLY
+};
+
+const WRITABLE: MountAttr = MountAttr {
+    set: 0,
+    clear: READ_ONLY.set,
+    propagation: 0,
+};
+
+/// A restriction of the mount at a path and of all below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Restriction {
+    pub(crate) path: PathBuf,
+    /// The `MOUNT_ATTR_*` to set.
+    pub(crate) set: u64,
+    /// Whether the one mount at the path stays writable, if it is, where a restriction around it is read-only.
+    pub(crate) writable: bool,
+}
+
+impl Restriction {
+    fn is_read_only(&self) -> bool {
+        self.set & READ_ONLY.set != 0
+    }
+
+    fn attr(&self) -> MountAttr {
+        let propagation = match self.is_read_only() {
+            true => READ_ONLY_FOR_GOOD.propagation,
+            false => 0,
+        };
+        MountAttr {
+            set: self.set,
+            clear: 0,
+            propagation,
+        }
+    }
+}
 
 /// Changes the mount that is seen at `path`, and with `recursion` those below it.
 pub(crate) fn change(
@@ -67,21 +107,115 @@ pub(crate) fn change(
     remount(&at, top, attr)?;
     if recursion == Recursion::All {
         for mount in mountinfo::visible_on(&mounts, top) {
-            if mount.id == top.id {
-                continue;
-            }
-            match remount(&mount.mount_point, mount, attr) {
-                // Behind a directory that is closed to this user, and so to all in the view.
-                Err(error)
-                    if error.raw_os_error() == Some(nix::libc::EACCES)
-                        && Privilege::of_process() == Privilege::User => {}
-                // The host has unmounted it since, and so it went here.
-                Err(_) if has_gone(mount) => {}
-                other => other?,
+            if mount.id != top.id {
+                if_there(mount, |path| remount(path, mount, attr))?;
             }
         }
     }
     Ok(())
+}
+
+/// Changes one of the mounts that were found, as long as it is there.
+fn if_there(mount: &MountInfo, change: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    match change(&mount.mount_point) {
+        // Behind a directory that is closed to this user, and so to all in the view.
+        Err(error)
+            if error.raw_os_error() == Some(nix::libc::EACCES)
+                && Privilege::of_process() == Privilege::User =>
+        {
+            Ok(())
+        }
+        // The host has unmounted it since, and so it went here.
+        Err(_) if has_gone(mount) => Ok(()),
+        other => other,
+    }
+}
+
+/// Applies `restrictions`, outer ones first, to the mounts of the calling process's namespace, except those at or
+/// below one of `except`. Each path is that of a mount.
+pub(crate) fn restrict(
+    interface: Interface,
+    restrictions: &[Restriction],
+    except: &[&Path],
+) -> Result<(), Error> {
+    if interface == Interface::Attributes && except.is_empty() {
+        return restrict_trees(restrictions);
+    }
+    let mounts = mountinfo::read()?;
+    for mount in mountinfo::visible(&mounts) {
+        let path = mount.mount_point.as_path();
+        if except.iter().any(|dir| path.starts_with(dir)) {
+            continue;
+        }
+        let mut attr = MountAttr::default();
+        for restriction in restrictions.iter().filter(|r| path.starts_with(&r.path)) {
+            if restriction.writable && path == restriction.path {
+                attr.set &= !READ_ONLY.set;
+                attr.propagation = 0;
+            }
+            attr.set |= restriction.set;
+            attr.propagation |= restriction.attr().propagation;
+        }
+        if attr == MountAttr::default() {
+            continue;
+        }
+        let change = |path: &Path| {
+            remount(path, mount, attr)?;
+            let propagation = MountPropagationFlags::from_bits_retain(attr.propagation as _);
+            match propagation.is_empty() {
+                true => Ok(()),
+                false => Ok(mount_change(path, propagation)?),
+            }
+        };
+        if_there(mount, change).context(RESTRICT, path)?;
+    }
+    Ok(())
+}
+
+/// Changes the propagation of all mounts of the calling process's namespace except those at or below one of `except`.
+pub(crate) fn propagate(to: MountPropagationFlags, except: &[&Path]) -> Result<(), Error> {
+    let mounts = mountinfo::read()?;
+    let all = mountinfo::visible(&mounts).into_iter();
+    let is_excepted =
+        |mount: &&MountInfo| except.iter().any(|dir| mount.mount_point.starts_with(dir));
+    all.filter(|mount| !is_excepted(mount))
+        .try_for_each(|mount| {
+            if_there(mount, |path| Ok(mount_change(path, to)?))
+                .context("change the propagation of", &mount.mount_point)
+        })
+}
+
+const RESTRICT: &str = "restrict the mount on";
+
+/// The same, a tree at a time.
+fn restrict_trees(restrictions: &[Restriction]) -> Result<(), Error> {
+    let mut kept = Vec::new();
+    for restriction in restrictions {
+        let path = restriction.path.as_path();
+        let mut around = restrictions.iter().filter(|other| *other != restriction);
+        let keep = restriction.writable
+            && around.any(|other| other.is_read_only() && path.starts_with(&other.path));
+        if keep && is_writable(path).context("look at", path)? {
+            kept.push(path);
+        }
+    }
+    for restriction in restrictions {
+        let path = restriction.path.as_path();
+        let change = |recursion, attr| {
+            change(Interface::Attributes, path, recursion, attr).context(RESTRICT, path)
+        };
+        if kept.contains(&path) {
+            change(Recursion::Alone, WRITABLE)?;
+        }
+        change(Recursion::All, restriction.attr())?;
+    }
+    Ok(())
+}
+
+/// Whether neither the mount that is seen at `path` nor its filesystem is read-only.
+fn is_writable(path: &Path) -> rustix::io::Result<bool> {
+    let flags = statvfs(path)?.f_flag;
+    Ok(!flags.contains(StatVfsMountFlags::RDONLY))
 }
 
 /// Makes the mounts of the calling process's namespace read-only, except at and below `writable`,

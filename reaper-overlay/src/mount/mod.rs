@@ -12,4 +12,5 @@ pub(crate) mod mask;
 pub(crate) mod new_root;
 pub(crate) mod overlayfs;
 pub(crate) mod pivot;
+pub(crate) mod restrict;
 pub(crate) mod rootfs;

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -20,7 +20,7 @@ use crate::{
         helper::Helper,
         mount_point::{Kind, bind_to_itself, check_kind, is_mount_point, make, remove, unguard},
         mountinfo::{escape, unescape},
-        resolve::{Resolved, Stops, resolve},
+        resolve::{Resolved, Volumes, resolve},
     },
     store::{
         base::Base,
@@ -37,6 +37,17 @@ pub(crate) struct MountPointUser<'a> {
     /// Missing for a container without an overlay: its mount points are the host's.
     scope: Option<&'a Scope>,
     id: &'a str,
+}
+
+/// A volume that needs a mount point.
+#[derive(Debug)]
+pub(crate) struct Requested<'a> {
+    pub(crate) destination: &'a Path,
+    pub(crate) directory: bool,
+    /// It is mounted on its destination itself, where that is a symlink into the host's trees.
+    pub(crate) stays_on_link: bool,
+    /// Its content, if it has any before it is mounted.
+    pub(crate) root: Option<BorrowedFd<'a>>,
 }
 
 /// Where a volume is to be mounted.
@@ -67,14 +78,13 @@ impl<'a> MountPointUser<'a> {
         self.scope.map_or("host", Scope::as_str)
     }
 
-    /// Finds, and makes where it is missing, a mount point for each of `requested`, destinations
-    /// and whether they are directories, and counts the container as its user until it is released.
-    /// `namespace` is the scope's.
+    /// Finds, and makes where it is missing, a mount point for each of `requested`, and counts the container
+    /// as its user until it is released. `namespace` is the scope's.
     pub(crate) fn acquire(
         self,
         namespace: Option<&ScopeNamespace>,
         host_paths: &[PathBuf],
-        requested: &[(PathBuf, bool)],
+        requested: &[Requested<'_>],
     ) -> Result<Vec<MountTarget>, Error> {
         let _lock = lock(self.base)?;
         let mut session = MountPointSession::open(self, host_paths)?;
@@ -198,6 +208,16 @@ fn are_kept(base: &Base) -> Result<bool, Error> {
     Ok(base.is_ready()? && record(&base.path, base.persistent).exists()?)
 }
 
+/// The symlink at `path`, if one is there and in no volume.
+fn link_at(path: &Path, volumes: &Volumes<'_>) -> Result<Option<PathBuf>, Error> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(None);
+    };
+    let parent = resolve(parent, volumes)?;
+    let link = parent.path.join(name);
+    Ok((parent.inside.is_none() && link.is_symlink()).then_some(link))
+}
+
 /// What is to be made once it is recorded.
 #[derive(Default)]
 struct Plan {
@@ -256,23 +276,32 @@ impl<'a> MountPointSession<'a> {
 
     /// Finds and makes what is requested. All is recorded in one write before the first is made, so that
     /// neither a killed process nor a power cut leaves a mount point that is not recorded.
-    fn acquire(&mut self, requested: &[(PathBuf, bool)]) -> Result<Found, Error> {
-        let mut targets = Stops::default();
+    fn acquire(&mut self, requested: &[Requested<'_>]) -> Result<Found, Error> {
+        let mut targets = Volumes::default();
         let mut found = Found::new();
         let mut plan = Plan::default();
-        for (destination, directory) in requested {
+        for volume in requested {
             let Resolved {
                 path,
                 inside,
                 missing,
-            } = resolve(destination, &targets)?;
+            } = resolve(volume.destination, &targets)?;
+            if volume.stays_on_link
+                && is_host_path(&path, self.host_paths)
+                && let Some(link) = link_at(volume.destination, &targets)?
+            {
+                // Nothing is made, and the link cannot be guarded.
+                found.push((escape(link.as_os_str()), None));
+                targets.push(link, None);
+                continue;
+            }
             // The same path twice: the later volume lies on the earlier one.
             let again = inside.is_some_and(|at| targets.get(at) == path);
             if inside.is_none() {
-                self.acquire_one(&path, *directory, missing, &mut plan)?;
+                self.acquire_one(&path, volume.directory, missing, &mut plan)?;
             }
             found.push((escape(path.as_os_str()), inside.filter(|_| !again)));
-            targets.push(path);
+            targets.push(path, volume.root);
         }
         if plan.missing.is_empty() {
             self.save()?;

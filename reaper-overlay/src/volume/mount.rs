@@ -13,12 +13,14 @@ use rustix::{
 };
 
 use super::{
-    nested,
+    copy_up::copy_up,
+    device, nested,
     open::{Content, Volume, apply_options, open_source},
     options::Options,
 };
 use crate::{
     contract::{Context, Error},
+    linux::handle::Handle,
     mount::{
         attributes,
         bind::bind,
@@ -36,7 +38,7 @@ impl Volume {
     /// Finds what is bound from a path, in a namespace that shows the host's root.
     fn find(&self) -> Result<Option<OwnedFd>, Error> {
         let path = match &self.content {
-            Content::Tree(_) | Content::New(_) => return Ok(None),
+            Content::Tree(_) | Content::New(_) | Content::Device(_) => return Ok(None),
             Content::Path(path) => path,
             Content::Image(image) => {
                 image.mount()?;
@@ -73,12 +75,24 @@ impl Volume {
             let root = root.as_fd();
             nested::make(root, outer, to, self.directory, &mut |_, _, _| Ok(()))?;
         }
+        let below = match self.options.copy_up {
+            true => Handle::of(to)?,
+            false => None,
+        };
         match (&self.content, found) {
             (Content::Tree(tree), _) => {
-                let flags =
-                    MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
-                move_mount(tree, "", CWD, to, flags).map_err(io::Error::from)
+                let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+                let follow = || {
+                    let flags = flags | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
+                    move_mount(tree, "", CWD, to, flags)
+                };
+                let moved = match self.stays_on_link && to.is_symlink() {
+                    true => move_mount(tree, "", CWD, to, flags).or_else(|_| follow()),
+                    false => follow(),
+                };
+                moved.map_err(io::Error::from)
             }
+            (Content::Device(device), _) => device::mount_at(device, to),
             (Content::New(mount), _) => mount_filesystem(mount, &self.options, to),
             (Content::Path(_) | Content::Image(_), Some(found)) => {
                 let from = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
@@ -88,8 +102,11 @@ impl Volume {
             (Content::Path(_) | Content::Image(_), None) => Err(io::ErrorKind::NotFound.into()),
         }
         .context("mount the volume on", to)?;
+        if let Some(below) = below {
+            copy_up(below, to.clone())?;
+        }
         match (&self.content, self.interface) {
-            (Content::Tree(_), Interface::Attributes) => Ok(()),
+            (Content::Tree(_), Interface::Attributes) if !self.options.copy_up => Ok(()),
             _ => apply_options(&self.options, to, |recursion, attr| {
                 attributes::change(self.interface, to, recursion, attr)
             }),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2},
+    fs::{FileType, Mode, OFlags, fstat, mkdirat, openat},
     io::Errno,
 };
 
@@ -21,8 +21,8 @@ pub(crate) type OnComponent<'a> =
     &'a mut dyn FnMut(BorrowedFd<'_>, &OsStr, Option<Kind>) -> Result<(), Error>;
 
 /// Makes the mount point `path` if it is missing, in the volume on `outer`, whose root is `root`.
-/// `note` is told of each part on the way before it is made or used. Symlinks in the volume lead
-/// nowhere else; before Linux 5.6, which can see to that, they are refused.
+/// `on_component` is called for each part on the way before it is made or used. `path` was resolved: a symlink
+/// that is there now was made since, and is refused.
 pub(crate) fn make(
     root: BorrowedFd<'_>,
     outer: &Path,
@@ -38,20 +38,11 @@ pub(crate) fn make(
     while let Some(part) = parts.next() {
         let parent = dir.as_ref().map_or(root, AsFd::as_fd);
         let last = parts.peek().is_none();
-        let mut flags = OFlags::PATH | OFlags::CLOEXEC;
+        let mut flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         if !last || directory {
             flags |= OFlags::DIRECTORY;
         }
-        let find = || {
-            let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-            match openat2(parent, part.as_os_str(), flags, Mode::empty(), resolve) {
-                Err(Errno::NOSYS | Errno::PERM) => {
-                    let flags = flags | OFlags::NOFOLLOW;
-                    openat(parent, part.as_os_str(), flags, Mode::empty())
-                }
-                other => other,
-            }
-        };
+        let find = || openat(parent, part.as_os_str(), flags, Mode::empty());
         let is_file = last && !directory;
         let kind = if is_file { Kind::File } else { Kind::Directory };
         let make = |on_component: OnComponent<'_>| {
@@ -76,8 +67,11 @@ pub(crate) fn make(
         };
         if is_file {
             let stat = fstat(&found).context("stat the mount point", path)?;
-            let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-            kind_is_right(path, directory, is_dir)?;
+            let kind = FileType::from_raw_mode(stat.st_mode);
+            if kind == FileType::Symlink {
+                return Err(Errno::LOOP).context("open the mount point", path);
+            }
+            kind_is_right(path, directory, kind == FileType::Directory)?;
         }
         dir = Some(found);
     }

@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use reaper_spec::Mount;
+use reaper_spec::{Device, Mount};
 use rustix::{
     fs::{CWD, FileType, Mode, OFlags, fstat, open},
     mount::{
@@ -23,7 +23,9 @@ use rustix::{
     },
 };
 
-use super::{options::Options, refused::explain_refusal, request::MountRequest};
+use super::{
+    filter::is_name_file, options::Options, refused::explain_refusal, request::MountRequest,
+};
 use crate::{
     contract::{Context, Error},
     linux::{
@@ -53,6 +55,9 @@ pub(crate) struct Volume {
     /// In the view, symlinks resolved as far as the scope goes.
     pub(crate) destination: PathBuf,
     pub(crate) directory: bool,
+    /// Where the destination is a symlink into the host's trees, it is mounted on the link itself: the host's
+    /// resolver replaces the file that the link leads to, and what is mounted on that would go with it.
+    pub(crate) stays_on_link: bool,
     /// The volume in whose own filesystem its mount point is, to be made when both are mounted.
     pub(super) inside: Option<PathBuf>,
 }
@@ -68,6 +73,8 @@ pub(super) enum Content {
     Image(Image),
     /// A filesystem that is made when it is mounted.
     New(Mount),
+    /// The same of a device.
+    Device(Device),
 }
 
 /// Opens what `requests` name, as far as `interface` can.
@@ -126,6 +133,15 @@ pub(crate) fn open_all_in_helper(
 
 impl Volume {
     fn open(request: MountRequest, interface: Interface) -> Result<Self, Error> {
+        if let Some(device) = request.device.clone() {
+            return Ok(Self::new(
+                request,
+                Content::Device(device),
+                None,
+                false,
+                interface,
+            ));
+        }
         let content = match (interface, &request.image) {
             (Interface::Classic, Some(image)) => Content::Image(image.clone()),
             (Interface::Classic, None) => match request.bound() {
@@ -170,10 +186,12 @@ impl Volume {
         interface: Interface,
     ) -> Self {
         Self {
-            content,
             options: request.options,
             interface,
             source,
+            stays_on_link: is_name_file(&request.destination)
+                && matches!(content, Content::Tree(_)),
+            content,
             destination: request.destination,
             directory,
             inside: None,
@@ -268,7 +286,8 @@ fn set_options(
     destination: &Path,
     interface: Interface,
 ) -> Result<(), Error> {
-    if interface != Interface::Attributes {
+    // What is read-only could not be filled.
+    if interface != Interface::Attributes || options.copy_up {
         return Ok(());
     }
     apply_options(options, destination, |recursion, attr| {

@@ -4,12 +4,13 @@ use std::path::Path;
 
 use nix::libc::{MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE};
 use reaper_spec::Mount;
+use rustix::mount::MountAttrFlags;
 
 use crate::{
     contract::Error,
     linux::syscall::MountAttr,
     mount::{
-        flags::{ATIME, attribute},
+        flags::{ATIME, attribute, bits},
         interface::Recursion,
     },
 };
@@ -25,28 +26,31 @@ pub(crate) struct Options {
     pub(crate) recursive: MountAttr,
     /// `None` is the default, private with all below.
     pub(crate) propagation: Option<(u64, Recursion)>,
+    /// A new filesystem gets a copy of what it is mounted on.
+    pub(crate) copy_up: bool,
     /// For the filesystem, where a new one is made.
     pub(crate) data: Vec<(String, Option<String>)>,
 }
 
-/// What has no meaning for a bind and none that matters here.
-const WITHOUT_MEANING: [&str; 17] = [
+/// What is so without being asked for, or changes only what the kernel logs.
+const DEFAULTS: [&str; 7] = [
     "defaults",
     "async",
-    "sync",
-    "dirsync",
-    "mand",
     "nomand",
+    "noiversion",
+    "nolazytime",
     "silent",
     "loud",
+];
+
+/// What the kernel no longer knows, what changes a mount that there is, what changes owners, and what is a tmpfs's
+/// alone.
+const REFUSED: [&str; 6] = [
+    "mand",
     "iversion",
-    "noiversion",
-    "lazytime",
-    "nolazytime",
     "remount",
-    "auto",
-    "noauto",
-    "user",
+    "idmap",
+    "ridmap",
     "tmpcopyup",
 ];
 
@@ -77,7 +81,11 @@ impl Options {
             }
         }
         for option in &mount.options {
-            options.apply(option, &mount.destination)?;
+            if option == "tmpcopyup" && kind == "tmpfs" && options.bind.is_none() {
+                options.copy_up = true;
+            } else {
+                options.apply(option, &mount.destination)?;
+            }
         }
         // A change of the access times has to say what it replaces.
         for attr in [&mut options.attr, &mut options.recursive] {
@@ -91,6 +99,16 @@ impl Options {
     /// What is mounted in it later, and where that is seen.
     pub(crate) fn propagation(&self) -> (u64, Recursion) {
         self.propagation.unwrap_or((MS_PRIVATE, Recursion::All))
+    }
+
+    /// What of it restricts the use of the host's tree that the view has in its place, as `MOUNT_ATTR_*`.
+    pub(crate) fn restricting(&self) -> u64 {
+        let restricting = MountAttrFlags::MOUNT_ATTR_RDONLY
+            | MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOEXEC
+            | MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW;
+        (self.attr.set | self.recursive.set) & bits(restricting)
     }
 
     fn apply(&mut self, option: &str, destination: &Path) -> Result<(), Error> {
@@ -110,10 +128,10 @@ impl Options {
             self.propagation = Some((propagation, recursion));
             return Ok(());
         }
-        if matches!(option, "bind" | "rbind") || WITHOUT_MEANING.contains(&option) {
+        if matches!(option, "bind" | "rbind") || DEFAULTS.contains(&option) {
             return Ok(());
         }
-        if self.bind.is_some() {
+        if self.bind.is_some() || REFUSED.contains(&option) {
             let destination = destination.to_owned();
             return Err(Error::MountOption {
                 destination,
@@ -188,8 +206,89 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_option_of_a_bind_is_named() {
-        let error = parse(None, &["rbind", "idmap"]).unwrap_err();
-        assert!(error.to_string().contains("\"idmap\""), "{error}");
+    fn an_option_that_cannot_be_had_is_named() {
+        for (kind, option) in [
+            (None, "idmap"),
+            (None, "sync"),
+            (None, "size=1m"),
+            (None, "user"),
+            (Some("bind"), "tmpcopyup"),
+            (Some("tmpfs"), "ridmap"),
+            (Some("tmpfs"), "remount"),
+            (Some("ramfs"), "tmpcopyup"),
+        ] {
+            let error = parse(kind, &[option]).unwrap_err();
+            assert!(
+                error.to_string().contains(&format!("{option:?}")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_option_of_runc_is_honoured() {
+        let names = [
+            "async",
+            "atime",
+            "bind",
+            "defaults",
+            "dev",
+            "diratime",
+            "exec",
+            "loud",
+            "noatime",
+            "nodev",
+            "nodiratime",
+            "noexec",
+            "noiversion",
+            "nolazytime",
+            "nomand",
+            "norelatime",
+            "nostrictatime",
+            "nosuid",
+            "nosymfollow",
+            "rbind",
+            "relatime",
+            "ro",
+            "rw",
+            "silent",
+            "strictatime",
+            "suid",
+            "symfollow",
+            "private",
+            "shared",
+            "slave",
+            "unbindable",
+            "rprivate",
+            "rshared",
+            "rslave",
+            "runbindable",
+            "rro",
+            "rrw",
+            "rnosuid",
+            "rsuid",
+            "rnodev",
+            "rdev",
+            "rnoexec",
+            "rexec",
+            "rnodiratime",
+            "rdiratime",
+            "rrelatime",
+            "rnorelatime",
+            "rnoatime",
+            "ratime",
+            "rstrictatime",
+            "rnostrictatime",
+            "rnosymfollow",
+            "rsymfollow",
+        ];
+        for name in names {
+            let options = parse(Some("bind"), &[name]).unwrap();
+            assert!(options.data.is_empty(), "{name}");
+        }
+        let options = parse(Some("tmpfs"), &["tmpcopyup", "sync", "lazytime", "size=1m"]).unwrap();
+        assert!(options.copy_up);
+        let keys: Vec<_> = options.data.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(keys, ["sync", "lazytime", "size"]);
     }
 }

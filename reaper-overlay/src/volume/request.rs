@@ -2,9 +2,9 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use reaper_spec::{ImageMode, Mount};
+use reaper_spec::{Device, ImageMode, Mount};
 
-use super::{filter::wanted, options::Options};
+use super::{device, filter::wanted, options::Options};
 use crate::{
     contract::{Error, ViewRequest, user::Privilege},
     linux::syscall::MountAttr,
@@ -29,12 +29,14 @@ pub(crate) struct MountRequest {
     pub(crate) options: Options,
     /// Mounted on its root first, then bound.
     pub(crate) image: Option<Image>,
+    /// Made, then bound.
+    pub(crate) device: Option<Device>,
 }
 
 impl MountRequest {
     /// Parses all mounts of `request` that mean something, and that of the image in the mode `at`.
     pub(crate) fn all(request: &ViewRequest, privilege: Privilege) -> Result<Vec<Self>, Error> {
-        let mut found = Self::of_bundle(request)?;
+        let mut found = Self::of_bundle(request, privilege)?;
         if request.image == ImageMode::MountAt {
             let image = match privilege {
                 Privilege::Root => Image::of(request)?,
@@ -45,12 +47,36 @@ impl MountRequest {
         Ok(found)
     }
 
-    /// Parses all mounts of `request` that mean something.
-    pub(crate) fn of_bundle(request: &ViewRequest) -> Result<Vec<Self>, Error> {
+    /// Parses all mounts and devices of `request` that mean something.
+    pub(crate) fn of_bundle(
+        request: &ViewRequest,
+        privilege: Privilege,
+    ) -> Result<Vec<Self>, Error> {
         let requests = wanted(request).map(|mount| Self::of(mount.clone()));
         let changes_something =
             |request: &Result<Self, Error>| request.as_ref().map_or(true, Self::changes_something);
-        requests.filter(changes_something).collect()
+        let devices = request.devices.iter();
+        let missing = devices.filter(|device| !device::is_there(device, privilege));
+        requests
+            .filter(changes_something)
+            .chain(missing.map(|device| Self::of_device(device, privilege)))
+            .collect()
+    }
+
+    fn of_device(device: &Device, privilege: Privilege) -> Result<Self, Error> {
+        if privilege == Privilege::User {
+            return Err(Error::NeedsRoot {
+                what: format!("the device {}", device.path.display()),
+            });
+        }
+        let mut request = Self::of(Mount {
+            destination: device.path.clone(),
+            typ: Some("device".to_owned()),
+            source: None,
+            options: Vec::new(),
+        })?;
+        request.device = Some(device.clone());
+        Ok(request)
     }
 
     /// The bind that shows the root of `image`, read-only.
@@ -76,11 +102,15 @@ impl MountRequest {
         if options.bind.is_some() && mount.source.is_none() {
             return Err(Error::MountSource { destination });
         }
+        if options.bind.is_none() && mount.typ.as_deref() == Some("cgroup") {
+            return Err(Error::CgroupMount { destination });
+        }
         Ok(Self {
             mount,
             destination,
             options,
             image: None,
+            device: None,
         })
     }
 
@@ -88,13 +118,46 @@ impl MountRequest {
     /// with options that make no difference.
     fn changes_something(&self) -> bool {
         let sets = |attr: MountAttr| attr.set != 0;
-        !is_kernels(&self.destination) || sets(self.options.attr) || sets(self.options.recursive)
+        let is_same = is_same_tree(&self.mount, &self.options);
+        !is_same
+            || !is_kernels(&self.destination)
+            || sets(self.options.attr)
+            || sets(self.options.recursive)
     }
 
     /// What is bound, and how. `None` if a filesystem is made.
     pub(crate) fn bound(&self) -> Option<(&Path, Recursion)> {
         Some((self.mount.source.as_deref()?, self.options.bind?))
     }
+}
+
+/// What may be mounted on in `/proc` by what is not there anyway: files that programs read about the machine, of
+/// which another one can show less. They are those that runc allows.
+const IN_PROC: [&str; 11] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/net/dev",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/sys/crypto/fips_enabled",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/uptime",
+];
+
+fn is_allowed_in_proc(path: &Path) -> bool {
+    !path.starts_with("/proc") || IN_PROC.iter().any(|file| path == Path::new(file))
+}
+
+/// Refuses the place where the destination of a mount has led, which [`MountRequest::all`] has checked by its name.
+pub(crate) fn check_place(place: &Path, destination: &Path) -> Result<(), Error> {
+    if place == destination || is_allowed_in_proc(place) {
+        return Ok(());
+    }
+    let destination = place.to_owned();
+    Err(Error::MountDestination { destination })
 }
 
 fn is_kernels(path: &Path) -> bool {
@@ -106,14 +169,14 @@ fn is_same_tree(mount: &Mount, options: &Options) -> bool {
     options.bind.is_some() && mount.source.as_deref() == Some(&mount.destination)
 }
 
-/// A path without `.` and `..`; what `..` would mean is up to symlinks that others can change. In `/proc`
-/// and `/sys` only what is there already can be mounted, with other options.
+/// A path without `.` and `..`; what `..` would mean is up to symlinks that others can change. In `/proc` only
+/// what is there already can be mounted, with other options, and a few files.
 fn normal(path: &Path, is_same: bool) -> Result<PathBuf, Error> {
     let plain = path
         .components()
         .all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
-    let forbidden = !is_same && is_kernels(path);
-    if path.is_absolute() && plain && path != Path::new("/") && !forbidden {
+    let allowed = is_same || is_allowed_in_proc(path);
+    if path.is_absolute() && plain && path != Path::new("/") && allowed {
         Ok(path.components().collect())
     } else {
         Err(Error::MountDestination {

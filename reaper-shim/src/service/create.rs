@@ -93,6 +93,9 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
                 options::apply(&mut config, &given)?;
             }
             config.apply_annotations(&bundle.container_spec().annotations)?;
+            if config.runtime_path.is_none() {
+                bundle.container_spec().check_host()?;
+            }
             Ok((bundle, config))
         })
         .await
@@ -113,6 +116,9 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             mut process,
             rootfs,
             mounts,
+            restrictions,
+            devices,
+            rootfs_propagation,
             cgroups_path,
             seccomp,
             annotations,
@@ -123,6 +129,9 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         ContainerConfig {
             view: ViewRequest {
                 rootfs,
+                restrictions,
+                devices,
+                root_propagation: rootfs_propagation,
                 ..view(id.clone(), &process, mounts, &annotations, &config)
             },
             id,

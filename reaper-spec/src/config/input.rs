@@ -288,7 +288,7 @@ macro_rules! words {
 }
 
 words!(StoreKind, "file or sqlite", "file" => File, "sqlite" => Sqlite);
-words!(DnsMode, "host or pod", "host" => Host, "pod" => Pod);
+words!(DnsMode, "spec, pod or host", "spec" => Spec, "pod" => Spec, "host" => Host);
 words!(NetworkMode, "host", "host" => Host);
 words!(Privileges, "spec or node", "spec" => Spec, "node" => Node);
 words!(ImageMode, "ignore, beneath or at", "ignore" => None, "beneath" => Lower, "at" => MountAt);

@@ -145,11 +145,12 @@ impl fmt::Display for StoreKind {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum DnsMode {
-    /// The node's.
+    /// What the spec mounts on them, if it does.
     #[default]
+    #[serde(rename = "pod", alias = "spec")]
+    Spec,
+    /// The node's.
     Host,
-    /// The pod's.
-    Pod,
 }
 
 /// Whose network a workload uses.

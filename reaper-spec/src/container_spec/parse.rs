@@ -7,7 +7,9 @@ use std::{
 
 use serde_json::Value;
 
-use super::{ContainerSpec, Mount};
+use super::{
+    ContainerSpec, Device, DeviceType, FileRestrictions, Mount, RootPropagation, Unsupported,
+};
 use crate::{
     CgroupsPath,
     error::{Error, Invalid, Origin},
@@ -54,12 +56,23 @@ impl ContainerSpec {
 fn read(document: &Value, bundle: &Path) -> Result<ContainerSpec> {
     let root = Node::root(document);
     root.object("an object, OCI's config.json")?;
+    root.get("ociVersion")?.opt(version)?;
     Ok(ContainerSpec {
         process: process::parse::read(&root.get("process")?)?,
         rootfs: root.get("root")?.opt(|node| rootfs(node, bundle))?,
         mounts: root
             .get("mounts")?
             .items("an array of mounts", |node| mount(node, bundle))?,
+        restrictions: restrictions(&root)?,
+        devices: root
+            .get("linux")?
+            .get("devices")?
+            .items("an array of devices", device)?,
+        rootfs_propagation: root
+            .get("linux")?
+            .get("rootfsPropagation")?
+            .opt(propagation)?
+            .flatten(),
         cgroups_path: root
             .get("linux")?
             .get("cgroupsPath")?
@@ -70,7 +83,67 @@ fn read(document: &Value, bundle: &Path) -> Result<ContainerSpec> {
             .get("annotations")?
             .opt(annotations)?
             .unwrap_or_default(),
+        unsupported: unsupported(&root.get("linux")?)?,
     })
+}
+
+/// Refuses a document of another major version, whose fields can mean something else. Hand-written ones have none.
+fn version(node: &Node<'_>) -> Result<()> {
+    match node.string()?.split('.').next() {
+        Some("1") => Ok(()),
+        _ => Err(node.invalid("a version 1 of the runtime-spec, such as \"1.0.2\"")),
+    }
+}
+
+/// What of a container's isolation would be missed, were it not there.
+fn unsupported(linux: &Node<'_>) -> Result<Vec<Unsupported>> {
+    let mut found = Vec::new();
+    let mut refuse = |node: &Node<'_>, reason: &str| {
+        found.push(Unsupported {
+            field: node.at.to_string(),
+            reason: format!("{reason} is not supported for a process on this machine"),
+        });
+    };
+    const USER: &str = "a user namespace";
+    const TIME: &str = "a time namespace";
+    let namespaces = linux.get("namespaces")?;
+    let kind = |node: &Node<'_>| {
+        node.object("an object with a type")?;
+        let kind = node.get("type")?.opt(Node::string)?;
+        let reason = match kind {
+            Some("user") => Some(USER),
+            Some("time") => Some(TIME),
+            _ => None,
+        };
+        Ok(reason)
+    };
+    let kinds = namespaces.items("an array of namespaces", kind)?;
+    kinds
+        .into_iter()
+        .flatten()
+        .for_each(|reason| refuse(&namespaces, reason));
+    for key in ["uidMappings", "gidMappings"] {
+        let mappings = linux.get(key)?;
+        if !mappings
+            .items("an array of mappings", |_| Ok(()))?
+            .is_empty()
+        {
+            refuse(&mappings, USER);
+        }
+    }
+    for (key, reason) in [
+        ("timeOffsets", TIME),
+        ("netDevices", "moving network devices"),
+        ("memoryPolicy", "a memory policy"),
+        ("intelRdt", "resctrl"),
+    ] {
+        let node = linux.get(key)?;
+        let object = node.opt(|node| node.object("an object"))?;
+        if object.is_some_and(|object| !object.is_empty()) {
+            refuse(&node, reason);
+        }
+    }
+    Ok(found)
 }
 
 fn rootfs(node: &Node<'_>, bundle: &Path) -> Result<PathBuf> {
@@ -81,14 +154,65 @@ fn rootfs(node: &Node<'_>, bundle: &Path) -> Result<PathBuf> {
     }
 }
 
+fn restrictions(root: &Node<'_>) -> Result<FileRestrictions> {
+    let linux = root.get("linux")?;
+    let paths = |key| linux.get(key)?.items("an array of paths", absolute);
+    let read_only = root.get("root")?.get("readonly")?.opt(Node::boolean)?;
+    Ok(FileRestrictions {
+        read_only: read_only.unwrap_or_default(),
+        masked_paths: paths("maskedPaths")?,
+        read_only_paths: paths("readonlyPaths")?,
+    })
+}
+
+fn device(node: &Node<'_>) -> Result<Device> {
+    node.object("an object with a path and a type")?;
+    let kind = node.get("type")?;
+    let typ = match kind.string()? {
+        "c" | "u" => DeviceType::Character,
+        "b" => DeviceType::Block,
+        "p" => DeviceType::Fifo,
+        _ => return Err(kind.invalid("c, u, b or p")),
+    };
+    let number = |key| node.get(key)?.opt(|number| number.integer(0..=u32::MAX));
+    let needed = |key| match typ {
+        DeviceType::Fifo => Ok(number(key)?.unwrap_or_default()),
+        _ => node.get(key)?.integer(0..=u32::MAX),
+    };
+    Ok(Device {
+        path: absolute(&node.get("path")?)?,
+        typ,
+        major: needed("major")?,
+        minor: needed("minor")?,
+        // Engines write the type of the file into it as well.
+        mode: number("fileMode")?.map(|mode| mode & 0o7777),
+        uid: number("uid")?,
+        gid: number("gid")?,
+    })
+}
+
+fn propagation(node: &Node<'_>) -> Result<Option<RootPropagation>> {
+    match node.string()? {
+        "" => Ok(None),
+        "shared" | "rshared" => Ok(Some(RootPropagation::Shared)),
+        "slave" | "rslave" => Ok(Some(RootPropagation::Slave)),
+        "private" | "rprivate" => Ok(Some(RootPropagation::Private)),
+        "unbindable" | "runbindable" => Ok(Some(RootPropagation::Unbindable)),
+        _ => Err(node.invalid("shared, slave, private or unbindable")),
+    }
+}
+
+fn absolute(node: &Node<'_>) -> Result<PathBuf> {
+    match node.string()? {
+        text if text.starts_with('/') => Ok(text.into()),
+        _ => Err(node.invalid("an absolute path")),
+    }
+}
+
 fn mount(node: &Node<'_>, bundle: &Path) -> Result<Mount> {
     node.object("an object with a destination")?;
-    let destination = node.get("destination")?;
-    if !destination.string()?.starts_with('/') {
-        return Err(destination.invalid("an absolute path"));
-    }
     let mut mount = Mount {
-        destination: destination.string()?.into(),
+        destination: absolute(&node.get("destination")?)?,
         // Both are left out by Go where they are empty.
         typ: node
             .get("type")?
@@ -103,6 +227,16 @@ fn mount(node: &Node<'_>, bundle: &Path) -> Result<Mount> {
             .get("options")?
             .items("an array of strings", |item| item.owned())?,
     };
+    // Mappings ask for it as well (runtime-spec, config.md, "Mounts").
+    let is_mapped = |key| {
+        let mapping = |item: &Node<'_>| item.object("an object").map(drop);
+        let mappings = node.get(key)?.items("an array of mappings", mapping)?;
+        Ok(!mappings.is_empty())
+    };
+    let has_option = mount.options.iter().any(|o| o == "idmap" || o == "ridmap");
+    if !has_option && (is_mapped("uidMappings")? || is_mapped("gidMappings")?) {
+        mount.options.push("idmap".to_owned());
+    }
     if mount.is_bind() {
         mount.source = mount.source.map(|source| bundle.join(source));
     }

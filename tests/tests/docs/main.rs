@@ -3,6 +3,7 @@
 mod commands;
 mod manifests;
 mod pages;
+mod spec;
 mod transcript;
 mod words;
 
