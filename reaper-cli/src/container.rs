@@ -8,7 +8,9 @@ use std::{
 
 use reaper_exec::{ContainerConfig, MonitorOptions, engine::SCOPE_ANNOTATION, io::StdioRequest};
 use reaper_overlay::{Scope, ViewRequest};
-use reaper_spec::{Bundle, Config, ContainerId, ContainerSpec, CriAnnotations, ProcessSpec};
+use reaper_spec::{
+    Bundle, Config, ContainerId, ContainerSpec, CriAnnotations, ProcessSpec, Resources,
+};
 use reaper_state::Record;
 
 use crate::{
@@ -59,6 +61,7 @@ pub(crate) fn of_process(
         rootfs: None,
         mounts: Vec::new(),
         cgroups_path: None,
+        resources: Resources::default(),
         annotations: BTreeMap::new(),
     };
     let mut new = of_workload(config, id, dir.to_owned(), workload);
@@ -84,11 +87,12 @@ fn of_workload(
         bundle,
         process: workload.process,
         cgroups_path: workload.cgroups_path,
+        resources: workload.resources,
         view,
         stdio: StdioRequest::default(),
         preserve_fds: Vec::new(),
         monitor: MonitorOptions {
-            cgroup: config.cgroups,
+            cgroups: config.cgroups,
             log: config.log.runtime.clone(),
             ..MonitorOptions::default()
         },

@@ -13,12 +13,13 @@ use std::path::PathBuf;
 
 use reaper_overlay::ViewRequest;
 use reaper_spec::{
-    CgroupsPath, ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity, ProcessSpec, Status,
+    CgroupsPath, ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity, ProcessSpec, Resources,
+    Status,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cgroup::ContainerCgroup,
+    cgroup::Cgroups,
     executor::{ContainerState, CreatedProcess, MonitorOptions, ProcessInfo, Stats},
     io::Streams,
     signal::Signal,
@@ -57,6 +58,8 @@ pub(crate) struct CreateContainer {
     pub(crate) dir: PathBuf,
     pub(crate) process: ProcessSpec,
     pub(crate) cgroups_path: Option<CgroupsPath>,
+    #[serde(default)]
+    pub(crate) resources: Resources,
     pub(crate) view: ViewRequest,
     pub(crate) streams: Streams,
     pub(crate) attached: Attached,
@@ -248,7 +251,8 @@ pub(crate) struct CleanupRecord {
     pub(crate) version: u32,
     pub(crate) monitor: ProcessIdentity,
     pub(crate) view: ViewRequest,
-    pub(crate) cgroup: Option<ContainerCgroup>,
+    #[serde(flatten)]
+    pub(crate) cgroups: Cgroups,
     #[serde(default)]
     pub(crate) runtime: Option<RuntimeConfig>,
 }
@@ -317,7 +321,7 @@ mod tests {
     fn renamed_options_have_the_names_and_the_sense_of_version_1() {
         let options = MonitorOptions {
             propagate_exit: true,
-            cgroup: true,
+            cgroups: reaper_spec::CgroupMode::Enforce,
             ..MonitorOptions::default()
         };
         let expected = json!({ "mirror_exit": true, "without_cgroup": false, "log": null });

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CgroupsPath, ProcessSpec};
+use crate::{CgroupsPath, ProcessSpec, Resources};
 
 /// What a bundle asks for, validated, as far as it has a meaning on the host.
 ///
@@ -22,6 +22,9 @@ pub struct ContainerSpec {
     pub mounts: Vec<Mount>,
     /// Where the container's cgroup goes.
     pub cgroups_path: Option<CgroupsPath>,
+    /// What it may use.
+    #[serde(default)]
+    pub resources: Resources,
     /// All annotations, as written.
     pub annotations: BTreeMap<String, String>,
 }

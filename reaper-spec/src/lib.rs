@@ -29,6 +29,7 @@ mod json;
 mod overlay_scope;
 mod path_hash;
 mod process;
+mod resources;
 mod status;
 mod timestamp;
 
@@ -36,8 +37,8 @@ pub use annotations::{ContainerType, CriAnnotations};
 pub use bundle::Bundle;
 pub use cgroups_path::{CgroupsPath, CgroupsPathError};
 pub use config::{
-    AnnotationPolicy, Config, DEFAULT_CONFIG_FILE, DnsMode, ImageMode, LogConfig, MaskConfig,
-    NetworkMode, OverlayConfig, PodAnnotation, RetentionConfig, StoreKind,
+    AnnotationPolicy, CgroupMode, Config, DEFAULT_CONFIG_FILE, DnsMode, ImageMode, LogConfig,
+    MaskConfig, NetworkMode, OverlayConfig, PodAnnotation, RetentionConfig, StoreKind,
 };
 pub use container_spec::{ContainerSpec, Mount};
 pub use error::{Error, Invalid, Origin};
@@ -48,6 +49,10 @@ pub use identity::ProcessIdentity;
 pub use overlay_scope::{OverlayScope, ScopeError};
 pub use path_hash::{DEFAULT_STATE_ROOT, path_hash};
 pub use process::{ConsoleSize, ProcessSpec, Resource, Rlimit, UnknownResource, User};
+pub use resources::{
+    BlockIoResources, CpuResources, DeviceRule, HugepageLimit, InterfacePriority, MemoryResources,
+    NetworkResources, PidsResources, RdmaLimit, Resources, ThrottleDevice, WeightDevice,
+};
 pub use status::{InvalidTransition, Status, Transition};
 pub use timestamp::Timestamp;
 

@@ -8,8 +8,9 @@ use std::{
 
 use proptest::prelude::*;
 use reaper_spec::{
-    CgroupsPath, Config, ConsoleSize, ContainerId, ContainerSpec, ExecId, Exit, ExitStatus, Mount,
-    OverlayScope, ProcessSpec, Resource, Rlimit, Status, Timestamp, Transition, User,
+    CgroupsPath, Config, ConsoleSize, ContainerId, ContainerSpec, DeviceRule, ExecId, Exit,
+    ExitStatus, Mount, OverlayScope, ProcessSpec, Resource, Resources, Rlimit, Status, Timestamp,
+    Transition, User,
 };
 use serde_json::{Map, Value, json};
 
@@ -158,6 +159,14 @@ fn workload() -> impl Strategy<Value = ContainerSpec> {
                 rootfs,
                 mounts,
                 cgroups_path: cgroups_path.map(|path| path.parse().unwrap()),
+                resources: Resources {
+                    devices: vec![DeviceRule {
+                        allow: true,
+                        access: Some("rwm".to_owned()),
+                        ..DeviceRule::default()
+                    }],
+                    ..Resources::default()
+                },
                 annotations,
             },
         )

@@ -9,6 +9,7 @@ mod hostile;
 mod housekeeping;
 mod inherited;
 mod lifecycle;
+mod limits;
 mod logs;
 mod overlay;
 mod paths;

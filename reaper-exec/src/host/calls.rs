@@ -91,6 +91,7 @@ impl Executor for HostExecutor {
             dir: dir.path().to_owned(),
             process: container.process,
             cgroups_path: container.cgroups_path,
+            resources: container.resources,
             view: container.view,
             streams,
             attached,

@@ -109,6 +109,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             rootfs,
             mounts,
             cgroups_path,
+            resources,
             annotations,
             ..
         } = workload;
@@ -123,10 +124,11 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             bundle: bundle.to_owned(),
             process,
             cgroups_path,
+            resources,
             stdio: stdio.request(),
             preserve_fds: Vec::new(),
             monitor: MonitorOptions {
-                cgroup: config.cgroups,
+                cgroups: config.cgroups,
                 log: config.log.runtime,
                 ..MonitorOptions::default()
             },

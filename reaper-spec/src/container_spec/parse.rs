@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{ContainerSpec, Mount};
 use crate::{
-    CgroupsPath,
+    CgroupsPath, Resources,
     error::{Error, Invalid, Origin},
     json::{self, Node},
     process,
@@ -65,6 +65,11 @@ fn read(document: &Value, bundle: &Path) -> Result<ContainerSpec> {
             .get("cgroupsPath")?
             .opt(cgroups_path)?
             .flatten(),
+        resources: root
+            .get("linux")?
+            .get("resources")?
+            .opt(|node| Resources::read(node.value(), "linux.resources"))?
+            .unwrap_or_default(),
         annotations: root
             .get("annotations")?
             .opt(annotations)?

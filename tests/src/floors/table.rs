@@ -37,7 +37,7 @@ const SPEC: Crate = Crate {
         &["exit", "overlay_scope"],
         &["error"],
         &["file", "json"],
-        &["config", "process"],
+        &["config", "process", "resources"],
         &["container_spec"],
         &["bundle"],
     ],

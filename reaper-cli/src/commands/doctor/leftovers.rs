@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use reaper_overlay::{Overlays, Scope, mountinfo};
+use reaper_overlay::{
+    Overlays, Scope,
+    mountinfo::{self, MountInfo},
+};
 
 use super::finding::CheckResult;
 use crate::commands::{context::CommandContext, output::size, selection::known};
@@ -17,9 +20,10 @@ const NO_CONTAINERS: [&str; 2] = ["ns", "overlay"];
 pub(super) async fn examine(call: &CommandContext) -> Vec<CheckResult> {
     let mut findings = containers(call).await;
     let mounts = mountinfo::read().unwrap_or_default();
-    let hierarchy = mounts.iter().find(|mount| mount.fs_type == "cgroup2");
-    for path in hierarchy
+    let is_cgroup = |mount: &&MountInfo| matches!(mount.fs_type.as_str(), "cgroup" | "cgroup2");
+    for path in mounts
         .iter()
+        .filter(is_cgroup)
         .flat_map(|mount| empty_cgroups(&mount.mount_point))
     {
         findings.push(CheckResult::warning(
@@ -144,8 +148,13 @@ fn empty_cgroups(hierarchy: &Path) -> Vec<PathBuf> {
         return Vec::new();
     };
     let is_empty = |path: &PathBuf| {
-        let events = fs::read_to_string(path.join("cgroup.events"));
-        events.is_ok_and(|events| events.lines().any(|line| line == "populated 0"))
+        match fs::read_to_string(path.join("cgroup.events")) {
+            Ok(events) => events.lines().any(|line| line == "populated 0"),
+            // Version 1 has no such file, and no cgroups in a container's.
+            Err(_) => {
+                fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|pids| pids.is_empty())
+            }
+        }
     };
     let mut found: Vec<_> = entries
         .flatten()
@@ -181,8 +190,14 @@ mod tests {
             let events = format!("populated {populated}\nfrozen 0\n");
             fs::write(cgroup.join("cgroup.events"), events).unwrap();
         }
+        for (name, pids) in [("v1-lost", ""), ("v1-alive", "1\n")] {
+            let cgroup = hierarchy.path().join("reaper").join(name);
+            fs::create_dir_all(&cgroup).unwrap();
+            fs::write(cgroup.join("cgroup.procs"), pids).unwrap();
+        }
         let found = empty_cgroups(hierarchy.path());
-        assert_eq!(found, [hierarchy.path().join("reaper/lost")]);
+        let lost = |name| hierarchy.path().join("reaper").join(name);
+        assert_eq!(found, [lost("lost"), lost("v1-lost")]);
         assert!(empty_cgroups(Path::new("/nowhere")).is_empty());
     }
 }

@@ -13,7 +13,7 @@ use reaper_state::ContainerDir;
 
 use super::{backend::Backend, new_container::NewContainer};
 use crate::{
-    cgroup::ContainerCgroup,
+    cgroup::Cgroups,
     executor::MonitorOptions,
     monitor::{
         oci_runtime::runtime::Runtime,
@@ -46,7 +46,7 @@ pub(crate) struct Monitor {
     pub(crate) accept_again: Option<Instant>,
     pub(crate) view_request: ViewRequest,
     pub(crate) view: Box<dyn View>,
-    pub(crate) cgroup: Option<ContainerCgroup>,
+    pub(crate) cgroups: Cgroups,
     /// Makes the container's processes and acts on them.
     pub(crate) backend: &'static dyn Backend,
     /// The state of the backend that drives an OCI runtime.
@@ -98,7 +98,7 @@ impl Monitor {
             backend,
             dir,
             call,
-            cgroup,
+            cgroups,
             runtime,
             ..
         } = new;
@@ -117,7 +117,7 @@ impl Monitor {
             accept_again: None,
             view_request: call.view,
             view,
-            cgroup,
+            cgroups,
             backend,
             runtime,
             processes: vec![init],

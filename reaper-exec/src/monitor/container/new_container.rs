@@ -10,7 +10,7 @@ use nix::sys::signalfd::SignalFd;
 
 use super::backend::Backend;
 use crate::{
-    cgroup::ContainerCgroup,
+    cgroup::Cgroups,
     monitor::{
         oci_runtime::runtime::Runtime,
         support::{
@@ -41,7 +41,7 @@ pub(crate) struct NewContainer {
     pub(crate) call: CreateContainer,
     /// The descriptors that came with the request.
     pub(crate) descriptors: Vec<OwnedFd>,
-    pub(crate) cgroup: Option<ContainerCgroup>,
+    pub(crate) cgroups: Cgroups,
     pub(crate) view: Option<Box<dyn View>>,
     pub(crate) runtime: Option<Runtime>,
 }

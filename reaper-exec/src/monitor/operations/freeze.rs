@@ -56,7 +56,7 @@ impl Monitor {
     }
 
     fn freezer(&self, operation: &str) -> Result<&ContainerCgroup, Failure> {
-        self.cgroup.as_ref().ok_or_else(|| Failure::Unsupported {
+        self.cgroups.v2().ok_or_else(|| Failure::Unsupported {
             operation: operation.to_owned(),
             reason: "the container has no cgroup of version 2, which is what can freeze it".into(),
         })
@@ -96,7 +96,7 @@ impl Monitor {
         let Some(freezing) = self.freezing.take() else {
             return;
         };
-        if let Some(cgroup) = &self.cgroup {
+        if let Some(cgroup) = self.cgroups.v2() {
             let _ = cgroup.freeze(false);
         }
         let failure = Failure::Setup {

@@ -48,7 +48,7 @@ impl Backend for HostBackend {
             id: &new.call.id,
             namespace: &new.call.namespace,
             view,
-            cgroup: new.cgroup.as_ref(),
+            cgroups: &new.cgroups,
             oom_score_adj: new.pending.oom_score_adj,
             inherit: &new.call.options.inherit,
             exec: None,
@@ -74,7 +74,7 @@ impl Backend for HostBackend {
             id: &monitor.id,
             namespace: &monitor.namespace,
             view: &*monitor.view,
-            cgroup: monitor.cgroup.as_ref(),
+            cgroups: &monitor.cgroups,
             oom_score_adj: monitor.oom_score_adj,
             inherit: &monitor.options.inherit,
             exec: Some(call.exec),
@@ -127,9 +127,10 @@ impl Backend for HostBackend {
         }
         let leaf = process.leaf.clone();
         let number = signal.number();
-        let sent = match (exec, leaf, &monitor.cgroup) {
-            (None, _, Some(cgroup)) if signal == Signal::KILL => cgroup.kill(),
-            (None, _, Some(cgroup)) => cgroup.signal(number).map(drop),
+        let cgroups = Some(&monitor.cgroups).filter(|cgroups| !cgroups.is_empty());
+        let sent = match (exec, leaf, cgroups) {
+            (None, _, Some(cgroups)) if signal == Signal::KILL => cgroups.kill(),
+            (None, _, Some(cgroups)) => cgroups.signal(number).map(drop),
             (Some(_), Some(leaf), _) if signal == Signal::KILL => leaf.kill(),
             (Some(_), Some(leaf), _) => leaf.signal(number).map(drop),
             _ => return send_signals(monitor.tree(pid), signal).map(|()| Some(Response::Done)),

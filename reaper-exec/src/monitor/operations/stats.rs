@@ -23,9 +23,21 @@ impl Monitor {
 
     /// The processes in the cgroup. `None` without one, or if it cannot be read.
     pub(crate) fn pids_of_cgroup(&self) -> Option<Vec<ProcessInfo>> {
-        let listed = self.cgroup.as_ref()?.pids().ok()?;
+        if self.cgroups.is_empty() {
+            return None;
+        }
+        let listed = self.cgroups.pids().ok()?;
         let entry = |(pid, leaf): (u32, String)| ProcessInfo::of_leaf(pid, &leaf);
-        Some(listed.into_iter().map(entry).collect())
+        let mut listed: Vec<ProcessInfo> = listed.into_iter().map(entry).collect();
+        if self.cgroups.v2().is_none() {
+            // Version 1's cgroup does not tell execs apart.
+            let known = self.pids_by_descent();
+            for entry in &mut listed {
+                let found = known.iter().find(|known| known.pid == entry.pid);
+                entry.exec = found.and_then(|known| known.exec.clone());
+            }
+        }
+        Some(listed)
     }
 
     /// The live processes that are known, and their descendants.
