@@ -87,6 +87,21 @@ pub trait Executor: Send + Sync {
     /// [`Error::NotFound`].
     async fn wait(&self, target: &Target) -> Result<Exit>;
 
+    /// Waits until the kernel has killed more than `seen` processes of the container for lack of
+    /// memory, or the container has stopped, and returns how many it has killed. By then all kills
+    /// are counted, so it is answered before [`wait`](Self::wait) is.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Unsupported`] from an executor that does not know, as all that
+    /// do not implement it.
+    async fn oom_kills(&self, id: &ContainerId, seen: u64) -> Result<u64> {
+        let _ = (id, seen);
+        Err(Error::Unsupported {
+            operation: "watch for lack of memory".to_owned(),
+            reason: "the executor does not know of it".to_owned(),
+        })
+    }
+
     /// Changes the size of a process's terminal. Without a terminal it does nothing.
     ///
     /// # Errors
@@ -175,6 +190,9 @@ impl<T: Executor + ?Sized> Executor for Arc<T> {
     }
     async fn wait(&self, target: &Target) -> Result<Exit> {
         (**self).wait(target).await
+    }
+    async fn oom_kills(&self, id: &ContainerId, seen: u64) -> Result<u64> {
+        (**self).oom_kills(id, seen).await
     }
     async fn resize_pty(&self, target: &Target, size: ConsoleSize) -> Result<()> {
         (**self).resize_pty(target, size).await

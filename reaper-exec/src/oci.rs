@@ -86,6 +86,10 @@ impl Executor for OciExecutor {
         self.monitors.wait(target).await
     }
 
+    async fn oom_kills(&self, id: &ContainerId, seen: u64) -> Result<u64> {
+        self.monitors.oom_kills(id, seen).await
+    }
+
     async fn resize_pty(&self, target: &Target, size: ConsoleSize) -> Result<()> {
         self.monitors.resize_pty(target, size).await
     }

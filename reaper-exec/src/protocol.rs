@@ -125,6 +125,11 @@ pub(crate) enum Request {
     },
     /// Kills the container when the connection that this comes by closes.
     KillOnDisconnect,
+    /// Waits until the kernel has killed more than `seen` processes for lack of memory, or the
+    /// container has stopped. Monitors of earlier versions refuse it.
+    OomKills {
+        seen: u64,
+    },
     Wait {
         exec: Option<ExecId>,
     },
@@ -164,6 +169,7 @@ pub(crate) enum Response {
     State(ContainerState),
     Pids(Vec<ProcessInfo>),
     Stats(Stats),
+    OomKills(u64),
 }
 
 /// An [`Error`](crate::Error) without its target, which the client knows.

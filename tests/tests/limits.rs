@@ -2,19 +2,41 @@
 
 use reaper_tests::{
     containerd::is_yardstick,
-    cri::{container, messages::LinuxContainerResources},
+    cri::{
+        container,
+        messages::{LinuxContainerResources, UInt64Value},
+    },
     on_each,
+    runtime::until,
 };
 
 /// Eats 200 MB: without a newline tail keeps all of it.
 const EATER: &str = "head -c 200000000 /dev/zero | tail > /dev/null; exit $?";
 
 #[test]
-fn a_memory_limit_of_ctr_kills_what_eats_more() {
+fn a_memory_limit_of_ctr_kills_what_eats_more_and_says_so_before_the_exit() {
     on_each(|node| {
+        let events = node.events();
         let options = ["--rm", "--memory-limit", "52428800"];
         let output = node.ctr_run_with("eater", &options, &["/bin/sh", "-c", EATER]);
         assert_eq!(output.code, 137, "{output:?}");
+        let topics = events.topics_of(&node.name("eater"));
+        let life = [
+            "/tasks/create",
+            "/tasks/start",
+            "/tasks/oom",
+            "/tasks/exit",
+            "/tasks/delete",
+        ];
+        assert_eq!(topics, life);
+        // The same end by another hand.
+        let output = node.ctr_run_with("killed", &options, &["/bin/sh", "-c", "kill -9 $$"]);
+        assert_eq!(output.code, 137, "{output:?}");
+        let topics = events.topics_of(&node.name("killed"));
+        assert_eq!(
+            topics.iter().filter(|topic| *topic == "/tasks/oom").count(),
+            0
+        );
     });
 }
 
@@ -35,7 +57,48 @@ fn limits_of_a_pods_container_hold() {
             ..LinuxContainerResources::default()
         });
         let id = pod.start(&config);
-        assert_eq!(node.cri().exited(&id).exit_code, 137);
+        let plain = pod.start(&container("killed", &["/bin/sh", "-c", "kill -9 $$"]));
+        let status = node.cri().exited(&id);
+        assert_eq!(
+            (status.exit_code, status.reason.as_str()),
+            (137, "OOMKilled")
+        );
+        let status = node.cri().exited(&plain);
+        assert_eq!((status.exit_code, status.reason.as_str()), (137, "Error"));
+        pod.stop();
+        pod.remove();
+    });
+}
+
+#[test]
+fn figures_of_a_pods_container_are_those_of_its_cgroup() {
+    on_each(|node| {
+        if is_yardstick() {
+            return;
+        }
+        let pod = node.run_pod("figures");
+        // Without a newline tail keeps all of it; the child of the shell has exited by then.
+        let script = "n=0; while [ $n -lt 20000 ]; do n=$((n+1)); done; \
+            (head -c 30000000 /dev/zero; echo ready >&2; exec sleep 1000) | tail > /dev/null";
+        let mut config = container("holder", &["/bin/sh", "-c", script]);
+        let linux = config.linux.as_mut().expect("of a Linux container");
+        linux.resources = Some(LinuxContainerResources {
+            memory_limit_in_bytes: 256 << 20,
+            ..LinuxContainerResources::default()
+        });
+        let id = pod.start(&config);
+        until("it holds its memory", || {
+            (pod.log("holder") == ["stderr F ready"]).then_some(())
+        });
+        let value = |value: &Option<UInt64Value>| value.as_ref().map_or(0, |value| value.value);
+        until("tail has read all", || {
+            let stats = node.cri().stats(&id).expect("ask for figures")?;
+            let memory = stats.memory?;
+            let (usage, set) = (value(&memory.usage_bytes), value(&memory.working_set_bytes));
+            assert!(set <= 256 << 20 && value(&stats.cpu?.usage_core_nano_seconds) > 0);
+            (usage.max(set) > 25_000_000 && set > 25_000_000).then_some(())
+        });
+        node.cri().stop(&id, 0).expect("kill it");
         pod.stop();
         pod.remove();
     });

@@ -13,7 +13,6 @@ use super::{
     folder,
     hierarchy::Hierarchy,
     leaf::Leaf,
-    stats::CgroupStats,
     subtree,
 };
 
@@ -247,11 +246,6 @@ impl ContainerCgroup {
         subtree::remove_dir(&self.path.join("init"))?;
         subtree::remove(&self.path)?;
         folder::remove_ancestors(&self.path, &self.root)
-    }
-
-    /// The accounting of the cgroup.
-    pub fn stats(&self) -> CgroupStats {
-        CgroupStats::read(&self.path)
     }
 }
 

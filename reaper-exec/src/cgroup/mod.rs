@@ -13,6 +13,7 @@ mod folder;
 mod hierarchy;
 mod leaf;
 pub(crate) mod limits;
+mod oom;
 mod set;
 mod stats;
 mod subtree;
@@ -22,8 +23,9 @@ pub use container::ContainerCgroup;
 pub use error::Error;
 pub use hierarchy::Hierarchy;
 pub use leaf::Leaf;
+pub(crate) use oom::OomNotifier;
 pub use set::{Cgroups, Hierarchies};
-pub use stats::CgroupStats;
+pub use stats::{CgroupStats, CpuStats, IoStats, MemoryStats, PidsStats, UsageStats};
 pub use subtree::{Events, read_events};
 pub use v1::{V1Cgroup, V1Hierarchy};
 

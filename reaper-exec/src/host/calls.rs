@@ -258,6 +258,21 @@ impl Executor for HostExecutor {
         }
     }
 
+    async fn oom_kills(&self, id: &ContainerId, seen: u64) -> Result<u64> {
+        let target = Target::Init(id.clone());
+        let Some(client) = self.client(id)? else {
+            return Err(Error::NotFound(target));
+        };
+        match client.call(&Request::OomKills { seen }, &[]).await {
+            Ok(Ok(Response::OomKills(kills))) => Ok(kills),
+            Ok(Ok(_)) => Err(unexpected_answer(&target)),
+            Ok(Err(failure)) => Err(failure.into_error(&target)),
+            Err(ClientError::Send(source)) => Err(not_sent(&target, source)),
+            // The monitor has exited, and with it the count.
+            Err(ClientError::Closed) => Err(Error::Ended(target)),
+        }
+    }
+
     async fn resize_pty(&self, target: &Target, size: ConsoleSize) -> Result<()> {
         let call = Request::Resize {
             exec: target.exec_id().cloned(),

@@ -143,11 +143,17 @@ impl HostExecutor {
                 stats.add(&usage);
             }
         }
-        if let Some(plan) = self.plan(target.container())?
+        let plan = self.plan(target.container())?;
+        if let Some(plan) = &plan
             && let Ok(usage) = procfs::usage(plan.monitor.pid)
         {
             stats.cpu_user_ns += usage.cpu_user_ns;
             stats.cpu_system_ns += usage.cpu_system_ns;
+        }
+        if let Some(plan) = plan
+            && !plan.cgroups.is_empty()
+        {
+            stats.set_cgroups(plan.cgroups.stats());
         }
         Ok(stats)
     }

@@ -27,6 +27,9 @@ cases! {
     without_cgroups_there_are_none,
     a_cgroup_with_processes_of_others_is_refused,
     cgroups_that_were_there_before_stay,
+    figures_are_those_of_the_cgroups,
+    a_kill_for_lack_of_memory_is_counted_and_others_are_not,
+    a_killed_init_is_counted_before_its_exit_is_known,
 }
 
 fn resources(document: &Value) -> Resources {
@@ -281,5 +284,114 @@ async fn cgroups_that_were_there_before_stay(rig: &Rig) {
         assert!(!parent.join("kept").exists(), "{}", parent.display());
         fs::remove_dir(parent).expect("the parent, as it was");
         fs::remove_dir(parent.parent().unwrap()).unwrap();
+    }
+}
+
+async fn figures_are_those_of_the_cgroups(rig: &Rig) {
+    if !(has("memory") && has("cpu") && has("pids")) {
+        return;
+    }
+    // A child that has exited is counted, and so is what it has left in the page cache.
+    let script = "sh -c 'n=0; while [ $n -lt 50000 ]; do n=$((n+1)); done'; \
+        head -c 30000000 /dev/zero > \"$0\"; rm \"$0\"; echo done; sleep 1000 & exec sleep 1000";
+    let file = rig.root.path().join("file");
+    let (stdio, mut output) = crate::output::capture();
+    let process = rig.process(&["/bin/sh", "-c", script, file.to_str().unwrap()]);
+    let mut new = rig.container("figures", process, stdio);
+    new.resources = resources(&json!({
+        "memory": {"limit": 256 << 20}, "pids": {"limit": 77},
+        "cpu": {"quota": 20_000, "period": 20_000},
+    }));
+    let id = new.id.clone();
+    rig.engine.create(new).await.unwrap();
+    rig.engine.start(&id).await.unwrap();
+    assert_eq!(output.line(), "done");
+    let stats = rig.engine.executor().stats(&id).await.unwrap();
+    let cgroups = stats.cgroups.as_ref().expect("cgroups");
+    let cpu = cgroups.cpu.as_ref().expect("cpu");
+    assert!(cpu.usage_ns > 1_000_000, "{cpu:?}");
+    assert!(cpu.user_ns <= cpu.usage_ns && cpu.periods > 0, "{cpu:?}");
+    assert_eq!(
+        (stats.cpu_user_ns, stats.cpu_system_ns),
+        (cpu.user_ns, cpu.system_ns)
+    );
+    let memory = cgroups.memory.as_ref().expect("memory");
+    assert_eq!(memory.memory.limit, Some(256 << 20));
+    assert!(
+        memory.memory.usage > 0 && memory.memory.peak >= memory.memory.usage
+            || memory.memory.peak == 0,
+        "{memory:?}"
+    );
+    assert!(memory.inactive_file() <= memory.memory.usage, "{memory:?}");
+    assert_eq!(stats.memory_bytes, memory.memory.usage);
+    assert_eq!(memory.oom_kills, Some(0));
+    let pids = cgroups.pids.as_ref().expect("pids");
+    assert!(
+        (1..=2).contains(&pids.current) && pids.limit == Some(77),
+        "{pids:?}"
+    );
+    let again = rig.engine.executor().stats(&id).await.unwrap();
+    assert!(again.cpu_user_ns >= stats.cpu_user_ns && again.cpu_system_ns >= stats.cpu_system_ns);
+    rig.engine.delete(&id, true).await.unwrap();
+}
+
+async fn a_kill_for_lack_of_memory_is_counted_and_others_are_not(rig: &Rig) {
+    if !has("memory") {
+        return;
+    }
+    let executor = rig.engine.executor();
+    // The first of its children is killed by the kernel, the second is not, and nor is init.
+    let script = "head -c 200000000 /dev/zero | tail > /dev/null; echo first; \
+        sh -c 'kill -9 $$'; echo second; read line; exec sleep 1000";
+    let (mut new, mut output) = rig.shell("oom", script);
+    new.resources = resources(&json!({"memory": {"limit": 50 << 20}}));
+    let id = new.id.clone();
+    rig.engine.create(new).await.unwrap();
+    let (counted, ()) = tokio::join!(executor.oom_kills(&id, 0), async {
+        rig.engine.start(&id).await.unwrap();
+    });
+    assert_eq!(counted.unwrap(), 1);
+    // The shell says which of its children were killed.
+    let second = move || while output.line() != "second" {};
+    tokio::task::spawn_blocking(second).await.unwrap();
+    let stats = executor.stats(&id).await.unwrap();
+    assert_eq!(stats.cgroups.unwrap().memory.unwrap().oom_kills, Some(1));
+    // It is answered with what is known when the container ends.
+    let (ended, ()) = tokio::join!(executor.oom_kills(&id, 1), async {
+        rig.engine
+            .kill(&id, reaper_exec::Signal::KILL, false)
+            .await
+            .unwrap();
+    });
+    assert_eq!(ended.unwrap(), 1);
+    rig.engine.wait(&id).await.unwrap();
+    assert_eq!(executor.oom_kills(&id, 0).await.unwrap(), 1);
+    rig.engine.delete(&id, true).await.unwrap();
+}
+
+async fn a_killed_init_is_counted_before_its_exit_is_known(rig: &Rig) {
+    if !has("memory") {
+        return;
+    }
+    let executor = rig.engine.executor();
+    let script = "exec tail < /dev/zero";
+    for (limit, expected) in [(50 << 20, 1), (-1, 0)] {
+        let (mut new, _output) = rig.shell("init", script);
+        new.resources = resources(&json!({"memory": {"limit": limit}}));
+        let id = new.id.clone();
+        if expected == 0 {
+            // The same end by another hand.
+            let (stdio, _output) = crate::output::capture();
+            new = rig.container("init", rig.process(&["sleep", "1000"]), stdio);
+        }
+        rig.engine.create(new).await.unwrap();
+        rig.engine.start(&id).await.unwrap();
+        if expected == 0 {
+            let kill = reaper_exec::Signal::KILL;
+            rig.engine.kill(&id, kill, false).await.unwrap();
+        }
+        assert_eq!(rig.engine.wait(&id).await.unwrap().status.code(), 137);
+        assert_eq!(executor.oom_kills(&id, 0).await.unwrap(), expected);
+        rig.engine.delete(&id, true).await.unwrap();
     }
 }

@@ -91,7 +91,8 @@ const EXEC: Crate = Crate {
     floors: &[
         &["channel", "signal", "sys"],
         &["io", "procfs"],
-        &["cgroup", "executor"],
+        &["cgroup"],
+        &["executor"],
         &["protocol"],
         &["child", "records"],
         &["monitor"],

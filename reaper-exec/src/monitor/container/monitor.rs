@@ -11,7 +11,7 @@ use reaper_overlay::{View, ViewRequest};
 use reaper_spec::{ContainerId, ExecId, ProcessIdentity, Status};
 use reaper_state::ContainerDir;
 
-use super::{backend::Backend, new_container::NewContainer};
+use super::{backend::Backend, new_container::NewContainer, oom::OomWatch};
 use crate::{
     cgroup::Cgroups,
     executor::MonitorOptions,
@@ -55,6 +55,7 @@ pub(crate) struct Monitor {
     pub(crate) processes: Vec<Process>,
     pub(crate) next_process: u64,
     pub(crate) state: MonitorState,
+    pub(crate) oom: OomWatch,
     pub(crate) freezing: Option<Freezing>,
     pub(crate) frozen: bool,
     /// When init, to which SIGKILL was sent, counts as one that cannot be killed.
@@ -99,6 +100,7 @@ impl Monitor {
             dir,
             call,
             cgroups,
+            oom_kills,
             runtime,
             ..
         } = new;
@@ -123,6 +125,10 @@ impl Monitor {
             processes: vec![init],
             next_process: INIT + 1,
             state: MonitorState::Live,
+            oom: OomWatch {
+                earlier: oom_kills,
+                ..OomWatch::default()
+            },
             freezing: None,
             frozen: false,
             kill_deadline: None,

@@ -42,6 +42,8 @@ pub(crate) struct NewContainer {
     /// The descriptors that came with the request.
     pub(crate) descriptors: Vec<OwnedFd>,
     pub(crate) cgroups: Cgroups,
+    /// The kills for lack of memory that its cgroups had counted before.
+    pub(crate) oom_kills: u64,
     pub(crate) view: Option<Box<dyn View>>,
     pub(crate) runtime: Option<Runtime>,
 }

@@ -72,6 +72,7 @@ impl NewContainer {
             call,
             descriptors,
             cgroups: Cgroups::default(),
+            oom_kills: 0,
             view: None,
             runtime: None,
         }
@@ -100,6 +101,7 @@ impl NewContainer {
         let created = Cgroups::create(hierarchies, path);
         let (cgroups, refused) =
             created.map_err(|error| Failure::from_error("make the cgroup", &error))?;
+        self.oom_kills = cgroups.oom_kills().unwrap_or(0);
         self.cgroups = cgroups;
         if self.call.runtime.is_some() {
             return Ok(());

@@ -71,6 +71,7 @@ impl Monitor {
                 Ok(Some(Response::Done))
             }
             Request::Wait { exec } => self.wait(exec.as_ref(), to),
+            Request::OomKills { seen } => self.wait_for_oom(seen, to),
             Request::Resize { exec, size } => self.resize(exec.as_ref(), size),
             Request::CloseStdin { exec } => self.close_stdin(exec.as_ref()),
             Request::Pause => backend.pause(self, to),

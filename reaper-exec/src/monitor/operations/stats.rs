@@ -3,6 +3,7 @@
 use nix::sys::resource;
 
 use crate::{
+    cgroup::CgroupStats,
     executor::{ProcessInfo, Stats},
     monitor::container::monitor::Monitor,
     procfs,
@@ -55,6 +56,25 @@ impl Monitor {
     }
 
     pub(crate) fn stats(&mut self) -> Stats {
+        let cgroups = Some(self.cgroups.stats()).filter(|_| !self.cgroups.is_empty());
+        // With both there is nothing that only the processes themselves know.
+        let is_complete = |cgroups: &CgroupStats| {
+            cgroups.cpu.is_some() && cgroups.memory.is_some() && cgroups.pids.is_some()
+        };
+        let mut stats = match cgroups.as_ref().is_some_and(is_complete) {
+            true => Stats {
+                processes: u64::try_from(self.backend.pids(self).len()).unwrap_or(0),
+                ..Stats::default()
+            },
+            false => self.stats_of_processes(),
+        };
+        if let Some(cgroups) = cgroups {
+            stats.set_cgroups(cgroups);
+        }
+        stats
+    }
+
+    fn stats_of_processes(&mut self) -> Stats {
         let mut stats = Stats::default();
         // This has the times of all processes that were reaped, by the monitor or by a process that
         // it reaped.

@@ -161,6 +161,7 @@ impl Monitor {
         };
         let cause = stopping.cause.clone();
         self.freezing_ended();
+        self.oom_ended();
         match cause {
             StopCause::CreateFailed(to, failure) => {
                 self.state.enter(MonitorState::Aborted);
