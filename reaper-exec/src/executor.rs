@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use reaper_overlay::ViewRequest;
-use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity};
+use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity, Resources};
 
 pub use self::{
     config::{ContainerConfig, Inherited, MonitorOptions},
@@ -99,6 +99,20 @@ pub trait Executor: Send + Sync {
         Err(Error::Unsupported {
             operation: "watch for lack of memory".to_owned(),
             reason: "the executor does not know of it".to_owned(),
+        })
+    }
+
+    /// Changes the limits of a container. What `resources` does not name stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] if one of them cannot be set: it is named, and none is changed.
+    /// [`Error::Unsupported`] where limits are not enforced, and from an executor that does not
+    /// implement it.
+    async fn update(&self, id: &ContainerId, resources: &Resources) -> Result<()> {
+        let _ = (id, resources);
+        Err(Error::Unsupported {
+            operation: "update".to_owned(),
+            reason: "the executor does not limit resources".to_owned(),
         })
     }
 
@@ -193,6 +207,9 @@ impl<T: Executor + ?Sized> Executor for Arc<T> {
     }
     async fn oom_kills(&self, id: &ContainerId, seen: u64) -> Result<u64> {
         (**self).oom_kills(id, seen).await
+    }
+    async fn update(&self, id: &ContainerId, resources: &Resources) -> Result<()> {
+        (**self).update(id, resources).await
     }
     async fn resize_pty(&self, target: &Target, size: ConsoleSize) -> Result<()> {
         (**self).resize_pty(target, size).await

@@ -140,6 +140,8 @@ pub(crate) enum Request {
     CloseStdin {
         exec: Option<ExecId>,
     },
+    /// Changes the limits. Monitors of earlier versions refuse it.
+    Update(Box<Resources>),
     Pause,
     Resume,
     Pids,

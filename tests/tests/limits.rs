@@ -4,10 +4,10 @@ use reaper_tests::{
     containerd::is_yardstick,
     cri::{
         container,
-        messages::{LinuxContainerResources, UInt64Value},
+        messages::{LinuxContainerResources, UInt64Value, UpdateContainerResourcesRequest},
     },
     on_each,
-    runtime::until,
+    runtime::{until, within},
 };
 
 /// Eats 200 MB: without a newline tail keeps all of it.
@@ -99,6 +99,45 @@ fn figures_of_a_pods_container_are_those_of_its_cgroup() {
             (usage.max(set) > 25_000_000 && set > 25_000_000).then_some(())
         });
         node.cri().stop(&id, 0).expect("kill it");
+        pod.stop();
+        pod.remove();
+    });
+}
+
+#[test]
+fn a_running_container_of_a_pod_gets_other_limits() {
+    on_each(|node| {
+        if is_yardstick() {
+            return;
+        }
+        let pod = node.run_pod("resized");
+        // It eats what it may not, once it is told to, and says how that went.
+        let script = "while ! test -e /tmp/go-$1; do sleep 0.1; done; \
+            head -c 100000000 /dev/zero | tail > /dev/null; exit $?";
+        let marker = node.name("resized");
+        let mut config = container("eater", &["/bin/sh", "-c", script, "sh", &marker]);
+        let limit = |bytes| LinuxContainerResources {
+            memory_limit_in_bytes: bytes,
+            ..LinuxContainerResources::default()
+        };
+        let linux = config.linux.as_mut().expect("of a Linux container");
+        linux.resources = Some(limit(50 << 20));
+        let id = pod.start(&config);
+        let request = UpdateContainerResourcesRequest {
+            container_id: id.clone(),
+            linux: Some(limit(400 << 20)),
+            ..UpdateContainerResourcesRequest::default()
+        };
+        let mut runtime = node.cri().runtime();
+        within(
+            "UpdateContainerResources",
+            runtime.update_container_resources(request),
+        )
+        .unwrap_or_else(|status| panic!("update: {status}"));
+        let go = ["/bin/sh", "-c", &format!("touch /tmp/go-{marker}")];
+        let told = node.cri().exec_sync(&id, &go, 0).expect("tell it");
+        assert_eq!(told.exit_code, 0);
+        assert_eq!(node.cri().exited(&id).exit_code, 0);
         pod.stop();
         pod.remove();
     });

@@ -79,3 +79,47 @@ fn cgroups_that_are_tracked_or_off_set_no_limits() {
         assert_eq!(output.stdout, b"ran\n", "{mode}: {error}");
     }
 }
+
+#[test]
+fn update_takes_flags_and_the_json_of_a_file_or_of_the_standard_input() {
+    let rig = Rig::new();
+    let bundle = rig.bundle("bundle", &shell("exec sleep 1000"));
+    rig.ok(&["create", "--bundle", &bundle, "web"]);
+    let limit = || {
+        let stats: Value = serde_json::from_str(&rig.ok(&["events", "--stats", "web"])).unwrap();
+        stats["data"]["pids"]["limit"].as_u64()
+    };
+    if limit().is_none() && !fs::exists("/sys/fs/cgroup/pids").unwrap() {
+        eprintln!("not tried: no hierarchy has the controller pids");
+        rig.ok(&["delete", "--force", "web"]);
+        return;
+    }
+    rig.ok(&["update", "--pids-limit", "100", "--memory", "512m", "web"]);
+    assert_eq!(limit(), Some(100));
+    let file = rig.path("limits.json");
+    fs::write(&file, r#"{"pids": {"limit": 200}}"#).unwrap();
+    let file = file.to_str().unwrap();
+    rig.ok(&["update", "-r", file, "web"]);
+    assert_eq!(limit(), Some(200));
+    let output = rig
+        .command(&["update", "--resources", "-", "web"])
+        .stdin(fs::File::open(file).unwrap())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    // A flag wins over the file.
+    rig.ok(&["update", "-r", file, "--pids-limit", "300", "web"]);
+    assert_eq!(limit(), Some(300));
+
+    let error = rig.fails(1, &["update", "--cpuset-cpus", "99999", "web"]);
+    assert!(error.contains("linux.resources.cpu.cpus"), "{error}");
+    fs::write(file, r#"{"pids": {"limit": "many"}}"#).unwrap();
+    let error = rig.fails(1, &["update", "-r", file, "web"]);
+    assert!(
+        error.contains("resources.pids.limit: expected i64"),
+        "{error}"
+    );
+    let error = rig.fails(1, &["update", "--pids-limit", "1", "nosuch"]);
+    assert!(error.contains("nosuch"), "{error}");
+    rig.ok(&["delete", "--force", "web"]);
+}

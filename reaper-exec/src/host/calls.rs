@@ -13,7 +13,7 @@ use std::{
 
 use async_trait::async_trait;
 use reaper_overlay::ViewRequest;
-use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity, Status};
+use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity, Resources, Status};
 
 use super::{
     HostExecutor, client::ClientError, not_sent, recovery, runtime, silence, spawn,
@@ -271,6 +271,12 @@ impl Executor for HostExecutor {
             // The monitor has exited, and with it the count.
             Err(ClientError::Closed) => Err(Error::Ended(target)),
         }
+    }
+
+    async fn update(&self, id: &ContainerId, resources: &Resources) -> Result<()> {
+        let target = Target::Init(id.clone());
+        let request = Request::Update(Box::new(resources.clone()));
+        self.call_done(&target, &request, silence::ACTION).await
     }
 
     async fn resize_pty(&self, target: &Target, size: ConsoleSize) -> Result<()> {

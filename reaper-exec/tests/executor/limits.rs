@@ -28,6 +28,8 @@ cases! {
     a_cgroup_with_processes_of_others_is_refused,
     cgroups_that_were_there_before_stay,
     figures_are_those_of_the_cgroups,
+    an_update_changes_what_it_names_or_nothing,
+    an_update_is_refused_where_limits_are_not_enforced,
     a_kill_for_lack_of_memory_is_counted_and_others_are_not,
     a_killed_init_is_counted_before_its_exit_is_known,
 }
@@ -392,6 +394,87 @@ async fn a_killed_init_is_counted_before_its_exit_is_known(rig: &Rig) {
         }
         assert_eq!(rig.engine.wait(&id).await.unwrap().status.code(), 137);
         assert_eq!(executor.oom_kills(&id, 0).await.unwrap(), expected);
+        rig.engine.delete(&id, true).await.unwrap();
+    }
+}
+
+/// What is in a file of a container's cgroup.
+fn read(rig: &Rig, id: &str, controller: &str, names: [&str; 2]) -> String {
+    let folder = rig.cgroup_in(&hierarchy_of(controller).unwrap(), id);
+    let [v1, v2] = names.map(|name| fs::read_to_string(folder.join(name)));
+    v1.or(v2).unwrap().trim().to_owned()
+}
+
+const SHARES: [&str; 2] = ["cpu.shares", "cpu.weight"];
+const MEMORY: [&str; 2] = ["memory.limit_in_bytes", "memory.max"];
+
+async fn an_update_changes_what_it_names_or_nothing(rig: &Rig) {
+    if !(has("memory") && has("cpu") && has("pids")) {
+        return;
+    }
+    let executor = rig.engine.executor();
+    let (mut new, _output) = rig.shell("resized", "exec sleep 1000");
+    new.resources = resources(&json!({
+        "memory": {"limit": 64 << 20, "swap": 64 << 20}, "pids": {"limit": 5},
+        "cpu": {"shares": 512, "quota": 50_000, "period": 100_000},
+    }));
+    let id = new.id.clone();
+    rig.engine.create(new).await.unwrap();
+    rig.engine.start(&id).await.unwrap();
+    let now = || {
+        let pids = read(rig, "resized", "pids", ["pids.max", "pids.max"]);
+        (
+            read(rig, "resized", "memory", MEMORY),
+            read(rig, "resized", "cpu", SHARES),
+            pids,
+        )
+    };
+    let (_, shares, _) = now();
+
+    // Memory alone would exceed what memory and swap may be together.
+    let more = resources(&json!({
+        "memory": {"limit": 128 << 20, "swap": 128 << 20}, "pids": {"limit": 50},
+    }));
+    executor.update(&id, &more).await.unwrap();
+    let updated = now();
+    assert_eq!(updated, ((128 << 20).to_string(), shares, "50".to_owned()));
+
+    // The last of them is refused when the others are set.
+    let wrong = resources(&json!({
+        "cpu": {"shares": 1000, "quota": 20_000, "period": 50_000}, "pids": {"limit": 7},
+        "memory": {"limit": 96 << 20}, "unified": {"nosuch.max": "1"},
+    }));
+    let error = executor.update(&id, &wrong).await.unwrap_err().to_string();
+    assert!(error.contains("nosuch.max"), "{error}");
+    assert_eq!(now(), updated, "all is as it was");
+    let quota = read(rig, "resized", "cpu", ["cpu.cfs_quota_us", "cpu.max"]);
+    assert!(quota.starts_with("50000"), "{quota}");
+
+    let in_use = resources(&json!({"memory": {"limit": 4096, "checkBeforeUpdate": true}}));
+    let error = executor.update(&id, &in_use).await.unwrap_err().to_string();
+    assert!(error.contains("bytes are in use"), "{error}");
+    assert_eq!(now(), updated);
+
+    rig.engine
+        .kill(&id, reaper_exec::Signal::KILL, false)
+        .await
+        .unwrap();
+    rig.engine.wait(&id).await.unwrap();
+    let error = executor.update(&id, &more).await.unwrap_err().to_string();
+    assert!(error.contains("stopped"), "{error}");
+    rig.engine.delete(&id, true).await.unwrap();
+}
+
+async fn an_update_is_refused_where_limits_are_not_enforced(rig: &Rig) {
+    for mode in [CgroupMode::Track, CgroupMode::Off] {
+        let (mut new, _output) = rig.shell("free", "exec sleep 1000");
+        new.monitor.cgroups = mode;
+        let id = new.id.clone();
+        rig.engine.create(new).await.unwrap();
+        let limit = resources(&json!({"pids": {"limit": 50}}));
+        let error = rig.engine.executor().update(&id, &limit).await.unwrap_err();
+        let expected = format!("cgroups = {:?}", mode.as_str());
+        assert!(error.to_string().contains(&expected), "{error}");
         rig.engine.delete(&id, true).await.unwrap();
     }
 }

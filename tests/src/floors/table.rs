@@ -186,6 +186,7 @@ const CLI: Crate = Crate {
                 "pause",
                 "ps",
                 "spec",
+                "update",
                 "version",
                 "wait",
             ],

@@ -5,6 +5,7 @@
 //! asked or not, is skipped where the node has no controller for it.
 
 mod convert;
+mod journal;
 mod table;
 
 #[cfg(test)]
@@ -17,7 +18,10 @@ use std::{
 
 use reaper_spec::Resources;
 
-use self::table::{Files, Setting, TABLE, Write};
+use self::{
+    journal::Journal,
+    table::{Files, Setting, TABLE, Write},
+};
 use super::{error::Error, set::Cgroups, subtree};
 
 /// Writes `resources` into `cgroups`. `refused` says why cgroups are missing.
@@ -30,6 +34,76 @@ pub(crate) fn apply(
     resources: &Resources,
     refused: &[Error],
 ) -> Result<(), Error> {
+    apply_all(cgroups, resources, refused, &mut Journal::default())
+}
+
+/// Changes the limits of a container that runs. What `resources` does not name stays as it is.
+///
+/// # Errors
+/// As of [`apply`]: then nothing is changed.
+pub(crate) fn update(cgroups: &Cgroups, resources: &Resources) -> Result<(), Error> {
+    let resources = completed(cgroups, resources);
+    check_usage(cgroups, &resources)?;
+    let mut journal = Journal::default();
+    let applied = apply_all(cgroups, &resources, &[], &mut journal);
+    if applied.is_err() {
+        journal.restore();
+    }
+    applied
+}
+
+/// What version 2 has in one file, or relative to another, with the values that stay.
+fn completed(cgroups: &Cgroups, resources: &Resources) -> Resources {
+    let mut resources = resources.clone();
+    let Some(cgroup) = cgroups.v2() else {
+        return resources;
+    };
+    let read = |file: &str| {
+        let text = fs::read_to_string(cgroup.path().join(file)).unwrap_or_default();
+        let word = text
+            .split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        word.parse::<i64>().ok().or((word == "max").then_some(-1))
+    };
+    let cpu = &mut resources.cpu;
+    if cpu.period.is_some() && cpu.quota.is_none_or(|quota| quota == 0) {
+        cpu.quota = read("cpu.max");
+    }
+    let memory = &mut resources.memory;
+    if memory.swap.is_some() && memory.limit.is_none_or(|limit| limit == 0) {
+        memory.limit = read("memory.max");
+    }
+    resources
+}
+
+/// With `checkBeforeUpdate` a limit below what is in use is refused: the kernel would take it, and
+/// kill.
+fn check_usage(cgroups: &Cgroups, resources: &Resources) -> Result<(), Error> {
+    let limit = resources.memory.limit.unwrap_or(0);
+    if resources.memory.check_before_update != Some(true) || limit <= 0 {
+        return Ok(());
+    }
+    let usage = cgroups
+        .stats()
+        .memory
+        .map_or(0, |memory| memory.memory.usage);
+    if u64::try_from(limit).is_ok_and(|limit| usage <= limit) {
+        return Ok(());
+    }
+    Err(Error::Contradiction {
+        setting: "memory.limit".to_owned(),
+        reason: format!("{usage} bytes are in use"),
+    })
+}
+
+fn apply_all(
+    cgroups: &Cgroups,
+    resources: &Resources,
+    refused: &[Error],
+    journal: &mut Journal,
+) -> Result<(), Error> {
     let target = Target::new(cgroups, refused);
     for setting in TABLE {
         match target.place(setting) {
@@ -38,14 +112,14 @@ pub(crate) fn apply(
                     setting: setting.name.to_owned(),
                     reason,
                 })?;
-                write_all(setting.name, folder, writes)?;
+                write_all(setting.name, folder, writes, journal)?;
             }
             None if (setting.is_asked)(resources) => return Err(target.missing(setting)),
             None => {}
         }
     }
     for (key, value) in &resources.unified {
-        target.write_unified(key, value)?;
+        target.write_unified(key, value, journal)?;
     }
     Ok(())
 }
@@ -106,7 +180,7 @@ impl<'a> Target<'a> {
     }
 
     /// A file of version 2, with the name of its controller in front.
-    fn write_unified(&self, key: &str, value: &str) -> Result<(), Error> {
+    fn write_unified(&self, key: &str, value: &str, journal: &mut Journal) -> Result<(), Error> {
         let setting = format!("unified[{key:?}]");
         let controller = key.split('.').next().unwrap_or_default();
         let folder = match controller {
@@ -121,7 +195,7 @@ impl<'a> Target<'a> {
             choices: vec![(key.to_owned(), value.to_owned())],
             optional: false,
         };
-        write_all(&setting, folder, vec![write])
+        write_all(&setting, folder, vec![write], journal)
     }
 }
 
@@ -133,12 +207,19 @@ fn no_controller(controller: &str) -> String {
 }
 
 /// Writes all of a setting. What is refused is written again after the others.
-fn write_all(setting: &str, folder: &Path, writes: Vec<Write>) -> Result<(), Error> {
+fn write_all(
+    setting: &str,
+    folder: &Path,
+    writes: Vec<Write>,
+    journal: &mut Journal,
+) -> Result<(), Error> {
     let mut refused = Vec::new();
     for write in writes {
-        if let Some((path, value)) = choose(setting, folder, write)?
-            && let Err(error) = subtree::write_existing(&path, &value)
-        {
+        let Some((path, value)) = choose(setting, folder, write)? else {
+            continue;
+        };
+        journal.note(&path, &value);
+        if let Err(error) = subtree::write_existing(&path, &value) {
             refused.push((path, value, error));
         }
     }

@@ -7,9 +7,10 @@ use std::{
 
 use nix::{sys::signal::Signal as NixSignal, unistd::Pid};
 use reaper_overlay::FilesystemIsolation;
-use reaper_spec::{ExecId, Exit, ProcessIdentity, Status};
+use reaper_spec::{CgroupMode, ExecId, Exit, ProcessIdentity, Resources, Status};
 
 use crate::{
+    cgroup::limits,
     channel,
     executor::ProcessInfo,
     monitor::{
@@ -141,6 +142,22 @@ impl Backend for HostBackend {
 
     fn kill_unwanted(&self, monitor: &mut Monitor, index: usize) {
         monitor.processes[index].signal(NixSignal::SIGKILL);
+    }
+
+    fn update(&self, monitor: &mut Monitor, resources: &Resources, _to: ReplyTo) -> Reply {
+        let mode = monitor.options.cgroups;
+        if mode != CgroupMode::Enforce {
+            return Err(Failure::Unsupported {
+                operation: "update".to_owned(),
+                reason: format!(
+                    "limits are not enforced here: cgroups = {:?}",
+                    mode.as_str()
+                ),
+            });
+        }
+        limits::update(&monitor.cgroups, resources)
+            .map(|()| Some(Response::Done))
+            .map_err(|error| Failure::from_error("update the limits", &error))
     }
 
     fn pause(&self, monitor: &mut Monitor, to: ReplyTo) -> Reply {
