@@ -13,6 +13,7 @@ mod limits;
 mod logs;
 mod overlay;
 mod paths;
+mod pause;
 mod rig;
 mod rootless;
 mod run;

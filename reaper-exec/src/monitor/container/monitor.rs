@@ -68,20 +68,35 @@ pub(crate) struct Monitor {
     pub(crate) cpu_ns: (u64, u64),
 }
 
-/// A freeze that the kernel has not reported as done.
+/// How it is known that a freeze is done.
+pub(crate) enum FreezeProgress {
+    /// By a change of this file, `cgroup.events`.
+    Reported(File),
+    /// By looking, at this time the next.
+    LookedAt(Instant),
+}
+
+/// A freeze that is not done.
 pub(crate) struct Freezing {
-    pub(crate) events: File,
+    pub(crate) progress: FreezeProgress,
     pub(crate) reply_to: ReplyTo,
     pub(crate) deadline: Instant,
 }
 
 impl Freezing {
-    pub(crate) fn events(&self) -> BorrowedFd<'_> {
-        self.events.as_fd()
+    /// What is polled for its end.
+    pub(crate) fn events(&self) -> Option<BorrowedFd<'_>> {
+        match &self.progress {
+            FreezeProgress::Reported(events) => Some(events.as_fd()),
+            FreezeProgress::LookedAt(_) => None,
+        }
     }
 
     pub(crate) fn deadline(&self) -> Instant {
-        self.deadline
+        match &self.progress {
+            FreezeProgress::Reported(_) => self.deadline,
+            FreezeProgress::LookedAt(next) => self.deadline.min(*next),
+        }
     }
 }
 

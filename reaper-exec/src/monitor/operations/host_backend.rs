@@ -124,7 +124,11 @@ impl Backend for HostBackend {
         // SIGKILL goes to all that an exec has started: once the exec has exited, no client could
         // name the rest.
         if !all && (exec.is_none() || signal != Signal::KILL) {
-            return send_signal(pid, signal).map(|()| Some(Response::Done));
+            let sent = send_signal(pid, signal).map(|()| Some(Response::Done));
+            if signal == Signal::KILL {
+                monitor.thaw_killed();
+            }
+            return sent;
         }
         let leaf = process.leaf.clone();
         let number = signal.number();
@@ -136,6 +140,9 @@ impl Backend for HostBackend {
             (Some(_), Some(leaf), _) => leaf.signal(number).map(drop),
             _ => return send_signals(monitor.tree(pid), signal).map(|()| Some(Response::Done)),
         };
+        if exec.is_none() && signal == Signal::KILL {
+            monitor.thaw_killed();
+        }
         sent.map_err(|error| Failure::from_error("signal the cgroup", &error))
             .map(|()| Some(Response::Done))
     }
@@ -161,11 +168,11 @@ impl Backend for HostBackend {
     }
 
     fn pause(&self, monitor: &mut Monitor, to: ReplyTo) -> Reply {
-        monitor.freeze_cgroup(to).map(|()| None)
+        monitor.freeze(to).map(|()| None)
     }
 
     fn resume(&self, monitor: &mut Monitor, _to: ReplyTo) -> Reply {
-        monitor.thaw_cgroup().map(|()| Some(Response::Done))
+        monitor.thaw().map(|()| Some(Response::Done))
     }
 
     fn pids(&self, monitor: &Monitor) -> Vec<ProcessInfo> {

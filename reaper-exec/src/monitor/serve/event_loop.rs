@@ -17,7 +17,7 @@ use reaper_spec::ExitStatus;
 use crate::{
     channel,
     monitor::{
-        container::monitor::Monitor,
+        container::monitor::{Freezing, Monitor},
         support::{
             connection::{Connection, STARTER},
             node_cleanup::spawn_gc,
@@ -138,9 +138,9 @@ impl Monitor {
                 fds.push(PollFd::new(fd, flags));
             }
         }
-        if let Some(freezing) = &self.freezing {
+        if let Some(events) = self.freezing.as_ref().and_then(Freezing::events) {
             sources.push(Source::Freezer);
-            fds.push(PollFd::new(freezing.events(), PollFlags::POLLPRI));
+            fds.push(PollFd::new(events, PollFlags::POLLPRI));
         }
         if let Some(notifier) = &self.oom.notifier {
             let (fd, flags) = notifier.interest();
