@@ -91,6 +91,41 @@ impl Cgroups {
         }
     }
 
+    /// The cgroups that a process is in, which another program has made, without those that this
+    /// process is in as well. They are to be looked at only.
+    ///
+    /// # Errors
+    /// Files in `/proc` could not be read.
+    pub(crate) fn of_process(pid: u32) -> io::Result<Self> {
+        let Hierarchies { v1, v2 } = Hierarchies::find()?;
+        let own = std::fs::read_to_string("/proc/self/cgroup")?;
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        let mut found = Self::default();
+        for line in text
+            .lines()
+            .filter(|line| !own.lines().any(|own| own == *line))
+        {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
+                continue;
+            };
+            let relative = Path::new(path.trim_start_matches('/'));
+            // One that is outside of this process's cgroup namespace is no path.
+            if controllers.is_empty() {
+                let cgroup = v2.as_ref().map(|v2| ContainerCgroup::at(v2, relative));
+                found.v2 = cgroup.and_then(Result::ok);
+                continue;
+            }
+            let names: Vec<&str> = controllers.split(',').collect();
+            let hierarchy = v1
+                .iter()
+                .find(|hierarchy| names.iter().all(|name| hierarchy.has(name)));
+            let cgroup = hierarchy.map(|hierarchy| V1Cgroup::at(hierarchy, relative));
+            found.v1.extend(cgroup.and_then(Result::ok));
+        }
+        Ok(found)
+    }
+
     fn create_all(
         &mut self,
         hierarchies: &Hierarchies,

@@ -55,6 +55,8 @@ pub(crate) struct Monitor {
     pub(crate) processes: Vec<Process>,
     pub(crate) next_process: u64,
     pub(crate) state: MonitorState,
+    /// Those that a runtime has made, which are looked at only.
+    pub(crate) runtime_cgroups: Option<Cgroups>,
     pub(crate) oom: OomWatch,
     pub(crate) freezing: Option<Freezing>,
     pub(crate) frozen: bool,
@@ -140,6 +142,7 @@ impl Monitor {
             processes: vec![init],
             next_process: INIT + 1,
             state: MonitorState::Live,
+            runtime_cgroups: None,
             oom: OomWatch {
                 earlier: oom_kills,
                 ..OomWatch::default()

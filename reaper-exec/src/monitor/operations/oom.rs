@@ -26,7 +26,7 @@ impl Monitor {
     /// stopped.
     pub(crate) fn wait_for_oom(&mut self, seen: u64, to: ReplyTo) -> Reply {
         if self.oom.notifier.is_none() && matches!(self.state, MonitorState::Live) {
-            let notifier = self.cgroups.oom_notifier();
+            let notifier = self.accounting_cgroups().oom_notifier();
             self.oom.notifier = notifier
                 .map_err(|error| Failure::from_error("watch for lack of memory", &error))?;
         }
@@ -74,9 +74,11 @@ impl Monitor {
         self.answer_oom(true);
     }
 
-    fn count_oom_kills(&mut self) {
+    /// Looks at the counter. A runtime removes its cgroups before the end is published, so this is
+    /// called before as well.
+    pub(crate) fn count_oom_kills(&mut self) {
         // A cgroup that is removed has no counter.
-        if let Some(kills) = self.cgroups.oom_kills() {
+        if let Some(kills) = self.accounting_cgroups().oom_kills() {
             let kills = kills.saturating_sub(self.oom.earlier);
             self.oom.kills = self.oom.kills.max(kills);
         }

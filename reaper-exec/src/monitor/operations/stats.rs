@@ -3,7 +3,7 @@
 use nix::sys::resource;
 
 use crate::{
-    cgroup::CgroupStats,
+    cgroup::{CgroupStats, Cgroups},
     executor::{ProcessInfo, Stats},
     monitor::container::monitor::Monitor,
     procfs,
@@ -55,8 +55,22 @@ impl Monitor {
             .collect()
     }
 
+    /// The cgroups that account for the container: those of the monitor, or those that a runtime has
+    /// put its init process into.
+    pub(crate) fn accounting_cgroups(&mut self) -> &Cgroups {
+        if self.runtime.is_some()
+            && self.runtime_cgroups.is_none()
+            && let Some(pid) = self.processes[0].pid_number()
+        {
+            // What cannot be read now is looked for again by the next request.
+            self.runtime_cgroups = Cgroups::of_process(pid).ok();
+        }
+        self.runtime_cgroups.as_ref().unwrap_or(&self.cgroups)
+    }
+
     pub(crate) fn stats(&mut self) -> Stats {
-        let cgroups = Some(self.cgroups.stats()).filter(|_| !self.cgroups.is_empty());
+        let cgroups = self.accounting_cgroups();
+        let cgroups = (!cgroups.is_empty()).then(|| cgroups.stats());
         // With both there is nothing that only the processes themselves know.
         let is_complete = |cgroups: &CgroupStats| {
             cgroups.cpu.is_some() && cgroups.memory.is_some() && cgroups.pids.is_some()

@@ -53,6 +53,7 @@ impl Monitor {
     }
 
     pub(crate) fn begin_stopping(&mut self, cause: StopCause) {
+        self.count_oom_kills();
         let deadline = Instant::now() + KILL_TIMEOUT + self.backend.delete_timeout();
         let stopping = Stopping { cause, deadline };
         self.state.enter(MonitorState::Stopping(stopping));
