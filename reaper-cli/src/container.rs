@@ -10,6 +10,7 @@ use reaper_exec::{ContainerConfig, MonitorOptions, engine::SCOPE_ANNOTATION, io:
 use reaper_overlay::{Scope, ViewRequest};
 use reaper_spec::{
     Bundle, Config, ContainerId, ContainerSpec, CriAnnotations, FileRestrictions, ProcessSpec,
+    Resources,
 };
 use reaper_state::Record;
 use serde::Serialize;
@@ -74,6 +75,7 @@ pub(crate) fn of_process(
         devices: Vec::new(),
         rootfs_propagation: None,
         cgroups_path: None,
+        resources: Resources::default(),
         seccomp: None,
         annotations: BTreeMap::new(),
         unsupported: Vec::new(),
@@ -107,12 +109,13 @@ fn of_workload(
         bundle,
         process: workload.process,
         cgroups_path: workload.cgroups_path,
+        resources: workload.resources,
         seccomp: workload.seccomp,
         view,
         stdio: StdioRequest::default(),
         preserve_fds: Vec::new(),
         monitor: MonitorOptions {
-            cgroup: config.cgroups,
+            cgroups: config.cgroups,
             log: config.log.runtime.clone(),
             ..MonitorOptions::default()
         },

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use reaper_exec::{
     Stats,
+    cgroup::{IoStats, UsageStats},
     engine::{self, EventKind},
 };
 use reaper_spec::{ExitStatus, Status, Timestamp, oci};
@@ -96,81 +97,184 @@ pub(crate) struct Event<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     id: &'a str,
-    data: EventData,
+    data: EventData<'a>,
 }
 
 #[derive(Debug, Serialize)]
-struct EventData {
-    cpu: Cpu,
-    memory: Memory,
+struct EventData<'a> {
+    cpu: Cpu<'a>,
+    memory: Memory<'a>,
     pids: Pids,
+    blkio: BlockIo,
+    hugetlb: BTreeMap<&'a str, Usage>,
 }
 
 #[derive(Debug, Serialize)]
-struct Cpu {
-    usage: CpuUsage,
-    throttling: Empty,
+struct Cpu<'a> {
+    usage: CpuUsage<'a>,
+    throttling: Throttling,
 }
 
 #[derive(Debug, Serialize)]
-struct CpuUsage {
+struct CpuUsage<'a> {
     total: u64,
+    percpu: &'a [u64],
     kernel: u64,
     user: u64,
 }
 
-#[derive(Debug, Serialize)]
-struct Memory {
-    usage: MemoryUsage,
-    raw: BTreeMap<&'static str, u64>,
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Throttling {
+    periods: u64,
+    throttled_periods: u64,
+    throttled_time: u64,
 }
 
 #[derive(Debug, Serialize)]
-struct MemoryUsage {
+struct Memory<'a> {
+    cache: u64,
+    usage: Usage,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    swap: Option<Usage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kernel: Option<Usage>,
+    raw: BTreeMap<&'a str, u64>,
+}
+
+/// Something with a limit, which is the largest number if there is none.
+#[derive(Debug, Serialize)]
+struct Usage {
     limit: u64,
     usage: u64,
+    max: u64,
     failcnt: u64,
+}
+
+impl Usage {
+    fn of(usage: &UsageStats) -> Self {
+        Self {
+            limit: usage.limit.unwrap_or(u64::MAX),
+            usage: usage.usage,
+            max: usage.peak,
+            failcnt: usage.failures,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
 struct Pids {
     current: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
-struct Empty {}
+#[serde(rename_all = "camelCase")]
+struct BlockIo {
+    io_service_bytes_recursive: Vec<BlockIoEntry>,
+    io_serviced_recursive: Vec<BlockIoEntry>,
+}
+
+#[derive(Debug, Serialize)]
+struct BlockIoEntry {
+    major: u64,
+    minor: u64,
+    op: &'static str,
+    value: u64,
+}
+
+impl BlockIo {
+    fn of(devices: &[IoStats]) -> Self {
+        let entries = |values: fn(&IoStats) -> [(&'static str, u64); 2]| {
+            let of = |io: &IoStats| {
+                let (major, minor) = (io.major, io.minor);
+                values(io).map(|(op, value)| BlockIoEntry {
+                    major,
+                    minor,
+                    op,
+                    value,
+                })
+            };
+            devices.iter().flat_map(of).collect()
+        };
+        Self {
+            io_service_bytes_recursive: entries(|io| {
+                [("Read", io.read_bytes), ("Write", io.write_bytes)]
+            }),
+            io_serviced_recursive: entries(|io| [("Read", io.reads), ("Write", io.writes)]),
+        }
+    }
+}
 
 impl<'a> Event<'a> {
-    pub(crate) fn stats(id: &'a str, stats: &Stats) -> Self {
+    pub(crate) fn stats(id: &'a str, stats: &'a Stats) -> Self {
+        let cgroups = stats.cgroups.as_deref();
+        let cpu = cgroups.and_then(|cgroups| cgroups.cpu.as_ref());
+        let pids = cgroups.and_then(|cgroups| cgroups.pids.as_ref());
+        let hugetlb = cgroups.into_iter().flat_map(|cgroups| &cgroups.hugetlb);
         let data = EventData {
             cpu: Cpu {
                 usage: CpuUsage {
-                    total: stats.cpu_user_ns + stats.cpu_system_ns,
+                    total: cpu.map_or(stats.cpu_user_ns + stats.cpu_system_ns, |cpu| cpu.usage_ns),
+                    percpu: cpu.map_or(&[], |cpu| &cpu.per_cpu_ns),
                     kernel: stats.cpu_system_ns,
                     user: stats.cpu_user_ns,
                 },
-                throttling: Empty {},
+                throttling: cpu.map_or_else(Throttling::default, |cpu| Throttling {
+                    periods: cpu.periods,
+                    throttled_periods: cpu.throttled_periods,
+                    throttled_time: cpu.throttled_ns,
+                }),
             },
-            memory: Memory {
-                usage: MemoryUsage {
-                    limit: u64::MAX,
-                    usage: stats.memory_bytes,
-                    failcnt: 0,
-                },
-                raw: BTreeMap::from([
-                    ("anon", stats.memory_anonymous_bytes),
-                    ("rss", stats.memory_anonymous_bytes),
-                ]),
-            },
+            memory: memory(stats),
             pids: Pids {
-                current: stats.processes,
+                current: pids.map_or(stats.processes, |pids| pids.current),
+                limit: pids.and_then(|pids| pids.limit),
             },
+            blkio: BlockIo::of(cgroups.map_or(&[], |cgroups| &cgroups.io)),
+            hugetlb: hugetlb
+                .map(|(size, usage)| (size.as_str(), Usage::of(usage)))
+                .collect(),
         };
         Self {
             kind: "stats",
             id,
             data,
         }
+    }
+}
+
+fn memory(stats: &Stats) -> Memory<'_> {
+    let cgroups = stats.cgroups.as_deref();
+    let Some(memory) = cgroups.and_then(|cgroups| cgroups.memory.as_ref()) else {
+        return Memory {
+            cache: 0,
+            usage: Usage {
+                limit: u64::MAX,
+                usage: stats.memory_bytes,
+                max: 0,
+                failcnt: 0,
+            },
+            swap: None,
+            kernel: None,
+            raw: BTreeMap::from([
+                ("anon", stats.memory_anonymous_bytes),
+                ("rss", stats.memory_anonymous_bytes),
+            ]),
+        };
+    };
+    let cache = ["total_cache", "file"].map(|name| memory.stat.get(name));
+    Memory {
+        cache: cache.into_iter().flatten().next().copied().unwrap_or(0),
+        usage: Usage::of(&memory.memory),
+        swap: memory.swap.as_ref().map(Usage::of),
+        kernel: memory.kernel.as_ref().map(Usage::of),
+        raw: memory
+            .stat
+            .iter()
+            .map(|(name, value)| (name.as_str(), *value))
+            .collect(),
     }
 }
 

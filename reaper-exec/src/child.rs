@@ -34,8 +34,13 @@ use reaper_spec::{ProcessSpec, Resource, Rlimit, User};
 
 use self::{capabilities::Granted, program::Program};
 use crate::{
-    cgroup::Leaf, channel, executor::Inherited, io::ChildStdio, protocol::ChildReport,
-    seccomp::Filter, sys,
+    cgroup::{Leaf, V1Cgroup},
+    channel,
+    executor::Inherited,
+    io::ChildStdio,
+    protocol::ChildReport,
+    seccomp::Filter,
+    sys,
 };
 
 /// What the child gets from its monitor.
@@ -46,6 +51,8 @@ pub(crate) struct ChildSetup<'a> {
     pub(crate) first: bool,
     /// The cgroup to join, unless the process was forked into it.
     pub(crate) leaf: Option<&'a Leaf>,
+    /// The cgroups of version 1, which only a process itself can join.
+    pub(crate) v1_cgroups: &'a [V1Cgroup],
     pub(crate) stdio: ChildStdio,
     pub(crate) preserved: Vec<OwnedFd>,
     /// The OOM adjustment of a process whose spec has none: the value that the monitor
@@ -121,6 +128,7 @@ fn prepare(
         view,
         first,
         leaf,
+        v1_cgroups,
         stdio,
         preserved,
         oom_score_adj,
@@ -136,6 +144,11 @@ fn prepare(
     let mut warnings = Vec::new();
     if let Some(leaf) = leaf {
         leaf.join_self()
+            .map_err(|error| from_error("join the cgroup", &error))?;
+    }
+    for cgroup in v1_cgroups {
+        cgroup
+            .join_self()
             .map_err(|error| from_error("join the cgroup", &error))?;
     }
     reset_signals().step("reset the signals")?;

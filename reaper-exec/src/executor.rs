@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use reaper_overlay::ViewRequest;
-use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity};
+use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity, Resources};
 
 pub use self::{
     config::{ContainerConfig, Inherited, MonitorOptions},
@@ -86,6 +86,35 @@ pub trait Executor: Send + Sync {
     /// # Errors
     /// [`Error::NotFound`].
     async fn wait(&self, target: &Target) -> Result<Exit>;
+
+    /// Waits until the kernel has killed more than `seen` processes of the container for lack of
+    /// memory, or the container has stopped, and returns how many it has killed. By then all kills
+    /// are counted, so it is answered before [`wait`](Self::wait) is.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Unsupported`] from an executor that does not know, as all that
+    /// do not implement it.
+    async fn oom_kills(&self, id: &ContainerId, seen: u64) -> Result<u64> {
+        let _ = (id, seen);
+        Err(Error::Unsupported {
+            operation: "watch for lack of memory".to_owned(),
+            reason: "the executor does not know of it".to_owned(),
+        })
+    }
+
+    /// Changes the limits of a container. What `resources` does not name stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] if one of them cannot be set: it is named, and none is changed.
+    /// [`Error::Unsupported`] where limits are not enforced, and from an executor that does not
+    /// implement it.
+    async fn update(&self, id: &ContainerId, resources: &Resources) -> Result<()> {
+        let _ = (id, resources);
+        Err(Error::Unsupported {
+            operation: "update".to_owned(),
+            reason: "the executor does not limit resources".to_owned(),
+        })
+    }
 
     /// Changes the size of a process's terminal. Without a terminal it does nothing.
     ///
@@ -175,6 +204,12 @@ impl<T: Executor + ?Sized> Executor for Arc<T> {
     }
     async fn wait(&self, target: &Target) -> Result<Exit> {
         (**self).wait(target).await
+    }
+    async fn oom_kills(&self, id: &ContainerId, seen: u64) -> Result<u64> {
+        (**self).oom_kills(id, seen).await
+    }
+    async fn update(&self, id: &ContainerId, resources: &Resources) -> Result<()> {
+        (**self).update(id, resources).await
     }
     async fn resize_pty(&self, target: &Target, size: ConsoleSize) -> Result<()> {
         (**self).resize_pty(target, size).await

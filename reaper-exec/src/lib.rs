@@ -40,13 +40,14 @@
 //!
 //! | floor | modules | hold |
 //! |---|---|---|
-//! | 9 | `conformance`, `fake` | the contract as a suite, a scripted executor; behind features |
-//! | 8 | [`engine`], `oci` | an executor and a store together; the executor that drives a runtime |
-//! | 7 | `host` | the executor that exchanges messages with monitors |
-//! | 6 | [`monitor`] | the process that creates a container and waits for it; floors inside |
-//! | 5 | `child`, `records` | a forked process until its `execve`; files in a container's folder |
-//! | 4 | `protocol` | the messages between executor, monitor and child |
-//! | 3 | `executor`, [`cgroup`] | the contract: requests to an executor, answers; control groups |
+//! | 10 | `conformance`, `fake` | the contract as a suite, a scripted executor; behind features |
+//! | 9 | [`engine`], `oci` | an executor and a store together; the executor that drives a runtime |
+//! | 8 | `host` | the executor that exchanges messages with monitors |
+//! | 7 | [`monitor`] | the process that creates a container and waits for it; floors inside |
+//! | 6 | `child`, `records` | a forked process until its `execve`; files in a container's folder |
+//! | 5 | `protocol` | the messages between executor, monitor and child |
+//! | 4 | `executor` | the contract: requests to an executor, answers |
+//! | 3 | [`cgroup`] | control groups: processes, limits, accounting |
 //! | 2 | [`io`], [`procfs`] | where streams go; what `/proc` has of processes |
 //! | 1 | `sys`, `channel`, `signal`, `seccomp` | system calls, messages with descriptors, signal names, filters of calls |
 //!

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity};
+use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity, Resources};
 
 use crate::{
     executor::{
@@ -84,6 +84,14 @@ impl Executor for OciExecutor {
 
     async fn wait(&self, target: &Target) -> Result<Exit> {
         self.monitors.wait(target).await
+    }
+
+    async fn oom_kills(&self, id: &ContainerId, seen: u64) -> Result<u64> {
+        self.monitors.oom_kills(id, seen).await
+    }
+
+    async fn update(&self, id: &ContainerId, resources: &Resources) -> Result<()> {
+        self.monitors.update(id, resources).await
     }
 
     async fn resize_pty(&self, target: &Target, size: ConsoleSize) -> Result<()> {

@@ -13,13 +13,13 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use reaper_overlay::ViewRequest;
 use reaper_spec::{
-    CgroupsPath, ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity, ProcessSpec, Seccomp,
-    Status,
+    CgroupsPath, ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity, ProcessSpec, Resources,
+    Seccomp, Status,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cgroup::ContainerCgroup,
+    cgroup::Cgroups,
     executor::{ContainerState, CreatedProcess, MonitorOptions, ProcessInfo, Stats},
     io::Streams,
     signal::Signal,
@@ -58,6 +58,8 @@ pub(crate) struct CreateContainer {
     pub(crate) dir: PathBuf,
     pub(crate) process: ProcessSpec,
     pub(crate) cgroups_path: Option<CgroupsPath>,
+    #[serde(default)]
+    pub(crate) resources: Resources,
     pub(crate) view: ViewRequest,
     pub(crate) streams: Streams,
     pub(crate) attached: Attached,
@@ -133,6 +135,11 @@ pub(crate) enum Request {
     },
     /// Kills the container when the connection that this comes by closes.
     KillOnDisconnect,
+    /// Waits until the kernel has killed more than `seen` processes for lack of memory, or the
+    /// container has stopped. Monitors of earlier versions refuse it.
+    OomKills {
+        seen: u64,
+    },
     Wait {
         exec: Option<ExecId>,
     },
@@ -143,6 +150,8 @@ pub(crate) enum Request {
     CloseStdin {
         exec: Option<ExecId>,
     },
+    /// Changes the limits. Monitors of earlier versions refuse it.
+    Update(Box<Resources>),
     Pause,
     Resume,
     Pids,
@@ -172,6 +181,7 @@ pub(crate) enum Response {
     State(ContainerState),
     Pids(Vec<ProcessInfo>),
     Stats(Stats),
+    OomKills(u64),
 }
 
 /// An [`Error`](crate::Error) without its target, which the client knows.
@@ -266,7 +276,8 @@ pub(crate) struct CleanupRecord {
     pub(crate) version: u32,
     pub(crate) monitor: ProcessIdentity,
     pub(crate) view: ViewRequest,
-    pub(crate) cgroup: Option<ContainerCgroup>,
+    #[serde(flatten)]
+    pub(crate) cgroups: Cgroups,
     #[serde(default)]
     pub(crate) runtime: Option<RuntimeConfig>,
 }
@@ -335,7 +346,7 @@ mod tests {
     fn renamed_options_have_the_names_and_the_sense_of_version_1() {
         let options = MonitorOptions {
             propagate_exit: true,
-            cgroup: true,
+            cgroups: reaper_spec::CgroupMode::Enforce,
             ..MonitorOptions::default()
         };
         let expected = json!({ "mirror_exit": true, "without_cgroup": false, "log": null });

@@ -51,6 +51,10 @@ const NAMES: [(&str, i32); 33] = [
 ];
 
 impl Signal {
+    /// SIGSTOP.
+    pub(crate) const STOP: Self = Self(libc::SIGSTOP);
+    /// SIGCONT.
+    pub(crate) const CONT: Self = Self(libc::SIGCONT);
     /// SIGKILL.
     pub const KILL: Self = Self(libc::SIGKILL);
     /// SIGTERM.

@@ -2,8 +2,8 @@
 
 use containerd_shim_protos::{
     events::task::{
-        TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskPaused, TaskResumed,
-        TaskStart,
+        TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOOM, TaskPaused,
+        TaskResumed, TaskStart,
     },
     protobuf::{self, MessageFull, well_known_types::any::Any},
     topics,
@@ -23,6 +23,7 @@ pub enum Event {
     ExecStarted(TaskExecStarted),
     Paused(TaskPaused),
     Resumed(TaskResumed),
+    Oom(TaskOOM),
     Exit(TaskExit),
     Delete(TaskDelete),
 }
@@ -52,6 +53,7 @@ impl Event {
             Self::ExecStarted(_) => topics::TASK_EXEC_STARTED_EVENT_TOPIC,
             Self::Paused(_) => topics::TASK_PAUSED_EVENT_TOPIC,
             Self::Resumed(_) => topics::TASK_RESUMED_EVENT_TOPIC,
+            Self::Oom(_) => topics::TASK_OOM_EVENT_TOPIC,
             Self::Exit(_) => topics::TASK_EXIT_EVENT_TOPIC,
             Self::Delete(_) => topics::TASK_DELETE_EVENT_TOPIC,
         }
@@ -69,6 +71,7 @@ impl Event {
             Self::ExecStarted(event) => pack(event),
             Self::Paused(event) => pack(event),
             Self::Resumed(event) => pack(event),
+            Self::Oom(event) => pack(event),
             Self::Exit(event) => pack(event),
             Self::Delete(event) => pack(event),
         }

@@ -11,7 +11,7 @@ pub use self::{
     load::DEFAULT_CONFIG_FILE,
     pod_annotation::PodAnnotation,
     types::{
-        AnnotationPolicy, Config, DnsMode, ImageMode, LogConfig, MaskConfig, NetworkMode,
-        OverlayConfig, PolicyConfig, Privileges, RetentionConfig, StoreKind,
+        AnnotationPolicy, CgroupMode, Config, DnsMode, ImageMode, LogConfig, MaskConfig,
+        NetworkMode, OverlayConfig, PolicyConfig, Privileges, RetentionConfig, StoreKind,
     },
 };

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CgroupsPath, Error, ProcessSpec, Seccomp};
+use crate::{CgroupsPath, Error, ProcessSpec, Resources, Seccomp};
 
 /// What a bundle asks for, validated, as far as it has a meaning on the host.
 ///
@@ -31,6 +31,9 @@ pub struct ContainerSpec {
     pub rootfs_propagation: Option<RootPropagation>,
     /// Where the container's cgroup goes.
     pub cgroups_path: Option<CgroupsPath>,
+    /// What it may use.
+    #[serde(default)]
+    pub resources: Resources,
     /// The system calls that its processes may make.
     #[serde(default)]
     pub seccomp: Option<Seccomp>,

@@ -120,6 +120,11 @@ impl<'a> Node<'a> {
         self.value.filter(|value| !value.is_null()).map(|_| *self)
     }
 
+    /// The value, `null` if it is absent.
+    pub(crate) fn value(&self) -> &'a Value {
+        self.value.unwrap_or(&Value::Null)
+    }
+
     /// Reads it if it is there.
     pub(crate) fn opt<T>(&self, read: impl FnOnce(&Self) -> Result<T>) -> Result<Option<T>> {
         self.present().map(|node| read(&node)).transpose()

@@ -29,6 +29,7 @@ mod json;
 mod overlay_scope;
 mod path_hash;
 mod process;
+mod resources;
 mod seccomp;
 mod status;
 mod timestamp;
@@ -37,9 +38,9 @@ pub use annotations::{ContainerType, CriAnnotations};
 pub use bundle::Bundle;
 pub use cgroups_path::{CgroupsPath, CgroupsPathError};
 pub use config::{
-    AnnotationPolicy, Config, DEFAULT_CONFIG_FILE, DnsMode, ImageMode, LogConfig, MaskConfig,
-    NetworkMode, OverlayConfig, PodAnnotation, PolicyConfig, Privileges, RetentionConfig,
-    StoreKind,
+    AnnotationPolicy, CgroupMode, Config, DEFAULT_CONFIG_FILE, DnsMode, ImageMode, LogConfig,
+    MaskConfig, NetworkMode, OverlayConfig, PodAnnotation, PolicyConfig, Privileges,
+    RetentionConfig, StoreKind,
 };
 pub use container_spec::{
     ContainerSpec, Device, DeviceType, FileRestrictions, Mount, RootPropagation, Unsupported,
@@ -53,6 +54,10 @@ pub use overlay_scope::{OverlayScope, ScopeError};
 pub use path_hash::{DEFAULT_STATE_ROOT, path_hash};
 pub use process::{
     Capabilities, ConsoleSize, ProcessSpec, Resource, Rlimit, UnknownResource, User,
+};
+pub use resources::{
+    BlockIoResources, CpuResources, DeviceRule, HugepageLimit, InterfacePriority, MemoryResources,
+    NetworkResources, PidsResources, RdmaLimit, Resources, ThrottleDevice, WeightDevice,
 };
 pub use seccomp::{
     Seccomp, SeccompAction, SeccompArch, SeccompArg, SeccompFlag, SeccompOp, SeccompRule,

@@ -9,8 +9,8 @@ use std::{
 };
 
 use reaper_spec::{
-    Config, DnsMode, Error, ImageMode, OverlayConfig, OverlayScope, PodAnnotation, Privileges,
-    RetentionConfig, StoreKind,
+    CgroupMode, Config, DnsMode, Error, ImageMode, OverlayConfig, OverlayScope, PodAnnotation,
+    Privileges, RetentionConfig, StoreKind,
 };
 
 fn file(text: &str) -> tempfile::NamedTempFile {
@@ -101,12 +101,34 @@ allow = ["overlay-scope", "image"]
 "#;
 
 #[test]
+fn cgroups_are_words_and_still_true_or_false() {
+    for (value, mode) in [
+        ("\"enforce\"", CgroupMode::Enforce),
+        ("\"track\"", CgroupMode::Track),
+        ("\"off\"", CgroupMode::Off),
+        ("true", CgroupMode::Enforce),
+        ("false", CgroupMode::Off),
+    ] {
+        let file = format!("cgroups = {value}\n");
+        assert_eq!(load(&file, &[]).unwrap().cgroups, mode, "{value}");
+        let variable = value.trim_matches('"');
+        let config = load("", &[("REAPER_CGROUPS", variable)]).unwrap();
+        assert_eq!(config.cgroups, mode, "{variable}");
+    }
+    let error = load("cgroups = \"limit\"\n", &[]).unwrap_err();
+    assert!(
+        error.to_string().contains("enforce, track or off"),
+        "{error}"
+    );
+}
+
+#[test]
 fn an_empty_file_gives_the_defaults() {
     let config = load("", &[]).unwrap();
     assert_eq!(config, Config::default());
     assert_eq!(config.state_root, Path::new("/run/reaper"));
     assert_eq!(config.overlay.base, Path::new("/run/reaper/overlay"));
-    assert!(config.overlay.enabled && config.cgroups);
+    assert!(config.overlay.enabled && config.cgroups == CgroupMode::Enforce);
     assert_eq!(config.overlay.scope, OverlayScope::Node);
 }
 
@@ -122,7 +144,7 @@ fn a_file_sets_everything() {
         (config.dns, config.image),
         (DnsMode::Host, ImageMode::Lower)
     );
-    assert!(!config.cgroups);
+    assert_eq!(config.cgroups, CgroupMode::Off);
     let OverlayConfig {
         enabled,
         base,
@@ -205,7 +227,11 @@ fn the_environment_wins_over_the_file() {
     let age = Some(Duration::from_secs(90 * 60));
     assert_eq!((keep.max_age, keep.max_count), (age, Some(0)));
     assert_eq!(config.annotations.allow, ["dns-mode"]);
-    assert!(!config.cgroups, "an empty variable counts as unset");
+    assert_eq!(
+        config.cgroups,
+        CgroupMode::Off,
+        "an empty variable counts as unset"
+    );
 }
 
 #[test]

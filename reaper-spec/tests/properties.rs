@@ -8,9 +8,9 @@ use std::{
 
 use proptest::prelude::*;
 use reaper_spec::{
-    Capabilities, CgroupsPath, Config, ConsoleSize, ContainerId, ContainerSpec, ExecId, Exit,
-    ExitStatus, FileRestrictions, Mount, OverlayScope, ProcessSpec, Resource, Rlimit, Status,
-    Timestamp, Transition, User,
+    Capabilities, CgroupsPath, Config, ConsoleSize, ContainerId, ContainerSpec, DeviceRule, ExecId,
+    Exit, ExitStatus, FileRestrictions, Mount, OverlayScope, ProcessSpec, Resource, Resources,
+    Rlimit, Status, Timestamp, Transition, User,
 };
 use serde_json::{Map, Value, json};
 
@@ -195,6 +195,14 @@ fn workload() -> impl Strategy<Value = ContainerSpec> {
                 devices: Vec::new(),
                 rootfs_propagation: None,
                 cgroups_path: cgroups_path.map(|path| path.parse().unwrap()),
+                resources: Resources {
+                    devices: vec![DeviceRule {
+                        allow: true,
+                        access: Some("rwm".to_owned()),
+                        ..DeviceRule::default()
+                    }],
+                    ..Resources::default()
+                },
                 seccomp: None,
                 annotations,
                 unsupported: Vec::new(),

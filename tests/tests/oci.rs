@@ -9,13 +9,13 @@ use reaper_tests::{
         Pod, container,
         messages::{
             ContainerConfig, ContainerState, LinuxContainerResources, NamespaceMode,
-            NamespaceOption, PodSandboxConfig,
+            NamespaceOption, PodSandboxConfig, UpdateContainerResourcesRequest,
         },
     },
     faults::{kill, monitor_of, process_named, shim_of},
     on_each_with,
     pty::Terminal,
-    runtime::until,
+    runtime::{until, within},
 };
 
 fn on_each(test: impl Fn(&Node)) {
@@ -181,7 +181,53 @@ fn a_limit_of_memory_holds() {
             ..LinuxContainerResources::default()
         });
         let id = pod.start(&config);
-        assert_eq!(node.cri().exited(&id).exit_code, 137);
+        let status = node.cri().exited(&id);
+        assert_eq!(
+            (status.exit_code, status.reason.as_str()),
+            (137, "OOMKilled")
+        );
+        pod.stop();
+        pod.remove();
+    });
+}
+
+#[test]
+fn limits_are_changed_and_figures_read_as_the_runtime_has_them() {
+    on_each(|node| {
+        let pod = node
+            .run_pod_of(pod_config(node, "resized"))
+            .unwrap_or_else(|status| panic!("run a pod: {status}"));
+        let limit = |bytes| LinuxContainerResources {
+            memory_limit_in_bytes: bytes,
+            ..LinuxContainerResources::default()
+        };
+        let mut config = with_pod("resized", &["/bin/sleep", "1085"]);
+        let linux = config.linux.as_mut().expect("of a Linux container");
+        linux.resources = Some(limit(64 << 20));
+        let id = pod.start(&config);
+        let request = UpdateContainerResourcesRequest {
+            container_id: id.clone(),
+            linux: Some(limit(128 << 20)),
+            ..UpdateContainerResourcesRequest::default()
+        };
+        let mut runtime = node.cri().runtime();
+        within(
+            "UpdateContainerResources",
+            runtime.update_container_resources(request),
+        )
+        .unwrap_or_else(|status| panic!("update: {status}"));
+        let stats = node
+            .cri()
+            .stats(&id)
+            .expect("ask for figures")
+            .expect("figures");
+        let memory = stats.memory.expect("memory");
+        let set = memory.working_set_bytes.expect("a working set").value;
+        let left = memory.available_bytes.map_or(0, |bytes| bytes.value);
+        // The newer containerd says what is left to the limit.
+        assert!(left == 0 || left + set == 128 << 20, "{set} {left}");
+        assert!(set > 0 && set < 64 << 20, "{set}");
+        node.cri().stop(&id, 0).expect("kill it");
         pod.stop();
         pod.remove();
     });

@@ -9,6 +9,7 @@ mod overlay;
 mod process;
 mod run;
 mod state;
+mod update;
 
 use clap::{Parser, Subcommand};
 
@@ -22,6 +23,7 @@ pub(crate) use self::{
     process::{ProcessArgs, UserArg},
     run::RunArgs,
     state::{MigrateArgs, StateArgs, StateCommand},
+    update::UpdateArgs,
 };
 
 /// Runs containers as processes of this machine: an OCI runtime for engines, and a tool for
@@ -79,6 +81,7 @@ Examples:
 Examples:
   reaper-runtime resume web")]
     Resume(IdArgs),
+    Update(UpdateArgs),
     /// Wait for the end of a container, and print its exit code
     #[command(after_help = "\
 Examples:

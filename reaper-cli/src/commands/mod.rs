@@ -26,6 +26,7 @@ mod spec;
 mod start;
 mod state;
 mod table;
+mod update;
 mod version;
 mod wait;
 
@@ -69,6 +70,7 @@ async fn dispatch(
         Command::Ps(args) => ps::run(&call, &args, out).await,
         Command::Pause(args) => pause::pause(&call.containers, &args.id).await,
         Command::Resume(args) => pause::resume(&call.containers, &args.id).await,
+        Command::Update(args) => update::run(&call.containers, args).await,
         Command::Wait(args) => wait::run(&call.containers, &args.id, out).await,
         Command::Logs(args) => logs::run(&call.containers, &args, out).await,
         Command::Events(args) => events::run(&call.containers, &args, out).await,

@@ -3,26 +3,21 @@
 use std::{
     fs::{self, File},
     io::{self, ErrorKind},
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
-use rustix::fs::{XattrFlags, getxattr, setxattr};
 use serde::{Deserialize, Serialize};
 
 use super::{
     error::{Error, is_gone},
+    folder,
     hierarchy::Hierarchy,
     leaf::Leaf,
-    stats::CgroupStats,
     subtree,
 };
 
-/// How often making a cgroup starts over when others remove what it lies in.
-const ATTEMPTS: usize = 1000;
-
-/// Marks the ancestors that were made for containers. `trusted` needs `CAP_SYS_ADMIN`, `user`
-/// needs Linux 5.7.
-const MARKS: [&str; 2] = ["trusted.reaper", "user.reaper"];
+/// The controllers that account for containers and limit them.
+const USED: [&str; 7] = ["cpu", "cpuset", "memory", "pids", "io", "hugetlb", "rdma"];
 
 /// Between a leaf's name and the number of its repetition; no exec id contains it.
 const REPETITION: char = '~';
@@ -43,14 +38,8 @@ impl ContainerCgroup {
     /// # Errors
     /// [`Error::Path`] if `relative` is empty, absolute, or has a `..` in it.
     pub fn at(hierarchy: &Hierarchy, relative: &Path) -> Result<Self, Error> {
-        let mut components = relative.components().peekable();
-        if components.peek().is_none()
-            || components.any(|component| !matches!(component, Component::Normal(_)))
-        {
-            return Err(Error::Path(relative.to_owned()));
-        }
         let root = hierarchy.root().to_owned();
-        let path = root.join(relative);
+        let path = folder::below(&root, relative)?;
         Ok(Self { root, path })
     }
 
@@ -75,13 +64,52 @@ impl ContainerCgroup {
     /// [`Error::Io`].
     pub fn create(hierarchy: &Hierarchy, relative: &Path) -> Result<Self, Error> {
         let cgroup = Self::at(hierarchy, relative)?;
-        if !make(&cgroup.path, &cgroup.root)? {
+        if !folder::make(&cgroup.path, &cgroup.root)? {
             if subtree::populated(&cgroup.path)? {
                 return Err(Error::Populated(cgroup.path));
             }
             subtree::remove_children(&cgroup.path)?;
         }
+        cgroup.enable_controllers()?;
         Ok(cgroup)
+    }
+
+    /// Enables the controllers that account and limit for the container's cgroup. The kernel does so
+    /// only from the root downwards, and not below a cgroup that holds processes: one that cannot
+    /// be enabled is missing in [`controllers`](Self::controllers).
+    fn enable_controllers(&self) -> Result<(), Error> {
+        let mut parents: Vec<&Path> = folder::ancestors(&self.path, &self.root).collect();
+        parents.push(&self.root);
+        for parent in parents.into_iter().rev() {
+            let available = words(&parent.join("cgroup.controllers"))?;
+            let wanted = available
+                .iter()
+                .filter(|name| USED.contains(&name.as_str()));
+            let mut wanted: Vec<_> = wanted.map(|name| format!("+{name}")).collect();
+            // On a host with version 1's hierarchies there are none.
+            if wanted.is_empty() {
+                break;
+            }
+            let enabled = words(&parent.join("cgroup.subtree_control"))?;
+            wanted.retain(|name| !enabled.iter().any(|enabled| *enabled == name[1..]));
+            // Together that is one change of the tree; alone, one that is refused does not hold
+            // back the others.
+            if wanted.is_empty() || enable(parent, &wanted.join(" ")) {
+                continue;
+            }
+            for name in wanted {
+                enable(parent, &name);
+            }
+        }
+        Ok(())
+    }
+
+    /// The controllers that are enabled for it.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn controllers(&self) -> Result<Vec<String>, Error> {
+        words(&self.path.join("cgroup.controllers"))
     }
 
     /// Its folder.
@@ -217,77 +245,19 @@ impl ContainerCgroup {
         // Mostly there is this one leaf at most, and then nothing needs to be listed.
         subtree::remove_dir(&self.path.join("init"))?;
         subtree::remove(&self.path)?;
-        let ancestors = self
-            .path
-            .ancestors()
-            .skip(1)
-            .take_while(|&ancestor| ancestor != self.root && ancestor.starts_with(&self.root));
-        for ancestor in ancestors {
-            if !is_marked(ancestor) || !subtree::remove_dir(ancestor)? {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// The accounting of the cgroup.
-    pub fn stats(&self) -> CgroupStats {
-        CgroupStats::read(&self.path)
+        folder::remove_ancestors(&self.path, &self.root)
     }
 }
 
-/// Makes a cgroup and the ancestors that it needs, below `root`; `false` if it was there.
-fn make(path: &Path, root: &Path) -> Result<bool, Error> {
-    for _ in 0..ATTEMPTS {
-        match fs::create_dir(path) {
-            Ok(()) => return Ok(true),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
-            // An ancestor is missing, or another container's end has just removed it.
-            Err(error) if is_gone(&error) => make_ancestors(path, root)?,
-            Err(error) => return Err(Error::io("make cgroup", path)(error)),
-        }
-    }
-    Err(Error::io("make cgroup", path)(
-        io::Error::from_raw_os_error(libc::ENOENT),
-    ))
+fn enable(parent: &Path, controllers: &str) -> bool {
+    subtree::write_existing(&parent.join("cgroup.subtree_control"), controllers).is_ok()
 }
 
-fn make_ancestors(path: &Path, root: &Path) -> Result<(), Error> {
-    let mut missing: Vec<&Path> = path
-        .ancestors()
-        .skip(1)
-        .take_while(|&a| a != root)
-        .collect();
-    while let Some(ancestor) = missing.pop() {
-        match fs::create_dir(ancestor) {
-            Ok(()) => mark(ancestor)?,
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            // One above it was removed meanwhile: the caller starts over.
-            Err(error) if is_gone(&error) && ancestor.parent() != Some(root) => return Ok(()),
-            Err(error) => return Err(Error::io("make cgroup", ancestor)(error)),
-        }
+/// The words in a file. One that does not exist has none: cgroups are removed at any time.
+fn words(file: &Path) -> Result<Vec<String>, Error> {
+    match fs::read_to_string(file) {
+        Ok(text) => Ok(text.split_whitespace().map(str::to_owned).collect()),
+        Err(error) if is_gone(&error) => Ok(Vec::new()),
+        Err(error) => Err(Error::io("read", file)(error)),
     }
-    Ok(())
-}
-
-fn mark(cgroup: &Path) -> Result<(), Error> {
-    let mut last = io::Error::from_raw_os_error(libc::EOPNOTSUPP);
-    for name in MARKS {
-        match setxattr(cgroup, name, b"1", XattrFlags::empty()) {
-            Ok(()) => return Ok(()),
-            Err(error) => last = error.into(),
-        }
-    }
-    match last.raw_os_error() {
-        // Removed already by another container's end: then there is nothing to be marked.
-        // Not allowed or not known: then it stays when all is over, which does no harm.
-        Some(libc::ENOENT | libc::ENODEV | libc::EPERM | libc::EOPNOTSUPP) => Ok(()),
-        _ => Err(Error::io("mark cgroup", cgroup)(last)),
-    }
-}
-
-fn is_marked(cgroup: &Path) -> bool {
-    MARKS
-        .iter()
-        .any(|&name| getxattr(cgroup, name, &mut [0_u8; 8][..]).is_ok())
 }

@@ -30,6 +30,37 @@ pub enum Error {
         /// Its `cgroup.type`, such as `threaded` or `domain invalid`.
         kind: String,
     },
+    /// A limit that the spec asks for has no controller on this node.
+    #[error("cannot set linux.resources.{setting}: {reason}")]
+    NoController {
+        /// Its place below `linux.resources`.
+        setting: String,
+        /// Why there is no cgroup with the controller.
+        reason: String,
+    },
+    /// A limit contradicts another.
+    #[error("linux.resources.{setting} is wrong: {reason}")]
+    Contradiction {
+        /// Its place below `linux.resources`.
+        setting: String,
+        /// What it contradicts.
+        reason: String,
+    },
+    /// The kernel refused a limit.
+    #[error(
+        "cannot set linux.resources.{setting}: writing {value:?} to {}: {source}",
+        path.display()
+    )]
+    Limit {
+        /// Its place below `linux.resources`.
+        setting: String,
+        /// The file of the cgroup.
+        path: PathBuf,
+        /// What was written.
+        value: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// A path that leads out of the hierarchy, or nowhere.
     #[error("{:?} is no path of a cgroup: it must be relative, without \"..\"", .0)]
     Path(PathBuf),

@@ -81,7 +81,7 @@ fn cgroup2_mount(line: &[u8]) -> Option<PathBuf> {
 
 /// Undoes what the kernel does to spaces, tabs, newlines and backslashes: `\` and three octal
 /// digits.
-fn unescape(field: &[u8]) -> Vec<u8> {
+pub(super) fn unescape(field: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&first, after)) = rest.split_first() {

@@ -88,12 +88,7 @@ impl Leaf {
     /// # Errors
     /// [`Error::Io`].
     pub fn pids(&self) -> Result<Vec<u32>, Error> {
-        let mut found = Vec::new();
-        subtree::for_each(&self.path, &mut |cgroup| {
-            found.extend(subtree::own_pids(cgroup)?);
-            Ok(())
-        })?;
-        Ok(found)
+        subtree::pids(&self.path)
     }
 
     /// Whether there are processes in it. A leaf that does not exist has none.

@@ -1,23 +1,33 @@
-//! Cgroups: a container is a cgroup of the v2 hierarchy, with a leaf for init and for each exec.
+//! Cgroups: a container has one in each hierarchy that is mounted.
 //!
-//! What they are for is to know exactly which processes belong to a container, and to kill and
-//! freeze all of them; no limit follows from them. So a v2 hierarchy without controllers, as
-//! hybrid hosts have it, will do. The processes are in leaves, never in the container's cgroup
-//! itself: where controllers are enabled the kernel allows processes in leaves only.
+//! In version 2's it has a leaf for init and for each exec: that is how it is known exactly which
+//! processes belong to the container and to each exec, and how all of them are killed and frozen,
+//! also where that hierarchy has no controllers, as on hybrid hosts. The processes are in leaves,
+//! never in the container's cgroup itself: where controllers are enabled the kernel allows processes
+//! in leaves only. Each controller is in the hierarchy that the host has it in, of version 1 or 2,
+//! and accounts and [limits](limits) there.
 
 mod container;
 mod error;
+mod folder;
 mod hierarchy;
 mod leaf;
+pub(crate) mod limits;
+mod oom;
+mod set;
 mod stats;
 mod subtree;
+mod v1;
 
 pub use container::ContainerCgroup;
 pub use error::Error;
 pub use hierarchy::Hierarchy;
 pub use leaf::Leaf;
-pub use stats::CgroupStats;
+pub(crate) use oom::OomNotifier;
+pub use set::{Cgroups, Hierarchies};
+pub use stats::{CgroupStats, CpuStats, IoStats, MemoryStats, PidsStats, UsageStats};
 pub use subtree::{Events, read_events};
+pub use v1::{V1Cgroup, V1Hierarchy};
 
 #[cfg(test)]
 mod tests;

@@ -110,11 +110,18 @@ pub(super) fn kill(cgroup: &Path) -> Result<(), Error> {
     kill_one_by_one(cgroup)
 }
 
-/// For kernels before 5.14. Frozen processes can be killed, but can't fork.
+/// For kernels before 5.14.
 pub(super) fn kill_one_by_one(cgroup: &Path) -> Result<(), Error> {
+    kill_while_frozen(cgroup, "cgroup.freeze", ["1", "0"])
+}
+
+/// Freezes the cgroup, by writing the first of `states` to `file`, and kills its processes one by
+/// one. Frozen ones can be killed, but can't fork; version 1 thaws them for their end.
+pub(super) fn kill_while_frozen(cgroup: &Path, file: &str, states: [&str; 2]) -> Result<(), Error> {
     /// Freezing takes effect soon, not at once: some may be forked in the first rounds.
     const ROUNDS: usize = 64;
-    write(cgroup, "cgroup.freeze", "1")?;
+    let [frozen, thawed] = states;
+    write(cgroup, file, frozen)?;
     let mut result = Ok(());
     for _ in 0..ROUNDS {
         match signal(cgroup, libc::SIGKILL) {
@@ -126,7 +133,7 @@ pub(super) fn kill_one_by_one(cgroup: &Path) -> Result<(), Error> {
             }
         }
     }
-    write(cgroup, "cgroup.freeze", "0")?;
+    write(cgroup, file, thawed)?;
     result
 }
 
@@ -228,6 +235,16 @@ pub(super) fn for_each(
         }
     }
     Ok(())
+}
+
+/// The processes in the cgroup and below it. One that does not exist has none.
+pub(super) fn pids(cgroup: &Path) -> Result<Vec<u32>, Error> {
+    let mut found = Vec::new();
+    for_each(cgroup, &mut |cgroup| {
+        found.extend(own_pids(cgroup)?);
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 /// The processes in this cgroup, without those below it.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, os::fd::OwnedFd, path::PathBuf};
 
 use reaper_overlay::ViewRequest;
-use reaper_spec::{CgroupsPath, ContainerId, ProcessSpec, Seccomp};
+use reaper_spec::{CgroupMode, CgroupsPath, ContainerId, ProcessSpec, Resources, Seccomp};
 use serde::{Deserialize, Serialize};
 
 use crate::{io::StdioRequest, signal::Signal};
@@ -19,6 +19,8 @@ pub struct ContainerConfig {
     pub process: ProcessSpec,
     /// Where its cgroup goes; `None` for `reaper/ID`.
     pub cgroups_path: Option<CgroupsPath>,
+    /// What it may use, which is set with [`CgroupMode::Enforce`] alone.
+    pub resources: Resources,
     /// The system calls that its processes may make, init and those that are added. Without the
     /// feature `seccomp` of this crate a container that has one is refused.
     pub seccomp: Option<Seccomp>,
@@ -47,6 +49,7 @@ impl ContainerConfig {
             id,
             process,
             cgroups_path: None,
+            resources: Resources::default(),
             seccomp: None,
             stdio: StdioRequest::default(),
             preserve_fds: Vec::new(),
@@ -58,17 +61,18 @@ impl ContainerConfig {
 }
 
 /// What a monitor does in addition to watching its container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MonitorOptions {
     /// The monitor exits in the same way as the init process, code and signal, and passes on the
     /// signals that it gets to it. An engine that waits for the pid in `--pid-file` gets the exit
     /// of the container so. Off by default.
     #[serde(rename = "mirror_exit")]
     pub propagate_exit: bool,
-    /// The container gets a separate cgroup, by which all that it leaves is killed; without one
-    /// that is best effort. On by default.
-    #[serde(rename = "without_cgroup", with = "negated")]
-    pub cgroup: bool,
+    /// Whether the container gets cgroups of its own, by which all that it leaves is killed, and
+    /// whether they limit it. Without them killing is best effort, and there are no limits. By
+    /// default limits are enforced.
+    #[serde(rename = "without_cgroup", with = "without_cgroup")]
+    pub cgroups: CgroupMode,
     /// The file to which the monitor logs errors that no request waits for, for example that a
     /// mount point could not be removed. By default they are not logged.
     pub log: Option<PathBuf>,
@@ -99,33 +103,36 @@ pub struct Inherited {
     pub session_keyring: bool,
 }
 
-impl Default for MonitorOptions {
-    fn default() -> Self {
-        Self {
-            propagate_exit: false,
-            cgroup: true,
-            log: None,
-            kill_unless_started: false,
-            inherit: Inherited::default(),
-        }
-    }
-}
-
-/// Monitors of all versions read and write the opposite of [`MonitorOptions::cgroup`].
-mod negated {
+/// Monitors of earlier versions read and write whether there is to be no cgroup.
+mod without_cgroup {
+    use reaper_spec::CgroupMode;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        Switch(bool),
+        Word(CgroupMode),
+    }
 
     #[expect(
         clippy::trivially_copy_pass_by_ref,
         reason = "serde passes a reference"
     )]
-    pub(super) fn serialize<S: Serializer>(value: &bool, serializer: S) -> Result<S::Ok, S::Error> {
-        (!value).serialize(serializer)
+    pub(super) fn serialize<S: Serializer>(mode: &CgroupMode, to: S) -> Result<S::Ok, S::Error> {
+        let form = match mode {
+            CgroupMode::Enforce => Form::Switch(false),
+            CgroupMode::Off => Form::Switch(true),
+            other => Form::Word(*other),
+        };
+        form.serialize(to)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<bool, D::Error> {
-        bool::deserialize(deserializer).map(|value| !value)
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<CgroupMode, D::Error> {
+        Ok(match Form::deserialize(from)? {
+            Form::Switch(false) => CgroupMode::Enforce,
+            Form::Switch(true) => CgroupMode::Off,
+            Form::Word(mode) => mode,
+        })
     }
 }

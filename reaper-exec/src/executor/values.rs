@@ -7,7 +7,7 @@ use reaper_state::ContainerDir;
 use serde::{Deserialize, Serialize};
 
 use super::config::ContainerConfig;
-use crate::{io::StdioRequest, procfs::Usage};
+use crate::{cgroup::CgroupStats, io::StdioRequest, procfs::Usage};
 
 /// One process of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -150,9 +150,31 @@ pub struct Stats {
     pub processes: u64,
     /// Threads.
     pub threads: u64,
+    /// The accounting of its cgroups, from which the figures above are where they have them. `None`
+    /// without cgroups: the figures are then added up over the processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroups: Option<Box<CgroupStats>>,
 }
 
 impl Stats {
+    /// Replaces the figures of processes by those of the cgroups, which also count what has exited
+    /// and the page cache.
+    pub(crate) fn set_cgroups(&mut self, cgroups: CgroupStats) {
+        if let Some(cpu) = &cgroups.cpu {
+            (self.cpu_user_ns, self.cpu_system_ns) = (cpu.user_ns, cpu.system_ns);
+        }
+        if let Some(memory) = &cgroups.memory {
+            let anonymous = ["total_rss", "anon"].map(|name| memory.stat.get(name));
+            self.memory_bytes = memory.memory.usage;
+            self.memory_anonymous_bytes =
+                anonymous.into_iter().flatten().next().copied().unwrap_or(0);
+        }
+        if let Some(pids) = &cgroups.pids {
+            self.threads = pids.current;
+        }
+        self.cgroups = Some(Box::new(cgroups));
+    }
+
     /// Adds what one process uses.
     pub(crate) fn add(&mut self, usage: &Usage) {
         self.cpu_user_ns += usage.cpu_user_ns;

@@ -13,7 +13,7 @@ use std::{
 
 use async_trait::async_trait;
 use reaper_overlay::ViewRequest;
-use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity, Status};
+use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity, Resources, Status};
 
 use super::{
     HostExecutor, client::ClientError, not_sent, recovery, runtime, silence, spawn,
@@ -100,6 +100,7 @@ impl Executor for HostExecutor {
             dir: dir.path().to_owned(),
             process: container.process,
             cgroups_path: container.cgroups_path,
+            resources: container.resources,
             view: container.view,
             streams,
             attached,
@@ -265,6 +266,27 @@ impl Executor for HostExecutor {
                 }
             }
         }
+    }
+
+    async fn oom_kills(&self, id: &ContainerId, seen: u64) -> Result<u64> {
+        let target = Target::Init(id.clone());
+        let Some(client) = self.client(id)? else {
+            return Err(Error::NotFound(target));
+        };
+        match client.call(&Request::OomKills { seen }, &[]).await {
+            Ok(Ok(Response::OomKills(kills))) => Ok(kills),
+            Ok(Ok(_)) => Err(unexpected_answer(&target)),
+            Ok(Err(failure)) => Err(failure.into_error(&target)),
+            Err(ClientError::Send(source)) => Err(not_sent(&target, source)),
+            // The monitor has exited, and with it the count.
+            Err(ClientError::Closed) => Err(Error::Ended(target)),
+        }
+    }
+
+    async fn update(&self, id: &ContainerId, resources: &Resources) -> Result<()> {
+        let target = Target::Init(id.clone());
+        let request = Request::Update(Box::new(resources.clone()));
+        self.call_done(&target, &request, silence::ACTION).await
     }
 
     async fn resize_pty(&self, target: &Target, size: ConsoleSize) -> Result<()> {

@@ -80,7 +80,7 @@ impl HostExecutor {
             return Ok(());
         };
         let plan = self.plan(id)?.ok_or(Error::NotFound(target.clone()))?;
-        let Some(cgroup) = plan.cgroup else {
+        let Some(cgroup) = plan.cgroups.v2() else {
             return Err(self.unresponsive(target));
         };
         let leaf = cgroup.leaf(&format!("exec-{exec}"));
@@ -117,8 +117,9 @@ impl HostExecutor {
     pub(super) fn pids_unanswered(&self, target: &Target) -> Result<Vec<ProcessInfo>> {
         let plan = self.plan(target.container())?;
         let plan = plan.ok_or_else(|| Error::NotFound(target.clone()))?;
-        let listed = plan.cgroup.as_ref().map(|cgroup| cgroup.pids());
-        if let Some(Ok(listed)) = listed {
+        if !plan.cgroups.is_empty()
+            && let Ok(listed) = plan.cgroups.pids()
+        {
             let entry = |(pid, leaf): (u32, String)| ProcessInfo::of_leaf(pid, &leaf);
             return Ok(listed.into_iter().map(entry).collect());
         }
@@ -142,11 +143,17 @@ impl HostExecutor {
                 stats.add(&usage);
             }
         }
-        if let Some(plan) = self.plan(target.container())?
+        let plan = self.plan(target.container())?;
+        if let Some(plan) = &plan
             && let Ok(usage) = procfs::usage(plan.monitor.pid)
         {
             stats.cpu_user_ns += usage.cpu_user_ns;
             stats.cpu_system_ns += usage.cpu_system_ns;
+        }
+        if let Some(plan) = plan
+            && !plan.cgroups.is_empty()
+        {
+            stats.set_cgroups(plan.cgroups.stats());
         }
         Ok(stats)
     }
@@ -154,9 +161,8 @@ impl HostExecutor {
 
 /// The processes of a container that was killed which are there nevertheless.
 fn left_of(plan: &CleanupRecord) -> Vec<String> {
-    let cgroup = plan.cgroup.as_ref();
-    let pids = cgroup.map(|cgroup| cgroup.pids().unwrap_or_default());
-    let mut left: Vec<u32> = pids.into_iter().flatten().map(|(pid, _)| pid).collect();
+    let pids = plan.cgroups.pids().unwrap_or_default();
+    let mut left: Vec<u32> = pids.into_iter().map(|(pid, _)| pid).collect();
     if procfs::is_alive(&plan.monitor) {
         left.push(plan.monitor.pid);
     }

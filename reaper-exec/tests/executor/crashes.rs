@@ -343,7 +343,7 @@ async fn a_plan_of_another_boot_ends_nobody(rig: &Rig) {
     }
     // With cgroup v1 alone there is none.
     let Some(cgroup) = rig.cgroup("before") else {
-        return;
+        return rig.remove_cgroups("before");
     };
     let events = File::open(cgroup.join("cgroup.events")).unwrap();
     while read_events(&events).unwrap().populated {
@@ -353,13 +353,7 @@ async fn a_plan_of_another_boot_ends_nobody(rig: &Rig) {
         )
         .unwrap();
     }
-    for folder in [
-        cgroup.join("init"),
-        cgroup.clone(),
-        cgroup.parent().unwrap().to_owned(),
-    ] {
-        fs::remove_dir(folder).unwrap();
-    }
+    rig.remove_cgroups("before");
 }
 
 async fn an_old_end_is_not_taken_for_the_next_ones(rig: &Rig) {

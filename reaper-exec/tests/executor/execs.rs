@@ -1,7 +1,7 @@
 //! Exec'd processes.
 
 use reaper_exec::{Error, ExecRequest, Executor, Signal, Target};
-use reaper_spec::{ExecId, ExitStatus, Status};
+use reaper_spec::{CgroupMode, ExecId, ExitStatus, Status};
 
 use crate::{
     output::capture,
@@ -290,7 +290,11 @@ async fn a_tied_exec_without_a_cgroup_takes_its_descendants_along(rig: &Rig) {
 
 async fn tied_exec_dies(rig: &Rig, cgroup: bool) {
     let (mut new, _output) = rig.shell("main", "exec sleep 1000");
-    new.monitor.cgroup = cgroup;
+    new.monitor.cgroups = if cgroup {
+        CgroupMode::Enforce
+    } else {
+        CgroupMode::Off
+    };
     let id = new.id.clone();
     rig.engine.create(new).await.unwrap();
     rig.engine.start(&id).await.unwrap();

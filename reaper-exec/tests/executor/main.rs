@@ -9,6 +9,7 @@ mod crashes;
 mod ends;
 mod execs;
 mod interleavings;
+mod limits;
 mod lives;
 #[path = "../common/machine.rs"]
 mod machine;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         contract::CASES,
         capture::CASES,
         silent::CASES,
+        limits::CASES,
     ]
     .concat();
     let trials = cases.into_iter().map(|(name, case)| {

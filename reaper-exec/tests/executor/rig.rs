@@ -12,9 +12,11 @@ use nix::{
     unistd::Pid,
 };
 use reaper_exec::{
-    ContainerConfig, Engine, ExecRequest, Executor, HostExecutor, Target, io::StdioRequest,
+    ContainerConfig, Engine, ExecRequest, Executor, HostExecutor, Target,
+    cgroup::{Hierarchies, Hierarchy, V1Hierarchy},
+    io::StdioRequest,
 };
-use reaper_spec::{ContainerId, ExecId, ProcessSpec, Status};
+use reaper_spec::{ContainerId, ExecId, ProcessSpec};
 use reaper_state::{FileStore, StateRoot};
 use tempfile::TempDir;
 
@@ -57,7 +59,7 @@ pub(crate) fn block_on(case: impl FnOnce(Rig) -> Running) {
         .map(|e| e.unwrap())
         .collect();
     assert!(left.is_empty(), "left in the root: {left:?}");
-    assert_eq!(rig.cgroup(""), None, "left as cgroups");
+    assert_eq!(rig.cgroups(""), [] as [PathBuf; 0], "left as cgroups");
     assert!(
         !rig.marked_process_exists(),
         "a process with this case's mark is left"
@@ -196,9 +198,35 @@ impl Rig {
         format!("reaper-test-{}", name.trim_start_matches('.'))
     }
 
-    /// The cgroup of a container, if it is there.
+    /// The folder of a container's cgroup in the hierarchy at `root`.
+    pub(crate) fn cgroup_in(&self, root: &Path, id: &str) -> PathBuf {
+        root.join(Self::cgroup_folder(self.root.path())).join(id)
+    }
+
+    /// The cgroups of a container that are there, in all hierarchies.
+    pub(crate) fn cgroups(&self, id: &str) -> Vec<PathBuf> {
+        let Hierarchies { v1, v2, .. } = Hierarchies::find().unwrap();
+        let v1 = v1.iter().map(V1Hierarchy::root);
+        let roots = v2.iter().map(Hierarchy::root).chain(v1);
+        let folders = roots.map(|root| self.cgroup_in(root, id));
+        folders.filter(|path| path.exists()).collect()
+    }
+
+    /// Removes the cgroups of a container whose processes are ended.
+    pub(crate) fn remove_cgroups(&self, id: &str) {
+        for folder in self.cgroups(id) {
+            let _ = std::fs::remove_dir(folder.join("init"));
+            while std::fs::remove_dir(&folder).is_err() && folder.exists() {
+                std::thread::yield_now();
+                let _ = std::fs::remove_dir(folder.join("init"));
+            }
+            let _ = std::fs::remove_dir(folder.parent().unwrap());
+        }
+    }
+
+    /// The cgroup of a container in version 2's hierarchy, if it is there.
     pub(crate) fn cgroup(&self, id: &str) -> Option<PathBuf> {
-        let hierarchy = reaper_exec::cgroup::Hierarchy::find().unwrap()?;
+        let hierarchy = Hierarchy::find().unwrap()?;
         let folder = hierarchy.root().join(Self::cgroup_folder(self.root.path()));
         Some(folder.join(id)).filter(|path| path.exists())
     }
@@ -222,22 +250,9 @@ impl Rig {
         !self.marked_processes().is_empty()
     }
 
-    /// Whether containers have cgroups. With cgroup v1 alone they have none, and less is exact.
+    /// Whether containers have cgroups of version 2. With version 1 alone less is exact.
     pub(crate) fn has_cgroups() -> bool {
-        reaper_exec::cgroup::Hierarchy::find().unwrap().is_some()
-    }
-
-    /// Without a cgroup a pause is refused, and changes nothing.
-    pub(crate) async fn pause_is_refused(&self) {
-        let (id, _output) = self.start_shell("frozen", "exec sleep 1000").await;
-        let refused = self.engine.pause(&id).await.unwrap_err();
-        assert!(
-            refused.to_string().contains("cgroup of version 2"),
-            "{refused}"
-        );
-        let status = self.engine.state(&id).await.unwrap().status;
-        assert_eq!(status, Status::Running);
-        self.engine.delete(&id, true).await.unwrap();
+        Hierarchy::find().unwrap().is_some()
     }
 
     /// What a container started is dead, though its monitor was killed. Without a cgroup what has

@@ -18,7 +18,7 @@ use reaper_exec::{
     io::StdioRequest,
 };
 use reaper_overlay::ViewRequest;
-use reaper_spec::{ContainerId, ExecId, ProcessSpec};
+use reaper_spec::{ContainerId, ExecId, ProcessSpec, Resources};
 use reaper_state::{FileStore, StateRoot};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -136,6 +136,7 @@ impl Rig {
             id,
             process,
             cgroups_path: None,
+            resources: Resources::default(),
             seccomp: None,
             stdio,
             preserve_fds: Vec::new(),

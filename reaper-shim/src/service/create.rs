@@ -4,11 +4,11 @@
 //! creation that exceeds its limit is deleted by force before its error is returned. Each container
 //! has one task that waits for its exit; it publishes the exits of exec'd processes first.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use containerd_shim_protos::{
     api::{CreateTaskRequest, CreateTaskResponse, Mount},
-    events::task::{TaskCreate, TaskIO},
+    events::task::{TaskCreate, TaskIO, TaskOOM},
     protobuf::MessageField,
 };
 use reaper_exec::{ContainerConfig, Executor, MonitorOptions, Target, engine};
@@ -18,6 +18,7 @@ use reaper_spec::{
     Timestamp,
 };
 use reaper_state::{Record, StateStore};
+use tokio::time::timeout;
 
 use super::{Inner, options};
 use crate::{
@@ -27,6 +28,10 @@ use crate::{
     sandbox,
     timeout::{blocking, with_timeout},
 };
+
+/// How long an exit waits for what is known of kills for lack of memory. A monitor has answered before
+/// it reports the exit.
+const OOM_LIMIT: Duration = Duration::from_secs(1);
 
 impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
     pub(super) async fn create(
@@ -120,6 +125,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             devices,
             rootfs_propagation,
             cgroups_path,
+            resources,
             seccomp,
             annotations,
             ..
@@ -138,11 +144,12 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             bundle: bundle.to_owned(),
             process,
             cgroups_path,
+            resources,
             seccomp,
             stdio: stdio.request(),
             preserve_fds: Vec::new(),
             monitor: MonitorOptions {
-                cgroup: config.cgroups,
+                cgroups: config.cgroups,
                 log: config.log.runtime,
                 ..MonitorOptions::default()
             },
@@ -175,12 +182,38 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
 
     /// Publishes the end of a container, after those of its exec'd processes.
     async fn watch(self: Arc<Self>, container: Arc<Container>) {
+        let mut oom = tokio::spawn(Arc::clone(&self).watch_oom(container.id.clone()));
         let exit = match self.engine.wait(&container.id).await {
             Ok(exit) => exit,
             Err(error) => self.uncommitted_exit(&container, &error).await,
         };
         container.finish_execs().await;
+        // containerd takes a reason for an exit only before the exit. The monitor has answered by
+        // now, if it knows of such requests.
+        if timeout(OOM_LIMIT, &mut oom).await.is_err() {
+            oom.abort();
+        }
         container.init.ended(exit, &*self.events);
+    }
+
+    /// Publishes that the kernel has killed something of the container for lack of memory, until the
+    /// container has stopped.
+    async fn watch_oom(self: Arc<Self>, id: ContainerId) {
+        let mut seen = 0;
+        loop {
+            // A monitor of an earlier version, and other executors, do not know of it.
+            let Ok(kills) = self.engine.executor().oom_kills(&id, seen).await else {
+                return;
+            };
+            if kills <= seen {
+                return;
+            }
+            seen = kills;
+            self.events.publish(Event::Oom(TaskOOM {
+                container_id: id.to_string(),
+                ..TaskOOM::default()
+            }));
+        }
     }
 
     /// The end of a container whose end could not be committed, or not be seen. The executor has

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use containerd_shim_protos::{
     api::{
         DeleteRequest, DeleteResponse, Empty, KillRequest, PauseRequest, ResumeRequest,
-        StartRequest, StartResponse,
+        StartRequest, StartResponse, UpdateTaskRequest,
     },
     events::task::{TaskDelete, TaskPaused, TaskResumed},
 };
 use reaper_exec::{Executor, Signal, Target, engine};
-use reaper_spec::{Exit, Status, Timestamp};
+use reaper_spec::{Exit, Resources, Status, Timestamp};
 use reaper_state::StateStore;
 
 use super::Inner;
@@ -129,6 +129,15 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             container_id,
             ..TaskResumed::default()
         }));
+        Ok(Empty::default())
+    }
+
+    /// The limits travel as the JSON of `linux.resources`.
+    pub(super) async fn update(self: Arc<Self>, request: UpdateTaskRequest) -> Result<Empty> {
+        let container = self.with_processes(&request.id, "update")?;
+        let resources = Resources::parse(&request.resources.value)?;
+        let executor = self.engine.executor();
+        with_timeout("update", executor.update(&container.id, &resources)).await?;
         Ok(Empty::default())
     }
 

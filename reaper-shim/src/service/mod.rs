@@ -322,7 +322,8 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Task for TaskServi
         )
     }
 
-    async fn update(&self, _: &TtrpcContext, _: UpdateTaskRequest) -> ttrpc::Result<Empty> {
-        answer("update", Err(Error::Unsupported("to limit resources")))
+    async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> ttrpc::Result<Empty> {
+        self.serve("update", |inner| async move { inner.update(request).await })
+            .await
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use containerd_shim_protos::{
     api::*,
+    protobuf::{MessageField, well_known_types::any::Any},
     shim_async::Task,
     ttrpc::{Code, r#async::TtrpcContext},
 };
@@ -178,11 +179,19 @@ async fn what_is_not_supported_says_so() {
     let shim = shim();
     shim.run("web").await;
     let context = TtrpcContext::default();
-    let updated = shim
-        .service
-        .update(&context, UpdateTaskRequest::default())
-        .await;
+    // By the executor: the service passes the limits on to it.
+    let update = |json: &str| UpdateTaskRequest {
+        id: "web".into(),
+        resources: MessageField::some(Any {
+            value: json.into(),
+            ..Any::default()
+        }),
+        ..UpdateTaskRequest::default()
+    };
+    let updated = shim.service.update(&context, update("{}")).await;
     assert_eq!(code(updated), Code::UNIMPLEMENTED);
+    let wrong = shim.service.update(&context, update("[]")).await;
+    assert_eq!(code(wrong), Code::INVALID_ARGUMENT);
     let checkpointed = shim
         .service
         .checkpoint(&context, CheckpointTaskRequest::default())

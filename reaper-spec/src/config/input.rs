@@ -6,7 +6,7 @@ use toml::Value;
 
 use super::{
     pod_annotation::PodAnnotation,
-    types::{DnsMode, ImageMode, NetworkMode, Privileges, StoreKind},
+    types::{CgroupMode, DnsMode, ImageMode, NetworkMode, Privileges, StoreKind},
 };
 use crate::{error::quoted, overlay_scope::OverlayScope};
 
@@ -269,6 +269,32 @@ impl Setting for OverlayScope {
 
     fn from_text(text: &OsStr) -> Option<Self> {
         text.to_str()?.parse().ok()
+    }
+}
+
+/// `true` and `false` are what the setting took before it had words.
+impl Setting for CgroupMode {
+    const EXPECTED: &'static str = "enforce, track or off";
+
+    fn from_text(text: &OsStr) -> Option<Self> {
+        match text.to_str()? {
+            "enforce" => Some(Self::Enforce),
+            "track" => Some(Self::Track),
+            _ => bool::from_text(text).map(Self::from_switch),
+        }
+    }
+
+    fn from_toml(value: &Value) -> Option<Self> {
+        match value {
+            Value::Boolean(on) => Some(Self::from_switch(*on)),
+            _ => Self::from_text(value.as_str()?.as_ref()),
+        }
+    }
+}
+
+impl CgroupMode {
+    fn from_switch(on: bool) -> Self {
+        if on { Self::Enforce } else { Self::Off }
     }
 }
 

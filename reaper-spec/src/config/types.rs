@@ -37,8 +37,8 @@ pub struct Config {
     pub dns: DnsMode,
     /// Whose network a workload uses.
     pub network: NetworkMode,
-    /// Whether workloads get a cgroup of their own.
-    pub cgroups: bool,
+    /// What is done with the cgroups of workloads.
+    pub cgroups: CgroupMode,
     /// What becomes of the container's image.
     pub image: ImageMode,
     /// What pods may change by annotation.
@@ -139,6 +139,33 @@ impl StoreKind {
 impl fmt::Display for StoreKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// What is done with the cgroups of workloads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum CgroupMode {
+    /// Each workload has cgroups of its own, with the limits that its bundle asks for. A limit that
+    /// the node cannot set is an error.
+    #[default]
+    Enforce,
+    /// Each workload has cgroups of its own, which account for it, and by which it is frozen and
+    /// killed. No limits are set.
+    Track,
+    /// None is made, and no limits are set.
+    Off,
+}
+
+impl CgroupMode {
+    /// The word for it in configurations.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Track => "track",
+            Self::Off => "off",
+        }
     }
 }
 
@@ -258,7 +285,7 @@ impl Default for Config {
             log: LogConfig::default(),
             dns: DnsMode::default(),
             network: NetworkMode::default(),
-            cgroups: true,
+            cgroups: CgroupMode::default(),
             image: ImageMode::default(),
             annotations: AnnotationPolicy::default(),
             policy: PolicyConfig::default(),

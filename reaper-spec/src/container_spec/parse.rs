@@ -11,7 +11,7 @@ use super::{
     ContainerSpec, Device, DeviceType, FileRestrictions, Mount, RootPropagation, Unsupported,
 };
 use crate::{
-    CgroupsPath,
+    CgroupsPath, Resources,
     error::{Error, Invalid, Origin},
     json::{self, Node},
     process, seccomp,
@@ -78,6 +78,11 @@ fn read(document: &Value, bundle: &Path) -> Result<ContainerSpec> {
             .get("cgroupsPath")?
             .opt(cgroups_path)?
             .flatten(),
+        resources: root
+            .get("linux")?
+            .get("resources")?
+            .opt(|node| Resources::read(node.value(), "linux.resources"))?
+            .unwrap_or_default(),
         seccomp: root.get("linux")?.get("seccomp")?.opt(seccomp::read)?,
         annotations: root
             .get("annotations")?

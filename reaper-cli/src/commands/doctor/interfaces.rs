@@ -8,7 +8,7 @@ use std::{
 };
 
 use reaper_exec::cgroup::{ContainerCgroup, Hierarchy};
-use reaper_spec::Config;
+use reaper_spec::{CgroupMode, Config};
 use rustix::{
     fs::{CWD, Mode, OFlags, ResolveFlags, inotify::CreateFlags},
     io::Errno,
@@ -50,7 +50,7 @@ pub(super) fn examine(config: &Config) -> CheckResult {
     if nix::unistd::geteuid().is_root() {
         tried.extend(mounts());
     }
-    if config.cgroups
+    if config.cgroups != CgroupMode::Off
         && let Ok(Some(hierarchy)) = Hierarchy::find()
     {
         tried.push(cgroup_kill(&hierarchy));

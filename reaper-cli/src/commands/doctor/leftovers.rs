@@ -4,8 +4,10 @@ mod remains;
 
 use std::{collections::BTreeSet, path::PathBuf};
 
-use reaper_exec::cgroup::Hierarchy;
-use reaper_overlay::{Overlays, Scope};
+use reaper_overlay::{
+    Overlays, Scope,
+    mountinfo::{self, MountInfo},
+};
 use reaper_spec::ContainerId;
 
 use self::remains::Remains;
@@ -92,8 +94,10 @@ fn remains(call: &CommandContext, present: &Present) -> Vec<std::result::Result<
         let dirs = remains::directories(root, &names).into_iter();
         found.extend(dirs.map(|path| Ok(Remains::Directory(path))));
     }
-    let hierarchy = Hierarchy::find().ok().flatten();
-    for path in hierarchy.iter().flat_map(|it| remains::cgroups(it.root())) {
+    let mounts = mountinfo::read().unwrap_or_default();
+    let is_cgroup = |mount: &&MountInfo| matches!(mount.fs_type.as_str(), "cgroup" | "cgroup2");
+    let hierarchies = mounts.iter().filter(is_cgroup);
+    for path in hierarchies.flat_map(|mount| remains::cgroups(&mount.mount_point)) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if !present.has(&name) {
             found.push(Ok(Remains::Cgroup(path)));

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use reaper_overlay::mountinfo::{self, MountInfo};
-use reaper_spec::Config;
+use reaper_spec::{CgroupMode, Config};
 use rustix::mount::FsOpenFlags;
 
 use super::{finding::CheckResult, interfaces};
@@ -96,15 +96,26 @@ fn overlay(enabled: bool, filesystems: &str) -> CheckResult {
     )
 }
 
-fn cgroups(wanted: bool, mounts: &[MountInfo]) -> CheckResult {
+fn cgroups(mode: CgroupMode, mounts: &[MountInfo]) -> CheckResult {
     let hierarchy = mounts.iter().find(|mount| mount.fs_type == "cgroup2");
+    let v1 = mounts.iter().filter(|mount| mount.fs_type == "cgroup");
+    let with_v1 = match v1.count() {
+        0 => "",
+        _ => ", limits and accounting by version 1",
+    };
     match hierarchy {
-        _ if !wanted => CheckResult::good("cgroups", "not used: the configuration says so"),
+        _ if mode == CgroupMode::Off => {
+            CheckResult::good("cgroups", "not used: the configuration says so")
+        }
+        None if !with_v1.is_empty() => CheckResult::good(
+            "cgroups",
+            "version 1: frozen and killed process by process, which is exact but slower",
+        ),
         None => CheckResult::warning(
             "cgroups",
             "no cgroup v2 is mounted",
-            "without it pause, figures and the end of what containers left running are best \
-             effort: boot with systemd.unified_cgroup_hierarchy=1, or mount one with \
+            "without it limits cannot be set, and pause, figures and the end of what containers \
+             left running are best effort: boot with systemd.unified_cgroup_hierarchy=1, or mount one with \
              `mount -t cgroup2 none /sys/fs/cgroup/unified`",
         ),
         Some(mount) if mount.options.iter().any(|option| option == "ro") => CheckResult::warning(
@@ -113,7 +124,8 @@ fn cgroups(wanted: bool, mounts: &[MountInfo]) -> CheckResult {
             format!("`mount -o remount,rw {}`", mount.mount_point.display()),
         ),
         Some(mount) => {
-            CheckResult::good("cgroups", format!("v2 on {}", mount.mount_point.display()))
+            let found = format!("v2 on {}{with_v1}", mount.mount_point.display());
+            CheckResult::good("cgroups", found)
         }
     }
 }
@@ -183,10 +195,11 @@ mod tests {
             let line = format!("30 29 0:26 / /sys/fs/cgroup {options} - cgroup2 cgroup2 rw\n");
             mountinfo::parse(line.as_bytes())
         };
-        assert_eq!(cgroups(true, &mount("rw,nosuid")).level, Level::Good);
-        assert_eq!(cgroups(true, &mount("ro,nosuid")).level, Level::Warning);
-        assert_eq!(cgroups(true, &[]).level, Level::Warning);
-        assert_eq!(cgroups(false, &[]).level, Level::Good);
+        let (enforce, off) = (CgroupMode::Enforce, CgroupMode::Off);
+        assert_eq!(cgroups(enforce, &mount("rw,nosuid")).level, Level::Good);
+        assert_eq!(cgroups(enforce, &mount("ro,nosuid")).level, Level::Warning);
+        assert_eq!(cgroups(enforce, &[]).level, Level::Warning);
+        assert_eq!(cgroups(off, &[]).level, Level::Good);
     }
 
     #[test]

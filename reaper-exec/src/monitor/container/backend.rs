@@ -7,7 +7,7 @@ use std::{
 
 use nix::unistd::Pid;
 use reaper_overlay::FilesystemIsolation;
-use reaper_spec::{ExecId, Exit, ProcessIdentity};
+use reaper_spec::{ExecId, Exit, ProcessIdentity, Resources};
 
 use super::{monitor::Monitor, new_container::NewContainer};
 use crate::{
@@ -63,6 +63,9 @@ pub(crate) trait Backend {
 
     /// Kills a process that its client no longer wants.
     fn kill_unwanted(&self, monitor: &mut Monitor, index: usize);
+
+    /// Changes the limits of the container.
+    fn update(&self, monitor: &mut Monitor, resources: &Resources, to: ReplyTo) -> Reply;
 
     /// Freezes the container.
     fn pause(&self, monitor: &mut Monitor, to: ReplyTo) -> Reply;

@@ -6,3 +6,4 @@
 pub(crate) mod backend;
 pub(crate) mod monitor;
 pub(crate) mod new_container;
+pub(crate) mod oom;

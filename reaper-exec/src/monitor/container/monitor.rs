@@ -11,9 +11,9 @@ use reaper_overlay::{View, ViewRequest};
 use reaper_spec::{ContainerId, ExecId, ProcessIdentity, Status};
 use reaper_state::ContainerDir;
 
-use super::{backend::Backend, new_container::NewContainer};
+use super::{backend::Backend, new_container::NewContainer, oom::OomWatch};
 use crate::{
-    cgroup::ContainerCgroup,
+    cgroup::Cgroups,
     executor::MonitorOptions,
     monitor::{
         oci_runtime::runtime::Runtime,
@@ -47,7 +47,7 @@ pub(crate) struct Monitor {
     pub(crate) accept_again: Option<Instant>,
     pub(crate) view_request: ViewRequest,
     pub(crate) view: Box<dyn View>,
-    pub(crate) cgroup: Option<ContainerCgroup>,
+    pub(crate) cgroups: Cgroups,
     /// Makes the container's processes and acts on them.
     pub(crate) backend: &'static dyn Backend,
     /// The state of the backend that drives an OCI runtime.
@@ -59,6 +59,9 @@ pub(crate) struct Monitor {
     pub(crate) processes: Vec<Process>,
     pub(crate) next_process: u64,
     pub(crate) state: MonitorState,
+    /// Those that a runtime has made, which are looked at only.
+    pub(crate) runtime_cgroups: Option<Cgroups>,
+    pub(crate) oom: OomWatch,
     pub(crate) freezing: Option<Freezing>,
     pub(crate) frozen: bool,
     /// When init, to which SIGKILL was sent, counts as one that cannot be killed.
@@ -71,20 +74,35 @@ pub(crate) struct Monitor {
     pub(crate) cpu_ns: (u64, u64),
 }
 
-/// A freeze that the kernel has not reported as done.
+/// How it is known that a freeze is done.
+pub(crate) enum FreezeProgress {
+    /// By a change of this file, `cgroup.events`.
+    Reported(File),
+    /// By looking, at this time the next.
+    LookedAt(Instant),
+}
+
+/// A freeze that is not done.
 pub(crate) struct Freezing {
-    pub(crate) events: File,
+    pub(crate) progress: FreezeProgress,
     pub(crate) reply_to: ReplyTo,
     pub(crate) deadline: Instant,
 }
 
 impl Freezing {
-    pub(crate) fn events(&self) -> BorrowedFd<'_> {
-        self.events.as_fd()
+    /// What is polled for its end.
+    pub(crate) fn events(&self) -> Option<BorrowedFd<'_>> {
+        match &self.progress {
+            FreezeProgress::Reported(events) => Some(events.as_fd()),
+            FreezeProgress::LookedAt(_) => None,
+        }
     }
 
     pub(crate) fn deadline(&self) -> Instant {
-        self.deadline
+        match &self.progress {
+            FreezeProgress::Reported(_) => self.deadline,
+            FreezeProgress::LookedAt(next) => self.deadline.min(*next),
+        }
     }
 }
 
@@ -102,7 +120,8 @@ impl Monitor {
             backend,
             dir,
             call,
-            cgroup,
+            cgroups,
+            oom_kills,
             runtime,
             filter,
             ..
@@ -122,7 +141,7 @@ impl Monitor {
             accept_again: None,
             view_request: call.view,
             view,
-            cgroup,
+            cgroups,
             backend,
             runtime,
             filter,
@@ -130,6 +149,11 @@ impl Monitor {
             processes: vec![init],
             next_process: INIT + 1,
             state: MonitorState::Live,
+            runtime_cgroups: None,
+            oom: OomWatch {
+                earlier: oom_kills,
+                ..OomWatch::default()
+            },
             freezing: None,
             frozen: false,
             kill_deadline: None,

@@ -10,7 +10,7 @@ use nix::sys::signalfd::SignalFd;
 
 use super::backend::Backend;
 use crate::{
-    cgroup::ContainerCgroup,
+    cgroup::Cgroups,
     monitor::{
         oci_runtime::runtime::Runtime,
         support::{
@@ -42,7 +42,9 @@ pub(crate) struct NewContainer {
     pub(crate) call: CreateContainer,
     /// The descriptors that came with the request.
     pub(crate) descriptors: Vec<OwnedFd>,
-    pub(crate) cgroup: Option<ContainerCgroup>,
+    pub(crate) cgroups: Cgroups,
+    /// The kills for lack of memory that its cgroups had counted before.
+    pub(crate) oom_kills: u64,
     pub(crate) view: Option<Box<dyn View>>,
     pub(crate) runtime: Option<Runtime>,
     pub(crate) filter: Option<Filter>,

@@ -36,6 +36,11 @@ pub(crate) enum Task {
     Kill(ReplyTo),
     Pause(ReplyTo),
     Resume(ReplyTo),
+    Update {
+        to: ReplyTo,
+        /// The file with the limits, which is removed afterwards.
+        file: PathBuf,
+    },
     Remove,
 }
 
@@ -58,6 +63,7 @@ impl Task {
             Self::Kill(_) => "kill",
             Self::Pause(_) => "pause",
             Self::Resume(_) => "resume",
+            Self::Update { .. } => "update",
             Self::Remove => "delete",
         }
     }

@@ -6,13 +6,14 @@
 //! connect to, and the init process, which waits for its start. When a step fails, what the earlier
 //! ones made is removed in reverse, and the client gets the failure of that step.
 
-use std::os::fd::OwnedFd;
+use std::{os::fd::OwnedFd, path::Path};
 
+use reaper_spec::CgroupMode;
 use reaper_state::ContainerDir;
 
 use super::{host_backend::HostBackend, runtime_backend::RuntimeBackend};
 use crate::{
-    cgroup::{ContainerCgroup, Hierarchy},
+    cgroup::{Cgroups, Hierarchies, limits},
     channel,
     monitor::{
         container::{
@@ -24,8 +25,9 @@ use crate::{
         support::{
             connection::Connection,
             container_files::{
-                choose_cgroup, remove_file, remove_runtime_files, write_cleanup_record,
+                choose_cgroups, remove_file, remove_runtime_files, write_cleanup_record,
             },
+            log::log_line,
         },
     },
     protocol::{CleanupRecord, CreateContainer, Failure, VERSION},
@@ -69,7 +71,8 @@ impl NewContainer {
             dir: ContainerDir::new(&call.dir),
             call,
             descriptors,
-            cgroup: None,
+            cgroups: Cgroups::default(),
+            oom_kills: 0,
             view: None,
             runtime: None,
             filter: None,
@@ -77,16 +80,12 @@ impl NewContainer {
     }
 
     fn create(&mut self) -> Result<(OwnedFd, Process), Failure> {
-        let cgroup = choose_cgroup(&self.call)?;
+        let (hierarchies, path) = choose_cgroups(&self.call)?;
         // A record that an earlier container of this id left must not be read as this one's exit.
         remove_file(&self.dir.exit_file())?;
         remove_file(&self.dir.socket())?;
-        self.write_plan(cgroup.as_ref())?;
-        if let Some((hierarchy, path)) = cgroup {
-            let created = ContainerCgroup::create(&hierarchy, &path);
-            self.cgroup =
-                Some(created.map_err(|error| Failure::from_error("make the cgroup", &error))?);
-        }
+        self.write_plan(&hierarchies, &path)?;
+        self.create_cgroups(&hierarchies, &path)?;
         let view = self.pending.config.isolation.prepare(&self.call.view);
         self.view =
             Some(view.map_err(|error| Failure::from_error("prepare the filesystem view", &error))?);
@@ -96,16 +95,47 @@ impl NewContainer {
         Ok((listener, backend.create_init(self)?))
     }
 
-    fn write_plan(&self, cgroup: Option<&(Hierarchy, std::path::PathBuf)>) -> Result<(), Failure> {
-        let cgroup = cgroup
-            .map(|(hierarchy, path)| ContainerCgroup::at_if_empty(hierarchy, path))
-            .transpose()
+    /// Makes the cgroups with their limits. The spec's limits are enforced or refused; whether
+    /// processes can be told apart, killed and frozen exactly is a line in the log, since an
+    /// ordinary user's containers run without.
+    fn create_cgroups(&mut self, hierarchies: &Hierarchies, path: &Path) -> Result<(), Failure> {
+        let created = Cgroups::create(hierarchies, path);
+        let (cgroups, refused) =
+            created.map_err(|error| Failure::from_error("make the cgroup", &error))?;
+        self.oom_kills = cgroups.oom_kills().unwrap_or(0);
+        self.cgroups = cgroups;
+        if self.call.runtime.is_some() {
+            return Ok(());
+        }
+        let mode = self.call.options.cgroups;
+        if mode == CgroupMode::Enforce {
+            limits::apply(&self.cgroups, &self.call.resources, &refused)
+                .map_err(|error| Failure::from_error("set the limits", &error))?;
+        }
+        let reason = match refused.first() {
+            Some(error) => error.to_string(),
+            None if mode != CgroupMode::Off && self.cgroups.is_empty() => {
+                "no hierarchy is mounted and writable".to_owned()
+            }
+            None => return Ok(()),
+        };
+        let line = format!("a cgroup is missing: {reason}");
+        log_line(
+            self.call.options.log.as_deref(),
+            self.call.id.as_str(),
+            &line,
+        );
+        Ok(())
+    }
+
+    fn write_plan(&self, hierarchies: &Hierarchies, path: &Path) -> Result<(), Failure> {
+        let cgroups = Cgroups::at_if_empty(hierarchies, path)
             .map_err(|error| Failure::from_error("make the cgroup", &error))?;
         let record = CleanupRecord {
             version: VERSION,
             monitor: self.pending.identity.clone(),
             view: self.call.view.clone(),
-            cgroup,
+            cgroups,
             runtime: self.call.runtime.clone(),
         };
         write_cleanup_record(&self.dir, &record)
@@ -119,9 +149,7 @@ impl NewContainer {
         if let Some(mut view) = self.view {
             let _ = view.undo();
         }
-        if let Some(cgroup) = self.cgroup {
-            let _ = cgroup.remove();
-        }
+        let _ = self.cgroups.remove();
         if let Some(runtime) = self.runtime {
             runtime.remove_files();
         }

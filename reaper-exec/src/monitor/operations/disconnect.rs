@@ -13,6 +13,9 @@ impl Monitor {
     /// Kills what the client of `connection` had asked for and has not been told of, and what is to
     /// end with it.
     pub(crate) fn client_disconnected(&mut self, connection: u64) {
+        self.oom
+            .waiters
+            .retain(|(_, waiter)| waiter.connection != connection);
         let unstarted = self.options.kill_unless_started;
         let mut unwanted = Vec::new();
         for (index, process) in self.processes.iter_mut().enumerate() {

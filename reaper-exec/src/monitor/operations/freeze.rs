@@ -1,41 +1,60 @@
-//! Freezing and thawing the container by its cgroup.
+//! Freezing and thawing the container: by version 2's cgroup, else by version 1's freezer, else by
+//! SIGSTOP and SIGCONT.
 //!
 //! A freeze takes as long as its slowest process: one in uninterruptible sleep is frozen when it
-//! wakes up. The kernel reports the end by a change of `cgroup.events`, which is polled; after 5 s
-//! the freeze is undone and reported as failed.
+//! wakes up. Version 2 reports the end by a change of `cgroup.events`, which is polled. Version 1
+//! reports nothing, and may have to be asked again for processes that were forked meanwhile, so it is
+//! looked at every few milliseconds until it is done. After 5 s the freeze is undone and reported as
+//! failed. Signals are best effort: any process may send SIGCONT, and one that has left the tree is
+//! missed.
 
 use std::time::{Duration, Instant};
 
 use reaper_spec::Transition;
 
 use crate::{
-    cgroup::{self, ContainerCgroup, read_events},
+    cgroup::{self, V1Cgroup, read_events},
     monitor::{
-        container::monitor::{Freezing, Monitor},
-        support::connection::ReplyTo,
+        container::monitor::{FreezeProgress, Freezing, Monitor},
+        support::{connection::ReplyTo, signal::send_signals},
     },
     protocol::{Failure, Response},
+    signal::Signal,
 };
 
 /// How long a freeze may take.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long version 1 is given before it is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// How often processes are stopped that were forked meanwhile.
+const STOP_ROUNDS: usize = 64;
+
 impl Monitor {
-    pub(crate) fn freeze_cgroup(&mut self, reply_to: ReplyTo) -> Result<(), Failure> {
+    pub(crate) fn freeze(&mut self, reply_to: ReplyTo) -> Result<(), Failure> {
         let status = self.status();
         if status.after(Transition::Pause).is_err() || self.freezing.is_some() {
             return Err(Failure::status("pause", status));
         }
-        let cgroup = self.freezer("pause")?;
-        let begin = || {
-            let events = cgroup.events_fd()?;
-            cgroup.freeze(true)?;
-            Ok(events)
+        let failed = |error: cgroup::Error| Failure::from_error("freeze the cgroup", &error);
+        let progress = if let Some(cgroup) = self.cgroups.v2() {
+            let begin = || {
+                let events = cgroup.events_fd()?;
+                cgroup.freeze(true)?;
+                Ok(events)
+            };
+            FreezeProgress::Reported(begin().map_err(failed)?)
+        } else if self.v1_freezer().is_some() {
+            FreezeProgress::LookedAt(Instant::now())
+        } else {
+            self.stop_tree();
+            self.frozen = true;
+            self.reply(reply_to, Ok(Response::Done));
+            return Ok(());
         };
-        let events = begin()
-            .map_err(|error: cgroup::Error| Failure::from_error("freeze the cgroup", &error))?;
         self.freezing = Some(Freezing {
-            events,
+            progress,
             reply_to,
             deadline: Instant::now() + FREEZE_TIMEOUT,
         });
@@ -44,34 +63,83 @@ impl Monitor {
         Ok(())
     }
 
-    pub(crate) fn thaw_cgroup(&mut self) -> Result<(), Failure> {
+    pub(crate) fn thaw(&mut self) -> Result<(), Failure> {
         let status = self.status();
         if status.after(Transition::Resume).is_err() {
             return Err(Failure::status("resume", status));
         }
-        let thawed = self.freezer("resume")?.freeze(false);
-        thawed.map_err(|error| Failure::from_error("thaw the cgroup", &error))?;
+        self.thaw_now()
+            .map_err(|error| Failure::from_error("thaw the cgroup", &error))?;
         self.frozen = false;
         Ok(())
     }
 
-    fn freezer(&self, operation: &str) -> Result<&ContainerCgroup, Failure> {
-        self.cgroup.as_ref().ok_or_else(|| Failure::Unsupported {
-            operation: operation.to_owned(),
-            reason: "the container has no cgroup of version 2, which is what can freeze it".into(),
-        })
+    /// Lets a process of a frozen container end that SIGKILL was sent to: version 1's freezer holds
+    /// it otherwise.
+    pub(crate) fn thaw_killed(&mut self) {
+        let by_v1 = self.cgroups.v2().is_none() && self.v1_freezer().is_some();
+        if !by_v1 || !(self.frozen || self.freezing.is_some()) {
+            return;
+        }
+        // A freeze that is under way would hold it again.
+        self.freezing_ended();
+        if let Err(error) = self.thaw_now() {
+            self.log(&format!("thaw the killed container: {error}"));
+        }
+        self.frozen = false;
+    }
+
+    fn thaw_now(&self) -> Result<(), cgroup::Error> {
+        match (self.cgroups.v2(), self.v1_freezer()) {
+            (Some(cgroup), _) => cgroup.freeze(false),
+            (None, Some(cgroup)) => cgroup.freeze(false).map(drop),
+            (None, None) => {
+                let pids = self.pids_by_descent().into_iter().map(|entry| entry.pid);
+                // What has exited meanwhile needs no signal.
+                let _ = send_signals(pids.collect(), Signal::CONT);
+                Ok(())
+            }
+        }
+    }
+
+    fn v1_freezer(&self) -> Option<&V1Cgroup> {
+        self.cgroups.with_controller("freezer")
+    }
+
+    /// Stops all processes, until no new ones are found.
+    fn stop_tree(&self) {
+        let mut stopped = Vec::new();
+        for _ in 0..STOP_ROUNDS {
+            let pids = self.pids_by_descent().into_iter().map(|entry| entry.pid);
+            let new: Vec<u32> = pids.filter(|pid| !stopped.contains(pid)).collect();
+            if new.is_empty() {
+                break;
+            }
+            stopped.extend(&new);
+            // What has exited meanwhile needs no signal.
+            let _ = send_signals(new, Signal::STOP);
+        }
     }
 
     /// Answers the client if the freeze is done. Called when `cgroup.events` has changed.
     pub(crate) fn freezer_ready(&mut self) {
-        let Some(freezing) = &self.freezing else {
+        let now = Instant::now();
+        let freezer = self.cgroups.with_controller("freezer").cloned();
+        let Some(freezing) = &mut self.freezing else {
             return;
         };
-        // Only reading the polled file itself resets its POLLPRI.
-        if !read_events(&freezing.events).is_ok_and(|events| events.frozen) {
-            return;
-        }
-        if let Some(freezing) = self.freezing.take() {
+        let is_frozen = match &mut freezing.progress {
+            // Only reading the polled file itself resets its POLLPRI.
+            FreezeProgress::Reported(events) => {
+                read_events(events).is_ok_and(|events| events.frozen)
+            }
+            FreezeProgress::LookedAt(next) => {
+                *next = now + LOOK_AGAIN;
+                // Writing again is what reaches processes that were forked meanwhile.
+                freezer.is_some_and(|cgroup| cgroup.freeze(true).unwrap_or(false))
+            }
+        };
+        if is_frozen && let Some(freezing) = self.freezing.take() {
             self.frozen = true;
             self.reply(freezing.reply_to, Ok(Response::Done));
         }
@@ -86,19 +154,20 @@ impl Monitor {
 
     /// Undoes a freeze that takes too long.
     pub(crate) fn freezing_deadline(&mut self, now: Instant) {
-        if self
-            .freezing
-            .as_ref()
-            .is_none_or(|freezing| freezing.deadline > now)
-        {
+        let Some(freezing) = &self.freezing else {
+            return;
+        };
+        if freezing.deadline > now {
+            if matches!(freezing.progress, FreezeProgress::LookedAt(next) if next <= now) {
+                self.freezer_ready();
+            }
             return;
         }
         let Some(freezing) = self.freezing.take() else {
             return;
         };
-        if let Some(cgroup) = &self.cgroup {
-            let _ = cgroup.freeze(false);
-        }
+        // The client gets the reason why it is undone.
+        let _ = self.thaw_now();
         let failure = Failure::Setup {
             step: "freeze the cgroup".to_owned(),
             message: "a process is in uninterruptible sleep".to_owned(),

@@ -7,9 +7,10 @@ use std::{
 
 use nix::{sys::signal::Signal as NixSignal, unistd::Pid};
 use reaper_overlay::FilesystemIsolation;
-use reaper_spec::{ExecId, Exit, ProcessIdentity, Status};
+use reaper_spec::{CgroupMode, ExecId, Exit, ProcessIdentity, Resources, Status};
 
 use crate::{
+    cgroup::limits,
     channel,
     executor::ProcessInfo,
     monitor::{
@@ -55,7 +56,7 @@ impl Backend for HostBackend {
             id: &new.call.id,
             namespace: &new.call.namespace,
             view,
-            cgroup: new.cgroup.as_ref(),
+            cgroups: &new.cgroups,
             oom_score_adj: new.pending.oom_score_adj,
             inherit: &new.call.options.inherit,
             filter: new.filter.as_ref(),
@@ -82,7 +83,7 @@ impl Backend for HostBackend {
             id: &monitor.id,
             namespace: &monitor.namespace,
             view: &*monitor.view,
-            cgroup: monitor.cgroup.as_ref(),
+            cgroups: &monitor.cgroups,
             oom_score_adj: monitor.oom_score_adj,
             inherit: &monitor.options.inherit,
             filter: monitor.filter.as_ref(),
@@ -132,17 +133,25 @@ impl Backend for HostBackend {
         // SIGKILL goes to all that an exec has started: once the exec has exited, no client could
         // name the rest.
         if !all && (exec.is_none() || signal != Signal::KILL) {
-            return send_signal(pid, signal).map(|()| Some(Response::Done));
+            let sent = send_signal(pid, signal).map(|()| Some(Response::Done));
+            if signal == Signal::KILL {
+                monitor.thaw_killed();
+            }
+            return sent;
         }
         let leaf = process.leaf.clone();
         let number = signal.number();
-        let sent = match (exec, leaf, &monitor.cgroup) {
-            (None, _, Some(cgroup)) if signal == Signal::KILL => cgroup.kill(),
-            (None, _, Some(cgroup)) => cgroup.signal(number).map(drop),
+        let cgroups = Some(&monitor.cgroups).filter(|cgroups| !cgroups.is_empty());
+        let sent = match (exec, leaf, cgroups) {
+            (None, _, Some(cgroups)) if signal == Signal::KILL => cgroups.kill(),
+            (None, _, Some(cgroups)) => cgroups.signal(number).map(drop),
             (Some(_), Some(leaf), _) if signal == Signal::KILL => leaf.kill(),
             (Some(_), Some(leaf), _) => leaf.signal(number).map(drop),
             _ => return send_signals(monitor.tree(pid), signal).map(|()| Some(Response::Done)),
         };
+        if exec.is_none() && signal == Signal::KILL {
+            monitor.thaw_killed();
+        }
         sent.map_err(|error| Failure::from_error("signal the cgroup", &error))
             .map(|()| Some(Response::Done))
     }
@@ -151,12 +160,28 @@ impl Backend for HostBackend {
         monitor.processes[index].signal(NixSignal::SIGKILL);
     }
 
+    fn update(&self, monitor: &mut Monitor, resources: &Resources, _to: ReplyTo) -> Reply {
+        let mode = monitor.options.cgroups;
+        if mode != CgroupMode::Enforce {
+            return Err(Failure::Unsupported {
+                operation: "update".to_owned(),
+                reason: format!(
+                    "limits are not enforced here: cgroups = {:?}",
+                    mode.as_str()
+                ),
+            });
+        }
+        limits::update(&monitor.cgroups, resources)
+            .map(|()| Some(Response::Done))
+            .map_err(|error| Failure::from_error("update the limits", &error))
+    }
+
     fn pause(&self, monitor: &mut Monitor, to: ReplyTo) -> Reply {
-        monitor.freeze_cgroup(to).map(|()| None)
+        monitor.freeze(to).map(|()| None)
     }
 
     fn resume(&self, monitor: &mut Monitor, _to: ReplyTo) -> Reply {
-        monitor.thaw_cgroup().map(|()| Some(Response::Done))
+        monitor.thaw().map(|()| Some(Response::Done))
     }
 
     fn pids(&self, monitor: &Monitor) -> Vec<ProcessInfo> {

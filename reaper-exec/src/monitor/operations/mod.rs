@@ -6,6 +6,7 @@ mod disconnect;
 mod exit;
 mod freeze;
 mod host_backend;
+mod oom;
 mod readiness;
 mod requests;
 mod runtime_backend;

@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use reaper_spec::{ConsoleSize, ExecId, Status};
+use reaper_spec::{ConsoleSize, ExecId, Resources, Status};
 
 use crate::{
     channel::Message,
@@ -71,8 +71,10 @@ impl Monitor {
                 Ok(Some(Response::Done))
             }
             Request::Wait { exec } => self.wait(exec.as_ref(), to),
+            Request::OomKills { seen } => self.wait_for_oom(seen, to),
             Request::Resize { exec, size } => self.resize(exec.as_ref(), size),
             Request::CloseStdin { exec } => self.close_stdin(exec.as_ref()),
+            Request::Update(resources) => self.update(&resources, to),
             Request::Pause => backend.pause(self, to),
             Request::Resume => backend.resume(self, to),
             Request::Pids => Ok(Some(Response::Pids(backend.pids(self)))),
@@ -175,6 +177,14 @@ impl Monitor {
             process.waiters.push(to);
         }
         Ok(exit.map(Response::Exit))
+    }
+
+    fn update(&mut self, resources: &Resources, to: ReplyTo) -> Reply {
+        if !matches!(self.state, MonitorState::Live) {
+            return Err(Failure::status("update", Status::Stopped));
+        }
+        let backend = self.backend;
+        backend.update(self, resources, to)
     }
 
     fn resize(&mut self, exec: Option<&ExecId>, size: ConsoleSize) -> Reply {

@@ -10,7 +10,7 @@ use std::{
 
 use nix::{sys::signal::Signal as NixSignal, unistd::Pid};
 use reaper_overlay::FilesystemIsolation;
-use reaper_spec::{ExecId, Exit, ProcessIdentity, Transition};
+use reaper_spec::{ExecId, Exit, ProcessIdentity, Resources, Transition};
 
 use super::runtime_create::create_init;
 use crate::{
@@ -90,6 +90,10 @@ impl Backend for RuntimeBackend {
         }
         // An error means that it has exited already.
         let _ = monitor.signal_exec(number, Signal::KILL, true);
+    }
+
+    fn update(&self, monitor: &mut Monitor, resources: &Resources, to: ReplyTo) -> Reply {
+        monitor.update_by_runtime(resources, to).map(|()| None)
     }
 
     fn pause(&self, monitor: &mut Monitor, to: ReplyTo) -> Reply {

@@ -1,6 +1,6 @@
 //! Requests to a container that an OCI runtime has made.
 
-use reaper_spec::{ExecId, Exit, ExitStatus, Status, Timestamp, Transition};
+use reaper_spec::{ExecId, Exit, ExitStatus, Resources, Status, Timestamp, Transition};
 
 use super::runtime_finished::NOT_EXECUTED;
 use crate::{
@@ -102,6 +102,25 @@ impl Monitor {
         self.processes[index].deferred = None;
         let at = Timestamp::now();
         self.exec_exited(index, Exit { status, at });
+    }
+
+    /// Changes the limits of the container by the runtime's `update`.
+    pub(crate) fn update_by_runtime(
+        &mut self,
+        resources: &Resources,
+        to: ReplyTo,
+    ) -> Result<(), Failure> {
+        let Some(runtime) = &mut self.runtime else {
+            return Err(Failure::NotFound);
+        };
+        let file = runtime.file("resources");
+        let json = serde_json::to_vec(resources).map_err(std::io::Error::from);
+        json.and_then(|json| std::fs::write(&file, json))
+            .map_err(|error| Failure::setup(format!("write {}", file.display()), &error))?;
+        let mut arguments = runtime.program.on_container("update", &["--resources"]);
+        // In front of the container's id.
+        arguments.insert(2, file.clone().into());
+        runtime.call(arguments, None, Task::Update { to, file })
     }
 
     /// Freezes or thaws the container.

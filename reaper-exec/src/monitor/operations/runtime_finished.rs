@@ -82,6 +82,18 @@ impl Monitor {
             Task::Kill(to) => self.killed_by_runtime(to, step, result),
             Task::Pause(to) => self.frozen_by_runtime(true, to, step, result),
             Task::Resume(to) => self.frozen_by_runtime(false, to, step, result),
+            Task::Update { to, file } => {
+                let _ = std::fs::remove_file(file);
+                let answer = match result {
+                    Ok(()) => Ok(Response::Done),
+                    Err(message) => Err(Failure::Setup {
+                        step,
+                        message,
+                        errno: None,
+                    }),
+                };
+                self.reply(to, answer);
+            }
             Task::Remove => {
                 if let Err(message) = result {
                     self.log(&format!("{step}: {message}"));

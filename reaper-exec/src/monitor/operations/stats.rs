@@ -3,6 +3,7 @@
 use nix::sys::resource;
 
 use crate::{
+    cgroup::{CgroupStats, Cgroups},
     executor::{ProcessInfo, Stats},
     monitor::container::monitor::Monitor,
     procfs,
@@ -23,9 +24,21 @@ impl Monitor {
 
     /// The processes in the cgroup. `None` without one, or if it cannot be read.
     pub(crate) fn pids_of_cgroup(&self) -> Option<Vec<ProcessInfo>> {
-        let listed = self.cgroup.as_ref()?.pids().ok()?;
+        if self.cgroups.is_empty() {
+            return None;
+        }
+        let listed = self.cgroups.pids().ok()?;
         let entry = |(pid, leaf): (u32, String)| ProcessInfo::of_leaf(pid, &leaf);
-        Some(listed.into_iter().map(entry).collect())
+        let mut listed: Vec<ProcessInfo> = listed.into_iter().map(entry).collect();
+        if self.cgroups.v2().is_none() {
+            // Version 1's cgroup does not tell execs apart.
+            let known = self.pids_by_descent();
+            for entry in &mut listed {
+                let found = known.iter().find(|known| known.pid == entry.pid);
+                entry.exec = found.and_then(|known| known.exec.clone());
+            }
+        }
+        Some(listed)
     }
 
     /// The live processes that are known, and their descendants.
@@ -42,7 +55,40 @@ impl Monitor {
             .collect()
     }
 
+    /// The cgroups that account for the container: those of the monitor, or those that a runtime has
+    /// put its init process into.
+    pub(crate) fn accounting_cgroups(&mut self) -> &Cgroups {
+        if self.runtime.is_some()
+            && self.runtime_cgroups.is_none()
+            && let Some(pid) = self.processes[0].pid_number()
+        {
+            // What cannot be read now is looked for again by the next request.
+            self.runtime_cgroups = Cgroups::of_process(pid).ok();
+        }
+        self.runtime_cgroups.as_ref().unwrap_or(&self.cgroups)
+    }
+
     pub(crate) fn stats(&mut self) -> Stats {
+        let cgroups = self.accounting_cgroups();
+        let cgroups = (!cgroups.is_empty()).then(|| cgroups.stats());
+        // With both there is nothing that only the processes themselves know.
+        let is_complete = |cgroups: &CgroupStats| {
+            cgroups.cpu.is_some() && cgroups.memory.is_some() && cgroups.pids.is_some()
+        };
+        let mut stats = match cgroups.as_ref().is_some_and(is_complete) {
+            true => Stats {
+                processes: u64::try_from(self.backend.pids(self).len()).unwrap_or(0),
+                ..Stats::default()
+            },
+            false => self.stats_of_processes(),
+        };
+        if let Some(cgroups) = cgroups {
+            stats.set_cgroups(cgroups);
+        }
+        stats
+    }
+
+    fn stats_of_processes(&mut self) -> Stats {
         let mut stats = Stats::default();
         // This has the times of all processes that were reaped, by the monitor or by a process that
         // it reaped.

@@ -1,6 +1,6 @@
 //! Stopping the container once init has exited or could not be created.
 //!
-//! What init has started is killed, as the end of a pid namespace would: first by `cgroup.kill`,
+//! What init has started is killed, as the end of a pid namespace would: first by the cgroup,
 //! then, for processes outside of the cgroup, as children of the monitor. The monitor is a
 //! subreaper, so a process becomes its child at the latest when the process's parent exits, which
 //! wakes the monitor up. After 5 s (more if an OCI runtime has to delete the container) the monitor
@@ -20,7 +20,6 @@ use nix::{
 use reaper_spec::{Exit, ExitStatus, Timestamp};
 
 use crate::{
-    cgroup::ContainerCgroup,
     monitor::{
         container::monitor::Monitor,
         support::{
@@ -54,6 +53,7 @@ impl Monitor {
     }
 
     pub(crate) fn begin_stopping(&mut self, cause: StopCause) {
+        self.count_oom_kills();
         let deadline = Instant::now() + KILL_TIMEOUT + self.backend.delete_timeout();
         let stopping = Stopping { cause, deadline };
         self.state.enter(MonitorState::Stopping(stopping));
@@ -97,7 +97,7 @@ impl Monitor {
         if !any_children() {
             return;
         }
-        if let Some(Err(error)) = self.cgroup.as_ref().map(ContainerCgroup::kill) {
+        if let Err(error) = self.cgroups.kill() {
             self.log(&format!("end what init left: {error}"));
         }
         self.kill_children();
@@ -162,6 +162,7 @@ impl Monitor {
         };
         let cause = stopping.cause.clone();
         self.freezing_ended();
+        self.oom_ended();
         match cause {
             StopCause::CreateFailed(to, failure) => {
                 self.state.enter(MonitorState::Aborted);
@@ -224,7 +225,7 @@ impl Monitor {
         if let Err(error) = released {
             self.log(&format!("release the filesystem view: {error}"));
         }
-        if let Some(Err(error)) = self.cgroup.as_ref().map(ContainerCgroup::remove) {
+        if let Err(error) = self.cgroups.remove() {
             self.log(&format!("remove the cgroup: {error}"));
         }
         if let Some(runtime) = &self.runtime {

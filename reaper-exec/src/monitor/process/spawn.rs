@@ -16,7 +16,7 @@ use reaper_spec::{ContainerId, ExecId, ProcessSpec};
 
 use super::state::{LiveProcess, Process};
 use crate::{
-    cgroup::{ContainerCgroup, Leaf},
+    cgroup::{Cgroups, Leaf},
     channel,
     child::{self, ChildSetup},
     executor::Inherited,
@@ -41,7 +41,7 @@ pub(crate) struct SpawnArgs<'a> {
     pub(crate) id: &'a ContainerId,
     pub(crate) namespace: &'a str,
     pub(crate) view: &'a dyn View,
-    pub(crate) cgroup: Option<&'a ContainerCgroup>,
+    pub(crate) cgroups: &'a Cgroups,
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) inherit: &'a Inherited,
     pub(crate) filter: Option<&'a Filter>,
@@ -88,7 +88,7 @@ pub(crate) fn spawn(mut args: SpawnArgs<'_>) -> Result<Process, Failure> {
 }
 
 fn add_leaf(args: &SpawnArgs<'_>) -> Result<Option<Leaf>, Failure> {
-    let Some(cgroup) = args.cgroup else {
+    let Some(cgroup) = args.cgroups.v2() else {
         return Ok(None);
     };
     let name = match &args.exec {
@@ -117,6 +117,7 @@ fn fork(
             view: args.view,
             first: args.exec.is_none(),
             leaf: to_join,
+            v1_cgroups: args.cgroups.v1(),
             stdio: child_stdio,
             preserved,
             oom_score_adj: args.oom_score_adj,

@@ -14,9 +14,10 @@ use nix::poll::PollFlags;
 use reaper_overlay::FilesystemIsolation;
 use reaper_spec::{ContainerId, Exit, ExitStatus, ProcessIdentity, Timestamp};
 use reaper_state::{ContainerDir, lock_exclusive};
+use rustix::process::PidfdFlags;
 
 use crate::{
-    cgroup::{self, ContainerCgroup, read_events},
+    cgroup::{self, Cgroups, read_events},
     executor::ContainerState,
     monitor::{
         oci_runtime::{cleanup as runtime, rootfs::Image},
@@ -79,12 +80,12 @@ pub(crate) fn cleanup(
         None => isolation,
     };
     let rebooted = plan.monitor.boot_id != myself.boot_id;
-    let cgroup = plan.cgroup.as_ref().filter(|_| !rebooted);
+    let cgroups = Some(&plan.cgroups).filter(|_| !rebooted);
     if let Some(config) = &plan.runtime {
         runtime::cleanup(config, id, &dir, &plan.monitor)?;
     }
-    let exit = exit_of(&dir, cgroup, rebooted)?;
-    let released = release(isolation, &plan, cgroup, remove);
+    let exit = exit_of(&dir, cgroups, rebooted)?;
+    let released = release(isolation, &plan, cgroups, remove);
     if remove {
         released?;
         let _ = std::fs::remove_file(dir.exit_file());
@@ -104,18 +105,14 @@ fn recorded(dir: &ContainerDir) -> Result<ContainerState, Failure> {
 
 /// The exit that the monitor has recorded, else one that is recorded now, after what is left in the
 /// cgroup was killed.
-fn exit_of(
-    dir: &ContainerDir,
-    cgroup: Option<&ContainerCgroup>,
-    rebooted: bool,
-) -> Result<Exit, Failure> {
+fn exit_of(dir: &ContainerDir, cgroups: Option<&Cgroups>, rebooted: bool) -> Result<Exit, Failure> {
     if let Some(record) = read::<ExitRecord>(&dir.exit_file())? {
         // All processes had exited when it was written. Those in the cgroup now are not the
         // container's.
         return Ok(record.exit);
     }
-    if let Some(cgroup) = cgroup {
-        kill(cgroup).map_err(|error| Failure::from_error("end what the monitor left", &error))?;
+    if let Some(cgroups) = cgroups {
+        kill(cgroups).map_err(|error| Failure::from_error("end what the monitor left", &error))?;
     }
     let reason = if rebooted {
         "the machine was restarted"
@@ -137,7 +134,7 @@ fn exit_of(
 fn release(
     isolation: &dyn FilesystemIsolation,
     plan: &CleanupRecord,
-    cgroup: Option<&ContainerCgroup>,
+    cgroups: Option<&Cgroups>,
     remove: bool,
 ) -> Result<(), Failure> {
     let released = if remove {
@@ -145,7 +142,7 @@ fn release(
     } else {
         isolation.cleanup(&plan.view)
     };
-    match cgroup.map(ContainerCgroup::remove) {
+    match cgroups.map(Cgroups::remove) {
         None | Some(Ok(()) | Err(cgroup::Error::Populated(_))) => {}
         Some(Err(error)) => return Err(Failure::from_error("remove the cgroup", &error)),
     }
@@ -161,7 +158,7 @@ fn kill_monitor(plan: &CleanupRecord) {
     };
     let _ = sys::pidfd_send_signal(monitor.as_fd(), libc::SIGKILL);
     // What is left is killed again once the monitor has exited.
-    let _ = plan.cgroup.as_ref().map(ContainerCgroup::kill);
+    let _ = plan.cgroups.kill();
 }
 
 /// Waits for the exit of a monitor: its socket closes a moment before it has exited.
@@ -177,16 +174,39 @@ fn has_exited(monitor: &ProcessIdentity) -> bool {
 
 /// Kills the processes in the cgroup, and waits for their exit. If one cannot be killed, the exit
 /// of the container is recorded nevertheless.
-fn kill(cgroup: &ContainerCgroup) -> Result<(), cgroup::Error> {
+fn kill(cgroups: &Cgroups) -> Result<(), cgroup::Error> {
+    let deadline = Instant::now() + KILL_TIMEOUT;
+    let Some(cgroup) = cgroups.v2() else {
+        return kill_one_by_one(cgroups, deadline);
+    };
     if !cgroup.path().exists() {
         return Ok(());
     }
     let events = cgroup.events_fd()?;
-    let deadline = Instant::now() + KILL_TIMEOUT;
     cgroup.kill()?;
     wait_until(events.as_fd(), PollFlags::POLLPRI, deadline, || {
         !read_events(&events).is_ok_and(|events| events.populated)
     });
+    Ok(())
+}
+
+/// Cgroups of version 1 do not report that they are empty: their processes do, each its own exit.
+fn kill_one_by_one(cgroups: &Cgroups, deadline: Instant) -> Result<(), cgroup::Error> {
+    while Instant::now() < deadline {
+        cgroups.kill()?;
+        let Some((pid, _)) = cgroups.pids()?.into_iter().next() else {
+            break;
+        };
+        let opened = procfs::raw_pid(pid)
+            .and_then(|pid| Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?));
+        if let Ok(pidfd) = opened {
+            wait_until(pidfd.as_fd(), PollFlags::POLLIN, deadline, || {
+                !cgroups
+                    .pids()
+                    .is_ok_and(|left| left.iter().any(|(left, _)| *left == pid))
+            });
+        }
+    }
     Ok(())
 }
 

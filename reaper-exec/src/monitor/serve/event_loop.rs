@@ -17,7 +17,7 @@ use reaper_spec::ExitStatus;
 use crate::{
     channel,
     monitor::{
-        container::monitor::Monitor,
+        container::monitor::{Freezing, Monitor},
         support::{
             connection::{Connection, STARTER},
             node_cleanup::spawn_gc,
@@ -44,6 +44,7 @@ enum Source {
     StartSocket(u64),
     Stdio(u64, RawFd),
     Freezer,
+    Oom,
 }
 
 impl Monitor {
@@ -105,6 +106,7 @@ impl Monitor {
                 Source::Connection(number) => self.connection_ready(number, events),
                 Source::Stdio(number, fd) => self.stdio_ready(number, fd, events),
                 Source::Freezer => self.freezer_ready(),
+                Source::Oom => self.oom_ready(),
             }
         }
         self.deadlines();
@@ -136,9 +138,14 @@ impl Monitor {
                 fds.push(PollFd::new(fd, flags));
             }
         }
-        if let Some(freezing) = &self.freezing {
+        if let Some(events) = self.freezing.as_ref().and_then(Freezing::events) {
             sources.push(Source::Freezer);
-            fds.push(PollFd::new(freezing.events(), PollFlags::POLLPRI));
+            fds.push(PollFd::new(events, PollFlags::POLLPRI));
+        }
+        if let Some(notifier) = &self.oom.notifier {
+            let (fd, flags) = notifier.interest();
+            sources.push(Source::Oom);
+            fds.push(PollFd::new(fd, flags));
         }
         // After an interruption the next turn polls again.
         if poll_all(&mut fds, self.timeout()).is_err() {
@@ -164,7 +171,12 @@ impl Monitor {
             _ => None,
         };
         let freezing = self.freezing.as_ref().map(|freezing| freezing.deadline());
-        let again = [self.accept_again, self.record_again, self.kill_deadline];
+        let again = [
+            self.accept_again,
+            self.record_again,
+            self.kill_deadline,
+            self.oom.deadline(),
+        ];
         let again = again.into_iter().flatten();
         match stdio.chain(stopping).chain(freezing).chain(again).min() {
             None => PollTimeout::NONE,
@@ -196,6 +208,7 @@ impl Monitor {
         self.kill_deadline(now);
         self.stop_deadline(now);
         self.freezing_deadline(now);
+        self.oom_deadline(now);
         if self.accept_again.is_some_and(|again| again <= now) {
             self.accept_again = None;
         }

@@ -5,11 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use reaper_spec::{ContainerId, DEFAULT_STATE_ROOT, path_hash};
+use reaper_spec::{CgroupMode, ContainerId, DEFAULT_STATE_ROOT, path_hash};
 use reaper_state::ContainerDir;
 
 use crate::{
-    cgroup::Hierarchy,
+    cgroup::Hierarchies,
     protocol::{CleanupRecord, CreateContainer, Failure},
 };
 
@@ -33,23 +33,19 @@ pub(crate) fn remove_file(path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Where the container's cgroup is to be. `None` without a cgroup v2 hierarchy, and where the
-/// container is not to have one or a runtime makes it.
-pub(crate) fn choose_cgroup(
-    call: &CreateContainer,
-) -> Result<Option<(Hierarchy, PathBuf)>, Failure> {
-    if !call.options.cgroup || call.runtime.is_some() {
-        return Ok(None);
+/// Where the container's cgroups are to be. In no hierarchy if the container is not to have any, or
+/// a runtime makes them.
+pub(crate) fn choose_cgroups(call: &CreateContainer) -> Result<(Hierarchies, PathBuf), Failure> {
+    let path = match &call.cgroups_path {
+        Some(path) => path.relative().to_owned(),
+        None => default_cgroup(&call.dir, &call.id),
+    };
+    if call.options.cgroups == CgroupMode::Off || call.runtime.is_some() {
+        return Ok((Hierarchies::default(), path));
     }
     let found =
-        Hierarchy::find().map_err(|error| Failure::setup("find the cgroup v2 mount", &error))?;
-    Ok(found.map(|hierarchy| {
-        let path = match &call.cgroups_path {
-            Some(path) => path.relative().to_owned(),
-            None => default_cgroup(&call.dir, &call.id),
-        };
-        (hierarchy, path)
-    }))
+        Hierarchies::find().map_err(|error| Failure::setup("find the cgroup mounts", &error))?;
+    Ok((found, path))
 }
 
 /// `reaper/ID`, or outside the default state root `reaper/ID~HASH` with a hash of the container's

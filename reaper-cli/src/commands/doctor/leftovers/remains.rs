@@ -95,8 +95,13 @@ pub(super) fn cgroups(hierarchy: &Path) -> Vec<PathBuf> {
         return Vec::new();
     };
     let is_empty = |path: &PathBuf| {
-        let events = fs::read_to_string(path.join("cgroup.events"));
-        events.is_ok_and(|events| events.lines().any(|line| line == "populated 0"))
+        match fs::read_to_string(path.join("cgroup.events")) {
+            Ok(events) => events.lines().any(|line| line == "populated 0"),
+            // Version 1 has no such file, and no cgroups in a container's.
+            Err(_) => {
+                fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|pids| pids.is_empty())
+            }
+        }
     };
     let mut found: Vec<_> = entries
         .flatten()
@@ -193,7 +198,12 @@ mod tests {
             let events = format!("populated {populated}\nfrozen 0\n");
             fs::write(cgroup.join("cgroup.events"), events).unwrap();
         }
-        assert_eq!(names(&cgroups(hierarchy.path())), ["lost"]);
+        for (name, pids) in [("v1-lost", ""), ("v1-alive", "1\n")] {
+            let cgroup = hierarchy.path().join("reaper").join(name);
+            fs::create_dir_all(&cgroup).unwrap();
+            fs::write(cgroup.join("cgroup.procs"), pids).unwrap();
+        }
+        assert_eq!(names(&cgroups(hierarchy.path())), ["lost", "v1-lost"]);
         assert!(cgroups(Path::new("/nowhere")).is_empty());
     }
 

@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use reaper_exec::{cgroup::Hierarchy, procfs};
+use reaper_exec::{
+    cgroup::{Hierarchies, Hierarchy, V1Hierarchy},
+    procfs,
+};
 use reaper_spec::ProcessIdentity;
 use reaper_state::Record;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -46,8 +49,10 @@ pub(super) fn nothing(place: &Place, record: &Record) -> Result<(), Failure> {
     for process in record.process.iter().chain(&record.monitor) {
         ended(process)?;
     }
-    let cgroup = cgroup(record.id.as_str()).filter(|path| path.exists());
-    let found = mounts(place).into_iter().chain(files(place)).chain(cgroup);
+    let cgroups = cgroups(record.id.as_str())
+        .into_iter()
+        .filter(|path| path.exists());
+    let found = mounts(place).into_iter().chain(files(place)).chain(cgroups);
     let found: Vec<_> = found.map(|path| path.display().to_string()).collect();
     if found.is_empty() {
         Ok(())
@@ -71,9 +76,11 @@ fn ended(process: &ProcessIdentity) -> Result<(), Failure> {
     }
 }
 
-fn cgroup(id: &str) -> Option<PathBuf> {
-    let hierarchy = Hierarchy::find().ok()??;
-    Some(hierarchy.root().join("reaper").join(id))
+fn cgroups(id: &str) -> Vec<PathBuf> {
+    let Hierarchies { v2, v1, .. } = Hierarchies::find().unwrap_or_default();
+    let v1 = v1.iter().map(V1Hierarchy::root);
+    let roots = v2.iter().map(Hierarchy::root).chain(v1);
+    roots.map(|root| root.join("reaper").join(id)).collect()
 }
 
 /// All mounts but those that a base has.

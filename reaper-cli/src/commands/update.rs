@@ -1,0 +1,40 @@
+//! `update`.
+
+use std::{fs, io::Read as _};
+
+use reaper_exec::Executor;
+use reaper_spec::Resources;
+
+use crate::{
+    args::UpdateArgs,
+    error::{Error, Result},
+    host::ContainerEngine,
+    outcome::ExitAction,
+};
+
+pub(crate) async fn run(containers: &ContainerEngine, args: UpdateArgs) -> Result<ExitAction> {
+    containers.state(&args.id).await?;
+    let mut resources = match &args.resources {
+        Some(path) => read(path)?,
+        None => Resources::default(),
+    };
+    args.limits.apply(&mut resources);
+    containers.executor().update(&args.id, &resources).await?;
+    Ok(ExitAction::DONE)
+}
+
+fn read(path: &std::path::Path) -> Result<Resources> {
+    let read = || {
+        if path.as_os_str() != "-" {
+            return fs::read(path);
+        }
+        let mut text = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut text)?;
+        Ok(text)
+    };
+    let json = read().map_err(|source| Error::Io {
+        operation: format!("read {}", path.display()),
+        source,
+    })?;
+    Ok(Resources::parse(&json)?)
+}

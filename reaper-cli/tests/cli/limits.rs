@@ -1,0 +1,125 @@
+//! Limits, where cgroups cannot be made.
+
+use std::{
+    fs,
+    process::{Command, Output},
+};
+
+use serde_json::{Value, json};
+
+use crate::rig::{Rig, shell};
+
+/// Calls the program where `prepare`, a line of shell, has been done to a private copy of the mounts.
+fn call(rig: &Rig, prepare: &str, args: &[&str]) -> Output {
+    let program = rig.command(args);
+    let script = format!("{prepare} && exec \"$0\" \"$@\"");
+    Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", &script])
+        .arg(program.get_program())
+        .args(program.get_args())
+        .output()
+        .unwrap()
+}
+
+const NONE: &str = "mount -t tmpfs none /sys/fs/cgroup";
+const READ_ONLY: &str = "for dir in /sys/fs/cgroup /sys/fs/cgroup/*/; do \
+    case \" $(stat -f -c %T $dir) \" in *cgroup*) mount --bind $dir $dir && \
+    mount -o remount,bind,ro $dir || exit 1;; esac; done";
+
+fn limited(rig: &Rig, resources: Value) -> String {
+    let path = rig.bundle("limited", &shell("echo ran"));
+    let config = json!({ "process": shell("echo ran"), "linux": { "resources": resources } });
+    fs::write(rig.path("limited/config.json"), config.to_string()).unwrap();
+    path
+}
+
+#[test]
+fn a_bundle_without_limits_runs_where_no_cgroup_can_be_made() {
+    let rig = Rig::new();
+    // What the kubelet and runc's `spec` write into each is no limit.
+    let engines = json!({"cpu": {"shares": 2}, "devices": [{"allow": false, "access": "rwm"}]});
+    let bundle = limited(&rig, engines);
+    for (index, place) in [NONE, READ_ONLY].into_iter().enumerate() {
+        let log = rig.path(&format!("log-{index}"));
+        let place = format!("{place} && export REAPER_RUNTIME_LOG={}", log.display());
+        let output = call(&rig, &place, &["run", "-b", &bundle, "free"]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.stdout, b"ran\n", "{place}: {error}");
+        let lines = fs::read_to_string(log).unwrap_or_default();
+        assert_eq!(lines.matches("a cgroup is missing").count(), 1, "{lines}");
+    }
+}
+
+#[test]
+fn a_limit_is_refused_where_no_cgroup_can_be_made() {
+    let rig = Rig::new();
+    let bundle = limited(&rig, json!({"memory": {"limit": 52_428_800}}));
+    for place in [NONE, READ_ONLY] {
+        let output = call(&rig, place, &["run", "-b", &bundle, "limited"]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            !output.status.success() && output.stdout.is_empty(),
+            "{place}"
+        );
+        assert!(
+            error.contains("cannot set linux.resources.memory.limit"),
+            "{place}: {error}"
+        );
+    }
+}
+
+#[test]
+fn cgroups_that_are_tracked_or_off_set_no_limits() {
+    let rig = Rig::new();
+    let bundle = limited(&rig, json!({"memory": {"limit": 52_428_800}}));
+    for mode in ["track", "off"] {
+        let place = format!("{NONE} && export REAPER_CGROUPS={mode}");
+        let output = call(&rig, &place, &["run", "-b", &bundle, "limited"]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.stdout, b"ran\n", "{mode}: {error}");
+    }
+}
+
+#[test]
+fn update_takes_flags_and_the_json_of_a_file_or_of_the_standard_input() {
+    let rig = Rig::new();
+    let bundle = rig.bundle("bundle", &shell("exec sleep 1000"));
+    rig.ok(&["create", "--bundle", &bundle, "web"]);
+    let limit = || {
+        let stats: Value = serde_json::from_str(&rig.ok(&["events", "--stats", "web"])).unwrap();
+        stats["data"]["pids"]["limit"].as_u64()
+    };
+    if limit().is_none() && !fs::exists("/sys/fs/cgroup/pids").unwrap() {
+        eprintln!("not tried: no hierarchy has the controller pids");
+        rig.ok(&["delete", "--force", "web"]);
+        return;
+    }
+    rig.ok(&["update", "--pids-limit", "100", "--memory", "512m", "web"]);
+    assert_eq!(limit(), Some(100));
+    let file = rig.path("limits.json");
+    fs::write(&file, r#"{"pids": {"limit": 200}}"#).unwrap();
+    let file = file.to_str().unwrap();
+    rig.ok(&["update", "-r", file, "web"]);
+    assert_eq!(limit(), Some(200));
+    let output = rig
+        .command(&["update", "--resources", "-", "web"])
+        .stdin(fs::File::open(file).unwrap())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    // A flag wins over the file.
+    rig.ok(&["update", "-r", file, "--pids-limit", "300", "web"]);
+    assert_eq!(limit(), Some(300));
+
+    let error = rig.fails(1, &["update", "--cpuset-cpus", "99999", "web"]);
+    assert!(error.contains("linux.resources.cpu.cpus"), "{error}");
+    fs::write(file, r#"{"pids": {"limit": "many"}}"#).unwrap();
+    let error = rig.fails(1, &["update", "-r", file, "web"]);
+    assert!(
+        error.contains("resources.pids.limit: expected i64"),
+        "{error}"
+    );
+    let error = rig.fails(1, &["update", "--pids-limit", "1", "nosuch"]);
+    assert!(error.contains("nosuch"), "{error}");
+    rig.ok(&["delete", "--force", "web"]);
+}

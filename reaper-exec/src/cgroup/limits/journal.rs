@@ -1,0 +1,109 @@
+//! What was in the files of limits before they were changed, to be written back.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::super::subtree;
+
+/// What was in files before they were written to.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    /// With what to write to have it again.
+    before: Vec<(PathBuf, String)>,
+}
+
+impl Journal {
+    /// Notes what is in a file to which `value` is about to be written.
+    pub(super) fn note(&mut self, file: &Path, value: &str) {
+        // Where it can't be read it can't be restored either.
+        let Ok(text) = fs::read_to_string(file) else {
+            return;
+        };
+        self.before.push((file.to_owned(), previous(&text, value)));
+    }
+
+    /// Writes back what was there, the last change first. A value that depends on another is
+    /// refused at first, and taken once the other is back.
+    pub(super) fn restore(self) {
+        let mut left = self.before;
+        left.reverse();
+        for _ in 0..2 {
+            left.retain(|(file, value)| subtree::write_existing(file, value).is_err());
+        }
+    }
+}
+
+/// What to write so that a file with `text` has that again after `value` was written to it.
+///
+/// Files of devices have a line for each, of which the first word is the key: without a line there
+/// was no limit.
+fn previous(text: &str, value: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    // memory.oom_control has other names beside the one that is written.
+    if let Some(disabled) = lines
+        .iter()
+        .find_map(|line| line.strip_prefix("oom_kill_disable "))
+    {
+        return disabled.to_owned();
+    }
+    let Some((key, rest)) = value.split_once(' ').filter(|(key, _)| is_key(key)) else {
+        return text.trim().to_owned();
+    };
+    let line = lines
+        .iter()
+        .find(|line| line.split(' ').next() == Some(key));
+    match (line, rest.split_once('=')) {
+        (Some(line), _) => (*line).to_owned(),
+        (None, Some((name, _))) => format!("{key} {name}=max"),
+        (None, None) => format!("{key} 0"),
+    }
+}
+
+/// Whether the first word of a value names a device, or is the word of `io.weight` for all others.
+/// The quota of `cpu.max` is no such word.
+fn is_key(word: &str) -> bool {
+    word.contains(':') || word == "default"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_is_written_back() {
+        for (text, value, expected) in [
+            ("max\n", "100", "max"),
+            ("max 100000\n", "5000 10000", "max 100000"),
+            ("0-1\n", "0", "0-1"),
+            ("oom_kill_disable 0\nunder_oom 0\noom_kill 0\n", "1", "0"),
+            ("8:0 100\n8:16 7\n", "8:16 9", "8:16 7"),
+            ("8:0 100\n", "8:16 9", "8:16 0"),
+            ("", "8:16 rbps=9", "8:16 rbps=max"),
+            (
+                "8:16 rbps=5 wbps=max riops=max wiops=max\n",
+                "8:16 rbps=9",
+                "8:16 rbps=5 wbps=max riops=max wiops=max",
+            ),
+            ("default 100\n", "default 5", "default 100"),
+        ] {
+            assert_eq!(previous(text, value), expected, "{text:?} {value:?}");
+        }
+    }
+
+    #[test]
+    fn all_is_as_before_after_some_was_changed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("memory.max");
+        fs::write(&file, "100\n").expect("a file");
+        let mut journal = Journal::default();
+        for value in ["200", "300"] {
+            journal.note(&file, value);
+            fs::write(&file, value).expect("a change");
+        }
+        journal.note(&dir.path().join("missing"), "1");
+        journal.restore();
+        assert_eq!(fs::read_to_string(&file).expect("the file"), "100");
+    }
+}
