@@ -44,6 +44,10 @@ pub(crate) fn of_bundle(
     }
     let mut config = config.clone();
     config.apply_annotations(&workload.annotations)?;
+    // Without root a container has users of its own anyway, and its root is this one.
+    if config.runtime_path.is_none() && nix::unistd::geteuid().is_root() {
+        workload.refuse_unsupported()?;
+    }
     Ok(of_workload(&config, id, path, workload))
 }
 
@@ -66,6 +70,7 @@ pub(crate) fn of_process(
         rootfs: None,
         mounts: Vec::new(),
         cgroups_path: None,
+        user_namespace: false,
         seccomp: None,
         annotations: BTreeMap::new(),
     };

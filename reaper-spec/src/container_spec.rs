@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CgroupsPath, ProcessSpec, Seccomp};
+use crate::{
+    CgroupsPath, ProcessSpec, Seccomp,
+    error::{Error, Invalid, Origin},
+};
 
 /// What a bundle asks for, validated, as far as it has a meaning on the host.
 ///
@@ -22,11 +25,36 @@ pub struct ContainerSpec {
     pub mounts: Vec<Mount>,
     /// Where the container's cgroup goes.
     pub cgroups_path: Option<CgroupsPath>,
+    /// Whether its processes are to have users of their own: a user namespace, new or by path.
+    #[serde(default)]
+    pub user_namespace: bool,
     /// The system calls that its processes may make.
     #[serde(default)]
     pub seccomp: Option<Seccomp>,
     /// All annotations, as written.
     pub annotations: BTreeMap<String, String>,
+}
+
+impl ContainerSpec {
+    /// Refuses what processes of the host cannot have, and what would be no small thing to leave out.
+    /// An executor that makes real containers has it.
+    ///
+    /// # Errors
+    /// There is a user namespace: without it its root is the host's.
+    pub fn refuse_unsupported(&self) -> Result<(), Error> {
+        if !self.user_namespace {
+            return Ok(());
+        }
+        let invalid = Invalid {
+            at: "linux.namespaces".to_owned(),
+            expected: "no user namespace (hostUsers: false), since a process of the host has the \
+                       host's users: set hostUsers to true or leave it out, and name another user \
+                       with runAsUser"
+                .into(),
+            found: "one of the type user".to_owned(),
+        };
+        Err(invalid.of(Origin::Caller))
+    }
 }
 
 /// A mount that a bundle asks for (runtime-spec, config.md, "Mounts").

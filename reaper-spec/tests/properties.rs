@@ -175,6 +175,7 @@ fn workload() -> impl Strategy<Value = ContainerSpec> {
                 rootfs,
                 mounts,
                 cgroups_path: cgroups_path.map(|path| path.parse().unwrap()),
+                user_namespace: false,
                 seccomp: None,
                 annotations,
             },

@@ -65,6 +65,12 @@ fn read(document: &Value, bundle: &Path) -> Result<ContainerSpec> {
             .get("cgroupsPath")?
             .opt(cgroups_path)?
             .flatten(),
+        user_namespace: root
+            .get("linux")?
+            .get("namespaces")?
+            .items("an array of namespaces", namespace)?
+            .iter()
+            .any(|kind| kind == "user"),
         seccomp: root.get("linux")?.get("seccomp")?.opt(seccomp::read)?,
         annotations: root
             .get("annotations")?
@@ -107,6 +113,12 @@ fn mount(node: &Node<'_>, bundle: &Path) -> Result<Mount> {
         mount.source = mount.source.map(|source| bundle.join(source));
     }
     Ok(mount)
+}
+
+/// The type of a namespace.
+fn namespace(node: &Node<'_>) -> Result<String> {
+    node.object("an object with a type")?;
+    node.get("type")?.owned()
 }
 
 fn cgroups_path(node: &Node<'_>) -> Result<Option<CgroupsPath>> {
