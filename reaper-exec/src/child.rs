@@ -12,8 +12,10 @@
 mod capabilities;
 mod descriptors;
 mod filter;
+mod labels;
 mod passwd;
 mod program;
+mod scheduling;
 
 use std::{
     io,
@@ -146,6 +148,9 @@ fn prepare(
     if sys::securebits() != 0 {
         warnings.push("the securebits of the caller are locked and stay".to_owned());
     }
+    // By the node's own /proc, and while there is the right to it.
+    labels::set(&process.labels)?;
+    scheduling::set(&process.scheduling, first)?;
     setsid().step("start a session")?;
     if let Some(adjustment) = process.oom_score_adj.or(oom_score_adj) {
         // A lower value needs CAP_SYS_RESOURCE, which Reaper may run without.

@@ -26,7 +26,7 @@ pub struct ContainerSpec {
     /// Where the container's cgroup goes.
     pub cgroups_path: Option<CgroupsPath>,
     /// Whether its processes are to have users of their own: a user namespace, new or by path.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub user_namespace: bool,
     /// The system calls that its processes may make.
     #[serde(default)]

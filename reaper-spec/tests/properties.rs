@@ -9,8 +9,8 @@ use std::{
 use proptest::prelude::*;
 use reaper_spec::{
     Capabilities, CgroupsPath, Config, ConsoleSize, ContainerId, ContainerSpec, ExecId, Exit,
-    ExitStatus, Mount, OverlayScope, ProcessSpec, Resource, Rlimit, Status, Timestamp, Transition,
-    User,
+    ExitStatus, Mount, OverlayScope, ProcessSpec, Resource, Rlimit, Scheduling, SecurityLabels,
+    Status, Timestamp, Transition, User,
 };
 use serde_json::{Map, Value, json};
 
@@ -113,6 +113,8 @@ fn process() -> impl Strategy<Value = ProcessSpec> {
                 oom_score_adj,
                 no_new_privileges,
                 capabilities,
+                scheduling: Scheduling::default(),
+                labels: SecurityLabels::default(),
             },
         )
 }

@@ -54,8 +54,13 @@ impl ContainerSpec {
 fn read(document: &Value, bundle: &Path) -> Result<ContainerSpec> {
     let root = Node::root(document);
     root.object("an object, OCI's config.json")?;
+    let mut process = process::parse::read(&root.get("process")?)?;
+    process.scheduling.personality = root
+        .get("linux")?
+        .get("personality")?
+        .opt(process::scheduling::personality)?;
     Ok(ContainerSpec {
-        process: process::parse::read(&root.get("process")?)?,
+        process,
         rootfs: root.get("root")?.opt(|node| rootfs(node, bundle))?,
         mounts: root
             .get("mounts")?
