@@ -16,6 +16,7 @@ mod labels;
 mod passwd;
 mod program;
 mod scheduling;
+mod step;
 
 use std::{
     io,
@@ -34,7 +35,11 @@ use nix::{
 use reaper_overlay::{View, in_view};
 use reaper_spec::{ProcessSpec, Resource, Rlimit, User};
 
-use self::{capabilities::Granted, program::Program};
+use self::{
+    capabilities::Granted,
+    program::Program,
+    step::{Failed, Step as _, from_error},
+};
 use crate::{
     cgroup::Leaf, channel, executor::Inherited, io::ChildStdio, protocol::ChildReport,
     seccomp::Filter, sys,
@@ -57,43 +62,6 @@ pub(crate) struct ChildSetup<'a> {
     pub(crate) inherit: &'a Inherited,
     /// The system calls that it may make.
     pub(crate) filter: Option<&'a Filter>,
-}
-
-/// A step that failed.
-pub(crate) struct Failed {
-    step: String,
-    source: io::Error,
-}
-
-impl From<Failed> for ChildReport {
-    fn from(Failed { step, source }: Failed) -> Self {
-        Self::Failed {
-            step,
-            errno: source.raw_os_error(),
-            message: source.to_string(),
-        }
-    }
-}
-
-/// A step that failed with an error whose message has the errno already.
-fn from_error(step: &str, error: &dyn std::error::Error) -> Failed {
-    Failed {
-        step: step.to_owned(),
-        source: io::Error::other(error.to_string()),
-    }
-}
-
-trait Step<T> {
-    fn step(self, step: impl Into<String>) -> Result<T, Failed>;
-}
-
-impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
-    fn step(self, step: impl Into<String>) -> Result<T, Failed> {
-        self.map_err(|source| Failed {
-            step: step.into(),
-            source: source.into(),
-        })
-    }
 }
 
 /// Sets up the process and executes its program. Never returns.

@@ -4,7 +4,7 @@ use std::{fs, io, path::Path};
 
 use reaper_spec::SecurityLabels;
 
-use super::{Failed, Step as _};
+use super::step::{Failed, Step as _};
 
 pub(super) fn set(labels: &SecurityLabels) -> Result<(), Failed> {
     if let Some(profile) = &labels.apparmor_profile {

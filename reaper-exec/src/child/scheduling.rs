@@ -2,7 +2,7 @@
 
 use reaper_spec::{IoClass, IoPriority, Scheduler, SchedulerFlag, SchedulerPolicy, Scheduling};
 
-use super::{Failed, Step as _};
+use super::step::{Failed, Step as _};
 use crate::sys::{self, SchedulerAttributes};
 
 /// Sets what the spec says of it. `first` is init, which has all processors.
