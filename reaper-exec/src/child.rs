@@ -12,8 +12,11 @@
 mod capabilities;
 mod descriptors;
 mod filter;
+mod labels;
 mod passwd;
 mod program;
+mod scheduling;
+mod step;
 
 use std::{
     io,
@@ -32,7 +35,11 @@ use nix::{
 use reaper_overlay::{View, in_view};
 use reaper_spec::{ProcessSpec, Resource, Rlimit, User};
 
-use self::{capabilities::Granted, program::Program};
+use self::{
+    capabilities::Granted,
+    program::Program,
+    step::{Failed, Step as _, from_error},
+};
 use crate::{
     cgroup::{Leaf, V1Cgroup},
     channel,
@@ -62,43 +69,6 @@ pub(crate) struct ChildSetup<'a> {
     pub(crate) inherit: &'a Inherited,
     /// The system calls that it may make.
     pub(crate) filter: Option<&'a Filter>,
-}
-
-/// A step that failed.
-pub(crate) struct Failed {
-    step: String,
-    source: io::Error,
-}
-
-impl From<Failed> for ChildReport {
-    fn from(Failed { step, source }: Failed) -> Self {
-        Self::Failed {
-            step,
-            errno: source.raw_os_error(),
-            message: source.to_string(),
-        }
-    }
-}
-
-/// A step that failed with an error whose message has the errno already.
-fn from_error(step: &str, error: &dyn std::error::Error) -> Failed {
-    Failed {
-        step: step.to_owned(),
-        source: io::Error::other(error.to_string()),
-    }
-}
-
-trait Step<T> {
-    fn step(self, step: impl Into<String>) -> Result<T, Failed>;
-}
-
-impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
-    fn step(self, step: impl Into<String>) -> Result<T, Failed> {
-        self.map_err(|source| Failed {
-            step: step.into(),
-            source: source.into(),
-        })
-    }
 }
 
 /// Sets up the process and executes its program. Never returns.
@@ -159,6 +129,9 @@ fn prepare(
     if sys::securebits() != 0 {
         warnings.push("the securebits of the caller are locked and stay".to_owned());
     }
+    // By the node's own /proc, and while there is the right to it.
+    labels::set(&process.labels)?;
+    scheduling::set(&process.scheduling, first)?;
     setsid().step("start a session")?;
     if let Some(adjustment) = process.oom_score_adj.or(oom_score_adj) {
         // A lower value needs CAP_SYS_RESOURCE, which Reaper may run without.

@@ -305,6 +305,60 @@ pub(crate) fn default_scheduling() {
     }
 }
 
+/// The first version of the kernel's `struct sched_attr` (sched_setattr(2)).
+#[repr(C)]
+pub(crate) struct SchedulerAttributes {
+    pub(crate) size: u32,
+    pub(crate) policy: u32,
+    pub(crate) flags: u64,
+    pub(crate) nice: i32,
+    pub(crate) priority: u32,
+    pub(crate) runtime: u64,
+    pub(crate) deadline: u64,
+    pub(crate) period: u64,
+}
+
+fn checked(result: libc::c_long) -> io::Result<()> {
+    match result {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Sets the scheduling policy of this process.
+pub(crate) fn set_scheduler(attributes: &SchedulerAttributes) -> io::Result<()> {
+    const NO_FLAGS: libc::c_uint = 0;
+    let attributes = std::ptr::from_ref(attributes);
+    // SAFETY: the kernel reads a structure of the size that it says, which outlives the call.
+    checked(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, attributes, NO_FLAGS) })
+}
+
+/// Sets the I/O priority of this process.
+pub(crate) fn set_io_priority(value: i32) -> io::Result<()> {
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    // SAFETY: the call takes numbers.
+    checked(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value) })
+}
+
+/// Has this process run on these processors.
+pub(crate) fn set_affinity(processors: &[u32]) -> io::Result<()> {
+    let mut set = [0_u64; 128];
+    for &processor in processors {
+        let word = set.get_mut(processor as usize / 64);
+        let word = word.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        *word |= 1 << (processor % 64);
+    }
+    let size = size_of_val(&set);
+    // SAFETY: the kernel reads a set of the size that is said, which outlives the call.
+    checked(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size, set.as_ptr()) })
+}
+
+/// Sets the execution domain of this process.
+pub(crate) fn set_personality(domain: u32) -> io::Result<()> {
+    // SAFETY: the call takes a number.
+    checked(unsafe { libc::personality(domain.into()) }.into())
+}
+
 /// Duplicates `from` onto the number `to`, which stays open over `execve`.
 pub(crate) fn duplicate_onto(from: RawFd, to: RawFd) -> io::Result<()> {
     // SAFETY: dup2(2) takes plain numbers; whatever `to` was is replaced, which the caller wants.

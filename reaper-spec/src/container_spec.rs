@@ -46,13 +46,16 @@ pub struct ContainerSpec {
 
 impl ContainerSpec {
     /// Refuses what a process on the host cannot have. For executors that make real containers it is no matter.
+    /// `has_own_users` says that its users are others than the host's anyway, as those of an ordinary user's
+    /// container are.
     ///
     /// # Errors
     /// [`Error::Unsupported`] with the first such field.
-    pub fn check_host(&self) -> Result<(), Error> {
-        match self.unsupported.first() {
+    pub fn check_host(&self, has_own_users: bool) -> Result<(), Error> {
+        let is_missed = |part: &&Unsupported| !(has_own_users && part.concerns_users);
+        match self.unsupported.iter().find(is_missed) {
             None => Ok(()),
-            Some(Unsupported { field, reason }) => Err(Error::Unsupported {
+            Some(Unsupported { field, reason, .. }) => Err(Error::Unsupported {
                 field: field.clone(),
                 reason: reason.clone(),
             }),
@@ -67,6 +70,9 @@ pub struct Unsupported {
     pub field: String,
     /// What cannot be had.
     pub reason: String,
+    /// Whether it is about users of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub concerns_users: bool,
 }
 
 /// What of its view's filesystem a container's processes cannot change, or read (runtime-spec, config.md,

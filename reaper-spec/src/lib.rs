@@ -53,7 +53,8 @@ pub use identity::ProcessIdentity;
 pub use overlay_scope::{OverlayScope, ScopeError};
 pub use path_hash::{DEFAULT_STATE_ROOT, path_hash};
 pub use process::{
-    Capabilities, ConsoleSize, ProcessSpec, Resource, Rlimit, UnknownResource, User,
+    Capabilities, ConsoleSize, CpuAffinity, IoClass, IoPriority, ProcessSpec, Resource, Rlimit,
+    Scheduler, SchedulerFlag, SchedulerPolicy, Scheduling, SecurityLabels, UnknownResource, User,
 };
 pub use resources::{
     BlockIoResources, CpuResources, DeviceRule, HugepageLimit, InterfacePriority, MemoryResources,

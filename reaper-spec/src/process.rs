@@ -2,15 +2,22 @@
 
 mod capabilities;
 mod check;
+mod labels;
 pub(crate) mod parse;
 mod resource;
+pub(crate) mod scheduling;
+pub(crate) mod words;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::capabilities::Capabilities;
+pub use self::labels::SecurityLabels;
 pub use self::resource::{Resource, UnknownResource};
+pub use self::scheduling::{
+    CpuAffinity, IoClass, IoPriority, Scheduler, SchedulerFlag, SchedulerPolicy, Scheduling,
+};
 use crate::{
     error::{Error, Invalid, Origin},
     json::At,
@@ -48,6 +55,16 @@ pub struct ProcessSpec {
     pub no_new_privileges: bool,
     /// The capabilities that the process has. `None` keeps the runtime's.
     pub capabilities: Option<Capabilities>,
+    /// How it is scheduled.
+    #[serde(skip_serializing_if = "is_default")]
+    pub scheduling: Scheduling,
+    /// What security modules of the kernel confine it by.
+    #[serde(skip_serializing_if = "is_default")]
+    pub labels: SecurityLabels,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl ProcessSpec {
@@ -76,6 +93,8 @@ impl ProcessSpec {
             oom_score_adj: None,
             no_new_privileges: false,
             capabilities: None,
+            scheduling: Scheduling::default(),
+            labels: SecurityLabels::default(),
         };
         process.validate()?;
         Ok(process)
@@ -111,6 +130,10 @@ struct Unchecked {
     no_new_privileges: bool,
     #[serde(default)]
     capabilities: Option<Capabilities>,
+    #[serde(default)]
+    scheduling: Scheduling,
+    #[serde(default)]
+    labels: SecurityLabels,
 }
 
 impl TryFrom<Unchecked> for ProcessSpec {
@@ -128,6 +151,8 @@ impl TryFrom<Unchecked> for ProcessSpec {
             oom_score_adj: fields.oom_score_adj,
             no_new_privileges: fields.no_new_privileges,
             capabilities: fields.capabilities,
+            scheduling: fields.scheduling,
+            labels: fields.labels,
         };
         process.check(At::Root)?;
         Ok(process)

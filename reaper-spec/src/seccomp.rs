@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::parse::read;
+use crate::process::words::words;
 
 /// OCI's `linux.seccomp` (runtime-spec, config-linux.md, "Seccomp"), validated.
 ///
@@ -84,29 +85,6 @@ impl SeccompAction {
             Self::Allow | Self::Log | Self::Trace(_) | Self::Notify
         )
     }
-}
-
-macro_rules! words {
-    ($(#[$doc:meta])* $type:ident { $($variant:ident = $name:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        #[allow(missing_docs, reason = "the names are the specification's")]
-        pub enum $type {
-            $(#[serde(rename = $name)] $variant,)*
-        }
-
-        impl $type {
-            /// Every value.
-            pub const ALL: &[Self] = &[$(Self::$variant,)*];
-
-            /// The name in the specification.
-            pub fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name,)*
-                }
-            }
-        }
-    };
 }
 
 words! {

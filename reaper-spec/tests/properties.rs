@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use reaper_spec::{
     Capabilities, CgroupsPath, Config, ConsoleSize, ContainerId, ContainerSpec, DeviceRule, ExecId,
     Exit, ExitStatus, FileRestrictions, Mount, OverlayScope, ProcessSpec, Resource, Resources,
-    Rlimit, Status, Timestamp, Transition, User,
+    Rlimit, Scheduling, SecurityLabels, Status, Timestamp, Transition, User,
 };
 use serde_json::{Map, Value, json};
 
@@ -113,6 +113,8 @@ fn process() -> impl Strategy<Value = ProcessSpec> {
                 oom_score_adj,
                 no_new_privileges,
                 capabilities,
+                scheduling: Scheduling::default(),
+                labels: SecurityLabels::default(),
             },
         )
 }

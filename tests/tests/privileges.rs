@@ -1,11 +1,12 @@
 //! What a pod's processes may do is what its `securityContext` says.
 
 use reaper_tests::{
+    containerd::makes_containers,
     cri::{
         Pod, container,
         messages::{
-            Capability, ContainerConfig, LinuxContainerSecurityContext, SecurityProfile,
-            security_profile::ProfileType,
+            Capability, ContainerConfig, IdMapping, LinuxContainerSecurityContext, NamespaceMode,
+            SecurityProfile, UserNamespace, security_profile::ProfileType,
         },
     },
     on_each,
@@ -116,5 +117,35 @@ fn a_pods_seccomp_profile_holds_for_its_container_and_for_exec() {
         assert_eq!(exec.stdout, b"Seccomp:\t2\n");
         pod.stop();
         pod.remove();
+    });
+}
+
+#[test]
+fn a_pod_with_users_of_its_own_is_refused_with_the_reason() {
+    on_each(|node| {
+        // containerd 1.6 does not know of it.
+        if makes_containers() || node.major() < 2 {
+            return;
+        }
+        let mut config = node.pod_config("own-users");
+        let linux = config.linux.as_mut().expect("a pod of Linux");
+        let context = linux.security_context.as_mut().expect("a security context");
+        let namespaces = context.namespace_options.as_mut().expect("namespaces");
+        let mapping = || IdMapping {
+            host_id: 100_000,
+            container_id: 0,
+            length: 65_536,
+        };
+        namespaces.userns_options = Some(UserNamespace {
+            mode: NamespaceMode::Pod.into(),
+            uids: vec![mapping()],
+            gids: vec![mapping()],
+        });
+        namespaces.pid = NamespaceMode::Pod.into();
+        namespaces.ipc = NamespaceMode::Pod.into();
+        let refused = node
+            .run_pod_of(config)
+            .expect_err("a pod with a user namespace");
+        assert!(refused.message().contains("hostUsers"), "{refused:?}");
     });
 }

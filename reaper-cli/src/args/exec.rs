@@ -57,11 +57,13 @@ pub(crate) struct ExecArgs {
     #[arg(long, short, value_name = "CAP_NAME")]
     pub(crate) cap: Vec<String>,
 
-    #[arg(long, hide = true)]
-    process_label: Option<String>,
+    /// Give the process this SELinux label
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) process_label: Option<String>,
 
-    #[arg(long, hide = true)]
-    apparmor: Option<String>,
+    /// Confine the process by this AppArmor profile
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) apparmor: Option<String>,
 
     #[arg(long, hide = true)]
     cgroup: Vec<String>,
@@ -77,8 +79,6 @@ impl ExecArgs {
     /// The options of runc that were given and have no meaning here.
     pub(crate) fn without_meaning(&self) -> impl Iterator<Item = &'static str> {
         given([
-            ("--process-label", self.process_label.is_some()),
-            ("--apparmor", self.apparmor.is_some()),
             ("--cgroup", !self.cgroup.is_empty()),
             ("--ignore-paused", self.ignore_paused),
             ("--no-subreaper", self.no_subreaper),

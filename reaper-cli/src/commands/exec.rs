@@ -42,6 +42,12 @@ pub(crate) async fn run(
     }
     let mut process = describe(&args, &record)?;
     process::add_capabilities(&args.cap, &mut process)?;
+    if let Some(profile) = &args.apparmor {
+        process.labels.apparmor_profile = Some(profile.clone());
+    }
+    if let Some(label) = &args.process_label {
+        process.labels.selinux_label = Some(label.clone());
+    }
     call.config.policy.privileges.apply(&mut process);
     call.sockets.announce(&mut process);
     let (stdio, console) = streams(&args, &mut process)?;

@@ -9,7 +9,7 @@ use super::{capabilities, output::print_json};
 use crate::{error::Result, outcome::ExitAction};
 
 /// OCI's features structure (runtime-spec, features.md). A container is a process of the host: there
-/// are no namespaces but the mount namespace of its view, and no security labels.
+/// are no namespaces but the mount namespace of its view.
 ///
 /// The structure has a place for the capabilities that the program knows; those that it cannot grant
 /// here are in an annotation.
@@ -27,8 +27,8 @@ pub(crate) fn run(out: &mut dyn Write) -> Result<ExitAction> {
             "capabilities": capabilities::known(),
             "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false },
             "seccomp": seccomp(),
-            "apparmor": { "enabled": false },
-            "selinux": { "enabled": false },
+            "apparmor": { "enabled": true },
+            "selinux": { "enabled": true },
         },
         "annotations": { "reaper.runtime.version": env!("CARGO_PKG_VERSION") },
         "potentiallyUnsafeConfigAnnotations": ["reaper.runtime/"],

@@ -111,3 +111,16 @@ fn policy_of_the_node_leaves_a_bundles_process_its_privileges_and_says_so() {
     assert!(said.contains(told), "{said}");
     assert!(said.contains("policy.privileges"), "{said}");
 }
+
+#[test]
+fn user_namespace_is_refused_by_its_name() {
+    let rig = Rig::new();
+    let bundle = rig.bundle("b", &shell("true"));
+    let config = Path::new(&bundle).join("config.json");
+    let mut spec: Value = serde_json::from_str(&fs::read_to_string(&config).unwrap()).unwrap();
+    spec["linux"]["namespaces"] = json!([{ "type": "pid" }, { "type": "user" }]);
+    fs::write(config, spec.to_string()).unwrap();
+    let error = rig.fails(1, &["run", "--bundle", &bundle, "c"]);
+    assert!(error.contains("linux.namespaces"), "{error}");
+    assert!(error.contains("hostUsers"), "{error}");
+}

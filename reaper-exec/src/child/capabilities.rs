@@ -16,7 +16,7 @@ use rustix::{
     },
 };
 
-use super::{Failed, Step as _};
+use super::step::{Failed, Step as _};
 
 /// The sets that a process is to have, as far as they can be granted.
 pub(super) struct Granted {

@@ -5,7 +5,7 @@ use std::{
     os::fd::{AsRawFd, OwnedFd},
 };
 
-use super::{Failed, Step as _};
+use super::step::{Failed, Step as _};
 use crate::{channel, seccomp::Filter, sys};
 
 /// Loads the filter. It is in force when this returns, and an agent that it asks has been reached.

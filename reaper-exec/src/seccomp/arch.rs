@@ -61,7 +61,7 @@ pub(super) const MACHINE: &[Arch] = &[
         name: SeccompArch::X32,
         audit: 0xC000_003E,
         numbers: numbers_of_x32,
-        narrow: false,
+        narrow: true,
         multiplexed: no_multiplexer,
     },
 ];

@@ -70,6 +70,14 @@ pub(super) fn if_at_least(value: u32, yes: Program, no: Program) -> Program {
     branch(BPF_JGE, value, yes, no)
 }
 
+/// A condition on an argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Condition {
+    pub(super) arg: SeccompArg,
+    /// Whether arguments have 32 bits: what the other half of the register holds does not count.
+    pub(super) narrow: bool,
+}
+
 /// Where a comparison leads.
 #[derive(Clone, Copy)]
 enum To {
@@ -88,7 +96,7 @@ enum Step {
 }
 
 /// Answers `value` if all conditions are fulfilled. Otherwise the instruction behind it is next.
-pub(super) fn if_all(conditions: &[SeccompArg], value: u32) -> Program {
+pub(super) fn if_all(conditions: &[Condition], value: u32) -> Program {
     // From the end, since each must know how far the miss is.
     let mut program = vec![answer(value)];
     for condition in conditions.iter().rev() {
@@ -118,12 +126,19 @@ pub(super) fn if_all(conditions: &[SeccompArg], value: u32) -> Program {
 
 /// The machine compares 32 bits at a time: the upper half first. All machines that have a table here
 /// store the lower one first.
-fn steps(condition: &SeccompArg) -> Vec<Step> {
+fn steps(condition: &Condition) -> Vec<Step> {
+    let Condition {
+        arg: condition,
+        narrow,
+    } = condition;
     let low = ARGUMENTS + 8 * u32::from(condition.index);
     let high = low + 4;
     let halves = |value: u64| ((value >> 32) as u32, value as u32);
     let (upper, lower) = halves(condition.value);
     let ordered = |last, above, below, yes, no| {
+        if *narrow {
+            return vec![Step::Load(low), Step::Compare(last, lower, yes, no)];
+        }
         vec![
             Step::Load(high),
             Step::Compare(BPF_JGT, upper, above, To::Next),
@@ -133,6 +148,28 @@ fn steps(condition: &SeccompArg) -> Vec<Step> {
         ]
     };
     match condition.op {
+        SeccompOp::Equal if *narrow => {
+            vec![
+                Step::Load(low),
+                Step::Compare(BPF_JEQ, lower, To::Fit, To::Miss),
+            ]
+        }
+        SeccompOp::NotEqual if *narrow => {
+            vec![
+                Step::Load(low),
+                Step::Compare(BPF_JEQ, lower, To::Miss, To::Fit),
+            ]
+        }
+        SeccompOp::MaskedEqual if *narrow => vec![
+            Step::Load(low),
+            Step::Mask(lower),
+            Step::Compare(
+                BPF_JEQ,
+                (condition.value_two & condition.value) as u32,
+                To::Fit,
+                To::Miss,
+            ),
+        ],
         SeccompOp::Equal => vec![
             Step::Load(high),
             Step::Compare(BPF_JEQ, upper, To::Next, To::Miss),

@@ -7,7 +7,7 @@ use reaper_spec::{Seccomp, SeccompAction, SeccompArch, SeccompArg, SeccompFlag, 
 use super::{
     Agent, CompileError, Filter,
     arch::{self, Arch, MACHINE, X32},
-    bpf::{self, Program},
+    bpf::{self, Condition, Program},
 };
 
 /// What the kernel takes (`BPF_MAXINSNS`).
@@ -20,7 +20,7 @@ const SKIPPED: u32 = u32::MAX;
 /// What becomes of a call: the conditional rules in their order, then the rest.
 #[derive(Clone, PartialEq, Eq, Default)]
 struct Decision {
-    conditional: Vec<(Vec<SeccompArg>, u32)>,
+    conditional: Vec<(Vec<Condition>, u32)>,
     /// `None` for what holds of calls without a rule.
     always: Option<u32>,
 }
@@ -128,7 +128,7 @@ struct Ranges(Vec<(u32, Leaf)>);
 
 #[derive(Clone, PartialEq, Eq)]
 struct Leaf {
-    conditional: Vec<(Vec<SeccompArg>, u32)>,
+    conditional: Vec<(Vec<Condition>, u32)>,
     otherwise: u32,
 }
 
@@ -235,8 +235,10 @@ fn decisions(seccomp: &Seccomp, arch: &Arch) -> BTreeMap<u32, Decision> {
         if conditions.is_empty() {
             decision.always.get_or_insert(answer(action));
         } else {
-            let narrowed = conditions.iter().map(|&arg| narrowed(arg, arch)).collect();
-            decision.conditional.push((narrowed, answer(action)));
+            let narrow = arch.narrow;
+            let conditions = conditions.into_iter().map(|arg| Condition { arg, narrow });
+            let conditions = conditions.collect();
+            decision.conditional.push((conditions, answer(action)));
         }
     };
     for rule in &seccomp.rules {
@@ -276,17 +278,5 @@ fn alternatives(args: &[SeccompArg]) -> Vec<Vec<SeccompArg>> {
         args.iter().map(|&arg| vec![arg]).collect()
     } else {
         vec![args.to_vec()]
-    }
-}
-
-/// What a condition says where arguments have 32 bits.
-fn narrowed(arg: SeccompArg, arch: &Arch) -> SeccompArg {
-    if !arch.narrow {
-        return arg;
-    }
-    SeccompArg {
-        value: arg.value & u64::from(u32::MAX),
-        value_two: arg.value_two & u64::from(u32::MAX),
-        ..arg
     }
 }

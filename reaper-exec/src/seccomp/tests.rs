@@ -158,6 +158,26 @@ fn call_behind_another_is_restricted_there_too() {
 }
 
 #[test]
+#[cfg(target_arch = "x86_64")]
+fn condition_on_32_bits_leaves_out_the_rest_of_the_register() {
+    let (own, x32) = (0, 2);
+    for op in SeccompOp::ALL {
+        let condition = SeccompArg {
+            index: 1,
+            value: 7,
+            value_two: 7,
+            op: *op,
+        };
+        let rules = vec![rule(&["personality"], SeccompAction::Allow, &[condition])];
+        let seccomp = filter(SeccompAction::Errno(1), rules);
+        let with = |arch, arg| answer(&seccomp, &call(arch, "personality", [0, arg, 0, 0, 0, 0]));
+        for low in [6, 7, 8] {
+            assert_eq!(with(x32, (9 << 32) + low), with(own, low), "{op:?}");
+        }
+    }
+}
+
+#[test]
 fn unknown_call_is_refused_where_it_would_be_allowed() {
     let rules = |action| vec![rule(&["read", "call_of_tomorrow"], action, &[])];
     let deny = SeccompAction::Errno(1);

@@ -18,6 +18,7 @@ mod output;
 mod privileges;
 mod races;
 mod rig;
+mod scheduling;
 mod seccomp;
 mod silent;
 mod stalling;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
     let cases = [
         lives::CASES,
         privileges::CASES,
+        scheduling::CASES,
         seccomp::CASES,
         execs::CASES,
         ends::CASES,

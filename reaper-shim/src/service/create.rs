@@ -92,14 +92,16 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         let path = request.bundle.clone();
         let runtime_options = request.options.as_ref().cloned();
         let mut config = self.settings.config.clone();
+        // An executor that does makes real containers.
+        let run_pause_process = self.settings.run_pause_process;
         blocking(move || {
             let bundle = Bundle::load(Path::new(&path))?;
             if let Some(given) = runtime_options {
                 options::apply(&mut config, &given)?;
             }
             config.apply_annotations(&bundle.container_spec().annotations)?;
-            if config.runtime_path.is_none() {
-                bundle.container_spec().check_host()?;
+            if config.runtime_path.is_none() && !run_pause_process {
+                bundle.container_spec().check_host(false)?;
             }
             Ok((bundle, config))
         })

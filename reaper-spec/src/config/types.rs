@@ -8,7 +8,7 @@ use crate::{
     container_spec::{ContainerSpec, FileRestrictions},
     overlay_scope::OverlayScope,
     path_hash::DEFAULT_STATE_ROOT,
-    process::ProcessSpec,
+    process::{ProcessSpec, SecurityLabels},
 };
 
 /// The node's configuration, with every default filled in.
@@ -270,7 +270,18 @@ impl Privileges {
     pub fn apply(self, process: &mut ProcessSpec) -> Option<&'static str> {
         match self {
             Self::Spec => None,
-            Self::Node => process.capabilities.take().map(|_| "the capabilities"),
+            Self::Node => {
+                let capabilities = process.capabilities.take();
+                let labels = std::mem::take(&mut process.labels);
+                match (capabilities, labels == SecurityLabels::default()) {
+                    (None, true) => None,
+                    (Some(_), true) => Some("the capabilities"),
+                    (None, false) => Some("the AppArmor profile and the SELinux label"),
+                    (Some(_), false) => {
+                        Some("the capabilities, the AppArmor profile and the SELinux label")
+                    }
+                }
+            }
         }
     }
 }

@@ -57,8 +57,13 @@ fn read(document: &Value, bundle: &Path) -> Result<ContainerSpec> {
     let root = Node::root(document);
     root.object("an object, OCI's config.json")?;
     root.get("ociVersion")?.opt(version)?;
+    let mut process = process::parse::read(&root.get("process")?)?;
+    process.scheduling.personality = root
+        .get("linux")?
+        .get("personality")?
+        .opt(process::scheduling::personality)?;
     Ok(ContainerSpec {
-        process: process::parse::read(&root.get("process")?)?,
+        process,
         rootfs: root.get("root")?.opt(|node| rootfs(node, bundle))?,
         mounts: root
             .get("mounts")?
@@ -102,15 +107,16 @@ fn version(node: &Node<'_>) -> Result<()> {
 
 /// What of a container's isolation would be missed, were it not there.
 fn unsupported(linux: &Node<'_>) -> Result<Vec<Unsupported>> {
+    const USER: &str = "a user namespace (hostUsers: false)";
+    const TIME: &str = "a time namespace";
     let mut found = Vec::new();
     let mut refuse = |node: &Node<'_>, reason: &str| {
         found.push(Unsupported {
             field: node.at.to_string(),
             reason: format!("{reason} is not supported for a process on this machine"),
+            concerns_users: reason == USER,
         });
     };
-    const USER: &str = "a user namespace";
-    const TIME: &str = "a time namespace";
     let namespaces = linux.get("namespaces")?;
     let kind = |node: &Node<'_>| {
         node.object("an object with a type")?;

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{
     ConsoleSize, ProcessSpec, Resource, Rlimit, User, capabilities,
     check::{OOM_SCORE_ADJ, UMASK},
+    labels, scheduling,
 };
 use crate::{
     error::{Error, Invalid, Origin},
@@ -77,6 +78,8 @@ pub(crate) fn read(node: &Node<'_>) -> Result<ProcessSpec> {
             .opt(Node::boolean)?
             .unwrap_or_default(),
         capabilities: node.get("capabilities")?.opt(capabilities::read)?,
+        scheduling: scheduling::read(node)?,
+        labels: labels::read(node)?,
     };
     process.check(node.at)?;
     Ok(process)

@@ -22,12 +22,10 @@ pub(crate) fn read(node: &Node<'_>) -> Result<Seccomp> {
         default_action: default,
         architectures: node
             .get("architectures")?
-            .items("an array of architectures", |item| {
-                word(item, SeccompArch::ALL, SeccompArch::as_str)
-            })?,
-        flags: node.get("flags")?.items("an array of flags", |item| {
-            word(item, SeccompFlag::ALL, SeccompFlag::as_str)
-        })?,
+            .items("an array of architectures", SeccompArch::read)?,
+        flags: node
+            .get("flags")?
+            .items("an array of flags", SeccompFlag::read)?,
         listener_path: text(&node.get("listenerPath")?)?.map(Into::into),
         listener_metadata: text(&node.get("listenerMetadata")?)?,
         rules: node.get("syscalls")?.items("an array of rules", rule)?,
@@ -49,15 +47,6 @@ pub(crate) fn read(node: &Node<'_>) -> Result<Seccomp> {
 fn text(node: &Node<'_>) -> Result<Option<String>> {
     let text = node.opt(Node::owned)?;
     Ok(text.filter(|text| !text.is_empty()))
-}
-
-fn word<T: Copy>(node: &Node<'_>, all: &[T], name: fn(T) -> &'static str) -> Result<T> {
-    let text = node.string()?;
-    let found = all.iter().copied().find(|&one| name(one) == text);
-    found.ok_or_else(|| {
-        let names: Vec<_> = all.iter().map(|&one| name(one)).collect();
-        node.invalid(format!("one of {}", names.join(", ")))
-    })
 }
 
 fn rule(node: &Node<'_>) -> Result<SeccompRule> {
@@ -88,7 +77,7 @@ fn arg(node: &Node<'_>) -> Result<SeccompArg> {
         index: node.get("index")?.integer(0..=5)?,
         value: number("value")?,
         value_two: number("valueTwo")?,
-        op: word(&node.get("op")?, SeccompOp::ALL, SeccompOp::as_str)?,
+        op: SeccompOp::read(&node.get("op")?)?,
     })
 }
 

@@ -55,6 +55,8 @@ pub(crate) struct Monitor {
     /// The filter of each process of the container, and what it was made from.
     pub(crate) filter: Option<Filter>,
     pub(crate) seccomp: Option<SeccompConfig>,
+    /// Of every process of the container.
+    pub(crate) personality: Option<u32>,
     /// Init is first, for the whole life of the monitor.
     pub(crate) processes: Vec<Process>,
     pub(crate) next_process: u64,
@@ -146,6 +148,7 @@ impl Monitor {
             runtime,
             filter,
             seccomp: call.seccomp,
+            personality: call.process.scheduling.personality,
             processes: vec![init],
             next_process: INIT + 1,
             state: MonitorState::Live,

@@ -72,10 +72,12 @@ impl Backend for HostBackend {
     fn exec(
         &self,
         monitor: &mut Monitor,
-        call: ExecProcess,
+        mut call: ExecProcess,
         descriptors: Vec<OwnedFd>,
         reply_to: ReplyTo,
     ) -> Result<(), Failure> {
+        let personality = &mut call.process.scheduling.personality;
+        *personality = personality.or(monitor.personality);
         let number = monitor.number_process();
         let mut process = spawn(SpawnArgs {
             number,
