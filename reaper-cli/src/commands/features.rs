@@ -25,7 +25,7 @@ pub(crate) fn run(out: &mut dyn Write) -> Result<ExitAction> {
         "linux": {
             "namespaces": [],
             "capabilities": capabilities::known(),
-            "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false },
+            "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": false },
             "seccomp": seccomp(),
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
