@@ -5,8 +5,8 @@ use reaper_tests::{
     cri::{
         Pod, container,
         messages::{
-            Capability, ContainerConfig, IdMapping, LinuxContainerSecurityContext, NamespaceMode,
-            SecurityProfile, UserNamespace, security_profile::ProfileType,
+            Capability, ContainerConfig, LinuxContainerSecurityContext, SecurityProfile,
+            security_profile::ProfileType,
         },
     },
     on_each,
@@ -121,31 +121,15 @@ fn a_pods_seccomp_profile_holds_for_its_container_and_for_exec() {
 }
 
 #[test]
-fn a_pod_with_users_of_its_own_is_refused_with_the_reason() {
+fn a_container_with_users_of_its_own_is_refused_with_the_reason() {
     on_each(|node| {
-        // containerd 1.6 does not know of it.
-        if makes_containers() || node.major() < 2 {
+        if makes_containers() {
             return;
         }
-        let mut config = node.pod_config("own-users");
-        let linux = config.linux.as_mut().expect("a pod of Linux");
-        let context = linux.security_context.as_mut().expect("a security context");
-        let namespaces = context.namespace_options.as_mut().expect("namespaces");
-        let mapping = || IdMapping {
-            host_id: 100_000,
-            container_id: 0,
-            length: 65_536,
-        };
-        namespaces.userns_options = Some(UserNamespace {
-            mode: NamespaceMode::Pod.into(),
-            uids: vec![mapping()],
-            gids: vec![mapping()],
-        });
-        namespaces.pid = NamespaceMode::Pod.into();
-        namespaces.ipc = NamespaceMode::Pod.into();
-        let refused = node
-            .run_pod_of(config)
-            .expect_err("a pod with a user namespace");
-        assert!(refused.message().contains("hostUsers"), "{refused:?}");
+        let mappings = ["--uidmap", "0:100000:65536", "--gidmap", "0:100000:65536"];
+        let output = node.ctr_run_with("own-users", &mappings, &["/bin/true"]);
+        assert_ne!(output.code, 0, "{output:?}");
+        assert!(output.stderr.contains("hostUsers"), "{output:?}");
+        node.ctr(&["container", "rm", &node.name("own-users")]);
     });
 }
