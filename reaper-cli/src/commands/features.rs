@@ -22,7 +22,7 @@ pub(crate) fn run(out: &mut dyn Write) -> Result<ExitAction> {
         "linux": {
             "namespaces": [],
             "capabilities": [],
-            "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false },
+            "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": false },
             "seccomp": { "enabled": false },
             "apparmor": { "enabled": false },
             "selinux": { "enabled": false },

@@ -123,3 +123,72 @@ fn update_takes_flags_and_the_json_of_a_file_or_of_the_standard_input() {
     assert!(error.contains("nosuch"), "{error}");
     rig.ok(&["delete", "--force", "web"]);
 }
+
+/// Runs a command, which must succeed.
+fn system(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().unwrap();
+    assert!(output.status.success(), "{program} {args:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_limit_in_a_scope_of_systemd_survives_its_reload() {
+    if !fs::exists("/run/systemd/private").unwrap() {
+        eprintln!("not tried: systemd does not run here");
+        return;
+    }
+    let rig = Rig::new();
+    let name = format!("test{}", std::process::id());
+    let (unit, slice) = (
+        format!("reaper-{name}.scope"),
+        format!("reaper{name}.slice"),
+    );
+    rig.bundle("scope", &shell("exec sleep 1000"));
+    let config = json!({
+        "process": shell("exec sleep 1000"),
+        "linux": {
+            "cgroupsPath": format!("{slice}:reaper:{name}"),
+            "resources": {"pids": {"limit": 50}},
+        },
+    });
+    fs::write(rig.path("scope/config.json"), config.to_string()).unwrap();
+    let bundle = rig.path("scope");
+    rig.quietly(&[
+        "run",
+        "--detach",
+        "--bundle",
+        bundle.to_str().unwrap(),
+        "web",
+    ]);
+    let shown = system(
+        "systemctl",
+        &["show", &unit, "-p", "Delegate,Slice,ActiveState"],
+    );
+    for line in [
+        "Delegate=yes",
+        &format!("Slice={slice}"),
+        "ActiveState=active",
+    ] {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+    let limit = || {
+        let stats: Value = serde_json::from_str(&rig.ok(&["events", "--stats", "web"])).unwrap();
+        stats["data"]["pids"]["limit"].as_u64()
+    };
+    assert_eq!(limit(), Some(50));
+    system("systemctl", &["daemon-reload"]);
+    // systemd looks at all controllers below the slice.
+    system("systemd-run", &["--wait", "--slice", &slice, "true"]);
+    assert_eq!(limit(), Some(50));
+    // Its name is taken as long as it runs.
+    let again = rig.fails(
+        1,
+        &["create", "--bundle", bundle.to_str().unwrap(), "again"],
+    );
+    assert!(again.contains(&unit), "{again}");
+    rig.ok(&["delete", "--force", "web"]);
+    // systemd removes it when the kernel says that it is empty.
+    while system("systemctl", &["show", &unit, "-p", "ActiveState"]).contains("=active") {
+        std::thread::yield_now();
+    }
+}

@@ -46,6 +46,14 @@ pub enum Error {
         /// What it contradicts.
         reason: String,
     },
+    /// systemd did not make a scope.
+    #[error("systemd cannot start {unit}: {source}")]
+    Systemd {
+        /// The scope.
+        unit: String,
+        /// What it said, or why it could not be asked.
+        source: io::Error,
+    },
     /// The kernel refused a limit.
     #[error(
         "cannot set linux.resources.{setting}: writing {value:?} to {}: {source}",

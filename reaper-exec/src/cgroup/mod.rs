@@ -8,6 +8,7 @@
 //! and accounts and [limits](limits) there.
 
 mod container;
+mod dbus;
 mod error;
 mod folder;
 mod hierarchy;
@@ -17,6 +18,7 @@ mod oom;
 mod set;
 mod stats;
 mod subtree;
+pub(crate) mod systemd;
 mod v1;
 
 pub use container::ContainerCgroup;

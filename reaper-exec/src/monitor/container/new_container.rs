@@ -16,6 +16,7 @@ use crate::{
         support::{
             config::MonitorConfig,
             connection::{Connection, ReplyTo},
+            placeholder::Placeholder,
         },
     },
     protocol::CreateContainer,
@@ -42,6 +43,8 @@ pub(crate) struct NewContainer {
     /// The descriptors that came with the request.
     pub(crate) descriptors: Vec<OwnedFd>,
     pub(crate) cgroups: Cgroups,
+    /// What keeps systemd's scope until init is in it.
+    pub(crate) placeholder: Option<Placeholder>,
     /// The kills for lack of memory that its cgroups had counted before.
     pub(crate) oom_kills: u64,
     pub(crate) view: Option<Box<dyn View>>,

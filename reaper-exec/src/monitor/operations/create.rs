@@ -6,14 +6,14 @@
 //! connect to, and the init process, which waits for its start. When a step fails, what the earlier
 //! ones made is removed in reverse, and the client gets the failure of that step.
 
-use std::{os::fd::OwnedFd, path::Path};
+use std::{io, os::fd::OwnedFd, path::Path};
 
 use reaper_spec::CgroupMode;
 use reaper_state::ContainerDir;
 
 use super::{host_backend::HostBackend, runtime_backend::RuntimeBackend};
 use crate::{
-    cgroup::{Cgroups, Hierarchies, limits},
+    cgroup::{Cgroups, Hierarchies, limits, systemd::Scope},
     channel,
     monitor::{
         container::{
@@ -28,6 +28,7 @@ use crate::{
                 choose_cgroups, remove_file, remove_runtime_files, write_cleanup_record,
             },
             log::log_line,
+            placeholder::Placeholder,
         },
     },
     protocol::{CleanupRecord, CreateContainer, Failure, VERSION},
@@ -72,6 +73,7 @@ impl NewContainer {
             call,
             descriptors,
             cgroups: Cgroups::default(),
+            placeholder: None,
             oom_kills: 0,
             view: None,
             runtime: None,
@@ -80,10 +82,18 @@ impl NewContainer {
 
     fn create(&mut self) -> Result<(OwnedFd, Process), Failure> {
         let (hierarchies, path) = choose_cgroups(&self.call)?;
+        let scope = match hierarchies == Hierarchies::default() {
+            true => None,
+            false => Scope::of(&path),
+        };
+        let path = scope.as_ref().map_or(path, Scope::container);
         // A record that an earlier container of this id left must not be read as this one's exit.
         remove_file(&self.dir.exit_file())?;
         remove_file(&self.dir.socket())?;
         self.write_plan(&hierarchies, &path)?;
+        if let Some(scope) = scope {
+            self.start_scope(&scope, &hierarchies)?;
+        }
         self.create_cgroups(&hierarchies, &path)?;
         let view = self.pending.config.isolation.prepare(&self.call.view);
         self.view =
@@ -91,7 +101,9 @@ impl NewContainer {
         let listener = channel::listen(&self.dir.socket())
             .map_err(|error| Failure::setup("listen on the monitor's socket", &error))?;
         let backend = self.backend;
-        Ok((listener, backend.create_init(self)?))
+        let init = backend.create_init(self)?;
+        self.placeholder = None;
+        Ok((listener, init))
     }
 
     /// Makes the cgroups with their limits. The spec's limits are enforced or refused; whether
@@ -118,13 +130,44 @@ impl NewContainer {
             }
             None => return Ok(()),
         };
-        let line = format!("a cgroup is missing: {reason}");
+        self.log(&format!("a cgroup is missing: {reason}"));
+        Ok(())
+    }
+
+    /// Has systemd make the scope that the container's cgroup is to be in. Without limits it is a line
+    /// in the log that this failed.
+    fn start_scope(&mut self, scope: &Scope, hierarchies: &Hierarchies) -> Result<(), Failure> {
+        let start = || {
+            let failed = |error: io::Error| Failure::setup("keep a scope", &error);
+            let mut placeholder = Placeholder::new().map_err(failed)?;
+            scope
+                .start(placeholder.pid())
+                .map_err(|error| Failure::from_error("make the cgroup", &error))?;
+            if let Some(v2) = &hierarchies.v2 {
+                let folder = v2.root().join(scope.keeper());
+                placeholder.move_into(folder).map_err(failed)?;
+            }
+            Ok(placeholder)
+        };
+        match start() {
+            Ok(placeholder) => self.placeholder = Some(placeholder),
+            Err(failure) if self.call.options.cgroups == CgroupMode::Enforce => {
+                return Err(failure);
+            }
+            Err(failure) => {
+                let line = format!("the cgroup is not systemd's: {failure:?}");
+                self.log(&line);
+            }
+        }
+        Ok(())
+    }
+
+    fn log(&self, line: &str) {
         log_line(
             self.call.options.log.as_deref(),
             self.call.id.as_str(),
-            &line,
+            line,
         );
-        Ok(())
     }
 
     fn write_plan(&self, hierarchies: &Hierarchies, path: &Path) -> Result<(), Failure> {

@@ -8,6 +8,7 @@ pub(crate) mod descriptors;
 pub(crate) mod log;
 pub(crate) mod node_cleanup;
 pub(crate) mod oom_score;
+pub(crate) mod placeholder;
 pub(crate) mod request;
 pub(crate) mod signal;
 pub(crate) mod states;

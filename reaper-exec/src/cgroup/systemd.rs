@@ -1,0 +1,261 @@
+//! Scopes: the cgroups that systemd hands over.
+//!
+//! Where systemd runs it owns the tree, and takes controllers and limits away from cgroups that it
+//! does not know, for example at a `daemon-reload`. It is asked for a scope with `Delegate=yes`
+//! instead. A scope's own attributes stay systemd's, so the container's cgroup, with its limits, is
+//! below it.
+
+use std::{
+    ffi::OsStr,
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    dbus::{Body, Connection, Message, Reader},
+    error::Error,
+};
+
+/// Its socket for root. It exists where systemd is the manager of this host.
+const SOCKET: &str = "/run/systemd/private";
+
+/// The container's cgroup below its scope.
+pub(crate) const BELOW_SCOPE: &str = "container";
+
+/// A scope that systemd is to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Scope {
+    slice: String,
+    unit: String,
+    path: PathBuf,
+}
+
+impl Scope {
+    /// The scope that `relative`, a cgroup's path below the root, is in systemd's tree: `None` if it
+    /// is no scope in a slice, or systemd does not run here.
+    pub(crate) fn of(relative: &Path) -> Option<Self> {
+        let scope = Self::named(relative)?;
+        Path::new(SOCKET).exists().then_some(scope)
+    }
+
+    fn named(relative: &Path) -> Option<Self> {
+        let unit = relative.file_name()?.to_str()?;
+        let parent = relative.parent()?;
+        let slice = match parent.file_name() {
+            Some(name) => name.to_str()?,
+            None => "-.slice",
+        };
+        let has =
+            |name: &str, extension| Path::new(name).extension() == Some(OsStr::new(extension));
+        (has(unit, "scope") && has(slice, "slice")).then(|| Self {
+            slice: slice.to_owned(),
+            unit: unit.to_owned(),
+            path: relative.to_owned(),
+        })
+    }
+
+    /// The path of the container's cgroup.
+    pub(crate) fn container(&self) -> PathBuf {
+        self.path.join(BELOW_SCOPE)
+    }
+
+    /// The path of a cgroup for the process that it is started with.
+    pub(crate) fn keeper(&self) -> PathBuf {
+        self.path.join("start")
+    }
+
+    /// Starts it with the process `pid` in it. It ends with its last process.
+    ///
+    /// # Errors
+    /// [`Error::Systemd`] with what systemd says.
+    pub(crate) fn start(&self, pid: u32) -> Result<(), Error> {
+        self.start_at(Path::new(SOCKET), pid)
+            .map_err(|source| Error::Systemd {
+                unit: self.unit.clone(),
+                source,
+            })
+    }
+
+    fn start_at(&self, socket: &Path, pid: u32) -> io::Result<()> {
+        let mut connection = Connection::open(socket)?;
+        let mut body = Body::default();
+        body.string(&self.unit);
+        body.string("replace");
+        body.array(8, |properties| {
+            properties.property("Description", "s", |value| {
+                value.string(&format!("container {}", self.unit));
+            });
+            properties.property("Slice", "s", |value| value.string(&self.slice));
+            properties.property("PIDs", "au", |value| value.array(4, |pids| pids.u32(pid)));
+            let switches = [
+                ("Delegate", true),
+                ("DefaultDependencies", false),
+                ("CPUAccounting", true),
+                ("MemoryAccounting", true),
+                ("TasksAccounting", true),
+                ("IOAccounting", true),
+            ];
+            for (name, on) in switches {
+                properties.property(name, "b", |value| value.u32(on.into()));
+            }
+        });
+        body.array(8, |_| {});
+        const METHOD: [&str; 4] = [
+            "org.freedesktop.systemd1",
+            "/org/freedesktop/systemd1",
+            "org.freedesktop.systemd1.Manager",
+            "StartTransientUnit",
+        ];
+        let mut early = Vec::new();
+        let answer = connection.call(METHOD, "ssa(sv)a(sa(sv))", &body, |signal| {
+            early.push(signal);
+        })?;
+        let job = Reader::new(&answer).string().unwrap_or_default();
+        let mut early = early.into_iter();
+        loop {
+            let signal = match early.next() {
+                Some(signal) => signal,
+                None => connection.next_signal()?,
+            };
+            if let Some(result) = result_of(&signal, &job) {
+                return match result.as_str() {
+                    "done" => Ok(()),
+                    result => Err(io::Error::other(format!("the job ended as {result}"))),
+                };
+            }
+        }
+    }
+}
+
+/// The result of the job, if the signal says that it has ended.
+fn result_of(signal: &Message, job: &str) -> Option<String> {
+    if signal.member != "JobRemoved" {
+        return None;
+    }
+    let mut reader = Reader::new(&signal.body);
+    reader.u32()?;
+    let ended = reader.string()?;
+    let _unit = reader.string()?;
+    let result = reader.string()?;
+    (ended == job).then_some(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_in_a_slice_is_systemds() {
+        let scope =
+            |path: &str| Scope::named(Path::new(path)).map(|scope| (scope.slice, scope.unit));
+        let some = |slice: &str, unit: &str| Some((slice.to_owned(), unit.to_owned()));
+        assert_eq!(
+            scope("kubepods.slice/kubepods-pod1.slice/cri-containerd-x.scope"),
+            some("kubepods-pod1.slice", "cri-containerd-x.scope")
+        );
+        assert_eq!(scope("x.scope"), some("-.slice", "x.scope"));
+        assert_eq!(scope("kubepods/besteffort/pod1/x"), None);
+        assert_eq!(scope("kubepods/pod1/x.scope"), None);
+        assert_eq!(scope("kubepods.slice/x"), None);
+    }
+
+    /// A manager that reads one request and sends `answers`; what it read is returned.
+    fn answered(answers: Vec<Vec<u8>>) -> (io::Result<()>, Vec<u8>) {
+        use std::{
+            io::{BufRead as _, BufReader, Read as _, Write as _},
+            os::unix::net::UnixListener,
+        };
+        let dir = tempfile::tempdir().expect("a folder");
+        let socket = dir.path().join("private");
+        let listener = UnixListener::bind(&socket).expect("a socket");
+        let manager = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().expect("a client");
+            let mut reader = BufReader::new(stream);
+            let mut line = Vec::new();
+            reader.read_until(b'\n', &mut line).expect("AUTH");
+            assert!(line.starts_with(b"\0AUTH EXTERNAL "), "{line:?}");
+            reader.get_mut().write_all(b"OK 1234\r\n").expect("OK");
+            line.clear();
+            reader.read_until(b'\n', &mut line).expect("BEGIN");
+            assert_eq!(line, b"BEGIN\r\n");
+            let mut head = [0; 16];
+            reader.read_exact(&mut head).expect("a header");
+            let number = |at: usize| {
+                let bytes = head[at..at + 4].try_into().expect("four bytes");
+                u32::from_le_bytes(bytes) as usize
+            };
+            let mut rest = vec![0; number(12).next_multiple_of(8) + number(4)];
+            reader.read_exact(&mut rest).expect("a body");
+            for answer in answers {
+                reader.get_mut().write_all(&answer).expect("an answer");
+            }
+            rest
+        });
+        let scope = Scope::named(Path::new("a.slice/web.scope")).expect("a scope");
+        let result = scope.start_at(&socket, 42);
+        (result, manager.join().expect("the manager"))
+    }
+
+    fn job_removed(job: &str, result: &str) -> Vec<u8> {
+        let mut body = Body::default();
+        body.u32(7);
+        body.string(job);
+        body.string("web.scope");
+        body.string(result);
+        Message::to_bytes(4, &[(3, "s", "JobRemoved"), (1, "o", "/m")], None, &body)
+    }
+
+    fn started(job: &str) -> Vec<u8> {
+        let mut body = Body::default();
+        body.string(job);
+        Message::to_bytes(2, &[], Some(1), &body)
+    }
+
+    #[test]
+    fn a_scope_is_started_once_its_job_is_done() {
+        let other = job_removed("/job/1", "failed");
+        for answers in [
+            vec![other, started("/job/2"), job_removed("/job/2", "done")],
+            // systemd may be done before it answers.
+            vec![job_removed("/job/2", "done"), started("/job/2")],
+        ] {
+            let (result, request) = answered(answers);
+            result.expect("a scope");
+            let text = String::from_utf8_lossy(&request).into_owned();
+            for part in [
+                "StartTransientUnit",
+                "web.scope",
+                "a.slice",
+                "Delegate",
+                "PIDs",
+            ] {
+                assert!(text.contains(part), "{part} is missing: {text}");
+            }
+            assert!(
+                request
+                    .windows(4)
+                    .any(|bytes| bytes == 42_u32.to_le_bytes())
+            );
+        }
+    }
+
+    #[test]
+    fn what_systemd_refuses_is_said_in_its_words() {
+        let (result, _) = answered(vec![started("/job/2"), job_removed("/job/2", "failed")]);
+        assert_eq!(
+            result.expect_err("a failure").to_string(),
+            "the job ended as failed"
+        );
+        let mut body = Body::default();
+        body.string("Unit web.scope was already loaded.");
+        let fields = [(4, "s", "org.freedesktop.systemd1.UnitExists")];
+        let (result, _) = answered(vec![Message::to_bytes(3, &fields, Some(1), &body)]);
+        let expected = "org.freedesktop.systemd1.UnitExists: Unit web.scope was already loaded.";
+        assert_eq!(result.expect_err("an error").to_string(), expected);
+        let (result, _) = answered(vec![]);
+        assert_eq!(
+            result.expect_err("no answer").kind(),
+            io::ErrorKind::UnexpectedEof
+        );
+    }
+}
