@@ -78,6 +78,17 @@ impl Body {
     }
 }
 
+/// A message with these fields in its header.
+fn message(kind: u8, serial: u32, body: &Body, fields: impl FnOnce(&mut Body)) -> Vec<u8> {
+    let mut message = Body(vec![b'l', kind, 0, 1]);
+    message.u32(u32::try_from(body.0.len()).unwrap_or(u32::MAX));
+    message.u32(serial);
+    message.array(8, fields);
+    message.align(8);
+    message.0.extend(&body.0);
+    message.0
+}
+
 /// A message that was read.
 #[derive(Debug)]
 pub(super) struct Message {
@@ -98,10 +109,7 @@ impl Message {
         reply_to: Option<u32>,
         body: &Body,
     ) -> Vec<u8> {
-        let mut message = Body(vec![b'l', kind, 0, 1]);
-        message.u32(u32::try_from(body.0.len()).expect("a short body"));
-        message.u32(9);
-        message.array(8, |fields| {
+        message(kind, 9, body, |fields| {
             fields.texts(texts);
             if let Some(serial) = reply_to {
                 fields.align(8);
@@ -109,10 +117,7 @@ impl Message {
                 fields.signature("u");
                 fields.u32(serial);
             }
-        });
-        message.align(8);
-        message.0.extend(&body.0);
-        message.0
+        })
     }
 }
 
@@ -157,10 +162,7 @@ impl Connection {
     ) -> io::Result<Vec<u8>> {
         self.serial += 1;
         let serial = self.serial;
-        let mut message = Body(vec![b'l', METHOD_CALL, 0, 1]);
-        message.u32(u32::try_from(body.0.len()).unwrap_or(u32::MAX));
-        message.u32(serial);
-        message.array(8, |fields| {
+        let call = message(METHOD_CALL, serial, body, |fields| {
             fields.texts(&[
                 (1, "o", path),
                 (2, "s", interface),
@@ -172,9 +174,7 @@ impl Connection {
             fields.signature("g");
             fields.signature(signature);
         });
-        message.align(8);
-        message.0.extend(&body.0);
-        self.socket.write_all(&message.0)?;
+        self.socket.write_all(&call)?;
         loop {
             let message = self.next()?;
             match message.kind {
