@@ -306,17 +306,20 @@ impl Resources {
                 return Err(wrong(at, "letters of rwm", access));
             }
         }
-        let unified = self.unified.values();
-        let names = self.network.priorities.iter().map(|entry| &entry.name);
-        let texts = [
-            ("cpu", self.cpu.cpus.iter().chain(&self.cpu.mems).collect()),
-            ("unified", unified.collect()),
-            ("network.priorities", names.collect()),
-            ("rdma", self.rdma.keys().collect::<Vec<_>>()),
-        ];
-        for (at, texts) in texts {
-            if let Some(text) = texts.into_iter().find(|text| text.contains('\0')) {
-                return Err(wrong(at.to_owned(), "text without NUL", text));
+        let unified = self.unified.iter();
+        let priorities = self.network.priorities.iter().enumerate();
+        let texts =
+            [("cpu.cpus", &self.cpu.cpus), ("cpu.mems", &self.cpu.mems)]
+                .into_iter()
+                .filter_map(|(at, text)| Some((at.to_owned(), text.as_ref()?)))
+                .chain(unified.map(|(key, text)| (format!("unified[{key:?}]"), text)))
+                .chain(priorities.map(|(index, entry)| {
+                    (format!("network.priorities[{index}].name"), &entry.name)
+                }))
+                .chain(self.rdma.keys().map(|name| ("rdma".to_owned(), name)));
+        for (at, text) in texts {
+            if text.contains('\0') {
+                return Err(wrong(at, "text without NUL", text));
             }
         }
         Ok(())

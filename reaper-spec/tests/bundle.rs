@@ -342,6 +342,11 @@ fn what_a_process_on_the_host_cannot_have_is_refused_by_name() {
             "memory policy",
         ),
         (json!({"intelRdt": {"closID": "a"}}), "intelRdt", "resctrl"),
+        (
+            json!({"sysctl": {"kernel.shmmax": "1"}}),
+            "sysctl",
+            "kernel parameter",
+        ),
     ] {
         let document = json!({"process": {"args": ["true"]}, "linux": linux});
         let spec = parse(&document).unwrap();
@@ -353,7 +358,14 @@ fn what_a_process_on_the_host_cannot_have_is_refused_by_name() {
         // An ordinary user's container has users of its own anyway.
         assert_eq!(spec.check_host(true).is_ok(), what == "user namespace");
     }
-    let harmless = json!({"process": {"args": ["true"]}, "linux": {
+    let hooks = json!({"process": {"args": ["true"]}, "hooks": {"prestart": [], "poststop": [{"path": "/bin/x"}]}});
+    let refused = parse(&hooks).unwrap().check_host(true).unwrap_err();
+    assert!(
+        refused.to_string().starts_with("hooks.poststop"),
+        "{refused}"
+    );
+    let harmless = json!({"process": {"args": ["true"]}, "hooks": {"prestart": []}, "linux": {
+        "sysctl": {"net.ipv4.ping_group_range": "0 2147483647"},
         "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "uts", "path": "/proc/1/ns/uts"}],
         "uidMappings": [], "gidMappings": null, "timeOffsets": {}, "intelRdt": null,
     }});

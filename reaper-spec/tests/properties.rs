@@ -232,7 +232,7 @@ fn oci_document(workload: &ContainerSpec) -> Map<String, Value> {
     document["linux"]["readonlyPaths"] = json!(workload.restrictions.read_only_paths);
     document["linux"]["cgroupsPath"] = json!(workload.cgroups_path);
     document["annotations"] = json!(workload.annotations);
-    document["hooks"] = json!({"poststop": [{"path": "/bin/true"}]});
+    document["hooks"] = json!({"poststop": []});
     document.as_object().unwrap().clone()
 }
 

@@ -93,7 +93,7 @@ fn read(document: &Value, bundle: &Path) -> Result<ContainerSpec> {
             .get("annotations")?
             .opt(annotations)?
             .unwrap_or_default(),
-        unsupported: unsupported(&root.get("linux")?)?,
+        unsupported: unsupported(&root)?,
     })
 }
 
@@ -105,10 +105,28 @@ fn version(node: &Node<'_>) -> Result<()> {
     }
 }
 
-/// What of a container's isolation would be missed, were it not there.
-fn unsupported(linux: &Node<'_>) -> Result<Vec<Unsupported>> {
+/// What containerd sets in the network of each pod, for ports and pings without root. In the host's network the
+/// host's values hold.
+const ENGINES_SYSCTLS: [&str; 2] = [
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+];
+
+/// The kinds of hooks (runtime-spec, config.md, "POSIX-platform Hooks").
+const HOOKS: [&str; 6] = [
+    "prestart",
+    "createRuntime",
+    "createContainer",
+    "startContainer",
+    "poststart",
+    "poststop",
+];
+
+/// What would be missed, were it not there.
+fn unsupported(root: &Node<'_>) -> Result<Vec<Unsupported>> {
     const USER: &str = "a user namespace (hostUsers: false)";
     const TIME: &str = "a time namespace";
+    let linux = root.get("linux")?;
     let mut found = Vec::new();
     let mut refuse = |node: &Node<'_>, reason: &str| {
         found.push(Unsupported {
@@ -136,7 +154,9 @@ fn unsupported(linux: &Node<'_>) -> Result<Vec<Unsupported>> {
     for key in ["uidMappings", "gidMappings"] {
         let mappings = linux.get(key)?;
         if !mappings
-            .items("an array of mappings", |_| Ok(()))?
+            .items("an array of mappings", |mapping| {
+                mapping.object("a mapping, an object").map(|_| ())
+            })?
             .is_empty()
         {
             refuse(&mappings, USER);
@@ -152,6 +172,22 @@ fn unsupported(linux: &Node<'_>) -> Result<Vec<Unsupported>> {
         let object = node.opt(|node| node.object("an object"))?;
         if object.is_some_and(|object| !object.is_empty()) {
             refuse(&node, reason);
+        }
+    }
+    let parameters = linux.get("sysctl")?;
+    let set = parameters.opt(|node| node.object("an object"))?;
+    for name in set.iter().flat_map(|set| set.keys()) {
+        if !ENGINES_SYSCTLS.contains(&name.as_str()) {
+            refuse(&parameters.get(name)?, "a kernel parameter of its own");
+        }
+    }
+    let hooks = root.get("hooks")?;
+    hooks.opt(|node| node.object("an object"))?;
+    for kind in HOOKS {
+        let hooks = hooks.get(kind)?;
+        let is_hook = |hook: &Node<'_>| hook.object("a hook, an object").map(|_| ());
+        if !hooks.items("an array of hooks", is_hook)?.is_empty() {
+            refuse(&hooks, "running hooks");
         }
     }
     Ok(found)
