@@ -31,21 +31,23 @@ impl Granted {
     pub(super) fn of(wanted: &Capabilities, warnings: &mut Vec<String>) -> Result<Self, Failed> {
         let own = capabilities(None).step("read the capabilities")?;
         let mut refused = BTreeSet::new();
-        let mut grant = |names: &[String], among: CapabilitySet| {
+        let mut grant = |names: &[String], among: CapabilitySet, how: &str| {
             let mut set = CapabilitySet::empty();
             for name in names {
                 match named(name).filter(|&one| among.contains(one)) {
                     Some(one) => set |= one,
-                    None => drop(refused.insert(name.clone())),
+                    None if refused.contains(name) => {}
+                    None => drop(refused.insert(format!("{name}{how}"))),
                 }
             }
             set
         };
-        let bounding = grant(&wanted.bounding, own_bounding());
-        let permitted = grant(&wanted.permitted, own.permitted);
-        let effective = grant(&wanted.effective, permitted);
-        let inheritable = grant(&wanted.inheritable, own.permitted | own.inheritable);
-        let ambient = grant(&wanted.ambient, permitted & inheritable);
+        let bounding = grant(&wanted.bounding, own_bounding(), "");
+        let permitted = grant(&wanted.permitted, own.permitted, "");
+        let effective = grant(&wanted.effective, permitted, "");
+        let inheritable = grant(&wanted.inheritable, own.permitted | own.inheritable, "");
+        // What is permitted and not inheritable is no ambient one, as `runc spec` writes them.
+        let ambient = grant(&wanted.ambient, permitted & inheritable, " as ambient");
         if !refused.is_empty() {
             let names: Vec<String> = refused.into_iter().collect();
             warnings.push(format!("not granted: {}", names.join(", ")));

@@ -155,7 +155,7 @@ async fn capability_that_cannot_be_granted_is_a_warning(rig: &Rig) {
         ..root_may(&["CAP_KILL", "CAP_OF_TOMORROW"])
     };
     let one = &[KILL];
-    let refused = vec!["not granted: CAP_KILL, CAP_OF_TOMORROW".to_owned()];
+    let refused = vec!["not granted: CAP_KILL as ambient, CAP_OF_TOMORROW".to_owned()];
     assert_eq!(
         exec(rig, wanted).await,
         (shown([&[], one, one, one, &[]]), refused)
