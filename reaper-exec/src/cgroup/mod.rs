@@ -5,7 +5,7 @@
 //! also where that hierarchy has no controllers, as on hybrid hosts. The processes are in leaves,
 //! never in the container's cgroup itself: where controllers are enabled the kernel allows processes
 //! in leaves only. Each controller is in the hierarchy that the host has it in, of version 1 or 2,
-//! and accounts and [limits](limits) there.
+//! and accounts and limits there.
 
 mod container;
 mod dbus;
