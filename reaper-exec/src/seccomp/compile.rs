@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use reaper_spec::{Seccomp, SeccompAction, SeccompArch, SeccompArg, SeccompFlag, SeccompOp};
+use reaper_spec::{
+    Seccomp, SeccompAction, SeccompArch, SeccompArg, SeccompFlag, SeccompOp, SeccompRule,
+};
 
 use super::{
     Agent, CompileError, Filter,
@@ -57,12 +59,24 @@ fn refuse_unknown(seccomp: &Seccomp) -> Result<(), CompileError> {
         return Ok(());
     }
     let restricting = seccomp.rules.iter();
-    let restricting = restricting.filter(|rule| !rule.action.is_permissive());
+    let restricting = restricting.filter(|rule| restricts(seccomp, rule));
     let mut names = restricting.flat_map(|rule| &rule.names);
     match names.find(|name| !arch::is_known(name)) {
         Some(name) => Err(CompileError::UnknownCall(name.clone())),
         None => Ok(()),
     }
+}
+
+/// Whether a call would have more freedom without the rule. Where calls are made by default, one that an
+/// agent or a tracer decides on would.
+fn restricts(seccomp: &Seccomp, rule: &SeccompRule) -> bool {
+    let lets_pass = match seccomp.default_action {
+        SeccompAction::Allow | SeccompAction::Log => {
+            matches!(rule.action, SeccompAction::Allow | SeccompAction::Log)
+        }
+        _ => rule.action.is_permissive(),
+    };
+    !lets_pass
 }
 
 fn flags(seccomp: &Seccomp, notifies: bool) -> libc::c_ulong {
@@ -249,7 +263,7 @@ fn decisions(seccomp: &Seccomp, arch: &Arch) -> BTreeMap<u32, Decision> {
             // The arguments of a call behind another one are in memory, which a filter does not
             // see: what some arguments forbid is forbidden, what they allow is not allowed.
             if let Some((multiplexer, number)) = (arch.multiplexed)(name)
-                && (rule.args.is_empty() || !rule.action.is_permissive())
+                && (rule.args.is_empty() || restricts(seccomp, rule))
             {
                 let which = SeccompArg {
                     index: 0,

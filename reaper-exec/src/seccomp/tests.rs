@@ -151,6 +151,14 @@ fn call_behind_another_is_restricted_there_too() {
     assert_eq!(answer(&seccomp, &by_socketcall(socket)), errno(1));
     assert_eq!(answer(&seccomp, &by_socketcall(socket + 1)), ALLOW);
     assert_eq!(answer(&seccomp, &by_ipc), errno(1));
+    let seccomp = filter(
+        SeccompAction::Allow,
+        rules(SeccompAction::Trace(7), &[vsock]),
+    );
+    assert_eq!(
+        answer(&seccomp, &by_socketcall(socket)),
+        libc::SECCOMP_RET_TRACE | 7
+    );
     let seccomp = filter(deny, rules(SeccompAction::Allow, &[vsock]));
     assert_eq!(answer(&seccomp, &by_socketcall(socket)), errno(1));
     let seccomp = filter(deny, rules(SeccompAction::Allow, &[]));
@@ -181,8 +189,13 @@ fn condition_on_32_bits_leaves_out_the_rest_of_the_register() {
 fn unknown_call_is_refused_where_it_would_be_allowed() {
     let rules = |action| vec![rule(&["read", "call_of_tomorrow"], action, &[])];
     let deny = SeccompAction::Errno(1);
-    let refused = compile(&filter(SeccompAction::Allow, rules(deny)));
-    assert!(matches!(refused, Err(CompileError::UnknownCall(name)) if name == "call_of_tomorrow"));
+    // A tracer that is to decide on it would not be asked.
+    for restriction in [deny, SeccompAction::Trace(1)] {
+        let refused = compile(&filter(SeccompAction::Allow, rules(restriction)));
+        assert!(
+            matches!(refused, Err(CompileError::UnknownCall(name)) if name == "call_of_tomorrow")
+        );
+    }
     for (default, action) in [
         (deny, SeccompAction::Allow),
         (SeccompAction::KillProcess, deny),
