@@ -4,7 +4,7 @@
 //! change the files meanwhile: all goes by descriptors, and what is gone is left out.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Metadata},
     io,
     os::{fd::AsFd, unix::fs::symlink},
     path::{Path, PathBuf},
@@ -12,44 +12,65 @@ use std::{
 
 use crate::{
     contract::{Context, Error, user::Privilege},
-    linux::{file_attributes, handle::Handle},
+    linux::{
+        file_attributes::{self, Attributes},
+        handle::Handle,
+        walk::{Visitor, walk},
+    },
 };
 
 /// Copies what is in the directory `from` to the empty directory `to`, with the attributes of both.
 pub(super) fn copy_up(from: Handle, to: PathBuf) -> Result<(), Error> {
     let privilege = Privilege::of_process();
-    let mount = Handle::at(from.as_fd(), ".".as_ref()).context("open", &to)?;
-    let mut left = vec![(from, to)];
-    let mut directories = Vec::new();
-    while let Some((from, to)) = left.pop() {
-        for name in from.names().context("list", from.path())? {
-            let found = Handle::at(from.as_fd(), &name).context("open", from.path())?;
-            let Some(entry) = found else { continue };
-            let copy = to.join(&name);
-            let kind = entry.metadata().file_type();
-            if kind.is_dir() {
-                fs::create_dir(&copy).context("make", &copy)?;
-                if mount
-                    .as_ref()
-                    .is_none_or(|mount| mount.shares_mount(&entry))
-                {
-                    left.push((entry, copy));
-                }
-            } else if kind.is_symlink() {
-                symlink(entry.target()?, &copy).context("make", &copy)?;
-                set_attributes(privilege, &entry, &copy)?;
-            } else if kind.is_file() {
-                copy_file(&entry, &copy).context("copy to", &copy)?;
-                set_attributes(privilege, &entry, &copy)?;
-            }
-        }
-        directories.push((from, to));
-    }
+    let mut copying = CopyUp {
+        privilege,
+        mount: Handle::at(from.as_fd(), ".".as_ref()).context("open", &to)?,
+        directories: vec![(PathBuf::new(), Taken::from(&from, privilege)?)],
+        to,
+    };
+    walk(from, &mut copying)?;
     // Last, and inner ones first: making an entry changes the times of its directory.
+    let CopyUp {
+        to, directories, ..
+    } = copying;
     directories
         .iter()
         .rev()
-        .try_for_each(|(from, to)| set_attributes(privilege, from, to))
+        .try_for_each(|(path, attributes)| attributes.give(&to.join(path)))
+}
+
+struct CopyUp {
+    privilege: Privilege,
+    /// What is copied is on its mount.
+    mount: Option<Handle>,
+    to: PathBuf,
+    directories: Vec<(PathBuf, Taken)>,
+}
+
+impl Visitor for CopyUp {
+    fn visit(&mut self, path: &Path, file: &Handle) -> Result<bool, Error> {
+        let copy = self.to.join(path);
+        let kind = file.metadata().file_type();
+        if kind.is_dir() {
+            fs::create_dir(&copy).context("make", &copy)?;
+            let is_same_mount = |mount: &Handle| mount.shares_mount(file);
+            let goes_on = self.mount.as_ref().is_none_or(is_same_mount);
+            if goes_on {
+                let attributes = Taken::from(file, self.privilege)?;
+                self.directories.push((path.to_owned(), attributes));
+            }
+            return Ok(goes_on);
+        }
+        if kind.is_symlink() {
+            symlink(file.target()?, &copy).context("make", &copy)?;
+        } else if kind.is_file() {
+            copy_file(file, &copy).context("copy to", &copy)?;
+        } else {
+            return Ok(false);
+        }
+        Taken::from(file, self.privilege)?.give(&copy)?;
+        Ok(false)
+    }
 }
 
 fn copy_file(from: &Handle, to: &Path) -> io::Result<()> {
@@ -57,10 +78,26 @@ fn copy_file(from: &Handle, to: &Path) -> io::Result<()> {
     io::copy(&mut from.open()?, &mut to).map(drop)
 }
 
-fn set_attributes(privilege: Privilege, from: &Handle, to: &Path) -> Result<(), Error> {
-    match privilege {
-        Privilege::Root => file_attributes::copy(from, to),
-        Privilege::User if from.metadata().is_symlink() => Ok(()),
-        Privilege::User => file_attributes::set_mode_and_times(to, from.metadata()),
+/// What of a file's attributes a copy gets.
+enum Taken {
+    All(Attributes),
+    /// What an ordinary user can set.
+    ModeAndTimes(Metadata),
+}
+
+impl Taken {
+    fn from(file: &Handle, privilege: Privilege) -> Result<Self, Error> {
+        Ok(match privilege {
+            Privilege::Root => Self::All(Attributes::read(file)?),
+            Privilege::User => Self::ModeAndTimes(file.metadata().clone()),
+        })
+    }
+
+    fn give(&self, to: &Path) -> Result<(), Error> {
+        match self {
+            Self::All(attributes) => attributes.set(to),
+            Self::ModeAndTimes(metadata) if metadata.is_symlink() => Ok(()),
+            Self::ModeAndTimes(metadata) => file_attributes::set_mode_and_times(to, metadata),
+        }
     }
 }
