@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
-    fmt, fs, io,
+    fmt,
     path::{Path, PathBuf},
 };
 
@@ -17,8 +17,11 @@ use reaper_spec::OverlayConfig;
 use super::{Overlays, progress::Usage};
 use crate::{
     contract::{Context, Error, Scope},
-    linux::files::{exists, remove_file},
-    scope::{list, mount_points::MountPointUser, remove::ExclusiveScope},
+    linux::{
+        files::{exists, remove_file},
+        handle::Handle,
+    },
+    scope::{list, mount_points::MountPointUser, remove::remove_unused},
     store::{
         base::Base,
         members::members,
@@ -89,23 +92,25 @@ pub fn find_leftovers(
     let mut found = Vec::new();
     let mut removed = BTreeSet::new();
     for scope in list::scopes(config)? {
-        let is_lost = scope.is_container() && scope.container_id().is_some_and(is_gone);
+        let is_lost = scope.container_id().is_some_and(is_gone);
         if is_lost && members(&ScopePaths::new(&base, &scope))?.is_empty() {
             removed.insert(scope.to_string());
             found.push(Leftover::Scope(scope));
         }
     }
-    for name in names(&base.path.join("live/scopes"))? {
-        let Some(Ok(scope)) = name.to_str().map(str::parse::<Scope>) else {
-            continue;
-        };
-        let paths = ScopePaths::new(&base, &scope);
-        if !exists(&paths.data)? && members(&paths)?.is_empty() {
+    let live = live_scopes(&base)?;
+    for Live {
+        scope,
+        paths,
+        alive,
+    } in &live
+    {
+        if alive.is_empty() && !exists(&paths.data)? {
             removed.insert(scope.to_string());
-            found.push(Leftover::Mounts(scope));
+            found.push(Leftover::Mounts(scope.clone()));
         }
     }
-    for ((scope, id), mount_points) in lost_members(&base, is_gone)? {
+    for ((scope, id), mount_points) in lost_members(&base, &live, is_gone)? {
         // What is left of a scope that is to be removed goes with it.
         if !removed.contains(&scope) {
             // A container without an overlay is recorded as the host's.
@@ -133,14 +138,7 @@ pub fn remove_leftover(config: &OverlayConfig, leftover: &Leftover) -> Result<()
         return Ok(());
     };
     match leftover {
-        Leftover::Scope(scope) | Leftover::Mounts(scope) => {
-            let paths = ScopePaths::new(&base, scope);
-            match ExclusiveScope::take(scope, &paths) {
-                Ok(alone) => alone.remove(&base, &paths),
-                Err(Error::ScopeBusy { .. }) => Ok(()),
-                Err(error) => Err(error),
-            }
-        }
+        Leftover::Scope(scope) | Leftover::Mounts(scope) => remove_unused(&base, scope),
         Leftover::Member { scope, id, .. } => match scope {
             Some(scope) => {
                 MountPointUser::in_scope(&base, scope, id).release()?;
@@ -152,19 +150,45 @@ pub fn remove_leftover(config: &OverlayConfig, leftover: &Leftover) -> Result<()
     }
 }
 
-/// The containers that are gone and were members of a scope, or had mount points: by the scope, or
-/// `host`, and their id.
-fn lost_members(
-    base: &Base,
-    is_gone: &dyn Fn(&str) -> bool,
-) -> Result<BTreeMap<(String, String), Vec<PathBuf>>, Error> {
-    let mut lost: BTreeMap<(String, String), Vec<PathBuf>> = BTreeMap::new();
+/// A scope that has, or had, members since the start of the machine.
+struct Live {
+    scope: Scope,
+    paths: ScopePaths,
+    /// The members that it has.
+    alive: Vec<String>,
+}
+
+fn live_scopes(base: &Base) -> Result<Vec<Live>, Error> {
+    let mut found = Vec::new();
     for name in names(&base.path.join("live/scopes"))? {
         let Some(Ok(scope)) = name.to_str().map(str::parse::<Scope>) else {
             continue;
         };
         let paths = ScopePaths::new(base, &scope);
         let alive = members(&paths)?;
+        found.push(Live {
+            scope,
+            paths,
+            alive,
+        });
+    }
+    Ok(found)
+}
+
+/// The containers that are gone and were members of a scope, or had mount points: by the scope, or
+/// `host`, and their id.
+fn lost_members(
+    base: &Base,
+    live: &[Live],
+    is_gone: &dyn Fn(&str) -> bool,
+) -> Result<BTreeMap<(String, String), Vec<PathBuf>>, Error> {
+    let mut lost: BTreeMap<(String, String), Vec<PathBuf>> = BTreeMap::new();
+    for Live {
+        scope,
+        paths,
+        alive,
+    } in live
+    {
         for id in names(&paths.members())? {
             let Some(id) = id.to_str().filter(|id| is_gone(id)) else {
                 continue;
@@ -191,14 +215,8 @@ fn lost_members(
 
 /// The names in a directory, sorted; none if it does not exist.
 fn names(dir: &Path) -> Result<Vec<OsString>, Error> {
-    let entries = match fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.context("list", dir)?,
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        names.push(entry.context("list", dir)?.file_name());
+    match Handle::of(dir)? {
+        Some(found) => found.names().context("list", dir),
+        None => Ok(Vec::new()),
     }
-    names.sort();
-    Ok(names)
 }
