@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd},
+        fd::{AsFd, BorrowedFd},
         unix::fs::{DirBuilderExt, PermissionsExt},
     },
     path::{Path, PathBuf},
@@ -17,7 +17,10 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{handle::Handle, walk::Cursor};
+use super::{
+    handle::{Handle, fd_link},
+    walk::Cursor,
+};
 use crate::contract::{Context, Error};
 
 /// Makes `path` and its parents, for root only.
@@ -144,8 +147,9 @@ fn list(dir: &Handle) -> Result<Vec<OsString>, Error> {
 }
 
 fn shown(parent: BorrowedFd<'_>, name: &OsStr) -> PathBuf {
-    let link = format!("/proc/self/fd/{}", parent.as_raw_fd());
-    fs::read_link(link).unwrap_or_default().join(name)
+    fs::read_link(fd_link(&parent))
+        .unwrap_or_default()
+        .join(name)
 }
 
 /// Removes the file `path`; it may be missing.

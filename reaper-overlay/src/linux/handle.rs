@@ -77,7 +77,7 @@ impl Handle {
 
     /// A path that is this very file for as long as the handle is open, also where it is a symlink.
     pub(crate) fn link(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+        fd_link(&self.file)
     }
 
     /// Where the file is now, for messages.
@@ -136,6 +136,11 @@ impl AsFd for Handle {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+/// A path that is this very file for as long as it is open (proc_pid_fd(5)).
+pub(crate) fn fd_link(file: &impl AsRawFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 #[cfg(test)]

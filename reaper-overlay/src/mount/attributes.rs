@@ -26,6 +26,7 @@ use super::{
 use crate::{
     contract::{Context, Error, user::Privilege},
     linux::{
+        handle::fd_link,
         mountinfo::{self, MountInfo},
         syscall::{self, MountAttr},
     },
@@ -91,7 +92,7 @@ pub(crate) fn change(
     if interface == Interface::Attributes {
         return syscall::mount_setattr(tree.as_fd(), recursion == Recursion::All, attr);
     }
-    let at = PathBuf::from(format!("/proc/self/fd/{}", tree.as_raw_fd()));
+    let at = fd_link(&tree);
     if attr.propagation != 0 {
         let mut flags = MountPropagationFlags::from_bits_retain(attr.propagation as _);
         if recursion == Recursion::All {

@@ -20,6 +20,7 @@ use rustix::{
 };
 
 use super::{flags, interface::Interface};
+use crate::linux::handle::fd_link;
 
 #[cfg(test)]
 mod tests;
@@ -101,7 +102,7 @@ impl Overlay {
 
     fn mount_by_string(&self, at: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
         use std::os::fd::AsRawFd;
-        let mut target = PathBuf::from(format!("/proc/self/fd/{}", at.as_raw_fd()));
+        let mut target = fd_link(&at);
         if at.as_raw_fd() == CWD.as_raw_fd() {
             target = path.to_owned();
         } else {

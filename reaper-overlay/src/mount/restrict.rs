@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     contract::{Context, Error, user::Privilege},
-    linux::resolve::in_view,
+    linux::{handle::fd_link, resolve::in_view},
 };
 
 const MASK: &str = "mask";
@@ -37,7 +37,7 @@ pub(crate) fn mask(paths: &[PathBuf]) -> Result<(), Error> {
         let Some(place) = find(path).context(MASK, path)? else {
             continue;
         };
-        let to = link(&place);
+        let to = fd_link(&place);
         if is_directory(&place).context(MASK, path)? {
             let flags =
                 MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
@@ -49,7 +49,7 @@ pub(crate) fn mask(paths: &[PathBuf]) -> Result<(), Error> {
             Some(null) => null,
             none => none.insert(open_null()?),
         };
-        mount_bind(link(null), to).context(MASK, path)?;
+        mount_bind(fd_link(null), to).context(MASK, path)?;
     }
     Ok(())
 }
@@ -63,15 +63,20 @@ pub(crate) fn make_read_only(interface: Interface, paths: &[PathBuf]) -> Result<
         if !is_mount_root(&place).context(MAKE_READ_ONLY, path)? {
             place = bind_to_itself(path, &place).context(MAKE_READ_ONLY, path)?;
         }
-        attributes::change(interface, &link(&place), Recursion::All, READ_ONLY_FOR_GOOD)
-            .context(MAKE_READ_ONLY, path)?;
+        attributes::change(
+            interface,
+            &fd_link(&place),
+            Recursion::All,
+            READ_ONLY_FOR_GOOD,
+        )
+        .context(MAKE_READ_ONLY, path)?;
     }
     Ok(())
 }
 
 /// Makes a mount of what is at `path`, and returns its root.
 fn bind_to_itself(path: &Path, place: &OwnedFd) -> io::Result<OwnedFd> {
-    mount_bind_recursive(link(place), link(place))?;
+    mount_bind_recursive(fd_link(place), fd_link(place))?;
     let top = in_view::open(path)?;
     let (below, above) = (fstat(place)?, fstat(&top)?);
     // Another container of the scope may have changed a symlink on the way.
@@ -123,9 +128,4 @@ fn is_mount_root(place: &OwnedFd) -> io::Result<bool> {
 fn is_directory(place: &OwnedFd) -> io::Result<bool> {
     let mode = fstat(place)?.st_mode;
     Ok(FileType::from_raw_mode(mode) == FileType::Directory)
-}
-
-/// A path that is this very file.
-fn link(place: &OwnedFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", place.as_raw_fd()))
 }

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -17,6 +17,7 @@ use crate::{
     contract::{Context, Error, Scope, host_paths::is_host_path},
     linux::{
         files::exists,
+        handle::fd_link,
         helper::Helper,
         mount_point::{Kind, bind_to_itself, check_kind, is_mount_point, make, remove, unguard},
         mountinfo::{escape, unescape},
@@ -263,7 +264,7 @@ impl<'a> MountPointSession<'a> {
             open("/", OFlags::PATH | OFlags::CLOEXEC, Permissions::empty()).context("open", "/")?;
         namespace.enter()?;
         self.host = Some(root);
-        let folder_path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
+        let folder_path = fd_link(&folder);
         self.record = record(&folder_path, base.persistent);
         // The descriptor is open until the process ends.
         std::mem::forget(folder);

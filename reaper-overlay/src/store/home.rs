@@ -12,10 +12,7 @@ use std::{
     collections::HashSet,
     fs::{self, File},
     io,
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::fs::MetadataExt,
-    },
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -24,7 +21,7 @@ use rustix::fs::{Mode, OFlags, open};
 
 use crate::{
     contract::{Context, Error},
-    linux::namespace::is_namespace,
+    linux::{handle::fd_link, namespace::is_namespace},
 };
 
 const OWN: &str = "/proc/thread-self/ns/mnt";
@@ -83,7 +80,7 @@ impl Home {
 
     /// Its root, by a path that leads there also from another namespace.
     pub(crate) fn root(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.root.as_raw_fd()))
+        fd_link(&self.root)
     }
 
     /// Moves the calling process, which has one thread, into it.

@@ -5,10 +5,7 @@
 
 use std::{
     fs, io,
-    os::{
-        fd::AsRawFd,
-        unix::fs::{FileTypeExt, MetadataExt},
-    },
+    os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -18,7 +15,7 @@ use rustix::{
     mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount},
 };
 
-use crate::contract::user::Privilege;
+use crate::{contract::user::Privilege, linux::handle::fd_link};
 
 /// Where the filesystem is mounted: every view has it.
 const PLACE: &str = "/dev";
@@ -56,8 +53,7 @@ pub(super) fn mount_at(device: &Device, to: &Path) -> io::Result<()> {
     mount("reaper-device", PLACE, "tmpfs", MountFlags::NOEXEC, options)?;
     let bound = make(device).and_then(|made| {
         let made = open(made, flags, Mode::empty())?;
-        let link = |file: &dyn AsRawFd| format!("/proc/self/fd/{}", file.as_raw_fd());
-        Ok(mount_bind(link(&made), link(&place))?)
+        Ok(mount_bind(fd_link(&made), fd_link(&place))?)
     });
     let unmounted = unmount(PLACE, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
     bound?;

@@ -2,8 +2,8 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::{Path, PathBuf},
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
 };
 
 use reaper_spec::Mount;
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     contract::{Context, Error},
-    linux::handle::Handle,
+    linux::handle::{Handle, fd_link},
     mount::{
         attributes,
         bind::bind,
@@ -95,7 +95,7 @@ impl Volume {
             (Content::Device(device), _) => device::mount_at(device, to),
             (Content::New(mount), _) => mount_filesystem(mount, &self.options, to),
             (Content::Path(_) | Content::Image(_), Some(found)) => {
-                let from = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
+                let from = fd_link(found);
                 let recursion = self.options.bind.unwrap_or(Recursion::Alone);
                 bind(&from, to, recursion).map_err(io::Error::from)
             }

@@ -12,7 +12,7 @@ use std::{
     fs::File,
     io::{self, Read},
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
+        fd::{AsFd, OwnedFd},
         unix::ffi::OsStringExt,
     },
     path::{Component, Path, PathBuf},
@@ -29,7 +29,10 @@ use rustix::{
 };
 
 use super::MAX_LINKS;
-use crate::contract::{Context, Error};
+use crate::{
+    contract::{Context, Error},
+    linux::handle::fd_link,
+};
 
 /// The mode of the directories that are made for a process, whatever the caller's umask.
 const DIR_MODE: u32 = 0o755;
@@ -100,7 +103,7 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
         ));
     }
     // The place's own file, not what its path names by now.
-    let own = format!("/proc/self/fd/{}", place.as_raw_fd());
+    let own = fd_link(&place);
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(openat(CWD, own, flags, Mode::empty())?);
     let mut bytes = Vec::new();
