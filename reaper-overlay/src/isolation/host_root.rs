@@ -88,38 +88,39 @@ impl HostView {
 
     fn enter_first(&self) -> Result<(), Error> {
         unshare_mounts()?;
-        self.mount_volumes()?;
+        if self.interface != Interface::Classic {
+            self.restrict_host(&[])?;
+        }
         match &self.restrictions {
             Some(restrictions) => {
-                restrictions.restrict_paths(self.interface)?;
+                let mount = || self.mount_volumes();
+                restrictions.around(self.interface, &self.volumes, mount)?;
                 restrictions.set_propagation(&self.volumes)
             }
+            None => self.mount_volumes(),
+        }
+    }
+
+    fn restrict_host(&self, kept: &[&Path]) -> Result<(), Error> {
+        match &self.restrict {
+            Some(restrict) => restrict(self.interface, kept),
             None => Ok(()),
         }
     }
 
     fn mount_volumes(&self) -> Result<(), Error> {
-        let restrict = |mounted: &[Volume]| {
-            if let Some(restrict) = &self.restrict {
-                let kept = mounted.iter().map(|volume| volume.destination.as_path());
-                restrict(self.interface, &kept.collect::<Vec<_>>())?;
-            }
-            match &self.restrictions {
-                Some(restrictions) => {
-                    restrictions.restrict_trees(self.interface, &self.volumes, mounted)
-                }
-                None => Ok(()),
-            }
-        };
         if self.interface == Interface::Classic {
             // Copies of what is read-only already would be so too.
             let found = mount::find(&self.volumes)?;
             for (volume, found) in self.volumes.iter().zip(&found) {
                 volume.mount(found.as_ref())?;
             }
-            return restrict(&self.volumes);
+            let own = self
+                .volumes
+                .iter()
+                .map(|volume| volume.destination.as_path());
+            return self.restrict_host(&own.collect::<Vec<_>>());
         }
-        restrict(&[])?;
         self.volumes
             .iter()
             .try_for_each(|volume| volume.mount(None))

@@ -184,12 +184,7 @@ fn enter_copy(
     }
     let mount = || volumes.iter().try_for_each(|volume| volume.mount(None));
     match restrictions {
-        Some(restrictions) => {
-            let interface = Interface::with_trees();
-            restrictions.restrict_trees(interface, volumes, &[])?;
-            mount()?;
-            restrictions.restrict_paths(interface)?;
-        }
+        Some(restrictions) => restrictions.around(Interface::with_trees(), volumes, mount)?,
         None => mount()?,
     }
     // Since Linux 6.8 a mount's place in mountinfo is that of its number, and volumes were opened before
@@ -219,14 +214,16 @@ fn exchange_host_root(
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let new = openat(CWD, view, flags, Mode::empty()).context("open", view)?;
     let old = pivot::exchange(&new, view)?;
-    for (volume, found) in volumes.iter().zip(&found) {
-        volume.mount(found.as_ref())?;
-    }
-    drop(found);
-    old.detach_old()?;
-    if let Some(restrictions) = restrictions {
-        restrictions.restrict_trees(Interface::Classic, volumes, volumes)?;
-        restrictions.restrict_paths(Interface::Classic)?;
+    let mount = || {
+        for (volume, found) in volumes.iter().zip(&found) {
+            volume.mount(found.as_ref())?;
+        }
+        drop(found);
+        old.detach_old()
+    };
+    match restrictions {
+        Some(restrictions) => restrictions.around(Interface::Classic, volumes, mount)?,
+        None => mount()?,
     }
     // What is locked does not go when the host unmounts it.
     if locked && !volumes.iter().any(Volume::receives_propagation) {

@@ -3,13 +3,13 @@
 use std::{
     ffi::OsStr,
     fs,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::BorrowedFd,
     path::{Path, PathBuf},
 };
 
 use crate::{
     contract::{Context, Error},
-    linux::mount_point::Kind,
+    linux::{handle::fd_link, mount_point::Kind},
     scope::{
         keep::ScopeNamespace,
         mount_points::{MountPointUser, Requested},
@@ -38,15 +38,14 @@ pub(crate) fn place(
     });
     let targets = user.acquire(namespace, host_paths, &requested.collect::<Vec<_>>())?;
     for (at, target) in targets.into_iter().enumerate() {
-        if let Err(error) = check_place(&target.path, &volumes[at].destination) {
-            user.release()?;
-            return Err(error);
-        }
         let (outer_volumes, rest) = volumes.split_at_mut(at);
         let volume = &mut rest[0];
-        if let Some(outer) = target.inside
-            && let Err(error) = place_in(&outer_volumes[outer], volume, &target.path, user)
-        {
+        let placed =
+            check_place(&target.path, &volume.destination).and_then(|()| match target.inside {
+                Some(outer) => place_in(&outer_volumes[outer], volume, &target.path, user),
+                None => Ok(()),
+            });
+        if let Err(error) = placed {
             user.release()?;
             return Err(error);
         }
@@ -84,7 +83,7 @@ fn place_in(
 
 /// The path on the host of what is called `name` in `parent`.
 fn on_host(parent: BorrowedFd<'_>, name: &OsStr) -> Result<PathBuf, Error> {
-    let link = format!("/proc/self/fd/{}", parent.as_raw_fd());
+    let link = fd_link(&parent);
     let parent = fs::read_link(&link).context("follow", link)?;
     Ok(parent.join(name))
 }

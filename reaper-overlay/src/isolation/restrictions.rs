@@ -29,7 +29,8 @@ pub(crate) struct Restrictions {
     wanted: FileRestrictions,
     /// Of whole trees, outer ones first.
     trees: Vec<Restriction>,
-    propagation: Option<RootPropagation>,
+    /// None where it is what every view has, a slave of the host.
+    propagation: Option<MountPropagationFlags>,
     /// The working directory and whose it is, where it is made if the view lacks it.
     cwd: Option<(PathBuf, Option<Ids>)>,
 }
@@ -63,12 +64,17 @@ impl Restrictions {
             }
         }
         trees.sort_by_key(|tree| tree.path.components().count());
-        let restricts_trees = trees.iter().any(|tree| tree.set != 0);
-        let propagation = request
-            .root_propagation
-            .filter(|to| *to != RootPropagation::Slave);
+        if trees.iter().all(|tree| tree.set == 0) {
+            trees.clear();
+        }
+        let propagation = match request.root_propagation {
+            None | Some(RootPropagation::Slave) => None,
+            Some(RootPropagation::Shared) => Some(MountPropagationFlags::SHARED),
+            Some(RootPropagation::Private) => Some(MountPropagationFlags::PRIVATE),
+            Some(RootPropagation::Unbindable) => Some(MountPropagationFlags::UNBINDABLE),
+        };
         let restricts_paths = *wanted != none;
-        if !restricts_trees && !restricts_paths && propagation.is_none() {
+        if trees.is_empty() && !restricts_paths && propagation.is_none() {
             return Ok(None);
         }
         Ok(Some(Self {
@@ -79,8 +85,28 @@ impl Restrictions {
         }))
     }
 
+    /// Has `mount` mount `volumes`, and restricts the view but for them, whole trees before
+    /// the volumes are there, where the interface can mount them so.
+    pub(crate) fn around(
+        &self,
+        interface: Interface,
+        volumes: &[Volume],
+        mount: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        if interface == Interface::Classic {
+            // Copies of what is read-only already would be so too.
+            mount()?;
+            self.restrict_trees(interface, volumes, volumes)?;
+        } else {
+            self.restrict_trees(interface, volumes, &[])?;
+            mount()?;
+        }
+        restrict::make_read_only(interface, &self.wanted.read_only_paths)?;
+        restrict::mask(&self.wanted.masked_paths)
+    }
+
     /// Restricts whole trees, but for `mounted`, the volumes that are mounted already. `volumes` are all.
-    pub(crate) fn restrict_trees(
+    fn restrict_trees(
         &self,
         interface: Interface,
         volumes: &[Volume],
@@ -121,14 +147,8 @@ impl Restrictions {
     /// Gives all mounts but `volumes`, which have their own, the propagation that is wanted. A copy of the mounts
     /// can have another one, and what is mounted in a shared mount is shared too: this comes last.
     pub(crate) fn set_propagation(&self, volumes: &[Volume]) -> Result<(), Error> {
-        let Some(wanted) = self.propagation else {
+        let Some(propagation) = self.propagation else {
             return Ok(());
-        };
-        let propagation = match wanted {
-            RootPropagation::Shared => MountPropagationFlags::SHARED,
-            RootPropagation::Slave => MountPropagationFlags::DOWNSTREAM,
-            RootPropagation::Private => MountPropagationFlags::PRIVATE,
-            RootPropagation::Unbindable => MountPropagationFlags::UNBINDABLE,
         };
         let except = volumes.iter().map(|volume| volume.destination.as_path());
         attributes::propagate(propagation, &except.collect::<Vec<_>>())
@@ -146,11 +166,5 @@ impl Restrictions {
             // The process changes to it once the volumes are mounted, and that fails with the reason.
             let _ = in_view::make_and_change_dir(cwd, *user);
         }
-    }
-
-    /// Makes single paths read-only and hides others, once all volumes are mounted.
-    pub(crate) fn restrict_paths(&self, interface: Interface) -> Result<(), Error> {
-        restrict::make_read_only(interface, &self.wanted.read_only_paths)?;
-        restrict::mask(&self.wanted.masked_paths)
     }
 }

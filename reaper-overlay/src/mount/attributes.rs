@@ -139,15 +139,14 @@ pub(crate) fn restrict(
     restrictions: &[Restriction],
     except: &[&Path],
 ) -> Result<(), Error> {
+    if restrictions.is_empty() {
+        return Ok(());
+    }
     if interface == Interface::Attributes && except.is_empty() {
         return restrict_trees(restrictions);
     }
-    let mounts = mountinfo::read()?;
-    for mount in mountinfo::visible(&mounts) {
+    each_but(except, |mount| {
         let path = mount.mount_point.as_path();
-        if except.iter().any(|dir| path.starts_with(dir)) {
-            continue;
-        }
         let mut attr = MountAttr::default();
         for restriction in restrictions.iter().filter(|r| path.starts_with(&r.path)) {
             if restriction.writable && path == restriction.path {
@@ -158,7 +157,7 @@ pub(crate) fn restrict(
             attr.propagation |= restriction.attr().propagation;
         }
         if attr == MountAttr::default() {
-            continue;
+            return Ok(());
         }
         let change = |path: &Path| {
             remount(path, mount, attr)?;
@@ -168,22 +167,32 @@ pub(crate) fn restrict(
                 false => Ok(mount_change(path, propagation)?),
             }
         };
-        if_there(mount, change).context(RESTRICT, path)?;
-    }
-    Ok(())
+        if_there(mount, change).context(RESTRICT, path)
+    })
 }
 
 /// Changes the propagation of all mounts of the calling process's namespace except those at or below one of `except`.
 pub(crate) fn propagate(to: MountPropagationFlags, except: &[&Path]) -> Result<(), Error> {
+    each_but(except, |mount| {
+        if_there(mount, |path| Ok(mount_change(path, to)?))
+            .context("change the propagation of", &mount.mount_point)
+    })
+}
+
+/// Calls `change` for each visible mount of the calling process's namespace, parents first, except those at or below
+/// one of `except`.
+fn each_but(
+    except: &[&Path],
+    mut change: impl FnMut(&MountInfo) -> Result<(), Error>,
+) -> Result<(), Error> {
     let mounts = mountinfo::read()?;
-    let all = mountinfo::visible(&mounts).into_iter();
-    let is_excepted =
-        |mount: &&MountInfo| except.iter().any(|dir| mount.mount_point.starts_with(dir));
-    all.filter(|mount| !is_excepted(mount))
-        .try_for_each(|mount| {
-            if_there(mount, |path| Ok(mount_change(path, to)?))
-                .context("change the propagation of", &mount.mount_point)
-        })
+    let mut all = mountinfo::visible(&mounts).into_iter();
+    all.try_for_each(
+        |mount| match except.iter().any(|dir| mount.mount_point.starts_with(dir)) {
+            true => Ok(()),
+            false => change(mount),
+        },
+    )
 }
 
 const RESTRICT: &str = "restrict the mount on";
@@ -193,9 +202,11 @@ fn restrict_trees(restrictions: &[Restriction]) -> Result<(), Error> {
     let mut kept = Vec::new();
     for restriction in restrictions {
         let path = restriction.path.as_path();
-        let mut around = restrictions.iter().filter(|other| *other != restriction);
+        // One that stays writable is not read-only itself.
         let keep = restriction.writable
-            && around.any(|other| other.is_read_only() && path.starts_with(&other.path));
+            && restrictions
+                .iter()
+                .any(|other| other.is_read_only() && path.starts_with(&other.path));
         if keep && is_writable(path).context("look at", path)? {
             kept.push(path);
         }
@@ -241,18 +252,10 @@ pub(crate) fn make_read_only_but(interface: Interface, writable: &[&Path]) -> Re
     for path in writable {
         bind(path, path, Recursion::All).context("keep writable", path)?;
     }
-    let mounts = mountinfo::read()?;
-    for mount in mountinfo::visible(&mounts) {
-        let path = &mount.mount_point;
-        if !writable.iter().any(|kept| path.starts_with(kept)) {
-            match remount(path, mount, READ_ONLY) {
-                // The host has unmounted it since, and so it went here.
-                Err(_) if has_gone(mount) => {}
-                other => other.context("make read-only", path)?,
-            }
-        }
-    }
-    Ok(())
+    each_but(writable, |mount| {
+        if_there(mount, |path| remount(path, mount, READ_ONLY))
+            .context("make read-only", &mount.mount_point)
+    })
 }
 
 fn has_gone(mount: &MountInfo) -> bool {

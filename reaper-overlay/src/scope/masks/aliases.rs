@@ -84,8 +84,8 @@ fn is_same(a: &Metadata, b: &Metadata) -> bool {
 /// The one of the visible mounts that shows `path`.
 fn mount_of<'a>(path: &Path, mounts: &[&'a MountInfo]) -> Option<&'a MountInfo> {
     let shows = |mount: &&MountInfo| path.starts_with(&mount.mount_point);
-    let depth = |mount: &&MountInfo| mount.mount_point.components().count();
-    mounts.iter().copied().filter(shows).max_by_key(depth)
+    // Parents are before children.
+    mounts.iter().copied().rev().find(shows)
 }
 
 /// The path of `path` in the filesystem of its mount, from that filesystem's root.
