@@ -20,7 +20,9 @@ use reaper_overlay::{
     ApplyMode, Change, Error, Overlays, Scope, Session, SharedOverlay, ViewRequest,
 };
 use reaper_spec::{ContainerId, OverlayScope};
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
+};
 
 const INSIDE: &str = "REAPER_OVERLAY_TEST_INSIDE";
 
@@ -38,6 +40,7 @@ pub fn isolated(test: impl FnOnce(&Path)) {
             "/",
             MountPropagationFlags::SHARED | MountPropagationFlags::REC,
         );
+        leave_others_mounts();
         let dir = std::env::current_dir().unwrap();
         mount_tmpfs(&dir);
         // The tmpfs came over it.
@@ -60,6 +63,20 @@ pub fn isolated(test: impl FnOnce(&Path)) {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// Unmounts here what others have mounted for a while, other tests above all: when they remove its place the kernel
+/// unmounts it in the middle of this test.
+fn leave_others_mounts() {
+    let is_others = |path: &Path| {
+        let mut places = ["/run", "/tmp"].iter().map(Path::new);
+        places.any(|place| path.starts_with(place) && path != place)
+    };
+    let mounts = reaper_overlay::mountinfo::read().unwrap();
+    for mount in mounts.iter().rev().filter(|m| is_others(&m.mount_point)) {
+        // It may have gone with the one that it was on.
+        let _ = unmount(mount.mount_point.as_path(), UnmountFlags::DETACH);
+    }
 }
 
 /// The name of the test `name` in the file of the one that runs.
