@@ -78,34 +78,35 @@ table! {
         v1 ("cpu", idle), v2 ("cpu", idle);
     // 2 is what the kubelet writes for no request, 1024 what ctr writes, and the kernel's default.
     "cpu.shares" if |r| r.cpu.shares.is_some_and(|shares| shares > 2 && shares != 1024);
-        v1 ("cpu", |r| Ok(shares(&r.cpu).map(|shares| set("cpu.shares", shares)).into_iter().collect())),
-        v2 ("cpu", |r| Ok(shares(&r.cpu).map(|shares| set("cpu.weight", weight_of_shares(shares))).into_iter().collect()));
+        v1 ("cpu", |r| Ok(one("cpu.shares", shares(&r.cpu)))),
+        v2 ("cpu", |r| Ok(one("cpu.weight", shares(&r.cpu).map(weight_of_shares))));
     "cpu.quota" if |r| r.cpu.quota.is_some_and(|quota| quota > 0) || given(r.cpu.burst).is_some();
         v1 ("cpu", |r| Ok(quota_v1(&r.cpu))), v2 ("cpu", |r| Ok(quota_v2(&r.cpu)));
     "cpu.realtimeRuntime" if |r| given(r.cpu.realtime_runtime).is_some() || given(r.cpu.realtime_period).is_some();
         v1 ("cpu", |r| Ok(realtime(&r.cpu))), v2 none;
     "cpu.cpus" if |r| named(r.cpu.cpus.as_ref()).is_some();
-        v1 ("cpuset", |r| Ok(text("cpuset.cpus", r.cpu.cpus.as_ref()))),
-        v2 ("cpuset", |r| Ok(text("cpuset.cpus", r.cpu.cpus.as_ref())));
+        v1 ("cpuset", |r| Ok(one("cpuset.cpus", named(r.cpu.cpus.as_ref())))),
+        v2 ("cpuset", |r| Ok(one("cpuset.cpus", named(r.cpu.cpus.as_ref()))));
     "cpu.mems" if |r| named(r.cpu.mems.as_ref()).is_some();
-        v1 ("cpuset", |r| Ok(text("cpuset.mems", r.cpu.mems.as_ref()))),
-        v2 ("cpuset", |r| Ok(text("cpuset.mems", r.cpu.mems.as_ref())));
+        v1 ("cpuset", |r| Ok(one("cpuset.mems", named(r.cpu.mems.as_ref())))),
+        v2 ("cpuset", |r| Ok(one("cpuset.mems", named(r.cpu.mems.as_ref()))));
     "memory.limit" if |r| limited(r.memory.limit) || limited(r.memory.swap);
         v1 ("memory", |r| memory_v1(&r.memory)), v2 ("memory", |r| memory_v2(&r.memory));
     "memory.reservation" if |r| limited(r.memory.reservation);
-        v1 ("memory", |r| Ok(number("memory.soft_limit_in_bytes", r.memory.reservation))),
-        v2 ("memory", |r| Ok(given(r.memory.reservation).map(|bytes| set("memory.low", max(bytes))).into_iter().collect()));
+        v1 ("memory", |r| Ok(one("memory.soft_limit_in_bytes", given(r.memory.reservation)))),
+        v2 ("memory", |r| Ok(one("memory.low", given(r.memory.reservation).map(max))));
     "memory.swappiness" if |r| r.memory.swappiness.is_some();
-        v1 ("memory", |r| Ok(r.memory.swappiness.map(|value| set("memory.swappiness", value)).into_iter().collect())),
+        v1 ("memory", |r| Ok(one("memory.swappiness", r.memory.swappiness))),
         v2 none;
     "memory.disableOOMKiller" if |r| r.memory.disable_oom_killer == Some(true);
         v1 ("memory", |r| Ok(r.memory.disable_oom_killer.map(|value| set("memory.oom_control", u8::from(value)).optional_if(!value)).into_iter().collect())),
         v2 none;
     "memory.kernelTCP" if |r| limited(r.memory.kernel_tcp);
-        v1 ("memory", |r| Ok(number("memory.kmem.tcp.limit_in_bytes", r.memory.kernel_tcp))),
+        v1 ("memory", |r| Ok(one("memory.kmem.tcp.limit_in_bytes", given(r.memory.kernel_tcp)))),
         v2 none;
     "pids.limit" if |r| r.pids.limit.is_some_and(|limit| limit > 0);
-        v1 ("pids", |r| Ok(pids(r))), v2 ("pids", |r| Ok(pids(r)));
+        v1 ("pids", |r| Ok(one("pids.max", given(r.pids.limit).map(max)))),
+        v2 ("pids", |r| Ok(one("pids.max", given(r.pids.limit).map(max))));
     "blockIO" if |r| r.block_io != BlockIoResources::default();
         v1 ("blkio", |r| Ok(block_io_v1(&r.block_io))), v2 ("io", |r| block_io_v2(&r.block_io));
     "hugepageLimits" if |r| !r.hugepage_limits.is_empty();
@@ -113,7 +114,7 @@ table! {
     "rdma" if |r| !r.rdma.is_empty();
         v1 ("rdma", |r| Ok(rdma(r))), v2 ("rdma", |r| Ok(rdma(r)));
     "network.classID" if |r| given(r.network.class_id).is_some();
-        v1 ("net_cls", |r| Ok(given(r.network.class_id).map(|class| set("net_cls.classid", class)).into_iter().collect())),
+        v1 ("net_cls", |r| Ok(one("net_cls.classid", given(r.network.class_id)))),
         v2 none;
     "network.priorities" if |r| !r.network.priorities.is_empty();
         v1 ("net_prio", |r| Ok(priorities(r))), v2 none;
@@ -140,18 +141,9 @@ fn max(value: i64) -> String {
     }
 }
 
-fn number(file: &str, value: Option<i64>) -> Vec<Write> {
-    given(value)
-        .map(|value| set(file, value))
-        .into_iter()
-        .collect()
-}
-
-fn text(file: &str, value: Option<&String>) -> Vec<Write> {
-    named(value)
-        .map(|value| set(file, value))
-        .into_iter()
-        .collect()
+/// One file, if there is something to write to it.
+fn one(file: &str, value: Option<impl ToString>) -> Vec<Write> {
+    value.map(|value| set(file, value)).into_iter().collect()
 }
 
 fn idle(resources: &Resources) -> Writes {
@@ -202,7 +194,7 @@ fn memory_v1(memory: &MemoryResources) -> Writes {
         (Some(-1), None) => Some((-1, true)),
         (_, swap) => swap.map(|swap| (swap, swap == -1)),
     };
-    let limit = number("memory.limit_in_bytes", memory.limit);
+    let limit = one("memory.limit_in_bytes", given(memory.limit));
     let swap = swap
         .map(|(bytes, optional)| set("memory.memsw.limit_in_bytes", bytes).optional_if(optional));
     Ok(limit.into_iter().chain(swap).collect())
@@ -214,14 +206,6 @@ fn memory_v2(memory: &MemoryResources) -> Writes {
     // A kernel without swap has no such file, and uses none.
     let swap = swap.map(|bytes| set("memory.swap.max", max(bytes)).optional_if(bytes <= 0));
     Ok(swap.into_iter().chain(limit).collect())
-}
-
-fn pids(resources: &Resources) -> Vec<Write> {
-    let limit = given(resources.pids.limit);
-    limit
-        .map(|limit| set("pids.max", max(limit)))
-        .into_iter()
-        .collect()
 }
 
 /// The limit, and that of reservations, which Linux has since 5.7.
