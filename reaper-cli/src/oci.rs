@@ -264,9 +264,8 @@ fn memory(stats: &Stats) -> Memory<'_> {
             ]),
         };
     };
-    let cache = ["total_cache", "file"].map(|name| memory.stat.get(name));
     Memory {
-        cache: cache.into_iter().flatten().next().copied().unwrap_or(0),
+        cache: memory.cache(),
         usage: Usage::of(&memory.memory),
         swap: memory.swap.as_ref().map(Usage::of),
         kernel: memory.kernel.as_ref().map(Usage::of),

@@ -52,13 +52,7 @@ impl Cgroups {
     /// [`Error::Path`]; [`Error::Populated`]; [`Error::Io`].
     pub fn at_if_empty(hierarchies: &Hierarchies, relative: &Path) -> Result<Self, Error> {
         let v2 = hierarchies.v2.as_ref();
-        let at = |hierarchy| {
-            let cgroup = V1Cgroup::at(hierarchy, relative)?;
-            match cgroup.populated()? {
-                true => Err(Error::Populated(cgroup.path().to_owned())),
-                false => Ok(cgroup),
-            }
-        };
+        let at = |hierarchy| V1Cgroup::at_if_empty(hierarchy, relative);
         Ok(Self {
             v2: v2
                 .map(|hierarchy| ContainerCgroup::at_if_empty(hierarchy, relative))

@@ -132,6 +132,18 @@ impl V1Cgroup {
         })
     }
 
+    /// As [`at`](Self::at), if there are no processes in it.
+    ///
+    /// # Errors
+    /// [`Error::Path`]; [`Error::Populated`]; [`Error::Io`].
+    pub fn at_if_empty(hierarchy: &V1Hierarchy, relative: &Path) -> Result<Self, Error> {
+        let cgroup = Self::at(hierarchy, relative)?;
+        match cgroup.populated()? {
+            true => Err(Error::Populated(cgroup.path)),
+            false => Ok(cgroup),
+        }
+    }
+
     /// Makes it, as [`ContainerCgroup::create`](super::ContainerCgroup::create).
     ///
     /// # Errors
