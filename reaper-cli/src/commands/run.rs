@@ -146,7 +146,7 @@ fn describe(call: &CommandContext, args: &RunArgs) -> Result<ContainerConfig> {
     let dir = call.containers.root().container(&id).path().to_owned();
     let mut new = container::of_process(&config, id, &dir, process)?;
     if args.read_only {
-        // The caller's wish, whatever the policy says of a bundle's.
+        // The caller asks for it, whatever the policy says of a bundle's.
         new.view.restrictions = FileRestrictions {
             read_only: true,
             ..FileRestrictions::default()
