@@ -6,12 +6,13 @@ use containerd_client::tonic::{Request, Status, transport::Channel};
 use k8s_cri::v1::{
     AttachRequest, ContainerConfig, ContainerMetadata, ContainerStatsRequest, ContainerStatus,
     ContainerStatusRequest, CreateContainerRequest, ExecRequest, ExecSyncRequest, ExecSyncResponse,
-    ImageSpec, LinuxContainerConfig, LinuxContainerSecurityContext, LinuxPodSandboxConfig,
-    LinuxSandboxSecurityContext, ListContainersRequest, ListImagesRequest, ListPodSandboxRequest,
-    NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata, PodSandboxStatus,
-    PodSandboxStatusRequest, PortForwardRequest, RemoveContainerRequest, RemovePodSandboxRequest,
-    ReopenContainerLogRequest, RunPodSandboxRequest, StartContainerRequest, StopContainerRequest,
-    StopPodSandboxRequest, image_service_client::ImageServiceClient,
+    ImageSpec, LinuxContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext,
+    LinuxPodSandboxConfig, LinuxSandboxSecurityContext, ListContainersRequest, ListImagesRequest,
+    ListPodSandboxRequest, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata,
+    PodSandboxStatus, PodSandboxStatusRequest, PortForwardRequest, RemoveContainerRequest,
+    RemovePodSandboxRequest, ReopenContainerLogRequest, RunPodSandboxRequest,
+    StartContainerRequest, StopContainerRequest, StopPodSandboxRequest,
+    UpdateContainerResourcesRequest, image_service_client::ImageServiceClient,
     runtime_service_client::RuntimeServiceClient,
 };
 
@@ -97,6 +98,14 @@ fn node_namespaces() -> NamespaceOption {
         pid: NamespaceMode::Node.into(),
         ipc: NamespaceMode::Node.into(),
         ..NamespaceOption::default()
+    }
+}
+
+/// The limit of a container's memory, in bytes, and no other.
+pub fn memory_limit(bytes: i64) -> LinuxContainerResources {
+    LinuxContainerResources {
+        memory_limit_in_bytes: bytes,
+        ..LinuxContainerResources::default()
     }
 }
 
@@ -310,6 +319,19 @@ impl Cri {
             .into_iter()
             .map(|pod| pod.id)
             .collect()
+    }
+
+    /// Changes the limits of a running container.
+    pub fn update(&self, id: &str, limits: LinuxContainerResources) {
+        let request = UpdateContainerResourcesRequest {
+            container_id: id.to_owned(),
+            linux: Some(limits),
+            ..UpdateContainerResourcesRequest::default()
+        };
+        let mut runtime = self.runtime();
+        let updating = runtime.update_container_resources(request);
+        within("UpdateContainerResources", updating)
+            .unwrap_or_else(|status| panic!("update {id}: {status}"));
     }
 
     /// Runs a command in a container to its end; 0 seconds are no limit.

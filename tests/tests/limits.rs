@@ -3,11 +3,8 @@
 use reaper_tests::{
     containerd::is_yardstick,
     cri::{
-        container,
-        messages::{
-            LinuxContainerResources, PodSandboxStatsRequest, UInt64Value,
-            UpdateContainerResourcesRequest,
-        },
+        container, memory_limit,
+        messages::{LinuxContainerResources, PodSandboxStatsRequest, UInt64Value},
     },
     on_each,
     runtime::{until, within},
@@ -85,10 +82,7 @@ fn figures_of_a_pods_container_are_those_of_its_cgroup() {
             (head -c 30000000 /dev/zero; echo ready >&2; exec sleep 1000) | tail > /dev/null";
         let mut config = container("holder", &["/bin/sh", "-c", script]);
         let linux = config.linux.as_mut().expect("of a Linux container");
-        linux.resources = Some(LinuxContainerResources {
-            memory_limit_in_bytes: 256 << 20,
-            ..LinuxContainerResources::default()
-        });
+        linux.resources = Some(memory_limit(256 << 20));
         let id = pod.start(&config);
         until("it holds its memory", || {
             (pod.log("holder") == ["stderr F ready"]).then_some(())
@@ -129,24 +123,10 @@ fn a_running_container_of_a_pod_gets_other_limits() {
             head -c 100000000 /dev/zero | tail > /dev/null; exit $?";
         let marker = node.name("resized");
         let mut config = container("eater", &["/bin/sh", "-c", script, "sh", &marker]);
-        let limit = |bytes| LinuxContainerResources {
-            memory_limit_in_bytes: bytes,
-            ..LinuxContainerResources::default()
-        };
         let linux = config.linux.as_mut().expect("of a Linux container");
-        linux.resources = Some(limit(50 << 20));
+        linux.resources = Some(memory_limit(50 << 20));
         let id = pod.start(&config);
-        let request = UpdateContainerResourcesRequest {
-            container_id: id.clone(),
-            linux: Some(limit(400 << 20)),
-            ..UpdateContainerResourcesRequest::default()
-        };
-        let mut runtime = node.cri().runtime();
-        within(
-            "UpdateContainerResources",
-            runtime.update_container_resources(request),
-        )
-        .unwrap_or_else(|status| panic!("update: {status}"));
+        node.cri().update(&id, memory_limit(400 << 20));
         let go = ["/bin/sh", "-c", &format!("touch /tmp/go-{marker}")];
         let told = node.cri().exec_sync(&id, &go, 0).expect("tell it");
         assert_eq!(told.exit_code, 0);

@@ -6,16 +6,15 @@ use reaper_tests::{
     Node, Options,
     containerd::is_yardstick,
     cri::{
-        Pod, container,
+        Pod, container, memory_limit,
         messages::{
-            ContainerConfig, ContainerState, LinuxContainerResources, NamespaceMode,
-            NamespaceOption, PodSandboxConfig, UpdateContainerResourcesRequest,
+            ContainerConfig, ContainerState, NamespaceMode, NamespaceOption, PodSandboxConfig,
         },
     },
     faults::{kill, monitor_of, process_named, shim_of},
     on_each_with,
     pty::Terminal,
-    runtime::{until, within},
+    runtime::until,
 };
 
 fn on_each(test: impl Fn(&Node)) {
@@ -176,10 +175,7 @@ fn a_limit_of_memory_holds() {
         let script = "dd if=/dev/zero of=/dev/null bs=256M count=1; exit $?";
         let mut config = with_pod("greedy", &["/bin/sh", "-c", script]);
         let linux = config.linux.as_mut().expect("of a Linux container");
-        linux.resources = Some(LinuxContainerResources {
-            memory_limit_in_bytes: 32 << 20,
-            ..LinuxContainerResources::default()
-        });
+        linux.resources = Some(memory_limit(32 << 20));
         let id = pod.start(&config);
         let status = node.cri().exited(&id);
         assert_eq!(
@@ -197,25 +193,11 @@ fn limits_are_changed_and_figures_read_as_the_runtime_has_them() {
         let pod = node
             .run_pod_of(pod_config(node, "resized"))
             .unwrap_or_else(|status| panic!("run a pod: {status}"));
-        let limit = |bytes| LinuxContainerResources {
-            memory_limit_in_bytes: bytes,
-            ..LinuxContainerResources::default()
-        };
         let mut config = with_pod("resized", &["/bin/sleep", "1085"]);
         let linux = config.linux.as_mut().expect("of a Linux container");
-        linux.resources = Some(limit(64 << 20));
+        linux.resources = Some(memory_limit(64 << 20));
         let id = pod.start(&config);
-        let request = UpdateContainerResourcesRequest {
-            container_id: id.clone(),
-            linux: Some(limit(128 << 20)),
-            ..UpdateContainerResourcesRequest::default()
-        };
-        let mut runtime = node.cri().runtime();
-        within(
-            "UpdateContainerResources",
-            runtime.update_container_resources(request),
-        )
-        .unwrap_or_else(|status| panic!("update: {status}"));
+        node.cri().update(&id, memory_limit(128 << 20));
         let stats = node
             .cri()
             .stats(&id)

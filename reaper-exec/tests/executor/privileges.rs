@@ -121,22 +121,10 @@ async fn user_other_than_root_keeps_ambient_capabilities_only(rig: &Rig) {
 /// What an exec'd process writes that is to have these, and what it was refused.
 async fn exec(rig: &Rig, capabilities: Capabilities) -> (String, Vec<String>) {
     let (id, _output) = rig.start_shell("web", "exec sleep 1000").await;
-    let exec = ExecId::new("show").unwrap();
-    let (stdio, output) = capture();
     let mut process = rig.process(&["/bin/sh", "-c", SHOW]);
     process.capabilities = Some(capabilities);
-    let request = ExecRequest {
-        process,
-        process_json: None,
-        stdio,
-        preserve_fds: Vec::new(),
-        kill_on_disconnect: false,
-    };
-    let executor = rig.engine.executor();
-    let created = executor.exec(&id, &exec, request).await.unwrap();
-    let target = Target::Exec(id.clone(), exec);
-    executor.start(&target).await.unwrap();
-    let exit = executor.wait(&target).await.unwrap();
+    let (created, target, output) = rig.exec_process(&id, "show", process).await;
+    let exit = rig.engine.executor().wait(&target).await.unwrap();
     assert_eq!(exit.status, ExitStatus::Exited { code: 0 });
     rig.engine.delete(&id, true).await.unwrap();
     (output.all(), created.refused)

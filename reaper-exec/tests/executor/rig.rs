@@ -12,7 +12,7 @@ use nix::{
     unistd::Pid,
 };
 use reaper_exec::{
-    ContainerConfig, Engine, ExecRequest, Executor, HostExecutor, Target,
+    ContainerConfig, CreatedProcess, Engine, ExecRequest, Executor, HostExecutor, Target,
     cgroup::{Hierarchies, Hierarchy, V1Hierarchy},
     io::StdioRequest,
 };
@@ -172,9 +172,20 @@ impl Rig {
         exec: &str,
         script: &str,
     ) -> (Target, Output) {
+        let process = self.process(&["/bin/sh", "-c", script]);
+        let (_, target, output) = self.exec_process(id, exec, process).await;
+        (target, output)
+    }
+
+    /// Starts `process` in a running container: what the creation said, and what it writes.
+    pub(crate) async fn exec_process(
+        &self,
+        id: &ContainerId,
+        exec: &str,
+        process: ProcessSpec,
+    ) -> (CreatedProcess, Target, Output) {
         let exec = ExecId::new(exec).unwrap();
         let (stdio, output) = capture();
-        let process = self.process(&["/bin/sh", "-c", script]);
         let request = ExecRequest {
             process,
             process_json: None,
@@ -182,14 +193,11 @@ impl Rig {
             preserve_fds: Vec::new(),
             kill_on_disconnect: false,
         };
-        self.engine
-            .executor()
-            .exec(id, &exec, request)
-            .await
-            .unwrap();
+        let executor = self.engine.executor();
+        let created = executor.exec(id, &exec, request).await.unwrap();
         let target = Target::Exec(id.clone(), exec);
-        self.engine.executor().start(&target).await.unwrap();
-        (target, output)
+        executor.start(&target).await.unwrap();
+        (created, target, output)
     }
 
     /// The folder of this case's cgroups, below the hierarchy's root.

@@ -65,20 +65,9 @@ async fn exec_has_processors_of_its_own_and_the_personality_of_the_container(rig
 
     let script = "grep Cpus_allowed_list /proc/self/status; cat /proc/self/personality";
     let fields = json!({ "execCPUAffinity": { "final": "0" } });
-    let (stdio, output) = capture();
-    let request = ExecRequest {
-        process: process(rig, script, &fields, &json!({})),
-        process_json: None,
-        stdio,
-        preserve_fds: Vec::new(),
-        kill_on_disconnect: false,
-    };
-    let exec = ExecId::new("show").unwrap();
-    let executor = rig.engine.executor();
-    executor.exec(&id, &exec, request).await.unwrap();
-    let target = Target::Exec(id.clone(), exec);
-    executor.start(&target).await.unwrap();
-    executor.wait(&target).await.unwrap();
+    let process = process(rig, script, &fields, &json!({}));
+    let (_, target, output) = rig.exec_process(&id, "show", process).await;
+    rig.engine.executor().wait(&target).await.unwrap();
     rig.engine.delete(&id, true).await.unwrap();
     assert_eq!(output.all(), "Cpus_allowed_list:\t0\n00000008\n");
 }

@@ -28,7 +28,8 @@ pub(crate) fn run(
     let overlays = Overlays::new(&call.config.overlay);
     match &args.command {
         OverlayCommand::Ls { output } => {
-            let names = |member: &str| pod_names(call, member);
+            let roots = roots(call).unwrap_or_default();
+            let names = |member: &str| pod_names(call, &roots, member);
             list::list(&overlays, *output, call.colours, &names, out)?;
         }
         OverlayCommand::Du { scopes, output } => {
@@ -64,13 +65,16 @@ fn remove(overlays: &Overlays, scopes: &[Scope]) -> Result<()> {
 
 /// What a member of a scope is in Kubernetes. It may be of any of containerd's namespaces, which
 /// share the overlays.
-fn pod_names(call: &CommandContext, member: &str) -> Option<PodNames> {
+fn pod_names(
+    call: &CommandContext,
+    roots: &[(String, StateRoot)],
+    member: &str,
+) -> Option<PodNames> {
     let id = ContainerId::new(member.split('~').next()?).ok()?;
     let is_of = |root: &StateRoot| {
         let request = ViewRequest::new(id.clone(), "/".into()).with_state_root(root.path());
         request.unique_id() == member
     };
-    let roots = roots(call).ok()?;
     roots.iter().find_map(|(_, root)| {
         if !is_of(root) {
             return None;
