@@ -6,10 +6,10 @@ use std::{
 };
 
 use reaper_exec::{
-    ExecRequest, Executor, Target,
+    Executor,
     io::{StdioRequest, StreamTarget},
 };
-use reaper_spec::{Capabilities, ExecId, ExitStatus, ProcessSpec, User};
+use reaper_spec::{Capabilities, ExitStatus, ProcessSpec, User};
 
 use crate::{
     output::capture,

@@ -1,7 +1,7 @@
 //! How a process is scheduled, and what confines it: what its spec says, or a refusal.
 
-use reaper_exec::{ContainerConfig, ExecRequest, Executor, Target};
-use reaper_spec::{ContainerSpec, ExecId, ProcessSpec};
+use reaper_exec::{ContainerConfig, Executor};
+use reaper_spec::{ContainerSpec, ProcessSpec};
 use serde_json::{Value, json};
 
 use crate::{
