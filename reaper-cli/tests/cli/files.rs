@@ -8,13 +8,7 @@ use crate::rig::{Rig, shell};
 
 /// Makes a bundle of a line of shell, with these fields beside its process.
 fn bundle(rig: &Rig, script: &str, fields: &Value) -> String {
-    let path = rig.bundle("bundle", &shell(script));
-    let config = Path::new(&path).join("config.json");
-    let mut spec: Value = serde_json::from_str(&fs::read_to_string(&config).unwrap()).unwrap();
-    let fields = fields.as_object().unwrap().clone();
-    spec.as_object_mut().unwrap().extend(fields);
-    fs::write(config, spec.to_string()).unwrap();
-    path
+    rig.bundle_with("bundle", &shell(script), fields)
 }
 
 /// Prints the files of which this fails because they are read-only.
@@ -157,18 +151,6 @@ fn a_device_of_a_bundle_is_there_for_its_container_alone() {
         "1:5 600 33\n1\n0\n"
     );
     assert!(!Path::new(&path).exists());
-}
-
-#[test]
-fn a_bundle_with_a_user_namespace_is_refused_by_name() {
-    let rig = Rig::new();
-    let linux = json!({"namespaces": [{"type": "mount"}, {"type": "user"}]});
-    let bundle = bundle(&rig, "true", &json!({ "linux": linux }));
-    let error = rig.fails(1, &["run", "--bundle", &bundle, "c"]);
-    assert!(
-        error.contains("linux.namespaces: a user namespace"),
-        "{error}"
-    );
 }
 
 #[test]

@@ -235,13 +235,10 @@ fn doctor_removes_mount_points_on_the_node_whose_container_is_gone() {
     fs::create_dir(&volume).unwrap();
     // Below /run the mount point is on the node itself.
     let point = rig.path("point");
-    let bundle = rig.bundle("b", &crate::rig::shell("exec sleep 1000"));
-    let config = Path::new(&bundle).join("config.json");
-    let mut value: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
-    value["mounts"] = serde_json::json!([
+    let fields = serde_json::json!({ "mounts": [
         { "destination": point, "source": volume, "type": "bind", "options": ["bind"] }
-    ]);
-    fs::write(&config, value.to_string()).unwrap();
+    ]});
+    let bundle = rig.bundle_with("b", &crate::rig::shell("exec sleep 1000"), &fields);
     rig.quietly(&["create", "--bundle", &bundle, "c"]);
     assert!(point.is_dir());
     // The monitor and all that it made are killed at once, and the record is lost.

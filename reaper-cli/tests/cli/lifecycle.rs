@@ -276,17 +276,15 @@ fn start_creates_what_it_is_given_a_bundle_for() {
 
 /// Makes a container of a pod, as containerd does.
 fn of_pod(rig: &Rig, id: &str) {
-    let bundle = rig.bundle(id, &shell("exec sleep 1000"));
-    let config = std::path::Path::new(&bundle).join("config.json");
-    let mut value: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
-    value["annotations"] = serde_json::json!({
+    let annotations = serde_json::json!({
         "io.kubernetes.cri.container-type": "container",
         "io.kubernetes.cri.sandbox-id": "s",
         "io.kubernetes.cri.sandbox-namespace": "shop",
         "io.kubernetes.cri.sandbox-name": "web-0",
         "io.kubernetes.cri.container-name": "nginx",
     });
-    fs::write(&config, value.to_string()).unwrap();
+    let fields = serde_json::json!({ "annotations": annotations });
+    let bundle = rig.bundle_with(id, &shell("exec sleep 1000"), &fields);
     rig.quietly(&["create", "--bundle", &bundle, id]);
 }
 

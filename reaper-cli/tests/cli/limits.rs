@@ -9,16 +9,8 @@ use serde_json::{Value, json};
 
 use crate::rig::{Rig, shell};
 
-/// Calls the program where `prepare`, a line of shell, has been done to a private copy of the mounts.
 fn call(rig: &Rig, prepare: &str, args: &[&str]) -> Output {
-    let program = rig.command(args);
-    let script = format!("{prepare} && exec \"$0\" \"$@\"");
-    Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-c", &script])
-        .arg(program.get_program())
-        .args(program.get_args())
-        .output()
-        .unwrap()
+    rig.command_where(prepare, args).output().unwrap()
 }
 
 const NONE: &str = "mount -t tmpfs none /sys/fs/cgroup";
@@ -27,10 +19,8 @@ const READ_ONLY: &str = "for dir in /sys/fs/cgroup /sys/fs/cgroup/*/; do \
     mount -o remount,bind,ro $dir || exit 1;; esac; done";
 
 fn limited(rig: &Rig, resources: Value) -> String {
-    let path = rig.bundle("limited", &shell("echo ran"));
-    let config = json!({ "process": shell("echo ran"), "linux": { "resources": resources } });
-    fs::write(rig.path("limited/config.json"), config.to_string()).unwrap();
-    path
+    let fields = json!({ "linux": { "resources": resources } });
+    rig.bundle_with("limited", &shell("echo ran"), &fields)
 }
 
 #[test]
@@ -85,10 +75,7 @@ fn update_takes_flags_and_the_json_of_a_file_or_of_the_standard_input() {
     let rig = Rig::new();
     let bundle = rig.bundle("bundle", &shell("exec sleep 1000"));
     rig.ok(&["create", "--bundle", &bundle, "web"]);
-    let limit = || {
-        let stats: Value = serde_json::from_str(&rig.ok(&["events", "--stats", "web"])).unwrap();
-        stats["data"]["pids"]["limit"].as_u64()
-    };
+    let limit = || rig.pids_limit("web");
     if limit().is_none() && !fs::exists("/sys/fs/cgroup/pids").unwrap() {
         eprintln!("not tried: no hierarchy has the controller pids");
         rig.ok(&["delete", "--force", "web"]);
@@ -143,23 +130,12 @@ fn a_limit_in_a_scope_of_systemd_survives_its_reload() {
         format!("reaper-{name}.scope"),
         format!("reaper{name}.slice"),
     );
-    rig.bundle("scope", &shell("exec sleep 1000"));
-    let config = json!({
-        "process": shell("exec sleep 1000"),
-        "linux": {
-            "cgroupsPath": format!("{slice}:reaper:{name}"),
-            "resources": {"pids": {"limit": 50}},
-        },
-    });
-    fs::write(rig.path("scope/config.json"), config.to_string()).unwrap();
-    let bundle = rig.path("scope");
-    rig.quietly(&[
-        "run",
-        "--detach",
-        "--bundle",
-        bundle.to_str().unwrap(),
-        "web",
-    ]);
+    let fields = json!({ "linux": {
+        "cgroupsPath": format!("{slice}:reaper:{name}"),
+        "resources": {"pids": {"limit": 50}},
+    }});
+    let bundle = rig.bundle_with("scope", &shell("exec sleep 1000"), &fields);
+    rig.quietly(&["run", "--detach", "--bundle", &bundle, "web"]);
     let shown = system(
         "systemctl",
         &["show", &unit, "-p", "Delegate,Slice,ActiveState"],
@@ -171,20 +147,14 @@ fn a_limit_in_a_scope_of_systemd_survives_its_reload() {
     ] {
         assert!(shown.contains(line), "{line}: {shown}");
     }
-    let limit = || {
-        let stats: Value = serde_json::from_str(&rig.ok(&["events", "--stats", "web"])).unwrap();
-        stats["data"]["pids"]["limit"].as_u64()
-    };
+    let limit = || rig.pids_limit("web");
     assert_eq!(limit(), Some(50));
     system("systemctl", &["daemon-reload"]);
     // systemd looks at all controllers below the slice.
     system("systemd-run", &["--wait", "--slice", &slice, "true"]);
     assert_eq!(limit(), Some(50));
     // Its name is taken as long as it runs.
-    let again = rig.fails(
-        1,
-        &["create", "--bundle", bundle.to_str().unwrap(), "again"],
-    );
+    let again = rig.fails(1, &["create", "--bundle", &bundle, "again"]);
     assert!(again.contains(&unit), "{again}");
     rig.ok(&["delete", "--force", "web"]);
     // systemd removes it when the kernel says that it is empty.

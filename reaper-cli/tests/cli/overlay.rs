@@ -718,13 +718,10 @@ fn an_archive_that_lacks_something_says_so_and_fails() {
 #[test]
 fn df_shows_a_volume_once_and_by_its_own_name() {
     let rig = Rig::with_overlay();
-    let bundle = rig.bundle("b", &crate::rig::shell("df"));
-    let config = Path::new(&bundle).join("config.json");
-    let mut value: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
-    value["mounts"] = serde_json::json!([
+    let fields = serde_json::json!({ "mounts": [
         { "destination": "/cache", "source": "memory", "type": "tmpfs", "options": ["size=1m"] }
-    ]);
-    fs::write(&config, value.to_string()).unwrap();
+    ]});
+    let bundle = rig.bundle_with("b", &crate::rig::shell("df"), &fields);
     let said = rig.ok(&["run", "--bundle", &bundle, "c"]);
     let lines: Vec<_> = said
         .lines()

@@ -1,6 +1,6 @@
 //! `pause` and `resume`, by each freezer.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, path::PathBuf, process::Stdio};
 
 use serde_json::json;
 
@@ -24,14 +24,9 @@ impl Ticker {
             file.display()
         );
         let bundle = rig.bundle("bundle", &shell(&script));
-        let run = rig.command(&["run", "--detach", "--bundle", &bundle, "web"]);
-        let line = format!("{prepare} && exec \"$0\" \"$@\" > /dev/null 2>&1");
-        let status = Command::new("unshare")
-            .args(["--mount", "--propagation", "private", "sh", "-c", &line])
-            .arg(run.get_program())
-            .args(run.get_args())
-            .status()
-            .unwrap();
+        let mut run = rig.command_where(prepare, &["run", "--detach", "--bundle", &bundle, "web"]);
+        let run = run.stdout(Stdio::null()).stderr(Stdio::null());
+        let status = run.status().unwrap();
         assert!(status.success(), "{prepare}");
         let ticker = Self { rig, file };
         ticker.until_it_runs();
@@ -102,6 +97,10 @@ fn a_container_is_paused_by_its_cgroup() {
     pauses("true");
 }
 
+/// Hides version 2 of a hybrid.
+const HIDE_V2: &str =
+    "if test -e /sys/fs/cgroup/unified; then mount -t tmpfs none /sys/fs/cgroup/unified; fi";
+
 #[test]
 fn a_container_is_paused_by_the_freezer_of_version_1() {
     if !fs::exists("/sys/fs/cgroup/freezer").unwrap() {
@@ -109,9 +108,7 @@ fn a_container_is_paused_by_the_freezer_of_version_1() {
         return;
     }
     // On a hybrid version 2 is hidden.
-    pauses(
-        "if test -e /sys/fs/cgroup/unified; then mount -t tmpfs none /sys/fs/cgroup/unified; fi",
-    );
+    pauses(HIDE_V2);
 }
 
 #[test]
@@ -127,19 +124,10 @@ fn a_container_with_a_limit_runs_with_version_1_alone() {
     }
     let rig = Rig::new();
     let script = "for n in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done; echo all";
-    let path = rig.bundle("limited", &shell(script));
-    let resources = json!({"pids": {"limit": 5}});
-    let config = json!({ "process": shell(script), "linux": { "resources": resources } });
-    fs::write(rig.path("limited/config.json"), config.to_string()).unwrap();
-    let run = rig.command(&["run", "--bundle", &path, "forker"]);
-    let hide = "if test -e /sys/fs/cgroup/unified; then \
-        mount -t tmpfs none /sys/fs/cgroup/unified; fi && exec \"$0\" \"$@\"";
-    let output = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-c", hide])
-        .arg(run.get_program())
-        .args(run.get_args())
-        .output()
-        .unwrap();
+    let fields = json!({ "linux": { "resources": {"pids": {"limit": 5}} } });
+    let path = rig.bundle_with("limited", &shell(script), &fields);
+    let mut run = rig.command_where(HIDE_V2, &["run", "--bundle", &path, "forker"]);
+    let output = run.output().unwrap();
     assert_eq!(output.stdout, b"", "{output:?}");
     assert!(!output.status.success());
     // Those that it left are killed with it.

@@ -1,6 +1,6 @@
 //! What the processes of a bundle may do.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use serde_json::{Value, json};
 
@@ -54,15 +54,12 @@ fn command_of_run_has_the_capabilities_of_its_caller() {
 
 /// A bundle whose process may send signals to any process, and not make directories.
 fn limited(rig: &Rig, script: &str) -> String {
-    let bundle = rig.bundle("b", &killer(script));
-    let config = Path::new(&bundle).join("config.json");
-    let mut spec: Value = serde_json::from_str(&fs::read_to_string(&config).unwrap()).unwrap();
-    spec["linux"]["seccomp"] = json!({
+    let seccomp = json!({
         "defaultAction": "SCMP_ACT_ALLOW",
         "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO" }],
     });
-    fs::write(config, spec.to_string()).unwrap();
-    bundle
+    let fields = json!({ "linux": { "seccomp": seccomp } });
+    rig.bundle_with("b", &killer(script), &fields)
 }
 
 #[test]
@@ -115,12 +112,13 @@ fn policy_of_the_node_leaves_a_bundles_process_its_privileges_and_says_so() {
 #[test]
 fn user_namespace_is_refused_by_its_name() {
     let rig = Rig::new();
-    let bundle = rig.bundle("b", &shell("true"));
-    let config = Path::new(&bundle).join("config.json");
-    let mut spec: Value = serde_json::from_str(&fs::read_to_string(&config).unwrap()).unwrap();
-    spec["linux"]["namespaces"] = json!([{ "type": "pid" }, { "type": "user" }]);
-    fs::write(config, spec.to_string()).unwrap();
+    let namespaces = json!([{ "type": "pid" }, { "type": "mount" }, { "type": "user" }]);
+    let fields = json!({ "linux": { "namespaces": namespaces } });
+    let bundle = rig.bundle_with("b", &shell("true"), &fields);
     let error = rig.fails(1, &["run", "--bundle", &bundle, "c"]);
-    assert!(error.contains("linux.namespaces"), "{error}");
+    assert!(
+        error.contains("linux.namespaces: a user namespace"),
+        "{error}"
+    );
     assert!(error.contains("hostUsers"), "{error}");
 }

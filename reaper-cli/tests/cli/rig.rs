@@ -127,11 +127,35 @@ impl Rig {
 
     /// Makes the bundle `name`, whose process is this JSON.
     pub(crate) fn bundle(&self, name: &str, process: &Value) -> String {
+        self.bundle_with(name, process, &serde_json::json!({}))
+    }
+
+    /// The same, with these fields beside its process.
+    pub(crate) fn bundle_with(&self, name: &str, process: &Value, fields: &Value) -> String {
         let path = self.path(name);
         fs::create_dir_all(&path).unwrap();
-        let config = serde_json::json!({ "process": process });
+        let mut config = serde_json::json!({ "process": process });
+        let fields = fields.as_object().unwrap().clone();
+        config.as_object_mut().unwrap().extend(fields);
         fs::write(path.join("config.json"), config.to_string()).unwrap();
         path.to_str().unwrap().to_owned()
+    }
+
+    /// The program with `args`, where `prepare`, a line of shell, has been done to a private copy of the mounts.
+    pub(crate) fn command_where(&self, prepare: &str, args: &[&str]) -> Command {
+        let program = self.command(args);
+        let script = format!("{prepare} && exec \"$0\" \"$@\"");
+        let mut call = Command::new("unshare");
+        call.args(["--mount", "--propagation", "private", "sh", "-c", &script])
+            .arg(program.get_program())
+            .args(program.get_args());
+        call
+    }
+
+    /// The limit of a container's processes, as its figures have it.
+    pub(crate) fn pids_limit(&self, id: &str) -> Option<u64> {
+        let stats: Value = serde_json::from_str(&self.ok(&["events", "--stats", id])).unwrap();
+        stats["data"]["pids"]["limit"].as_u64()
     }
 
     /// Makes a bundle that runs a line of shell.
