@@ -26,7 +26,7 @@ pub(crate) struct UpdateArgs {
 }
 
 /// Limits, by runc's names.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Args)]
 pub(crate) struct LimitArgs {
     /// The weight of block I/O, 10 to 1000
     #[arg(long, value_name = "N")]

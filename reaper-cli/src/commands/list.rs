@@ -1,6 +1,6 @@
 //! `list`.
 
-use std::{fs, io::Write, os::unix::fs::MetadataExt};
+use std::{collections::BTreeMap, fs, io::Write, os::unix::fs::MetadataExt};
 
 use reaper_state::Record;
 
@@ -8,12 +8,12 @@ use super::{
     context::CommandContext,
     output::{print, print_json},
     selection::known,
-    table::print_table,
+    table::{or_dash, print_table},
 };
 use crate::{
     args::{Format, ListArgs},
     colours::TextStyle,
-    container::pod_names,
+    container::{PodNames, pod_names},
     error::Result,
     oci::{self, State},
     outcome::ExitAction,
@@ -35,7 +35,11 @@ pub(crate) async fn run(
     // One that cannot be read must not hide the others.
     let known = known(containers).await?;
     let records = &known.records;
-    let owners: Vec<_> = records.iter().map(|record| owner(call, record)).collect();
+    let mut accounts = BTreeMap::new();
+    let owners: Vec<_> = records
+        .iter()
+        .map(|record| owner(call, record, &mut accounts))
+        .collect();
     let listed = || records.iter().zip(&owners);
     match args.format {
         Format::Json => {
@@ -56,8 +60,13 @@ pub(crate) async fn run(
                 "POD",
                 "CONTAINER",
             ];
-            let mut rows: Vec<_> = listed().map(|(record, owner)| row(record, owner)).collect();
-            if !records.iter().any(|record| pod_names(record).is_some()) {
+            let names: Vec<_> = records.iter().map(pod_names).collect();
+            let is_named = names.iter().any(Option::is_some);
+            let mut rows: Vec<_> = listed()
+                .zip(names)
+                .map(|((record, owner), names)| row(record, owner, names))
+                .collect();
+            if !is_named {
                 head.truncate(UNNAMED);
                 rows.iter_mut().for_each(|row| row.truncate(UNNAMED));
             }
@@ -72,11 +81,17 @@ pub(crate) async fn run(
 const UNNAMED: usize = 7;
 
 /// The account that made a container, by what it has in the state root, or has made the root.
-fn owner(call: &CommandContext, record: &Record) -> String {
+/// `accounts` are the names that are known already, by their uid.
+fn owner(call: &CommandContext, record: &Record, accounts: &mut BTreeMap<u32, String>) -> String {
     let root = call.containers.root();
     let metadata =
         fs::metadata(root.container(&record.id).path()).or_else(|_| fs::metadata(root.path()));
-    metadata.map_or_else(|_| String::new(), |metadata| account_name(metadata.uid()))
+    let Ok(metadata) = metadata else {
+        return String::new();
+    };
+    let uid = metadata.uid();
+    let name = accounts.entry(uid).or_insert_with(|| account_name(uid));
+    name.clone()
 }
 
 fn look(column: usize, field: &str) -> TextStyle {
@@ -90,8 +105,8 @@ fn look(column: usize, field: &str) -> TextStyle {
 }
 
 /// The first six columns are those of runc, which scripts read.
-fn row(record: &Record, owner: &str) -> Vec<String> {
-    let (pod, container) = match pod_names(record) {
+fn row(record: &Record, owner: &str, names: Option<PodNames>) -> Vec<String> {
+    let (pod, container) = match names {
         Some(names) => (Some(names.pod), names.container),
         None => (None, None),
     };
@@ -99,7 +114,6 @@ fn row(record: &Record, owner: &str) -> Vec<String> {
         .exit
         .as_ref()
         .map(|exit| exit.status.code().to_string());
-    let or_dash = |field: Option<String>| field.unwrap_or_else(|| "-".to_owned());
     vec![
         record.id.to_string(),
         oci::pid(record).unwrap_or(0).to_string(),

@@ -9,7 +9,7 @@ use reaper_exec::{Executor, ProcessInfo};
 use super::{
     context::CommandContext,
     output::{print, print_json},
-    table::print_plain,
+    table::{or_dash, print_plain},
 };
 use crate::{
     args::{Format, PsArgs},
@@ -80,7 +80,6 @@ fn row(entry: &ProcessInfo, names: Option<&PodNames>) -> Option<Vec<String>> {
     if command.is_empty() {
         command = format!("[{}]", field("Name")?);
     }
-    let or_dash = |field: Option<String>| field.unwrap_or_else(|| "-".to_owned());
     let mut row = vec![
         entry.pid.to_string(),
         field("PPid")?,

@@ -1,7 +1,9 @@
 //! The state roots that a command is about.
 
-use std::{fs, io};
+use std::{fs, io, path::Path};
 
+use reaper_overlay::ViewRequest;
+use reaper_spec::ContainerId;
 use reaper_state::StateRoot;
 
 use super::context::CommandContext;
@@ -29,4 +31,15 @@ pub(super) fn roots(call: &CommandContext) -> Result<Vec<(String, StateRoot)>> {
     }
     roots[1..].sort_by(|(one, _), (other, _)| one.cmp(other));
     Ok(roots)
+}
+
+/// The container's name in its name that is unique on the machine.
+pub(super) fn id_of(unique: &str) -> Option<ContainerId> {
+    ContainerId::new(unique.split('~').next()?).ok()
+}
+
+/// Whether `unique` is what the container `id` of the state root `root` is called on the machine.
+pub(super) fn is_of(root: &Path, id: &ContainerId, unique: &str) -> bool {
+    let request = ViewRequest::new(id.clone(), "/".into());
+    request.with_state_root(root).unique_id() == unique
 }

@@ -50,6 +50,11 @@ pub(crate) fn print_table(
     print(out, format_args!("{text}"))
 }
 
+/// A field that there may not be.
+pub(crate) fn or_dash(field: Option<String>) -> String {
+    field.unwrap_or_else(|| "-".to_owned())
+}
+
 fn line<'a>(
     colours: Colours,
     fields: impl Iterator<Item = &'a str>,

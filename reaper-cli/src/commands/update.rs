@@ -32,9 +32,6 @@ fn read(path: &std::path::Path) -> Result<Resources> {
         std::io::stdin().lock().read_to_end(&mut text)?;
         Ok(text)
     };
-    let json = read().map_err(|source| Error::Io {
-        operation: format!("read {}", path.display()),
-        source,
-    })?;
+    let json = read().map_err(Error::io(format!("read {}", path.display())))?;
     Ok(Resources::parse(&json)?)
 }

@@ -13,7 +13,11 @@ use reaper_spec::ContainerId;
 use self::remains::Remains;
 use super::finding::CheckResult;
 use crate::{
-    commands::{context::CommandContext, roots::roots, selection::known},
+    commands::{
+        context::CommandContext,
+        roots::{id_of, is_of, roots},
+        selection::known,
+    },
     error::Result,
 };
 
@@ -65,24 +69,18 @@ impl Present {
     /// Whether a container, by the name that is unique on the node, is of one of these roots and not
     /// there. Of other roots nothing is known.
     fn is_gone(&self, unique: &str) -> bool {
-        let name = unique.split('~').next().unwrap_or_default();
-        let Ok(id) = ContainerId::new(name) else {
+        let Some(id) = id_of(unique) else {
             return false;
-        };
-        let is_of = |root: &PathBuf| {
-            let request = reaper_overlay::ViewRequest::new(id.clone(), "/".into());
-            request.with_state_root(root).unique_id() == unique
         };
         let mut roots = self.roots.iter();
         roots
-            .find(|(root, _)| is_of(root))
+            .find(|(root, _)| is_of(root, &id, unique))
             .is_some_and(|(_, ids)| !ids.contains(&id))
     }
 
     /// Whether one of the roots has a container of this name, which may tell its root behind a `~`.
     fn has(&self, name: &str) -> bool {
-        let name = name.split('~').next().unwrap_or_default();
-        ContainerId::new(name).is_ok_and(|id| self.roots.iter().any(|(_, ids)| ids.contains(&id)))
+        id_of(name).is_some_and(|id| self.roots.iter().any(|(_, ids)| ids.contains(&id)))
     }
 }
 
@@ -112,10 +110,7 @@ fn remains(call: &CommandContext, present: &Present) -> Vec<std::result::Result<
 
 /// Removes it, unless a container has come to be meanwhile that it may belong to.
 fn removed(remains: &Remains, call: &CommandContext, before: &Present) -> CheckResult {
-    let still = Present::find(call).is_ok_and(|now| {
-        let is_same = |(a, b): (&(PathBuf, _), &(PathBuf, _))| a == b;
-        now.roots.len() == before.roots.len() && now.roots.iter().zip(&before.roots).all(is_same)
-    });
+    let still = Present::find(call).is_ok_and(|now| now.roots == before.roots);
     if !still {
         return CheckResult::warning(
             ABOUT,
@@ -182,18 +177,15 @@ fn unreadable(found: String) -> CheckResult {
 }
 
 async fn containers(call: &CommandContext) -> Vec<CheckResult> {
-    let listed = async {
-        let all = call.containers.list().await?;
-        Ok::<_, crate::error::Error>((all, known(&call.containers).await?.stopped()))
-    };
-    let (all, stopped) = match listed.await {
-        Ok(both) => both,
+    let known = match known(&call.containers).await {
+        Ok(known) => known,
         Err(error) => {
             let fix = "see why they cannot be looked at";
             return vec![CheckResult::warning("containers", error.line(), fix)];
         }
     };
-    let found = format!("{} in all, {} have stopped", all.len(), stopped.len());
+    let stopped = known.stopped();
+    let found = format!("{} in all, {} have stopped", known.all, stopped.len());
     vec![if stopped.is_empty() {
         CheckResult::good("containers", found)
     } else {

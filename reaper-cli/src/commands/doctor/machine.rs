@@ -98,16 +98,16 @@ fn overlay(enabled: bool, filesystems: &str) -> CheckResult {
 
 fn cgroups(mode: CgroupMode, mounts: &[MountInfo]) -> CheckResult {
     let hierarchy = mounts.iter().find(|mount| mount.fs_type == "cgroup2");
-    let v1 = mounts.iter().filter(|mount| mount.fs_type == "cgroup");
-    let with_v1 = match v1.count() {
-        0 => "",
-        _ => ", limits and accounting by version 1",
+    let has_v1 = mounts.iter().any(|mount| mount.fs_type == "cgroup");
+    let with_v1 = match has_v1 {
+        true => ", limits and accounting by version 1",
+        false => "",
     };
     match hierarchy {
         _ if mode == CgroupMode::Off => {
             CheckResult::good("cgroups", "not used: the configuration says so")
         }
-        None if !with_v1.is_empty() => CheckResult::good(
+        None if has_v1 => CheckResult::good(
             "cgroups",
             "version 1: frozen and killed process by process, which is exact but slower",
         ),

@@ -5,14 +5,17 @@ mod each;
 mod list;
 mod progress;
 
-use std::io::Write;
+use std::{io::Write, sync::Arc};
 
-use reaper_overlay::{Overlays, Scope, ViewRequest};
+use reaper_overlay::{Overlays, Scope};
 use reaper_spec::ContainerId;
-use reaper_state::StateRoot;
+use reaper_state::{StateRoot, StateStore};
 
 use self::each::each;
-use super::{context::CommandContext, roots::roots};
+use super::{
+    context::CommandContext,
+    roots::{id_of, is_of, roots},
+};
 use crate::{
     args::{OverlayArgs, OverlayCommand},
     container::{self, PodNames},
@@ -28,8 +31,8 @@ pub(crate) fn run(
     let overlays = Overlays::new(&call.config.overlay);
     match &args.command {
         OverlayCommand::Ls { output } => {
-            let roots = roots(call).unwrap_or_default();
-            let names = |member: &str| pod_names(call, &roots, member);
+            let stores = stores(call);
+            let names = |member: &str| pod_names(&stores, member);
             list::list(&overlays, *output, call.colours, &names, out)?;
         }
         OverlayCommand::Du { scopes, output } => {
@@ -65,23 +68,22 @@ fn remove(overlays: &Overlays, scopes: &[Scope]) -> Result<()> {
 
 /// What a member of a scope is in Kubernetes. It may be of any of containerd's namespaces, which
 /// share the overlays.
-fn pod_names(
-    call: &CommandContext,
-    roots: &[(String, StateRoot)],
-    member: &str,
-) -> Option<PodNames> {
-    let id = ContainerId::new(member.split('~').next()?).ok()?;
-    let is_of = |root: &StateRoot| {
-        let request = ViewRequest::new(id.clone(), "/".into()).with_state_root(root.path());
-        request.unique_id() == member
+fn pod_names(stores: &[(StateRoot, Arc<dyn StateStore>)], member: &str) -> Option<PodNames> {
+    let id = id_of(member)?;
+    let (_, store) = stores
+        .iter()
+        .find(|(root, _)| is_of(root.path(), &id, member))?;
+    container::pod_names(&store.get(&id).ok()?.record)
+}
+
+/// The stores of the state roots. Of one that cannot be opened nothing is known.
+fn stores(call: &CommandContext) -> Vec<(StateRoot, Arc<dyn StateStore>)> {
+    let roots = roots(call).unwrap_or_default().into_iter();
+    let open = |root: StateRoot| {
+        let store = reaper_state::open(call.config.store, &root).ok()?;
+        Some((root, store))
     };
-    roots.iter().find_map(|(_, root)| {
-        if !is_of(root) {
-            return None;
-        }
-        let store = reaper_state::open(call.config.store, root).ok()?;
-        container::pod_names(&store.get(&id).ok()?.record)
-    })
+    roots.filter_map(|(_, root)| open(root)).collect()
 }
 
 /// The scope that is meant: where `named` is a container of this root, the one that it is in.

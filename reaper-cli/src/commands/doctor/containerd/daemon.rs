@@ -103,8 +103,7 @@ fn of_process(proc: &Path, pid: u32) -> Option<Daemon> {
 /// going to be executed, and any process can call itself so: only what this machine has at the same path
 /// counts, and no program of a container or of another user.
 fn program_of(dir: &Path) -> Option<(PathBuf, bool)> {
-    let owner = fs::metadata(dir).ok()?.uid();
-    if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
+    if !is_trusted(fs::metadata(dir).ok()?.uid()) {
         return None;
     }
     let link = fs::read_link(dir.join("exe")).ok()?;
@@ -122,11 +121,13 @@ fn program_of(dir: &Path) -> Option<(PathBuf, bool)> {
 
 /// Whether no other user can have written the program.
 fn is_ours(file: &Path) -> bool {
-    fs::metadata(file).is_ok_and(|file| {
-        let owner = file.uid();
-        let is_owned = owner == 0 || owner == nix::unistd::geteuid().as_raw();
-        file.is_file() && is_owned && file.mode() & 0o022 == 0
-    })
+    fs::metadata(file)
+        .is_ok_and(|file| file.is_file() && is_trusted(file.uid()) && file.mode() & 0o022 == 0)
+}
+
+/// Whether what an account does is root's or this user's doing.
+fn is_trusted(uid: u32) -> bool {
+    uid == 0 || uid == nix::unistd::geteuid().as_raw()
 }
 
 /// What `-c FILE`, `--config FILE` or `--config=FILE` says.

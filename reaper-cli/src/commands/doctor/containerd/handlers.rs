@@ -156,8 +156,8 @@ fn by_runc(name: &str, runtime: &Table, daemon: &Daemon) -> Option<CheckResult> 
 
 fn none(config: &Table, daemon: &Daemon) -> CheckResult {
     let plugin = match config.get("version").and_then(Value::as_integer) {
-        Some(version) if version >= 3 => "'io.containerd.cri.v1.runtime'",
-        _ => "\"io.containerd.grpc.v1.cri\"",
+        Some(version) if version >= 3 => format!("'{}'", PLUGINS[0]),
+        _ => format!("\"{}\"", PLUGINS[1]),
     };
     CheckResult::warning(
         ABOUT,

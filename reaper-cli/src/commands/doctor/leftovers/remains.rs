@@ -136,22 +136,19 @@ fn mounts_below(path: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(points.filter(|point| point.starts_with(&path)).collect())
 }
 
-/// Children first. The kernel refuses to remove one that has a process.
 fn remove_cgroup(path: &Path) -> Result<(), String> {
     is_old_enough(path)?;
-    let failed = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
-    remove_children(path).and_then(|()| fs::remove_dir(path).map_err(|error| failed(path, error)))
+    remove_cgroups(path)
 }
 
-fn remove_children(path: &Path) -> Result<(), String> {
+/// Children first. The kernel refuses to remove one that has a process.
+fn remove_cgroups(path: &Path) -> Result<(), String> {
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_children(&entry.path())?;
-            fs::remove_dir(entry.path())
-                .map_err(|error| format!("{}: {error}", entry.path().display()))?;
+            remove_cgroups(&entry.path())?;
         }
     }
-    Ok(())
+    fs::remove_dir(path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn is_old_enough(path: &Path) -> Result<(), String> {
