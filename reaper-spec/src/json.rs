@@ -145,6 +145,12 @@ impl<'a> Node<'a> {
         self.string().map(str::to_owned)
     }
 
+    /// A text that may be absent or empty, which is the same: Go leaves out what is empty.
+    pub(crate) fn text(&self) -> Result<Option<String>> {
+        let text = self.opt(Self::owned)?;
+        Ok(text.filter(|text| !text.is_empty()))
+    }
+
     pub(crate) fn boolean(&self) -> Result<bool> {
         self.value
             .and_then(Value::as_bool)

@@ -69,3 +69,8 @@ pub use timestamp::Timestamp;
 /// The OCI runtime-spec types that [`ContainerSpec`] is read from, re-exported so that consumers use
 /// the same version.
 pub use oci_spec::runtime as oci;
+
+/// Whether serde leaves a value out.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

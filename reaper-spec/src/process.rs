@@ -56,15 +56,11 @@ pub struct ProcessSpec {
     /// The capabilities that the process has. `None` keeps the runtime's.
     pub capabilities: Option<Capabilities>,
     /// How it is scheduled.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "crate::is_default")]
     pub scheduling: Scheduling,
     /// What security modules of the kernel confine it by.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "crate::is_default")]
     pub labels: SecurityLabels,
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }
 
 impl ProcessSpec {

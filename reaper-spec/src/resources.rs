@@ -21,26 +21,38 @@ pub struct Resources {
     #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<DeviceRule>,
     /// Memory.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    #[serde(
+        deserialize_with = "nullable",
+        skip_serializing_if = "crate::is_default"
+    )]
     pub memory: MemoryResources,
     /// CPU time, and which CPUs.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    #[serde(
+        deserialize_with = "nullable",
+        skip_serializing_if = "crate::is_default"
+    )]
     pub cpu: CpuResources,
     /// Processes and threads.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    #[serde(
+        deserialize_with = "nullable",
+        skip_serializing_if = "crate::is_default"
+    )]
     pub pids: PidsResources,
     /// Block devices.
     #[serde(
         rename = "blockIO",
         deserialize_with = "nullable",
-        skip_serializing_if = "is_default"
+        skip_serializing_if = "crate::is_default"
     )]
     pub block_io: BlockIoResources,
     /// Huge pages, for each size.
     #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub hugepage_limits: Vec<HugepageLimit>,
     /// Marks of network packets.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+    #[serde(
+        deserialize_with = "nullable",
+        skip_serializing_if = "crate::is_default"
+    )]
     pub network: NetworkResources,
     /// RDMA handles and objects, by the name of the device.
     #[serde(
@@ -236,8 +248,4 @@ fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }

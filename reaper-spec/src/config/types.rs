@@ -243,22 +243,18 @@ impl Privileges {
     /// Changes a container to what the policy says of it. Returns what of the spec is not applied, in
     /// words for a log.
     pub fn apply_to_container(self, container: &mut ContainerSpec) -> Option<String> {
+        if self == Self::Spec {
+            return None;
+        }
         let process = self.apply(&mut container.process);
-        let seccomp = match self {
-            Self::Spec => None,
-            Self::Node => container.seccomp.take().map(|_| "the seccomp filter"),
+        let seccomp = container.seccomp.take().map(|_| "the seccomp filter");
+        let lifted = FileRestrictions {
+            lifted: true,
+            ..FileRestrictions::default()
         };
-        let files = match self {
-            Self::Spec => None,
-            Self::Node => {
-                let lifted = FileRestrictions {
-                    lifted: true,
-                    ..FileRestrictions::default()
-                };
-                let asked = std::mem::replace(&mut container.restrictions, lifted);
-                (asked != FileRestrictions::default()).then_some("the read-only and masked files")
-            }
-        };
+        let asked = std::mem::replace(&mut container.restrictions, lifted);
+        let files =
+            (asked != FileRestrictions::default()).then_some("the read-only and masked files");
         let ignored: Vec<_> = [process, seccomp, files].into_iter().flatten().collect();
         (!ignored.is_empty()).then(|| {
             let ignored = ignored.join(" and ");
@@ -268,19 +264,17 @@ impl Privileges {
 
     /// Changes a process to what the policy says of it. Returns what of the spec is not applied.
     pub fn apply(self, process: &mut ProcessSpec) -> Option<&'static str> {
-        match self {
-            Self::Spec => None,
-            Self::Node => {
-                let capabilities = process.capabilities.take();
-                let labels = std::mem::take(&mut process.labels);
-                match (capabilities, labels == SecurityLabels::default()) {
-                    (None, true) => None,
-                    (Some(_), true) => Some("the capabilities"),
-                    (None, false) => Some("the AppArmor profile and the SELinux label"),
-                    (Some(_), false) => {
-                        Some("the capabilities, the AppArmor profile and the SELinux label")
-                    }
-                }
+        if self == Self::Spec {
+            return None;
+        }
+        let capabilities = process.capabilities.take();
+        let labels = std::mem::take(&mut process.labels);
+        match (capabilities, labels == SecurityLabels::default()) {
+            (None, true) => None,
+            (Some(_), true) => Some("the capabilities"),
+            (None, false) => Some("the AppArmor profile and the SELinux label"),
+            (Some(_), false) => {
+                Some("the capabilities, the AppArmor profile and the SELinux label")
             }
         }
     }

@@ -58,8 +58,8 @@ fn read(document: &Value, bundle: &Path) -> Result<ContainerSpec> {
     root.object("an object, OCI's config.json")?;
     root.get("ociVersion")?.opt(version)?;
     let mut process = process::parse::read(&root.get("process")?)?;
-    process.scheduling.personality = root
-        .get("linux")?
+    let linux = root.get("linux")?;
+    process.scheduling.personality = linux
         .get("personality")?
         .opt(process::scheduling::personality)?;
     Ok(ContainerSpec {
@@ -68,32 +68,20 @@ fn read(document: &Value, bundle: &Path) -> Result<ContainerSpec> {
         mounts: root
             .get("mounts")?
             .items("an array of mounts", |node| mount(node, bundle))?,
-        restrictions: restrictions(&root)?,
-        devices: root
-            .get("linux")?
-            .get("devices")?
-            .items("an array of devices", device)?,
-        rootfs_propagation: root
-            .get("linux")?
-            .get("rootfsPropagation")?
-            .opt(propagation)?
-            .flatten(),
-        cgroups_path: root
-            .get("linux")?
-            .get("cgroupsPath")?
-            .opt(cgroups_path)?
-            .flatten(),
-        resources: root
-            .get("linux")?
+        restrictions: restrictions(&root, &linux)?,
+        devices: linux.get("devices")?.items("an array of devices", device)?,
+        rootfs_propagation: linux.get("rootfsPropagation")?.opt(propagation)?.flatten(),
+        cgroups_path: linux.get("cgroupsPath")?.opt(cgroups_path)?.flatten(),
+        resources: linux
             .get("resources")?
             .opt(|node| Resources::read(node.value(), "linux.resources"))?
             .unwrap_or_default(),
-        seccomp: root.get("linux")?.get("seccomp")?.opt(seccomp::read)?,
+        seccomp: linux.get("seccomp")?.opt(seccomp::read)?,
         annotations: root
             .get("annotations")?
             .opt(annotations)?
             .unwrap_or_default(),
-        unsupported: unsupported(&root)?,
+        unsupported: unsupported(&root, &linux)?,
     })
 }
 
@@ -123,10 +111,9 @@ const HOOKS: [&str; 6] = [
 ];
 
 /// What would be missed, were it not there.
-fn unsupported(root: &Node<'_>) -> Result<Vec<Unsupported>> {
+fn unsupported(root: &Node<'_>, linux: &Node<'_>) -> Result<Vec<Unsupported>> {
     const USER: &str = "a user namespace (hostUsers: false)";
     const TIME: &str = "a time namespace";
-    let linux = root.get("linux")?;
     let mut found = Vec::new();
     let mut refuse = |node: &Node<'_>, reason: &str| {
         found.push(Unsupported {
@@ -153,12 +140,7 @@ fn unsupported(root: &Node<'_>) -> Result<Vec<Unsupported>> {
         .for_each(|reason| refuse(&namespaces, reason));
     for key in ["uidMappings", "gidMappings"] {
         let mappings = linux.get(key)?;
-        if !mappings
-            .items("an array of mappings", |mapping| {
-                mapping.object("a mapping, an object").map(|_| ())
-            })?
-            .is_empty()
-        {
+        if has_objects(&mappings, "an array of mappings", "a mapping, an object")? {
             refuse(&mappings, USER);
         }
     }
@@ -185,12 +167,17 @@ fn unsupported(root: &Node<'_>) -> Result<Vec<Unsupported>> {
     hooks.opt(|node| node.object("an object"))?;
     for kind in HOOKS {
         let hooks = hooks.get(kind)?;
-        let is_hook = |hook: &Node<'_>| hook.object("a hook, an object").map(|_| ());
-        if !hooks.items("an array of hooks", is_hook)?.is_empty() {
+        if has_objects(&hooks, "an array of hooks", "a hook, an object")? {
             refuse(&hooks, "running hooks");
         }
     }
     Ok(found)
+}
+
+/// Whether there is anything in a list of objects.
+fn has_objects(node: &Node<'_>, list: &'static str, item: &'static str) -> Result<bool> {
+    let items = node.items(list, |one| one.object(item).map(drop))?;
+    Ok(!items.is_empty())
 }
 
 fn rootfs(node: &Node<'_>, bundle: &Path) -> Result<PathBuf> {
@@ -201,8 +188,7 @@ fn rootfs(node: &Node<'_>, bundle: &Path) -> Result<PathBuf> {
     }
 }
 
-fn restrictions(root: &Node<'_>) -> Result<FileRestrictions> {
-    let linux = root.get("linux")?;
+fn restrictions(root: &Node<'_>, linux: &Node<'_>) -> Result<FileRestrictions> {
     let paths = |key| linux.get(key)?.items("an array of paths", absolute);
     let read_only = root.get("root")?.get("readonly")?.opt(Node::boolean)?;
     Ok(FileRestrictions {
@@ -261,26 +247,14 @@ fn mount(node: &Node<'_>, bundle: &Path) -> Result<Mount> {
     node.object("an object with a destination")?;
     let mut mount = Mount {
         destination: absolute(&node.get("destination")?)?,
-        // Both are left out by Go where they are empty.
-        typ: node
-            .get("type")?
-            .opt(Node::owned)?
-            .filter(|kind| !kind.is_empty()),
-        source: node
-            .get("source")?
-            .opt(Node::string)?
-            .filter(|s| !s.is_empty())
-            .map(PathBuf::from),
+        typ: node.get("type")?.text()?,
+        source: node.get("source")?.text()?.map(PathBuf::from),
         options: node
             .get("options")?
             .items("an array of strings", |item| item.owned())?,
     };
     // Mappings ask for it as well (runtime-spec, config.md, "Mounts").
-    let is_mapped = |key| {
-        let mapping = |item: &Node<'_>| item.object("an object").map(drop);
-        let mappings = node.get(key)?.items("an array of mappings", mapping)?;
-        Ok(!mappings.is_empty())
-    };
+    let is_mapped = |key| has_objects(&node.get(key)?, "an array of mappings", "an object");
     let has_option = mount.options.iter().any(|o| o == "idmap" || o == "ridmap");
     if !has_option && (is_mapped("uidMappings")? || is_mapped("gidMappings")?) {
         mount.options.push("idmap".to_owned());

@@ -15,12 +15,8 @@ pub struct SecurityLabels {
 }
 
 pub(super) fn read(process: &Node<'_>) -> Result<SecurityLabels, Invalid> {
-    let text = |key| -> Result<Option<String>, Invalid> {
-        let text = process.get(key)?.opt(Node::owned)?;
-        Ok(text.filter(|text| !text.is_empty()))
-    };
     Ok(SecurityLabels {
-        apparmor_profile: text("apparmorProfile")?,
-        selinux_label: text("selinuxLabel")?,
+        apparmor_profile: process.get("apparmorProfile")?.text()?,
+        selinux_label: process.get("selinuxLabel")?.text()?,
     })
 }

@@ -26,8 +26,8 @@ pub(crate) fn read(node: &Node<'_>) -> Result<Seccomp> {
         flags: node
             .get("flags")?
             .items("an array of flags", SeccompFlag::read)?,
-        listener_path: text(&node.get("listenerPath")?)?.map(Into::into),
-        listener_metadata: text(&node.get("listenerMetadata")?)?,
+        listener_path: node.get("listenerPath")?.text()?.map(Into::into),
+        listener_metadata: node.get("listenerMetadata")?.text()?,
         rules: node.get("syscalls")?.items("an array of rules", rule)?,
     };
     let listener = node.get("listenerPath")?;
@@ -41,12 +41,6 @@ pub(crate) fn read(node: &Node<'_>) -> Result<Seccomp> {
         }
         _ => Ok(seccomp),
     }
-}
-
-/// Go leaves out what is empty; who writes it by hand may not.
-fn text(node: &Node<'_>) -> Result<Option<String>> {
-    let text = node.opt(Node::owned)?;
-    Ok(text.filter(|text| !text.is_empty()))
 }
 
 fn rule(node: &Node<'_>) -> Result<SeccompRule> {
