@@ -45,6 +45,7 @@ impl MetricsVersion {
 
 /// The figures of the cgroups, completed by those of the processes where there is no controller.
 struct Figures {
+    /// Without CPU and memory, which are below.
     cgroups: CgroupStats,
     cpu: CpuStats,
     memory: MemoryStats,
@@ -53,20 +54,26 @@ struct Figures {
 
 impl Figures {
     fn of(stats: &Stats) -> Self {
-        let cgroups = stats.cgroups.as_deref().cloned().unwrap_or_default();
-        let mut cpu = CpuStats::default();
-        cpu.usage_ns = stats.cpu_user_ns.saturating_add(stats.cpu_system_ns);
-        cpu.user_ns = stats.cpu_user_ns;
-        cpu.system_ns = stats.cpu_system_ns;
-        let mut memory = MemoryStats::default();
-        memory.memory.usage = stats.memory_bytes;
-        let anonymous = ["rss", "total_rss", "anon"];
-        memory.stat = anonymous
-            .map(|name| (name.to_owned(), stats.memory_anonymous_bytes))
-            .into();
+        let mut cgroups = stats.cgroups.as_deref().cloned().unwrap_or_default();
+        let cpu = cgroups.cpu.take().unwrap_or_else(|| {
+            let mut cpu = CpuStats::default();
+            cpu.usage_ns = stats.cpu_user_ns.saturating_add(stats.cpu_system_ns);
+            cpu.user_ns = stats.cpu_user_ns;
+            cpu.system_ns = stats.cpu_system_ns;
+            cpu
+        });
+        let memory = cgroups.memory.take().unwrap_or_else(|| {
+            let mut memory = MemoryStats::default();
+            memory.memory.usage = stats.memory_bytes;
+            let anonymous = ["rss", "total_rss", "anon"];
+            memory.stat = anonymous
+                .map(|name| (name.to_owned(), stats.memory_anonymous_bytes))
+                .into();
+            memory
+        });
         Self {
-            cpu: cgroups.cpu.clone().unwrap_or(cpu),
-            memory: cgroups.memory.clone().unwrap_or(memory),
+            cpu,
+            memory,
             processes: stats.processes,
             cgroups,
         }
@@ -79,8 +86,12 @@ impl Figures {
         (pids.map_or(self.processes, |pids| pids.current), limit)
     }
 
+    fn line(&self, name: &str) -> Option<u64> {
+        self.memory.stat.get(name).copied()
+    }
+
     fn stat(&self, name: &str) -> u64 {
-        self.memory.stat.get(name).copied().unwrap_or(0)
+        self.line(name).unwrap_or(0)
     }
 }
 
@@ -148,14 +159,7 @@ fn metrics_v1(stats: &Stats) -> v1::Metrics {
 
 fn memory_v1(figures: &Figures) -> v1::MemoryStat {
     let stat = |name| figures.stat(name);
-    let limit = |name| {
-        figures
-            .memory
-            .stat
-            .get(name)
-            .copied()
-            .unwrap_or(V1_UNLIMITED)
-    };
+    let limit = |name| figures.line(name).unwrap_or(V1_UNLIMITED);
     v1::MemoryStat {
         cache: stat("cache"),
         rss: stat("rss"),

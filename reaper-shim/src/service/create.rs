@@ -52,7 +52,11 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             stderr: request.stderr.clone(),
             terminal: request.terminal,
         };
+        // An executor that runs it makes real containers.
         let run_pause_process = self.settings.run_pause_process || config.runtime_path.is_some();
+        if !run_pause_process {
+            workload.check_host(false)?;
+        }
         let is_sandbox = !run_pause_process
             && sandbox::is_sandbox(&workload.annotations, &workload.process.args);
         let privileges = config.policy.privileges;
@@ -92,17 +96,12 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         let path = request.bundle.clone();
         let runtime_options = request.options.as_ref().cloned();
         let mut config = self.settings.config.clone();
-        // An executor that does makes real containers.
-        let run_pause_process = self.settings.run_pause_process;
         blocking(move || {
             let bundle = Bundle::load(Path::new(&path))?;
             if let Some(given) = runtime_options {
                 options::apply(&mut config, &given)?;
             }
             config.apply_annotations(&bundle.container_spec().annotations)?;
-            if config.runtime_path.is_none() && !run_pause_process {
-                bundle.container_spec().check_host(false)?;
-            }
             Ok((bundle, config))
         })
         .await
