@@ -80,10 +80,9 @@ pub(crate) fn run(setup: ChildSetup<'_>, start_socket: OwnedFd) -> ! {
     // Loading a filter needs no privilege with no_new_privs: then it is the last step before the
     // program. Otherwise it needs those that the process is about to lose.
     let at_last = setup.filter.filter(|_| setup.process.no_new_privileges);
-    let report = match prepare(setup, &start_socket) {
-        Ok((program, warnings)) => wait_for_start(&start_socket, &program, warnings, at_last),
-        Err(failed) => failed.into(),
-    };
+    let report = prepare(setup, &start_socket)
+        .and_then(|(program, warnings)| wait_for_start(&start_socket, &program, warnings, at_last))
+        .unwrap_or_else(Into::into);
     // If this cannot be sent, the monitor reads the end of the socket.
     let _ = channel::send(start_socket.as_fd(), &report, &[]);
     sys::exit_now(127)
@@ -278,35 +277,23 @@ fn may_set_groups() -> bool {
 }
 
 /// Reports that the process is ready, waits for the start message, and executes the program.
-/// Returns the report if that failed.
+/// Returns the report if the program could not be executed.
 fn wait_for_start(
     start_socket: &OwnedFd,
     program: &Program,
     warnings: Vec<String>,
     filter: Option<&Filter>,
-) -> ChildReport {
-    let failed = |step: &str, error: &io::Error| ChildReport::Failed {
-        step: step.to_owned(),
-        message: error.to_string(),
-        errno: error.raw_os_error(),
-    };
-    if let Err(error) = channel::send(start_socket.as_fd(), &ChildReport::Ready { warnings }, &[]) {
-        return failed("report to the monitor", &error);
-    }
-    let go = match channel::receive(start_socket.as_fd()) {
-        Ok(Some(go)) => go,
-        // The monitor has exited, and no other process can start this one.
-        Ok(None) => sys::exit_now(127),
-        Err(error) => return failed("wait at the gate", &error),
-    };
+) -> Result<ChildReport, Failed> {
+    channel::send(start_socket.as_fd(), &ChildReport::Ready { warnings }, &[])
+        .step("report to the monitor")?;
+    let go = channel::receive(start_socket.as_fd()).step("wait at the gate")?;
+    // Without one the monitor has exited, and no other process can start this one.
+    let go = go.unwrap_or_else(|| sys::exit_now(127));
     for (fd, number) in go.descriptors.iter().zip(0..3) {
-        if let Err(error) = sys::duplicate_onto(fd.as_raw_fd(), number) {
-            return failed("take over the streams", &error);
-        }
+        sys::duplicate_onto(fd.as_raw_fd(), number).step("take over the streams")?;
     }
-    let loaded = filter.map(|filter| filter::load(filter, start_socket));
-    match loaded.transpose() {
-        Ok(_) => program.execute(),
-        Err(failed) => failed.into(),
+    if let Some(filter) = filter {
+        filter::load(filter, start_socket)?;
     }
+    Ok(program.execute())
 }

@@ -283,26 +283,18 @@ pub(crate) fn clear_securebits() {
 /// personality that processes have from the start, as far as it may: a lower nice value needs
 /// rights.
 pub(crate) fn default_scheduling() {
-    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
-    const NO_IO_PRIORITY: libc::c_int = 0;
-    // Processors beyond those that there are do not matter (sched_setaffinity(2)).
-    let all = [u64::MAX; 128];
-    // SAFETY: an all-zero sched_param is the priority 0, which SCHED_OTHER demands; the set of
-    // processors outlives the call and has the size that is said; the others take numbers. An
-    // error leaves what was.
+    const NO_IO_PRIORITY: i32 = 0;
+    // SAFETY: an all-zero sched_param is the priority 0, which SCHED_OTHER demands; the other call
+    // takes numbers. An error leaves what was, here and below.
     unsafe {
         let priority: libc::sched_param = std::mem::zeroed();
         libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const priority);
         libc::setpriority(libc::PRIO_PROCESS, 0, 0);
-        libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, NO_IO_PRIORITY);
-        libc::syscall(
-            libc::SYS_sched_setaffinity,
-            0,
-            size_of_val(&all),
-            all.as_ptr(),
-        );
-        libc::personality(0);
     }
+    let _ = set_io_priority(NO_IO_PRIORITY);
+    // Processors beyond those that there are do not matter (sched_setaffinity(2)).
+    let _ = set_processors(&[u64::MAX; 128]);
+    let _ = set_personality(0);
 }
 
 /// The first version of the kernel's `struct sched_attr` (sched_setattr(2)).
@@ -348,7 +340,11 @@ pub(crate) fn set_affinity(processors: &[u32]) -> io::Result<()> {
         let word = word.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         *word |= 1 << (processor % 64);
     }
-    let size = size_of_val(&set);
+    set_processors(&set)
+}
+
+fn set_processors(set: &[u64; 128]) -> io::Result<()> {
+    let size = size_of_val(set);
     // SAFETY: the kernel reads a set of the size that is said, which outlives the call.
     checked(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size, set.as_ptr()) })
 }

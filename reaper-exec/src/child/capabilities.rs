@@ -20,7 +20,8 @@ use super::step::{Failed, Step as _};
 
 /// The sets that a process is to have, as far as they can be granted.
 pub(super) struct Granted {
-    bounding: CapabilitySet,
+    /// What the bounding set has beside it.
+    excess: CapabilitySet,
     sets: CapabilitySets,
     ambient: CapabilitySet,
 }
@@ -42,7 +43,8 @@ impl Granted {
             }
             set
         };
-        let bounding = grant(&wanted.bounding, own_bounding(), "");
+        let own_bounding = own_bounding();
+        let bounding = grant(&wanted.bounding, own_bounding, "");
         let permitted = grant(&wanted.permitted, own.permitted, "");
         let effective = grant(&wanted.effective, permitted, "");
         let inheritable = grant(&wanted.inheritable, own.permitted | own.inheritable, "");
@@ -53,7 +55,7 @@ impl Granted {
             warnings.push(format!("not granted: {}", names.join(", ")));
         }
         Ok(Self {
-            bounding,
+            excess: own_bounding - bounding,
             sets: CapabilitySets {
                 effective,
                 permitted,
@@ -65,12 +67,7 @@ impl Granted {
 
     /// Reduces the bounding set, and keeps what is permitted over the change of user that follows.
     pub(super) fn reduce_bounding(&self) -> Result<(), Failed> {
-        for one in every() {
-            if self.bounding.contains(one)
-                || !matches!(capability_is_in_bounding_set(one), Ok(true))
-            {
-                continue;
-            }
+        for one in every().filter(|&one| self.excess.contains(one)) {
             match remove_capability_from_bounding_set(one) {
                 // Without any capability there is none that could be given up, and what the bounding
                 // set still allows, such as set-user-ID programs, the caller could execute too.
