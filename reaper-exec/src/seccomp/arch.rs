@@ -25,6 +25,8 @@ pub(super) struct Arch {
     pub(super) name: SeccompArch,
     /// How the kernel names it to a filter (`AUDIT_ARCH_*`). x32 shares it with x86_64.
     pub(super) audit: u32,
+    /// The first number that a call of it can have.
+    pub(super) first: u32,
     /// The numbers of its calls.
     pub(super) numbers: fn() -> Numbers,
     /// Whether arguments have 32 bits.
@@ -46,6 +48,7 @@ pub(super) const MACHINE: &[Arch] = &[
     Arch {
         name: SeccompArch::X86_64,
         audit: 0xC000_003E,
+        first: 0,
         numbers: numbers_of_x86_64,
         narrow: false,
         multiplexed: no_multiplexer,
@@ -53,6 +56,7 @@ pub(super) const MACHINE: &[Arch] = &[
     Arch {
         name: SeccompArch::X86,
         audit: 0x4000_0003,
+        first: 0,
         numbers: || numbers!(x86),
         narrow: true,
         multiplexed: multiplexed_on_x86,
@@ -60,6 +64,7 @@ pub(super) const MACHINE: &[Arch] = &[
     Arch {
         name: SeccompArch::X32,
         audit: 0xC000_003E,
+        first: X32,
         numbers: numbers_of_x32,
         narrow: true,
         multiplexed: no_multiplexer,
@@ -71,6 +76,7 @@ pub(super) const MACHINE: &[Arch] = &[
     Arch {
         name: SeccompArch::Aarch64,
         audit: 0xC000_00B7,
+        first: 0,
         numbers: || numbers!(aarch64),
         narrow: false,
         multiplexed: no_multiplexer,
@@ -78,6 +84,7 @@ pub(super) const MACHINE: &[Arch] = &[
     Arch {
         name: SeccompArch::Arm,
         audit: 0x4000_0028,
+        first: 0,
         numbers: || numbers!(arm),
         narrow: true,
         multiplexed: no_multiplexer,

@@ -136,52 +136,23 @@ fn steps(condition: &Condition) -> Vec<Step> {
     let halves = |value: u64| ((value >> 32) as u32, value as u32);
     let (upper, lower) = halves(condition.value);
     let ordered = |last, above, below, yes, no| {
-        if *narrow {
-            return vec![Step::Load(low), Step::Compare(last, lower, yes, no)];
-        }
-        vec![
-            Step::Load(high),
-            Step::Compare(BPF_JGT, upper, above, To::Next),
-            Step::Compare(BPF_JEQ, upper, To::Next, below),
-            Step::Load(low),
-            Step::Compare(last, lower, yes, no),
-        ]
+        (
+            vec![
+                Step::Compare(BPF_JGT, upper, above, To::Next),
+                Step::Compare(BPF_JEQ, upper, To::Next, below),
+            ],
+            vec![Step::Compare(last, lower, yes, no)],
+        )
     };
-    match condition.op {
-        SeccompOp::Equal if *narrow => {
-            vec![
-                Step::Load(low),
-                Step::Compare(BPF_JEQ, lower, To::Fit, To::Miss),
-            ]
-        }
-        SeccompOp::NotEqual if *narrow => {
-            vec![
-                Step::Load(low),
-                Step::Compare(BPF_JEQ, lower, To::Miss, To::Fit),
-            ]
-        }
-        SeccompOp::MaskedEqual if *narrow => vec![
-            Step::Load(low),
-            Step::Mask(lower),
-            Step::Compare(
-                BPF_JEQ,
-                (condition.value_two & condition.value) as u32,
-                To::Fit,
-                To::Miss,
-            ),
-        ],
-        SeccompOp::Equal => vec![
-            Step::Load(high),
-            Step::Compare(BPF_JEQ, upper, To::Next, To::Miss),
-            Step::Load(low),
-            Step::Compare(BPF_JEQ, lower, To::Fit, To::Miss),
-        ],
-        SeccompOp::NotEqual => vec![
-            Step::Load(high),
-            Step::Compare(BPF_JEQ, upper, To::Next, To::Fit),
-            Step::Load(low),
-            Step::Compare(BPF_JEQ, lower, To::Miss, To::Fit),
-        ],
+    let (of_upper, of_lower) = match condition.op {
+        SeccompOp::Equal => (
+            vec![Step::Compare(BPF_JEQ, upper, To::Next, To::Miss)],
+            vec![Step::Compare(BPF_JEQ, lower, To::Fit, To::Miss)],
+        ),
+        SeccompOp::NotEqual => (
+            vec![Step::Compare(BPF_JEQ, upper, To::Next, To::Fit)],
+            vec![Step::Compare(BPF_JEQ, lower, To::Miss, To::Fit)],
+        ),
         SeccompOp::GreaterOrEqual => ordered(BPF_JGE, To::Fit, To::Miss, To::Fit, To::Miss),
         SeccompOp::Greater => ordered(BPF_JGT, To::Fit, To::Miss, To::Fit, To::Miss),
         SeccompOp::Less => ordered(BPF_JGE, To::Miss, To::Fit, To::Miss, To::Fit),
@@ -189,14 +160,24 @@ fn steps(condition: &Condition) -> Vec<Step> {
         SeccompOp::MaskedEqual => {
             // As with libseccomp, what the mask leaves out of the other side does not count.
             let (wanted_upper, wanted_lower) = halves(condition.value_two & condition.value);
-            vec![
-                Step::Load(high),
-                Step::Mask(upper),
-                Step::Compare(BPF_JEQ, wanted_upper, To::Next, To::Miss),
-                Step::Load(low),
-                Step::Mask(lower),
-                Step::Compare(BPF_JEQ, wanted_lower, To::Fit, To::Miss),
-            ]
+            (
+                vec![
+                    Step::Mask(upper),
+                    Step::Compare(BPF_JEQ, wanted_upper, To::Next, To::Miss),
+                ],
+                vec![
+                    Step::Mask(lower),
+                    Step::Compare(BPF_JEQ, wanted_lower, To::Fit, To::Miss),
+                ],
+            )
         }
+    };
+    let mut steps = Vec::new();
+    if !narrow {
+        steps.push(Step::Load(high));
+        steps.extend(of_upper);
     }
+    steps.push(Step::Load(low));
+    steps.extend(of_lower);
+    steps
 }

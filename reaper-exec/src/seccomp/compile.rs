@@ -20,7 +20,7 @@ const PRIVATE: u32 = 0x000f_0000;
 const SKIPPED: u32 = u32::MAX;
 
 /// What becomes of a call: the conditional rules in their order, then the rest.
-#[derive(Clone, PartialEq, Eq, Default)]
+#[derive(Default)]
 struct Decision {
     conditional: Vec<(Vec<Condition>, u32)>,
     /// `None` for what holds of calls without a rule.
@@ -118,7 +118,6 @@ pub(super) fn answer(action: SeccompAction) -> u32 {
 /// and its calls kill, as with libseccomp.
 fn by_arch(seccomp: &Seccomp, arches: Vec<&Arch>) -> Program {
     let mut audits: Vec<u32> = arches.iter().map(|arch| arch.audit).collect();
-    audits.dedup();
     audits.sort_unstable();
     audits.dedup();
     let foreign = vec![bpf::answer(libc::SECCOMP_RET_KILL_THREAD)];
@@ -169,15 +168,10 @@ impl Ranges {
     /// Adds the calls of an architecture, whose numbers are above those of the ones before.
     fn add(&mut self, seccomp: &Seccomp, arch: &Arch) {
         let decisions = decisions(seccomp, arch);
-        let first = if arch.name == SeccompArch::X32 {
-            X32
-        } else {
-            0
-        };
         let mut numbered = decisions
             .keys()
             .copied()
-            .filter(|&call| call < first + PRIVATE);
+            .filter(|&call| call < arch.first + PRIVATE);
         let newest = numbered.next_back();
         let default = answer(seccomp.default_action);
         let without_rule = |call: u32| {
@@ -189,7 +183,7 @@ impl Ranges {
                 false => default,
             }
         };
-        self.push(first, Leaf::of(without_rule(first)));
+        self.push(arch.first, Leaf::of(without_rule(arch.first)));
         for (call, decision) in decisions {
             let leaf = Leaf {
                 conditional: decision.conditional,
