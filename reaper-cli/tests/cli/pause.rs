@@ -1,7 +1,16 @@
 //! `pause` and `resume`, by each freezer.
 
-use std::{fs, path::PathBuf, process::Stdio};
+use std::{
+    fs,
+    path::PathBuf,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::json;
 
 use crate::rig::{Rig, shell};
@@ -109,6 +118,28 @@ fn a_container_is_paused_by_the_freezer_of_version_1() {
     }
     // On a hybrid version 2 is hidden.
     pauses(HIDE_V2);
+}
+
+#[test]
+fn a_paused_container_ends_with_the_process_that_stands_for_it() {
+    for prepare in ["true", HIDE_V2, "export REAPER_CGROUPS=off"] {
+        let rig = Rig::new();
+        let file = rig.path("pid");
+        let bundle = rig.bundle("bundle", &shell("exec sleep 1000"));
+        let args = ["run", "--detach", "--pid-file", file.to_str().unwrap()];
+        let args = [&args[..], &["--bundle", &bundle, "web"]].concat();
+        let mut run = rig.command_where(prepare, &args);
+        let run = run.stdout(Stdio::null()).stderr(Stdio::null());
+        assert!(run.status().unwrap().success(), "{prepare}");
+        rig.ok(&["pause", "web"]);
+        let pid = fs::read_to_string(&file).unwrap().parse().unwrap();
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        let begun = Instant::now();
+        while rig.state("web")["status"] != "stopped" {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{prepare}");
+        }
+        rig.ok(&["delete", "web"]);
+    }
 }
 
 #[test]

@@ -135,11 +135,7 @@ impl Backend for HostBackend {
         // SIGKILL goes to all that an exec has started: once the exec has exited, no client could
         // name the rest.
         if !all && (exec.is_none() || signal != Signal::KILL) {
-            let sent = send_signal(pid, signal).map(|()| Some(Response::Done));
-            if signal == Signal::KILL {
-                monitor.thaw_killed();
-            }
-            return sent;
+            return send_signal(pid, signal).map(|()| Some(Response::Done));
         }
         let leaf = process.leaf.clone();
         let number = signal.number();
@@ -151,15 +147,15 @@ impl Backend for HostBackend {
             (Some(_), Some(leaf), _) => leaf.signal(number).map(drop),
             _ => return send_signals(monitor.tree(pid), signal).map(|()| Some(Response::Done)),
         };
-        if exec.is_none() && signal == Signal::KILL {
-            monitor.thaw_killed();
-        }
         sent.map_err(|error| Failure::from_error("signal the cgroup", &error))
             .map(|()| Some(Response::Done))
     }
 
     fn kill_unwanted(&self, monitor: &mut Monitor, index: usize) {
         monitor.processes[index].signal(NixSignal::SIGKILL);
+        if index == 0 {
+            monitor.thaw_killed();
+        }
     }
 
     fn update(&self, monitor: &mut Monitor, resources: &Resources, _to: ReplyTo) -> Reply {

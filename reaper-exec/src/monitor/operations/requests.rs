@@ -155,11 +155,14 @@ impl Monitor {
             return sent.map(|()| Some(Response::Done));
         }
         let backend = self.backend;
-        let reply = backend.kill(self, exec, signal, all, to)?;
+        let reply = backend.kill(self, exec, signal, all, to);
         if exec.is_none() && signal == Signal::KILL {
-            self.expect_exit();
+            self.thaw_killed();
+            if reply.is_ok() {
+                self.expect_exit();
+            }
         }
-        Ok(reply)
+        reply
     }
 
     fn wait(&mut self, exec: Option<&ExecId>, to: ReplyTo) -> Reply {
