@@ -78,6 +78,13 @@ impl ContainerCgroup {
     /// only from the root downwards, and not below a cgroup that holds processes: one that cannot
     /// be enabled is missing in [`controllers`](Self::controllers).
     fn enable_controllers(&self) -> Result<(), Error> {
+        let enabled = self.controllers()?;
+        let mut available = words(&self.root.join("cgroup.controllers"))?;
+        available.retain(|name| USED.contains(&name.as_str()));
+        // Those above it have what it has.
+        if available.iter().all(|name| enabled.contains(name)) {
+            return Ok(());
+        }
         let mut parents: Vec<&Path> = folder::ancestors(&self.path, &self.root).collect();
         parents.push(&self.root);
         for parent in parents.into_iter().rev() {

@@ -34,7 +34,7 @@ pub(crate) fn apply(
     resources: &Resources,
     refused: &[Error],
 ) -> Result<(), Error> {
-    apply_all(cgroups, resources, refused, &mut Journal::default())
+    apply_all(cgroups, resources, refused, None)
 }
 
 /// Changes the limits of a container that runs. What `resources` does not name stays as it is.
@@ -45,7 +45,7 @@ pub(crate) fn update(cgroups: &Cgroups, resources: &Resources) -> Result<(), Err
     let resources = completed(cgroups, resources);
     check_usage(cgroups, &resources)?;
     let mut journal = Journal::default();
-    let applied = apply_all(cgroups, &resources, &[], &mut journal);
+    let applied = apply_all(cgroups, &resources, &[], Some(&mut journal));
     if applied.is_err() {
         journal.restore();
     }
@@ -102,7 +102,7 @@ fn apply_all(
     cgroups: &Cgroups,
     resources: &Resources,
     refused: &[Error],
-    journal: &mut Journal,
+    mut journal: Option<&mut Journal>,
 ) -> Result<(), Error> {
     let target = Target::new(cgroups, refused);
     for setting in TABLE {
@@ -112,14 +112,14 @@ fn apply_all(
                     setting: setting.name.to_owned(),
                     reason,
                 })?;
-                write_all(setting.name, folder, writes, journal)?;
+                write_all(setting.name, folder, writes, journal.as_deref_mut())?;
             }
             None if (setting.is_asked)(resources) => return Err(target.missing(setting)),
             None => {}
         }
     }
     for (key, value) in &resources.unified {
-        target.write_unified(key, value, journal)?;
+        target.write_unified(key, value, journal.as_deref_mut())?;
     }
     Ok(())
 }
@@ -180,7 +180,12 @@ impl<'a> Target<'a> {
     }
 
     /// A file of version 2, with the name of its controller in front.
-    fn write_unified(&self, key: &str, value: &str, journal: &mut Journal) -> Result<(), Error> {
+    fn write_unified(
+        &self,
+        key: &str,
+        value: &str,
+        journal: Option<&mut Journal>,
+    ) -> Result<(), Error> {
         let setting = format!("unified[{key:?}]");
         let controller = key.split('.').next().unwrap_or_default();
         let folder = match controller {
@@ -211,14 +216,16 @@ fn write_all(
     setting: &str,
     folder: &Path,
     writes: Vec<Write>,
-    journal: &mut Journal,
+    mut journal: Option<&mut Journal>,
 ) -> Result<(), Error> {
     let mut refused = Vec::new();
     for write in writes {
         let Some((path, value)) = choose(setting, folder, write)? else {
             continue;
         };
-        journal.note(&path, &value);
+        if let Some(journal) = &mut journal {
+            journal.note(&path, &value);
+        }
         if let Err(error) = subtree::write_existing(&path, &value) {
             refused.push((path, value, error));
         }

@@ -121,10 +121,10 @@ impl Monitor {
         }
     }
 
-    /// Answers the client if the freeze is done. Called when `cgroup.events` has changed.
+    /// Answers the client if the freeze is done. Called when `cgroup.events` has changed, or it is time to
+    /// look.
     pub(crate) fn freezer_ready(&mut self) {
-        let now = Instant::now();
-        let freezer = self.cgroups.with_controller("freezer").cloned();
+        let freezer = self.cgroups.with_controller("freezer");
         let Some(freezing) = &mut self.freezing else {
             return;
         };
@@ -134,7 +134,7 @@ impl Monitor {
                 read_events(events).is_ok_and(|events| events.frozen)
             }
             FreezeProgress::LookedAt(next) => {
-                *next = now + LOOK_AGAIN;
+                *next = Instant::now() + LOOK_AGAIN;
                 // Writing again is what reaches processes that were forked meanwhile.
                 freezer.is_some_and(|cgroup| cgroup.freeze(true).unwrap_or(false))
             }
