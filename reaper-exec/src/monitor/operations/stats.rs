@@ -60,6 +60,8 @@ impl Monitor {
     pub(crate) fn accounting_cgroups(&mut self) -> &Cgroups {
         if self.runtime.is_some()
             && self.runtime_cgroups.is_none()
+            // Once it is reaped its number may be another's.
+            && !self.processes[0].has_ended()
             && let Some(pid) = self.processes[0].pid_number()
         {
             // What cannot be read now is looked for again by the next request.
@@ -77,7 +79,7 @@ impl Monitor {
         };
         let mut stats = match cgroups.as_ref().is_some_and(is_complete) {
             true => Stats {
-                processes: u64::try_from(self.backend.pids(self).len()).unwrap_or(0),
+                processes: u64::try_from(self.count()).unwrap_or(0),
                 ..Stats::default()
             },
             false => self.stats_of_processes(),
@@ -86,6 +88,14 @@ impl Monitor {
             stats.set_cgroups(cgroups);
         }
         stats
+    }
+
+    /// How many processes there are.
+    fn count(&self) -> usize {
+        match self.cgroups.pids() {
+            Ok(pids) if !self.cgroups.is_empty() => pids.len(),
+            _ => self.backend.pids(self).len(),
+        }
     }
 
     fn stats_of_processes(&mut self) -> Stats {
