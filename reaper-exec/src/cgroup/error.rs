@@ -84,6 +84,15 @@ impl Error {
         }
     }
 
+    /// Whether the hierarchy is read-only or not this user's.
+    pub(super) fn is_refused(&self) -> bool {
+        let refuses = |source: &io::Error| {
+            let errno = source.raw_os_error();
+            matches!(errno, Some(libc::EACCES | libc::EPERM | libc::EROFS))
+        };
+        matches!(self, Self::Io { source, .. } if refuses(source))
+    }
+
     /// Whether the cgroup existed, and has been removed.
     pub(super) fn is_gone(&self) -> bool {
         matches!(self, Self::Io { source, .. } if is_gone(source))

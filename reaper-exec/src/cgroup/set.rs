@@ -163,12 +163,6 @@ impl Cgroups {
         self.v2.is_none() && self.v1.is_empty()
     }
 
-    /// The folders.
-    pub fn paths(&self) -> impl Iterator<Item = &Path> {
-        let v2 = self.v2.iter().map(ContainerCgroup::path);
-        v2.chain(self.v1.iter().map(V1Cgroup::path))
-    }
-
     /// The hierarchy that lists the processes where version 2 does not.
     fn lister(&self) -> Option<&V1Cgroup> {
         let freezer = self.with_controller("freezer");
@@ -231,20 +225,8 @@ impl Cgroups {
 fn tolerate<T>(created: Result<T, Error>, refused: &mut Vec<Error>) -> Result<Option<T>, Error> {
     match created {
         Ok(cgroup) => Ok(Some(cgroup)),
-        Err(Error::Io {
-            operation,
-            path,
-            source,
-        }) if matches!(
-            source.raw_os_error(),
-            Some(libc::EACCES | libc::EPERM | libc::EROFS)
-        ) =>
-        {
-            refused.push(Error::Io {
-                operation,
-                path,
-                source,
-            });
+        Err(error) if error.is_refused() => {
+            refused.push(error);
             Ok(None)
         }
         Err(error) => Err(error),

@@ -98,6 +98,11 @@ impl MemoryStats {
         self.first_of(["total_cache", "file"])
     }
 
+    /// Pages that are no file's, of the cgroups below too.
+    pub(crate) fn anonymous(&self) -> u64 {
+        self.first_of(["total_rss", "anon"])
+    }
+
     /// A line of `memory.stat`, which has one of these names; 0 without.
     fn first_of(&self, names: [&str; 2]) -> u64 {
         let mut found = names.iter().filter_map(|name| self.stat.get(*name));

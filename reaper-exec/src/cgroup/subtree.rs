@@ -7,8 +7,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::process::{PidfdFlags, pidfd_open};
-
 use super::error::{Error, is_gone};
 use crate::{procfs, sys::pidfd_send_signal};
 
@@ -77,7 +75,7 @@ fn signal_own(cgroup: &Path, signal: i32) -> Result<usize, Error> {
     for batch in own_pids(cgroup)?.chunks(BATCH) {
         let mut opened = Vec::with_capacity(batch.len());
         for &pid in batch {
-            match procfs::raw_pid(pid).and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?)) {
+            match procfs::pidfd_of(pid) {
                 Ok(pidfd) => opened.push((pid, pidfd)),
                 // Ended since it was listed.
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
@@ -165,9 +163,12 @@ pub(super) fn remove_children(cgroup: &Path) -> Result<(), Error> {
 }
 
 fn still_there(cgroup: &Path) -> Error {
-    match populated(cgroup) {
-        Ok(true) => Error::Populated(cgroup.to_owned()),
-        _ => Error::io("remove cgroup", cgroup)(io::Error::from_raw_os_error(libc::EBUSY)),
+    // Version 1 does not say whether it is populated.
+    let has_processes =
+        populated(cgroup).unwrap_or(false) || pids(cgroup).is_ok_and(|pids| !pids.is_empty());
+    match has_processes {
+        true => Error::Populated(cgroup.to_owned()),
+        false => Error::io("remove cgroup", cgroup)(io::Error::from_raw_os_error(libc::EBUSY)),
     }
 }
 

@@ -251,17 +251,7 @@ impl V1Cgroup {
     /// # Errors
     /// [`Error::Populated`] while there are processes in it; [`Error::Io`].
     pub fn remove(&self) -> Result<(), Error> {
-        if !subtree::remove_dir(&self.path)? {
-            subtree::remove_children(&self.path)?;
-            if !subtree::remove_dir(&self.path)? {
-                return Err(match self.populated() {
-                    Ok(true) => Error::Populated(self.path.clone()),
-                    _ => Error::io("remove cgroup", &self.path)(io::Error::from_raw_os_error(
-                        libc::EBUSY,
-                    )),
-                });
-            }
-        }
+        subtree::remove(&self.path)?;
         folder::remove_ancestors(&self.path, &self.root)
     }
 }

@@ -164,10 +164,8 @@ impl Stats {
             (self.cpu_user_ns, self.cpu_system_ns) = (cpu.user_ns, cpu.system_ns);
         }
         if let Some(memory) = &cgroups.memory {
-            let anonymous = ["total_rss", "anon"].map(|name| memory.stat.get(name));
             self.memory_bytes = memory.memory.usage;
-            self.memory_anonymous_bytes =
-                anonymous.into_iter().flatten().next().copied().unwrap_or(0);
+            self.memory_anonymous_bytes = memory.anonymous();
         }
         if let Some(pids) = &cgroups.pids {
             self.threads = pids.current;

@@ -98,7 +98,7 @@ pub fn open_pidfd(identity: &ProcessIdentity) -> io::Result<OwnedFd> {
         return Err(gone());
     }
     is_same()?;
-    let pidfd = pidfd_open(raw_pid(identity.pid)?, PidfdFlags::empty())?;
+    let pidfd = pidfd_of(identity.pid)?;
     is_same()?;
     Ok(pidfd)
 }
@@ -203,6 +203,11 @@ pub fn usage(pid: u32) -> io::Result<Usage> {
 /// `ENOENT` if the folder did not exist, `ESRCH` if the process was reaped while its file was open.
 pub(crate) fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
+/// A descriptor of the process that has this number now; `ESRCH` if none has.
+pub(crate) fn pidfd_of(pid: u32) -> io::Result<OwnedFd> {
+    Ok(pidfd_open(raw_pid(pid)?, PidfdFlags::empty())?)
 }
 
 pub(crate) fn raw_pid(pid: u32) -> io::Result<Pid> {

@@ -13,13 +13,14 @@ use rustix::{
         AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
         SocketType,
     },
-    process::{Pid, PidfdFlags, PidfdGetfdFlags},
+    process::PidfdGetfdFlags,
 };
 use serde_json::{Value, json};
 
 use crate::{
     channel,
     monitor::container::monitor::Monitor,
+    procfs,
     protocol::{AgentReached, Failure},
 };
 
@@ -76,9 +77,7 @@ impl Monitor {
 }
 
 fn take(pid: u32, descriptor: i32) -> io::Result<OwnedFd> {
-    let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let process = rustix::process::pidfd_open(pid.ok_or_else(invalid)?, PidfdFlags::empty())?;
+    let process = procfs::pidfd_of(pid)?;
     let taken = rustix::process::pidfd_getfd(process, descriptor, PidfdGetfdFlags::empty())?;
     Ok(taken)
 }

@@ -14,7 +14,6 @@ use nix::poll::PollFlags;
 use reaper_overlay::FilesystemIsolation;
 use reaper_spec::{ContainerId, Exit, ExitStatus, ProcessIdentity, Timestamp};
 use reaper_state::{ContainerDir, lock_exclusive};
-use rustix::process::PidfdFlags;
 
 use crate::{
     cgroup::{self, Cgroups, read_events},
@@ -197,9 +196,7 @@ fn kill_one_by_one(cgroups: &Cgroups, deadline: Instant) -> Result<(), cgroup::E
         let Some((pid, _)) = cgroups.pids()?.into_iter().next() else {
             break;
         };
-        let opened = procfs::raw_pid(pid)
-            .and_then(|pid| Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?));
-        if let Ok(pidfd) = opened {
+        if let Ok(pidfd) = procfs::pidfd_of(pid) {
             wait_until(pidfd.as_fd(), PollFlags::POLLIN, deadline, || {
                 !cgroups
                     .pids()
