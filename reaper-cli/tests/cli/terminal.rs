@@ -230,8 +230,9 @@ fn control_c_reaches_what_a_command_runs_in_the_foreground() {
 fn a_command_that_a_key_ends_ends_this_program_by_the_same_signal() {
     let rig = Rig::new();
     for (key, signal) in [("\x03", Signal::SIGINT), ("\x1c", Signal::SIGQUIT)] {
-        let mut person =
-            Person::in_a_session(&rig, &["run", "--", "sh", "-c", "echo ready; sleep 1000"]);
+        // A shell that is just about to start another program would wait for that one's end first.
+        let script = "echo ready; exec sleep 1000";
+        let mut person = Person::in_a_session(&rig, &["run", "--", "sh", "-c", script]);
         person.sees("ready");
         person.types(key);
         let status = person.ends();
