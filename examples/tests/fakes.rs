@@ -48,7 +48,7 @@ impl Rig {
 }
 
 #[tokio::test]
-async fn what_succeeds_runs_once() {
+async fn until_success_runs_succeeding_container_once() {
     let rig = Rig::new();
     let exit = until_success(&rig.engine, 3, || rig.container("exit 0")).await;
     assert!(exit.unwrap().status.success());
@@ -57,7 +57,7 @@ async fn what_succeeds_runs_once() {
 }
 
 #[tokio::test]
-async fn what_fails_is_tried_as_often_as_allowed() {
+async fn until_success_retries_failing_container_up_to_limit() {
     let rig = Rig::new();
     let exit = until_success(&rig.engine, 3, || rig.container("exit 7")).await;
     assert_eq!(exit.unwrap().status, ExitStatus::Exited { code: 7 });
@@ -66,7 +66,7 @@ async fn what_fails_is_tried_as_often_as_allowed() {
 }
 
 #[tokio::test]
-async fn what_somebody_kills_is_not_tried_again() {
+async fn until_success_does_not_retry_killed_container() {
     let rig = Rig::new();
     let target = Target::Init(rig.id.clone());
     // The first future runs until it waits for the end; then the second ends it.
@@ -80,7 +80,7 @@ async fn what_somebody_kills_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_executed_is_reported_and_removed() {
+async fn until_success_reports_execve_error_and_removes_container() {
     let rig = Rig::new();
     let error = until_success(&rig.engine, 3, || rig.container("missing")).await;
     let Err(Error::Executor(ExecutorError::Execve { program, .. })) = error else {
@@ -92,7 +92,7 @@ async fn what_cannot_be_executed_is_reported_and_removed() {
 }
 
 #[tokio::test]
-async fn a_failing_store_stops_it() {
+async fn until_success_stops_when_store_fails() {
     let rig = Rig::new();
     let full = reaper_state::Error::NotFound { id: rig.id.clone() };
     rig.store

@@ -52,7 +52,7 @@ fn a_bundle_is_described() {
 }
 
 #[test]
-fn an_embedded_command_is_heard_on_both_streams() {
+fn embedded_command_output_arrives_on_both_streams() {
     let script = "echo one; echo two >&2; echo three; exit 3";
     let output = run(env!("CARGO_BIN_EXE_embed"), &["sh", "-c", script]);
     assert_eq!(output.status.code(), Some(3), "{output:?}");

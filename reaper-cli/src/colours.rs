@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_may_have_colours_has_them() {
+    fn paint_colours_text_only_when_enabled() {
         assert_eq!(
             Colours(true).paint(TextStyle::Good, "ok"),
             "\x1b[32mok\x1b[0m"

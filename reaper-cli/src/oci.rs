@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_one_has_a_code_a_time_and_no_pid() {
+    fn state_of_stopped_container_has_exit_code_time_and_no_pid() {
         let mut record = record();
         record.status = Status::Stopped;
         let status = ExitStatus::Signaled {

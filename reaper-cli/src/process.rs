@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_relative_directory_is_below_the_one_that_would_be_used() {
+    fn relative_workdir_is_resolved_against_bundles_cwd() {
         let mut process = base();
         let settings = ProcessArgs {
             cwd: Some("www".into()),
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn an_execd_process_keeps_what_it_was_not_told_otherwise() {
+    fn exec_inherits_init_settings_except_terminal() {
         let mut init = base();
         init.terminal = true;
         let process = in_container(&["id".into()], &ProcessArgs::default(), init).unwrap();
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn the_group_is_the_accounts() {
+    fn group_is_read_from_the_users_passwd_entry() {
         let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken\nweb:x:33:44::/srv:/bin/false\n";
         assert_eq!(group_in(passwd, 33), Some(44));
         assert_eq!(group_in(passwd, 34), None);

@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_closest_is_meant_if_it_is_close() {
+    fn suggestion_is_closest_unambiguous_name() {
         let known = ["web-1", "web-2", "database-of-shop", "x"].map(|id| id.parse().unwrap());
         let meant = |id: &str| {
             let id: ContainerId = id.parse().unwrap();

@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_stays_on_its_line() {
+    fn control_characters_in_table_cells_are_escaped() {
         let shown = printable("a b\n\x1b[2J\u{9b}é");
         assert_eq!(shown, "a b\\n\\u{1b}[2J\\u{9b}é");
         assert_eq!(printable(&shown), shown);

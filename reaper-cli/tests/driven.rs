@@ -37,12 +37,12 @@ fn write_bundle(folder: &Path, process: &ProcessSpec) -> PathBuf {
 }
 
 #[tokio::test]
-async fn an_executor_that_drives_it_keeps_the_contract() {
+async fn oci_executor_driving_reaper_runtime_keeps_contract() {
     let folder = tempfile::tempdir().unwrap();
     let runtime = runtime(folder.path());
     for rule in RULES {
         // Its pid file names its monitor, which is then listed as a process of the container.
-        if rule.name == "a_created_process_waits_at_its_gate" {
+        if rule.name == "created_process_waits_for_start" {
             continue;
         }
         let root = folder.path().join(rule.name);

@@ -215,17 +215,17 @@ macro_rules! rules {
 }
 
 rules! {
-    a_created_process_waits_at_its_gate
-    an_end_is_kept_until_the_deletion
-    there_are_any_number_of_waiters
-    a_program_that_cannot_be_executed_has_ended
+    created_process_waits_for_start
+    exit_status_is_kept_until_delete
+    every_waiter_gets_the_exit_status
+    missing_program_is_reported_and_leaves_no_running_process
     a_second_start_is_refused
-    a_process_can_be_killed_at_its_gate
-    what_has_ended_or_never_was_cannot_be_killed
-    what_runs_cannot_be_deleted
+    kill_ends_created_process_before_start
+    kill_of_exited_or_unknown_process_is_refused
+    delete_of_running_process_is_refused
     an_exec_needs_a_running_container
-    an_exec_id_is_taken_until_its_deletion
-    an_exec_ends_alone
+    exec_id_is_taken_until_delete
+    killed_exec_leaves_container_running
     execs_end_before_init
 }
 

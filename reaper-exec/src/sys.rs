@@ -515,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_runs_has_nothing_of_its_parent() {
+    fn close_before_exec_closes_descriptors_of_the_parent() {
         alone(|| (0..20).for_each(|_| runs_without_the_pipe_of_its_parent()));
     }
 
@@ -536,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_missing_is_an_error_still() {
+    fn close_before_exec_keeps_error_for_missing_program() {
         alone(|| {
             let mut command = Command::new("/nonexistent");
             close_before_exec(&mut command).unwrap();

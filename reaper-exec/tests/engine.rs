@@ -94,7 +94,7 @@ async fn a_watch_ends_with_an_error_when_the_state_root_is_removed_or_moved() {
 }
 
 #[tokio::test]
-async fn whoever_looks_at_a_container_in_the_making_does_it_no_harm() {
+async fn reading_state_during_create_does_not_disturb_it() {
     let rig = Rig::new();
     // It is made, and its maker has not been told.
     rig.fake.hold(FakeCall::Create);
@@ -137,7 +137,7 @@ async fn a_creation_that_fails_leaves_no_record() {
 }
 
 #[tokio::test]
-async fn an_end_is_not_committed_to_the_next_container_of_that_name() {
+async fn late_exit_is_not_recorded_for_next_container_of_same_id() {
     let rig = Rig::new();
     rig.engine.create(rig.container()).await.unwrap();
     rig.engine.start(&rig.id).await.unwrap();
@@ -217,7 +217,7 @@ fn model(status: Option<Status>, step: Step) -> Option<Option<Status>> {
 
 proptest! {
     #[test]
-    fn any_order_of_steps_keeps_to_the_table(steps in steps()) {
+    fn any_order_of_calls_follows_the_transition_table(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let rig = Rig::new();

@@ -50,7 +50,7 @@ fn with_volume(dir: &Path, id: &str, from: &Path, propagation: &str) -> ViewRequ
 }
 
 #[test]
-fn nothing_of_the_hosts_root_is_left_in_a_container() {
+fn host_root_is_absent_from_containers_mounts() {
     isolated(|dir| {
         let data = dir.join("data");
         mount_tmpfs(&data);
@@ -82,7 +82,7 @@ fn nothing_of_the_hosts_root_is_left_in_a_container() {
 }
 
 #[test]
-fn what_does_not_arrive_is_not_mistaken_for_a_volume() {
+fn unpropagated_source_mount_is_refused_with_remedy() {
     isolated(|dir| {
         change(
             "/",

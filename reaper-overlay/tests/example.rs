@@ -17,7 +17,7 @@ fn program() -> PathBuf {
 }
 
 #[test]
-fn it_runs_a_command_and_shows_what_it_changed() {
+fn example_runs_command_and_prints_its_changes() {
     if !program().exists() {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
         let manifest = manifest.to_str().unwrap();

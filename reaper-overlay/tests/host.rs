@@ -20,7 +20,7 @@ fn volume(request: &mut ViewRequest, from: &Path, to: &Path) {
 }
 
 #[test]
-fn the_host_itself_when_the_overlay_is_off() {
+fn disabled_overlay_runs_in_host_mount_namespace() {
     isolated(|dir| {
         let mut request = request(dir, "a", OverlayScope::Node);
         request.overlay.enabled = false;
@@ -37,7 +37,7 @@ fn the_host_itself_when_the_overlay_is_off() {
 }
 
 #[test]
-fn volumes_of_the_bare_host_are_the_containers_own() {
+fn volumes_without_overlay_are_private_to_the_container() {
     isolated(|dir| {
         for name in ["data", "place"] {
             fs::create_dir(dir.join(name)).unwrap();
@@ -68,7 +68,7 @@ fn volumes_of_the_bare_host_are_the_containers_own() {
 }
 
 #[test]
-fn mount_points_that_the_bare_host_lacks_are_there_as_long_as_somebody_needs_them() {
+fn mount_points_without_overlay_last_until_their_last_user() {
     isolated(|dir| {
         fs::create_dir(dir.join("data")).unwrap();
         fs::write(dir.join("data/content"), "x").unwrap();
@@ -109,7 +109,7 @@ fn mount_points_that_the_bare_host_lacks_are_there_as_long_as_somebody_needs_the
 }
 
 #[test]
-fn with_and_without_an_overlay_the_mount_points_of_the_host_are_counted_together() {
+fn mount_points_are_counted_across_overlay_and_bare_host() {
     isolated(|dir| {
         fs::create_dir(dir.join("data")).unwrap();
         let name = format!("reaper-test-{}", std::process::id());
@@ -132,7 +132,7 @@ fn with_and_without_an_overlay_the_mount_points_of_the_host_are_counted_together
 }
 
 #[test]
-fn a_read_only_host_is_writable_where_it_says() {
+fn read_only_host_is_writable_only_at_listed_paths() {
     isolated(|dir| {
         fs::create_dir_all(dir.join("open/deep")).unwrap();
         mount_tmpfs(&dir.join("other"));

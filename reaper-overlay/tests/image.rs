@@ -61,7 +61,7 @@ fn is_empty(dir: &Path) -> bool {
 }
 
 #[test]
-fn beneath_the_host_it_brings_what_the_host_lacks() {
+fn image_below_host_adds_only_missing_files() {
     isolated(|dir| {
         let request = of_image(dir, "a", ImageMode::Lower);
         let session = Session::open(&Configured::default(), &request).unwrap();
@@ -77,7 +77,7 @@ fn beneath_the_host_it_brings_what_the_host_lacks() {
 }
 
 #[test]
-fn at_a_path_of_its_own_it_is_read_only() {
+fn image_at_its_own_path_is_read_only() {
     isolated(|dir| {
         let request = of_image(dir, "a", ImageMode::MountAt);
         let session = Session::open(&Configured::default(), &request).unwrap();
@@ -98,7 +98,7 @@ fn at_a_path_of_its_own_it_is_read_only() {
 }
 
 #[test]
-fn on_the_bare_host_it_is_seen_by_its_container_alone() {
+fn image_without_overlay_is_visible_only_to_its_container() {
     isolated(|dir| {
         let mut request = of_image(dir, "a", ImageMode::MountAt);
         request.overlay.enabled = false;
@@ -112,7 +112,7 @@ fn on_the_bare_host_it_is_seen_by_its_container_alone() {
 }
 
 #[test]
-fn what_cannot_be_mounted_is_named_and_leaves_nothing() {
+fn failed_mount_is_named_and_leaves_nothing() {
     isolated(|dir| {
         for mode in [ImageMode::Lower, ImageMode::MountAt] {
             let mut request = of_image(dir, "a", mode);

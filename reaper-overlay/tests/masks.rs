@@ -83,7 +83,7 @@ fn secrets_are_hidden_by_default() {
 }
 
 #[test]
-fn the_list_can_be_changed() {
+fn mask_list_can_be_extended_with_exceptions() {
     isolated(|dir| {
         mount_tmpfs("/opt".as_ref());
         for name in ["one.key", "two.key", "three.txt"] {

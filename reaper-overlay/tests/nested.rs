@@ -77,17 +77,17 @@ fn they_go_with_their_last_user(dir: &Path, overlay: bool) {
 }
 
 #[test]
-fn over_an_overlay_they_go_with_their_last_user() {
+fn nested_mount_points_in_overlay_are_removed_with_last_user() {
     isolated(|dir| they_go_with_their_last_user(dir, true));
 }
 
 #[test]
-fn on_the_bare_host_they_go_with_their_last_user() {
+fn nested_mount_points_on_host_are_removed_with_last_user() {
     isolated(|dir| they_go_with_their_last_user(dir, false));
 }
 
 #[test]
-fn what_was_there_before_stays() {
+fn preexisting_files_at_nested_mount_points_stay() {
     isolated(|dir| {
         prepare(dir);
         fs::create_dir_all(dir.join("outer/on/the/way")).unwrap();
@@ -103,7 +103,7 @@ fn what_was_there_before_stays() {
 }
 
 #[test]
-fn a_volume_may_lie_in_a_filesystem_of_the_containers_own() {
+fn volume_can_be_mounted_inside_containers_tmpfs() {
     isolated(|dir| {
         prepare(dir);
         for overlay in [true, false] {

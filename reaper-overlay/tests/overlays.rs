@@ -171,7 +171,7 @@ fn diff_and_commit_agree_with_a_naive_model() {
 }
 
 #[test]
-fn a_directory_made_anew_hides_what_all_below_it_had() {
+fn diff_lists_deleted_files_below_recreated_directory() {
     isolated(|dir| {
         let data = dir.join("data");
         fs::create_dir_all(data.join("a/b/c")).unwrap();
@@ -362,7 +362,7 @@ fn unused_scopes_are_collected() {
 }
 
 #[test]
-fn what_is_masked_is_not_committed() {
+fn apply_to_host_refuses_masked_paths() {
     isolated(|dir| {
         let data = dir.join("data");
         fs::create_dir_all(data.join("keys")).unwrap();
@@ -393,7 +393,7 @@ fn what_is_masked_is_not_committed() {
 }
 
 #[test]
-fn a_change_of_the_host_below_is_noticed() {
+fn list_reports_host_mounts_changed_below_scope() {
     isolated(|dir| {
         mount_tmpfs(&dir.join("disk"));
         let request = request(dir, "a", OverlayScope::Node);
@@ -408,7 +408,7 @@ fn a_change_of_the_host_below_is_noticed() {
 }
 
 #[test]
-fn a_persistent_base_is_found_again() {
+fn scope_in_persistent_base_survives_reboot() {
     isolated(|dir| {
         mount_ext4(&dir.join("image"), &dir.join("disk"));
         let mut request = request(dir, "a", OverlayScope::Node);

@@ -18,7 +18,7 @@ fn host_path(request: &mut ViewRequest, from: &str, options: &[&str]) {
 }
 
 #[test]
-fn a_folder_that_holds_the_overlays_can_be_a_volume() {
+fn directory_containing_the_base_can_be_a_volume() {
     isolated(|dir| {
         fs::write(dir.join("file"), "the node's").unwrap();
         // A pinned namespace cannot be mounted in a younger one: it must not be in the copy.

@@ -45,7 +45,7 @@ fn lose_power(dir: &Path, starts: u32) {
 }
 
 #[test]
-fn mount_points_in_layers_that_outlive_it_are_removed() {
+fn mount_points_left_in_layers_by_power_loss_are_removed() {
     isolated(|dir| {
         prepared(dir);
         let isolation = SharedOverlay::new();
@@ -75,7 +75,7 @@ fn mount_points_in_layers_that_outlive_it_are_removed() {
 }
 
 #[test]
-fn mount_points_in_which_somebody_keeps_something_stay() {
+fn leftover_mount_points_with_files_are_kept() {
     isolated(|dir| {
         prepared(dir);
         let isolation = SharedOverlay::new();

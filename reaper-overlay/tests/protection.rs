@@ -100,7 +100,7 @@ fn every_kind_of_filesystem_is_visible_and_protected() {
 }
 
 #[test]
-fn the_ways_out_by_path_stay_inside() {
+fn path_tricks_do_not_escape_the_view() {
     isolated(|dir| {
         let session = open(&request(dir, "c1", OverlayScope::Container));
         let mark = "reaper-test-escape";
@@ -138,7 +138,7 @@ fn the_ways_out_by_path_stay_inside() {
 }
 
 #[test]
-fn what_protects_cannot_be_taken_away() {
+fn workload_cannot_unmount_or_look_below_protection() {
     isolated(|dir| {
         mount_tmpfs(&dir.join("sub"));
         fs::create_dir_all(dir.join("srv")).unwrap();
@@ -163,7 +163,7 @@ fn what_protects_cannot_be_taken_away() {
 }
 
 #[test]
-fn a_full_upper_hurts_only_the_workload() {
+fn full_upper_layer_fails_only_the_workload() {
     isolated(|dir| {
         let mut request = request(dir, "c1", OverlayScope::Node);
         request.overlay.size = Some(1 << 20);

@@ -36,7 +36,7 @@ fn is_mounted(at: &Path) -> bool {
 }
 
 #[test]
-fn a_bind_is_read_only_if_it_is_to_be() {
+fn read_only_rootfs_bind_refuses_writes() {
     private_mounts();
     let dir = tempfile::tempdir().unwrap();
     let [source, at] = ["source", "rootfs"].map(|name| dir.path().join(name));
@@ -55,7 +55,7 @@ fn a_bind_is_read_only_if_it_is_to_be() {
 }
 
 #[test]
-fn a_mount_that_fails_leaves_none_of_the_earlier() {
+fn failed_rootfs_mount_undoes_earlier_ones() {
     private_mounts();
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path().join("rootfs");

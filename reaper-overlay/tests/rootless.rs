@@ -16,7 +16,7 @@ use reaper_overlay::{
 use reaper_spec::OverlayScope;
 
 #[test]
-fn what_a_user_does_stays_in_the_overlay() {
+fn rootless_writes_stay_in_the_overlay() {
     as_user(
         |home| {
             owned(&home.join("mine"), "one");
@@ -75,7 +75,7 @@ fn what_a_user_does_stays_in_the_overlay() {
 }
 
 #[test]
-fn what_is_mounted_below_a_directory_is_protected_too() {
+fn rootless_overlay_protects_mounts_below_directories() {
     const ODD: &str = "a b\n:,\\";
     as_user(
         |home| {
@@ -141,7 +141,7 @@ fn what_is_mounted_below_a_directory_is_protected_too() {
 }
 
 #[test]
-fn what_is_mounted_where_the_user_may_not_look_is_in_nobodys_way() {
+fn mounts_in_inaccessible_directories_do_not_block_prepare() {
     as_user(
         |home| {
             let closed = home.join("closed");
@@ -163,7 +163,7 @@ fn what_is_mounted_where_the_user_may_not_look_is_in_nobodys_way() {
 }
 
 #[test]
-fn members_of_a_scope_share_it_and_nobody_else_does() {
+fn rootless_scope_is_shared_only_by_its_members() {
     as_user(
         |_| {},
         |home| {
@@ -206,7 +206,7 @@ fn members_of_a_scope_share_it_and_nobody_else_does() {
 }
 
 #[test]
-fn who_asks_for_root_is_called_root_and_can_do_no_more() {
+fn rootless_user_0_appears_as_root_without_privileges() {
     as_user(
         |home| owned(&home.join("mine"), "x"),
         |home| {
@@ -238,7 +238,7 @@ fn who_asks_for_root_is_called_root_and_can_do_no_more() {
 }
 
 #[test]
-fn what_lies_in_the_way_of_its_owner_is_removed() {
+fn scope_with_mode_0_directories_is_removed_by_its_owner() {
     as_user(
         |_| {},
         |home| {
@@ -256,7 +256,7 @@ fn what_lies_in_the_way_of_its_owner_is_removed() {
 }
 
 #[test]
-fn a_size_is_not_kept_and_a_warning_says_so() {
+fn rootless_size_limit_is_ignored_with_warning() {
     as_user(
         |_| {},
         |home| {
@@ -277,7 +277,7 @@ fn a_size_is_not_kept_and_a_warning_says_so() {
 }
 
 #[test]
-fn a_process_that_is_not_dumpable_is_told_so() {
+fn undumpable_process_is_refused_with_that_reason() {
     as_user_of_any_kernel(
         |_| {},
         |home| {
@@ -341,7 +341,7 @@ fn a_base_that_can_hold_no_upper_layer_is_named() {
 
 /// As a security module gives to every file. No user can copy them to an upper layer.
 #[test]
-fn labels_of_the_hosts_directories_are_no_changes() {
+fn security_labels_of_host_directories_are_not_changes() {
     as_user(
         |home| {
             let labelled = home.with_file_name("labelled");

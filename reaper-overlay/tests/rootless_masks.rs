@@ -50,7 +50,7 @@ fn masking(home: &Path, id: &str, names: &[&str]) -> ViewRequest {
 }
 
 #[test]
-fn what_the_user_adds_is_not_in_the_view() {
+fn masks_added_by_user_hide_files_from_the_view() {
     as_user(
         |home| {
             base_apart(home);
@@ -106,7 +106,7 @@ fn owned_by_user(path: &Path, text: &str) {
 }
 
 #[test]
-fn where_no_layer_can_hide_something_a_locked_mount_does() {
+fn masks_use_locked_mounts_where_no_layer_can_hide() {
     as_user(secrets, |home| {
         // The layers of the overlay over the home would lie in it.
         let mut request = masking(home, "a", &[".ssh", "one.key"]);
@@ -131,7 +131,7 @@ fn where_no_layer_can_hide_something_a_locked_mount_does() {
 }
 
 #[test]
-fn below_a_directory_with_mounts_they_hold_too() {
+fn masks_hold_in_directories_with_mounts_below() {
     as_user(
         |home| {
             base_apart(home);
@@ -161,7 +161,7 @@ fn below_a_directory_with_mounts_they_hold_too() {
 }
 
 #[test]
-fn the_built_in_list_is_roots_too() {
+fn rootless_view_applies_built_in_masks() {
     as_user(
         |home| {
             base_apart(home);
@@ -206,7 +206,7 @@ fn the_built_in_list_is_roots_too() {
 }
 
 #[test]
-fn an_image_lies_beneath_the_host() {
+fn rootless_image_lies_below_the_host() {
     as_user(
         |home| {
             base_apart(home);

@@ -41,7 +41,7 @@ fn group(home: &Path, id: &str) -> ViewRequest {
 }
 
 #[test]
-fn volumes_of_all_kinds_arrive_and_their_places_go() {
+fn rootless_volumes_of_all_kinds_mount_and_clean_up() {
     as_user(
         |home| {
             filled(&home.join("data"), "host");
@@ -102,7 +102,7 @@ fn volumes_of_all_kinds_arrive_and_their_places_go() {
 }
 
 #[test]
-fn only_their_container_and_its_execs_see_them() {
+fn rootless_volumes_are_visible_only_to_container_and_its_execs() {
     as_user(
         |home| filled(&home.join("data"), "secret"),
         |home| {
@@ -128,7 +128,7 @@ fn only_their_container_and_its_execs_see_them() {
 }
 
 #[test]
-fn the_same_id_in_two_state_roots_has_places_of_its_own() {
+fn same_id_in_two_state_roots_has_separate_mount_points() {
     as_user(
         |home| filled(&home.join("data"), "x"),
         |home| {
@@ -174,7 +174,7 @@ fn a_destination_may_be_a_symlink() {
 }
 
 #[test]
-fn read_only_may_reach_what_is_mounted_below() {
+fn rro_makes_mounts_below_read_only_and_ro_does_not() {
     as_user(
         |home| {
             filled(&home.join("data"), "x");
@@ -200,7 +200,7 @@ fn read_only_may_reach_what_is_mounted_below() {
 }
 
 #[test]
-fn what_the_host_mounts_arrives_if_that_is_asked_for() {
+fn later_host_mounts_propagate_only_into_rslave_volumes() {
     isolated(|dir| {
         let (home, state, data) = (dir.join("home"), dir.join("state"), dir.join("data"));
         for dir in [&home, &state, &data] {
@@ -238,7 +238,7 @@ fn what_the_host_mounts_arrives_if_that_is_asked_for() {
 }
 
 #[test]
-fn what_the_kernel_refuses_is_named() {
+fn mounts_refused_without_root_name_path_and_reason() {
     as_user(
         |home| {
             filled(&home.join("data"), "x");
@@ -284,7 +284,7 @@ fn what_the_kernel_refuses_is_named() {
 }
 
 #[test]
-fn what_cannot_be_had_leaves_no_scope() {
+fn failed_volume_mount_leaves_no_scope() {
     as_user(
         |home| filled(&home.join("data"), "x"),
         |home| {
@@ -306,7 +306,7 @@ fn what_cannot_be_had_leaves_no_scope() {
 }
 
 #[test]
-fn what_a_killed_monitor_left_goes_with_the_next_start() {
+fn next_member_removes_mount_points_of_killed_monitor() {
     as_user(
         |home| filled(&home.join("data"), "x"),
         |home| {

@@ -12,7 +12,7 @@ use reaper_overlay::{FilesystemIsolation, Session, SharedOverlay};
 use reaper_spec::OverlayScope;
 
 #[test]
-fn who_shares_a_scope_sees_each_others_writes() {
+fn members_of_a_scope_see_each_others_writes() {
     isolated(|dir| {
         let mut requests = Vec::new();
         for (id, pod, namespace) in [("a", "p1", "n1"), ("b", "p1", "n1"), ("c", "p2", "n1")] {
@@ -38,7 +38,7 @@ fn who_shares_a_scope_sees_each_others_writes() {
 }
 
 #[test]
-fn the_scope_outlives_its_members_without_a_process() {
+fn scope_outlives_its_members_without_any_process() {
     isolated(|dir| {
         let first = open(&request(dir, "a", OverlayScope::Node));
         sh(&first, "echo kept >/mark");
@@ -60,7 +60,7 @@ fn the_scope_outlives_its_members_without_a_process() {
 }
 
 #[test]
-fn two_hundred_first_starters_make_one_overlay() {
+fn two_hundred_concurrent_starters_share_one_overlay() {
     isolated(|dir| {
         let starters: Vec<_> = (0..200)
             .map(|number| {
@@ -151,7 +151,7 @@ fn a_killed_starter_leaves_a_usable_scope() {
 }
 
 #[test]
-fn a_scope_can_go_with_its_last_member_or_its_container() {
+fn scope_is_removed_with_last_member_or_container_if_asked() {
     isolated(|dir| {
         let isolation = SharedOverlay::new().remove_when_unused();
         let request_a = request(dir, "a", OverlayScope::Group("g".to_owned()));
@@ -179,7 +179,7 @@ fn a_scope_can_go_with_its_last_member_or_its_container() {
 }
 
 #[test]
-fn the_scope_of_a_pod_goes_with_its_sandbox_or_with_whoever_is_still_in_it() {
+fn pod_scope_is_removed_with_sandbox_or_its_last_member() {
     isolated(|dir| {
         let of_pod = |id: &str| {
             let mut request = request(dir, id, OverlayScope::Pod);
@@ -208,7 +208,7 @@ fn the_scope_of_a_pod_goes_with_its_sandbox_or_with_whoever_is_still_in_it() {
 }
 
 #[test]
-fn the_same_id_in_another_state_root_shares_nothing() {
+fn same_id_in_another_state_root_has_its_own_scope() {
     isolated(|dir| {
         let of =
             |root: &str| request(dir, "c1", OverlayScope::Container).with_state_root(root.as_ref());
@@ -234,7 +234,7 @@ fn the_same_id_in_another_state_root_shares_nothing() {
 
 /// What the host unmounts and removes while a scope is made need not be protected any more.
 #[test]
-fn scopes_are_made_while_mounts_come_and_go() {
+fn scopes_can_be_made_while_host_mounts_change() {
     const COME_AND_GO: &str = "while [ -e run ]; do
         for i in 1 2 3 4 5; do
             mkdir $0$i; mount -t tmpfs x $0$i; mkdir $0$i/inner; mount --bind /etc $0$i/inner

@@ -40,7 +40,7 @@ fn can_connect(session: &Session, socket: &Path) -> bool {
 }
 
 #[test]
-fn paths_of_the_host_are_shown_as_they_are() {
+fn host_paths_show_the_hosts_files_directly() {
     isolated(|dir| {
         // On the file system of the root's layer, and on one of its own.
         mount_tmpfs(&dir.join("disk"));
@@ -66,7 +66,7 @@ fn paths_of_the_host_are_shown_as_they_are() {
 }
 
 #[test]
-fn what_cannot_be_protected_is_refused_by_name_unless_it_is_allowed() {
+fn unprotectable_mount_is_refused_unless_listed_as_unprotected() {
     isolated(|dir| {
         fs::create_dir(dir.join("disk")).unwrap();
         let disk = dir.join("disk");
@@ -106,7 +106,7 @@ fn what_cannot_be_protected_is_refused_by_name_unless_it_is_allowed() {
 }
 
 #[test]
-fn what_overlay_refuses_is_read_only_and_people_are_told_so_once() {
+fn mount_refused_by_overlay_is_read_only_with_one_warning() {
     isolated(|dir| {
         fs::write(dir.join("file"), "the node's").unwrap();
         fs::write(dir.join("bound"), "").unwrap();
@@ -129,7 +129,7 @@ fn what_overlay_refuses_is_read_only_and_people_are_told_so_once() {
 }
 
 #[test]
-fn who_joins_is_told_that_the_node_has_changed_below_the_scope() {
+fn joining_scope_warns_about_host_mounts_changed_below() {
     isolated(|dir| {
         mount_tmpfs(&dir.join("disk"));
         let first = configured(&request(dir, "a", OverlayScope::Node));
@@ -146,7 +146,7 @@ fn who_joins_is_told_that_the_node_has_changed_below_the_scope() {
 }
 
 #[test]
-fn a_scope_goes_with_its_last_member_if_so_configured() {
+fn configured_scope_is_removed_with_its_last_member() {
     isolated(|dir| {
         let mut request = request(dir, "a", OverlayScope::Group("g".to_owned()));
         let scope = dir.join("base/scopes/group-g");

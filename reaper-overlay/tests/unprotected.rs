@@ -43,7 +43,7 @@ fn mounts() -> Vec<PathBuf> {
 }
 
 #[test]
-fn what_is_allowed_to_be_is_writable_and_people_are_told() {
+fn path_listed_as_unprotected_is_writable_with_warning() {
     isolated(|dir| {
         // Overlay takes no file.
         for name in ["file", "bound", "secret", "hidden"] {

@@ -26,7 +26,7 @@ fn filled(dir: &Path, name: &str, content: &str) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_volume_is_seen_by_its_container_alone() {
+fn volume_is_visible_only_to_its_container() {
     isolated(|dir| {
         let secret = filled(dir, "secret", "a's");
         let mut request_a = request(dir, "a", OverlayScope::Node);
@@ -119,7 +119,7 @@ fn request_of(dir: &Path) -> ViewRequest {
 }
 
 #[test]
-fn a_path_in_use_is_guarded_until_its_last_user_is_gone() {
+fn mount_point_is_guarded_until_its_last_user_leaves() {
     isolated(|dir| {
         let (one, two) = (filled(dir, "one", "1"), filled(dir, "two", "2"));
         let witness = open(&request(dir, "witness", OverlayScope::Node));
@@ -174,7 +174,7 @@ fn collect_cleans_up_after_a_killed_monitor() {
 }
 
 #[test]
-fn read_only_may_reach_what_is_mounted_below() {
+fn rro_makes_mounts_below_read_only_and_ro_does_not() {
     isolated(|dir| {
         let data = filled(dir, "data", "x");
         mount_tmpfs(&data.join("below"));
@@ -190,7 +190,7 @@ fn read_only_may_reach_what_is_mounted_below() {
 }
 
 #[test]
-fn options_hold_together() {
+fn combined_volume_options_all_apply() {
     isolated(|dir| {
         let data = filled(dir, "data", "x");
         mount_tmpfs(&data.join("below"));
@@ -219,7 +219,7 @@ fn options_hold_together() {
 }
 
 #[test]
-fn mounts_travel_as_the_propagation_says() {
+fn mounts_propagate_as_volume_propagation_says() {
     isolated(|dir| {
         let data = filled(dir, "data", "x");
         bind(&data, &data);
@@ -263,7 +263,7 @@ fn mounts_travel_as_the_propagation_says() {
 }
 
 #[test]
-fn the_hosts_unmount_frees_the_device_while_others_live() {
+fn host_unmount_frees_device_while_other_containers_run() {
     isolated(|dir| {
         let kubelet = Path::new("/var/lib/kubelet/pods/u/volumes/v");
         mount_tmpfs(Path::new("/var/lib"));
@@ -292,7 +292,7 @@ fn the_hosts_unmount_frees_the_device_while_others_live() {
 }
 
 #[test]
-fn names_come_from_the_host_or_the_pod() {
+fn name_resolution_files_come_from_host_or_pod() {
     isolated(|dir| {
         needs("/etc/hosts", "any text will do");
         fs::write(dir.join("hosts"), "pod's").unwrap();
@@ -315,7 +315,7 @@ fn names_come_from_the_host_or_the_pod() {
 }
 
 #[test]
-fn what_an_engine_mounts_by_default_is_the_hosts() {
+fn default_system_mounts_of_engines_show_the_hosts() {
     isolated(|dir| {
         let mut request = request(dir, "a", OverlayScope::Node);
         for (kind, to) in [
@@ -359,7 +359,7 @@ fn what_an_engine_mounts_by_default_is_the_hosts() {
 }
 
 #[test]
-fn what_cannot_be_mounted_is_named_and_leaves_nothing() {
+fn failed_mount_is_named_and_leaves_nothing() {
     isolated(|dir| {
         let refused = |request: &ViewRequest| {
             Session::open(&SharedOverlay::new(), request)
@@ -388,7 +388,7 @@ fn what_cannot_be_mounted_is_named_and_leaves_nothing() {
 }
 
 #[test]
-fn the_image_lies_beneath_or_at_a_path() {
+fn image_is_mounted_below_the_host_or_at_a_path() {
     isolated(|dir| {
         needs("/etc/hosts", "any text will do");
         let image = dir.join("image");
@@ -429,7 +429,7 @@ fn a_missing_working_directory_is_made_in_the_overlay() {
 }
 
 #[test]
-fn a_scope_that_cannot_be_made_is_not_left_behind() {
+fn failed_prepare_leaves_no_scope() {
     isolated(|dir| {
         let mut request = request(dir, "a", OverlayScope::Container);
         request.image = ImageMode::Lower;

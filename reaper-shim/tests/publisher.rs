@@ -117,7 +117,7 @@ async fn events_arrive_in_order_with_namespace_and_topic() {
 }
 
 #[tokio::test]
-async fn what_happened_while_containerd_was_away_is_told_when_it_is_back() {
+async fn events_during_containerd_outage_are_sent_on_its_return() {
     let (_dir, path) = socket();
     let log = Log::default();
     let first = containerd(&path, &log).await;
@@ -154,7 +154,7 @@ async fn retry_now_ends_the_pause() {
 }
 
 #[tokio::test]
-async fn an_event_that_is_refused_for_good_does_not_hold_back_the_rest() {
+async fn permanently_refused_event_does_not_block_later_ones() {
     let (_dir, path) = socket();
     let log = Log::default();
     *log.refuse.lock().unwrap() = Some((1, Code::INVALID_ARGUMENT));
@@ -167,7 +167,7 @@ async fn an_event_that_is_refused_for_good_does_not_hold_back_the_rest() {
 }
 
 #[tokio::test]
-async fn an_event_that_is_refused_for_now_is_tried_again() {
+async fn temporarily_refused_event_is_retried_in_order() {
     let (_dir, path) = socket();
     let log = Log::default();
     *log.refuse.lock().unwrap() = Some((1, Code::UNAVAILABLE));
@@ -182,7 +182,7 @@ async fn an_event_that_is_refused_for_now_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_drain_without_containerd_ends() {
+async fn drain_without_containerd_times_out() {
     let (_dir, path) = socket();
     let publisher = publisher(&path);
     publisher.publish(Event::Exit(TaskExit::default()));

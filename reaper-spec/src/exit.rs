@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_those_of_a_shell_and_an_unseen_end_is_never_success() {
+    fn exit_codes_follow_the_shell_and_unknown_exit_is_never_success() {
         let exited = |code| ExitStatus::Exited { code };
         assert_eq!((exited(0).code(), exited(0).success()), (0, true));
         assert_eq!((exited(255).code(), exited(255).success()), (255, false));

@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_id_is_refused_by_its_reason() {
+    fn invalid_ids_are_refused_with_reason() {
         assert_eq!(ContainerId::new(""), Err(IdError::Empty));
         assert!(ContainerId::new("x".repeat(MAX_ID_LENGTH)).is_ok());
         assert_eq!(

@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_has_the_same_hash_for_ever() {
+    fn path_hash_is_stable() {
         assert_eq!(path_hash(Path::new("/run/other")), "b4c29e9e97e9aaa0");
         assert_eq!(
             path_hash(Path::new("/run//other/")),

@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_this_one_and_no_other() {
+    fn only_the_listed_status_transitions_are_valid() {
         use Status::{Created, Creating, Paused, Running, Stopped};
         use Transition::{Create, Exit, Pause, Resume, Start};
         let valid = [
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_transition_says_what_and_why() {
+    fn refused_transition_names_action_and_status() {
         let error = Status::Running.after(Transition::Start).unwrap_err();
         assert_eq!(
             error.to_string(),

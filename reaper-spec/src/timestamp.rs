@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_is_far_off_can_still_be_written() {
+    fn timestamp_outside_four_digit_years_is_clamped() {
         let write = |time: SystemTime| Timestamp::from(time).to_string();
         let second = Duration::from_secs(1);
         assert_eq!(write(UNIX_EPOCH - second), "1970-01-01T00:00:00.000000000Z");

@@ -148,7 +148,7 @@ fn a_wrong_process_is_named_by_its_path() {
 }
 
 #[test]
-fn anything_else_wrong_is_named_by_its_path() {
+fn wrong_values_in_config_are_named_by_their_path() {
     let with = |key: &str, value: Value| json!({"process": {"args": ["true"]}, key: value});
     let cases = [
         (
@@ -479,7 +479,7 @@ fn a_relative_bundle_path_becomes_absolute() {
 }
 
 #[test]
-fn a_part_that_only_real_containers_use_is_an_error_only_there() {
+fn invalid_seccomp_fails_only_the_full_oci_spec() {
     let folder = tempfile::tempdir().unwrap();
     let document = json!({
         "process": {"args": ["true"]},
@@ -496,7 +496,7 @@ fn a_part_that_only_real_containers_use_is_an_error_only_there() {
 }
 
 #[test]
-fn a_process_is_read_alone_and_from_a_file() {
+fn process_is_loaded_from_its_own_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("process.json");
     fs::write(

@@ -133,7 +133,7 @@ fn an_empty_file_gives_the_defaults() {
 }
 
 #[test]
-fn a_file_sets_everything() {
+fn configuration_file_sets_every_key() {
     let config = load(EVERYTHING, &[]).unwrap();
     assert_eq!(config.store, StoreKind::Sqlite);
     assert_eq!(
@@ -235,7 +235,7 @@ fn the_environment_wins_over_the_file() {
 }
 
 #[test]
-fn booleans_of_the_environment_have_many_names() {
+fn environment_booleans_accept_common_spellings() {
     for (value, expected) in [
         ("true", true),
         ("1", true),
@@ -286,7 +286,7 @@ fn sizes_have_units() {
 }
 
 #[test]
-fn what_is_wrong_in_a_file_is_named() {
+fn configuration_errors_name_key_and_expected_value() {
     for (text, expected) in [
         (
             "overlay.enabled = \"no\"",
@@ -369,7 +369,7 @@ fn a_file_that_is_named_must_exist() {
 }
 
 #[test]
-fn options_of_containerd_are_applied_whole_or_not_at_all() {
+fn containerd_options_apply_completely_or_not_at_all() {
     let mut config = Config::default();
     config
         .apply_options(
@@ -428,7 +428,7 @@ fn a_pod_changes_what_the_admin_allows() {
 }
 
 #[test]
-fn what_the_admin_has_not_allowed_is_refused_with_the_way_out() {
+fn annotation_not_allowed_by_admin_is_refused_with_remedy() {
     let error = annotate("node", &["image"], &[("dns-mode", "pod")]).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -478,7 +478,7 @@ fn a_pod_may_ask_for_more_isolation_only() {
 }
 
 #[test]
-fn a_group_is_named_by_one_annotation_or_by_both() {
+fn group_scope_is_named_by_one_or_both_annotations() {
     let allow = ["overlay-scope", "overlay-name"];
     let group = OverlayScope::Group("build".into());
     for pod in [

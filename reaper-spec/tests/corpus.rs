@@ -64,7 +64,7 @@ fn every_file_is_a_whole_oci_spec() {
 }
 
 #[test]
-fn a_container_and_its_pod_are_told_apart() {
+fn cri_annotations_distinguish_container_and_sandbox() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
     for version in ["1.6", "1.7", "2.1"] {
         let read = |kind: &str| {

@@ -317,13 +317,13 @@ proptest! {
     }
 
     #[test]
-    fn a_valid_process_is_read_alone_too(process in process()) {
+    fn any_valid_process_parses_on_its_own(process in process()) {
         let text = json!(oci(&process)).to_string();
         prop_assert_eq!(ProcessSpec::parse(text.as_bytes()).unwrap(), process);
     }
 
     #[test]
-    fn a_whole_document_gives_its_workload_whatever_the_order_spacing_and_unknown_fields(
+    fn document_parses_regardless_of_order_spacing_and_unknown_fields(
         workload in workload(),
         order in prop::collection::vec(any::<usize>(), 0..12),
         unknown in any_json(),
@@ -337,20 +337,20 @@ proptest! {
     }
 
     #[test]
-    fn a_workload_survives_a_record(workload in workload()) {
+    fn workload_round_trips_through_json(workload in workload()) {
         let record = serde_json::to_vec(&workload).unwrap();
         prop_assert_eq!(serde_json::from_slice::<ContainerSpec>(&record).unwrap(), workload);
     }
 
     #[test]
-    fn a_valid_process_survives_a_record(process in process()) {
+    fn valid_process_round_trips_through_json(process in process()) {
         prop_assert!(process.validate().is_ok());
         let record = serde_json::to_vec(&process).unwrap();
         prop_assert_eq!(serde_json::from_slice::<ProcessSpec>(&record).unwrap(), process);
     }
 
     #[test]
-    fn the_complaint_points_at_what_was_broken(
+    fn error_names_path_of_invalid_process_field(
         process in process(),
         (key, value, path) in breaks(),
     ) {
@@ -380,13 +380,13 @@ proptest! {
     }
 
     #[test]
-    fn good_ids_are_accepted(text in "[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}") {
+    fn ids_of_allowed_characters_are_accepted(text in "[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}") {
         prop_assume!(text != "ns" && text != "overlay");
         prop_assert!(ContainerId::new(text).is_ok());
     }
 
     #[test]
-    fn a_cgroup_stays_below_the_root(text in prop_oneof![any::<String>(), "[a-c/.:-]{0,12}",
+    fn cgroups_path_never_leads_above_root(text in prop_oneof![any::<String>(), "[a-c/.:-]{0,12}",
         "[a-c-]{0,6}\\.slice:[a-c]{0,2}:[a-c./]{0,4}"]) {
         if let Ok(path) = CgroupsPath::parse(&text) {
             let components: Vec<Component<'_>> = path.relative().components().collect();
@@ -398,7 +398,7 @@ proptest! {
     }
 
     #[test]
-    fn a_scope_is_safe_and_reads_as_it_is_written(text in prop_oneof![any::<String>(),
+    fn parsed_overlay_scope_is_safe_and_prints_as_written(text in prop_oneof![any::<String>(),
         "(node|namespace|pod|container)", "group:[a-z./_-]{0,8}"]) {
         if let Ok(scope) = text.parse::<OverlayScope>() {
             prop_assert_eq!(scope.to_string(), text);
@@ -452,7 +452,7 @@ proptest! {
     }
 
     #[test]
-    fn times_and_exits_survive_a_record(
+    fn timestamps_and_exits_round_trip_through_json(
         seconds in 0..253_402_300_799_u64, nanos in 0..1_000_000_000_u32, code in any::<u8>(),
         signal in 1..65, core in any::<bool>(), reason in any::<String>(), which in 0..3,
     ) {
@@ -468,7 +468,7 @@ proptest! {
     }
 
     #[test]
-    fn a_life_follows_the_table(steps in prop::collection::vec(0..5_usize, 0..30)) {
+    fn any_sequence_of_transitions_follows_the_table(steps in prop::collection::vec(0..5_usize, 0..30)) {
         let transitions = [Transition::Create, Transition::Start, Transition::Pause,
             Transition::Resume, Transition::Exit];
         let mut status = Status::Creating;

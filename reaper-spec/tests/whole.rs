@@ -318,7 +318,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_broken_anywhere_is_named_or_not_read(
+    fn invalid_value_anywhere_is_named_or_not_read(
         document in document(),
         which in any::<Index>(),
         value in prop_oneof![
@@ -354,7 +354,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_left_out_is_named_or_has_a_default(
+    fn missing_value_anywhere_is_named_or_has_default(
         document in document(),
         which in any::<Index>(),
     ) {

@@ -45,22 +45,22 @@ macro_rules! rules {
 
 rules! { ($)
     a_new_store_is_empty
-    what_was_created_is_read_back
-    an_id_is_taken_once
-    every_status_and_every_end_is_kept
+    get_returns_created_record
+    create_with_existing_id_is_refused
+    every_status_and_exit_is_stored
     a_large_record_is_kept
     an_update_replaces_the_record
     an_update_of_an_old_revision_is_a_conflict
     an_update_without_a_change_is_a_new_revision
-    revisions_never_come_back
-    a_deleted_container_is_gone
+    revisions_are_never_reused
+    deleted_container_is_missing_and_its_id_free
     containers_do_not_touch_each_other
     the_list_is_sorted_and_complete
     another_handle_sees_every_change
-    one_of_many_creators_wins
+    one_of_many_concurrent_creates_succeeds
     one_of_many_updates_of_a_revision_wins
     no_update_is_lost
     readers_see_whole_records_in_order
-    creations_and_deletions_take_turns
-    what_stays_is_listed_while_others_come_and_go
+    concurrent_creates_and_deletes_alternate
+    list_contains_unchanged_record_while_others_change
 }

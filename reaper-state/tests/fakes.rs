@@ -36,7 +36,7 @@ fn a_scripted_failure_changes_nothing() {
 }
 
 #[test]
-fn a_lost_acknowledgement_leaves_the_change() {
+fn failure_after_update_keeps_the_change() {
     let store = FakeStore::new();
     let revision = store.create(&web()).expect("create");
     store.script(Call::Update, 1, ScriptedResult::FailAfterwards(medium()));

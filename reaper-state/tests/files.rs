@@ -101,7 +101,7 @@ impl Fixture {
 }
 
 #[test]
-fn scripts_find_a_json_file_and_a_pid() {
+fn record_is_stored_as_json_and_pid_files() {
     let f = fixture();
     let mut web = record("web");
     web.annotations.insert("a".to_owned(), "b".to_owned());
@@ -162,7 +162,7 @@ fn scripts_find_a_json_file_and_a_pid() {
 }
 
 #[test]
-fn what_it_makes_is_private() {
+fn state_directories_and_files_are_private() {
     let f = fixture();
     let mut web = record("web");
     web.process = Some(ProcessIdentity {
@@ -183,7 +183,7 @@ fn what_it_makes_is_private() {
 }
 
 #[test]
-fn reading_makes_nothing() {
+fn reads_create_no_files() {
     let f = fixture();
     assert_eq!(f.store.list().expect("list"), []);
     assert!(f.store.get(&id("web")).is_err());
@@ -192,7 +192,7 @@ fn reading_makes_nothing() {
 }
 
 #[test]
-fn what_is_no_record_is_reported() {
+fn damaged_records_are_reported_as_corrupt() {
     let f = fixture();
     type Mangle = fn(&str) -> Vec<u8>;
     let mangled: [(&str, Mangle); 9] = [
@@ -239,7 +239,7 @@ fn every_cut_of_a_record_is_reported() {
 }
 
 #[test]
-fn what_is_no_file_is_reported_and_not_waited_for() {
+fn irregular_state_file_is_reported_without_blocking() {
     let f = fixture();
     let (stored, text) = f.with_record("web");
     let state = f.state("web");
@@ -324,7 +324,7 @@ fn fields_of_a_later_program_with_the_same_version_are_ignored() {
 }
 
 #[test]
-fn a_folder_without_a_record_is_no_container_and_is_taken_over() {
+fn directory_without_record_is_reused_by_create() {
     let f = fixture();
     f.with_record("other");
     let folder = f.root.join("web");
@@ -369,7 +369,7 @@ fn a_folder_of_another_user_is_not_taken_over() {
 }
 
 #[test]
-fn what_a_crash_has_left_is_removed_by_the_next_change() {
+fn next_change_removes_files_left_by_crash() {
     let f = fixture();
     let (stored, _) = f.with_record("web");
     let leave = || {
@@ -387,7 +387,7 @@ fn what_a_crash_has_left_is_removed_by_the_next_change() {
 }
 
 #[test]
-fn what_is_no_container_is_not_listed() {
+fn list_ignores_entries_that_are_not_containers() {
     let f = fixture();
     f.with_record("web");
     for name in ["ns", "overlay", ".hidden", "with space"] {

@@ -48,7 +48,7 @@ fn records_move_from_files_to_sqlite_and_back() {
 }
 
 #[test]
-fn a_later_call_brings_up_to_date_and_never_back() {
+fn repeated_migration_updates_but_never_reverts_records() {
     let (from, to) = (MemoryStore::new(), MemoryStore::new());
     let mut stale = record("stale", Status::Running);
     let mut ahead = record("ahead", Status::Running);
@@ -129,7 +129,7 @@ fn while_it_is_copied(change: impl FnOnce(&dyn StateStore, &Revision, Record)) -
 }
 
 #[test]
-fn what_changes_while_it_is_copied_is_copied_again() {
+fn record_changed_during_migration_is_copied_again() {
     let to = while_it_is_copied(|from, revision, mut web| {
         web.status = Status::Paused;
         from.update(revision, &web).expect("update");
@@ -141,7 +141,7 @@ fn what_changes_while_it_is_copied_is_copied_again() {
 }
 
 #[test]
-fn what_is_deleted_while_it_is_copied_is_not_kept() {
+fn record_deleted_during_migration_is_not_kept() {
     let to = while_it_is_copied(|from, _, web| from.delete(&web.id).expect("delete"));
     assert_eq!(to.list().expect("list"), []);
 }

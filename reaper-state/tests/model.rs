@@ -153,7 +153,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn every_store_answers_like_the_one_in_memory(steps in prop::collection::vec(steps(), 1..40)) {
+    fn every_store_behaves_like_memory_store(steps in prop::collection::vec(steps(), 1..40)) {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path();
         let memory = std::sync::Arc::new(MemoryStore::new());
@@ -175,12 +175,12 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn decode_of_random_bytes_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = decode(&bytes);
     }
 
     #[test]
-    fn no_damage_makes_it_panic(record in records(), at in any::<prop::sample::Index>(), to: u8) {
+    fn decode_of_damaged_record_never_panics(record in records(), at in any::<prop::sample::Index>(), to: u8) {
         let text = encode(&record, &Revision::from_number(1)).expect("encode");
         let mut bytes = text.into_bytes();
         let at = at.index(bytes.len());

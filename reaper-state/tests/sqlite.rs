@@ -35,7 +35,7 @@ fn kind(error: Error) -> io::ErrorKind {
 }
 
 #[test]
-fn reading_makes_no_file() {
+fn reads_create_no_database() {
     let f = fixture();
     assert_eq!(f.store.list().expect("list"), []);
     assert!(matches!(
@@ -84,7 +84,7 @@ fn a_database_that_was_removed_or_replaced_is_noticed() {
 }
 
 #[test]
-fn a_database_that_only_was_begun_is_empty() {
+fn empty_database_file_reads_as_empty() {
     let f = fixture();
     fs::create_dir(f.path.parent().expect("a parent")).expect("mkdir");
     fs::write(&f.path, "").expect("what a crash leaves");
@@ -93,7 +93,7 @@ fn a_database_that_only_was_begun_is_empty() {
 }
 
 #[test]
-fn what_is_no_database_of_ours_is_refused_and_not_touched() {
+fn foreign_database_file_is_refused_and_unchanged() {
     let f = fixture();
     fs::create_dir(f.path.parent().expect("a parent")).expect("mkdir");
     let text = "not a database, but long enough to be taken for one ".repeat(30);
@@ -140,7 +140,7 @@ fn a_newer_database_is_refused_by_name() {
 }
 
 #[test]
-fn a_row_that_is_no_record_is_reported() {
+fn row_without_valid_record_is_reported() {
     let f = fixture();
     let revision = f.store.create(&web()).expect("create");
     let put = |document: &str| {
@@ -179,7 +179,7 @@ fn a_row_that_is_no_record_is_reported() {
 }
 
 #[test]
-fn handles_that_come_and_go_lose_nothing_and_fail_never() {
+fn short_lived_handles_lose_no_update_and_never_fail() {
     const THREADS: u32 = 6;
     const EACH: u32 = 25;
     let f = fixture();

@@ -76,7 +76,7 @@ take_programs() {
 }
 
 # What tells nothing of a kernel, and takes the time of thousands of containers under emulation.
-e2e_arguments='--test-threads=1 --skip thousands_one_after_another'
+e2e_arguments='--test-threads=1 --skip thousands_of_sequential_execs'
 
 # Takes end-to-end tests with a containerd. One test after another: each looks for all that it may
 # have left behind.

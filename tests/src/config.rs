@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_generation_gets_the_tables_that_it_reads() {
+    fn configuration_matches_containerd_generation() {
         let old = render(Path::new("/run/x"), 1);
         assert!(old.starts_with("version = 2\n"), "{old}");
         assert!(

@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_itself_below_its_parent() {
+    fn process_is_found_below_its_parent() {
         let me = Process::find(process::id()).expect("this process");
         assert!(me.is_alive());
         assert!(me.figures().descriptors >= 3);

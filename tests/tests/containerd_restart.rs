@@ -16,7 +16,7 @@ fn restarting(test: impl Fn(&Node, &dyn Fn())) {
 }
 
 #[test]
-fn what_runs_goes_on_and_can_be_waited_for_killed_and_deleted() {
+fn running_container_survives_containerd_restart() {
     restarting(|node, stop| {
         let id = node.run(
             "lasting",
@@ -41,7 +41,7 @@ fn what_runs_goes_on_and_can_be_waited_for_killed_and_deleted() {
 }
 
 #[test]
-fn an_exit_meanwhile_is_reported_with_its_output() {
+fn exit_during_containerd_restart_is_reported_with_output() {
     restarting(|node, stop| {
         let round = fs::read_dir(node.work())
             .expect("list the work folder")

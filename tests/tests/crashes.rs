@@ -59,7 +59,7 @@ impl Family {
 }
 
 #[test]
-fn a_killed_monitor_is_an_exit_of_137_and_all_that_it_had_started_ends() {
+fn killed_monitor_gives_exit_137_and_ends_all_processes() {
     on_each(|node| {
         if is_yardstick() {
             return;
@@ -90,7 +90,7 @@ fn a_killed_monitor_is_an_exit_of_137_and_all_that_it_had_started_ends() {
 }
 
 #[test]
-fn a_monitor_killed_at_the_gate_fails_the_start() {
+fn start_fails_after_monitor_is_killed() {
     on_each(|node| {
         if is_yardstick() {
             return;
@@ -107,7 +107,7 @@ fn a_monitor_killed_at_the_gate_fails_the_start() {
 }
 
 #[test]
-fn after_the_death_of_its_shim_containerd_reports_an_end_and_cleans_up() {
+fn containerd_reports_exit_and_cleans_up_after_shim_death() {
     on_each(|node| {
         let events = node.events();
         let family = Family::run(node, "shimless");
@@ -127,7 +127,7 @@ fn after_the_death_of_its_shim_containerd_reports_an_end_and_cleans_up() {
 }
 
 #[test]
-fn an_exit_that_the_shim_never_told_is_told_after_its_death() {
+fn unreported_exit_is_reported_after_shim_death() {
     on_each(|node| {
         if is_yardstick() {
             return;
@@ -158,7 +158,7 @@ fn an_exit_that_the_shim_never_told_is_told_after_its_death() {
 }
 
 #[test]
-fn the_death_of_both_leaves_nothing() {
+fn death_of_monitor_and_shim_leaves_nothing() {
     on_each(|node| {
         if is_yardstick() {
             return;

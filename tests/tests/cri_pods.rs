@@ -87,7 +87,7 @@ fn two_containers_of_a_pod_share_a_shim_and_end_each_on_its_own() {
 }
 
 #[test]
-fn stopping_asks_by_sigterm_and_insists_after_the_grace_period() {
+fn stop_sends_sigterm_then_sigkill_after_grace_period() {
     on_each(|node| {
         let pod = node.run_pod("grace");
         let polite = "trap 'echo leaving; exit 5' TERM; echo ready; while :; do sleep 0.1; done";
@@ -171,7 +171,7 @@ fn logs_have_complete_lines_whatever_their_length() {
 }
 
 #[test]
-fn what_is_called_pause_is_run_all_the_same() {
+fn containers_named_pause_are_executed() {
     on_each(|node| {
         let pod = node.run_pod("pauses");
         let echo = ["/bin/echo", "/pause", "pause"];
@@ -197,7 +197,7 @@ fn what_is_called_pause_is_run_all_the_same() {
 }
 
 #[test]
-fn a_pod_has_no_process_of_its_own() {
+fn sandbox_has_no_process() {
     on_each(|node| {
         if is_yardstick() {
             return;

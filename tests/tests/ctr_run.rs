@@ -15,7 +15,7 @@ const LIFE: [&str; 4] = [
 ];
 
 #[test]
-fn echo_is_heard() {
+fn ctr_run_returns_output_of_echo() {
     on_each(|node| {
         let events = node.events();
         let output = node.ctr_run("echo", &["/bin/echo", "hello", "node"]);
@@ -30,7 +30,7 @@ fn echo_is_heard() {
 }
 
 #[test]
-fn both_outputs_a_signal_and_an_environment_arrive() {
+fn ctr_run_passes_outputs_signal_and_environment() {
     on_each(|node| {
         let script = "echo out; echo err >&2; echo \"$WHAT\"; kill -KILL $$";
         let options = ["--rm", "--env", "WHAT=a variable"];

@@ -101,7 +101,7 @@ fn podman_copies_files_to_and_from_the_container() {
 }
 
 #[test]
-fn podman_kills_what_does_not_heed_a_stop_and_what_it_removes() {
+fn podman_kills_on_stop_timeout_and_on_forced_removal() {
     with_podman(|podman| {
         detach(
             podman,

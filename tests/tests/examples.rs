@@ -28,7 +28,7 @@ fn run(node: &Node, shim: &Path, options: &[&str], id: &str, args: &[&str]) -> O
 }
 
 #[test]
-fn a_store_that_audits_sees_the_life_of_a_container() {
+fn auditing_store_records_container_lifecycle() {
     let folder = tempfile::tempdir().expect("make a folder");
     let log = folder.path().join("audit");
     let options =
@@ -75,7 +75,7 @@ fn a_shim_without_its_audit_runs_nothing() {
 }
 
 #[test]
-fn a_database_remembers_what_a_shim_runs() {
+fn sqlite_shim_records_running_container() {
     let folder = tempfile::tempdir().expect("make a folder");
     let path = folder.path().to_str().expect("a path in UTF-8");
     let options = Options::default().env("REAPER_SQLITE_FOLDER", path);

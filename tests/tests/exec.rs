@@ -59,7 +59,7 @@ fn ctr_exec_gives_output_and_code() {
 }
 
 #[test]
-fn a_hundred_at_once_have_each_their_code_and_output() {
+fn hundred_concurrent_execs_return_own_code_and_output() {
     on_each(|node| {
         let (id, _) = resting(node);
         thread::scope(|scope| {
@@ -85,7 +85,7 @@ fn a_hundred_at_once_have_each_their_code_and_output() {
 }
 
 #[test]
-fn an_exec_that_cannot_be_is_refused_with_the_reason() {
+fn invalid_exec_is_refused_with_reason() {
     on_each(|node| {
         let api = node.api();
         let workload = Workload::new(&["/bin/sleep", "1072"]);
@@ -137,7 +137,7 @@ fn an_exec_that_cannot_be_is_refused_with_the_reason() {
 }
 
 #[test]
-fn killing_one_spares_the_rest_and_what_one_left_lives_until_init_ends() {
+fn killing_one_exec_spares_init_and_processes_of_other_execs() {
     on_each(|node| {
         if is_yardstick() {
             return;
@@ -172,7 +172,7 @@ fn killing_one_spares_the_rest_and_what_one_left_lives_until_init_ends() {
 }
 
 #[test]
-fn exits_of_execs_are_told_before_the_exit_of_init() {
+fn exec_exits_are_published_before_exit_of_init() {
     on_each(|node| {
         if is_yardstick() {
             return;
@@ -201,7 +201,7 @@ fn exits_of_execs_are_told_before_the_exit_of_init() {
 }
 
 #[test]
-fn thousands_one_after_another_leave_the_shim_and_the_monitor_as_they_were() {
+fn thousands_of_sequential_execs_leave_shim_and_monitor_unchanged() {
     const ROUNDS: u32 = 5000;
     on_each(|node| {
         if is_yardstick() {

@@ -41,7 +41,7 @@ fn imports_go_down() {
 }
 
 #[test]
-fn a_crate_that_is_not_enforced_could_not_be() {
+fn unenforced_crate_still_has_wrong_imports() {
     for rules in CRATES
         .iter()
         .copied()
@@ -231,7 +231,7 @@ fn an_import_that_goes_sideways_is_found() {
 }
 
 #[test]
-fn what_the_root_defines_is_above_all() {
+fn items_of_crate_root_are_above_all_floors() {
     let lib = &format!("{LIB} pub struct Own;");
     let tree = [
         ("lib.rs", lib.as_str()),
@@ -280,7 +280,7 @@ fn folders_are_read_with_all_their_files() {
 }
 
 #[test]
-fn a_folder_has_floors_of_its_own() {
+fn nested_floors_apply_inside_a_folder() {
     let tree = [
         ("main.rs", "mod house;"),
         (
@@ -353,7 +353,7 @@ fn circle(count: usize) -> Vec<String> {
 }
 
 #[test]
-fn a_circle_of_more_than_four_files_is_found() {
+fn cycle_of_more_than_four_files_is_found() {
     assert_eq!(circle(4), Vec::<String>::new());
     let found = circle(5);
     let [found] = found.as_slice() else {

@@ -12,7 +12,7 @@ use nix::mount::{MsFlags, mount};
 use reaper_tests::{Node, Options, leftovers, on_each, runtime::until, suite::suites};
 
 #[test]
-fn whatever_is_left_behind_is_named() {
+fn leftovers_of_every_kind_are_named() {
     on_each(|node| {
         assert_eq!(leftovers::find(node), Vec::<String>::new());
 

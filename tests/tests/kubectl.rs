@@ -56,7 +56,7 @@ fn attach(id: &str, tty: bool) -> AttachRequest {
 }
 
 #[test]
-fn a_probe_gets_both_outputs_and_the_code() {
+fn exec_probe_gets_stdout_stderr_and_exit_code() {
     in_a_pod(|node, pod| {
         let id = resting(pod);
         let script = ["/bin/sh", "-c", "echo out; echo err >&2; exit 21"];
@@ -76,7 +76,7 @@ fn a_probe_gets_both_outputs_and_the_code() {
 }
 
 #[test]
-fn a_probe_that_takes_too_long_ends_alone() {
+fn timed_out_probe_is_killed_alone() {
     in_a_pod(|node, pod| {
         let id = resting(pod);
         let start = Instant::now();
@@ -194,7 +194,7 @@ fn attach_with_a_terminal_reaches_the_shell() {
 }
 
 #[test]
-fn the_first_input_of_stdin_once_is_the_last() {
+fn stdin_once_closes_input_after_first_attach() {
     in_a_pod(|node, pod| {
         let config = ContainerConfig {
             stdin: true,

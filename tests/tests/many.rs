@@ -13,7 +13,7 @@ const MANY: usize = 300;
 const AT_A_TIME: usize = 16;
 
 #[test]
-fn three_hundred_run_at_once_and_leave_nothing() {
+fn three_hundred_concurrent_containers_leave_nothing() {
     on_each(|node| {
         let events = node.events();
         let workload = Workload::new(&["/bin/sleep", "1041"]);
@@ -51,7 +51,7 @@ fn three_hundred_run_at_once_and_leave_nothing() {
 }
 
 #[test]
-fn a_shim_holds_nothing_of_the_containers_that_its_pod_had() {
+fn shim_keeps_nothing_of_removed_containers() {
     on_each(|node| {
         let pod = node.run_pod("crowded");
         let [shim] = node.shims().try_into().expect("one shim");

@@ -95,7 +95,7 @@ fn a_command_runs_in_its_image() {
 }
 
 #[test]
-fn a_program_that_is_not_there_is_named() {
+fn missing_program_is_named() {
     on_each(|node| {
         let output = node.ctr_run("missing", &["/nowhere/missing"]);
         assert_ne!(output.code, 0, "{output:?}");
@@ -128,7 +128,7 @@ fn run_and_exec_have_terminals() {
 }
 
 #[test]
-fn the_containers_of_a_pod_share_what_the_sandbox_keeps() {
+fn pod_containers_share_ipc_but_not_pid_and_mount_namespaces() {
     on_each(|node| {
         let pod = node
             .run_pod_of(pod_config(node, "real"))
@@ -166,7 +166,7 @@ fn the_containers_of_a_pod_share_what_the_sandbox_keeps() {
 }
 
 #[test]
-fn a_limit_of_memory_holds() {
+fn memory_limit_kills_container() {
     on_each(|node| {
         let pod = node
             .run_pod_of(pod_config(node, "limited"))

@@ -9,7 +9,7 @@ use reaper_tests::{
 };
 
 #[test]
-fn what_is_written_is_shared_by_workloads_and_never_reaches_the_node() {
+fn writes_are_shared_by_workloads_but_not_with_the_host() {
     on_each_with(&Options::default().overlay(), |node| {
         let path = format!("/var/lib/{}", node.name("file"));
         let write = format!("echo written >{path} && cat {path}");
@@ -30,7 +30,7 @@ fn what_is_written_is_shared_by_workloads_and_never_reaches_the_node() {
 }
 
 #[test]
-fn a_pod_works_over_it_and_a_host_path_is_the_node_s() {
+fn pod_over_overlay_writes_host_path_volume_to_the_host() {
     on_each_with(&Options::default().overlay(), |node| {
         let pod = node.run_pod("covered");
         let volume = node.work().join("volume");
@@ -74,7 +74,7 @@ fn scopes(node: &reaper_tests::Node) -> Vec<String> {
 }
 
 #[test]
-fn the_overlay_that_a_pod_has_for_itself_goes_with_it() {
+fn pod_scope_is_removed_with_its_pod() {
     let options = Options::default()
         .overlay()
         .env("REAPER_OVERLAY_SCOPE", "pod");
@@ -105,7 +105,7 @@ fn the_overlay_that_a_pod_has_for_itself_goes_with_it() {
 }
 
 #[test]
-fn without_an_overlay_a_pod_has_its_volumes_all_the_same() {
+fn pod_without_overlay_has_its_volumes() {
     on_each(|node| {
         if is_yardstick() {
             return;
@@ -147,7 +147,7 @@ fn without_an_overlay_a_pod_has_its_volumes_all_the_same() {
 }
 
 #[test]
-fn an_image_brings_a_tool_along() {
+fn tool_from_image_runs_in_each_image_mode() {
     let at = format!("$REAPER_IMAGE_ROOT{TOOL}");
     for (mode, overlay, tool) in [
         ("beneath", true, TOOL),

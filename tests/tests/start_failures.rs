@@ -33,7 +33,7 @@ fn obstacles(node: &Node) -> Vec<(PathBuf, &'static str)> {
 }
 
 #[test]
-fn the_refusal_names_the_program_and_all_can_be_deleted() {
+fn failed_start_names_program_and_task_is_deletable() {
     on_each(|node| {
         let api = node.api();
         for (program, word) in obstacles(node) {
@@ -64,7 +64,7 @@ fn the_refusal_names_the_program_and_all_can_be_deleted() {
 }
 
 #[test]
-fn ctr_shows_the_refusal_and_cleans_up() {
+fn ctr_reports_failed_start_and_cleans_up() {
     on_each(|node| {
         for (program, word) in obstacles(node) {
             let output = node.ctr_run("refused", &[program.to_str().expect("a path in UTF-8")]);
@@ -76,7 +76,7 @@ fn ctr_shows_the_refusal_and_cleans_up() {
 }
 
 #[test]
-fn the_cri_keeps_the_refusal_for_the_kubelet() {
+fn cri_status_keeps_reason_of_failed_start() {
     on_each(|node| {
         let pod = node.run_pod("refusals");
         for (number, (program, word)) in obstacles(node).into_iter().enumerate() {
@@ -105,7 +105,7 @@ fn the_cri_keeps_the_refusal_for_the_kubelet() {
 }
 
 #[test]
-fn a_kill_at_the_gate_ends_it_before_it_has_done_anything() {
+fn kill_before_start_ends_task_without_running_it() {
     on_each(|node| {
         let done = node.work().join("done");
         let workload = Workload::new(&["/bin/touch", done.to_str().expect("a path in UTF-8")]);
@@ -128,7 +128,7 @@ fn a_kill_at_the_gate_ends_it_before_it_has_done_anything() {
 }
 
 #[test]
-fn deleting_ends_what_never_started_and_is_refused_for_what_runs() {
+fn delete_ends_created_task_and_is_refused_for_running_one() {
     on_each(|node| {
         let workload = Workload::new(&["/bin/sleep", "1091"]);
         let id = node.create("created", &workload, &Streams::default());

@@ -3,7 +3,7 @@
 use reaper_tests::{Options, on_each_with};
 
 #[test]
-fn containers_live_and_die_in_a_database() {
+fn containers_run_with_sqlite_store() {
     let options = Options::default().env("REAPER_STORE", "sqlite");
     on_each_with(&options, |node| {
         let output = node.ctr_run("echo", &["/bin/sh", "-c", "echo hello; exit 3"]);

@@ -61,7 +61,7 @@ fn a_reader_that_comes_after_the_exit_gets_all_and_then_the_end() {
 }
 
 #[test]
-fn a_reader_that_never_comes_holds_nothing_up() {
+fn absent_reader_does_not_block_the_container() {
     on_each(|node| {
         if is_yardstick() {
             return;
@@ -120,7 +120,7 @@ fn a_reader_that_stops_reading_holds_up_nothing_but_the_writes() {
 }
 
 #[test]
-fn a_reader_that_dies_is_no_broken_pipe_and_the_next_one_loses_nothing() {
+fn next_reader_loses_nothing_after_reader_died() {
     on_each(|node| {
         if is_yardstick() {
             return;
@@ -170,7 +170,7 @@ fn a_workload_of_another_user_opens_its_streams_by_name() {
 }
 
 #[test]
-fn what_init_leaves_behind_ends_with_it_and_keeps_no_reader() {
+fn descendants_of_init_end_with_it_and_hold_no_reader() {
     on_each(|node| {
         let out = node.fifo("out");
         let reading = out.read();

@@ -13,12 +13,12 @@ fn refused(args: &str) -> String {
 }
 
 #[test]
-fn the_definition_is_sound() {
+fn command_line_definition_passes_clap_debug_assert() {
     Cli::command().debug_assert();
 }
 
 #[test]
-fn what_engines_call_is_understood() {
+fn command_lines_of_engines_parse() {
     for line in [
         "--root /r --log l --log-format json create --bundle /b --pid-file p id",
         "--systemd-cgroup --log=l --log-format=json create -b /b --no-pivot --no-new-keyring \
@@ -63,7 +63,7 @@ fn run_takes_a_command_or_an_id() {
 }
 
 #[test]
-fn signals_have_two_places_but_only_one_at_a_time() {
+fn kill_takes_signal_as_argument_or_option_but_not_both() {
     let number = |line: &str| {
         let Command::Kill(kill) = parse(line) else {
             panic!("another command")
@@ -80,7 +80,7 @@ fn signals_have_two_places_but_only_one_at_a_time() {
 }
 
 #[test]
-fn users_are_numbers() {
+fn user_argument_must_be_numeric() {
     assert_eq!("33".parse(), Ok(UserArg { uid: 33, gid: None }));
     assert_eq!(
         "33:34".parse(),
@@ -116,14 +116,14 @@ fn every_command_has_examples() {
 }
 
 #[test]
-fn events_need_a_name_for_figures_alone() {
+fn events_stats_requires_container_name() {
     parse("events");
     parse("events --json");
     refused("events --stats");
 }
 
 #[test]
-fn a_migration_needs_a_target_unless_it_is_a_name() {
+fn state_migrate_with_options_requires_target_store() {
     let Command::State(state) = parse("state migrate --to sqlite --dry-run") else {
         panic!("another command")
     };

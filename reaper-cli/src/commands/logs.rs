@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_emptied_is_read_from_its_beginning() {
+    fn truncated_log_is_read_from_its_start() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"much text").unwrap();
         let mut log = Log(file.try_clone().unwrap());

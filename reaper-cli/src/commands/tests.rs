@@ -86,7 +86,7 @@ impl Rig {
 }
 
 #[test]
-fn a_persons_container_gets_the_streams_of_start() {
+fn container_created_without_pid_file_gets_streams_of_start() {
     let mut rig = Rig::new();
     rig.create("create");
     rig.done("start c");
@@ -97,7 +97,7 @@ fn a_persons_container_gets_the_streams_of_start() {
 }
 
 #[test]
-fn an_engines_container_keeps_the_streams_of_create() {
+fn container_created_with_pid_file_keeps_streams_of_create() {
     let mut rig = Rig::new();
     let pid_file = rig.bundle().join("pid");
     rig.create(&format!("create --pid-file {}", pid_file.display()));
@@ -145,7 +145,7 @@ fn start_with_a_bundle_creates_what_does_not_exist() {
 }
 
 #[test]
-fn errors_name_the_way_out() {
+fn command_errors_name_the_remedy() {
     let mut rig = Rig::new();
     assert_eq!(
         rig.failed("state c"),
@@ -159,7 +159,7 @@ fn errors_name_the_way_out() {
 }
 
 #[test]
-fn killing_what_has_ended_is_success_and_what_never_was_is_not() {
+fn kill_of_stopped_container_succeeds_and_of_missing_one_fails() {
     let mut rig = Rig::new();
     assert!(rig.failed("kill c").contains("does not exist"));
     rig.create("create");
@@ -170,7 +170,7 @@ fn killing_what_has_ended_is_success_and_what_never_was_is_not() {
 }
 
 #[test]
-fn deleting_by_force_needs_nothing_to_be_there() {
+fn forced_delete_of_missing_container_succeeds() {
     let mut rig = Rig::new();
     assert!(rig.failed("delete c").contains("does not exist"));
     rig.done("delete --force c");
@@ -180,7 +180,7 @@ fn deleting_by_force_needs_nothing_to_be_there() {
 }
 
 #[test]
-fn state_and_wait_tell_the_exit_code() {
+fn state_and_wait_report_exit_code() {
     let mut rig = Rig::new();
     rig.create("create");
     let state: serde_json::Value = serde_json::from_str(&rig.done("state c")).unwrap();
@@ -198,7 +198,7 @@ fn state_and_wait_tell_the_exit_code() {
 }
 
 #[test]
-fn list_and_ps_print_for_people_and_programs() {
+fn list_and_ps_print_tables_and_json() {
     let mut rig = Rig::new();
     assert_eq!(rig.done("list --format json"), "[]\n");
     rig.create("create");
@@ -211,7 +211,7 @@ fn list_and_ps_print_for_people_and_programs() {
 }
 
 #[test]
-fn events_print_what_runc_does() {
+fn events_stats_print_json_in_runcs_form() {
     let mut rig = Rig::new();
     rig.create("create");
     let line = rig.done("events --stats c");
@@ -248,7 +248,7 @@ fn pause_and_resume_change_the_state() {
 }
 
 #[test]
-fn a_terminal_needs_somebody_who_serves_it() {
+fn detached_terminal_requires_console_socket() {
     let mut rig = Rig::new();
     let config = r#"{"process": {"args": ["sh"], "terminal": true}}"#;
     std::fs::write(rig.bundle().join("config.json"), config).unwrap();
@@ -261,7 +261,7 @@ fn a_terminal_needs_somebody_who_serves_it() {
 }
 
 #[test]
-fn features_version_and_spec_are_what_engines_and_people_read() {
+fn features_version_and_spec_print_expected_output() {
     let mut rig = Rig::new();
     let version = rig.done("version");
     assert!(version.starts_with("reaper-runtime version "), "{version}");

@@ -119,7 +119,7 @@ fn the_trial_runs_a_container_over_an_overlay_and_leaves_nothing() {
 }
 
 #[test]
-fn the_trial_is_of_what_the_configuration_says() {
+fn trial_uses_configured_overlay_and_store() {
     let rig = Rig::new();
     let output = rig.call(&["--namespace", "k8s.io", "doctor", "--json"]);
     let off = trial(&output);
@@ -182,7 +182,7 @@ fn the_trial_drives_the_runtime_that_is_configured() {
 }
 
 #[test]
-fn an_overlay_that_the_kernel_refuses_is_a_problem_in_the_kernels_words() {
+fn overlay_refused_by_kernel_is_reported_with_kernel_message() {
     let rig = Rig::with_overlay();
     let over = rig.path("over");
     let layers = ["lower", "upper", "work"].map(|name| rig.path(name));
@@ -272,7 +272,7 @@ fn without(rig: &Rig, call: i64, errno: i32) -> Output {
 }
 
 #[test]
-fn what_a_seccomp_filter_refuses_is_named_with_the_step() {
+fn doctor_names_step_and_errno_of_seccomp_refusal() {
     let rig = Rig::with_overlay();
     let output = without(&rig, libc::SYS_unshare, libc::EPERM);
     let refused = trial(&output);
@@ -330,7 +330,7 @@ fn runs(trial: &Path) -> bool {
 }
 
 #[test]
-fn what_a_killed_doctor_left_goes_with_the_next() {
+fn next_doctor_removes_leftovers_of_killed_one() {
     let rig = Rig::with_overlay();
     let mut doctor = at_work(&rig);
     signal(&doctor, Signal::SIGKILL);

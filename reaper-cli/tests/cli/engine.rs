@@ -17,7 +17,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use crate::rig::{Rig, become_subreaper, first_line, pid_in, shell};
 
 #[test]
-fn the_pid_file_names_who_ends_as_the_container_does() {
+fn pid_file_names_process_that_mirrors_container_exit() {
     become_subreaper();
     let rig = Rig::new();
     let file = rig.path("pid");
@@ -102,7 +102,7 @@ fn a_pid_file_that_cannot_be_written_leaves_no_process() {
 }
 
 #[test]
-fn a_detached_run_has_such_a_pid_file_too() {
+fn detached_run_pid_file_names_process_that_mirrors_exit() {
     become_subreaper();
     let rig = Rig::new();
     let file = rig.path("pid");

@@ -76,7 +76,7 @@ fn live_and_die(rig: &Rig, mut told: impl FnMut(&str)) {
 }
 
 #[test]
-fn a_life_is_told_as_it_happens() {
+fn events_report_container_lifecycle_as_it_happens() {
     for store in ["file", "sqlite"] {
         let rig = Rig::new();
         rig.choose_store(store);
@@ -90,7 +90,7 @@ fn a_life_is_told_as_it_happens() {
 }
 
 #[test]
-fn programs_get_objects() {
+fn events_json_prints_one_object_per_event() {
     let rig = Rig::new();
     let mut watcher = Watcher::of(&rig, &["--json"]);
     live_and_die(&rig, |what| {
@@ -109,7 +109,7 @@ fn programs_get_objects() {
 }
 
 #[test]
-fn many_at_once_are_all_told_of_in_order() {
+fn events_of_concurrent_containers_are_complete_and_ordered() {
     let rig = Rig::new();
     let mut watcher = Watcher::of(&rig, &[]);
     std::thread::scope(|scope| {

@@ -10,7 +10,7 @@ use nix::sys::{
 use crate::rig::{Rig, become_subreaper, code, pid_in, shell};
 
 #[test]
-fn the_exit_code_is_the_processes() {
+fn exec_returns_exit_code_of_process() {
     let rig = Rig::new();
     rig.running("c");
     for expected in [0, 1, 42, 255] {
@@ -27,7 +27,7 @@ fn the_exit_code_is_the_processes() {
 }
 
 #[test]
-fn what_cannot_be_run_is_255_with_the_reason() {
+fn exec_failure_exits_255_with_reason() {
     let rig = Rig::new();
     rig.running("c");
     assert!(
@@ -57,7 +57,7 @@ fn what_cannot_be_run_is_255_with_the_reason() {
 }
 
 #[test]
-fn it_is_as_the_container_is_unless_told_otherwise() {
+fn exec_inherits_cwd_user_and_env_unless_overridden() {
     let rig = Rig::new();
     let mut process = shell("exec sleep 1000");
     process["cwd"] = "/usr".into();
@@ -90,7 +90,7 @@ fn it_is_as_the_container_is_unless_told_otherwise() {
 }
 
 #[test]
-fn many_at_once_have_each_their_own_code() {
+fn concurrent_execs_return_their_own_output_and_code() {
     let rig = Rig::new();
     rig.running("c");
     thread::scope(|scope| {
@@ -107,7 +107,7 @@ fn many_at_once_have_each_their_own_code() {
 }
 
 #[test]
-fn the_pid_file_of_a_detached_one_names_who_ends_as_it_does() {
+fn detached_exec_pid_file_names_process_that_mirrors_exit() {
     become_subreaper();
     let rig = Rig::new();
     rig.running("c");
@@ -149,7 +149,7 @@ fn the_pid_file_of_a_detached_one_names_who_ends_as_it_does() {
 }
 
 #[test]
-fn the_helper_of_a_detached_one_keeps_no_stream_of_the_caller() {
+fn detached_exec_helper_closes_streams_of_caller() {
     let rig = Rig::new();
     rig.running("c");
     let args = [

@@ -16,7 +16,7 @@ fn finding(rig: &Rig, about: &str) -> Value {
 }
 
 #[test]
-fn prune_removes_what_has_stopped_and_says_so() {
+fn prune_removes_stopped_containers_and_lists_them() {
     let rig = Rig::with_overlay();
     rig.ok(&[
         "run",
@@ -49,7 +49,7 @@ fn prune_removes_what_has_stopped_and_says_so() {
 }
 
 #[test]
-fn doctor_names_what_is_left_over_with_the_way_to_remove_it() {
+fn doctor_names_leftovers_and_their_remedy() {
     let rig = Rig::with_overlay();
     let lost = rig.root().join("lost");
     fs::create_dir_all(&lost).unwrap();

@@ -68,7 +68,7 @@ fn signals_have_names_and_numbers() {
 }
 
 #[test]
-fn killing_what_has_stopped_is_success_with_a_note() {
+fn kill_of_stopped_container_succeeds_with_note() {
     let rig = Rig::new();
     rig.detached("c", &["true"]);
     rig.ok(&["wait", "c"]);
@@ -79,7 +79,7 @@ fn killing_what_has_stopped_is_success_with_a_note() {
 }
 
 #[test]
-fn of_twenty_that_create_one_id_one_wins() {
+fn one_of_twenty_concurrent_creates_of_same_id_succeeds() {
     let rig = Rig::new();
     let bundle = rig.shell("exit 0");
     let outputs: Vec<_> = thread::scope(|scope| {
@@ -99,7 +99,7 @@ fn of_twenty_that_create_one_id_one_wins() {
 }
 
 #[test]
-fn errors_are_one_line_with_the_way_out() {
+fn errors_are_one_line_and_name_the_remedy() {
     let rig = Rig::new();
     let bundle = rig.shell("exit 0");
     assert!(
@@ -126,7 +126,7 @@ fn errors_are_one_line_with_the_way_out() {
 }
 
 #[test]
-fn engines_find_errors_in_the_log() {
+fn errors_are_written_to_json_log() {
     let rig = Rig::new();
     let log = rig.path("log.json").display().to_string();
     rig.fails(
@@ -147,7 +147,7 @@ fn engines_find_errors_in_the_log() {
 }
 
 #[test]
-fn options_without_a_meaning_are_accepted_and_noted_for_who_debugs() {
+fn ignored_options_are_accepted_and_logged_with_debug() {
     let rig = Rig::new();
     let bundle = rig.shell("exit 0");
     let args = [
@@ -188,7 +188,7 @@ fn a_program_that_cannot_be_run_is_named_and_its_container_can_be_deleted() {
 }
 
 #[test]
-fn what_waits_at_its_gate_can_be_killed() {
+fn kill_ends_created_container_before_its_program_runs() {
     let rig = Rig::new();
     let bundle = rig.shell("echo never > ran");
     rig.ok(&["create", "--bundle", &bundle, "c"]);
@@ -216,7 +216,7 @@ fn has_cgroup_v2() -> bool {
 }
 
 #[test]
-fn paused_means_that_nothing_runs_until_it_is_resumed() {
+fn paused_container_refuses_exec_until_resumed() {
     let rig = Rig::new();
     rig.running("c");
     if !has_cgroup_v2() {
@@ -234,7 +234,7 @@ fn paused_means_that_nothing_runs_until_it_is_resumed() {
 }
 
 #[test]
-fn lists_are_for_people_or_for_programs() {
+fn list_ps_and_events_stats_print_json() {
     let rig = Rig::new();
     assert_eq!(rig.ok(&["list", "--format", "json"]), "[]\n");
     rig.running("one");
@@ -249,7 +249,7 @@ fn lists_are_for_people_or_for_programs() {
 }
 
 #[test]
-fn namespaces_are_folders_that_the_shim_uses() {
+fn namespace_option_selects_state_directory_of_shim() {
     let rig = Rig::new();
     let bundle = rig.shell("exit 0");
     rig.ok(&["--namespace", "k8s.io", "create", "--bundle", &bundle, "c"]);
@@ -262,7 +262,7 @@ fn namespaces_are_folders_that_the_shim_uses() {
 }
 
 #[test]
-fn start_creates_what_it_is_given_a_bundle_for() {
+fn start_with_bundle_creates_and_starts_container() {
     let rig = Rig::new();
     let bundle = rig.bundle("b", &shell("echo started"));
     let started = rig

@@ -42,7 +42,7 @@ fn a_detached_command_keeps_its_output_until_it_is_deleted() {
 }
 
 #[test]
-fn following_shows_what_comes_and_ends_with_the_container() {
+fn logs_follow_prints_new_output_until_container_exits() {
     let rig = Rig::new();
     let gate = rig.path("gate");
     mkfifo(&gate, Mode::S_IRWXU).unwrap();
@@ -84,7 +84,7 @@ fn a_container_may_be_deleted_while_its_log_is_followed() {
 }
 
 #[test]
-fn another_user_can_open_its_output_again() {
+fn command_of_another_user_can_reopen_its_log() {
     let rig = Rig::new();
     let script = "echo first; echo again >>/dev/stderr";
     rig.ok(&[
@@ -98,7 +98,7 @@ fn another_user_can_open_its_output_again() {
 }
 
 #[test]
-fn what_keeps_no_log_says_so_and_what_cannot_start_leaves_none() {
+fn only_started_detached_command_has_a_log() {
     let rig = Rig::new();
     rig.ok(&["run", "--keep", "--name", "attended", "--", "true"]);
     let error = rig.fails(1, &["logs", "attended"]);

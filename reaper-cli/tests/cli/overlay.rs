@@ -207,7 +207,7 @@ fn exit_codes_and_streams_pass() {
 }
 
 #[test]
-fn by_default_all_share_one_overlay_and_nothing_else_is_left() {
+fn runs_share_only_the_node_scope_by_default() {
     let rig = Rig::with_overlay();
     let script = "echo shared > /etc/reaper-cli-test";
     rig.ok(&["run", "--", "sh", "-c", script]);
@@ -224,7 +224,7 @@ fn by_default_all_share_one_overlay_and_nothing_else_is_left() {
 }
 
 #[test]
-fn an_overlay_of_a_containers_own_goes_with_it() {
+fn container_scope_is_removed_with_its_container() {
     let rig = Rig::with_overlay();
     rig.ok(&[
         "run",
@@ -285,7 +285,7 @@ fn processes_over_an_overlay_have_their_directory_user_and_terminal() {
 }
 
 #[test]
-fn the_list_says_what_there_is_and_who_uses_it() {
+fn overlay_ls_shows_scopes_sizes_and_members() {
     let rig = Rig::with_overlay();
     assert_eq!(rig.ok(&["overlay", "ls", "--json"]), "[]\n");
     assert_eq!(rig.ok(&["overlay", "du"]), "");
@@ -322,7 +322,7 @@ fn the_list_says_what_there_is_and_who_uses_it() {
 }
 
 #[test]
-fn the_differences_are_told_by_path_and_by_line() {
+fn overlay_diff_lists_paths_and_changed_lines() {
     let rig = Rig::with_overlay();
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
@@ -359,7 +359,7 @@ fn the_differences_are_told_by_path_and_by_line() {
 }
 
 #[test]
-fn an_archive_goes_to_a_file_or_on() {
+fn overlay_export_writes_same_archive_to_file_and_stdout() {
     let rig = Rig::with_overlay();
     try1(&rig, "echo hi > /etc/reaper-cli-test; rm /etc/passwd");
     let file = rig.path("try1.tar").to_str().unwrap().to_owned();
@@ -408,7 +408,7 @@ fn chosen_changes_are_made_on_this_machine_when_confirmed() {
 }
 
 #[test]
-fn what_is_in_use_is_neither_emptied_nor_removed() {
+fn reset_and_rm_of_scope_in_use_are_refused() {
     let rig = Rig::with_overlay();
     rig.detached("user", &["sleep", "1000"]);
     rig.ok(&["exec", "user", "touch", "/etc/reaper-cli-test"]);
@@ -428,7 +428,7 @@ fn what_is_in_use_is_neither_emptied_nor_removed() {
 }
 
 #[test]
-fn names_that_are_none_are_refused() {
+fn overlay_commands_refuse_unknown_scope() {
     let rig = Rig::with_overlay();
     for command in ["diff", "du", "export", "reset", "rm"] {
         let error = rig.fails(1, &["overlay", command, "nobody"]);
@@ -441,7 +441,7 @@ fn names_that_are_none_are_refused() {
 }
 
 #[test]
-fn who_is_not_root_is_told_what_is_missing() {
+fn overlay_diff_as_other_user_names_uid_and_need_for_root() {
     let rig = Rig::with_overlay();
     try1(&rig, "true");
     // A place from which everybody may run it.
@@ -474,7 +474,7 @@ fn who_is_not_root_is_told_what_is_missing() {
 }
 
 #[test]
-fn scopes_that_nobody_uses_go_when_so_configured() {
+fn keep_count_limits_unused_scopes() {
     let rig = Rig::with_overlay();
     let run = |name: &str, keep: &str| {
         let scope = format!("--overlay=group:{name}");
@@ -495,7 +495,7 @@ fn scopes_that_nobody_uses_go_when_so_configured() {
 }
 
 #[test]
-fn they_go_after_a_killed_monitor_too() {
+fn keep_count_applies_after_monitor_is_killed() {
     let rig = Rig::with_overlay();
     let run = |options: &[&str], command: &[&str]| {
         let args = [&["run"], options, &["--"], command].concat();
@@ -516,7 +516,7 @@ fn they_go_after_a_killed_monitor_too() {
 }
 
 #[test]
-fn a_scope_goes_with_its_last_member_when_so_configured() {
+fn remove_with_last_removes_scope_after_last_member() {
     let rig = Rig::with_overlay();
     let mut run = rig.command(&["run", "--", "touch", "/mark"]);
     let run = run.env("REAPER_OVERLAY_REMOVE_WITH_LAST", "true");
@@ -525,7 +525,7 @@ fn a_scope_goes_with_its_last_member_when_so_configured() {
 }
 
 #[test]
-fn what_people_should_know_of_the_view_is_in_the_log_and_not_between_the_output() {
+fn view_warnings_go_to_log_and_not_to_output() {
     let rig = Rig::with_overlay();
     let (log, missing) = (rig.path("log"), rig.path("missing"));
     let run = |log: Option<&Path>| {
@@ -548,7 +548,7 @@ fn what_people_should_know_of_the_view_is_in_the_log_and_not_between_the_output(
 }
 
 #[test]
-fn a_container_stands_for_the_overlay_that_it_shares_but_not_for_its_removal() {
+fn container_name_selects_its_scope_except_for_rm_and_reset() {
     let rig = Rig::with_overlay();
     rig.quietly(&[
         "run",
@@ -573,7 +573,7 @@ fn a_container_stands_for_the_overlay_that_it_shares_but_not_for_its_removal() {
 }
 
 #[test]
-fn containers_of_the_same_name_in_two_roots_have_an_overlay_each() {
+fn containers_of_same_name_in_two_state_roots_have_separate_scopes() {
     let rig = Rig::with_overlay();
     let inner = |args: &[&str]| {
         let mut all = vec!["--namespace", "other"];

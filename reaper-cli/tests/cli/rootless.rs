@@ -181,7 +181,7 @@ fn a_command_of_an_ordinary_user_runs_over_an_overlay() {
 }
 
 #[test]
-fn an_overlay_of_its_own_is_kept_with_the_container_and_goes_with_it() {
+fn container_scope_of_user_lives_as_long_as_its_container() {
     let Some(someone) = Someone::with_overlays() else {
         return;
     };
@@ -267,7 +267,7 @@ fn a_killed_monitor_leaves_a_scope_that_can_be_used_and_removed() {
 }
 
 #[test]
-fn the_volumes_of_a_users_bundle_are_the_containers_own_and_their_places_go() {
+fn volumes_of_users_bundle_are_private_and_mount_points_removed() {
     let Some(someone) = Someone::with_overlays() else {
         return;
     };
@@ -315,7 +315,7 @@ fn the_volumes_of_a_users_bundle_are_the_containers_own_and_their_places_go() {
 }
 
 #[test]
-fn many_at_once_make_one_scope() {
+fn concurrent_rootless_runs_share_one_scope() {
     let Some(someone) = Someone::with_overlays() else {
         return;
     };
@@ -339,7 +339,7 @@ fn many_at_once_make_one_scope() {
 }
 
 #[test]
-fn who_asks_for_root_is_called_root_and_stays_at_home() {
+fn rootless_run_as_user_0_appears_as_root_without_privileges() {
     let Some(someone) = Someone::with_overlays() else {
         return;
     };
@@ -356,7 +356,7 @@ fn who_asks_for_root_is_called_root_and_stays_at_home() {
 }
 
 #[test]
-fn on_the_host_itself_nothing_is_made() {
+fn rootless_run_without_overlay_creates_no_overlay_files() {
     let someone = Someone::new();
     let output = someone.sh(&["--overlay=none"], "echo two >mine; id -u; exit 5");
     assert_eq!(text(&output.stdout), format!("{UID}\n"));
@@ -367,7 +367,7 @@ fn on_the_host_itself_nothing_is_made() {
 }
 
 #[test]
-fn the_setting_that_forbids_it_is_named_with_the_remedy() {
+fn setting_that_forbids_user_namespaces_is_named_with_remedy() {
     let someone = Someone::new();
     // In a user namespace of the test's own, whose limit is no other's.
     let script = format!(
@@ -394,7 +394,7 @@ fn the_setting_that_forbids_it_is_named_with_the_remedy() {
 }
 
 #[test]
-fn the_doctors_trial_is_of_the_users_overlay() {
+fn doctor_trial_without_root_uses_users_overlay() {
     let Some(someone) = Someone::with_overlays() else {
         return;
     };
@@ -414,7 +414,7 @@ fn the_doctors_trial_is_of_the_users_overlay() {
 }
 
 #[test]
-fn a_configuration_of_the_users_own_is_read() {
+fn configuration_in_users_home_is_read() {
     let someone = Someone::new();
     let folder = someone.home().join(".config/reaper");
     fs::create_dir_all(&folder).unwrap();

@@ -15,7 +15,7 @@ use nix::{
 use crate::rig::{Rig, code, first_line, is_alive, shell};
 
 #[test]
-fn exit_codes_are_the_commands() {
+fn run_returns_exit_code_of_command() {
     let rig = Rig::new();
     for expected in [0, 1, 2, 77, 126, 127, 128, 130, 200, 254, 255] {
         let script = format!("exit {expected}");
@@ -25,7 +25,7 @@ fn exit_codes_are_the_commands() {
 }
 
 #[test]
-fn a_signal_is_128_and_its_number() {
+fn run_returns_128_plus_signal_number() {
     let rig = Rig::new();
     for (name, expected) in [("TERM", 143), ("KILL", 137), ("SEGV", 139), ("USR1", 138)] {
         let script = format!("kill -{name} $$");
@@ -35,7 +35,7 @@ fn a_signal_is_128_and_its_number() {
 }
 
 #[test]
-fn streams_pass_as_they_are() {
+fn run_passes_streams_unchanged() {
     let rig = Rig::new();
     let mut child = rig
         .command(&["run", "--", "sh", "-c", "cat; echo done >&2"])
@@ -179,7 +179,7 @@ fn a_bundle_runs_as_with_runc() {
 }
 
 #[test]
-fn the_environment_of_a_bundle_is_its_own_and_nothing_else() {
+fn run_with_bundle_does_not_inherit_callers_environment() {
     let rig = Rig::new();
     let mut process = shell("env");
     process["env"] = serde_json::json!(["PATH=/usr/bin:/bin", "A=b c"]);

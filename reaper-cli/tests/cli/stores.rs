@@ -43,7 +43,7 @@ fn a_database_keeps_what_files_would() {
 }
 
 #[test]
-fn the_environment_chooses_too_and_a_wrong_name_is_refused() {
+fn store_variable_selects_store_and_unknown_name_is_refused() {
     let rig = Rig::new();
     let run = |store: &str| {
         let mut command = rig.command(&["run", "--keep", "--name", "c", "--", "true"]);
@@ -125,7 +125,7 @@ fn the_containers_of_every_namespace_move_unless_one_is_named() {
 }
 
 #[test]
-fn what_cannot_be_moved_is_named_and_the_rest_moves() {
+fn migrate_names_corrupt_record_and_copies_the_others() {
     let rig = Rig::new();
     for name in ["bad", "good"] {
         rig.ok(&["run", "--keep", "--name", name, "--", "true"]);

@@ -197,7 +197,7 @@ fn the_process_has_a_terminal_of_its_own_with_the_same_size_and_kind() {
 }
 
 #[test]
-fn what_is_typed_goes_there_and_control_c_too() {
+fn typed_input_and_control_c_reach_the_process() {
     let rig = Rig::new();
     let script = "read line; echo \"got $line\"; exec cat";
     let mut person = Person::at(&rig, &["run", "-t", "--", "sh", "-c", script]);
@@ -253,7 +253,7 @@ fn a_directory_as_input_is_the_end_of_input() {
 }
 
 #[test]
-fn an_exec_has_one_too() {
+fn exec_gets_terminal_of_callers_size() {
     let rig = Rig::new();
     rig.running("c");
     let mut person = Person::at(&rig, &["exec", "-t", "c", "sh"]);
@@ -351,7 +351,7 @@ fn the_input_may_be_a_pipe() {
 }
 
 #[test]
-fn tables_have_colours_on_a_terminal_alone() {
+fn tables_are_coloured_only_on_a_terminal() {
     let rig = Rig::new();
     rig.running("c");
     let mut person = Person::at(&rig, &["list"]);

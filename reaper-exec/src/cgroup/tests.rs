@@ -107,7 +107,7 @@ fn sorted(mut pids: Vec<(u32, String)>) -> Vec<(u32, String)> {
 }
 
 #[test]
-fn a_container_is_made_used_and_removed() {
+fn cgroup_is_created_joined_and_removed() {
     let scratch = Scratch::new();
     let cgroup = &scratch.0;
     assert!(!cgroup.populated().expect("populated"));
@@ -197,7 +197,7 @@ fn an_empty_leftover_is_reused_and_a_populated_one_refused() {
 }
 
 #[test]
-fn an_exec_does_not_share_the_leaf_of_an_earlier_one_that_left_something_behind() {
+fn exec_gets_new_leaf_when_earlier_leaf_still_has_processes() {
     let scratch = Scratch::new();
     let earlier = scratch.0.add_leaf("exec-x").expect("leaf");
     let mut left = spawn_in(&earlier, "exec sleep 1000");
@@ -224,7 +224,7 @@ fn an_exec_does_not_share_the_leaf_of_an_earlier_one_that_left_something_behind(
 }
 
 #[test]
-fn names_that_lead_elsewhere_are_refused() {
+fn invalid_cgroup_paths_and_leaf_names_are_refused() {
     let hierarchy = hierarchy();
     for path in ["", "/", "/absolute", "..", "a/../b", "./a"] {
         let result = ContainerCgroup::create(&hierarchy, Path::new(path));
@@ -243,7 +243,7 @@ fn names_that_lead_elsewhere_are_refused() {
 }
 
 #[test]
-fn a_description_that_was_written_down_is_enough_to_clean_up() {
+fn deserialised_cgroup_is_enough_to_kill_and_remove() {
     let scratch = Scratch::at(&Path::new(&unique()).join("x"));
     let mut child = spawn_in(
         &scratch.0.add_leaf("init").expect("leaf"),
@@ -305,7 +305,7 @@ fn processes_that_fork_away_are_killed_in_one_step_or_one_by_one() {
 }
 
 #[test]
-fn a_frozen_container_says_so_and_can_be_killed() {
+fn frozen_cgroup_reports_frozen_and_can_be_killed() {
     let scratch = Scratch::new();
     let mut child = spawn_in(
         &scratch.0.add_leaf("init").expect("leaf"),
@@ -357,7 +357,7 @@ fn a_threaded_cgroup_is_named_as_the_reason() {
 }
 
 #[test]
-fn a_file_that_the_kernel_does_not_have_is_told_from_one_that_refuses() {
+fn write_distinguishes_missing_cgroup_file_from_refusal() {
     let scratch = Scratch::new();
     assert!(!subtree::write(scratch.0.path(), "cgroup.future", "1").expect("not there"));
     assert!(subtree::write(scratch.0.path(), "cgroup.freeze", "0").expect("there"));
@@ -398,14 +398,14 @@ fn escape(path: &str) -> String {
 
 proptest! {
     #[test]
-    fn any_mount_point_is_read_as_it_was(path in "/[^\0]{0,40}", tags in 0_usize..4) {
+    fn any_escaped_cgroup2_mount_point_is_read_back(path in "/[^\0]{0,40}", tags in 0_usize..4) {
         let tags = " shared:1".repeat(tags);
         let line = format!("1 2 0:3 / {} rw{tags} - cgroup2 cgroup2 rw", escape(&path));
         prop_assert_eq!(cgroup2_mounts(line.as_bytes()), [PathBuf::from(path)]);
     }
 
     #[test]
-    fn no_file_panics(bytes in proptest::collection::vec(any::<u8>(), 0..256), text in ".{0,99}") {
+    fn parsers_of_cgroup_files_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256), text in ".{0,99}") {
         let _ = cgroup2_mounts(&bytes);
         let _ = parse_events(&bytes);
         let _ = stats::keyed(&text);

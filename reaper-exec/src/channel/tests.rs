@@ -25,7 +25,7 @@ fn small_and_large_documents_arrive_with_their_descriptors() {
 }
 
 #[test]
-fn a_peer_that_is_gone_is_no_message() {
+fn receive_from_closed_peer_returns_none_and_send_fails() {
     let (here, there) = pair().unwrap();
     drop(there);
     assert!(receive(here.as_fd()).unwrap().is_none());

@@ -13,7 +13,7 @@ const KILLED: ExitStatus = ExitStatus::Signaled {
     core: false,
 };
 
-pub(super) async fn a_created_process_waits_at_its_gate(subject: &Subject) {
+pub(super) async fn created_process_waits_for_start(subject: &Subject) {
     let target = Target::Init(subject.create(Program::Ends(3)).await);
     assert_eq!(subject.status(&target).await, Status::Created);
     let pids = subject.executor.pids(target.container()).await;
@@ -21,7 +21,7 @@ pub(super) async fn a_created_process_waits_at_its_gate(subject: &Subject) {
     subject.clean(&target).await;
 }
 
-pub(super) async fn an_end_is_kept_until_the_deletion(subject: &Subject) {
+pub(super) async fn exit_status_is_kept_until_delete(subject: &Subject) {
     let target = subject.start(Program::Ends(3)).await;
     let exit = subject.executor.wait(&target).await.expect("wait");
     assert_eq!(exit.status, ExitStatus::Exited { code: 3 });
@@ -56,7 +56,7 @@ pub(super) async fn an_end_is_kept_until_the_deletion(subject: &Subject) {
     }
 }
 
-pub(super) async fn there_are_any_number_of_waiters(subject: &Subject) {
+pub(super) async fn every_waiter_gets_the_exit_status(subject: &Subject) {
     let target = Target::Init(subject.create(Program::Ends(7)).await);
     let executor = &subject.executor;
     let (first, second, started, third) = tokio::join!(
@@ -72,7 +72,7 @@ pub(super) async fn there_are_any_number_of_waiters(subject: &Subject) {
     subject.clean(&target).await;
 }
 
-pub(super) async fn a_program_that_cannot_be_executed_has_ended(subject: &Subject) {
+pub(super) async fn missing_program_is_reported_and_leaves_no_running_process(subject: &Subject) {
     let target = match subject.try_create(Program::Missing).await {
         Ok(id) => Target::Init(id),
         // It was looked for at once. Then nothing is left.
@@ -111,7 +111,7 @@ pub(super) async fn a_second_start_is_refused(subject: &Subject) {
     subject.clean(&target).await;
 }
 
-pub(super) async fn a_process_can_be_killed_at_its_gate(subject: &Subject) {
+pub(super) async fn kill_ends_created_process_before_start(subject: &Subject) {
     let target = Target::Init(subject.create(Program::Ends(0)).await);
     subject.kill(&target).await.expect("kill");
     assert_eq!(
@@ -122,7 +122,7 @@ pub(super) async fn a_process_can_be_killed_at_its_gate(subject: &Subject) {
     subject.clean(&target).await;
 }
 
-pub(super) async fn what_has_ended_or_never_was_cannot_be_killed(subject: &Subject) {
+pub(super) async fn kill_of_exited_or_unknown_process_is_refused(subject: &Subject) {
     let never = Target::Init("never".parse().expect("an id"));
     let refused = subject.executor.kill(&never, Signal::TERM, false).await;
     assert!(matches!(refused, Err(Error::NotFound(_))), "{refused:?}");
@@ -133,7 +133,7 @@ pub(super) async fn what_has_ended_or_never_was_cannot_be_killed(subject: &Subje
     subject.clean(&target).await;
 }
 
-pub(super) async fn what_runs_cannot_be_deleted(subject: &Subject) {
+pub(super) async fn delete_of_running_process_is_refused(subject: &Subject) {
     let target = subject.start(Program::Lasts).await;
     let refused = subject.executor.delete(&target).await;
     assert_runs(refused);
@@ -167,7 +167,7 @@ pub(super) async fn an_exec_needs_a_running_container(subject: &Subject) {
     subject.clean(&target).await;
 }
 
-pub(super) async fn an_exec_id_is_taken_until_its_deletion(subject: &Subject) {
+pub(super) async fn exec_id_is_taken_until_delete(subject: &Subject) {
     let target = subject.start(Program::Lasts).await;
     let id = target.container();
     let exec = subject
@@ -194,7 +194,7 @@ pub(super) async fn an_exec_id_is_taken_until_its_deletion(subject: &Subject) {
     subject.clean(&target).await;
 }
 
-pub(super) async fn an_exec_ends_alone(subject: &Subject) {
+pub(super) async fn killed_exec_leaves_container_running(subject: &Subject) {
     let target = subject.start(Program::Lasts).await;
     let exec = subject
         .exec(target.container(), "one", Program::Lasts)

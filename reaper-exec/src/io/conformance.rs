@@ -97,14 +97,14 @@ impl fmt::Debug for Subject {
 
 reaper_spec::contract_rules! {
     Subject, rules:
-    what_is_written_arrives_and_ends
-    the_childs_ends_are_its_own
+    output_arrives_followed_by_end_of_file
+    child_gets_blocking_close_on_exec_descriptors_once
     an_unknown_target_is_refused_by_its_name
     a_slow_reader_loses_nothing
-    a_reader_that_is_gone_breaks_nothing
+    closed_reader_does_not_fail_the_process
     an_input_outlives_its_clients_until_it_is_closed
     an_input_can_be_closed_before_the_start
-    processes_do_not_mix
+    outputs_of_two_processes_stay_separate
     a_size_without_a_terminal_is_ignored
-    dropping_closes_everything
+    dropping_bound_streams_ends_clients_output
 }

@@ -34,7 +34,7 @@ fn until_zombie(child: &Child) {
 }
 
 #[test]
-fn a_process_is_alive_until_it_ended_reaped_or_not() {
+fn process_is_not_alive_as_zombie_nor_after_reaping() {
     let mut child = sleeper();
     let identity = identify(child.id()).expect("identify");
     assert!(is_alive(&identity));
@@ -99,7 +99,7 @@ fn a_pidfd_reports_the_end_of_its_process() {
 }
 
 #[test]
-fn no_number_that_is_no_pid_opens_anything() {
+fn invalid_pids_are_not_alive_and_open_no_pidfd() {
     for pid in [0, u32::MAX, i32::MAX as u32] {
         let identity = ProcessIdentity {
             pid,
@@ -202,7 +202,7 @@ fn line(name: &[u8], state: char, ppid: u32, flags: u32, threads: u32, start: u6
 
 proptest! {
     #[test]
-    fn any_name_leaves_the_fields_readable(
+    fn stat_fields_parse_after_any_process_name(
         name in proptest::collection::vec(any::<u8>(), 0..64),
         ppid in any::<u32>(), flags in any::<u32>(), threads in any::<u32>(), start in any::<u64>(),
     ) {
@@ -228,14 +228,14 @@ proptest! {
     }
 
     #[test]
-    fn a_line_cut_short_is_refused(cut in 0_usize..52) {
+    fn truncated_proc_stat_line_is_refused(cut in 0_usize..52) {
         let whole = line(b"x", 'S', 1, 2, 3, 4);
         prop_assert_eq!(Stat::parse(&whole[..cut]), None);
     }
 }
 
 #[test]
-fn a_first_thread_that_ended_early_is_no_ended_process() {
+fn zombie_leader_with_live_threads_has_not_ended() {
     let state = |state, threads| {
         Stat::parse(&line(b"x", state, 1, 0, threads, 5))
             .expect("a line")

@@ -9,11 +9,11 @@ use reaper_spec::{ContainerId, ExecId, ExitStatus};
 use crate::rig::{Rig, cases};
 
 cases! {
-    both_outputs_come_in_one_order,
-    much_output_comes_whole_however_late_it_is_read,
+    capture_yields_both_outputs_in_one_order,
+    capture_yields_all_output_even_when_read_after_exit,
     an_execd_process_has_its_own_capture,
-    nobody_who_listens_breaks_nothing,
-    the_end_comes_also_where_nothing_ran,
+    dropped_capture_does_not_block_or_kill_the_process,
+    capture_ends_when_create_fails_or_nothing_started,
 }
 
 fn exited(code: u8) -> ExitStatus {
@@ -30,7 +30,7 @@ async fn start(rig: &Rig, id: &str, script: &str) -> (ContainerId, Capture) {
     (id, capture)
 }
 
-async fn both_outputs_come_in_one_order(rig: &Rig) {
+async fn capture_yields_both_outputs_in_one_order(rig: &Rig) {
     let gate = rig.root.path().with_extension("gate");
     nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let script = format!("echo one; read x <{}; echo two >&2; exit 3", gate.display());
@@ -53,7 +53,7 @@ async fn both_outputs_come_in_one_order(rig: &Rig) {
     std::fs::remove_file(gate).unwrap();
 }
 
-async fn much_output_comes_whole_however_late_it_is_read(rig: &Rig) {
+async fn capture_yields_all_output_even_when_read_after_exit(rig: &Rig) {
     let (id, capture) = start(rig, "c", "head -c 3000000 /dev/zero; echo end >&2").await;
     let all = capture.all().await.unwrap();
     assert_eq!(
@@ -90,7 +90,7 @@ async fn an_execd_process_has_its_own_capture(rig: &Rig) {
     assert_eq!(capture.all().await.unwrap().stdout, b"init\n");
 }
 
-async fn nobody_who_listens_breaks_nothing(rig: &Rig) {
+async fn dropped_capture_does_not_block_or_kill_the_process(rig: &Rig) {
     // More than any pipe holds: it would wait for ever, or be killed by SIGPIPE.
     let (id, mut capture) = start(rig, "c", "echo on; head -c 1000000 /dev/zero; exit 4").await;
     capture.next().await.unwrap().unwrap();
@@ -99,7 +99,7 @@ async fn nobody_who_listens_breaks_nothing(rig: &Rig) {
     rig.engine.delete(&id, false).await.unwrap();
 }
 
-async fn the_end_comes_also_where_nothing_ran(rig: &Rig) {
+async fn capture_ends_when_create_fails_or_nothing_started(rig: &Rig) {
     let (mut stdio, capture) = Capture::new().unwrap();
     stdio.streams.stderr = StreamTarget::Uri("of-nobody".to_owned());
     let new = rig.container("c", rig.process(&["true"]), stdio);

@@ -26,15 +26,15 @@ use crate::{
 };
 
 cases! {
-    garbage_is_answered_or_hung_up_on,
+    malformed_requests_get_error_or_disconnect,
     a_newer_protocol_is_refused_by_name,
-    a_client_that_reads_nothing_holds_up_nobody,
+    client_that_never_reads_does_not_block_others,
     thousands_of_requests_are_answered,
     too_many_descriptors_are_refused_with_the_limit,
-    large_requests_pass,
-    no_descriptor_of_the_starter_is_kept,
-    a_starter_that_ignores_sigchld_does_no_harm,
-    a_slow_logger_holds_up_its_own_exec_alone,
+    large_requests_reach_the_monitor,
+    monitor_keeps_no_descriptor_of_its_starter,
+    exit_codes_are_exact_when_starter_ignores_sigchld,
+    slow_logger_delays_only_its_own_exec,
 }
 
 /// A client that speaks the protocol by hand.
@@ -67,7 +67,7 @@ fn answer(socket: &OwnedFd) -> String {
     }
 }
 
-async fn garbage_is_answered_or_hung_up_on(rig: &Rig) {
+async fn malformed_requests_get_error_or_disconnect(rig: &Rig) {
     let (id, _output) = rig.start_shell("main", "exec sleep 1000").await;
     let socket = client(rig, &id);
     ask(&socket, "no json").unwrap();
@@ -108,7 +108,7 @@ async fn a_newer_protocol_is_refused_by_name(rig: &Rig) {
     rig.engine.delete(&id, true).await.unwrap();
 }
 
-async fn a_client_that_reads_nothing_holds_up_nobody(rig: &Rig) {
+async fn client_that_never_reads_does_not_block_others(rig: &Rig) {
     let (id, _output) = rig.start_shell("main", "exec sleep 1000").await;
     let socket = client(rig, &id);
     let mut sent = 0;
@@ -175,7 +175,7 @@ async fn too_many_descriptors_are_refused_with_the_limit(rig: &Rig) {
     rig.engine.delete(&id, true).await.unwrap();
 }
 
-async fn large_requests_pass(rig: &Rig) {
+async fn large_requests_reach_the_monitor(rig: &Rig) {
     let (stdio, output) = capture();
     let mut process = rig.process(&["/bin/sh", "-c", "echo ${#A} ${#B} ${#C}"]);
     for name in ["A", "B", "C"] {
@@ -190,7 +190,7 @@ async fn large_requests_pass(rig: &Rig) {
     rig.engine.delete(&id, false).await.unwrap();
 }
 
-async fn no_descriptor_of_the_starter_is_kept(rig: &Rig) {
+async fn monitor_keeps_no_descriptor_of_its_starter(rig: &Rig) {
     let (mut reader, writer) = std::io::pipe().unwrap();
     fcntl(writer.as_fd(), FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
     let (id, _output) = rig.start_shell("main", "exec sleep 1000").await;
@@ -202,7 +202,7 @@ async fn no_descriptor_of_the_starter_is_kept(rig: &Rig) {
     rig.engine.delete(&id, true).await.unwrap();
 }
 
-async fn a_starter_that_ignores_sigchld_does_no_harm(_rig: &Rig) {
+async fn exit_codes_are_exact_when_starter_ignores_sigchld(_rig: &Rig) {
     let run = Command::new("/bin/sh")
         .args(["-c", "trap '' CHLD; exec \"$0\" \"$@\""])
         .arg(std::env::current_exe().unwrap())
@@ -212,7 +212,7 @@ async fn a_starter_that_ignores_sigchld_does_no_harm(_rig: &Rig) {
     assert!(run.unwrap().success());
 }
 
-async fn a_slow_logger_holds_up_its_own_exec_alone(rig: &Rig) {
+async fn slow_logger_delays_only_its_own_exec(rig: &Rig) {
     let (id, _output) = rig.start_shell("main", "exec sleep 1000").await;
     let folder = tempfile::tempdir().unwrap();
     let (logger, gate) = (folder.path().join("logger"), folder.path().join("gate"));

@@ -22,19 +22,19 @@ use reaper_state::{Record, StateStore as _};
 use crate::rig::{Rig, cases};
 
 cases! {
-    a_container_that_is_being_made_is_creating,
-    a_container_that_is_being_made_can_be_deleted_by_force,
+    container_during_create_is_creating_and_not_deletable,
+    forced_delete_during_create_makes_create_fail,
     a_creator_killed_before_its_monitor_began_leaves_a_stopped_container,
     a_creator_killed_during_the_creation_leaves_nothing_running,
     a_creator_killed_afterwards_leaves_a_container_that_can_be_started,
     a_monitor_killed_during_the_creation_is_an_error_and_nothing_else,
-    both_killed_during_the_creation_can_be_deleted,
-    a_monitor_killed_at_any_time_is_buried_by_many_at_once,
+    container_is_deletable_after_creator_and_monitor_were_killed,
+    concurrent_clients_clean_up_after_killed_monitor,
     a_reused_pid_is_not_signalled,
-    a_plan_of_another_boot_ends_nobody,
-    an_old_end_is_not_taken_for_the_next_ones,
-    a_plan_that_was_never_written_blocks_nothing,
-    monitors_are_reaped_though_their_executor_is_gone,
+    cleanup_record_of_earlier_boot_kills_no_process,
+    stale_exit_record_is_not_taken_for_new_container,
+    empty_cleanup_record_does_not_block_create,
+    monitors_are_reaped_after_their_executor_is_dropped,
 }
 
 /// A program that creates a container, and a step at which that stalls.
@@ -106,7 +106,7 @@ pub(crate) async fn has_ended(process: &ProcessIdentity) {
     assert_eq!(ended.await.unwrap(), 1, "it stays");
 }
 
-async fn a_container_that_is_being_made_is_creating(rig: &Rig) {
+async fn container_during_create_is_creating_and_not_deletable(rig: &Rig) {
     let mut creation = Creation::stalled_at(rig, "prepare");
     let stall = creation.reached();
     let id = creation.id.clone();
@@ -125,7 +125,7 @@ async fn a_container_that_is_being_made_is_creating(rig: &Rig) {
     rig.engine.delete(&id, true).await.unwrap();
 }
 
-async fn a_container_that_is_being_made_can_be_deleted_by_force(rig: &Rig) {
+async fn forced_delete_during_create_makes_create_fail(rig: &Rig) {
     for step in ["prepare", "enter"] {
         let mut creation = Creation::stalled_at(rig, step);
         let _stall = creation.reached();
@@ -198,7 +198,7 @@ async fn a_monitor_killed_during_the_creation_is_an_error_and_nothing_else(rig: 
     }
 }
 
-async fn both_killed_during_the_creation_can_be_deleted(rig: &Rig) {
+async fn container_is_deletable_after_creator_and_monitor_were_killed(rig: &Rig) {
     for step in ["prepare", "enter"] {
         let mut creation = Creation::stalled_at(rig, step);
         let stall = creation.reached();
@@ -214,7 +214,7 @@ async fn both_killed_during_the_creation_can_be_deleted(rig: &Rig) {
     }
 }
 
-async fn a_monitor_killed_at_any_time_is_buried_by_many_at_once(rig: &Rig) {
+async fn concurrent_clients_clean_up_after_killed_monitor(rig: &Rig) {
     for stage in ["gated", "running", "execs"] {
         let (new, mut output) = rig.shell(
             "lost",
@@ -317,7 +317,7 @@ async fn a_reused_pid_is_not_signalled(rig: &Rig) {
     assert!(innocent.unwrap().0.try_wait().unwrap().is_none());
 }
 
-async fn a_plan_of_another_boot_ends_nobody(rig: &Rig) {
+async fn cleanup_record_of_earlier_boot_kills_no_process(rig: &Rig) {
     let (other, _output) = rig.start_shell("other", "exec sleep 1000").await;
     let boot = procfs::boot_id().unwrap();
     let id = with_plan(rig, "before", |plan| {
@@ -356,7 +356,7 @@ async fn a_plan_of_another_boot_ends_nobody(rig: &Rig) {
     rig.remove_cgroups("before");
 }
 
-async fn an_old_end_is_not_taken_for_the_next_ones(rig: &Rig) {
+async fn stale_exit_record_is_not_taken_for_new_container(rig: &Rig) {
     let folder = rig.root.path().join("again");
     fs::create_dir_all(&folder).unwrap();
     let exit = reaper_spec::Exit {
@@ -374,7 +374,7 @@ async fn an_old_end_is_not_taken_for_the_next_ones(rig: &Rig) {
     rig.engine.delete(&id, false).await.unwrap();
 }
 
-async fn a_plan_that_was_never_written_blocks_nothing(rig: &Rig) {
+async fn empty_cleanup_record_does_not_block_create(rig: &Rig) {
     let folder = rig.root.path().join("empty");
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("plan.json"), "").unwrap();
@@ -384,7 +384,7 @@ async fn a_plan_that_was_never_written_blocks_nothing(rig: &Rig) {
     rig.engine.delete(&id, false).await.unwrap();
 }
 
-async fn monitors_are_reaped_though_their_executor_is_gone(rig: &Rig) {
+async fn monitors_are_reaped_after_their_executor_is_dropped(rig: &Rig) {
     let other = rig.another();
     let (new, _output) = rig.shell("zombie", "exec sleep 1000");
     let id = new.id.clone();

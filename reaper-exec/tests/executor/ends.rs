@@ -13,14 +13,14 @@ use reaper_spec::{ContainerId, ExitStatus, Status};
 use crate::rig::{Rig, cases};
 
 cases! {
-    all_that_init_started_ends_with_it,
-    an_end_that_nobody_watched_is_known,
+    descendants_of_init_are_killed_when_init_exits,
+    exit_without_waiting_client_is_recorded,
     a_killed_monitor_is_137_with_a_reason,
-    a_client_that_vanishes_takes_no_container_along,
-    a_monitor_leaves_when_nobody_needs_it,
+    container_survives_disconnect_of_its_creator,
+    monitor_exits_after_container_exit_without_clients,
 }
 
-async fn all_that_init_started_ends_with_it(rig: &Rig) {
+async fn descendants_of_init_are_killed_when_init_exits(rig: &Rig) {
     let script = "for i in 1 2 3 4 5; do setsid sh -c 'sleep 1000 & setsid sleep 1000 & wait' & done; \
         (setsid sleep 1000 &); echo up; exit 4";
     let (id, mut output) = rig.start_shell("tree", script).await;
@@ -31,7 +31,7 @@ async fn all_that_init_started_ends_with_it(rig: &Rig) {
     rig.engine.delete(&id, false).await.unwrap();
 }
 
-async fn an_end_that_nobody_watched_is_known(rig: &Rig) {
+async fn exit_without_waiting_client_is_recorded(rig: &Rig) {
     let other = rig.another();
     let (new, mut output) = rig.shell("alone", "exit 42");
     let id = new.id.clone();
@@ -73,7 +73,7 @@ async fn a_killed_monitor_is_137_with_a_reason(rig: &Rig) {
     rig.engine.delete(&id, false).await.unwrap();
 }
 
-async fn a_client_that_vanishes_takes_no_container_along(rig: &Rig) {
+async fn container_survives_disconnect_of_its_creator(rig: &Rig) {
     let other = rig.another();
     let (new, _output) = rig.shell("kept", "exec sleep 1000");
     let id = new.id.clone();
@@ -87,7 +87,7 @@ async fn a_client_that_vanishes_takes_no_container_along(rig: &Rig) {
     assert!(rig.engine.list().await.unwrap().is_empty());
 }
 
-async fn a_monitor_leaves_when_nobody_needs_it(rig: &Rig) {
+async fn monitor_exits_after_container_exit_without_clients(rig: &Rig) {
     let other = rig.another();
     let (new, output) = rig.shell("short", "exit 0");
     let id: ContainerId = new.id.clone();

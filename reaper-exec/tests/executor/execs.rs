@@ -12,13 +12,13 @@ cases! {
     an_exec_has_its_own_exit_and_output,
     exec_ids_are_unique_and_free_again,
     an_exec_is_refused_unless_the_container_runs,
-    a_failed_start_says_why_and_can_be_deleted,
+    failed_exec_start_gives_reason_and_is_deletable,
     killing_an_exec_kills_what_it_started_and_nothing_else,
-    what_an_exec_leaves_lives_until_init_ends,
+    background_process_of_exec_lives_until_init_exits,
     exits_of_execs_come_before_the_exit_of_init,
     a_hundred_execs_at_once,
-    a_tied_exec_dies_with_who_asked_for_it,
-    a_tied_exec_without_a_cgroup_takes_its_descendants_along,
+    exec_with_kill_on_disconnect_dies_with_its_client,
+    kill_on_disconnect_without_cgroup_kills_descendants,
 }
 
 async fn an_exec_has_its_own_exit_and_output(rig: &Rig) {
@@ -134,7 +134,7 @@ async fn an_exec_is_refused_unless_the_container_runs(rig: &Rig) {
     rig.engine.delete(&id, false).await.unwrap();
 }
 
-async fn a_failed_start_says_why_and_can_be_deleted(rig: &Rig) {
+async fn failed_exec_start_gives_reason_and_is_deletable(rig: &Rig) {
     let (id, _output) = rig.start_shell("main", "exec sleep 1000").await;
     let exec = ExecId::new("bad").unwrap();
     let process = rig.process(&["/bin/nope"]);
@@ -221,7 +221,7 @@ async fn killing_an_exec_kills_what_it_started_and_nothing_else(rig: &Rig) {
     rig.engine.delete(&id, true).await.unwrap();
 }
 
-async fn what_an_exec_leaves_lives_until_init_ends(rig: &Rig) {
+async fn background_process_of_exec_lives_until_init_exits(rig: &Rig) {
     let (id, _output) = rig.start_shell("main", "exec sleep 1000").await;
     let (target, mut output) = rig
         .exec_shell(&id, "bg", "setsid sleep 1000 & echo $!")
@@ -279,12 +279,12 @@ async fn a_hundred_execs_at_once(rig: &Rig) {
     rig.engine.delete(&id, true).await.unwrap();
 }
 
-async fn a_tied_exec_dies_with_who_asked_for_it(rig: &Rig) {
+async fn exec_with_kill_on_disconnect_dies_with_its_client(rig: &Rig) {
     tied_exec_dies(rig, true).await;
 }
 
 /// As where there is cgroup v1 alone.
-async fn a_tied_exec_without_a_cgroup_takes_its_descendants_along(rig: &Rig) {
+async fn kill_on_disconnect_without_cgroup_kills_descendants(rig: &Rig) {
     tied_exec_dies(rig, false).await;
 }
 

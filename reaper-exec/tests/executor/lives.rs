@@ -11,23 +11,23 @@ use crate::{
 };
 
 cases! {
-    a_life_from_create_to_delete,
+    container_lifecycle_from_create_to_delete,
     exit_codes_and_signals_are_exact,
-    a_gated_process_has_a_real_pid_and_runs_nothing,
-    a_gated_process_can_be_killed,
+    created_process_has_pid_but_has_not_executed,
+    created_process_is_killed_by_the_given_signal,
     a_program_that_cannot_be_executed_is_named,
     a_broken_step_of_create_is_named_and_leaves_nothing,
-    the_environment_is_the_bundles_and_nothing_else,
+    process_environment_comes_from_bundle_only,
     credentials_limits_and_directory_are_applied,
     signals_are_default_in_the_workload,
     no_descriptor_leaks_into_the_workload,
-    any_number_of_waiters_before_and_after,
-    an_id_is_taken_once,
-    another_engine_sees_and_steers_it,
+    all_waiters_before_and_after_exit_get_the_status,
+    create_with_existing_id_is_refused,
+    another_engine_can_inspect_and_kill_container,
     a_container_is_frozen_and_thawed,
 }
 
-async fn a_life_from_create_to_delete(rig: &Rig) {
+async fn container_lifecycle_from_create_to_delete(rig: &Rig) {
     let (new, output) = rig.shell("one", "echo hello; exit 3");
     let id = new.id.clone();
     let (record, warnings) = rig.engine.create(new).await.unwrap();
@@ -82,7 +82,7 @@ async fn exit_codes_and_signals_are_exact(rig: &Rig) {
     }
 }
 
-async fn a_gated_process_has_a_real_pid_and_runs_nothing(rig: &Rig) {
+async fn created_process_has_pid_but_has_not_executed(rig: &Rig) {
     let file = rig.root.path().with_extension("ran");
     let (new, _output) = rig.shell("gate", &format!("touch {}", file.display()));
     let id = new.id.clone();
@@ -98,7 +98,7 @@ async fn a_gated_process_has_a_real_pid_and_runs_nothing(rig: &Rig) {
     rig.engine.delete(&id, false).await.unwrap();
 }
 
-async fn a_gated_process_can_be_killed(rig: &Rig) {
+async fn created_process_is_killed_by_the_given_signal(rig: &Rig) {
     for signal in [NixSignal::SIGTERM as i32, NixSignal::SIGKILL as i32] {
         let (new, output) = rig.shell("gated", "echo never");
         let id = new.id.clone();
@@ -194,7 +194,7 @@ async fn a_broken_step_of_create_is_named_and_leaves_nothing(rig: &Rig) {
     assert!(!rig.root.path().join("broken").exists());
 }
 
-async fn the_environment_is_the_bundles_and_nothing_else(rig: &Rig) {
+async fn process_environment_comes_from_bundle_only(rig: &Rig) {
     let (stdio, output) = capture();
     let mut process = rig.process(&["env"]);
     process.env.push("A=b c".to_owned());
@@ -289,7 +289,7 @@ async fn no_descriptor_leaks_into_the_workload(rig: &Rig) {
     rig.engine.delete(&id, false).await.unwrap();
 }
 
-async fn any_number_of_waiters_before_and_after(rig: &Rig) {
+async fn all_waiters_before_and_after_exit_get_the_status(rig: &Rig) {
     let (new, _output) = rig.shell("wait", "exit 9");
     let id = new.id.clone();
     rig.engine.create(new).await.unwrap();
@@ -311,7 +311,7 @@ async fn any_number_of_waiters_before_and_after(rig: &Rig) {
     rig.engine.delete(&id, false).await.unwrap();
 }
 
-async fn an_id_is_taken_once(rig: &Rig) {
+async fn create_with_existing_id_is_refused(rig: &Rig) {
     let (new, _output) = rig.shell("twice", "exit 0");
     let id = new.id.clone();
     rig.engine.create(new).await.unwrap();
@@ -332,7 +332,7 @@ async fn an_id_is_taken_once(rig: &Rig) {
     rig.engine.delete(&id, true).await.unwrap();
 }
 
-async fn another_engine_sees_and_steers_it(rig: &Rig) {
+async fn another_engine_can_inspect_and_kill_container(rig: &Rig) {
     let (id, _output) = rig.start_shell("shared", "exec sleep 1000").await;
     let other = rig.another();
     assert_eq!(other.state(&id).await.unwrap().status, Status::Running);

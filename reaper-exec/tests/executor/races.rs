@@ -9,18 +9,18 @@ use crate::{
 };
 
 cases! {
-    execs_that_fail_at_once_leave_the_monitor_alone,
-    an_exec_that_failed_leaves_its_id_and_nothing_else,
-    a_container_whose_start_failed_has_stopped,
-    an_exec_whose_start_failed_has_ended,
+    concurrent_failing_execs_do_not_harm_the_monitor,
+    failed_exec_frees_its_id_and_leaves_nothing,
+    container_is_stopped_after_failed_start,
+    exec_has_exited_after_failed_start,
     a_second_start_is_refused,
-    a_start_and_a_kill_agree,
-    kills_that_meet_the_end_succeed,
-    an_exec_that_meets_the_end_is_refused,
-    a_second_deletion_finds_nothing,
+    kill_racing_with_start_kills_the_container,
+    kills_racing_with_exit_succeed_or_report_ended,
+    exec_racing_with_exit_is_refused,
+    second_delete_finds_nothing,
     a_frozen_container_can_be_killed,
     nothing_starts_in_a_frozen_container,
-    a_pause_that_meets_the_end_is_answered,
+    pause_racing_with_exit_is_answered,
     cpu_time_never_falls,
 }
 
@@ -45,7 +45,7 @@ async fn failing_exec(rig: &Rig, id: &ContainerId, exec: &str) -> Error {
         .unwrap_err()
 }
 
-async fn execs_that_fail_at_once_leave_the_monitor_alone(rig: &Rig) {
+async fn concurrent_failing_execs_do_not_harm_the_monitor(rig: &Rig) {
     let (id, _output) = rig.start_shell("main", "exec sleep 1000").await;
     for _ in 0..20 {
         let (a, b, c, d) = tokio::join!(
@@ -62,7 +62,7 @@ async fn execs_that_fail_at_once_leave_the_monitor_alone(rig: &Rig) {
     rig.engine.delete(&id, true).await.unwrap();
 }
 
-async fn an_exec_that_failed_leaves_its_id_and_nothing_else(rig: &Rig) {
+async fn failed_exec_frees_its_id_and_leaves_nothing(rig: &Rig) {
     let (id, _output) = rig.start_shell("main", "exec sleep 1000").await;
     failing_exec(rig, &id, "same").await;
     let (target, _output) = rig.exec_shell(&id, "same", "exit 3").await;
@@ -90,7 +90,7 @@ async fn an_exec_that_failed_leaves_its_id_and_nothing_else(rig: &Rig) {
     rig.engine.delete(&id, true).await.unwrap();
 }
 
-async fn a_container_whose_start_failed_has_stopped(rig: &Rig) {
+async fn container_is_stopped_after_failed_start(rig: &Rig) {
     for _ in 0..30 {
         let (stdio, _output) = capture();
         let new = rig.container("failed", rig.process(&["/bin/nope"]), stdio);
@@ -108,7 +108,7 @@ async fn a_container_whose_start_failed_has_stopped(rig: &Rig) {
     }
 }
 
-async fn an_exec_whose_start_failed_has_ended(rig: &Rig) {
+async fn exec_has_exited_after_failed_start(rig: &Rig) {
     let (id, _output) = rig.start_shell("main", "exec sleep 1000").await;
     for _ in 0..30 {
         let exec = ExecId::new("e").unwrap();
@@ -153,7 +153,7 @@ async fn a_second_start_is_refused(rig: &Rig) {
     rig.engine.delete(&id, true).await.unwrap();
 }
 
-async fn a_start_and_a_kill_agree(rig: &Rig) {
+async fn kill_racing_with_start_kills_the_container(rig: &Rig) {
     for _ in 0..20 {
         let (new, _output) = rig.shell("race", "exec sleep 1000");
         let id = new.id.clone();
@@ -183,7 +183,7 @@ async fn a_start_and_a_kill_agree(rig: &Rig) {
     }
 }
 
-async fn kills_that_meet_the_end_succeed(rig: &Rig) {
+async fn kills_racing_with_exit_succeed_or_report_ended(rig: &Rig) {
     let script = "for i in $(seq 100); do sleep 1000 & done; echo up; wait";
     let (id, mut output) = rig.start_shell("many", script).await;
     assert_eq!(output.line(), "up");
@@ -210,7 +210,7 @@ async fn kills_that_meet_the_end_succeed(rig: &Rig) {
     rig.engine.delete(&id, false).await.unwrap();
 }
 
-async fn an_exec_that_meets_the_end_is_refused(rig: &Rig) {
+async fn exec_racing_with_exit_is_refused(rig: &Rig) {
     let script = "for i in $(seq 200); do sleep 1000 & done; echo up; wait";
     let (id, mut output) = rig.start_shell("many", script).await;
     assert_eq!(output.line(), "up");
@@ -236,7 +236,7 @@ async fn an_exec_that_meets_the_end_is_refused(rig: &Rig) {
     rig.engine.delete(&id, false).await.unwrap();
 }
 
-async fn a_second_deletion_finds_nothing(rig: &Rig) {
+async fn second_delete_finds_nothing(rig: &Rig) {
     let (id, _output) = rig.start_shell("gone", "exit 3").await;
     rig.engine.wait(&id).await.unwrap();
     let target = Target::Init(id.clone());
@@ -315,7 +315,7 @@ async fn nothing_starts_in_a_frozen_container(rig: &Rig) {
     rig.engine.delete(&id, true).await.unwrap();
 }
 
-async fn a_pause_that_meets_the_end_is_answered(rig: &Rig) {
+async fn pause_racing_with_exit_is_answered(rig: &Rig) {
     for _ in 0..10 {
         let script = "for i in $(seq 20); do sleep 1000 & done; echo up; wait";
         let (id, mut output) = rig.start_shell("pause", script).await;

@@ -26,7 +26,7 @@ fn bind(binder: &dyn IoBinder, output: &str) -> Result<Box<dyn BoundStdio>, IoEr
 }
 
 #[test]
-fn a_fake_writes_down_what_it_is_asked() {
+fn fake_binder_records_its_calls() {
     let binder = FakeBinder::new();
     let mut streams = bind(&binder, "/out").expect("bind");
     let size = ConsoleSize {
@@ -61,7 +61,7 @@ fn a_fake_fails_once_where_its_script_says() {
 }
 
 #[test]
-fn a_fakes_streams_are_ready_when_they_are_released_and_say_so_to_poll() {
+fn held_fake_streams_become_ready_and_pollable_on_release() {
     // A child that another test forks would have a copy of what is let go of here.
     let _alone = Scratch::alone();
     let binder = FakeBinder::new();

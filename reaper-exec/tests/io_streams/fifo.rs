@@ -78,7 +78,7 @@ fn a_reader_that_was_there_before_the_bind_is_served() {
 }
 
 #[test]
-fn a_reader_that_dies_is_no_sigpipe_and_the_next_one_gets_the_rest() {
+fn next_reader_gets_rest_after_reader_died_without_sigpipe() {
     let folder = Scratch::new();
     let (input, out) = (folder.fifo("in"), folder.fifo("out"));
     let mut monitor = Ask::streams(uri(&input), uri(&out), NULL).bind();
@@ -109,7 +109,7 @@ fn both_outputs_may_share_one_fifo() {
 }
 
 #[test]
-fn one_fifo_under_two_names_is_closed_too() {
+fn fifo_named_in_two_ways_for_both_outputs_is_closed() {
     let folder = Scratch::new();
     let out = folder.fifo("out");
     let other = format!("fifo://{}", out.display());
@@ -121,7 +121,7 @@ fn one_fifo_under_two_names_is_closed_too() {
 }
 
 #[test]
-fn a_grandchild_that_keeps_the_output_holds_nothing_back() {
+fn grandchild_holding_output_does_not_delay_the_end() {
     let folder = Scratch::new();
     let (input, out) = (folder.fifo("in"), folder.fifo("out"));
     let mut monitor = Ask::streams(uri(&input), uri(&out), NULL).bind();
@@ -176,7 +176,7 @@ fn an_input_closed_before_the_start_is_read_to_its_end() {
 }
 
 #[test]
-fn a_client_that_writes_to_a_process_that_is_gone_is_told() {
+fn writing_to_exited_process_gives_client_epipe() {
     // No other test may fork: its child would hold the reading end for a moment.
     let folder = Scratch::alone();
     let input = folder.fifo("in");
@@ -250,7 +250,7 @@ fn the_process_gets_blocking_ends_that_close_on_exec() {
 }
 
 #[test]
-fn what_is_no_fifo_is_named() {
+fn bad_fifo_target_is_refused_with_reason() {
     let folder = Scratch::new();
     let missing = folder.join("missing");
     let error = Ask::output(uri(&missing)).refused();

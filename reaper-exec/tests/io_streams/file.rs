@@ -34,7 +34,7 @@ fn both_outputs_are_appended_to_one_file() {
 }
 
 #[test]
-fn the_same_file_is_one_open_file() {
+fn both_outputs_to_same_file_share_one_open_file() {
     let folder = Scratch::new();
     let target = uri(format!("file://{}", folder.join("log").display()));
     let mut monitor = Ask::streams(NULL, target.clone(), target).bind();
@@ -59,7 +59,7 @@ fn files_are_read_and_appended_to_by_bare_paths() {
 }
 
 #[test]
-fn a_file_that_is_none_blocks_nothing() {
+fn fifo_given_as_file_is_refused_without_blocking() {
     let folder = Scratch::new();
     let fifo = folder.fifo("fifo");
     let target = || uri(format!("file://{}", fifo.display()));
@@ -84,7 +84,7 @@ fn a_file_that_is_none_blocks_nothing() {
 }
 
 #[test]
-fn nothing_is_dev_null() {
+fn streams_without_target_are_dev_null() {
     let _folder = Scratch::new();
     let mut monitor = Ask::default().bind();
     monitor.spawn("for fd in 0 1 2; do [ /proc/self/fd/$fd -ef /dev/null ] || exit 1; done; cat");
@@ -92,7 +92,7 @@ fn nothing_is_dev_null() {
 }
 
 #[test]
-fn inherited_descriptors_are_the_callers_own() {
+fn inherited_streams_are_callers_descriptors() {
     let _folder = Scratch::new();
     let (input, mut feed) = std::io::pipe().unwrap();
     let (mut result, output) = std::io::pipe().unwrap();
@@ -136,7 +136,7 @@ fn inherited_descriptors_are_the_callers_own() {
 }
 
 #[test]
-fn a_file_that_is_only_read_is_not_given_away() {
+fn input_file_is_not_chowned_to_process_user() {
     let folder = Scratch::new();
     let (input, out) = (folder.join("in"), folder.join("out"));
     fs::write(&input, "").unwrap();
@@ -152,7 +152,7 @@ fn a_file_that_is_only_read_is_not_given_away() {
 }
 
 #[test]
-fn what_cannot_be_inherited_is_said() {
+fn uninheritable_or_unknown_target_is_refused_with_reason() {
     let folder = Scratch::new();
     let error = Ask::output(StreamTarget::Inherit).refused();
     assert!(

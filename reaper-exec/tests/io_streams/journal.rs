@@ -67,7 +67,7 @@ fn refused(ask: Ask) -> String {
 }
 
 #[test]
-fn lines_come_below_what_they_are() {
+fn each_output_sends_journal_header_before_its_lines() {
     let folder = Scratch::new();
     let path = folder.join("journal");
     let journal = listener(&path);
@@ -150,7 +150,7 @@ fn a_process_outlives_its_journal() {
 }
 
 #[test]
-fn a_journal_that_is_not_there_is_named_with_the_way_out() {
+fn missing_journal_socket_is_named_with_remedy() {
     let folder = Scratch::new();
     let path = folder.join("none");
     let target = Journal::new().socket(&path).target();
@@ -180,7 +180,7 @@ fn a_journal_that_is_not_there_is_named_with_the_way_out() {
 }
 
 #[test]
-fn a_journal_that_takes_nobody_is_not_waited_for() {
+fn journal_with_full_backlog_is_refused_without_waiting() {
     let folder = Scratch::new();
     let path = folder.join("journal");
     let flags = SockFlag::SOCK_CLOEXEC;
@@ -204,7 +204,7 @@ fn a_journal_that_takes_nobody_is_not_waited_for() {
 }
 
 #[test]
-fn what_cannot_go_to_the_journal_is_refused() {
+fn terminal_stdin_and_bad_priority_are_refused_by_journal() {
     let folder = Scratch::new();
     let path = folder.join("journal");
     let _journal = listener(&path);
@@ -219,12 +219,12 @@ fn what_cannot_go_to_the_journal_is_refused() {
 }
 
 #[test]
-fn the_journals_binder_keeps_the_contract_for_what_goes_there() {
+fn journal_binder_keeps_contract_for_journal_targets() {
     conformance::run(|| subject().connecting(Played::client));
 }
 
 #[test]
-fn the_journals_binder_keeps_the_contract_for_everything_else() {
+fn journal_binder_keeps_contract_for_other_targets() {
     conformance::run(subject);
 }
 

@@ -11,7 +11,7 @@ fn open_files() -> usize {
 }
 
 #[test]
-fn streams_leave_nothing_open() {
+fn streams_leave_no_descriptor_open() {
     let folder = Scratch::alone();
     let [input, out, err] = ["in", "out", "err"].map(|name| folder.fifo(name));
     let direct = || Ask::streams(uri(&input), uri(&out), uri(&err));

@@ -45,7 +45,7 @@ fn text(path: &Path) -> String {
 const COLLECT: &str = "cat <&3 >out 5>&- & cat <&4 >err 5>&- & exec 5>&-; wait";
 
 #[test]
-fn one_logger_gets_both_outputs_and_knows_for_whom() {
+fn one_logger_gets_both_outputs_and_container_identity() {
     let folder = Scratch::new();
     let target = logger(
         &folder,
@@ -128,7 +128,7 @@ fn a_logger_that_obeys_sigterm_is_not_killed() {
 }
 
 #[test]
-fn a_logger_that_never_gets_ready_is_an_error_and_gone() {
+fn logger_that_is_never_ready_is_killed_and_reported() {
     let folder = Scratch::new();
     let target = logger(&folder, "echo $$ >pid; mkfifo never; read line <>never");
     // Long enough for the script to have noted its pid.
@@ -149,7 +149,7 @@ fn a_logger_that_never_gets_ready_is_an_error_and_gone() {
 }
 
 #[test]
-fn a_logger_is_gone_when_something_else_cannot_be_opened() {
+fn logger_is_ended_when_another_stream_cannot_be_opened() {
     let folder = Scratch::new();
     let target = logger(&folder, COLLECT);
     let started = Instant::now();

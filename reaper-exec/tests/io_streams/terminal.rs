@@ -203,7 +203,7 @@ fn a_terminals_output_goes_to_a_file() {
 }
 
 #[test]
-fn a_program_that_closes_its_terminal_and_opens_it_again_is_heard() {
+fn output_arrives_after_program_reopens_its_terminal() {
     let folder = Scratch::new();
     let out = folder.fifo("out");
     let mut monitor = Ask::terminal(NULL, uri(&out)).bind();
@@ -213,7 +213,7 @@ fn a_program_that_closes_its_terminal_and_opens_it_again_is_heard() {
 }
 
 #[test]
-fn sizes_are_seen() {
+fn process_sees_initial_terminal_size_and_resizes() {
     let folder = Scratch::new();
     let out = folder.fifo("out");
     let terminal = Some(Some(ConsoleSize {
@@ -247,7 +247,7 @@ fn sizes_are_seen() {
 }
 
 #[test]
-fn the_terminal_is_the_users() {
+fn terminal_is_owned_by_process_user() {
     let folder = Scratch::new();
     let out = folder.fifo("out");
     let ask = Ask {
@@ -308,7 +308,7 @@ fn a_console_socket_gets_the_master_and_the_monitor_keeps_none() {
 }
 
 #[test]
-fn an_engine_that_is_gone_is_an_error() {
+fn closed_console_socket_is_an_error() {
     let _folder = Scratch::new();
     let (engine, socket) = UnixStream::pair().unwrap();
     drop(engine);

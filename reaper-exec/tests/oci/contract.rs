@@ -12,10 +12,10 @@ use crate::{
 };
 
 cases! {
-    the_executor_keeps_the_contract,
+    oci_executor_keeps_the_contract,
 }
 
-async fn the_executor_keeps_the_contract(rig: &Rig) {
+async fn oci_executor_keeps_the_contract(rig: &Rig) {
     let runtime = rig.runtime;
     let cgroup = rig.cgroup("contract");
     conformance::run(|| {

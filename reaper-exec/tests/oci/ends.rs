@@ -13,16 +13,16 @@ use crate::{
 };
 
 cases! {
-    what_init_leaves_behind_ends_with_it,
-    an_end_that_nobody_watched_is_known,
-    what_a_killed_monitor_leaves_is_ended,
-    a_monitor_that_is_killed_at_the_gate_leaves_nothing,
+    descendants_left_by_init_are_killed_on_its_exit,
+    exit_without_waiting_client_is_recorded,
+    container_of_killed_monitor_is_killed_and_stopped,
+    forced_delete_cleans_up_after_monitor_killed_before_start,
     an_exec_that_was_never_started_is_killed,
-    an_exec_that_cannot_be_executed_has_ended,
+    exec_of_missing_program_fails_and_exits_127,
     a_signal_reaches_init,
 }
 
-async fn what_init_leaves_behind_ends_with_it(rig: &Rig) {
+async fn descendants_left_by_init_are_killed_on_its_exit(rig: &Rig) {
     let (stdio, output) = capture();
     let script = "sleep 1000 & sleep 1000 & echo up; exit 3";
     // In the host's pid namespace nothing ends with init by itself.
@@ -40,7 +40,7 @@ async fn what_init_leaves_behind_ends_with_it(rig: &Rig) {
     rig.engine.delete(&id, false).await.unwrap();
 }
 
-async fn an_end_that_nobody_watched_is_known(rig: &Rig) {
+async fn exit_without_waiting_client_is_recorded(rig: &Rig) {
     let (id, mut output) = rig.start("web", "echo up; exit 9").await;
     assert_eq!(output.line(), "up");
     let other = rig.another();
@@ -61,7 +61,7 @@ fn kill_monitor(monitor: &ProcessIdentity) {
     nix::poll::poll(&mut wanted, nix::poll::PollTimeout::NONE).unwrap();
 }
 
-async fn what_a_killed_monitor_leaves_is_ended(rig: &Rig) {
+async fn container_of_killed_monitor_is_killed_and_stopped(rig: &Rig) {
     let (id, mut output) = rig.start("web", "echo up; sleep 1000").await;
     assert_eq!(output.line(), "up");
     let record = rig.engine.state(&id).await.unwrap();
@@ -73,7 +73,7 @@ async fn what_a_killed_monitor_leaves_is_ended(rig: &Rig) {
     rig.engine.delete(&id, false).await.unwrap();
 }
 
-async fn a_monitor_that_is_killed_at_the_gate_leaves_nothing(rig: &Rig) {
+async fn forced_delete_cleans_up_after_monitor_killed_before_start(rig: &Rig) {
     let (stdio, _output) = capture();
     let new = rig.container("web", rig.process(&["sleep", "1000"]), stdio, |_| {});
     let id = new.id.clone();
@@ -105,7 +105,7 @@ async fn an_exec_that_was_never_started_is_killed(rig: &Rig) {
     rig.engine.delete(&id, false).await.unwrap();
 }
 
-async fn an_exec_that_cannot_be_executed_has_ended(rig: &Rig) {
+async fn exec_of_missing_program_fails_and_exits_127(rig: &Rig) {
     let (id, _output) = rig.start("web", "sleep 1000").await;
     let executor = rig.engine.executor();
     let (stdio, output) = capture();

@@ -15,12 +15,12 @@ use crate::{
 cases! {
     a_container_has_its_own_namespaces_root_and_streams,
     an_images_mounts_are_made_and_unmade,
-    an_exec_is_named_by_its_start,
-    an_exec_keeps_what_only_its_document_says,
+    pid_of_started_exec_is_listed_with_its_exec_id,
+    exec_applies_capabilities_from_process_json,
     a_paused_container_is_frozen_until_it_is_resumed,
-    what_a_container_uses_is_counted,
-    the_runtimes_own_words_say_what_is_wrong,
-    a_runtime_that_is_not_there_is_named,
+    stats_count_processes_threads_and_memory,
+    create_error_carries_message_of_the_runtime,
+    missing_runtime_program_is_named,
 }
 
 async fn a_container_has_its_own_namespaces_root_and_streams(rig: &Rig) {
@@ -67,7 +67,7 @@ async fn an_images_mounts_are_made_and_unmade(rig: &Rig) {
     assert!(!rootfs.join("only-here").exists());
 }
 
-async fn an_exec_is_named_by_its_start(rig: &Rig) {
+async fn pid_of_started_exec_is_listed_with_its_exec_id(rig: &Rig) {
     let (id, _output) = rig.start("web", "sleep 1000").await;
     let executor = rig.engine.executor();
     let (exec, mut output) = rig.exec(&id, "one", "echo here; sleep 1000").await;
@@ -83,7 +83,7 @@ async fn an_exec_is_named_by_its_start(rig: &Rig) {
     rig.engine.delete(&id, true).await.unwrap();
 }
 
-async fn an_exec_keeps_what_only_its_document_says(rig: &Rig) {
+async fn exec_applies_capabilities_from_process_json(rig: &Rig) {
     let (id, _output) = rig.start("web", "sleep 1000").await;
     let (stdio, output) = capture();
     let mut request = exec_request(rig.shell("cat /proc/self/status"), stdio);
@@ -126,7 +126,7 @@ async fn a_paused_container_is_frozen_until_it_is_resumed(rig: &Rig) {
     rig.engine.delete(&id, true).await.unwrap();
 }
 
-async fn what_a_container_uses_is_counted(rig: &Rig) {
+async fn stats_count_processes_threads_and_memory(rig: &Rig) {
     let (id, mut output) = rig.start("web", "sleep 1000 & echo up; wait").await;
     assert_eq!(output.line(), "up");
     let stats = rig.engine.executor().stats(&id).await.unwrap();
@@ -135,7 +135,7 @@ async fn what_a_container_uses_is_counted(rig: &Rig) {
     rig.engine.delete(&id, true).await.unwrap();
 }
 
-async fn the_runtimes_own_words_say_what_is_wrong(rig: &Rig) {
+async fn create_error_carries_message_of_the_runtime(rig: &Rig) {
     let process = rig.process(&["true"]);
     let new = rig.container("web", process, StdioRequest::default(), |spec| {
         let mounts = spec["mounts"].as_array_mut().unwrap();
@@ -153,7 +153,7 @@ async fn the_runtimes_own_words_say_what_is_wrong(rig: &Rig) {
     assert!(message.contains("/nowhere/data"), "{message}");
 }
 
-async fn a_runtime_that_is_not_there_is_named(rig: &Rig) {
+async fn missing_runtime_program_is_named(rig: &Rig) {
     use reaper_exec::{Engine, HostExecutor, OciExecutor};
     let root = rig.engine.root().clone();
     let executor = OciExecutor::new(HostExecutor::new(root.clone()), "no-such-runtime");

@@ -15,8 +15,8 @@ use crate::{
 };
 
 cases! {
-    init_has_a_terminal_of_the_containers,
-    an_exec_has_one_of_the_size_it_was_given_before,
+    init_gets_terminal_of_requested_size_from_container,
+    exec_terminal_keeps_size_set_before_start,
 }
 
 /// Output to a file; the monitor writes it all before it tells the end.
@@ -30,7 +30,7 @@ fn to_file(path: &Path) -> StdioRequest {
     }
 }
 
-async fn init_has_a_terminal_of_the_containers(rig: &Rig) {
+async fn init_gets_terminal_of_requested_size_from_container(rig: &Rig) {
     let output = rig.path("output");
     let mut process = rig.shell("tty; stty size; echo done; exit 4");
     process.terminal = true;
@@ -49,7 +49,7 @@ async fn init_has_a_terminal_of_the_containers(rig: &Rig) {
     assert_eq!(text, "/dev/pts/0\r\n30 100\r\ndone\r\n");
 }
 
-async fn an_exec_has_one_of_the_size_it_was_given_before(rig: &Rig) {
+async fn exec_terminal_keeps_size_set_before_start(rig: &Rig) {
     let (stdio, _output) = capture();
     let new = rig.container("web", rig.process(&["sleep", "1000"]), stdio, |_| {});
     let id = new.id.clone();

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_id_elsewhere_is_another_container() {
+    fn scope_of_same_id_differs_between_state_roots() {
         let of = |root: &str| {
             let request = request(OverlayScope::Container).with_state_root(Path::new(root));
             Scope::of(&request).unwrap()
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_with_a_container_is_its_own_scope_or_that_of_its_pod() {
+    fn deleted_with_returns_own_scope_or_that_of_sandbox() {
         let mut request = request(OverlayScope::Pod);
         request.pod = Some("p1".to_owned());
         assert_eq!(Scope::deleted_with(&request).unwrap(), None);

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_do_not_collide() {
+    fn scope_kinds_with_same_name_do_not_collide() {
         let group = Scope::group("node").unwrap();
         let pod = Scope::pod("x").unwrap();
         assert_ne!(group, Scope::node());

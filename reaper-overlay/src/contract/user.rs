@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_directory_that_is_the_users_own() {
+    fn runtime_directory_is_first_one_owned_by_user() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
         let uid = geteuid().as_raw();

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_alone_or_many_together() {
+    fn lock_is_held_by_one_exclusive_or_many_shared_owners() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let first = Lock::take(&path, Mode::Shared).unwrap();
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_on_a_removed_file_is_no_lock() {
+    fn lock_waiter_locks_new_file_when_old_was_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let holder = Lock::take(&path, Mode::Exclusive).unwrap();

@@ -275,7 +275,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_and_an_error_come_back() {
+    fn helper_returns_answer_or_error() {
         assert_eq!(Helper::run("add", || Ok(1 + 1)).unwrap(), 2);
         let error = Helper::run::<(), _>("fail", || {
             Err(io::Error::from_raw_os_error(nix::libc::EBUSY)).context("mount", "/x")
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_helper_lives_until_it_is_let_go() {
+    fn helper_lives_until_dropped() {
         let ((), helper) = Helper::start("wait", || Ok(())).unwrap();
         let process = PathBuf::from(format!("/proc/{}", helper.pid()));
         assert!(process.exists());

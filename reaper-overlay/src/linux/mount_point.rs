@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_symlink_leads_to_is_left_alone() {
+    fn remove_does_not_follow_symlinked_parent() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().canonicalize().unwrap();
         for made in ["theirs", "ours"] {

@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_of_links_is_an_error() {
+    fn symlink_loop_gives_eloop() {
         let dir = tempfile::tempdir().unwrap();
         symlink("b", dir.path().join("a")).unwrap();
         symlink("a", dir.path().join("b")).unwrap();

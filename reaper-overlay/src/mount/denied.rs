@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_setting_is_told_apart() {
+    fn refusals_without_a_setting_are_distinguished() {
         let unconfined = ("self/status", "Name:\tx\nSeccomp:\t0\n");
         let confined = (
             "self/status",

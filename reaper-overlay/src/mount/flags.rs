@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mount_keeps_what_the_hosts_forbids() {
+    fn mount_inherits_restricting_flags_of_the_host() {
         let options = ["rw", "nosuid", "noexec", "relatime"].map(str::to_owned);
         let expected = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         assert_eq!(inherited(&options), expected);

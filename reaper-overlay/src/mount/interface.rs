@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_found_by_trying() {
+    fn missing_mount_syscalls_select_older_interface() {
         let best = if syscall::has_mount_setattr() {
             Interface::Attributes
         } else {

@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hashes_are_gone_and_accounts_stay() {
+    fn sanitised_shadow_keeps_accounts_without_hashes() {
         let text = b"root:$6$salt$hash:19000:0:99999:7:::\ndaemon:*:19000::::::\nold:!$6$x:1::::::\nnew:!:1::::::\n";
         let clean = String::from_utf8(sanitise(text)).unwrap();
         assert_eq!(

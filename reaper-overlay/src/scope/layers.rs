@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_is_there_when_it_is_its_turn() {
+    fn layering_makes_each_layer_before_its_turn() {
         let dir = tempfile::tempdir().unwrap();
         let parts = parts(dir.path(), &[Path::new("/"), Path::new("/tmp")]);
         let data = layer(&parts[0]).upper.ancestors().nth(2).unwrap();
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_that_was_cut_short_is_taken_up_again() {
+    fn interrupted_layer_is_completed_and_complete_one_kept() {
         let dir = tempfile::tempdir().unwrap();
         let parts = parts(dir.path(), &[Path::new("/tmp")]);
         let layer = layer(&parts[0]);

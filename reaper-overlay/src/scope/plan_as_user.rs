@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn only_directories_with_mounts_below_are_taken_apart() {
+    fn only_directories_with_mounts_below_are_split() {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let dir = dir.path();
         for name in ["a/mount", "a/plain", "b", "c", "own"] {

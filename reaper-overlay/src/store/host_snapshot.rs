@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_said_of_what_another_version_wrote() {
+    fn snapshot_of_another_version_reports_no_changes() {
         let text = r#"{"/": "254:0 2", "/var/lib/dpkg/status": "17 1.000000000"}"#;
         let snapshot: HostSnapshot = serde_json::from_str(text).unwrap();
         assert_eq!(snapshot.changed(), [""; 0]);
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn mounts_that_matter_are_seen_at_a_glance() {
+    fn quick_check_notices_relevant_mounts() {
         with_mounts(|| {
             let dir = tempfile::tempdir().unwrap();
             let [lower, apart, other] = ["lower", "apart", "other"].map(|n| dir.path().join(n));
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn more_mounts_than_one_answer_holds_are_listed() {
+    fn list_mounts_returns_more_than_one_call_holds() {
         with_mounts(|| {
             if !lists_mounts() {
                 return;

@@ -85,7 +85,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_name_escapes_the_base(name in any::<String>()) {
+        fn scope_paths_never_leave_the_base(name in any::<String>()) {
             let scopes = [Scope::group(&name), Scope::pod(&name), Scope::namespace(&name), name.parse()];
             for scope in scopes.into_iter().flatten() {
                 let paths = ScopePaths::new(&Base::at(Path::new("/base")), &scope);

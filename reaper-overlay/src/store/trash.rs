@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_thrown_away_is_gone_at_once_and_removed_by_the_next_removal() {
+    fn discarded_scope_disappears_at_once_and_is_deleted_by_next_removal() {
         let base = tempfile::tempdir().unwrap();
         let scope = base.path().join("scope");
         fs::create_dir_all(scope.join("upper/deep")).unwrap();

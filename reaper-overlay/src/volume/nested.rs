@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn another_container_may_be_quicker_to_make_it() {
+    fn mount_point_created_concurrently_is_accepted() {
         for directory in [true, false] {
             let dir = make_meanwhile(directory, |path, missing| match missing {
                 Some(Kind::Directory) => fs::create_dir(path).unwrap(),
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_another_container_may_remove_it_until_it_is_noted() {
+    fn mount_point_removed_before_registration_is_recreated() {
         let dir = make_meanwhile(true, |path, missing| {
             if missing.is_none() {
                 fs::remove_dir(path).unwrap();

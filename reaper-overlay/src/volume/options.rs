@@ -173,7 +173,7 @@ mod tests {
     const RDONLY: u64 = 1;
 
     #[test]
-    fn a_volume_of_the_cri() {
+    fn options_of_cri_volume_are_parsed() {
         let options = parse(Some("bind"), &["rbind", "rprivate", "ro"]).unwrap();
         assert_eq!(options.bind, Some(Recursion::All));
         assert_eq!(options.propagation, Some((MS_PRIVATE, Recursion::All)));
@@ -181,14 +181,14 @@ mod tests {
     }
 
     #[test]
-    fn recursive_read_only_is_told_apart() {
+    fn rro_sets_only_the_recursive_read_only_flag() {
         let options = parse(None, &["bind", "rro"]).unwrap();
         assert_eq!((options.attr.set, options.recursive.set), (0, RDONLY));
         assert_eq!(options.bind, Some(Recursion::Alone));
     }
 
     #[test]
-    fn the_last_one_counts() {
+    fn last_of_conflicting_options_wins() {
         let options = parse(None, &["ro", "rw", "noatime"]).unwrap();
         assert_eq!(options.attr.set & RDONLY, 0);
         assert_eq!(options.attr.clear & RDONLY, RDONLY);

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_containerd_gets_the_bare_address() {
+    fn containerd_without_bootstrap_parameters_gets_bare_address() {
         let options = Any {
             type_url: "containerd.runc.v1.Options".into(),
             ..Any::default()
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn who_sends_bootstrap_parameters_gets_a_message() {
+    fn containerd_with_bootstrap_parameters_gets_message() {
         let input = sent().write_to_bytes().unwrap();
         let params = Params::from_parts(&flags(), &input, |_| None);
         assert_eq!(params.address, "/run/c/other.sock");
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_of_another_container_are_none() {
+    fn bootstrap_parameters_of_another_container_are_ignored() {
         let other = BootstrapParams {
             instance_id: "db".into(),
             ..sent()

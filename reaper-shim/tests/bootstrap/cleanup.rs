@@ -16,7 +16,7 @@ fn response(output: Output) -> DeleteResponse {
 }
 
 #[tokio::test]
-async fn what_a_killed_shim_leaves_is_removed_and_again_is_fine() {
+async fn delete_removes_remains_of_killed_shim_and_is_repeatable() {
     let node = Node::new();
     let shim = node.pod("pod").await;
     shim.signal(Signal::SIGKILL);
@@ -59,7 +59,7 @@ async fn a_shim_that_serves_the_rest_of_the_pod_is_left_alone() {
 }
 
 #[test]
-fn a_container_that_never_was_is_deleted() {
+fn delete_of_never_created_container_succeeds() {
     let node = Node::new();
     node.bundle("pod", "pod");
     let answer = response(node.command("pod", &["delete"]).output().unwrap());
@@ -67,7 +67,7 @@ fn a_container_that_never_was_is_deleted() {
 }
 
 #[test]
-fn an_id_that_is_none_is_refused() {
+fn delete_refuses_invalid_id() {
     let node = Node::new();
     node.bundle("pod", "pod");
     let mut command = node.command("pod", &["-id", "../pod", "delete"]);
@@ -77,7 +77,7 @@ fn an_id_that_is_none_is_refused() {
 }
 
 #[tokio::test]
-async fn a_sandbox_reads_as_running_for_others_while_its_shim_lives() {
+async fn other_clients_see_sandbox_running_while_its_shim_lives() {
     let node = Node::new();
     let shim = node.pod("pod").await;
     let root = StateRoot::new(node.root()).containerd_namespace("test");

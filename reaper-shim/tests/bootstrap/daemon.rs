@@ -68,7 +68,7 @@ async fn the_sandbox_api_is_unimplemented() {
 }
 
 #[tokio::test]
-async fn a_signal_ends_an_idle_shim_in_order() {
+async fn sigterm_or_sigint_shuts_down_idle_shim_cleanly() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let node = Node::new();
         node.bundle("pod", "pod");
@@ -228,7 +228,7 @@ fn wait_for_line(log: &mut impl BufRead, text: &str) {
 }
 
 #[tokio::test]
-async fn a_log_that_nobody_reads_blocks_nothing() {
+async fn unread_log_pipe_does_not_block_the_shim() {
     let node = Node::new();
     let bundle = node.bundle("pod", "pod");
     mkfifo(&bundle.join("log"), Mode::S_IRWXU).unwrap();
@@ -258,7 +258,7 @@ async fn a_log_that_nobody_reads_blocks_nothing() {
 }
 
 #[tokio::test]
-async fn nothing_of_containerd_is_left_in_the_daemon() {
+async fn daemon_inherits_nothing_from_containerd() {
     let node = Node::new();
     let shim = node.pod("pod").await;
     let read = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", shim.pid)).unwrap();

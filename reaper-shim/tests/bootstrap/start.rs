@@ -56,7 +56,7 @@ async fn containers_of_a_pod_share_a_shim_and_others_have_their_own() {
 }
 
 #[test]
-fn of_many_starts_for_one_pod_one_makes_the_shim() {
+fn concurrent_starts_of_one_pod_create_one_shim() {
     let node = Node::new();
     let ids: Vec<String> = (0..12).map(|number| format!("app-{number}")).collect();
     let starts: Vec<_> = ids
@@ -157,7 +157,7 @@ async fn a_state_root_of_any_length_has_a_socket() {
 }
 
 #[tokio::test]
-async fn a_new_containerd_gets_its_message() {
+async fn start_answers_bootstrap_parameters_with_message() {
     let node = Node::new();
     node.bundle("pod", "pod");
     let sockets = node.path().join("s");
@@ -211,7 +211,7 @@ fn a_wrong_configuration_is_named() {
 }
 
 #[test]
-fn a_listener_that_is_too_busy_is_no_dead_one() {
+fn busy_listener_is_not_replaced_as_dead() {
     let node = Node::new();
     node.bundle("pod", "pod");
     let address = node.start("pod");
@@ -225,7 +225,7 @@ fn a_listener_that_is_too_busy_is_no_dead_one() {
 }
 
 #[test]
-fn it_says_what_it_is() {
+fn shim_prints_version_and_runtime_info() {
     let node = Node::new();
     node.bundle("pod", "pod");
     let version = node.command("pod", &["-v"]).output().unwrap().stdout;

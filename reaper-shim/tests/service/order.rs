@@ -6,7 +6,7 @@ use reaper_exec::{Error, FakeCall as Call};
 use crate::common::{code, exec, init, settle, shim};
 
 #[tokio::test]
-async fn a_life_is_published_in_order() {
+async fn lifecycle_events_are_published_in_order() {
     let shim = shim();
     shim.run("web").await;
     shim.fake.exit(&init("web"), 3);
@@ -38,7 +38,7 @@ async fn an_exit_before_the_start_is_answered_comes_after_the_start() {
 }
 
 #[tokio::test]
-async fn a_kill_that_loses_the_race_succeeds_until_the_exit_is_published() {
+async fn kill_of_exited_process_succeeds_until_exit_is_published() {
     let shim = shim();
     shim.create("web").await.unwrap();
     shim.fake.hold_answer(Call::Start);
@@ -91,7 +91,7 @@ async fn exits_of_execs_come_before_the_exit_of_init() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_exec_whose_end_is_never_told_holds_back_the_exit_of_init_for_seconds_only() {
+async fn exec_without_reported_exit_delays_exit_of_init_only_briefly() {
     let shim = shim();
     shim.run("web").await;
     shim.exec("web", "probe").await.unwrap();
@@ -104,7 +104,7 @@ async fn an_exec_whose_end_is_never_told_holds_back_the_exit_of_init_for_seconds
 }
 
 #[tokio::test]
-async fn an_exec_that_cannot_start_holds_back_nothing() {
+async fn exec_that_fails_to_start_does_not_delay_exit_of_init() {
     let shim = shim();
     shim.run("web").await;
     shim.exec("web", "probe").await.unwrap();
@@ -123,7 +123,7 @@ async fn an_exec_that_cannot_start_holds_back_nothing() {
 }
 
 #[tokio::test]
-async fn nothing_is_added_or_started_after_the_end_of_init() {
+async fn execs_are_refused_after_exit_of_init() {
     let shim = shim();
     shim.run("web").await;
     shim.exec("web", "early").await.unwrap();
@@ -145,7 +145,7 @@ async fn nothing_is_added_or_started_after_the_end_of_init() {
 }
 
 #[tokio::test]
-async fn an_exec_that_is_made_while_init_ends_is_undone() {
+async fn exec_added_during_exit_of_init_is_undone() {
     let shim = shim();
     shim.run("web").await;
     shim.fake.hold(Call::Exec);
@@ -164,7 +164,7 @@ async fn an_exec_that_is_made_while_init_ends_is_undone() {
 }
 
 #[tokio::test]
-async fn waiters_get_the_end_whenever_they_come() {
+async fn early_and_late_waiters_get_the_same_exit() {
     let shim = shim();
     shim.create("web").await.unwrap();
     let early = async { tokio::join!(shim.wait("web", ""), shim.wait("web", "")) };
@@ -181,7 +181,7 @@ async fn waiters_get_the_end_whenever_they_come() {
 }
 
 #[tokio::test]
-async fn a_failed_start_ends_the_waiting() {
+async fn failed_start_completes_pending_waits() {
     let shim = shim();
     shim.create("web").await.unwrap();
     let missing = Error::Execve {
@@ -205,7 +205,7 @@ async fn a_failed_start_ends_the_waiting() {
 }
 
 #[tokio::test]
-async fn a_kill_reaches_what_is_still_gated() {
+async fn kill_ends_created_container_before_start() {
     let shim = shim();
     shim.create("web").await.unwrap();
     shim.kill("web", "", 9).await.unwrap();
@@ -214,7 +214,7 @@ async fn a_kill_reaches_what_is_still_gated() {
 }
 
 #[tokio::test]
-async fn an_end_that_cannot_be_committed_is_published_all_the_same() {
+async fn exit_is_published_even_if_it_cannot_be_committed() {
     let shim = shim();
     shim.run("web").await;
     let lost = Error::Monitor {

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use crate::common::{code, exec, init, message, settle, shim};
 
 #[tokio::test]
-async fn what_runs_is_not_deleted_and_what_is_gone_is_not_found() {
+async fn delete_refuses_running_task_and_deleted_task_is_not_found() {
     let shim = shim();
     shim.run("web").await;
     assert_eq!(
@@ -35,7 +35,7 @@ async fn what_runs_is_not_deleted_and_what_is_gone_is_not_found() {
 }
 
 #[tokio::test]
-async fn of_two_deletions_at_once_one_succeeds() {
+async fn one_of_two_concurrent_deletes_succeeds() {
     let shim = shim();
     shim.run("web").await;
     shim.fake.exit(&init("web"), 0);
@@ -57,7 +57,7 @@ async fn of_two_deletions_at_once_one_succeeds() {
 }
 
 #[tokio::test]
-async fn what_never_started_is_killed_and_deleted() {
+async fn delete_kills_created_task_that_never_started() {
     let shim = shim();
     shim.create("web").await.unwrap();
     assert_eq!(shim.delete("web", "").await.unwrap().exit_status, 137);
@@ -69,7 +69,7 @@ async fn what_never_started_is_killed_and_deleted() {
 }
 
 #[tokio::test]
-async fn ids_are_taken_once() {
+async fn duplicate_container_and_exec_ids_are_refused() {
     let shim = shim();
     shim.run("web").await;
     assert_eq!(code(shim.create("web").await), Code::ALREADY_EXISTS);
@@ -83,7 +83,7 @@ async fn ids_are_taken_once() {
 }
 
 #[tokio::test]
-async fn an_exec_is_deleted_without_an_event() {
+async fn delete_of_exec_publishes_no_event() {
     let shim = shim();
     shim.run("web").await;
     shim.exec("web", "probe").await.unwrap();
@@ -147,7 +147,7 @@ async fn an_exec_of_a_paused_container_reads_as_paused() {
 }
 
 #[tokio::test]
-async fn connect_knows_the_shim_and_never_fails() {
+async fn connect_returns_shim_pid_even_for_unknown_ids() {
     let shim = shim();
     let pid = shim.create("web").await.unwrap().pid;
     let known = shim.connect("web").await;
@@ -175,7 +175,7 @@ async fn a_shim_with_containers_does_not_shut_down() {
 }
 
 #[tokio::test]
-async fn what_is_not_supported_says_so() {
+async fn unsupported_requests_are_unimplemented() {
     let shim = shim();
     shim.run("web").await;
     let context = TtrpcContext::default();
@@ -228,7 +228,7 @@ async fn a_creation_that_fails_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_refused_by_name() {
+async fn unreadable_bundle_or_invalid_id_is_refused() {
     let shim = shim();
     let missing = CreateTaskRequest {
         id: "web".into(),
@@ -245,7 +245,7 @@ async fn what_cannot_be_read_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_panic_is_an_answer() {
+async fn panic_in_a_request_is_returned_as_error() {
     let shim = shim();
     shim.run("web").await;
     shim.fake.panic_next(Call::Stats);
@@ -255,7 +255,7 @@ async fn a_panic_is_an_answer() {
 }
 
 #[tokio::test]
-async fn a_panic_in_a_start_does_not_hold_back_the_exit() {
+async fn panic_in_start_does_not_block_the_exit() {
     let shim = shim();
     shim.create("web").await.unwrap();
     shim.fake.panic_next(Call::Start);
@@ -329,7 +329,7 @@ async fn kill_and_state_do_not_wait_for_a_start() {
 }
 
 #[tokio::test]
-async fn a_creation_goes_on_when_the_requester_goes_away() {
+async fn create_continues_after_client_disconnects() {
     let shim = shim();
     shim.fake.hold(Call::Create);
     assert!(
@@ -346,7 +346,7 @@ async fn a_creation_goes_on_when_the_requester_goes_away() {
 }
 
 #[tokio::test]
-async fn figures_are_of_a_type_that_containerd_knows() {
+async fn stats_have_a_type_known_to_containerd() {
     let shim = shim();
     shim.run("web").await;
     let figures = shim.stats("web").await.unwrap().stats.unwrap();
@@ -366,7 +366,7 @@ async fn figures_are_of_a_type_that_containerd_knows() {
 }
 
 #[tokio::test]
-async fn pids_name_their_execs() {
+async fn pids_carry_their_exec_ids() {
     let shim = shim();
     shim.run("web").await;
     shim.exec("web", "probe").await.unwrap();

@@ -53,7 +53,7 @@ async fn a_sandbox_lives_without_a_process_until_it_is_killed() {
 }
 
 #[tokio::test]
-async fn a_sandbox_ends_in_order_as_pause_does() {
+async fn sandbox_exits_0_on_sigterm_like_pause() {
     let shim = shim();
     shim.create_as("pod", PAUSE, SANDBOX).await.unwrap();
     shim.start("pod", "").await.unwrap();
@@ -69,7 +69,7 @@ async fn a_sandbox_that_never_started_is_deleted() {
 }
 
 #[tokio::test]
-async fn what_is_called_pause_is_run() {
+async fn pause_program_of_ordinary_containers_is_executed() {
     let shim = shim();
     for (id, args, annotations) in [
         ("a", PAUSE, CONTAINER),
@@ -82,7 +82,7 @@ async fn what_is_called_pause_is_run() {
 }
 
 #[tokio::test]
-async fn without_any_word_of_the_cri_pause_is_a_sandbox() {
+async fn pause_without_cri_annotations_is_a_sandbox() {
     let shim = shim();
     shim.create_as("pod", PAUSE, "").await.unwrap();
     assert!(!shim.fake.exists(&init("pod")));
@@ -99,7 +99,7 @@ async fn an_executor_of_real_containers_runs_the_sandbox() {
 }
 
 #[tokio::test]
-async fn the_overlay_that_only_a_pod_shares_goes_with_its_sandbox() {
+async fn pod_overlay_is_removed_with_its_sandbox() {
     let of_pod = format!(r#"{SANDBOX},"io.kubernetes.cri.sandbox-id":"pod""#);
     for (scope, forgotten) in [
         (OverlayScope::Pod, 1),
@@ -119,7 +119,7 @@ async fn the_overlay_that_only_a_pod_shares_goes_with_its_sandbox() {
 }
 
 #[tokio::test]
-async fn an_overlay_that_cannot_be_removed_keeps_no_pod() {
+async fn failed_overlay_removal_does_not_block_sandbox_delete() {
     let mut settings = Settings::default();
     settings.config.overlay.scope = OverlayScope::Pod;
     let shim = shim_with(settings);

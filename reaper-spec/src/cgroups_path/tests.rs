@@ -44,7 +44,7 @@ fn systemd_paths_become_slices_and_a_scope() {
 }
 
 #[test]
-fn what_is_no_place_for_a_container_is_refused() {
+fn invalid_cgroups_paths_are_refused() {
     for text in ["", "/", "//./"] {
         assert_eq!(relative(text), Err(E::Root), "{text}");
     }

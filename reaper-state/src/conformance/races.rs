@@ -64,7 +64,7 @@ fn count(record: &Record) -> usize {
     record.annotations[COUNT].parse().expect("a number")
 }
 
-pub(super) fn one_of_many_creators_wins(subject: &Subject) {
+pub(super) fn one_of_many_concurrent_creates_succeeds(subject: &Subject) {
     for round in 0..10 {
         let name = format!("web-{round}");
         let created = together(subject, THREADS, |number, store| {
@@ -181,7 +181,7 @@ pub(super) fn readers_see_whole_records_in_order(subject: &Subject) {
     });
 }
 
-pub(super) fn creations_and_deletions_take_turns(subject: &Subject) {
+pub(super) fn concurrent_creates_and_deletes_alternate(subject: &Subject) {
     let balances = together(subject, THREADS, |number, store| {
         let mut balance = 0_i32;
         for round in 0..20 {
@@ -213,7 +213,7 @@ pub(super) fn creations_and_deletions_take_turns(subject: &Subject) {
     );
 }
 
-pub(super) fn what_stays_is_listed_while_others_come_and_go(subject: &Subject) {
+pub(super) fn list_contains_unchanged_record_while_others_change(subject: &Subject) {
     let stays = record("stays");
     let revision = subject.handle().create(&stays).expect("create");
     together(subject, THREADS, |number, store| {

@@ -87,7 +87,7 @@ pub(super) fn a_new_store_is_empty(subject: &Subject) {
     assert_eq!(store.list().expect("list"), [], "reading makes nothing");
 }
 
-pub(super) fn what_was_created_is_read_back(subject: &Subject) {
+pub(super) fn get_returns_created_record(subject: &Subject) {
     let store = subject.handle();
     let plain = record("plain");
     let full = full("full", ExitStatus::Exited { code: 7 });
@@ -97,7 +97,7 @@ pub(super) fn what_was_created_is_read_back(subject: &Subject) {
     expect(&store, &full, &full_revision);
 }
 
-pub(super) fn an_id_is_taken_once(subject: &Subject) {
+pub(super) fn create_with_existing_id_is_refused(subject: &Subject) {
     let store = subject.handle();
     let first = record("web");
     let revision = store.create(&first).expect("create");
@@ -107,7 +107,7 @@ pub(super) fn an_id_is_taken_once(subject: &Subject) {
     expect(&store, &first, &revision);
 }
 
-pub(super) fn every_status_and_every_end_is_kept(subject: &Subject) {
+pub(super) fn every_status_and_exit_is_stored(subject: &Subject) {
     let store = subject.handle();
     let ends = [
         ExitStatus::Exited { code: 0 },
@@ -183,7 +183,7 @@ pub(super) fn an_update_without_a_change_is_a_new_revision(subject: &Subject) {
     assert!(matches!(answer, Err(Error::Conflict { .. })), "{answer:?}");
 }
 
-pub(super) fn revisions_never_come_back(subject: &Subject) {
+pub(super) fn revisions_are_never_reused(subject: &Subject) {
     let mut seen = HashSet::new();
     let same = record("web");
     let mut last_life = None;
@@ -205,7 +205,7 @@ pub(super) fn revisions_never_come_back(subject: &Subject) {
     }
 }
 
-pub(super) fn a_deleted_container_is_gone(subject: &Subject) {
+pub(super) fn deleted_container_is_missing_and_its_id_free(subject: &Subject) {
     let store = subject.handle();
     let old = full("web", ExitStatus::Exited { code: 0 });
     let revision = store.create(&old).expect("create");

@@ -16,7 +16,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_file_is_made_and_replaced_and_private() {
+fn atomic_write_replaces_file_with_mode_0600() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("exit.json");
     for contents in ["a longer one", "short", ""] {
@@ -41,7 +41,7 @@ fn a_link_is_replaced_and_not_followed() {
 }
 
 #[test]
-fn a_failure_leaves_everything_as_it_was() {
+fn failed_atomic_write_changes_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("taken");
     fs::create_dir(&path).expect("mkdir");
@@ -56,7 +56,7 @@ fn a_failure_leaves_everything_as_it_was() {
 }
 
 #[test]
-fn of_many_writers_at_once_one_is_the_last() {
+fn concurrent_atomic_writes_leave_one_whole_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("file");
     thread::scope(|scope| {
@@ -73,7 +73,7 @@ fn of_many_writers_at_once_one_is_the_last() {
 }
 
 #[test]
-fn folders_are_made_once_and_may_be_passed() {
+fn create_dir_all_is_repeatable_with_mode_0711() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("a/b/c");
     for _ in 0..2 {

@@ -52,7 +52,7 @@ fn the_public_api_is_as_listed() {
 }
 
 #[test]
-fn every_crate_says_what_a_registry_shows() {
+fn every_crate_has_registry_metadata() {
     for name in CRATES.iter().chain(["reaper-cli"].iter()) {
         let manifest = fs::read_to_string(root().join(name).join("Cargo.toml"));
         let manifest: toml::Table = manifest.expect("read a manifest").parse().expect(name);
@@ -74,7 +74,7 @@ fn every_crate_says_what_a_registry_shows() {
 }
 
 #[test]
-fn who_wants_little_gets_little() {
+fn crates_avoid_unneeded_dependencies() {
     let none_of = |name: &str, unwanted: &[&str]| {
         for dependency in dependencies(name, "normal") {
             let dependency = dependency.split(' ').next().unwrap_or_default();
@@ -94,7 +94,7 @@ fn who_wants_little_gets_little() {
 }
 
 #[test]
-fn what_each_crate_brings_is_as_written() {
+fn dependency_counts_match_contributing_md() {
     let page = fs::read_to_string(root().join("CONTRIBUTING.md")).expect("read a page");
     for name in CRATES.iter().chain(["reaper-cli"].iter()) {
         let row = page.lines().find_map(|line| {

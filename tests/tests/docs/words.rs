@@ -11,7 +11,7 @@ use crate::pages::root;
 const VAGUE: [&str; 5] = ["nobody", "somebody", "whoever", "anybody", "everybody"];
 
 #[test]
-fn comments_name_who_is_meant() {
+fn comments_contain_no_vague_words() {
     let mut found = Vec::new();
     for file in sources() {
         let text = fs::read_to_string(&file).expect("read a source file");

@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_interface_is_named_with_the_error_and_what_stands_in_for_it() {
+    fn missing_interface_is_reported_with_errno_and_fallback() {
         let same = Without::Same("the table is read");
         let works = one("pidfd_open", None, Without::Nothing);
         let all = judge(&[works, one("listmount", None, same)], true);
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_containers_need_is_a_problem_and_what_they_can_do_less_without_a_warning() {
+    fn missing_required_interface_is_problem_and_optional_one_warning() {
         let denied = judge(
             &[one("pidfd_open", Some(Errno::PERM), Without::Nothing)],
             false,

@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_that_can_be_a_reason_are_taken_once() {
+    fn relevant_kernel_log_records_are_collected_without_duplicates() {
         let records = [
             "3,10,99,-;overlayfs: failed to clone upperpath\n SUBSYSTEM=x\n",
             "4,11,99,-;eth0: link is up\n",

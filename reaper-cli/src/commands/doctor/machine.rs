@@ -163,7 +163,7 @@ mod tests {
     use super::{super::finding::Level, *};
 
     #[test]
-    fn kernels_are_told_apart() {
+    fn kernel_before_5_10_is_a_warning() {
         let level = |release| kernel(release).level;
         assert_eq!(level("5.9.16"), Level::Warning);
         assert_eq!(level("4.18.0-553.el8"), Level::Warning);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overlay_that_cannot_be_is_a_problem_and_one_that_is_off_is_not() {
+    fn missing_overlayfs_is_problem_and_disabled_overlay_is_warning() {
         assert_eq!(overlay(true, "nodev\toverlay\n").level, Level::Good);
         let without = overlay(true, "nodev\ttmpfs\n\text4\n");
         assert_eq!(without.level, Level::Problem);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn cgroups_are_wanted_writable() {
+    fn read_only_or_missing_cgroup_mount_is_a_warning() {
         let mount = |options| {
             let line = format!("30 29 0:26 / /sys/fs/cgroup {options} - cgroup2 cgroup2 rw\n");
             mountinfo::parse(line.as_bytes())
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn little_space_is_worth_a_warning() {
+    fn little_free_space_is_a_warning() {
         assert_eq!(free("state", Path::new("/x"), LITTLE).level, Level::Good);
         assert_eq!(free("state", Path::new("/x"), 5).level, Level::Warning);
     }

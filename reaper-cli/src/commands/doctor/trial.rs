@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_has_the_step_the_error_and_the_words_of_the_kernel() {
+    fn trial_failure_names_step_errno_and_kernel_log() {
         let failure = Failure {
             message: "mount the overlay over /: Invalid argument".to_owned(),
             errno: Some(nix::libc::EINVAL),

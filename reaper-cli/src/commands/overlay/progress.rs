@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_quick_shows_nothing() {
+    fn progress_of_quick_operation_shows_nothing() {
         assert_eq!(shown(Some(9), &[(0, 1), (399, 9)]), "");
     }
 

@@ -9,7 +9,7 @@ use rustix::pipe::pipe;
 use super::*;
 
 #[test]
-fn what_is_left_at_the_end_is_passed_on_though_somebody_keeps_the_terminal_open() {
+fn remaining_output_is_forwarded_after_exit_while_pty_stays_open() {
     let (master, held) = pipe().unwrap();
     let (read_end, output) = pipe().unwrap();
     let (ended, running) = pipe().unwrap();
@@ -27,7 +27,7 @@ fn what_is_left_at_the_end_is_passed_on_though_somebody_keeps_the_terminal_open(
 }
 
 #[test]
-fn a_reader_that_is_gone_is_told_once_and_the_rest_thrown_away() {
+fn closed_output_is_reported_once_and_rest_discarded() {
     let (master, held) = pipe().unwrap();
     let (read_end, output) = pipe().unwrap();
     let (ended, _running) = pipe().unwrap();

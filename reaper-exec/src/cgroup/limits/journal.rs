@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_is_written_back() {
+    fn previous_value_is_taken_from_what_file_shows() {
         for (text, value, expected) in [
             ("max\n", "100", "max"),
             ("max 100000\n", "5000 10000", "max 100000"),
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn all_is_as_before_after_some_was_changed() {
+    fn undo_restores_oldest_value_of_each_file() {
         let dir = tempfile::tempdir().expect("a folder");
         let file = dir.path().join("memory.max");
         fs::write(&file, "100\n").expect("a file");

@@ -297,7 +297,7 @@ fn a_file_that_the_kernel_lacks_is_named_with_its_value() {
 }
 
 #[test]
-fn a_second_file_serves_where_the_first_is_missing() {
+fn alternative_cgroup_file_is_used_when_first_is_missing() {
     let root = tempfile::tempdir().expect("a folder");
     let cgroups = fake(root.path(), "blkio", &["blkio.bfq.weight"]);
     let weight = json!({"blockIO": {"weight": 300}});

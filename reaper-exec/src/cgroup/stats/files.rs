@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_controller_has_is_missing() {
+    fn figure_of_absent_controller_is_missing() {
         let (_dir, path) = folder(&[]);
         let folder = Folder(&path);
         assert_eq!(cpu_v1(folder, None), None);

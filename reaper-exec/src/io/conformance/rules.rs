@@ -10,7 +10,7 @@ use super::Subject;
 /// More than pipes and sockets hold.
 const MUCH: usize = 1 << 20;
 
-pub(super) fn what_is_written_arrives_and_ends(subject: &Subject) {
+pub(super) fn output_arrives_followed_by_end_of_file(subject: &Subject) {
     let mut client = subject.client();
     let mut process = subject.bind(&mut client);
     process.run("echo hello; exit 3");
@@ -19,7 +19,7 @@ pub(super) fn what_is_written_arrives_and_ends(subject: &Subject) {
     process.finish();
 }
 
-pub(super) fn the_childs_ends_are_its_own(subject: &Subject) {
+pub(super) fn child_gets_blocking_close_on_exec_descriptors_once(subject: &Subject) {
     let mut client = subject.client();
     let mut process = subject.bind(&mut client);
     let ends = process.take_streams();
@@ -56,7 +56,7 @@ pub(super) fn a_slow_reader_loses_nothing(subject: &Subject) {
     process.finish();
 }
 
-pub(super) fn a_reader_that_is_gone_breaks_nothing(subject: &Subject) {
+pub(super) fn closed_reader_does_not_fail_the_process(subject: &Subject) {
     let mut client = subject.client();
     let mut process = subject.bind(&mut client);
     drop(client.output);
@@ -100,7 +100,7 @@ pub(super) fn an_input_can_be_closed_before_the_start(subject: &Subject) {
     assert_eq!(process.code(), Some(0));
 }
 
-pub(super) fn processes_do_not_mix(subject: &Subject) {
+pub(super) fn outputs_of_two_processes_stay_separate(subject: &Subject) {
     let (mut one, mut other) = (subject.client(), subject.client());
     let (mut first, mut second) = (subject.bind(&mut one), subject.bind(&mut other));
     second.run("echo second");
@@ -120,7 +120,7 @@ pub(super) fn a_size_without_a_terminal_is_ignored(subject: &Subject) {
     process.bound.resize(size).expect("resize");
 }
 
-pub(super) fn dropping_closes_everything(subject: &Subject) {
+pub(super) fn dropping_bound_streams_ends_clients_output(subject: &Subject) {
     let mut client = subject.client();
     drop(subject.bind(&mut client));
     let read = client.output.read().expect("the end, at once");

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_of_others_are_not_parsed() {
+    fn uris_of_other_schemes_are_not_journal_targets() {
         for uri in ["file:///a", "/a", "", "journald:", "journal://"] {
             assert!(read(Stream::Stdout, uri).is_none(), "{uri}");
         }
@@ -206,7 +206,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(journal in journals()) {
+        fn written_journal_target_parses_back(journal in journals()) {
             let uri = written(&journal);
             let read = read(Stream::Stdout, &uri).expect("a target of the journal");
             prop_assert_eq!(read.expect("a valid one"), journal);

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn systemds_form_of_a_cgroup_is_seen() {
+    fn systemd_cgroups_path_is_recognised() {
         let bundle = tempfile::tempdir().unwrap();
         for (path, expected) in [
             ("kubepods-besteffort.slice:cri-containerd:abc", true),

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_that_cannot_be_executed_are_told_apart() {
+    fn execve_errors_are_recognised_in_runtime_messages() {
         for (message, errno) in [
             (
                 "runc create failed: unable to start container process: exec: \"/nope\": stat /nope: no such file or directory",
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_error_is_the_reason() {
+    fn last_error_of_runtime_log_is_the_reason() {
         let log = concat!(
             r#"{"level":"error","msg":"first","time":"t"}"#,
             "\n",

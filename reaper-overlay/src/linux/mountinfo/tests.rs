@@ -12,7 +12,7 @@ const NODE: &[u8] = b"\
 ";
 
 #[test]
-fn odd_names_are_read_back() {
+fn escaped_names_in_mountinfo_are_unescaped() {
     let mounts = parse(NODE);
     assert_eq!(mounts.len(), 4);
     assert_eq!(
@@ -26,7 +26,7 @@ fn odd_names_are_read_back() {
 }
 
 #[test]
-fn what_is_covered_is_not_visible() {
+fn mounts_covered_by_other_mounts_are_not_visible() {
     let mounts = parse(
         b"\
 1 0 0:1 / / rw - rootfs rootfs rw
@@ -55,7 +55,7 @@ fn the_mounts_of_this_process_are_read() {
 
 proptest! {
     #[test]
-    fn escaping_is_undone(name in proptest::collection::vec(1u8..=255, 0..64)) {
+    fn unescape_reverses_escape(name in proptest::collection::vec(1u8..=255, 0..64)) {
         let name = OsStr::from_bytes(&name);
         let escaped = escape(name);
         prop_assert!(escaped.bytes().all(|byte| byte.is_ascii_graphic()));

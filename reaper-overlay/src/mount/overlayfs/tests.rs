@@ -57,7 +57,7 @@ fn name() -> impl Strategy<Value = PathBuf> {
 
 proptest! {
     #[test]
-    fn the_kernel_reads_back_what_was_meant(
+    fn overlay_options_parse_back_to_the_same_paths(
         lower in proptest::collection::vec(name(), 1..4),
         upper in name(),
     ) {

@@ -55,7 +55,7 @@ fn shown(dir: &Path, config: &MaskConfig) -> Vec<(String, How)> {
 }
 
 #[test]
-fn globs_choose_and_exceptions_spare() {
+fn mask_globs_select_and_exceptions_exclude_paths() {
     let dir = tree();
     let config = config(
         dir.path(),
@@ -87,7 +87,7 @@ fn a_directory_is_hidden_as_a_whole() {
 }
 
 #[test]
-fn what_a_symlink_leads_to_is_hidden_too() {
+fn mask_of_symlink_hides_its_target_too() {
     let dir = tree();
     std::os::unix::fs::symlink("keys", dir.path().join("link")).unwrap();
     let config = config(dir.path(), &["link"], &[]);
@@ -113,7 +113,7 @@ fn a_wrong_pattern_is_named() {
 }
 
 #[test]
-fn the_layer_has_marks_and_the_hosts_attributes() {
+fn mask_layer_has_whiteouts_and_host_attributes() {
     let dir = tree();
     let root = dir.path().canonicalize().unwrap();
     fs::set_permissions(root.join("keys"), fs::Permissions::from_mode(0o751)).unwrap();

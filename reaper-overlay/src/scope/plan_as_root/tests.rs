@@ -8,7 +8,7 @@ fn plan(text: &str, hidden: &[&str]) -> SortedMounts {
 }
 
 #[test]
-fn each_mount_of_a_node_has_its_place() {
+fn plan_assigns_a_part_to_each_host_mount() {
     let plan = plan(
         "\
 27 1 254:0 / / rw - ext4 /dev/vda rw
@@ -71,7 +71,7 @@ fn the_bases_of_other_configurations_are_hidden() {
 }
 
 #[test]
-fn a_name_that_only_starts_alike_is_not_below() {
+fn path_with_common_prefix_only_is_not_below() {
     assert!(!below_any(Path::new("/runner"), &["/run".into()]));
     assert!(below_any(Path::new("/run"), &["/run".into()]));
 }

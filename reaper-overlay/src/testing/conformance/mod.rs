@@ -151,10 +151,10 @@ reaper_spec::contract_rules! {
     processes_run_in_the_working_directory_of_the_request
     all_processes_of_a_container_see_the_same_mounts
     a_view_that_cannot_be_made_leaves_nothing
-    a_volume_is_its_containers_alone
-    containers_come_and_go_without_each_other
+    volume_is_visible_only_to_its_container
+    releasing_one_view_does_not_affect_another
     a_released_view_leaves_no_mount_and_can_be_released_again
-    what_never_was_can_be_collected_and_forgotten
-    a_killed_monitors_view_is_collected
-    a_forgotten_id_can_be_used_again
+    cleanup_and_remove_of_unknown_container_succeed
+    cleanup_removes_view_of_killed_monitor
+    removed_id_can_be_prepared_again
 }

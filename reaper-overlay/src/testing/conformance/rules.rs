@@ -48,7 +48,7 @@ pub(super) fn a_view_that_cannot_be_made_leaves_nothing(subject: &Subject) {
         .expect("release");
 }
 
-pub(super) fn a_volume_is_its_containers_alone(subject: &Subject) {
+pub(super) fn volume_is_visible_only_to_its_container(subject: &Subject) {
     if !subject.volumes {
         return;
     }
@@ -67,7 +67,7 @@ pub(super) fn a_volume_is_its_containers_alone(subject: &Subject) {
     without.close().expect("release");
 }
 
-pub(super) fn containers_come_and_go_without_each_other(subject: &Subject) {
+pub(super) fn releasing_one_view_does_not_affect_another(subject: &Subject) {
     let a = subject.open(&subject.request("a"));
     let b = subject.open(&subject.request("b"));
     a.close().expect("release a");
@@ -94,13 +94,13 @@ pub(super) fn a_released_view_leaves_no_mount_and_can_be_released_again(subject:
     assert_eq!(mount_places(), before);
 }
 
-pub(super) fn what_never_was_can_be_collected_and_forgotten(subject: &Subject) {
+pub(super) fn cleanup_and_remove_of_unknown_container_succeed(subject: &Subject) {
     let request = subject.request("never");
     subject.isolation.cleanup(&request).expect("collect");
     subject.isolation.remove(&request).expect("forget");
 }
 
-pub(super) fn a_killed_monitors_view_is_collected(subject: &Subject) {
+pub(super) fn cleanup_removes_view_of_killed_monitor(subject: &Subject) {
     let request = if subject.volumes {
         subject.with_volume("a").0
     } else {
@@ -122,7 +122,7 @@ pub(super) fn a_killed_monitors_view_is_collected(subject: &Subject) {
     session.close().expect("release");
 }
 
-pub(super) fn a_forgotten_id_can_be_used_again(subject: &Subject) {
+pub(super) fn removed_id_can_be_prepared_again(subject: &Subject) {
     let request = subject.request("a");
     for _ in 0..2 {
         subject.open(&request).close().expect("release");

@@ -132,7 +132,7 @@ fn a_machine_without_containerd_is_well() {
 }
 
 #[test]
-fn versions_are_read() {
+fn containerd_version_is_parsed_and_old_one_is_a_warning() {
     let machine = Machine::new();
     machine.containerd("bin/containerd", "1", "");
     let daemon = daemon::installed(machine.path("bin").as_os_str()).unwrap();

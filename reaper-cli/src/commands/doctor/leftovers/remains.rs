@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_container_has_is_found() {
+    fn state_directories_without_container_are_orphans() {
         let root = tempfile::tempdir().unwrap();
         for name in ["ns", "overlay", ".s", "known", "lost"] {
             fs::create_dir(root.path().join(name)).unwrap();
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_in_the_making_is_left_alone() {
+    fn doctor_leaves_new_directories_alone() {
         let root = tempfile::tempdir().unwrap();
         let young = root.path().join("young");
         fs::create_dir(&young).unwrap();

@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_words_decide_before_the_error() {
+    fn advice_prefers_kernel_log_over_errno() {
         let choose_for = |message: &str, errno, said, filtered| {
             let failure = Failure {
                 message: message.to_owned(),

@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_appeared_on_the_node_is_removed_and_named() {
+    fn trial_file_written_to_host_is_removed_and_reported() {
         let dir = tempfile::tempdir().unwrap();
         let written = dir.path().join("written");
         not_on_the_node(&written).unwrap();

@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_left_only_once_its_doctor_is_gone() {
+    fn trial_place_is_leftover_only_after_its_doctor_died() {
         let dir = tempfile::tempdir().unwrap();
         let places = places(dir.path());
         let place = places.make().unwrap();
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_of_a_place_but_what_was_there() {
+    fn removing_trial_place_keeps_preexisting_directories() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("overlays")).unwrap();
         places(dir.path()).make().unwrap().remove().unwrap();
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn overlays_are_tried_where_the_base_is() {
+    fn trial_overlay_is_placed_beside_configured_base() {
         let of = |base: &str| {
             beside(&OverlayConfig {
                 base: base.into(),

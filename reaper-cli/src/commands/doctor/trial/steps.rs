@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_failure_counts() {
+    fn first_failure_is_the_earliest_failed_step() {
         let steps = Mutex::default();
         let work = async {
             let _ = Steps::step(&steps, "one", async { Ok(()) }).await;
