@@ -21,7 +21,7 @@ pub use contract::{MockFilesystemIsolation, MockView};
 pub use isolation::{Configured, HostFilesystem, ReadOnlyHost, Session, SharedOverlay, run_in};
 pub use linux::{mountinfo, resolve::in_view};
 pub use manage::{
-    ApplyMode, Change, ChangeKind, Entry, Exported, FileKind, Flaw, FlawReason, Leftover,
+    ApplyMode, Change, ChangeKind, Exported, FileKind, FileMetadata, Flaw, FlawReason, Leftover,
     OnProgress, Overlays, Progress, Recovery, Usage, find_leftovers, remove_leftover,
 };
 pub use mount::{mount_rootfs, unmount_rootfs};

@@ -78,9 +78,9 @@ fn naive(
             (Some(_), None) if is_dir(after, parent) => ChangeKind::Deleted,
             (Some(_), None) => continue,
             (Some(old), Some(new)) if was_below => match () {
-                () if old.0 != new.0 => ChangeKind::Type,
+                () if old.0 != new.0 => ChangeKind::TypeChanged,
                 () if old.2 != new.2 => ChangeKind::Modified,
-                () if old.1 != new.1 => ChangeKind::Attributes,
+                () if old.1 != new.1 => ChangeKind::AttributesChanged,
                 () => continue,
             },
             _ => ChangeKind::Added,
@@ -221,6 +221,7 @@ fn a_diff_shows_kinds_and_text() {
         assert_eq!(changes[0].text().unwrap(), None);
         let json = serde_json::to_value(&changes[3]).unwrap();
         assert_eq!(json["kind"], "attributes");
+        assert_eq!(serde_json::to_value(changes[2].kind).unwrap(), "type");
         assert_eq!(json["after"]["mode"], 0o700);
     });
 }

@@ -286,10 +286,10 @@ fn undumpable_process_is_refused_with_that_reason() {
             let error = Session::open(&SharedOverlay::new(), &request)
                 .err()
                 .unwrap();
-            let Error::Forbidden { obstacle, .. } = &error else {
+            let Error::RootlessRefused { reason, .. } = &error else {
                 panic!("{error}");
             };
-            assert_eq!(*obstacle, RootlessError::Undumpable, "{error}");
+            assert_eq!(*reason, RootlessError::Undumpable, "{error}");
             let scopes = fs::read_dir(request.overlay.base.join("scopes")).unwrap();
             assert_eq!(scopes.count(), 0, "nothing is left of it");
         },
@@ -330,10 +330,10 @@ fn a_base_that_can_hold_no_upper_layer_is_named() {
             let mut request = of(home, "a", OverlayScope::Container);
             request.overlay.base = home.join("target/base");
             let error = SharedOverlay::new().prepare(&request).err().unwrap();
-            let Error::Forbidden { obstacle, .. } = &error else {
+            let Error::RootlessRefused { reason, .. } = &error else {
                 panic!("{error}");
             };
-            assert_eq!(*obstacle, RootlessError::Base, "{error}");
+            assert_eq!(*reason, RootlessError::Base, "{error}");
             assert!(error.to_string().contains("REAPER_OVERLAY_BASE"), "{error}");
         },
     );

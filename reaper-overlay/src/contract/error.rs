@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::obstacle::RootlessError;
+use super::rootless::RootlessError;
 
 /// Why a view could not be made, entered or released, or a scope not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -38,16 +38,16 @@ pub enum Error {
     },
     /// The machine does not let an ordinary user have an overlay.
     #[error(
-        "{operation}: {source}: {obstacle}; or run as root, or, with REAPER_OVERLAY_ENABLED=false, \
+        "{operation}: {source}: {reason}; or run as root, or, with REAPER_OVERLAY_ENABLED=false, \
          on the host itself"
     )]
-    Forbidden {
+    RootlessRefused {
         /// The step that was refused, and where.
         operation: String,
         /// What the kernel said.
         source: std::io::Error,
         /// Why, and what can be done.
-        obstacle: RootlessError,
+        reason: RootlessError,
     },
     /// Something is asked for that an ordinary user cannot have.
     #[error("{what} needs root")]
@@ -283,7 +283,7 @@ impl Error {
         match self {
             Self::System { source, .. }
             | Self::Helper { source, .. }
-            | Self::Forbidden { source, .. }
+            | Self::RootlessRefused { source, .. }
             | Self::Unprotected { source, .. } => source.raw_os_error(),
             Self::Undone { source } | Self::HalfCommitted { source, .. } => source.errno(),
             _ => None,

@@ -4,7 +4,7 @@
 
 pub(crate) use crate::contract::error::Context;
 pub use crate::contract::error::Error;
-pub use crate::contract::obstacle::RootlessError;
+pub use crate::contract::rootless::RootlessError;
 pub use crate::contract::scope::Scope;
 pub use crate::contract::user::user_directory;
 pub use {
@@ -20,7 +20,7 @@ pub use {crate::contract::request::RootfsMount, crate::contract::request::ViewRe
 pub(crate) mod error;
 pub(crate) mod host_paths;
 pub(crate) mod isolation;
-pub(crate) mod obstacle;
 pub(crate) mod request;
+pub(crate) mod rootless;
 pub(crate) mod scope;
 pub(crate) mod user;

@@ -33,9 +33,9 @@ pub struct Change {
     /// What kind of difference.
     pub kind: ChangeKind,
     /// What the host has.
-    pub before: Option<Entry>,
+    pub before: Option<FileMetadata>,
     /// What the scope has.
-    pub after: Option<Entry>,
+    pub after: Option<FileMetadata>,
     /// Whether the host's is hidden from the scope, so that `before` is not the whole truth.
     pub masked: bool,
     /// The layer in which it was found.
@@ -89,8 +89,8 @@ impl Serialize for Change {
             #[serde(skip_serializing_if = "Option::is_none")]
             path_bytes: Option<&'a [u8]>,
             kind: ChangeKind,
-            before: Option<Entry>,
-            after: Option<Entry>,
+            before: Option<FileMetadata>,
+            after: Option<FileMetadata>,
             masked: bool,
         }
         let bytes = self.path.as_os_str().as_encoded_bytes();
@@ -125,15 +125,17 @@ pub enum ChangeKind {
     /// It is gone.
     Deleted,
     /// A file became a directory, or the like.
-    Type,
+    #[serde(rename = "type")]
+    TypeChanged,
     /// The mode, the owner or extended attributes alone.
-    Attributes,
+    #[serde(rename = "attributes")]
+    AttributesChanged,
 }
 
 /// What there is at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Entry {
+pub struct FileMetadata {
     /// Its type.
     pub kind: FileKind,
     /// The permission bits.
@@ -179,8 +181,8 @@ impl fmt::Display for ChangeKind {
             Self::Added => "A",
             Self::Modified => "M",
             Self::Deleted => "D",
-            Self::Type => "T",
-            Self::Attributes => "P",
+            Self::TypeChanged => "T",
+            Self::AttributesChanged => "P",
         })
     }
 }
@@ -198,7 +200,7 @@ impl Change {
             return Ok(None);
         }
         let name = shown(&self.path);
-        let header = |side: Option<Entry>, with: &str| {
+        let header = |side: Option<FileMetadata>, with: &str| {
             if side.is_some() {
                 format!("{with}{name}")
             } else {
@@ -263,7 +265,7 @@ fn text(file: Option<Handle>) -> Result<Option<String>, Error> {
     Ok(text.filter(|text| text.len() as u64 <= MAX_TEXT && !text.contains('\0')))
 }
 
-impl Entry {
+impl FileMetadata {
     pub(super) fn of(metadata: &Metadata) -> Self {
         let kind = metadata.file_type();
         let kind = match () {

@@ -191,7 +191,7 @@ pub(super) fn choose(changes: Vec<Change>, paths: &[PathBuf]) -> Result<Vec<Chan
         .collect();
     // Both are sorted: what lies below a directory follows it.
     let makes_way = |change: &Change| {
-        matches!(change.kind, ChangeKind::Added | ChangeKind::Type) && {
+        matches!(change.kind, ChangeKind::Added | ChangeKind::TypeChanged) && {
             let at = wanted.partition_point(|path| *path < change.path);
             wanted
                 .get(at)
@@ -246,7 +246,7 @@ fn plan(chosen: &[Change]) -> (Vec<Part<'_>>, Vec<PathBuf>) {
             });
             continue;
         }
-        if change.kind == ChangeKind::Attributes {
+        if change.kind == ChangeKind::AttributesChanged {
             parts.push(Part {
                 change,
                 role: Role::Set,

@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{
-    change::{Change, ChangeKind, Entry, Lower, Stamp},
+    change::{Change, ChangeKind, FileMetadata, Lower, Stamp},
     compare::{same_attributes, same_content},
     progress::{OnProgress, Progress},
 };
@@ -125,7 +125,12 @@ pub(crate) fn diff(
             && !is_placeholder_dir(&upper)?
             && !same_attributes(host, &upper)?
         {
-            diff.add(ChangeKind::Attributes, Path::new(""), &below, Some(&upper));
+            diff.add(
+                ChangeKind::AttributesChanged,
+                Path::new(""),
+                &below,
+                Some(&upper),
+            );
         }
         diff.levels = vec![Level {
             host: below.host.is_some(),
@@ -293,13 +298,13 @@ impl Diff<'_, '_> {
             return Ok(upper.is_dir().then(|| nothing(&below)));
         };
         if before.metadata().file_type() != upper.metadata().file_type() {
-            self.add(ChangeKind::Type, path, &below, Some(upper));
+            self.add(ChangeKind::TypeChanged, path, &below, Some(upper));
             return Ok(upper.is_dir().then(|| nothing(&below)));
         }
         if !same_content(before, upper)? {
             self.add(ChangeKind::Modified, path, &below, Some(upper));
         } else if !same_attributes(before, upper)? {
-            self.add(ChangeKind::Attributes, path, &below, Some(upper));
+            self.add(ChangeKind::AttributesChanged, path, &below, Some(upper));
         }
         if !upper.is_dir() {
             return Ok(None);
@@ -336,8 +341,8 @@ impl Diff<'_, '_> {
             // Joining nothing would add a slash.
             path: self.layer.mount.join(path).components().collect(),
             kind,
-            before: before.map(Entry::of),
-            after: after.map(Entry::of),
+            before: before.map(FileMetadata::of),
+            after: after.map(FileMetadata::of),
             masked: below.masked,
             layer: Arc::clone(&self.layer),
             lower: below.lower(),

@@ -16,7 +16,7 @@ mod stage;
 mod tar_entry;
 mod unchanged;
 
-pub use change::{Change, ChangeKind, Entry, FileKind};
+pub use change::{Change, ChangeKind, FileKind, FileMetadata};
 pub use commit::{ApplyMode, Recovery};
 pub use export::{Exported, Flaw, FlawReason};
 pub use leftovers::{Leftover, find_leftovers, remove_leftover};

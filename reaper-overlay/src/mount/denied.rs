@@ -25,10 +25,10 @@ pub(crate) fn explain(error: Error) -> Error {
             path,
             source,
         } => {
-            return Error::Forbidden {
+            return Error::RootlessRefused {
                 operation: format!("{} {}", crate::mount::mask::MAKE_WHITEOUT, path.display()),
                 source,
-                obstacle: RootlessError::Base,
+                reason: RootlessError::Base,
             };
         }
         error => return error,
@@ -37,19 +37,19 @@ pub(crate) fn explain(error: Error) -> Error {
     let uname = rustix::system::uname();
     let overlay = operation == FIRST_OVERLAY;
     let release = uname.release().to_string_lossy();
-    let obstacle = find(Path::new("/proc"), &release, overlay, errno);
+    let reason = find(Path::new("/proc"), &release, overlay, errno);
     // Steps that follow have reasons of their own.
-    if obstacle == RootlessError::Unknown && !overlay && !path.ends_with(USER_NAMESPACE) {
+    if reason == RootlessError::Unknown && !overlay && !path.ends_with(USER_NAMESPACE) {
         return Error::Helper {
             operation,
             path,
             source,
         };
     }
-    Error::Forbidden {
+    Error::RootlessRefused {
         operation: format!("{operation} {}", path.display()),
         source,
-        obstacle,
+        reason,
     }
 }
 
