@@ -65,12 +65,36 @@ essentials() {
   run_taken "$(essential_guests)"
 }
 
-# All of it. Takes hours.
+# Everything with every kernel and layout, or in the guests with a part of their line. Takes hours.
 full() {
+  local guests
+  guests=$(guests_with "$(all_guests)" "$@")
   # shellcheck disable=SC2034 # It is read elsewhere.
   opt[timeout]=7200
   prepare_stage
   take_programs "$kernel_crates"
   take_e2e "${guest_e2e[@]}"
-  run_taken "$(all_guests; variant_guests)"
+  run_taken "$guests"
+}
+
+# What has to do with filesystems, mounts, rights and pid 1, in the other guests, or in those with
+# a part of their line.
+variants() {
+  local guests
+  guests=$(guests_with "$(variant_guests)" "$@")
+  # shellcheck disable=SC2034 # It is read elsewhere.
+  opt[timeout]=3600
+  prepare_stage
+  take_programs "$kernel_crates" cli devices driven full image masks nested overlays protection \
+    restrictions rootfs rootless rootless_masks rootless_volumes volumes
+  take_e2e exec privileges
+  run_taken "$guests"
+}
+
+# Those lines of a list of guests that have a text in them.
+guests_with() {
+  local guests=$1
+  shift
+  [ "${1:-}" != -- ] || shift
+  grep -F -- "$*" <<<"$guests" || die "no guest has $*: see tests/lab/matrix.sh"
 }

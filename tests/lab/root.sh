@@ -5,9 +5,9 @@
 root_suite=bookworm
 # What the tests start, and what a node of Debian has.
 root_packages=(
-  apparmor btrfs-progs busybox-static ca-certificates conmon crun dbus e2fsprogs iproute2 jq kmod
-  login passwd podman policycoreutils procps runc selinux-policy-default strace systemd systemd-sysv
-  util-linux xfsprogs
+  apparmor btrfs-progs busybox-static ca-certificates conmon crun dbus e2fsprogs fish iproute2 jq
+  kmod login passwd podman policycoreutils procps runc selinux-policy-default strace systemd
+  systemd-sysv util-linux xfsprogs zsh
 )
 # What no test reads.
 root_without=(
@@ -16,7 +16,13 @@ root_without=(
 )
 root_size=6G
 
-root_image() { printf '%s/root/%s.img\n' "$vm" "$1"; }
+# What the root is made of, so that one of an older list is not taken for it.
+root_recipe() {
+  { declare -p root_suite root_packages root_without root_size; declare -f furnish_root label_root; } |
+    sha256sum | cut -c 1-12
+}
+
+root_image() { printf '%s/root/%s-%s.img\n' "$vm" "$1" "$(root_recipe)"; }
 
 need_root() {
   [ -e "$(root_image "$1")" ] || die "no root on $1 in $vm: run tests/provision vm"
@@ -28,8 +34,8 @@ make_root() {
   image=$(root_image ext4)
   [ ! -e "$image" ] || return 0
   say "making the guest's root"
-  # Of a run that was interrupted.
-  rm -rf "$dir/tree" "$image.new"
+  # Of a run that was interrupted, and roots of other lists.
+  rm -rf "$dir/tree" "$dir"/*.img "$dir"/*.img.new
   mkdir -p "$dir"
   for path in "${root_without[@]}"; do options+=("--dpkgopt=path-exclude=$path"); done
   mmdebstrap --quiet --mode=root --variant=minbase --format=directory "${options[@]}" \
