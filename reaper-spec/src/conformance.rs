@@ -1,6 +1,11 @@
 //! What the suites of contracts have in common: a trait's contract is a list of rules, each of
 //! which is checked on a separate subject, so that one that is broken does not hide another.
 
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
 /// One rule of a contract, which is checked on an `S`.
 #[derive(Debug)]
 pub struct Rule<S: 'static> {
@@ -18,10 +23,28 @@ impl<S> Rule<S> {
     /// Checks the rule on a new subject.
     ///
     /// # Panics
-    /// The subject breaks the rule; the message says how.
+    /// The subject breaks the rule; the message says which it is and how.
     pub fn check(&self, subject: &S) {
-        (self.check)(subject);
+        // A subject that panicked is not used again.
+        if let Err(cause) = catch_unwind(AssertUnwindSafe(|| (self.check)(subject))) {
+            broken(self.name, &*cause);
+        }
     }
+}
+
+/// Panics with the name of a broken rule before what its check panicked with.
+///
+/// # Panics
+/// Always.
+pub fn broken(rule: &str, cause: &(dyn Any + Send)) -> ! {
+    let said = cause
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| cause.downcast_ref::<&str>().copied());
+    panic!(
+        "the rule {rule} is broken: {}",
+        said.unwrap_or("no message")
+    )
 }
 
 impl<S> Clone for Rule<S> {
@@ -65,7 +88,7 @@ macro_rules! contract_rules {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, panic};
+    use std::cell::Cell;
 
     use super::*;
 
@@ -91,9 +114,9 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_rule_panics_with_its_message() {
-        let broken = panic::catch_unwind(|| run(RULES, || Subject(3))).expect_err("3 is odd");
+    fn broken_rule_panics_with_its_name_and_message() {
+        let broken = catch_unwind(|| run(RULES, || Subject(3))).expect_err("3 is odd");
         let message = broken.downcast_ref::<String>().expect("a message");
-        assert_eq!(message, "3 is odd");
+        assert_eq!(message, "the rule it_is_even is broken: 3 is odd");
     }
 }

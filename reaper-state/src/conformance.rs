@@ -10,8 +10,8 @@
 //! ```
 //!
 //! [`run`] checks all of them in one go, where there is no test harness. The rules speak about
-//! what callers see. That a store survives a crash needs a process to kill; the crate's own
-//! `tests/crash.rs` shows how.
+//! what callers see, after a handle that is never dropped too. That a store survives a crash in the
+//! middle of a call needs a process to kill; the crate's own `tests/crash.rs` shows how.
 
 mod races;
 mod rules;
@@ -57,6 +57,9 @@ rules! { ($)
     containers_do_not_touch_each_other
     the_list_is_sorted_and_complete
     another_handle_sees_every_change
+    acknowledged_change_outlives_its_writer
+    newer_record_is_named_kept_and_hides_no_other
+    stores_of_two_roots_are_separate
     one_of_many_concurrent_creates_succeeds
     one_of_many_updates_of_a_revision_wins
     no_update_is_lost

@@ -110,8 +110,10 @@ pub(super) fn one_of_many_updates_of_a_revision_wins(subject: &Subject) {
     }
 }
 
+/// Updates of each thread.
+const EACH: usize = 15;
+
 pub(super) fn no_update_is_lost(subject: &Subject) {
-    const EACH: usize = 15;
     subject.handle().create(&counted("web", 0)).expect("create");
     let revisions = together(subject, THREADS, |_, store| {
         (0..EACH).map(|_| add_one(store)).collect::<Vec<Revision>>()
@@ -122,10 +124,9 @@ pub(super) fn no_update_is_lost(subject: &Subject) {
     assert_eq!(different.len(), THREADS * EACH, "revisions");
 }
 
-/// Reads again after a conflict. Each conflict means that another thread has made progress, so this
-/// ends.
+/// Reads again after a conflict. Each conflict means that an update of another thread was made.
 fn add_one(store: &dyn StateStore) -> Revision {
-    loop {
+    for _ in 0..=THREADS * EACH {
         let stored = store.get(&id("web")).expect("get");
         let next = counted("web", count(&stored.record) + 1);
         match store.update(&stored.revision, &next) {
@@ -134,6 +135,7 @@ fn add_one(store: &dyn StateStore) -> Revision {
             Err(error) => panic!("{error:?}"),
         }
     }
+    panic!("more conflicts than updates");
 }
 
 pub(super) fn readers_see_whole_records_in_order(subject: &Subject) {

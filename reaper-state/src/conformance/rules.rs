@@ -263,6 +263,7 @@ pub(super) fn another_handle_sees_every_change(subject: &Subject) {
     let (one, two) = (subject.handle(), subject.handle());
     let mut shared = record("web");
     let created = one.create(&shared).expect("create");
+    expect(&one, &shared, &created);
     expect(&two, &shared, &created);
     expect_taken(two.create(&shared), &shared.id);
     shared.status = Status::Created;
@@ -274,4 +275,68 @@ pub(super) fn another_handle_sees_every_change(subject: &Subject) {
     expect(&subject.handle(), &shared, &updated);
     one.delete(&shared.id).expect("delete");
     expect_missing(&subject.handle(), &shared, &updated);
+}
+
+/// A process that is killed drops nothing: the handle is leaked.
+fn acknowledge<T>(subject: &Subject, call: impl FnOnce(&dyn StateStore) -> T) -> T {
+    let store = subject.handle();
+    let answer = call(&store);
+    std::mem::forget(store);
+    answer
+}
+
+pub(super) fn acknowledged_change_outlives_its_writer(subject: &Subject) {
+    let mut changed = record("web");
+    let created = acknowledge(subject, |store| store.create(&changed)).expect("create");
+    expect(&subject.handle(), &changed, &created);
+    changed.status = Status::Running;
+    let updated = acknowledge(subject, |store| store.update(&created, &changed)).expect("update");
+    expect(&subject.handle(), &changed, &updated);
+    acknowledge(subject, |store| store.delete(&changed.id)).expect("delete");
+    expect_missing(&subject.handle(), &changed, &updated);
+}
+
+pub(super) fn newer_record_is_named_kept_and_hides_no_other(subject: &Subject) {
+    let Some(write_newer) = &subject.write_newer else {
+        return;
+    };
+    let store = subject.handle();
+    let (newer, other) = (record("newer"), record("other"));
+    let old = store.create(&newer).expect("create");
+    let revision = store.create(&other).expect("create");
+    write_newer(&newer.id);
+    // What is written over it is lost to the program that can read it.
+    for answer in [
+        store.get(&newer.id).map(drop),
+        store.update(&old, &newer).map(drop),
+        store.get(&newer.id).map(drop),
+    ] {
+        match answer {
+            Err(Error::Newer { id, .. }) => assert_eq!(id, newer.id),
+            other => panic!("a record of a later version: {other:?}"),
+        }
+    }
+    expect_taken(store.create(&newer), &newer.id);
+    let both = [newer.id.clone(), other.id.clone()];
+    assert_eq!(store.list().expect("list"), both);
+    expect(&store, &other, &revision);
+    store.delete(&newer.id).expect("delete");
+    assert_eq!(store.list().expect("list"), [other.id]);
+}
+
+pub(super) fn stores_of_two_roots_are_separate(subject: &Subject) {
+    let Some(neighbor) = &subject.neighbor else {
+        return;
+    };
+    let (store, neighbor) = (subject.handle(), neighbor());
+    let (own, theirs) = (record("web"), full("web", ExitStatus::Exited { code: 1 }));
+    let revision = store.create(&own).expect("create");
+    assert_eq!(neighbor.list().expect("list"), []);
+    let theirs_at = neighbor
+        .create(&theirs)
+        .expect("the same id at another root");
+    expect(&store, &own, &revision);
+    store.delete(&own.id).expect("delete");
+    expect(&neighbor, &theirs, &theirs_at);
+    assert_eq!(store.list().expect("list"), []);
 }

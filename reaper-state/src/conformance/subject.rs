@@ -2,12 +2,19 @@
 
 use std::{any::Any, fmt, sync::Arc};
 
+use reaper_spec::ContainerId;
+
 use crate::StateStore;
+
+type Open = Box<dyn Fn() -> Arc<dyn StateStore> + Sync>;
+type WriteNewer = Box<dyn Fn(&ContainerId) + Sync>;
 
 /// A new, empty store to be checked.
 pub struct Subject {
     pub(super) store: Arc<dyn StateStore>,
-    open: Option<Box<dyn Fn() -> Arc<dyn StateStore> + Sync>>,
+    open: Option<Open>,
+    pub(super) write_newer: Option<WriteNewer>,
+    pub(super) neighbor: Option<Open>,
     // Dropped last: a temporary folder, say.
     _kept: Option<Box<dyn Any>>,
 }
@@ -18,6 +25,8 @@ impl Subject {
         Self {
             store: Arc::new(store),
             open: None,
+            write_newer: None,
+            neighbor: None,
             _kept: None,
         }
     }
@@ -25,13 +34,31 @@ impl Subject {
     /// A store of which every call of `open` makes a handle of its own, to the same records, as
     /// several processes would have.
     pub fn shared<S: StateStore + 'static>(open: impl Fn() -> S + Sync + 'static) -> Self {
-        let store = Arc::new(open());
-        let open = move || Arc::new(open()) as Arc<dyn StateStore>;
+        let first = open();
         Self {
-            store,
-            open: Some(Box::new(open)),
-            _kept: None,
+            open: Some(erase(open)),
+            ..Self::new(first)
         }
+    }
+
+    /// `write` replaces a container's stored record by one of a format that only a later version
+    /// of the store reads. Without it, the rule about such records checks nothing: a store in
+    /// memory has none.
+    #[must_use]
+    pub fn with_newer(mut self, write: impl Fn(&ContainerId) + Sync + 'static) -> Self {
+        self.write_newer = Some(Box::new(write));
+        self
+    }
+
+    /// `open` makes handles of another store of the same kind beside this one, such as one below
+    /// another root. Without it, the rule that stores are separate checks nothing.
+    #[must_use]
+    pub fn with_neighbor<S: StateStore + 'static>(
+        mut self,
+        open: impl Fn() -> S + Sync + 'static,
+    ) -> Self {
+        self.neighbor = Some(erase(open));
+        self
     }
 
     /// Keeps `value`, what the records are in, until the check is over.
@@ -47,6 +74,10 @@ impl Subject {
             .as_ref()
             .map_or_else(|| Arc::clone(&self.store), |open| open())
     }
+}
+
+fn erase<S: StateStore + 'static>(open: impl Fn() -> S + Sync + 'static) -> Open {
+    Box::new(move || Arc::new(open()))
 }
 
 impl fmt::Debug for Subject {
