@@ -141,6 +141,10 @@ fn describe(args: &ExecArgs, record: &Record) -> Result<ProcessSpec> {
         return process::in_container(&args.command, &args.settings, init);
     };
     let mut process = ProcessSpec::load(path)?;
+    if !args.cap.is_empty() {
+        // They are added to the container's, which its monitor fills in only later.
+        process.inherit(&container::init_process(record)?);
+    }
     process::apply(&args.settings, &mut process)?;
     Ok(process)
 }
