@@ -2,13 +2,18 @@
 //!
 //! An engine waits, as a subreaper, for the pid in `--pid-file`. The process itself is a child of
 //! the container's monitor, so only the monitor can wait for it. Therefore a detached call forks
-//! first: the helper does the work, reports to the caller when the process runs, stays until it
-//! ends, and ends in the same way. Signals to it are passed on.
+//! first: the helper does the work, stands for the process (`stand_in.rs`), and reports to the caller
+//! when it runs.
+//!
+//! The helper has to be in the container's mounts before its pid is known, and the pid file is to be
+//! written in the caller's, before the program runs. So the caller writes it, when the helper says that
+//! it is in place, and the helper starts the program when the caller says that it has.
 
 use std::{
     cell::Cell,
-    fs::File,
     io::{self, Read, Write},
+    os::unix::net::UnixStream,
+    path::PathBuf,
     process,
 };
 
@@ -21,11 +26,20 @@ use crate::{
     args::ExecArgs,
     error::{Error, Result},
     outcome::ExitAction,
+    pid_file::PidFile,
+    stand_in::{enter_mounts, hide},
     streams,
     sys::{self, Side},
 };
 
-/// What the helper says when the process runs. Anything else is an error message.
+/// What the helper says when its pid may be known. Anything but this and [`RUNNING`] is an error
+/// message.
+const IN_PLACE: &[u8] = b"\0in place";
+
+/// What the caller answers to that.
+const GO: &[u8] = b"\0go";
+
+/// What the helper says when the process runs.
 const RUNNING: &[u8] = b"\0running";
 
 /// What this process is to do.
@@ -43,13 +57,14 @@ pub(crate) enum HelperRole {
 #[derive(Debug)]
 pub(crate) struct Helper {
     pid: Pid,
-    report: File,
+    channel: UnixStream,
+    pid_file: Option<PathBuf>,
 }
 
 /// The helper's view of the caller.
 #[derive(Debug)]
 pub(crate) struct Report {
-    pipe: File,
+    channel: UnixStream,
     /// How many descriptors from 3 on are the caller's.
     preserved: u32,
     reported: Cell<bool>,
@@ -57,21 +72,20 @@ pub(crate) struct Report {
 
 /// Forks. Both sides return.
 pub(crate) fn fork_helper(args: &ExecArgs) -> Result<HelperRole> {
-    let (report, pipe) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-        .map_err(|errno| Error::io("make a pipe")(errno.into()))?;
+    let (ours, theirs) = UnixStream::pair().map_err(Error::io("make a socket"))?;
     match sys::fork_single_threaded().map_err(Error::io("fork"))? {
         Side::Parent(pid) => Ok(HelperRole::Caller(Helper {
             pid,
-            report: report.into(),
+            channel: ours,
+            pid_file: args.pid_file.clone(),
         })),
         Side::Child => {
-            drop(report);
+            drop(ours);
             // What the terminal sends to the caller's group is not for the helper.
             setsid().map_err(|errno| Error::io("make a session")(errno.into()))?;
-            let preserved = args.preserve_fds;
             Ok(HelperRole::Helper(Report {
-                pipe: pipe.into(),
-                preserved,
+                channel: theirs,
+                preserved: args.preserve_fds,
                 reported: Cell::new(false),
             }))
         }
@@ -79,19 +93,34 @@ pub(crate) fn fork_helper(args: &ExecArgs) -> Result<HelperRole> {
 }
 
 impl Helper {
-    /// Waits until the process runs. The helper has written the pid file before that.
-    pub(crate) fn wait(mut self) -> Result<ExitAction> {
-        let report = self
-            .report()
-            .map_err(Error::io("hear from the helper process"))?;
-        if report == RUNNING {
-            return Ok(ExitAction::Code(0));
+    /// Waits until the process runs. Before that the helper's pid is written to the pid file.
+    pub(crate) fn wait(self) -> Result<ExitAction> {
+        let mut report = self.report()?;
+        let mut written = None;
+        if report == IN_PLACE {
+            let pid = self.pid.as_raw().unsigned_abs();
+            let path = self.pid_file.as_deref();
+            written = match path.map(|path| PidFile::write(path, pid)).transpose() {
+                Ok(written) => written,
+                Err(error) => {
+                    self.reap();
+                    return Err(error);
+                }
+            };
+            // One that has ended has said why.
+            let _ = (&self.channel).write_all(GO);
+            report = self.report()?;
         }
-        // It ends now, and would otherwise be left to the engine.
-        let ended = waitpid(self.pid, None);
+        if report == RUNNING {
+            return Ok(ExitAction::DONE);
+        }
+        if let Some(pid_file) = written {
+            pid_file.undo();
+        }
+        let ended = self.reap();
         if report.is_empty() {
             return Err(Error::HelperFailed(format!(
-                "the helper process failed: {ended:?}"
+                "the helper process failed: {ended}"
             )));
         }
         Err(Error::HelperFailed(
@@ -99,37 +128,53 @@ impl Helper {
         ))
     }
 
-    /// What the helper says until it says that the process runs, or ends.
-    fn report(&mut self) -> io::Result<Vec<u8>> {
-        let mut report = Vec::new();
-        let mut chunk = [0; 4096];
-        while report != RUNNING {
-            match self.report.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(length) => report.extend_from_slice(&chunk[..length]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(report)
+    /// The next thing that the helper says.
+    fn report(&self) -> Result<Vec<u8>> {
+        let failed = Error::io("hear from the helper process");
+        hear(&self.channel, &[IN_PLACE, RUNNING]).map_err(failed)
+    }
+
+    /// Waits for the end of the helper, which undoes what it has done when the caller closes the
+    /// channel. It would otherwise be left to the engine.
+    fn reap(self) -> String {
+        drop(self.channel);
+        format!("{:?}", waitpid(self.pid, None))
     }
 }
 
 impl Report {
-    /// The process runs: gives up all that was the caller's, and tells it.
-    pub(crate) fn running(&self) -> Result<()> {
+    /// The process was made: gives up all that was the caller's, moves to the mounts of process `pid`,
+    /// and has the caller write the pid file.
+    ///
+    /// # Errors
+    /// The mounts cannot be entered, or the caller could not write the file, and has said so.
+    pub(crate) fn in_place(&self, pid: u32) -> Result<()> {
         if self.preserved > 0 {
             sys::close_inherited(3, 2 + self.preserved).map_err(Error::io("close"))?;
         }
         streams::give_up()?;
+        hide()?;
+        enter_mounts(pid)?;
         std::env::set_current_dir("/").map_err(Error::io("leave the working directory"))?;
+        self.say(IN_PLACE)?;
+        let answer = hear(&self.channel, &[GO]).map_err(Error::io("hear from the caller"))?;
+        if answer == GO {
+            return Ok(());
+        }
+        Err(Error::HelperFailed(
+            "the caller has ended, or has written no pid file".to_owned(),
+        ))
+    }
+
+    /// The process runs.
+    pub(crate) fn running(&self) -> Result<()> {
         self.say(RUNNING)?;
         self.reported.set(true);
         Ok(())
     }
 
     fn say(&self, message: &[u8]) -> Result<()> {
-        (&self.pipe)
+        (&self.channel)
             .write_all(message)
             .map_err(Error::io("report to the caller"))
     }
@@ -145,4 +190,21 @@ impl Report {
         });
         process::exit(outcome.finish().into())
     }
+}
+
+/// Reads until the other side has said one of `words`, or closes the channel.
+fn hear(mut channel: &UnixStream, words: &[&[u8]]) -> io::Result<Vec<u8>> {
+    let mut heard = Vec::new();
+    let mut chunk = [0; 4096];
+    while !words.contains(&&heard[..]) {
+        match channel.read(&mut chunk) {
+            Ok(0) => break,
+            // It has ended with something of this side unread.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break,
+            Ok(length) => heard.extend_from_slice(&chunk[..length]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(heard)
 }

@@ -20,6 +20,7 @@ mod proxy;
 mod settings;
 mod signals;
 mod sockets;
+mod stand_in;
 mod streams;
 mod suggest;
 mod sys;

@@ -1,25 +1,22 @@
 //! The process that `--pid-file` of `create` and `run` names.
 //!
-//! An engine waits, as a subreaper, for the pid in that file, and enters by it what the container
-//! sees (`podman cp`). The container's own process is a child of its monitor, which stays among
-//! the node's mounts, so neither serves for both. Therefore the call forks this one first: it
-//! becomes the engine's child when the call returns, moves into the container's mounts, passes
-//! signals on, and ends as the container does; the container is killed when it is.
+//! An engine waits, as a subreaper, for the pid in that file. The container's own process is a child of
+//! its monitor, which stays among the node's mounts, so neither serves for both. Therefore the call
+//! forks this one first: it becomes the engine's child when the call returns, and stands for the
+//! container's init process (`stand_in.rs`); the container is killed when it is.
 
 use std::{
-    fs::{self, File},
     io::{BufRead, BufReader, Read, Write},
     os::{fd::AsRawFd, unix::net::UnixStream},
     process,
 };
 
 use nix::{
-    sched::{CloneFlags, setns},
-    sys::{prctl, wait::waitpid},
-    unistd::{Pid, geteuid, setsid},
+    sys::wait::waitpid,
+    unistd::{Pid, setsid},
 };
-use reaper_exec::{HostExecutor, MonitorConnection, Signal};
-use reaper_spec::{ContainerId, ExitStatus};
+use reaper_exec::{HostExecutor, Target};
+use reaper_spec::ContainerId;
 use reaper_state::Record;
 
 use crate::{
@@ -27,7 +24,8 @@ use crate::{
     error::{Error, Result},
     outcome::ExitAction,
     settings::Settings,
-    signals::{Event, Signals},
+    signals::Signals,
+    stand_in::{enter_mounts, hide, stay},
     streams,
     sys::{self, Side},
 };
@@ -100,7 +98,7 @@ fn be_proxy(channel: &UnixStream, global: &GlobalArgs) -> Result<ExitAction> {
         .read_line(&mut line)
         .map_err(Error::io("hear from the caller"))?;
     let mut words = line.split_whitespace();
-    let (Some(id), Some(pid)) = (words.next(), words.next()) else {
+    let (Some(id), Some(Ok(pid))) = (words.next(), words.next().map(str::parse)) else {
         // The call has failed.
         return Ok(ExitAction::DONE);
     };
@@ -112,9 +110,9 @@ fn be_proxy(channel: &UnixStream, global: &GlobalArgs) -> Result<ExitAction> {
         .map_err(Error::io("start"))?;
     runtime.block_on(async {
         let mut signals = Signals::catch()?;
-        let monitor = HostExecutor::new(root).connect(&id)?;
+        let monitor = HostExecutor::new(root).connect(&Target::Init(id))?;
         monitor.kill_on_disconnect().await?;
-        enter_mounts(pid).map_err(Error::io("enter the container's mounts"))?;
+        enter_mounts(pid)?;
         let mut channel = channel;
         channel
             .write_all(IN_PLACE)
@@ -122,26 +120,6 @@ fn be_proxy(channel: &UnixStream, global: &GlobalArgs) -> Result<ExitAction> {
             .map_err(Error::io("report to the caller"))?;
         Ok(stay(&monitor, &mut signals).await)
     })
-}
-
-/// Stays until the container has ended, and says how.
-async fn stay(monitor: &MonitorConnection, signals: &mut Signals) -> ExitAction {
-    let mut ended = std::pin::pin!(monitor.wait());
-    loop {
-        tokio::select! {
-            exit = &mut ended => {
-                // Without its monitor a container is killed.
-                let killed = ExitStatus::Signaled { signal: Signal::KILL.number(), core: false };
-                return ExitAction::ExitLike(exit.map_or(killed, |exit| exit.status));
-            }
-            event = signals.next() => {
-                if let Event::Forward(signal) | Event::Key(signal) = event {
-                    // It has ended, or its end is about to be heard of.
-                    let _ = monitor.kill(signal).await;
-                }
-            }
-        }
-    }
 }
 
 /// Closes all that is the caller's but `channel`: engines read its streams to their end.
@@ -153,20 +131,5 @@ fn give_up_all_but(channel: &UnixStream) -> Result<()> {
     streams::give_up()?;
     // What the terminal sends to the caller's group is not for this process.
     setsid().map_err(|errno| Error::io("make a session")(errno.into()))?;
-    // As a user it would lose its own files in /proc, and podman the way in.
-    if geteuid().is_root() {
-        // Processes of the container must not reach the monitor by way of this one.
-        prctl::set_dumpable(false).map_err(|errno| Error::io("hide")(errno.into()))?;
-    }
-    prctl::set_name(c"reaper-proxy").map_err(|errno| Error::io("name")(errno.into()))
-}
-
-/// Moves this process, which has one thread, to the mounts of the process `pid`.
-fn enter_mounts(pid: &str) -> std::io::Result<()> {
-    let of = |who: &str, kind: &str| format!("/proc/{who}/ns/{kind}");
-    let mounts = File::open(of(pid, "mnt"))?;
-    if fs::read_link(of(pid, "user"))? != fs::read_link(of("self", "user"))? {
-        setns(File::open(of(pid, "user"))?, CloneFlags::CLONE_NEWUSER)?;
-    }
-    Ok(setns(mounts, CloneFlags::CLONE_NEWNS)?)
+    hide()
 }

@@ -44,7 +44,8 @@ pub trait Executor: Send + Sync {
     /// looked for already now; nothing is left behind then.
     async fn create(&self, request: CreateRequest) -> Result<CreatedProcess>;
 
-    /// Adds a process to a running container. It waits for its start.
+    /// Adds a process to a running container. It waits for its start. What its spec leaves out is the
+    /// container's, see [`ProcessSpec::inherit`](reaper_spec::ProcessSpec::inherit).
     ///
     /// One that was not started when the executor is dropped may be killed, since no other client
     /// knows its id. One that was started goes on.

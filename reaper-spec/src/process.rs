@@ -53,7 +53,8 @@ pub struct ProcessSpec {
     pub oom_score_adj: Option<i32>,
     /// Whether to set `no_new_privs` (prctl(2), `PR_SET_NO_NEW_PRIVS`).
     pub no_new_privileges: bool,
-    /// The capabilities that the process has. `None` keeps the runtime's.
+    /// The capabilities that the process has. `None` keeps the runtime's, and of a process that is
+    /// added to a container those of its init process.
     pub capabilities: Option<Capabilities>,
     /// How it is scheduled.
     #[serde(skip_serializing_if = "crate::is_default")]
@@ -94,6 +95,42 @@ impl ProcessSpec {
         };
         process.validate()?;
         Ok(process)
+    }
+
+    /// Takes over what this process's own spec leaves out from `init`, the init process of the
+    /// container that it is added to, as runc does: the capabilities, the AppArmor profile, the SELinux
+    /// label, the resource limits if it names none, the umask if it names a user, and how it is
+    /// scheduled.
+    ///
+    /// ```
+    /// use reaper_spec::ProcessSpec;
+    /// let init = ProcessSpec::parse(br#"{"args": ["sh"], "capabilities": {}}"#)?;
+    /// let mut added = ProcessSpec::parse(br#"{"args": ["id"]}"#)?;
+    /// added.inherit(&init);
+    /// assert_eq!(added.capabilities, init.capabilities);
+    /// # Ok::<(), reaper_spec::Error>(())
+    /// ```
+    pub fn inherit(&mut self, init: &Self) {
+        fn or<T: Clone>(own: &mut Option<T>, inits: &Option<T>) {
+            if own.is_none() {
+                own.clone_from(inits);
+            }
+        }
+        or(&mut self.capabilities, &init.capabilities);
+        let (labels, inits) = (&mut self.labels, &init.labels);
+        or(&mut labels.apparmor_profile, &inits.apparmor_profile);
+        or(&mut labels.selinux_label, &inits.selinux_label);
+        let (scheduling, inits) = (&mut self.scheduling, &init.scheduling);
+        or(&mut scheduling.io_priority, &inits.io_priority);
+        or(&mut scheduling.scheduler, &inits.scheduler);
+        or(&mut scheduling.exec_cpu_affinity, &inits.exec_cpu_affinity);
+        or(&mut scheduling.personality, &inits.personality);
+        if self.rlimits.is_empty() {
+            self.rlimits.clone_from(&init.rlimits);
+        }
+        if let (Some(user), Some(inits)) = (&mut self.user, &init.user) {
+            or(&mut user.umask, &inits.umask);
+        }
     }
 
     /// Checks the invariants of [`ProcessSpec`].

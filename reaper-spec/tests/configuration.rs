@@ -369,6 +369,74 @@ fn a_file_that_is_named_must_exist() {
 }
 
 #[test]
+fn the_nodes_policy_holds_whatever_file_is_named() {
+    let load = |node: &str, other: &str| {
+        let (node, other) = (file(node), file(other));
+        let named = env(&[("REAPER_CONFIG", other.path().to_str().unwrap())]);
+        let load = |file, env: &dyn Fn(&str) -> Option<OsString>| {
+            Config::load_with_base(Config::default(), node.path(), file, env)
+        };
+        let (by_flag, by_env) = (load(Some(other.path()), &|_| None), load(None, &named));
+        let said = |result: &Result<Config, Error>| match result {
+            Ok(config) => Ok(config.policy.privileges),
+            Err(error) => Err(error.to_string()),
+        };
+        assert_eq!(said(&by_flag), said(&by_env));
+        by_flag.map_err(|error| {
+            let message = error.to_string();
+            let message = message.replace(&node.path().display().to_string(), "NODE");
+            message.replace(&other.path().display().to_string(), "OTHER")
+        })
+    };
+    let (node, spec) = (
+        "[policy]\nprivileges = \"node\"\n",
+        "[policy]\nprivileges = \"spec\"\n",
+    );
+    let privileges = |own, other| load(own, other).unwrap().policy.privileges;
+    assert_eq!(privileges(node, ""), Privileges::Node);
+    assert_eq!(privileges(node, node), Privileges::Node);
+    assert_eq!(privileges("", node), Privileges::Node);
+    for (own, other, words) in [
+        (spec, node, ["\"spec\"", "\"node\""]),
+        (node, spec, ["\"node\"", "\"spec\""]),
+    ] {
+        let expected = format!(
+            "OTHER: policy.privileges: expected {}, as NODE says for the node, found {}",
+            words[0], words[1]
+        );
+        assert_eq!(load(own, other).unwrap_err(), expected);
+    }
+
+    // Nothing else of the node's file has a meaning then, unless its policy cannot be known.
+    let config = load("dns = \"host\"\nof_later = 1\n[policy]\n", "image = \"at\"").unwrap();
+    assert_eq!(
+        (config.dns, config.image),
+        (DnsMode::Spec, ImageMode::MountAt)
+    );
+    for (own, expected) in [
+        (
+            "policy = 1",
+            "NODE: policy: expected a table, found integer",
+        ),
+        (
+            "[policy]\nprivileges = \"all\"",
+            "NODE: policy.privileges: expected spec or node, found \"all\"",
+        ),
+        (
+            "[policy]\nprivilege = \"node\"",
+            "NODE: policy.privilege: unknown key, did you mean policy.privileges?",
+        ),
+    ] {
+        assert_eq!(load(own, "").unwrap_err(), expected);
+    }
+    assert!(
+        load("[policy", "")
+            .unwrap_err()
+            .starts_with("NODE: not valid TOML")
+    );
+}
+
+#[test]
 fn containerd_options_apply_completely_or_not_at_all() {
     let mut config = Config::default();
     config

@@ -12,6 +12,7 @@ use reaper_tests::{
     runtime::until,
     spec::Workload,
 };
+use serde_json::json;
 
 /// A container that stays, and its init process.
 fn resting(node: &Node) -> (String, Process) {
@@ -54,6 +55,31 @@ fn ctr_exec_gives_output_and_code() {
             "{output:?}"
         );
         assert_eq!(output.stderr, "err\n");
+        node.destroy(&id);
+    });
+}
+
+/// A client may send a process that says nothing of what confines its container.
+#[test]
+fn an_exec_has_of_its_container_what_its_request_leaves_out() {
+    on_each(|node| {
+        let only = json!(["CAP_KILL"]);
+        let workload = Workload::new(&["/bin/sleep", "1072"])
+            .with(
+                "capabilities",
+                json!({ "bounding": only, "effective": only, "permitted": only }),
+            )
+            .with(
+                "rlimits",
+                json!([{ "type": "RLIMIT_NOFILE", "soft": 77, "hard": 77 }]),
+            );
+        let id = node.run("confined", &workload, &Streams::default());
+        let out = node.fifo("out");
+        let reading = out.read();
+        let show = Workload::shell("grep ^CapEff /proc/self/status; ulimit -n");
+        let code = run_exec(node, &id, "show", &show, &Streams::default().stdout(&out));
+        assert_eq!(code, 0);
+        assert_eq!(reading.text(), "CapEff:\t0000000000000020\n77\n");
         node.destroy(&id);
     });
 }

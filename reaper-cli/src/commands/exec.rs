@@ -5,7 +5,9 @@ use std::{
     hash::{BuildHasher, RandomState},
 };
 
-use reaper_exec::{ExecRequest, Executor, Target, io::StdioRequest};
+use reaper_exec::{
+    ExecRequest, Executor, HostExecutor, MonitorConnection, Signal, Target, io::StdioRequest,
+};
 use reaper_spec::{ExecId, Exit, ProcessSpec, Status};
 use reaper_state::Record;
 
@@ -13,7 +15,7 @@ use super::context::CommandContext;
 use crate::{
     args::ExecArgs,
     container,
-    detached::HelperRole,
+    detached::{HelperRole, Report},
     error::{Error, Result},
     foreground::run_foreground,
     host::ContainerEngine,
@@ -21,6 +23,7 @@ use crate::{
     pid_file::PidFile,
     process,
     signals::Signals,
+    stand_in::stay,
     streams,
     terminal::{self, Console, Session},
 };
@@ -70,7 +73,16 @@ pub(crate) async fn run(
         tracing::warn!("container {}: {warning}", args.id);
     }
 
-    let outcome = serve(containers, &target, &args, role, console, &mut signals).await;
+    if let HelperRole::Helper(report) = role {
+        let init = record.process.as_ref();
+        // A runtime that is driven makes it only when it is started.
+        let made = created.process.as_ref().or(init);
+        let pid = made.map_or(0, |process| process.pid);
+        let host = HostExecutor::new(containers.root().clone());
+        let process = host.connect(&target)?;
+        return stay_detached(&process, pid, report, &mut signals).await;
+    }
+    let outcome = serve(containers, &target, &args, console, &mut signals).await;
     match outcome {
         Ok((exit, action)) => {
             executor.delete(&target).await?;
@@ -91,7 +103,6 @@ async fn serve(
     containers: &ContainerEngine,
     target: &Target,
     args: &ExecArgs,
-    role: &HelperRole,
     console: Option<Console>,
     signals: &mut Signals,
 ) -> Result<(Exit, ExitAction)> {
@@ -103,11 +114,7 @@ async fn serve(
     let started = async {
         executor.start(target).await?;
         // Not before: a runtime that is driven makes the terminal only now.
-        let master = console.map(Console::receive).transpose()?;
-        if let HelperRole::Helper(report) = role {
-            report.running()?;
-        }
-        Ok(master)
+        console.map(Console::receive).transpose()
     };
     let master = match (started.await, pid_file) {
         (Err(error), Some(pid_file)) => {
@@ -121,10 +128,47 @@ async fn serve(
     run_foreground(executor, target, signals, session, ended).await
 }
 
+/// Stands for the process, of which `pid` is in the container's mounts as well.
+///
+/// From within the mounts only the connection to the monitor is used: an executor looks for files
+/// by their paths.
+async fn stay_detached(
+    process: &MonitorConnection,
+    pid: u32,
+    report: &Report,
+    signals: &mut Signals,
+) -> Result<ExitAction> {
+    let started = async {
+        report.in_place(pid)?;
+        process.start().await?;
+        report.running()
+    };
+    if let Err(error) = started.await {
+        let killed = process.kill(Signal::KILL).await;
+        if killed.is_ok()
+            && let Err(error) = process.wait().await
+        {
+            tracing::warn!("{error}");
+        }
+        forget(process).await;
+        return Err(error);
+    }
+    let action = stay(process, signals).await;
+    forget(process).await;
+    Ok(action)
+}
+
+async fn forget(process: &MonitorConnection) {
+    // Without the monitor there is nothing to be forgotten.
+    if let Err(error) = process.delete().await {
+        tracing::debug!("{error}");
+    }
+}
+
 /// Ends a process that this call cannot stay with, and forgets it.
 async fn undo(containers: &ContainerEngine, target: &Target) {
     let executor = containers.executor();
-    let killed = executor.kill(target, reaper_exec::Signal::KILL, true).await;
+    let killed = executor.kill(target, Signal::KILL, true).await;
     if killed.is_ok()
         && let Err(error) = executor.wait(target).await
     {
@@ -141,6 +185,10 @@ fn describe(args: &ExecArgs, record: &Record) -> Result<ProcessSpec> {
         return process::in_container(&args.command, &args.settings, init);
     };
     let mut process = ProcessSpec::load(path)?;
+    if !args.cap.is_empty() {
+        // They are added to the container's, which its monitor fills in only later.
+        process.inherit(&container::init_process(record)?);
+    }
     process::apply(&args.settings, &mut process)?;
     Ok(process)
 }

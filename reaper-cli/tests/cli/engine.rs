@@ -76,6 +76,31 @@ fn who_enters_by_the_pid_file_sees_the_containers_files() {
     );
     let made = fs::read_to_string(format!("/proc/{pid}/root/srv/made")).unwrap();
     assert_eq!(made, "inside\n");
+
+    // So does who enters by that of an exec, from the moment on at which it can be read. A folder of
+    // the caller's alone has it: it is written in the caller's mounts.
+    let mine = rig.path("mine");
+    let file = mine.join("exec-pid");
+    let prepare = format!("mkdir {0} && mount -t tmpfs mine {0}", mine.display());
+    let script = format!(
+        "{prepare} && \"$0\" \"$@\" >/dev/null 2>&1 && cat {}",
+        file.display()
+    );
+    let args = [
+        "exec",
+        "--detach",
+        "--pid-file",
+        file.to_str().unwrap(),
+        "c",
+        "sleep",
+        "1000",
+    ];
+    let output = rig.command_by(&script, &args).output().unwrap();
+    let exec = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(mounts(&exec), mounts(&pid.to_string()));
+    let made = fs::read_to_string(format!("/proc/{exec}/root/srv/made")).unwrap();
+    assert_eq!(made, "inside\n");
+
     // Who kills it has killed the container.
     kill(pid, Signal::SIGKILL).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(137));

@@ -44,6 +44,32 @@ fn run_and_exec_have_the_capabilities_of_the_bundle() {
 }
 
 #[test]
+fn exec_has_of_the_container_what_its_process_json_leaves_out() {
+    let rig = Rig::new();
+    let mut process = killer("exec sleep 1000");
+    process["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 77, "hard": 78 }]);
+    process["user"] = json!({ "uid": 0, "gid": 0, "umask": 0o27 });
+    let bundle = rig.bundle("b", &process);
+    rig.quietly(&["run", "--detach", "--bundle", &bundle, "c"]);
+    let file = rig.path("process.json");
+    let exec = |process: &Value, options: &[&str]| {
+        fs::write(&file, process.to_string()).unwrap();
+        let file = ["--process", file.to_str().unwrap(), "c"];
+        rig.ok(&[&["exec"], options, &file].concat())
+    };
+    let mut silent = shell(&format!("{SHOW}; ulimit -n; umask"));
+    silent["user"] = json!({ "uid": 0, "gid": 0 });
+    assert_eq!(exec(&silent, &[]), format!("{KILL}77\n0027\n"));
+    let more = "CapEff:\t0000000000000021\n77\n0027\n";
+    assert_eq!(exec(&silent, &["--cap", "CAP_CHOWN"]), more);
+    silent["capabilities"] = Value::Null;
+    silent["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 79, "hard": 79 }]);
+    silent["user"]["umask"] = json!(0o22);
+    assert_eq!(exec(&silent, &[]), format!("{KILL}79\n0022\n"));
+    rig.ok(&["delete", "--force", "c"]);
+}
+
+#[test]
 fn command_of_run_has_the_capabilities_of_its_caller() {
     let rig = Rig::new();
     let own = fs::read_to_string("/proc/self/status").unwrap();

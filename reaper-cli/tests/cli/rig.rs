@@ -143,10 +143,14 @@ impl Rig {
 
     /// The program with `args`, where `prepare`, a line of shell, has been done to a private copy of the mounts.
     pub(crate) fn command_where(&self, prepare: &str, args: &[&str]) -> Command {
+        self.command_by(&format!("{prepare} && exec \"$0\" \"$@\""), args)
+    }
+
+    /// A script that calls the program with `args`, as `"$0" "$@"`, in a private copy of the mounts.
+    pub(crate) fn command_by(&self, script: &str, args: &[&str]) -> Command {
         let program = self.command(args);
-        let script = format!("{prepare} && exec \"$0\" \"$@\"");
         let mut call = Command::new("unshare");
-        call.args(["--mount", "--propagation", "private", "sh", "-c", &script])
+        call.args(["--mount", "--propagation", "private", "sh", "-c", script])
             .arg(program.get_program())
             .args(program.get_args());
         call

@@ -1,21 +1,23 @@
-//! A connection to the monitor of one container, for a process that ends with it.
+//! A connection to the monitor of one container, for a process that stands for one of the
+//! container's and ends with it.
 
 use std::sync::Arc;
 
-use reaper_spec::{ContainerId, Exit};
+use reaper_spec::{Exit, ProcessIdentity};
 
 use super::{
     HostExecutor,
     client::{ClientError, MonitorClient},
-    unexpected_answer,
+    silence, unexpected_answer,
 };
 use crate::{
     executor::{Error, Result, Target},
+    procfs,
     protocol::{Request, Response},
     signal::Signal,
 };
 
-/// A connection to the monitor of one container, whose init process is meant.
+/// A connection to the monitor of one container, for its init process or an exec'd one.
 ///
 /// Unlike an executor it is made once, and where the monitor has ended it only says so: it reads
 /// and changes no file, so it can be used by a process that has moved to other mounts.
@@ -23,19 +25,24 @@ use crate::{
 pub struct MonitorConnection {
     client: Arc<MonitorClient>,
     target: Target,
+    monitor: Option<ProcessIdentity>,
 }
 
 impl HostExecutor {
-    /// Connects to the monitor of a container.
+    /// Connects to the monitor of a process.
     ///
     /// # Errors
     /// [`Error::Monitor`] where none answers.
-    pub fn connect(&self, id: &ContainerId) -> Result<MonitorConnection> {
-        let target = Target::Init(id.clone());
-        match self.client(id)? {
-            Some(client) => Ok(MonitorConnection { client, target }),
-            None => Err(ended(&target)),
-        }
+    pub fn connect(&self, target: &Target) -> Result<MonitorConnection> {
+        let id = target.container();
+        let Some(client) = self.client(id)? else {
+            return Err(ended(target));
+        };
+        Ok(MonitorConnection {
+            client,
+            target: target.clone(),
+            monitor: self.plan(id).ok().flatten().map(|plan| plan.monitor),
+        })
     }
 }
 
@@ -43,18 +50,31 @@ impl MonitorConnection {
     /// Has the container killed when this connection closes, which it does with this program.
     ///
     /// # Errors
-    /// [`Error::Monitor`].
+    /// [`Error::Monitor`], [`Error::Unresponsive`].
     pub async fn kill_on_disconnect(&self) -> Result<()> {
         self.done(&Request::KillOnDisconnect).await
     }
 
-    /// Sends a signal to the init process.
+    /// Has the process execute its program.
     ///
     /// # Errors
-    /// [`Error::Ended`], [`Error::Monitor`].
+    /// As [`Executor::start`](crate::Executor::start), and [`Error::Monitor`] where the monitor has
+    /// ended.
+    pub async fn start(&self) -> Result<ProcessIdentity> {
+        let exec = self.target.exec_id().cloned();
+        match self.answer(&Request::Start { exec }).await? {
+            Response::Started(process) => Ok(process),
+            _ => Err(unexpected_answer(&self.target)),
+        }
+    }
+
+    /// Sends a signal to the process.
+    ///
+    /// # Errors
+    /// [`Error::Ended`], [`Error::Monitor`], [`Error::Unresponsive`].
     pub async fn kill(&self, signal: Signal) -> Result<()> {
         let call = Request::Kill {
-            exec: None,
+            exec: self.target.exec_id().cloned(),
             signal,
             all: false,
             group: false,
@@ -62,21 +82,49 @@ impl MonitorConnection {
         self.done(&call).await
     }
 
-    /// Waits for the end of the container.
+    /// Waits for the end of the process, for as long as it takes.
     ///
     /// # Errors
     /// [`Error::Monitor`] where its monitor ends first.
     pub async fn wait(&self) -> Result<Exit> {
-        match self.call(&Request::Wait { exec: None }).await? {
+        let exec = self.target.exec_id().cloned();
+        match self.call(&Request::Wait { exec }).await? {
             Response::Exit(exit) => Ok(exit),
             _ => Err(unexpected_answer(&self.target)),
         }
     }
 
+    /// Forgets the process, which has ended.
+    ///
+    /// # Errors
+    /// As [`Executor::delete`](crate::Executor::delete), and [`Error::Monitor`] where the monitor has
+    /// ended.
+    pub async fn delete(&self) -> Result<Option<Exit>> {
+        let exec = self.target.exec_id().cloned();
+        match self.answer(&Request::Delete { exec }).await? {
+            Response::Deleted(exit) => Ok(exit),
+            _ => Err(unexpected_answer(&self.target)),
+        }
+    }
+
     async fn done(&self, call: &Request) -> Result<()> {
-        match self.call(call).await? {
+        match self.answer(call).await? {
             Response::Done => Ok(()),
             _ => Err(unexpected_answer(&self.target)),
+        }
+    }
+
+    /// The answer to what a monitor does at once, if it does anything.
+    async fn answer(&self, call: &Request) -> Result<Response> {
+        let monitor = self.monitor.as_ref();
+        let is_stopped = || monitor.is_some_and(procfs::is_stopped);
+        tokio::select! {
+            biased;
+            answer = self.call(call) => answer,
+            () = silence::of(&self.client, silence::ACTION, is_stopped) => Err(Error::Unresponsive {
+                target: self.target.clone(),
+                monitor: monitor.map_or(0, |monitor| monitor.pid),
+            }),
         }
     }
 

@@ -40,22 +40,7 @@ impl HostExecutor {
         client: &MonitorClient,
         patience: Duration,
     ) {
-        loop {
-            let first = if client.is_silent() { AGAIN } else { QUERY };
-            sleep(first).await;
-            if patience <= QUERY || self.is_stopped(id) {
-                break;
-            }
-            // The end of the connection ends the request that this is about, too.
-            let probe = client.call(&Request::State, &[]);
-            if timeout(patience.saturating_sub(first), probe)
-                .await
-                .is_err()
-            {
-                break;
-            }
-        }
-        client.note_silence();
+        of(client, patience, || self.is_stopped(id)).await;
     }
 
     fn is_stopped(&self, id: &ContainerId) -> bool {
@@ -157,6 +142,27 @@ impl HostExecutor {
         }
         Ok(stats)
     }
+}
+
+/// Returns when a monitor, which `is_stopped` looks at, has not answered for `patience`. Never returns
+/// while it answers.
+pub(super) async fn of(client: &MonitorClient, patience: Duration, is_stopped: impl Fn() -> bool) {
+    loop {
+        let first = if client.is_silent() { AGAIN } else { QUERY };
+        sleep(first).await;
+        if patience <= QUERY || is_stopped() {
+            break;
+        }
+        // The end of the connection ends the request that this is about, too.
+        let probe = client.call(&Request::State, &[]);
+        if timeout(patience.saturating_sub(first), probe)
+            .await
+            .is_err()
+        {
+            break;
+        }
+    }
+    client.note_silence();
 }
 
 /// The processes of a container that was killed which are there nevertheless.

@@ -12,6 +12,7 @@ use crate::{
 cases! {
     process_is_scheduled_as_its_spec_says,
     exec_has_processors_of_its_own_and_the_personality_of_the_container,
+    exec_is_scheduled_as_its_container_where_its_spec_is_silent,
     scheduling_that_the_kernel_refuses_fails_the_creation_by_its_name,
     profile_and_label_that_the_node_does_not_have_fail_the_creation,
 }
@@ -70,6 +71,40 @@ async fn exec_has_processors_of_its_own_and_the_personality_of_the_container(rig
     rig.engine.executor().wait(&target).await.unwrap();
     rig.engine.delete(&id, true).await.unwrap();
     assert_eq!(output.all(), "Cpus_allowed_list:\t0\n00000008\n");
+}
+
+async fn exec_is_scheduled_as_its_container_where_its_spec_is_silent(rig: &Rig) {
+    let fields = json!({
+        "ioPriority": { "class": "IOPRIO_CLASS_BE", "priority": 6 },
+        "scheduler": { "policy": "SCHED_BATCH", "nice": 7 },
+        "execCPUAffinity": { "final": "0" },
+        "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": 77, "hard": 77 }],
+    });
+    let resting = process(rig, "exec sleep 1000", &fields, &json!({}));
+    let (new, _output) = container(rig, resting);
+    let id = new.id.clone();
+    rig.engine.create(new).await.unwrap();
+    rig.engine.start(&id).await.unwrap();
+
+    let script = "ionice; chrt -p $$ | head -n 1 | grep -o 'SCHED_.*'; nice; ulimit -n; \
+                  grep Cpus_allowed_list /proc/self/status";
+    let shown = async |name, fields| {
+        let process = process(rig, script, &fields, &json!({}));
+        let (_, target, output) = rig.exec_process(&id, name, process).await;
+        rig.engine.executor().wait(&target).await.unwrap();
+        output.all()
+    };
+    assert_eq!(
+        shown("silent", json!({})).await,
+        "best-effort: prio 6\nSCHED_BATCH\n7\n77\nCpus_allowed_list:\t0\n"
+    );
+    let other = json!({ "ioPriority": { "class": "IOPRIO_CLASS_BE", "priority": 5 } });
+    let other = shown("other", other).await;
+    assert!(
+        other.starts_with("best-effort: prio 5\nSCHED_BATCH"),
+        "{other}"
+    );
+    rig.engine.delete(&id, true).await.unwrap();
 }
 
 /// Why the container cannot be created.

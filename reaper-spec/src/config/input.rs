@@ -38,7 +38,8 @@ impl Input<'_> {
         })
     }
 
-    fn describe(self) -> String {
+    /// The value in words.
+    pub(super) fn describe(self) -> String {
         match self {
             Input::Text(text) => quoted(&text.to_string_lossy()),
             Input::Toml(Value::String(text)) => quoted(text),

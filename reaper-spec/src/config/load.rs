@@ -24,6 +24,9 @@ pub const DEFAULT_CONFIG_FILE: &str = "/etc/reaper/config.toml";
 /// Names the configuration file.
 const CONFIG_VARIABLE: &str = "REAPER_CONFIG";
 
+/// The part of a file that holds for the node, whatever file is named instead.
+const POLICY: &str = "policy";
+
 /// What containerd itself writes into the options of a runtime that it doesn't know.
 const CONTAINERD_OPTIONS: [&str; 3] = ["TypeUrl", "ConfigPath", "ConfigBody"];
 
@@ -34,6 +37,10 @@ impl Config {
     /// [`DEFAULT_CONFIG_FILE`], which may be missing; a file that was named may not. `env` looks
     /// up an environment variable; an empty one counts as unset.
     ///
+    /// What [`DEFAULT_CONFIG_FILE`] says of [`policy`](Self::policy) holds whatever file is named: who
+    /// starts a program chooses its environment and its flags, and the policy is the node admin's. A
+    /// named file may say the same, and what that file is silent on.
+    ///
     /// ```no_run
     /// use reaper_spec::Config;
     /// let config = Config::load(None, &|name| std::env::var_os(name))?;
@@ -42,8 +49,9 @@ impl Config {
     /// ```
     ///
     /// # Errors
-    /// The file cannot be read, or a value is wrong; the error names file or environment, key,
-    /// and what was expected.
+    /// A file cannot be read, or a value is wrong; the error names file or environment, key,
+    /// and what was expected. A named file says something else of the policy than
+    /// [`DEFAULT_CONFIG_FILE`], or that one is not valid TOML.
     pub fn load(
         file: Option<&Path>,
         env: &dyn Fn(&str) -> Option<OsString>,
@@ -70,7 +78,10 @@ impl Config {
 
         let mut config = defaults;
         match named {
-            Some(path) => config.apply_file(&path)?,
+            Some(path) => {
+                config.apply_file(&path)?;
+                config.keep_policy(default_file, &path)?;
+            }
             None => match config.apply_file(default_file) {
                 Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
                 result => result?,
@@ -87,16 +98,42 @@ impl Config {
         Ok(config)
     }
 
+    /// Applies what `node`, if there is such a file, says of the policy. What else is in it is not
+    /// read, as `named` was applied in its place.
+    fn keep_policy(&mut self, node: &Path, named: &Path) -> Result<(), Error> {
+        let policy = match policy_of(node) {
+            Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(());
+            }
+            policy => policy?,
+        };
+        let asked = policy_of(named)?;
+        for (key, value) in &policy {
+            let Some(other) = asked.get(key).filter(|other| *other != value) else {
+                continue;
+            };
+            let wrong = Wrong {
+                expected: format!(
+                    "{}, as {} says for the node",
+                    Input::Toml(value).describe(),
+                    node.display()
+                )
+                .into(),
+                found: Input::Toml(other).describe(),
+            };
+            return Err(invalid(&format!("{POLICY}.{key}"), wrong).of(Origin::File(named.into())));
+        }
+        let table = Table::from_iter([(POLICY.to_owned(), Value::Table(policy))]);
+        self.apply_toml(&table, &Origin::File(node.to_owned()))
+    }
+
     /// Applies a configuration file over what is set so far: a further file that containerd's
     /// `ConfigPath` names, for example.
     ///
     /// # Errors
     /// As [`load`](Self::load). Nothing was changed then.
     pub fn apply_file(&mut self, path: &Path) -> Result<(), Error> {
-        let origin = Origin::File(path.to_owned());
-        let bytes = file::read(path)?;
-        let text = str::from_utf8(&bytes).map_err(|error| syntax(&origin, error.to_string()))?;
-        self.apply_toml(&parse(text, &origin)?, &origin)
+        self.apply_toml(&table_of(path)?, &Origin::File(path.to_owned()))
     }
 
     /// Applies the options of a runtime in containerd's configuration: the `ConfigBody` that
@@ -147,10 +184,7 @@ impl Config {
                 _ => {
                     let suggestion =
                         suggest(&name, KEYS.iter().map(|key| key.name)).or_else(|| {
-                            suggest(
-                                &name,
-                                ["overlay", "log", "annotations", "policy"].into_iter(),
-                            )
+                            suggest(&name, ["overlay", "log", "annotations", POLICY].into_iter())
                         });
                     return Err(Error::UnknownKey {
                         origin: origin.clone(),
@@ -161,6 +195,28 @@ impl Config {
             }
         }
         Ok(())
+    }
+}
+
+fn table_of(path: &Path) -> Result<Table, Error> {
+    let origin = Origin::File(path.to_owned());
+    let bytes = file::read(path)?;
+    let text = str::from_utf8(&bytes).map_err(|error| syntax(&origin, error.to_string()))?;
+    parse(text, &origin)
+}
+
+/// What a file says of the policy.
+fn policy_of(path: &Path) -> Result<Table, Error> {
+    match table_of(path)?.remove(POLICY) {
+        None => Ok(Table::new()),
+        Some(Value::Table(policy)) => Ok(policy),
+        Some(other) => {
+            let wrong = Wrong {
+                expected: "a table".into(),
+                found: other.type_str().to_owned(),
+            };
+            Err(invalid(POLICY, wrong).of(Origin::File(path.to_owned())))
+        }
     }
 }
 

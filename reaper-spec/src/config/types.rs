@@ -218,7 +218,8 @@ pub struct AnnotationPolicy {
 }
 
 /// What the node admin has decided for all containers. It is set in configuration files only, never
-/// by an environment variable, an annotation or a flag.
+/// by an environment variable, an annotation or a flag; what the node's own file says of it holds
+/// whatever other file those name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PolicyConfig {

@@ -8,7 +8,7 @@ use std::{
 
 use nix::{sys::signalfd::SignalFd, unistd::Pid};
 use reaper_overlay::{View, ViewRequest};
-use reaper_spec::{ContainerId, ExecId, ProcessIdentity, Status};
+use reaper_spec::{ContainerId, ExecId, ProcessIdentity, ProcessSpec, Status};
 use reaper_state::ContainerDir;
 
 use super::{backend::Backend, new_container::NewContainer, oom::OomWatch};
@@ -55,8 +55,8 @@ pub(crate) struct Monitor {
     /// The filter of each process of the container, and what it was made from.
     pub(crate) filter: Option<Filter>,
     pub(crate) seccomp: Option<SeccompConfig>,
-    /// Of every process of the container.
-    pub(crate) personality: Option<u32>,
+    /// What init was created from, which fills in what the specs of other processes leave out.
+    pub(crate) init_spec: ProcessSpec,
     /// Init is first, for the whole life of the monitor.
     pub(crate) processes: Vec<Process>,
     pub(crate) next_process: u64,
@@ -148,7 +148,7 @@ impl Monitor {
             runtime,
             filter,
             seccomp: call.seccomp,
-            personality: call.process.scheduling.personality,
+            init_spec: call.process,
             processes: vec![init],
             next_process: INIT + 1,
             state: MonitorState::Live,

@@ -76,8 +76,8 @@ impl Backend for HostBackend {
         descriptors: Vec<OwnedFd>,
         reply_to: ReplyTo,
     ) -> Result<(), Failure> {
-        let personality = &mut call.process.scheduling.personality;
-        *personality = personality.or(monitor.personality);
+        // A client's spec may be silent on what confines the container.
+        call.process.inherit(&monitor.init_spec);
         let number = monitor.number_process();
         let mut process = spawn(SpawnArgs {
             number,
