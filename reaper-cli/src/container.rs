@@ -51,7 +51,7 @@ pub(crate) fn of_bundle(
         // Without root a container has users of its own anyway, and its root is this one.
         workload.check_host(!nix::unistd::geteuid().is_root())?;
     }
-    Ok(of_workload(&config, id, path, workload))
+    of_workload(&config, id, path, workload)
 }
 
 /// A container to be made of a command. Its bundle is `dir`, which holds no `config.json`: what
@@ -60,9 +60,10 @@ pub(crate) fn of_process(
     config: &Config,
     id: ContainerId,
     dir: &Path,
-    process: ProcessSpec,
+    mut process: ProcessSpec,
 ) -> Result<ContainerConfig> {
     process.validate()?;
+    config.policy.limit_capabilities(&mut process);
     utf8("the working directory", &process.cwd)?;
     let json = serde_json::to_string(&process).map_err(|error| Error::Io {
         operation: "write a process".into(),
@@ -81,7 +82,7 @@ pub(crate) fn of_process(
         annotations: BTreeMap::new(),
         unsupported: Vec::new(),
     };
-    let mut new = of_workload(config, id, dir.to_owned(), workload);
+    let mut new = of_workload(config, id, dir.to_owned(), workload)?;
     new.annotations.insert(PROCESS.to_owned(), json);
     Ok(new)
 }
@@ -91,8 +92,9 @@ fn of_workload(
     id: ContainerId,
     bundle: PathBuf,
     mut workload: ContainerSpec,
-) -> ContainerConfig {
-    if let Some(ignored) = config.policy.privileges.apply_to_container(&mut workload) {
+) -> Result<ContainerConfig> {
+    let scope = config.overlay.enabled.then_some(&config.overlay.scope);
+    if let Some(ignored) = config.policy.apply_to_container(&mut workload, scope)? {
         tracing::warn!("container {id}: {ignored}");
     }
     let mut view = ViewRequest::new(id.clone(), workload.process.cwd.clone())
@@ -105,7 +107,7 @@ fn of_workload(
     view.restrictions = workload.restrictions;
     view.devices = workload.devices;
     view.root_propagation = workload.rootfs_propagation;
-    ContainerConfig {
+    Ok(ContainerConfig {
         id,
         bundle,
         process: workload.process,
@@ -122,7 +124,7 @@ fn of_workload(
         },
         runtime: None,
         annotations: workload.annotations,
-    }
+    })
 }
 
 /// What the caller of this program adds to a container.

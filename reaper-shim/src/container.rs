@@ -11,7 +11,7 @@ use std::{
 
 use containerd_shim_protos::events::task::TaskExecAdded;
 use reaper_exec::Target;
-use reaper_spec::{ContainerId, ExecId, Privileges, Status};
+use reaper_spec::{ContainerId, ExecId, PolicyConfig, Status};
 use tokio::time::timeout;
 
 use crate::{Error, Event, Events, Result, process::Process};
@@ -29,7 +29,7 @@ pub(crate) struct Container {
     /// It has no process of its own: see [`crate::sandbox`].
     pub(crate) sandbox: bool,
     /// The policy that it was created under, which holds for its exec'd processes too.
-    pub(crate) privileges: Privileges,
+    pub(crate) policy: PolicyConfig,
     /// Held by requests that change what the container is doing, one after the other. Kill,
     /// state and wait don't take it.
     pub(crate) lifecycle_lock: tokio::sync::Mutex<()>,
@@ -51,14 +51,14 @@ impl Container {
         bundle: String,
         init: Process,
         sandbox: bool,
-        privileges: Privileges,
+        policy: PolicyConfig,
     ) -> Self {
         Self {
             id,
             bundle,
             init: Arc::new(init),
             sandbox,
-            privileges,
+            policy,
             lifecycle_lock: tokio::sync::Mutex::default(),
             paused: AtomicBool::new(false),
             execs: Mutex::default(),

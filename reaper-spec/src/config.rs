@@ -5,6 +5,7 @@ mod input;
 mod keys;
 mod load;
 mod pod_annotation;
+mod policy;
 mod types;
 
 pub use self::{
@@ -12,6 +13,6 @@ pub use self::{
     pod_annotation::PodAnnotation,
     types::{
         AnnotationPolicy, CgroupMode, Config, DnsMode, ImageMode, LogConfig, MaskConfig,
-        NetworkMode, OverlayConfig, PolicyConfig, Privileges, RetentionConfig, StoreKind,
+        NetworkMode, OverlayConfig, RetentionConfig, StoreKind,
     },
 };

@@ -88,6 +88,14 @@ pub enum Error {
         /// How it is called in the list.
         key: String,
     },
+    /// The node's admin does not allow it.
+    #[error("{rule} does not allow {found}")]
+    Policy {
+        /// The rule, and where it was written.
+        rule: crate::Rule,
+        /// What was asked for.
+        found: String,
+    },
     /// A pod asked for less isolation than the node gives.
     #[error(
         "the pod asks for the overlay scope {asked}, which isolates less than the node's {node}: \

@@ -28,6 +28,7 @@ mod identity;
 mod json;
 mod overlay_scope;
 mod path_hash;
+mod policy;
 mod process;
 mod resources;
 mod seccomp;
@@ -39,8 +40,7 @@ pub use bundle::Bundle;
 pub use cgroups_path::{CgroupsPath, CgroupsPathError};
 pub use config::{
     AnnotationPolicy, CgroupMode, Config, DEFAULT_CONFIG_FILE, DnsMode, ImageMode, LogConfig,
-    MaskConfig, NetworkMode, OverlayConfig, PodAnnotation, PolicyConfig, Privileges,
-    RetentionConfig, StoreKind,
+    MaskConfig, NetworkMode, OverlayConfig, PodAnnotation, RetentionConfig, StoreKind,
 };
 pub use container_spec::{
     ContainerSpec, Device, DeviceType, FileRestrictions, Mount, RootPropagation, Unsupported,
@@ -52,6 +52,10 @@ pub use id::{ContainerId, ExecId, IdError, MAX_ID_LENGTH};
 pub use identity::ProcessIdentity;
 pub use overlay_scope::{OverlayScope, ScopeError};
 pub use path_hash::{DEFAULT_STATE_ROOT, path_hash};
+pub use policy::{
+    HostPath, IdRange, ParsePolicyError, PolicyConfig, PolicyRules, PolicySource, Privileges,
+    RlimitCeiling, Rule,
+};
 pub use process::{
     Capabilities, ConsoleSize, CpuAffinity, IoClass, IoPriority, ProcessSpec, Resource, Rlimit,
     Scheduler, SchedulerFlag, SchedulerPolicy, Scheduling, SecurityLabels, UnknownResource, User,

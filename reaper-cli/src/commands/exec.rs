@@ -51,7 +51,7 @@ pub(crate) async fn run(
     if let Some(label) = &args.process_label {
         process.labels.selinux_label = Some(label.clone());
     }
-    call.config.policy.privileges.apply(&mut process);
+    call.config.policy.apply_to_exec(&mut process)?;
     call.sockets.announce(&mut process);
     let (stdio, console) = streams(&args, &mut process)?;
     let exec = made_up_id()?;

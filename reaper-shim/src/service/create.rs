@@ -59,7 +59,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         }
         let is_sandbox = !run_pause_process
             && sandbox::is_sandbox(&workload.annotations, &workload.process.args);
-        let privileges = config.policy.privileges;
+        let policy = config.policy.clone();
         let pid = if is_sandbox {
             let store = self.engine.store();
             let ContainerSpec {
@@ -67,10 +67,11 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
                 annotations,
                 ..
             } = workload;
+            policy.check_sandbox(&CriAnnotations::from_annotations(&annotations))?;
             let view = view(id.clone(), &process, Vec::new(), &annotations, &config);
             sandbox::create(store, path, annotations, &view).await?.pid
         } else {
-            let mut new = self.new_container(id.clone(), &path, workload, config, &stdio);
+            let mut new = self.new_container(id.clone(), &path, workload, config, &stdio)?;
             new.view.rootfs_mounts = request.rootfs.iter().map(rootfs_mount).collect();
             self.make(new)
                 .await?
@@ -79,7 +80,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         };
         self.events.publish(created(&request, pid));
         let init = Process::new(Target::Init(id.clone()), pid, stdio);
-        let container = Container::new(id, request.bundle, init, is_sandbox, privileges);
+        let container = Container::new(id, request.bundle, init, is_sandbox, policy);
         let container = Arc::new(container);
         reservation.fill(Arc::clone(&container));
         if !is_sandbox {
@@ -114,8 +115,9 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         mut workload: ContainerSpec,
         config: Config,
         stdio: &Stdio,
-    ) -> ContainerConfig {
-        if let Some(ignored) = config.policy.privileges.apply_to_container(&mut workload) {
+    ) -> Result<ContainerConfig> {
+        let scope = config.overlay.enabled.then_some(&config.overlay.scope);
+        if let Some(ignored) = config.policy.apply_to_container(&mut workload, scope)? {
             tracing::warn!(%id, "{ignored}");
         }
         let ContainerSpec {
@@ -133,7 +135,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         } = workload;
         process.terminal = stdio.terminal;
         process.oom_score_adj = process.oom_score_adj.or(self.settings.oom_score_adj);
-        ContainerConfig {
+        Ok(ContainerConfig {
             view: ViewRequest {
                 rootfs,
                 restrictions,
@@ -156,7 +158,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             },
             runtime: config.runtime_path,
             annotations,
-        }
+        })
     }
 
     /// Creates the container by the engine. A creation that exceeds its limit is undone: the client

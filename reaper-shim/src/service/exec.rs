@@ -33,7 +33,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         }
         let mut process = ProcessSpec::parse(&request.spec.value)?;
         let process_json = String::from_utf8(request.spec.value.clone()).ok();
-        container.privileges.apply(&mut process);
+        container.policy.apply_to_exec(&mut process)?;
         process.terminal = request.terminal;
         process.oom_score_adj = process.oom_score_adj.or(self.settings.oom_score_adj);
         let stdio = Stdio {

@@ -6,9 +6,9 @@ use toml::Value;
 
 use super::{
     pod_annotation::PodAnnotation,
-    types::{CgroupMode, DnsMode, ImageMode, NetworkMode, Privileges, StoreKind},
+    types::{CgroupMode, DnsMode, ImageMode, NetworkMode, StoreKind},
 };
-use crate::{error::quoted, overlay_scope::OverlayScope};
+use crate::{error::quoted, overlay_scope::OverlayScope, policy::Privileges};
 
 /// How many items of a list a message shows.
 const LONGEST_LIST: usize = 8;

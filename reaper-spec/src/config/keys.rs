@@ -2,6 +2,7 @@
 
 use super::{
     input::{Age, AllowedAnnotations, Input, Program, Size, Wrong},
+    policy::{Capability, Command, Scope, items, texts},
     types::Config,
 };
 
@@ -64,7 +65,17 @@ keys! {
     "log.level" "REAPER_LOG_LEVEL" |c, input| c.log.level = input.read()?;
     "annotations.allow" "REAPER_ANNOTATIONS_ALLOW"
         |c, input| c.annotations.allow = input.read::<AllowedAnnotations>()?.0;
-    "policy.privileges" |c, input| c.policy.privileges = input.read()?;
+    "policy.privileges" |c, input| c.policy.last().privileges = input.read()?;
+    "policy.users" |c, input| c.policy.last().users = items(input)?;
+    "policy.groups" |c, input| c.policy.last().groups = items(input)?;
+    "policy.commands" |c, input| c.policy.last().commands = items::<Command>(input)?.map(texts);
+    "policy.namespaces" |c, input| c.policy.last().namespaces = input.read()?;
+    "policy.host_paths" |c, input| c.policy.last().host_paths = items(input)?;
+    "policy.capabilities"
+        |c, input| c.policy.last().capabilities = items::<Capability>(input)?.map(texts);
+    "policy.privileged" |c, input| c.policy.last().privileged = input.read()?;
+    "policy.scopes" |c, input| c.policy.last().scopes = items::<Scope>(input)?.map(texts);
+    "policy.rlimits" |c, input| c.policy.last().rlimits = items(input)?;
 }
 
 /// The name among `names` that `name` was probably meant to be.

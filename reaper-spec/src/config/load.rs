@@ -11,11 +11,13 @@ use toml::{Table, Value};
 use super::{
     input::{Input, Wrong},
     keys::{KEYS, suggest},
+    policy::{self, POLICY},
     types::Config,
 };
 use crate::{
     error::{Error, Invalid, Origin},
     file,
+    policy::{PolicyRules, PolicySource},
 };
 
 /// The configuration file that is read unless another is named. It need not exist.
@@ -23,9 +25,6 @@ pub const DEFAULT_CONFIG_FILE: &str = "/etc/reaper/config.toml";
 
 /// Names the configuration file.
 const CONFIG_VARIABLE: &str = "REAPER_CONFIG";
-
-/// The part of a file that holds for the node, whatever file is named instead.
-const POLICY: &str = "policy";
 
 /// What containerd itself writes into the options of a runtime that it doesn't know.
 const CONTAINERD_OPTIONS: [&str; 3] = ["TypeUrl", "ConfigPath", "ConfigBody"];
@@ -39,7 +38,7 @@ impl Config {
     ///
     /// What [`DEFAULT_CONFIG_FILE`] says of [`policy`](Self::policy) holds whatever file is named: who
     /// starts a program chooses its environment and its flags, and the policy is the node admin's. A
-    /// named file may say the same, and what that file is silent on.
+    /// named file may narrow it, and say what that file is silent on.
     ///
     /// ```no_run
     /// use reaper_spec::Config;
@@ -50,8 +49,9 @@ impl Config {
     ///
     /// # Errors
     /// A file cannot be read, or a value is wrong; the error names file or environment, key,
-    /// and what was expected. A named file says something else of the policy than
-    /// [`DEFAULT_CONFIG_FILE`], or that one is not valid TOML.
+    /// and what was expected. A named file says more of
+    /// [`PolicyConfig::privileges`](crate::PolicyConfig::privileges) than [`DEFAULT_CONFIG_FILE`], or
+    /// that one is not valid TOML.
     pub fn load(
         file: Option<&Path>,
         env: &dyn Fn(&str) -> Option<OsString>,
@@ -79,8 +79,8 @@ impl Config {
         let mut config = defaults;
         match named {
             Some(path) => {
+                config.apply_policy_of(default_file)?;
                 config.apply_file(&path)?;
-                config.keep_policy(default_file, &path)?;
             }
             None => match config.apply_file(default_file) {
                 Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
@@ -98,33 +98,16 @@ impl Config {
         Ok(config)
     }
 
-    /// Applies what `node`, if there is such a file, says of the policy. What else is in it is not
-    /// read, as `named` was applied in its place.
-    fn keep_policy(&mut self, node: &Path, named: &Path) -> Result<(), Error> {
-        let policy = match policy_of(node) {
+    /// Applies what `node`, if there is such a file, says of the policy, and nothing else of it: another file
+    /// was named in its place.
+    fn apply_policy_of(&mut self, node: &Path) -> Result<(), Error> {
+        let document = match Document::read(node) {
             Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 return Ok(());
             }
-            policy => policy?,
+            document => document?,
         };
-        let asked = policy_of(named)?;
-        for (key, value) in &policy {
-            let Some(other) = asked.get(key).filter(|other| *other != value) else {
-                continue;
-            };
-            let wrong = Wrong {
-                expected: format!(
-                    "{}, as {} says for the node",
-                    Input::Toml(value).describe(),
-                    node.display()
-                )
-                .into(),
-                found: Input::Toml(other).describe(),
-            };
-            return Err(invalid(&format!("{POLICY}.{key}"), wrong).of(Origin::File(named.into())));
-        }
-        let table = Table::from_iter([(POLICY.to_owned(), Value::Table(policy))]);
-        self.apply_toml(&table, &Origin::File(node.to_owned()))
+        self.apply(&document.only(POLICY))
     }
 
     /// Applies a configuration file over what is set so far: a further file that containerd's
@@ -133,7 +116,7 @@ impl Config {
     /// # Errors
     /// As [`load`](Self::load). Nothing was changed then.
     pub fn apply_file(&mut self, path: &Path) -> Result<(), Error> {
-        self.apply_toml(&table_of(path)?, &Origin::File(path.to_owned()))
+        self.apply(&Document::read(path)?)
     }
 
     /// Applies the options of a runtime in containerd's configuration: the `ConfigBody` that
@@ -142,10 +125,11 @@ impl Config {
     /// # Errors
     /// As [`load`](Self::load). Nothing was changed then.
     pub fn apply_options(&mut self, toml: &str) -> Result<(), Error> {
-        let origin = Origin::RuntimeOptions;
-        let mut table = parse(toml, &origin)?;
-        table.retain(|key, _| !CONTAINERD_OPTIONS.contains(&key));
-        self.apply_toml(&table, &origin)
+        let mut document = Document::parse(toml, Origin::RuntimeOptions)?;
+        document
+            .table
+            .retain(|key, _| !CONTAINERD_OPTIONS.contains(&key));
+        self.apply(&document)
     }
 
     /// Every setting: its name in the file, and the environment variable that sets it, where there
@@ -154,9 +138,17 @@ impl Config {
         KEYS.iter().map(|key| (key.name, key.env))
     }
 
-    fn apply_toml(&mut self, table: &Table, origin: &Origin) -> Result<(), Error> {
+    fn apply(&mut self, document: &Document) -> Result<(), Error> {
         let mut changed = self.clone();
-        changed.apply_table(table, "", origin)?;
+        if let Some(source) = &document.policy {
+            changed.policy.rules.push(PolicyRules {
+                source: source.clone(),
+                ..PolicyRules::default()
+            });
+        }
+        changed.apply_table(&document.table, "", &document.origin)?;
+        let settled = changed.policy.settle();
+        settled.map_err(|invalid| invalid.of(document.origin.clone()))?;
         *self = changed;
         Ok(())
     }
@@ -198,39 +190,50 @@ impl Config {
     }
 }
 
-fn table_of(path: &Path) -> Result<Table, Error> {
-    let origin = Origin::File(path.to_owned());
-    let bytes = file::read(path)?;
-    let text = str::from_utf8(&bytes).map_err(|error| syntax(&origin, error.to_string()))?;
-    parse(text, &origin)
+/// A file's content, or what stands for one.
+struct Document {
+    origin: Origin,
+    table: Table,
+    /// Where its policy was written, if it has one.
+    policy: Option<PolicySource>,
 }
 
-/// What a file says of the policy.
-fn policy_of(path: &Path) -> Result<Table, Error> {
-    match table_of(path)?.remove(POLICY) {
-        None => Ok(Table::new()),
-        Some(Value::Table(policy)) => Ok(policy),
-        Some(other) => {
-            let wrong = Wrong {
-                expected: "a table".into(),
-                found: other.type_str().to_owned(),
-            };
-            Err(invalid(POLICY, wrong).of(Origin::File(path.to_owned())))
+impl Document {
+    fn read(path: &Path) -> Result<Self, Error> {
+        let origin = Origin::File(path.to_owned());
+        let bytes = file::read(path)?;
+        match str::from_utf8(&bytes) {
+            Ok(text) => Self::parse(text, origin),
+            Err(error) => Err(syntax(&origin, error.to_string())),
         }
     }
-}
 
-fn parse(text: &str, origin: &Origin) -> Result<Table, Error> {
-    text.parse::<Table>().map_err(|error| {
-        let before = error
-            .span()
-            .map_or("", |span| text.get(..span.start).unwrap_or_default());
-        let line = before.matches('\n').count() + 1;
-        syntax(
+    fn parse(text: &str, origin: Origin) -> Result<Self, Error> {
+        let table: Table = text.parse().map_err(|error: toml::de::Error| {
+            let before = error
+                .span()
+                .map_or("", |span| text.get(..span.start).unwrap_or_default());
+            let line = before.matches('\n').count() + 1;
+            let message = error.message().replace('\n', " ");
+            syntax(&origin, format!("line {line}: {message}"))
+        })?;
+        let name = match &origin {
+            Origin::File(path) => path.display().to_string(),
+            _ => "the runtime's options in containerd's configuration".to_owned(),
+        };
+        let policy = policy::source(name, &table, text);
+        Ok(Self {
             origin,
-            format!("line {line}: {}", error.message().replace('\n', " ")),
-        )
-    })
+            table,
+            policy,
+        })
+    }
+
+    /// The same without its other parts.
+    fn only(mut self, part: &str) -> Self {
+        self.table.retain(|key, _| key == part);
+        self
+    }
 }
 
 fn syntax(origin: &Origin, problem: String) -> Error {

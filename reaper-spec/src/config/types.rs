@@ -4,12 +4,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    container_spec::{ContainerSpec, FileRestrictions},
-    overlay_scope::OverlayScope,
-    path_hash::DEFAULT_STATE_ROOT,
-    process::{ProcessSpec, SecurityLabels},
-};
+use crate::{overlay_scope::OverlayScope, path_hash::DEFAULT_STATE_ROOT, policy::PolicyConfig};
 
 /// The node's configuration, with every default filled in.
 ///
@@ -215,70 +210,6 @@ pub enum ImageMode {
 pub struct AnnotationPolicy {
     /// The keys, without their prefix `reaper.runtime/`.
     pub allow: Vec<String>,
-}
-
-/// What the node admin has decided for all containers. It is set in configuration files only, never
-/// by an environment variable, an annotation or a flag; what the node's own file says of it holds
-/// whatever other file those name.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PolicyConfig {
-    /// Whose word on privileges counts.
-    pub privileges: Privileges,
-}
-
-/// Whose word on a process's privileges counts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Privileges {
-    /// The spec's: a process has the capabilities that its spec grants, and no others.
-    #[default]
-    Spec,
-    /// The node's: restrictions are not applied, and a process has all that its user has on the
-    /// node.
-    Node,
-}
-
-impl Privileges {
-    /// Changes a container to what the policy says of it. Returns what of the spec is not applied, in
-    /// words for a log.
-    pub fn apply_to_container(self, container: &mut ContainerSpec) -> Option<String> {
-        if self == Self::Spec {
-            return None;
-        }
-        let process = self.apply(&mut container.process);
-        let seccomp = container.seccomp.take().map(|_| "the seccomp filter");
-        let lifted = FileRestrictions {
-            lifted: true,
-            ..FileRestrictions::default()
-        };
-        let asked = std::mem::replace(&mut container.restrictions, lifted);
-        let files =
-            (asked != FileRestrictions::default()).then_some("the read-only and masked files");
-        let ignored: Vec<_> = [process, seccomp, files].into_iter().flatten().collect();
-        (!ignored.is_empty()).then(|| {
-            let ignored = ignored.join(" and ");
-            format!("{ignored} of the spec are not applied: policy.privileges is \"node\"")
-        })
-    }
-
-    /// Changes a process to what the policy says of it. Returns what of the spec is not applied.
-    pub fn apply(self, process: &mut ProcessSpec) -> Option<&'static str> {
-        if self == Self::Spec {
-            return None;
-        }
-        let capabilities = process.capabilities.take();
-        let labels = std::mem::take(&mut process.labels);
-        match (capabilities, labels == SecurityLabels::default()) {
-            (None, true) => None,
-            (Some(_), true) => Some("the capabilities"),
-            (None, false) => Some("the AppArmor profile and the SELinux label"),
-            (Some(_), false) => {
-                Some("the capabilities, the AppArmor profile and the SELinux label")
-            }
-        }
-    }
 }
 
 impl Default for Config {

@@ -24,6 +24,20 @@ pub struct Capabilities {
     pub ambient: Vec<String>,
 }
 
+impl Capabilities {
+    /// The names in all sets; some more than once.
+    pub fn all(&self) -> impl Iterator<Item = &String> {
+        let sets = [
+            &self.bounding,
+            &self.effective,
+            &self.inheritable,
+            &self.permitted,
+            &self.ambient,
+        ];
+        sets.into_iter().flatten()
+    }
+}
+
 pub(super) fn read(node: &Node<'_>) -> Result<Capabilities, Invalid> {
     node.object("an object with sets of capabilities")?;
     let set = |key| {
