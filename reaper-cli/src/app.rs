@@ -89,6 +89,11 @@ fn print_help(help: &StyledStr) -> Result<ExitAction> {
 }
 
 fn execute(global: &GlobalArgs, command: Command, open: Open) -> Result<ExitAction> {
+    // A configuration that is wrong ends all other commands here.
+    if let Command::Config(args) = &command {
+        let file = global.config.as_deref();
+        return commands::look_at_configuration(file, args, &mut Printer::stdout());
+    }
     if let Command::Exec(exec) = &command
         && exec.detach
     {
@@ -127,6 +132,7 @@ fn execute(global: &GlobalArgs, command: Command, open: Open) -> Result<ExitActi
         let call = CommandContext {
             containers: open(settings.root, &settings.config)?,
             config: settings.config,
+            config_file: global.config.clone(),
             one_namespace: global.namespace.is_some(),
             preserved,
             sockets,

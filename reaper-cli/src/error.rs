@@ -19,6 +19,14 @@ pub(crate) enum Error {
     /// A bundle, a process or the configuration was refused.
     #[error(transparent)]
     Spec(#[from] reaper_spec::Error),
+    /// A configuration file is wrong.
+    #[error("{source} (line {line})")]
+    ConfigLine {
+        /// Where in the file, counted from 1.
+        line: usize,
+        /// What is wrong, and in which file.
+        source: reaper_spec::Error,
+    },
     /// The engine's reason.
     #[error(transparent)]
     Engine(#[from] EngineError),

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use reaper_spec::{Config, ExecId};
+use reaper_spec::{Config, DEFAULT_CONFIG_FILE, ExecId};
 use reaper_state::StateRoot;
 
 use crate::{
@@ -22,11 +22,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn load(global: &GlobalArgs) -> Result<Self> {
-        let mut config = if nix::unistd::geteuid().is_root() {
-            Config::load(global.config.as_deref(), &|name| env::var_os(name))?
-        } else {
-            of_user(global.config.as_deref())?
-        };
+        let mut config = Defaults::of_caller()?.load(global.config.as_deref())?;
         let root = match &global.root {
             Some(root) => absolute("--root", root)?,
             None => config.state_root.clone(),
@@ -48,24 +44,49 @@ impl Settings {
     }
 }
 
-/// An ordinary user's configuration: state and overlays are below the user's own directory, and the
-/// node's file, which says where root's are, is not read.
-fn of_user(file: Option<&Path>) -> Result<Config> {
-    let directory = reaper_overlay::user_directory()?;
-    let mut defaults = Config::default();
-    defaults.overlay.base = directory.join("overlay");
-    defaults.state_root = directory;
-    let named = |name| {
-        let path = env::var_os(name).map(PathBuf::from);
-        path.filter(|path| path.is_absolute())
-    };
-    let settings = named("XDG_CONFIG_HOME")
-        .or_else(|| Some(named("HOME")?.join(".config")))
-        // Who has no home has no other place of its own.
-        .unwrap_or_else(|| defaults.state_root.clone());
-    let default_file = settings.join("reaper/config.toml");
-    let env = |name: &str| env::var_os(name);
-    Ok(Config::load_with_base(defaults, &default_file, file, &env)?)
+/// What a configuration begins with, and the file that is read unless another is named.
+#[derive(Debug)]
+pub(crate) struct Defaults {
+    config: Config,
+    pub(crate) file: PathBuf,
+}
+
+impl Defaults {
+    /// The node's for root. An ordinary user's state and overlays are below the user's own directory, and
+    /// the node's file, which says where root's are, is not read.
+    pub(crate) fn of_caller() -> Result<Self> {
+        if nix::unistd::geteuid().is_root() {
+            return Ok(Self {
+                config: Config::default(),
+                file: DEFAULT_CONFIG_FILE.into(),
+            });
+        }
+        let directory = reaper_overlay::user_directory()?;
+        let mut config = Config::default();
+        config.overlay.base = directory.join("overlay");
+        config.state_root = directory;
+        let named = |name| {
+            let path = env::var_os(name).map(PathBuf::from);
+            path.filter(|path| path.is_absolute())
+        };
+        let settings = named("XDG_CONFIG_HOME")
+            .or_else(|| Some(named("HOME")?.join(".config")))
+            // Who has no home has no other place of its own.
+            .unwrap_or_else(|| config.state_root.clone());
+        Ok(Self {
+            config,
+            file: settings.join("reaper/config.toml"),
+        })
+    }
+
+    /// The configuration with `file`, if one is named, and the environment.
+    pub(crate) fn load(
+        self,
+        file: Option<&Path>,
+    ) -> std::result::Result<Config, reaper_spec::Error> {
+        let env = |name: &str| env::var_os(name);
+        Config::load_with_base(self.config, &self.file, file, &env)
+    }
 }
 
 /// `path` as monitors and later calls can use it: they have other descriptors than this call, and

@@ -1,16 +1,19 @@
 //! The node's configuration.
 
 mod annotations;
+mod document;
 mod input;
 mod keys;
 mod load;
 mod pod_annotation;
 mod policy;
+mod sources;
 mod types;
 
 pub use self::{
     load::DEFAULT_CONFIG_FILE,
     pod_annotation::PodAnnotation,
+    sources::SettingSource,
     types::{
         AnnotationPolicy, CgroupMode, Config, DnsMode, ImageMode, LogConfig, MaskConfig,
         NetworkMode, OverlayConfig, RetentionConfig, StoreKind,

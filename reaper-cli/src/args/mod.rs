@@ -1,5 +1,6 @@
 //! The command line, as data.
 
+mod config;
 mod container;
 mod exec;
 mod global;
@@ -14,6 +15,7 @@ mod update;
 use clap::{Parser, Subcommand};
 
 pub(crate) use self::{
+    config::{ConfigArgs, ConfigCommand},
     container::{CreateArgs, DeleteArgs, KillArgs, SpecArgs, StartArgs},
     exec::ExecArgs,
     global::{GlobalArgs, LogFormat},
@@ -99,6 +101,7 @@ Examples:
     Spec(SpecArgs),
     Prune(PruneArgs),
     Doctor(DoctorArgs),
+    Config(ConfigArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
     /// Print the version

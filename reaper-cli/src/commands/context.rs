@@ -1,6 +1,6 @@
 //! What every command works with.
 
-use std::os::fd::OwnedFd;
+use std::{os::fd::OwnedFd, path::PathBuf};
 
 use reaper_spec::Config;
 use reaper_state::Record;
@@ -16,6 +16,8 @@ pub(crate) type StandIn = Box<dyn FnOnce(&Record) -> Result<u32>>;
 pub(crate) struct CommandContext {
     pub(crate) containers: ContainerEngine,
     pub(crate) config: Config,
+    /// The configuration file that the caller named.
+    pub(crate) config_file: Option<PathBuf>,
     /// Whether they are those of one containerd namespace, which the caller named.
     pub(crate) one_namespace: bool,
     /// The caller's descriptors from 3 on, as many as it named.

@@ -2,6 +2,7 @@
 
 mod capabilities;
 mod completions;
+mod config;
 mod context;
 mod create;
 mod delete;
@@ -33,6 +34,7 @@ mod wait;
 use std::{io::Write, sync::Arc};
 
 pub(crate) use self::{
+    config::run as look_at_configuration,
     context::{CommandContext, StandIn},
     doctor::run_if_asked as become_trial_if_asked,
     output::print,
@@ -78,6 +80,7 @@ async fn dispatch(
         Command::Features => features::run(out),
         Command::Spec(args) => spec::run(&args),
         Command::Prune(args) => prune::run(&call, &args, out).await,
+        Command::Config(args) => config::run(call.config_file.as_deref(), &args, out),
         Command::Doctor(args) => doctor::run(&call, &args, out).await,
         Command::Completions(args) => completions::run(&args, out),
         Command::Man(args) => man::run(&args),

@@ -9,15 +9,15 @@ use std::{
 use toml::{Table, Value};
 
 use super::{
+    document::Document,
     input::{Input, Wrong},
     keys::{KEYS, suggest},
-    policy::{self, POLICY},
+    policy::POLICY,
     types::Config,
 };
 use crate::{
     error::{Error, Invalid, Origin},
-    file,
-    policy::{PolicyRules, PolicySource},
+    policy::PolicyRules,
 };
 
 /// The configuration file that is read unless another is named. It need not exist.
@@ -72,9 +72,7 @@ impl Config {
         env: &dyn Fn(&str) -> Option<OsString>,
     ) -> Result<Self, Error> {
         let env = |name: &str| env(name).filter(|value| !value.is_empty());
-        let named = file
-            .map(Path::to_owned)
-            .or_else(|| env(CONFIG_VARIABLE).map(PathBuf::from));
+        let named = named_file(file, &env);
 
         let mut config = defaults;
         match named {
@@ -140,9 +138,9 @@ impl Config {
 
     fn apply(&mut self, document: &Document) -> Result<(), Error> {
         let mut changed = self.clone();
-        if let Some(source) = &document.policy {
+        if document.table.contains_key(POLICY) {
             changed.policy.rules.push(PolicyRules {
-                source: source.clone(),
+                source: document.policy_source(),
                 ..PolicyRules::default()
             });
         }
@@ -190,58 +188,14 @@ impl Config {
     }
 }
 
-/// A file's content, or what stands for one.
-struct Document {
-    origin: Origin,
-    table: Table,
-    /// Where its policy was written, if it has one.
-    policy: Option<PolicySource>,
-}
-
-impl Document {
-    fn read(path: &Path) -> Result<Self, Error> {
-        let origin = Origin::File(path.to_owned());
-        let bytes = file::read(path)?;
-        match str::from_utf8(&bytes) {
-            Ok(text) => Self::parse(text, origin),
-            Err(error) => Err(syntax(&origin, error.to_string())),
-        }
-    }
-
-    fn parse(text: &str, origin: Origin) -> Result<Self, Error> {
-        let table: Table = text.parse().map_err(|error: toml::de::Error| {
-            let before = error
-                .span()
-                .map_or("", |span| text.get(..span.start).unwrap_or_default());
-            let line = before.matches('\n').count() + 1;
-            let message = error.message().replace('\n', " ");
-            syntax(&origin, format!("line {line}: {message}"))
-        })?;
-        let name = match &origin {
-            Origin::File(path) => path.display().to_string(),
-            _ => "the runtime's options in containerd's configuration".to_owned(),
-        };
-        let policy = policy::source(name, &table, text);
-        Ok(Self {
-            origin,
-            table,
-            policy,
-        })
-    }
-
-    /// The same without its other parts.
-    fn only(mut self, part: &str) -> Self {
-        self.table.retain(|key, _| key == part);
-        self
-    }
-}
-
-fn syntax(origin: &Origin, problem: String) -> Error {
-    Error::Syntax {
-        origin: origin.clone(),
-        format: "TOML",
-        problem,
-    }
+/// The file that is read instead of the default one.
+pub(super) fn named_file(
+    file: Option<&Path>,
+    env: &dyn Fn(&str) -> Option<OsString>,
+) -> Option<PathBuf> {
+    let by_variable = || env(CONFIG_VARIABLE).filter(|name| !name.is_empty());
+    file.map(Path::to_owned)
+        .or_else(|| by_variable().map(PathBuf::from))
 }
 
 fn invalid(at: &str, Wrong { expected, found }: Wrong) -> Invalid {

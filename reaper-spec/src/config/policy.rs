@@ -2,12 +2,12 @@
 
 use std::str::FromStr;
 
-use toml::{Table, Value, de::DeTable};
+use toml::Value;
 
 use super::input::{Input, Wrong};
 use crate::{
     overlay_scope::OverlayScope,
-    policy::{HostPath, IdRange, PolicySource, RlimitCeiling},
+    policy::{HostPath, IdRange, RlimitCeiling},
 };
 
 /// The table's name.
@@ -93,22 +93,4 @@ checked! {
 
 pub(super) fn texts<T: Into<String>>(items: Vec<T>) -> Vec<String> {
     items.into_iter().map(Into::into).collect()
-}
-
-/// Where the rules of a document were written.
-pub(super) fn source(name: String, table: &Table, text: &str) -> Option<PolicySource> {
-    table.get(POLICY)?;
-    let mut source = PolicySource {
-        name,
-        ..PolicySource::default()
-    };
-    // It was parsed before: an error was reported then.
-    let document = DeTable::parse(text).ok()?;
-    let policy = document.get_ref().get(POLICY)?.get_ref().as_table()?;
-    for key in policy.keys() {
-        let before = text.get(..key.span().start).unwrap_or_default();
-        let line = before.matches('\n').count() + 1;
-        source.lines.insert(key.get_ref().to_string(), line);
-    }
-    Some(source)
 }
