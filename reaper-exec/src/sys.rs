@@ -491,6 +491,164 @@ pub(crate) fn next_ended() -> nix::Result<Option<Pid>> {
     Ok((pid != 0).then(|| Pid::from_raw(pid)))
 }
 
+/// bpf(2), as far as programs for devices need it. Nothing else of the kernel's programs is used here,
+/// which does not warrant a crate for them.
+pub(crate) mod bpf {
+    use std::{
+        io,
+        os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+    };
+
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+    use super::{BpfInstruction, own_fd};
+
+    /// Commands, and what programs are for (linux/bpf.h).
+    const PROG_LOAD: libc::c_long = 5;
+    const PROG_ATTACH: libc::c_long = 8;
+    const PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+    const CGROUP_DEVICE: u32 = 6;
+    /// Others may be attached beside it, and in cgroups above and below.
+    const ALLOW_MULTI: u32 = 2;
+
+    /// The part of `union bpf_attr` for `BPF_PROG_LOAD`, up to the name (Linux 4.15).
+    #[repr(C)]
+    #[derive(Default)]
+    struct Load {
+        program_type: u32,
+        instruction_count: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log_buffer: u64,
+        kernel_version: u32,
+        flags: u32,
+        name: [u8; 16],
+    }
+
+    /// The part for `BPF_PROG_ATTACH`.
+    #[repr(C)]
+    struct Attach {
+        target: u32,
+        program: u32,
+        attach_type: u32,
+        flags: u32,
+    }
+
+    fn call<T>(command: libc::c_long, attributes: &T) -> io::Result<i32> {
+        let size = size_of::<T>();
+        let attributes = std::ptr::from_ref(attributes);
+        // SAFETY: the kernel reads attributes of the size that is said. They, and what they point to, outlive
+        // the call, which writes to none of it: no command here returns anything but its result.
+        match unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size) } {
+            ..0 => Err(io::Error::last_os_error()),
+            result => i32::try_from(result).map_err(io::Error::other),
+        }
+    }
+
+    /// Loads a program that decides on access to devices. It is gone with its last descriptor and the
+    /// last cgroup that it is attached to.
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_SYS_ADMIN` (or `CAP_BPF` and `CAP_NET_ADMIN`); `EINVAL` or `ENOSYS` from
+    /// a kernel without such programs; `EACCES` for a program that the kernel does not accept.
+    pub(crate) fn load_device_program(
+        program: &[BpfInstruction],
+        name: &str,
+    ) -> io::Result<OwnedFd> {
+        // No function of the kernel is called, for which the license would count.
+        let license = c"MIT";
+        let mut attributes = Load {
+            program_type: PROG_TYPE_CGROUP_DEVICE,
+            instruction_count: program.len().try_into().map_err(io::Error::other)?,
+            instructions: program.as_ptr() as u64,
+            license: license.as_ptr() as u64,
+            ..Load::default()
+        };
+        // It ends with a zero.
+        let name = name.bytes().take(attributes.name.len() - 1);
+        for (to, byte) in attributes.name.iter_mut().zip(name) {
+            *to = byte;
+        }
+        let load = || call(PROG_LOAD, &attributes).map(own_fd);
+        match load() {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => with_locked_memory(load),
+            loaded => loaded,
+        }
+    }
+
+    /// Before 5.11 programs count as the memory that their user has locked, and containers' as that of
+    /// root. The limit is lifted meanwhile: a container must not inherit another one.
+    fn with_locked_memory<T>(load: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_MEMLOCK)?;
+        setrlimit(
+            Resource::RLIMIT_MEMLOCK,
+            libc::RLIM_INFINITY,
+            libc::RLIM_INFINITY,
+        )?;
+        let loaded = load();
+        setrlimit(Resource::RLIMIT_MEMLOCK, soft, hard)?;
+        loaded
+    }
+
+    /// Attaches a program that decides on access to devices to the cgroup whose folder is open as `cgroup`,
+    /// beside those that are there.
+    ///
+    /// # Errors
+    /// `EPERM` where a cgroup above has one that suffers no other.
+    pub(crate) fn attach_device_program(
+        cgroup: BorrowedFd<'_>,
+        program: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        let number = |file: BorrowedFd<'_>| file.as_raw_fd().cast_unsigned();
+        let attributes = Attach {
+            target: number(cgroup),
+            program: number(program),
+            attach_type: CGROUP_DEVICE,
+            flags: ALLOW_MULTI,
+        };
+        call(PROG_ATTACH, &attributes).map(drop)
+    }
+}
+
+/// An instruction of the kernel's machine for programs, `struct bpf_insn` of linux/bpf.h.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BpfInstruction {
+    pub(crate) code: u8,
+    /// The destination and the source, four bits each.
+    registers: u8,
+    pub(crate) offset: i16,
+    pub(crate) value: i32,
+}
+
+impl BpfInstruction {
+    pub(crate) fn new(code: u8, to: u8, from: u8, offset: i16, value: i32) -> Self {
+        // They are a bit field, which begins at the other end in big endian.
+        let registers = match cfg!(target_endian = "little") {
+            true => to | from << 4,
+            false => to << 4 | from,
+        };
+        Self {
+            code,
+            registers,
+            offset,
+            value,
+        }
+    }
+
+    /// The destination, and the source.
+    #[cfg(test)]
+    pub(crate) fn registers(&self) -> (usize, usize) {
+        let (low, high) = (self.registers & 15, self.registers >> 4);
+        match cfg!(target_endian = "little") {
+            true => (low.into(), high.into()),
+            false => (high.into(), low.into()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;

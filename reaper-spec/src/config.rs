@@ -11,7 +11,8 @@ pub use self::{
     load::DEFAULT_CONFIG_FILE,
     pod_annotation::PodAnnotation,
     types::{
-        AnnotationPolicy, CgroupMode, Config, DnsMode, ImageMode, LogConfig, MaskConfig,
-        NetworkMode, OverlayConfig, PolicyConfig, Privileges, RetentionConfig, StoreKind,
+        AnnotationPolicy, CgroupMode, Config, DeviceMode, DnsMode, ImageMode, LogConfig,
+        MaskConfig, NetworkMode, OverlayConfig, PolicyConfig, Privileges, RetentionConfig,
+        StoreKind,
     },
 };

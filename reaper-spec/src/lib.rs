@@ -38,8 +38,8 @@ pub use annotations::{ContainerType, CriAnnotations};
 pub use bundle::Bundle;
 pub use cgroups_path::{CgroupsPath, CgroupsPathError};
 pub use config::{
-    AnnotationPolicy, CgroupMode, Config, DEFAULT_CONFIG_FILE, DnsMode, ImageMode, LogConfig,
-    MaskConfig, NetworkMode, OverlayConfig, PodAnnotation, PolicyConfig, Privileges,
+    AnnotationPolicy, CgroupMode, Config, DEFAULT_CONFIG_FILE, DeviceMode, DnsMode, ImageMode,
+    LogConfig, MaskConfig, NetworkMode, OverlayConfig, PodAnnotation, PolicyConfig, Privileges,
     RetentionConfig, StoreKind,
 };
 pub use container_spec::{

@@ -9,6 +9,7 @@
 
 mod container;
 mod dbus;
+pub(crate) mod devices;
 mod error;
 mod folder;
 mod hierarchy;
@@ -22,6 +23,7 @@ pub(crate) mod systemd;
 mod v1;
 
 pub use container::ContainerCgroup;
+pub use devices::DeviceControl;
 pub use error::Error;
 pub use hierarchy::Hierarchy;
 pub use leaf::Leaf;

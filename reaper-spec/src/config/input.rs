@@ -6,7 +6,7 @@ use toml::Value;
 
 use super::{
     pod_annotation::PodAnnotation,
-    types::{CgroupMode, DnsMode, ImageMode, NetworkMode, Privileges, StoreKind},
+    types::{CgroupMode, DeviceMode, DnsMode, ImageMode, NetworkMode, Privileges, StoreKind},
 };
 use crate::{error::quoted, overlay_scope::OverlayScope};
 
@@ -314,6 +314,7 @@ macro_rules! words {
 }
 
 words!(StoreKind, "file or sqlite", "file" => File, "sqlite" => Sqlite);
+words!(DeviceMode, "spec or node", "spec" => Spec, "node" => Node);
 words!(DnsMode, "spec, pod or host", "spec" => Spec, "pod" => Spec, "host" => Host);
 words!(NetworkMode, "host", "host" => Host);
 words!(Privileges, "spec or node", "spec" => Spec, "node" => Node);

@@ -13,7 +13,7 @@ use reaper_state::ContainerDir;
 
 use super::{host_backend::HostBackend, runtime_backend::RuntimeBackend};
 use crate::{
-    cgroup::{Cgroups, Hierarchies, limits, systemd::Scope},
+    cgroup::{Cgroups, Hierarchies, devices, limits, systemd::Scope},
     channel,
     monitor::{
         container::{
@@ -120,18 +120,29 @@ impl NewContainer {
             return Ok(());
         }
         let mode = self.call.options.cgroups;
+        let rules = &self.call.resources.devices;
+        let mut lines = Vec::new();
+        match refused.first() {
+            Some(error) => lines.push(format!("a cgroup is missing: {error}")),
+            None if mode != CgroupMode::Off && self.cgroups.is_empty() => {
+                lines.push("a cgroup is missing: no hierarchy is mounted and writable".to_owned());
+            }
+            None => {}
+        }
         if mode == CgroupMode::Enforce {
             limits::apply(&self.cgroups, &self.call.resources, &refused)
                 .map_err(|error| Failure::from_error("set the limits", &error))?;
+            let missing = devices::apply(&self.cgroups, rules, &refused)
+                .map_err(|error| Failure::from_error("set the device rules", &error))?;
+            let line = |error| format!("the engine's device rules do not hold: {error}");
+            lines.extend(missing.map(line));
+        } else if devices::restrict(rules) {
+            let mode = mode.as_str();
+            lines.push(format!("device rules are not set: cgroups is {mode:?}"));
         }
-        let reason = match refused.first() {
-            Some(error) => error.to_string(),
-            None if mode != CgroupMode::Off && self.cgroups.is_empty() => {
-                "no hierarchy is mounted and writable".to_owned()
-            }
-            None => return Ok(()),
-        };
-        self.log(&format!("a cgroup is missing: {reason}"));
+        if !lines.is_empty() {
+            self.log(&lines.join("; "));
+        }
         Ok(())
     }
 
