@@ -506,6 +506,10 @@ pub(crate) mod bpf {
     /// Commands, and what programs are for (linux/bpf.h).
     const PROG_LOAD: libc::c_long = 5;
     const PROG_ATTACH: libc::c_long = 8;
+    const PROG_DETACH: libc::c_long = 9;
+    const PROG_GET_FD_BY_ID: libc::c_long = 13;
+    const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+    const PROG_QUERY: libc::c_long = 16;
     const PROG_TYPE_CGROUP_DEVICE: u32 = 15;
     const CGROUP_DEVICE: u32 = 6;
     /// Others may be attached beside it, and in cgroups above and below.
@@ -536,11 +540,31 @@ pub(crate) mod bpf {
         flags: u32,
     }
 
-    fn call<T>(command: libc::c_long, attributes: &T) -> io::Result<i32> {
+    /// The part for `BPF_PROG_QUERY`, which the kernel changes.
+    #[repr(C)]
+    struct Query {
+        target: u32,
+        attach_type: u32,
+        flags: u32,
+        attach_flags: u32,
+        ids: u64,
+        count: u32,
+        unused: u32,
+    }
+
+    /// The part for `BPF_OBJ_GET_INFO_BY_FD`, of which the kernel changes the length.
+    #[repr(C)]
+    struct Info {
+        file: u32,
+        length: u32,
+        info: u64,
+    }
+
+    fn call<T>(command: libc::c_long, attributes: &mut T) -> io::Result<i32> {
         let size = size_of::<T>();
-        let attributes = std::ptr::from_ref(attributes);
-        // SAFETY: the kernel reads attributes of the size that is said. They, and what they point to, outlive
-        // the call, which writes to none of it: no command here returns anything but its result.
+        let attributes = std::ptr::from_mut(attributes);
+        // SAFETY: the kernel reads attributes of the size that is said, and writes to what they point to no more
+        // than they say. All of it outlives the call.
         match unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size) } {
             ..0 => Err(io::Error::last_os_error()),
             result => i32::try_from(result).map_err(io::Error::other),
@@ -571,7 +595,7 @@ pub(crate) mod bpf {
         for (to, byte) in attributes.name.iter_mut().zip(name) {
             *to = byte;
         }
-        let load = || call(PROG_LOAD, &attributes).map(own_fd);
+        let mut load = || call(PROG_LOAD, &mut attributes).map(own_fd);
         match load() {
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => with_locked_memory(load),
             loaded => loaded,
@@ -580,7 +604,7 @@ pub(crate) mod bpf {
 
     /// Before 5.11 programs count as the memory that their user has locked, and containers' as that of
     /// root. The limit is lifted meanwhile: a container must not inherit another one.
-    fn with_locked_memory<T>(load: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    fn with_locked_memory<T>(load: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let (soft, hard) = getrlimit(Resource::RLIMIT_MEMLOCK)?;
         setrlimit(
             Resource::RLIMIT_MEMLOCK,
@@ -601,14 +625,75 @@ pub(crate) mod bpf {
         cgroup: BorrowedFd<'_>,
         program: BorrowedFd<'_>,
     ) -> io::Result<()> {
-        let number = |file: BorrowedFd<'_>| file.as_raw_fd().cast_unsigned();
-        let attributes = Attach {
-            target: number(cgroup),
-            program: number(program),
+        call(PROG_ATTACH, &mut attachment(cgroup, program, ALLOW_MULTI)).map(drop)
+    }
+
+    /// Detaches it.
+    ///
+    /// # Errors
+    /// `ENOENT` if it is not attached there.
+    pub(crate) fn detach_device_program(
+        cgroup: BorrowedFd<'_>,
+        program: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        call(PROG_DETACH, &mut attachment(cgroup, program, 0)).map(drop)
+    }
+
+    fn attachment(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>, flags: u32) -> Attach {
+        Attach {
+            target: cgroup.as_raw_fd().cast_unsigned(),
+            program: program.as_raw_fd().cast_unsigned(),
             attach_type: CGROUP_DEVICE,
-            flags: ALLOW_MULTI,
+            flags,
+        }
+    }
+
+    /// The ids of the programs that decide on access to devices and are attached to this cgroup, not to
+    /// those above.
+    ///
+    /// # Errors
+    /// `ENOSPC` if there are more than the kernel lets be attached; those of bpf(2).
+    pub(crate) fn device_programs(cgroup: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+        // As many as can be attached to one cgroup.
+        let mut ids = [0_u32; 64];
+        let mut query = Query {
+            target: cgroup.as_raw_fd().cast_unsigned(),
+            attach_type: CGROUP_DEVICE,
+            flags: 0,
+            attach_flags: 0,
+            ids: ids.as_mut_ptr() as u64,
+            count: 64,
+            unused: 0,
         };
-        call(PROG_ATTACH, &attributes).map(drop)
+        call(PROG_QUERY, &mut query)?;
+        Ok(ids.into_iter().take(query.count as usize).collect())
+    }
+
+    /// Opens a program.
+    ///
+    /// # Errors
+    /// `ENOENT` if there is none of this id any more; `EPERM`.
+    pub(crate) fn open_program(id: u32) -> io::Result<OwnedFd> {
+        let mut attributes = [id, 0, 0];
+        call(PROG_GET_FD_BY_ID, &mut attributes).map(own_fd)
+    }
+
+    /// The name of a program.
+    ///
+    /// # Errors
+    /// Those of bpf(2).
+    pub(crate) fn program_name(program: BorrowedFd<'_>) -> io::Result<String> {
+        /// Where it is in `struct bpf_prog_info`, of which this is more than the beginning.
+        const NAME: std::ops::Range<usize> = 64..80;
+        let mut info = [0_u8; 128];
+        let mut attributes = Info {
+            file: program.as_raw_fd().cast_unsigned(),
+            length: 128,
+            info: info.as_mut_ptr() as u64,
+        };
+        call(OBJ_GET_INFO_BY_FD, &mut attributes)?;
+        let name = info[NAME].split(|&byte| byte == 0).next();
+        Ok(String::from_utf8_lossy(name.unwrap_or_default()).into_owned())
     }
 }
 

@@ -51,7 +51,12 @@ fn a_pods_container_opens_what_its_spec_allows_and_so_does_exec() {
         if makes_containers() {
             return;
         }
-        let pod = node.run_pod("devices");
+        let usual = node.run_pod("devices");
+        let mut privileged_pod = node.pod_config("privileged");
+        let linux = privileged_pod.linux.as_mut().expect("a pod of Linux");
+        let context = linux.security_context.as_mut().expect("a security context");
+        context.privileged = true;
+        let administers = node.run_pod_of(privileged_pod).expect("a privileged pod");
         let privileged = |config: &mut ContainerConfig| {
             let linux = config.linux.as_mut().expect("a container of Linux");
             let context = linux.security_context.as_mut().expect("a security context");
@@ -64,10 +69,10 @@ fn a_pods_container_opens_what_its_spec_allows_and_so_does_exec() {
                 permissions: "rw".to_owned(),
             });
         };
-        for (config, expected) in [
-            (opener("usual", |_| ()), USUAL),
-            (opener("plugin", plugin), "null tty fuse"),
-            (opener("privileged", privileged), ALL),
+        for (pod, config, expected) in [
+            (&usual, opener("usual", |_| ()), USUAL),
+            (&usual, opener("plugin", plugin), "null tty fuse"),
+            (&administers, opener("privileged", privileged), ALL),
         ] {
             let name = &config.metadata.as_ref().expect("a name").name;
             let id = pod.start(&config);
@@ -79,7 +84,9 @@ fn a_pods_container_opens_what_its_spec_allows_and_so_does_exec() {
             let exec = String::from_utf8(exec.stdout).expect("text");
             assert_eq!(exec.trim(), expected, "{name}");
         }
-        pod.stop();
-        pod.remove();
+        for pod in [usual, administers] {
+            pod.stop();
+            pod.remove();
+        }
     });
 }

@@ -160,6 +160,46 @@ fn rules_hold_for_exec_and_update_leaves_them() {
 }
 
 #[test]
+fn rules_do_not_stay_in_a_cgroup_that_does() {
+    let nodes = Nodes::new();
+    let name = format!("reaper-test-devices-{}", std::process::id());
+    let roots =
+        "for root in /sys/fs/cgroup /sys/fs/cgroup/*; do if test -e $root/cgroup.procs; then";
+    let admins = |command: &str| {
+        let script = format!("{roots} {command} $root/{name} || exit 1; fi; done");
+        let done = std::process::Command::new("sh")
+            .args(["-c", &script])
+            .status();
+        assert!(done.unwrap().success(), "{command}");
+    };
+    for place in WAYS {
+        admins("mkdir");
+        for (rules, expected) in [
+            (deny_but(&[]), DEFAULT),
+            (json!([]), ALL),
+            (
+                deny_but(&[allow('c', 10, Some(229), "rw")]),
+                "full:r full:w fuse:r fuse:w ",
+            ),
+        ] {
+            let fields = json!({ "linux": {
+                "cgroupsPath": format!("/{name}"), "resources": { "devices": rules },
+            }});
+            let process = shell(&format!("cd {}; {OPEN}", nodes.folder));
+            let bundle = nodes.rig.bundle_with("bundle", &process, &fields);
+            let args = ["run", "--bundle", &bundle, "c"];
+            let output = nodes.rig.command_where(place, &args).output().unwrap();
+            let opened = String::from_utf8_lossy(&output.stdout);
+            assert!(
+                opened.starts_with(expected),
+                "{place}, {rules}: {opened}, {output:?}"
+            );
+        }
+        admins("rmdir");
+    }
+}
+
+#[test]
 fn an_engines_rules_are_a_line_in_the_log_where_nothing_can_hold_them() {
     let nodes = Nodes::new();
     let log = nodes.rig.path("log");

@@ -22,6 +22,9 @@ pub enum Error {
     /// The cgroup still holds processes.
     #[error("cgroup {} holds processes", .0.display())]
     Populated(PathBuf),
+    /// Another container, whose monitor runs, has the cgroup.
+    #[error("cgroup {} is another container's", .0.display())]
+    Claimed(PathBuf),
     /// The cgroup's type does not allow processes of another cgroup to join it.
     #[error("cannot join cgroup {}: its type is {kind:?}, it must be \"domain\"", path.display())]
     Type {

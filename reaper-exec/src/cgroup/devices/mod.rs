@@ -5,6 +5,7 @@
 //! which have to allow an access. It is gone with the cgroup. systemd leaves cgroups below a
 //! delegated scope alone, and so the rules that are set there.
 
+pub(super) mod attach;
 mod program;
 mod rules;
 mod v1;
@@ -12,16 +13,11 @@ mod v1;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    fs::{self, File},
-    io,
-    os::fd::AsFd as _,
-    path::Path,
-};
+use std::{fs, io, path::Path};
 
 use reaper_spec::DeviceRule;
 
-use self::rules::Table;
+use self::{attach::PROGRAM, rules::Table};
 use super::{
     error::Error,
     set::{Cgroups, Hierarchies},
@@ -31,9 +27,6 @@ use crate::sys::bpf;
 
 /// The controller of version 1.
 const CONTROLLER: &str = "devices";
-
-/// What the programs are called that are attached here, among those of others.
-const PROGRAM: &str = "reaper_devices";
 
 /// By what device rules hold on this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +79,7 @@ pub(crate) fn apply(
         (None, Some(v1)) => return release(v1.path()).map(|()| None),
         (None, None) => return Ok(None),
         (Some(table), None) => match cgroups.v2() {
-            Some(v2) => attach(v2.path(), &table),
+            Some(v2) => attach::attach(v2.path(), &program::compile(&table)),
             None => Err(Error::NoController {
                 setting: CONTROLLER.to_owned(),
                 reason: refused.first().map_or_else(
@@ -148,19 +141,4 @@ fn write_line(cgroup: &Path, file: &str, line: &str) -> Result<(), Error> {
         value: line.to_owned(),
         source,
     })
-}
-
-/// Attaches the program of the rules to a cgroup of version 2.
-fn attach(cgroup: &Path, table: &Table) -> Result<(), Error> {
-    let failed = |operation| {
-        move |source| Error::Devices {
-            operation,
-            path: cgroup.to_owned(),
-            source,
-        }
-    };
-    let program = bpf::load_device_program(&program::compile(table), PROGRAM)
-        .map_err(failed("load a program for"))?;
-    let folder = File::open(cgroup).map_err(failed("open"))?;
-    bpf::attach_device_program(folder.as_fd(), program.as_fd()).map_err(failed("attach to"))
 }
