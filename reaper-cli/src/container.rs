@@ -97,6 +97,9 @@ fn of_workload(
     if let Some(ignored) = config.policy.apply_to_container(&mut workload, scope)? {
         tracing::warn!("container {id}: {ignored}");
     }
+    if let Some(ignored) = config.devices.apply_to_container(&mut workload) {
+        tracing::warn!("container {id}: {ignored}");
+    }
     let mut view = ViewRequest::new(id.clone(), workload.process.cwd.clone())
         .with_pod(&CriAnnotations::from_annotations(&workload.annotations));
     view.overlay.clone_from(&config.overlay);

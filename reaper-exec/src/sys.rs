@@ -491,6 +491,249 @@ pub(crate) fn next_ended() -> nix::Result<Option<Pid>> {
     Ok((pid != 0).then(|| Pid::from_raw(pid)))
 }
 
+/// bpf(2), as far as programs for devices need it. Nothing else of the kernel's programs is used here,
+/// which does not warrant a crate for them.
+pub(crate) mod bpf {
+    use std::{
+        io,
+        os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+    };
+
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+    use super::{BpfInstruction, own_fd};
+
+    /// Commands, and what programs are for (linux/bpf.h).
+    const PROG_LOAD: libc::c_long = 5;
+    const PROG_ATTACH: libc::c_long = 8;
+    const PROG_DETACH: libc::c_long = 9;
+    const PROG_GET_FD_BY_ID: libc::c_long = 13;
+    const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+    const PROG_QUERY: libc::c_long = 16;
+    const PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+    const CGROUP_DEVICE: u32 = 6;
+    /// Others may be attached beside it, and in cgroups above and below.
+    const ALLOW_MULTI: u32 = 2;
+
+    /// The part of `union bpf_attr` for `BPF_PROG_LOAD`, up to the name (Linux 4.15).
+    #[repr(C)]
+    #[derive(Default)]
+    struct Load {
+        program_type: u32,
+        instruction_count: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log_buffer: u64,
+        kernel_version: u32,
+        flags: u32,
+        name: [u8; 16],
+    }
+
+    /// The part for `BPF_PROG_ATTACH`.
+    #[repr(C)]
+    struct Attach {
+        target: u32,
+        program: u32,
+        attach_type: u32,
+        flags: u32,
+    }
+
+    /// The part for `BPF_PROG_QUERY`, which the kernel changes.
+    #[repr(C)]
+    struct Query {
+        target: u32,
+        attach_type: u32,
+        flags: u32,
+        attach_flags: u32,
+        ids: u64,
+        count: u32,
+        unused: u32,
+    }
+
+    /// The part for `BPF_OBJ_GET_INFO_BY_FD`, of which the kernel changes the length.
+    #[repr(C)]
+    struct Info {
+        file: u32,
+        length: u32,
+        info: u64,
+    }
+
+    fn call<T>(command: libc::c_long, attributes: &mut T) -> io::Result<i32> {
+        let size = size_of::<T>();
+        let attributes = std::ptr::from_mut(attributes);
+        // SAFETY: the kernel reads attributes of the size that is said, and writes to what they point to no more
+        // than they say. All of it outlives the call.
+        match unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size) } {
+            ..0 => Err(io::Error::last_os_error()),
+            result => i32::try_from(result).map_err(io::Error::other),
+        }
+    }
+
+    /// Loads a program that decides on access to devices. It is gone with its last descriptor and the
+    /// last cgroup that it is attached to.
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_SYS_ADMIN` (or `CAP_BPF` and `CAP_NET_ADMIN`); `EINVAL` or `ENOSYS` from
+    /// a kernel without such programs; `EACCES` for a program that the kernel does not accept.
+    pub(crate) fn load_device_program(
+        program: &[BpfInstruction],
+        name: &str,
+    ) -> io::Result<OwnedFd> {
+        // No function of the kernel is called, for which the license would count.
+        let license = c"MIT";
+        let mut attributes = Load {
+            program_type: PROG_TYPE_CGROUP_DEVICE,
+            instruction_count: program.len().try_into().map_err(io::Error::other)?,
+            instructions: program.as_ptr() as u64,
+            license: license.as_ptr() as u64,
+            ..Load::default()
+        };
+        // It ends with a zero.
+        let name = name.bytes().take(attributes.name.len() - 1);
+        for (to, byte) in attributes.name.iter_mut().zip(name) {
+            *to = byte;
+        }
+        let mut load = || call(PROG_LOAD, &mut attributes).map(own_fd);
+        match load() {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => with_locked_memory(load),
+            loaded => loaded,
+        }
+    }
+
+    /// Before 5.11 programs count as the memory that their user has locked, and containers' as that of
+    /// root. The limit is lifted meanwhile: a container must not inherit another one.
+    fn with_locked_memory<T>(load: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_MEMLOCK)?;
+        setrlimit(
+            Resource::RLIMIT_MEMLOCK,
+            libc::RLIM_INFINITY,
+            libc::RLIM_INFINITY,
+        )?;
+        let loaded = load();
+        setrlimit(Resource::RLIMIT_MEMLOCK, soft, hard)?;
+        loaded
+    }
+
+    /// Attaches a program that decides on access to devices to the cgroup whose folder is open as `cgroup`,
+    /// beside those that are there.
+    ///
+    /// # Errors
+    /// `EPERM` where a cgroup above has one that suffers no other.
+    pub(crate) fn attach_device_program(
+        cgroup: BorrowedFd<'_>,
+        program: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        call(PROG_ATTACH, &mut attachment(cgroup, program, ALLOW_MULTI)).map(drop)
+    }
+
+    /// Detaches it.
+    ///
+    /// # Errors
+    /// `ENOENT` if it is not attached there.
+    pub(crate) fn detach_device_program(
+        cgroup: BorrowedFd<'_>,
+        program: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        call(PROG_DETACH, &mut attachment(cgroup, program, 0)).map(drop)
+    }
+
+    fn attachment(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>, flags: u32) -> Attach {
+        Attach {
+            target: cgroup.as_raw_fd().cast_unsigned(),
+            program: program.as_raw_fd().cast_unsigned(),
+            attach_type: CGROUP_DEVICE,
+            flags,
+        }
+    }
+
+    /// The ids of the programs that decide on access to devices and are attached to this cgroup, not to
+    /// those above.
+    ///
+    /// # Errors
+    /// `ENOSPC` if there are more than the kernel lets be attached; those of bpf(2).
+    pub(crate) fn device_programs(cgroup: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+        // As many as can be attached to one cgroup.
+        let mut ids = [0_u32; 64];
+        let mut query = Query {
+            target: cgroup.as_raw_fd().cast_unsigned(),
+            attach_type: CGROUP_DEVICE,
+            flags: 0,
+            attach_flags: 0,
+            ids: ids.as_mut_ptr() as u64,
+            count: 64,
+            unused: 0,
+        };
+        call(PROG_QUERY, &mut query)?;
+        Ok(ids.into_iter().take(query.count as usize).collect())
+    }
+
+    /// Opens a program.
+    ///
+    /// # Errors
+    /// `ENOENT` if there is none of this id any more; `EPERM`.
+    pub(crate) fn open_program(id: u32) -> io::Result<OwnedFd> {
+        let mut attributes = [id, 0, 0];
+        call(PROG_GET_FD_BY_ID, &mut attributes).map(own_fd)
+    }
+
+    /// The name of a program.
+    ///
+    /// # Errors
+    /// Those of bpf(2).
+    pub(crate) fn program_name(program: BorrowedFd<'_>) -> io::Result<String> {
+        /// Where it is in `struct bpf_prog_info`, of which this is more than the beginning.
+        const NAME: std::ops::Range<usize> = 64..80;
+        let mut info = [0_u8; 128];
+        let mut attributes = Info {
+            file: program.as_raw_fd().cast_unsigned(),
+            length: 128,
+            info: info.as_mut_ptr() as u64,
+        };
+        call(OBJ_GET_INFO_BY_FD, &mut attributes)?;
+        let name = info[NAME].split(|&byte| byte == 0).next();
+        Ok(String::from_utf8_lossy(name.unwrap_or_default()).into_owned())
+    }
+}
+
+/// An instruction of the kernel's machine for programs, `struct bpf_insn` of linux/bpf.h.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BpfInstruction {
+    pub(crate) code: u8,
+    /// The destination and the source, four bits each.
+    registers: u8,
+    pub(crate) offset: i16,
+    pub(crate) value: i32,
+}
+
+impl BpfInstruction {
+    pub(crate) fn new(code: u8, to: u8, from: u8, offset: i16, value: i32) -> Self {
+        // They are a bit field, which begins at the other end in big endian.
+        let registers = match cfg!(target_endian = "little") {
+            true => to | from << 4,
+            false => to << 4 | from,
+        };
+        Self {
+            code,
+            registers,
+            offset,
+            value,
+        }
+    }
+
+    /// The destination, and the source.
+    #[cfg(test)]
+    pub(crate) fn registers(&self) -> (usize, usize) {
+        let (low, high) = (self.registers & 15, self.registers >> 4);
+        match cfg!(target_endian = "little") {
+            true => (low.into(), high.into()),
+            false => (high.into(), low.into()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;

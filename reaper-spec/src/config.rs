@@ -15,7 +15,7 @@ pub use self::{
     pod_annotation::PodAnnotation,
     sources::SettingSource,
     types::{
-        AnnotationPolicy, CgroupMode, Config, DnsMode, ImageMode, LogConfig, MaskConfig,
-        NetworkMode, OverlayConfig, RetentionConfig, StoreKind,
+        AnnotationPolicy, CgroupMode, Config, DeviceMode, DnsMode, ImageMode, LogConfig,
+        MaskConfig, NetworkMode, OverlayConfig, RetentionConfig, StoreKind,
     },
 };

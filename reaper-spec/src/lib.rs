@@ -39,9 +39,9 @@ pub use annotations::{ContainerType, CriAnnotations};
 pub use bundle::Bundle;
 pub use cgroups_path::{CgroupsPath, CgroupsPathError};
 pub use config::{
-    AnnotationPolicy, CgroupMode, Config, DEFAULT_CONFIG_FILE, DnsMode, ImageMode, LogConfig,
-    MaskConfig, NetworkMode, OverlayConfig, PodAnnotation, RetentionConfig, SettingSource,
-    StoreKind,
+    AnnotationPolicy, CgroupMode, Config, DEFAULT_CONFIG_FILE, DeviceMode, DnsMode, ImageMode,
+    LogConfig, MaskConfig, NetworkMode, OverlayConfig, PodAnnotation, RetentionConfig,
+    SettingSource, StoreKind,
 };
 pub use container_spec::{
     ContainerSpec, Device, DeviceType, FileRestrictions, Mount, RootPropagation, Unsupported,

@@ -9,8 +9,8 @@ use std::{
 };
 
 use reaper_spec::{
-    CgroupMode, Config, DnsMode, Error, ImageMode, OverlayConfig, OverlayScope, PodAnnotation,
-    Privileges, RetentionConfig, StoreKind,
+    CgroupMode, Config, DeviceMode, DnsMode, Error, ImageMode, OverlayConfig, OverlayScope,
+    PodAnnotation, Privileges, RetentionConfig, StoreKind,
 };
 
 fn file(text: &str) -> tempfile::NamedTempFile {
@@ -61,6 +61,17 @@ fn policy_is_set_by_files_alone() {
     assert_eq!(
         complaint("[policy]\nprivileges = \"all\"\n"),
         "policy.privileges: expected spec or node, found \"all\""
+    );
+    let devices = |text, variables: &[_]| load(text, variables).unwrap().devices;
+    assert_eq!(devices("", &[("REAPER_DEVICES", "node")]), DeviceMode::Spec);
+    let node = "devices = \"node\"\n";
+    assert_eq!(
+        devices(node, &[("REAPER_DEVICES", "spec")]),
+        DeviceMode::Node
+    );
+    assert_eq!(
+        complaint("devices = \"all\"\n"),
+        "devices: expected spec or node, found \"all\""
     );
 }
 

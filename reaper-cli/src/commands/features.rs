@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use reaper_exec::cgroup::{DeviceControl, Hierarchies};
 use reaper_spec::{SeccompArch, SeccompFlag, SeccompOp, oci};
 use serde_json::{Value, json};
 
@@ -12,7 +13,7 @@ use crate::{error::Result, outcome::ExitAction};
 /// are no namespaces but the mount namespace of its view.
 ///
 /// The structure has a place for the capabilities that the program knows; those that it cannot grant
-/// here are in an annotation.
+/// here are in an annotation, and so is by what device rules hold here.
 pub(crate) fn run(out: &mut dyn Write) -> Result<ExitAction> {
     let mut features = json!({
         "ociVersionMin": "1.0.0",
@@ -38,6 +39,13 @@ pub(crate) fn run(out: &mut dyn Write) -> Result<ExitAction> {
         features["annotations"]["reaper.runtime.capabilities.missing"] =
             Value::from(missing.join(","));
     }
+    let hierarchies = Hierarchies::find().unwrap_or_default();
+    features["annotations"]["reaper.runtime.devices"] =
+        Value::from(match DeviceControl::find(&hierarchies) {
+            Ok(DeviceControl::V1) => "cgroup v1",
+            Ok(_) => "bpf",
+            Err(_) => "none",
+        });
     print_json(out, &features)?;
     Ok(ExitAction::DONE)
 }

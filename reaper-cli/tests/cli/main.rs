@@ -2,6 +2,7 @@
 
 mod blocked;
 mod completions;
+mod devices;
 mod doctor;
 mod engine;
 mod events;

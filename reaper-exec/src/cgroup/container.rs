@@ -9,6 +9,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    claim::{self, Claim},
+    devices::attach,
     error::{Error, is_gone},
     folder,
     hierarchy::Hierarchy,
@@ -22,6 +24,10 @@ const USED: [&str; 7] = ["cpu", "cpuset", "memory", "pids", "io", "hugetlb", "rd
 /// Between a leaf's name and the number of its repetition; no exec id contains it.
 const REPETITION: char = '~';
 
+/// The leaf of init, and how those of execs begin.
+pub(crate) const INIT_LEAF: &str = "init";
+pub(crate) const EXEC_LEAF: &str = "exec-";
+
 /// The cgroup of a container: a folder that holds leaves, which hold the processes.
 ///
 /// It is a description, of absolute paths: a process that deserialises it can do everything with
@@ -30,6 +36,9 @@ const REPETITION: char = '~';
 pub struct ContainerCgroup {
     root: PathBuf,
     path: PathBuf,
+    /// Whether it was there before the container, and is to stay.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    stays: bool,
 }
 
 impl ContainerCgroup {
@@ -40,38 +49,54 @@ impl ContainerCgroup {
     pub fn at(hierarchy: &Hierarchy, relative: &Path) -> Result<Self, Error> {
         let root = hierarchy.root().to_owned();
         let path = folder::below(&root, relative)?;
-        Ok(Self { root, path })
+        Ok(Self {
+            root,
+            path,
+            stays: false,
+        })
     }
 
-    /// As [`at`](Self::at), if there are no processes in it.
+    /// As [`at`](Self::at), if there are no processes in it and it is no other container's.
     ///
     /// # Errors
-    /// [`Error::Path`]; [`Error::Populated`]; [`Error::Io`].
-    pub fn at_if_empty(hierarchy: &Hierarchy, relative: &Path) -> Result<Self, Error> {
-        let cgroup = Self::at(hierarchy, relative)?;
-        if cgroup.populated()? {
-            return Err(Error::Populated(cgroup.path));
-        }
+    /// [`Error::Path`]; [`Error::Populated`]; [`Error::Claimed`]; [`Error::Io`].
+    pub fn at_if_empty(
+        hierarchy: &Hierarchy,
+        relative: &Path,
+        claim: &Claim,
+    ) -> Result<Self, Error> {
+        let mut cgroup = Self::at(hierarchy, relative)?;
+        cgroup.stays = claim.look(&cgroup.path, || cgroup.populated())?;
         Ok(cgroup)
     }
 
     /// Makes the cgroup at `relative` below the hierarchy's root, and the ancestors that are
     /// missing, which are marked so that [`remove`](Self::remove) takes them away again.
-    /// A cgroup that an earlier container left is reused if there are no processes in it.
+    /// One that an earlier container left is made anew if there are no processes in it. One that
+    /// is nobody's is used, and stays.
     ///
     /// # Errors
     /// [`Error::Path`]; [`Error::Populated`] if the cgroup exists and holds processes;
-    /// [`Error::Io`].
-    pub fn create(hierarchy: &Hierarchy, relative: &Path) -> Result<Self, Error> {
-        let cgroup = Self::at(hierarchy, relative)?;
-        if !folder::make(&cgroup.path, &cgroup.root)? {
-            if subtree::populated(&cgroup.path)? {
-                return Err(Error::Populated(cgroup.path));
-            }
-            subtree::remove_children(&cgroup.path)?;
-        }
-        cgroup.enable_controllers()?;
+    /// [`Error::Claimed`]; [`Error::Io`].
+    pub fn create(hierarchy: &Hierarchy, relative: &Path, claim: &Claim) -> Result<Self, Error> {
+        let cgroup = Self::at_if_empty(hierarchy, relative, claim)?;
+        cgroup.make(claim)?;
         Ok(cgroup)
+    }
+
+    /// Makes the cgroup that [`at_if_empty`](Self::at_if_empty) has looked at.
+    pub(super) fn make(&self, claim: &Claim) -> Result<(), Error> {
+        claim.take(&self.path, &self.root, self.stays, || self.populated())?;
+        let prepare = || {
+            if self.stays {
+                attach::detach(&self.path)?;
+            }
+            self.enable_controllers()
+        };
+        prepare().inspect_err(|_| {
+            // The reason is what the caller gets.
+            let _ = self.remove();
+        })
     }
 
     /// Enables the controllers that account and limit for the container's cgroup. The kernel does so
@@ -122,6 +147,11 @@ impl ContainerCgroup {
     /// Its folder.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether it was there before the container, and stays when that is gone.
+    pub fn stays(&self) -> bool {
+        self.stays
     }
 
     /// Makes a leaf for a process: `init`, or `exec-ID`. An empty one of that name is reused;
@@ -244,15 +274,36 @@ impl ContainerCgroup {
     }
 
     /// Removes the leaves, the cgroup itself, and the ancestors that were made for containers
-    /// and are empty now. Idempotent.
+    /// and are empty now. Of a cgroup that stays only the leaves and the device rules are removed.
+    /// Idempotent.
     ///
     /// # Errors
     /// [`Error::Populated`] while there are processes in it; [`Error::Io`].
     pub fn remove(&self) -> Result<(), Error> {
+        if self.stays {
+            return self.give_back();
+        }
         // Mostly there is this one leaf at most, and then nothing needs to be listed.
-        subtree::remove_dir(&self.path.join("init"))?;
+        subtree::remove_dir(&self.path.join(INIT_LEAF))?;
         subtree::remove(&self.path)?;
         folder::remove_ancestors(&self.path, &self.root)
+    }
+
+    fn give_back(&self) -> Result<(), Error> {
+        let below = match subtree::children(&self.path) {
+            Err(error) if error.is_gone() => return Ok(()),
+            below => below?,
+        };
+        let is_leaf = |path: &&PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let name = name.split(REPETITION).next().unwrap_or_default();
+            name == INIT_LEAF || name.starts_with(EXEC_LEAF)
+        };
+        for leaf in below.iter().filter(is_leaf) {
+            subtree::remove(leaf)?;
+        }
+        attach::detach(&self.path)?;
+        claim::release(&self.path)
     }
 }
 

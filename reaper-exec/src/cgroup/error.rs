@@ -22,6 +22,9 @@ pub enum Error {
     /// The cgroup still holds processes.
     #[error("cgroup {} holds processes", .0.display())]
     Populated(PathBuf),
+    /// Another container, whose monitor runs, has the cgroup.
+    #[error("cgroup {} is another container's", .0.display())]
+    Claimed(PathBuf),
     /// The cgroup's type does not allow processes of another cgroup to join it.
     #[error("cannot join cgroup {}: its type is {kind:?}, it must be \"domain\"", path.display())]
     Type {
@@ -69,6 +72,16 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The kernel refused the program of the device rules.
+    #[error("cannot set linux.resources.devices: cannot {operation} {}: {source}", path.display())]
+    Devices {
+        /// What was being done.
+        operation: &'static str,
+        /// The cgroup.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// A path that leads out of the hierarchy, or nowhere.
     #[error("{:?} is no path of a cgroup: it must be relative, without \"..\"", .0)]
     Path(PathBuf),
@@ -91,6 +104,19 @@ impl Error {
             matches!(errno, Some(libc::EACCES | libc::EPERM | libc::EROFS))
         };
         matches!(self, Self::Io { source, .. } if refuses(source))
+    }
+
+    /// Whether this node cannot have device rules hold: there is no cgroup, the kernel is built without
+    /// programs for them, or this user may load none.
+    pub(super) fn is_missing_device_control(&self) -> bool {
+        match self {
+            Self::NoController { .. } => true,
+            Self::Devices { source, .. } => matches!(
+                source.raw_os_error(),
+                Some(libc::ENOSYS | libc::EINVAL | libc::EPERM)
+            ),
+            _ => false,
+        }
     }
 
     /// Whether the cgroup existed, and has been removed.

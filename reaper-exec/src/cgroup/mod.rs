@@ -7,8 +7,10 @@
 //! in leaves only. Each controller is in the hierarchy that the host has it in, of version 1 or 2,
 //! and accounts and limits there.
 
+mod claim;
 mod container;
 mod dbus;
+pub(crate) mod devices;
 mod error;
 mod folder;
 mod hierarchy;
@@ -21,7 +23,10 @@ mod subtree;
 pub(crate) mod systemd;
 mod v1;
 
+pub use claim::Claim;
 pub use container::ContainerCgroup;
+pub(crate) use container::{EXEC_LEAF, INIT_LEAF};
+pub use devices::DeviceControl;
 pub use error::Error;
 pub use hierarchy::Hierarchy;
 pub use leaf::Leaf;

@@ -5,6 +5,7 @@ use std::{io, path::Path};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    claim::Claim,
     container::ContainerCgroup,
     error::Error,
     hierarchy::Hierarchy,
@@ -46,16 +47,21 @@ pub struct Cgroups {
 }
 
 impl Cgroups {
-    /// The cgroups at `relative`, if there are no processes in them. Nothing is made.
+    /// The cgroups at `relative`, if there are no processes in them and they are no other container's.
+    /// Nothing is made.
     ///
     /// # Errors
-    /// [`Error::Path`]; [`Error::Populated`]; [`Error::Io`].
-    pub fn at_if_empty(hierarchies: &Hierarchies, relative: &Path) -> Result<Self, Error> {
+    /// [`Error::Path`]; [`Error::Populated`]; [`Error::Claimed`]; [`Error::Io`].
+    pub fn at_if_empty(
+        hierarchies: &Hierarchies,
+        relative: &Path,
+        claim: &Claim,
+    ) -> Result<Self, Error> {
         let v2 = hierarchies.v2.as_ref();
-        let at = |hierarchy| V1Cgroup::at_if_empty(hierarchy, relative);
+        let at = |hierarchy| V1Cgroup::at_if_empty(hierarchy, relative, claim);
         Ok(Self {
             v2: v2
-                .map(|hierarchy| ContainerCgroup::at_if_empty(hierarchy, relative))
+                .map(|hierarchy| ContainerCgroup::at_if_empty(hierarchy, relative, claim))
                 .transpose()?,
             v1: hierarchies
                 .v1
@@ -65,17 +71,16 @@ impl Cgroups {
         })
     }
 
-    /// Makes the cgroups at `relative`. Where a hierarchy does not allow that, there is none in it,
-    /// and the error is in the list.
+    /// Makes the cgroups that [`at_if_empty`](Self::at_if_empty) has looked at. Where a hierarchy does not
+    /// allow that, there is none in it, and the error is in the list.
     ///
     /// # Errors
-    /// [`Error::Path`]; [`Error::Populated`]; [`Error::Io`] for other reasons than that the
-    /// hierarchy is read-only or not this user's. What was made is removed.
-    pub fn create(hierarchies: &Hierarchies, relative: &Path) -> Result<(Self, Vec<Error>), Error> {
+    /// [`Error::Populated`]; [`Error::Claimed`]; [`Error::Io`] for other reasons than that the hierarchy
+    /// is read-only or not this user's. What was made is removed.
+    pub fn create(self, claim: &Claim) -> Result<(Self, Vec<Error>), Error> {
         let mut made = Self::default();
         let mut refused = Vec::new();
-        let result = made.create_all(hierarchies, relative, &mut refused);
-        match result {
+        match made.create_all(self, claim, &mut refused) {
             Ok(()) => Ok((made, refused)),
             Err(error) => {
                 // The reason for undoing is what the caller gets.
@@ -122,17 +127,16 @@ impl Cgroups {
 
     fn create_all(
         &mut self,
-        hierarchies: &Hierarchies,
-        relative: &Path,
+        planned: Self,
+        claim: &Claim,
         refused: &mut Vec<Error>,
     ) -> Result<(), Error> {
-        if let Some(hierarchy) = &hierarchies.v2 {
-            let created = ContainerCgroup::create(hierarchy, relative);
-            self.v2 = tolerate(created, refused)?;
+        if let Some(cgroup) = planned.v2 {
+            self.v2 = tolerate(cgroup.make(claim), refused)?.map(|()| cgroup);
         }
-        for hierarchy in &hierarchies.v1 {
-            let created = V1Cgroup::create(hierarchy, relative);
-            self.v1.extend(tolerate(created, refused)?);
+        for cgroup in planned.v1 {
+            let made = tolerate(cgroup.make(claim), refused)?;
+            self.v1.extend(made.map(|()| cgroup));
         }
         Ok(())
     }
@@ -156,6 +160,13 @@ impl Cgroups {
     /// The one of version 1 that has `controller`.
     pub fn with_controller(&self, controller: &str) -> Option<&V1Cgroup> {
         self.v1.iter().find(|cgroup| cgroup.has(controller))
+    }
+
+    /// These, without those that another container has claimed since they were written down.
+    pub(crate) fn without_lost(mut self, claim: &Claim) -> Self {
+        self.v2 = self.v2.filter(|cgroup| !claim.is_lost(cgroup.path()));
+        self.v1.retain(|cgroup| !claim.is_lost(cgroup.path()));
+        self
     }
 
     /// Whether there is none.

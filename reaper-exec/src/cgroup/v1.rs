@@ -14,7 +14,11 @@ use std::{
 use rustix::fs::{Access, access, statfs};
 use serde::{Deserialize, Serialize};
 
-use super::{error::Error, folder, hierarchy, subtree};
+use super::{
+    claim::{self, Claim},
+    error::Error,
+    folder, hierarchy, subtree,
+};
 
 /// `CGROUP_SUPER_MAGIC` of statfs(2).
 const CGROUP_MAGIC: u64 = 0x0027_e0eb;
@@ -117,6 +121,9 @@ pub struct V1Cgroup {
     root: PathBuf,
     path: PathBuf,
     controllers: Vec<String>,
+    /// Whether it was there before the container, and is to stay.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    stays: bool,
 }
 
 impl V1Cgroup {
@@ -129,34 +136,45 @@ impl V1Cgroup {
             path: folder::below(&hierarchy.root, relative)?,
             root: hierarchy.root.clone(),
             controllers: hierarchy.controllers.clone(),
+            stays: false,
         })
     }
 
-    /// As [`at`](Self::at), if there are no processes in it.
+    /// As [`at`](Self::at), if there are no processes in it and it is no other container's.
     ///
     /// # Errors
-    /// [`Error::Path`]; [`Error::Populated`]; [`Error::Io`].
-    pub fn at_if_empty(hierarchy: &V1Hierarchy, relative: &Path) -> Result<Self, Error> {
-        let cgroup = Self::at(hierarchy, relative)?;
-        match cgroup.populated()? {
-            true => Err(Error::Populated(cgroup.path)),
-            false => Ok(cgroup),
-        }
+    /// [`Error::Path`]; [`Error::Populated`]; [`Error::Claimed`]; [`Error::Io`].
+    pub fn at_if_empty(
+        hierarchy: &V1Hierarchy,
+        relative: &Path,
+        claim: &Claim,
+    ) -> Result<Self, Error> {
+        let mut cgroup = Self::at(hierarchy, relative)?;
+        cgroup.stays = claim.look(&cgroup.path, || cgroup.populated())?;
+        Ok(cgroup)
     }
 
     /// Makes it, as [`ContainerCgroup::create`](super::ContainerCgroup::create).
     ///
     /// # Errors
-    /// [`Error::Path`]; [`Error::Populated`] if it exists and holds processes; [`Error::Io`].
-    pub fn create(hierarchy: &V1Hierarchy, relative: &Path) -> Result<Self, Error> {
-        let cgroup = Self::at(hierarchy, relative)?;
-        if !folder::make(&cgroup.path, &cgroup.root)? && cgroup.populated()? {
-            return Err(Error::Populated(cgroup.path));
-        }
-        if cgroup.has("cpuset") {
-            cgroup.fill_cpuset()?;
-        }
+    /// [`Error::Path`]; [`Error::Populated`] if it exists and holds processes; [`Error::Claimed`];
+    /// [`Error::Io`].
+    pub fn create(hierarchy: &V1Hierarchy, relative: &Path, claim: &Claim) -> Result<Self, Error> {
+        let cgroup = Self::at_if_empty(hierarchy, relative, claim)?;
+        cgroup.make(claim)?;
         Ok(cgroup)
+    }
+
+    /// Makes the cgroup that [`at_if_empty`](Self::at_if_empty) has looked at.
+    pub(super) fn make(&self, claim: &Claim) -> Result<(), Error> {
+        claim.take(&self.path, &self.root, self.stays, || self.populated())?;
+        match self.has("cpuset") {
+            true => self.fill_cpuset().inspect_err(|_| {
+                // The reason is what the caller gets.
+                let _ = self.remove();
+            }),
+            false => Ok(()),
+        }
     }
 
     /// Its folder.
@@ -246,11 +264,15 @@ impl V1Cgroup {
         Ok(state.trim() == wanted)
     }
 
-    /// Removes it, and the ancestors that were made for containers and are empty. Idempotent.
+    /// Removes it, and the ancestors that were made for containers and are empty. One that stays
+    /// is given back. Idempotent.
     ///
     /// # Errors
     /// [`Error::Populated`] while there are processes in it; [`Error::Io`].
     pub fn remove(&self) -> Result<(), Error> {
+        if self.stays {
+            return claim::release(&self.path);
+        }
         subtree::remove(&self.path)?;
         folder::remove_ancestors(&self.path, &self.root)
     }

@@ -7,7 +7,11 @@ use reaper_state::ContainerDir;
 use serde::{Deserialize, Serialize};
 
 use super::config::ContainerConfig;
-use crate::{cgroup::CgroupStats, io::StdioRequest, procfs::Usage};
+use crate::{
+    cgroup::{CgroupStats, EXEC_LEAF},
+    io::StdioRequest,
+    procfs::Usage,
+};
 
 /// One process of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -129,7 +133,7 @@ impl ProcessInfo {
     /// number.
     pub(crate) fn of_leaf(pid: u32, leaf: &str) -> Self {
         let exec = leaf
-            .strip_prefix("exec-")
+            .strip_prefix(EXEC_LEAF)
             .and_then(|name| ExecId::new(name.split_once('~').map_or(name, |(name, _)| name)).ok());
         Self { pid, exec }
     }

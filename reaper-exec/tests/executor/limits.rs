@@ -27,6 +27,8 @@ cases! {
     without_cgroups_there_are_none,
     a_cgroup_with_processes_of_others_is_refused,
     cgroups_that_were_there_before_stay,
+    a_cgroup_that_a_bundle_names_stays_where_it_was_there,
+    of_two_containers_that_name_one_cgroup_one_is_refused,
     figures_are_those_of_the_cgroups,
     an_update_changes_what_it_names_or_nothing,
     an_update_is_refused_where_limits_are_not_enforced,
@@ -286,6 +288,68 @@ async fn cgroups_that_were_there_before_stay(rig: &Rig) {
         assert!(!parent.join("kept").exists(), "{}", parent.display());
         fs::remove_dir(parent).expect("the parent, as it was");
         fs::remove_dir(parent.parent().unwrap()).unwrap();
+    }
+}
+
+async fn a_cgroup_that_a_bundle_names_stays_where_it_was_there(rig: &Rig) {
+    let folders: Vec<PathBuf> = roots()
+        .iter()
+        .map(|root| rig.cgroup_in(root, "admins"))
+        .collect();
+    for folder in &folders {
+        fs::create_dir_all(folder).unwrap();
+    }
+    for end in ["deleted", "killed"] {
+        let (mut new, _output) = rig.shell(end, "exec sleep 1000");
+        let path = rig.cgroup_in(Path::new("/"), "admins");
+        new.cgroups_path = Some(path.to_str().unwrap().parse().unwrap());
+        let id = new.id.clone();
+        let (record, _) = rig.engine.create(new).await.unwrap();
+        for path in memberships(record.process.as_ref().unwrap().pid) {
+            assert!(path.contains("/admins"), "{path}");
+        }
+        if end == "killed" {
+            let pid = record.monitor.as_ref().unwrap().pid;
+            let pid = nix::unistd::Pid::from_raw(pid.try_into().unwrap());
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        }
+        rig.engine.delete(&id, true).await.unwrap();
+    }
+    for folder in &folders {
+        // Without the leaves.
+        fs::remove_dir(folder).expect("the cgroup, as it was");
+        fs::remove_dir(folder.parent().unwrap()).unwrap();
+    }
+}
+
+async fn of_two_containers_that_name_one_cgroup_one_is_refused(rig: &Rig) {
+    let path = rig.cgroup_in(Path::new("/"), "one");
+    let container = |name: &str| {
+        let (mut new, output) = rig.shell(name, "exec sleep 1000");
+        new.cgroups_path = Some(path.to_str().unwrap().parse().unwrap());
+        (new, output)
+    };
+    for _ in 0..10 {
+        let ((first, _one), (second, _two)) = (container("first"), container("second"));
+        let ids = [first.id.clone(), second.id.clone()];
+        let (first, second) = tokio::join!(rig.engine.create(first), rig.engine.create(second));
+        let mut errors = [&first, &second]
+            .into_iter()
+            .filter_map(|made| made.as_ref().err());
+        let error = errors.next().expect("one is refused").to_string();
+        assert!(errors.next().is_none(), "both are refused: {error}");
+        assert!(
+            error.contains("another container's") || error.contains("holds processes"),
+            "{error}"
+        );
+        // The end of the one that was refused has not touched the other's.
+        let has = usize::from(first.is_err());
+        let state = rig.engine.state(&ids[has]).await.unwrap();
+        assert_eq!(state.status, Status::Created);
+        rig.engine.delete(&ids[has], true).await.unwrap();
+        for root in roots() {
+            assert!(!rig.cgroup_in(&root, "one").exists());
+        }
     }
 }
 

@@ -120,6 +120,9 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         if let Some(ignored) = config.policy.apply_to_container(&mut workload, scope)? {
             tracing::warn!(%id, "{ignored}");
         }
+        if let Some(ignored) = config.devices.apply_to_container(&mut workload) {
+            tracing::warn!(%id, "{ignored}");
+        }
         let ContainerSpec {
             mut process,
             rootfs,

@@ -37,6 +37,7 @@ keys! {
     "dns" "REAPER_DNS" |c, input| c.dns = input.read()?;
     "network" "REAPER_NETWORK" |c, input| c.network = input.read()?;
     "cgroups" "REAPER_CGROUPS" |c, input| c.cgroups = input.read()?;
+    "devices" |c, input| c.devices = input.read()?;
     "image" "REAPER_IMAGE" |c, input| c.image = input.read()?;
     "overlay.enabled" "REAPER_OVERLAY_ENABLED" |c, input| c.overlay.enabled = input.read()?;
     "overlay.base" "REAPER_OVERLAY_BASE" |c, input| c.overlay.base = input.read()?;

@@ -34,6 +34,9 @@ pub struct Config {
     pub network: NetworkMode,
     /// What is done with the cgroups of workloads.
     pub cgroups: CgroupMode,
+    /// Which of the node's devices workloads may open. As a policy it is set in configuration files
+    /// only.
+    pub devices: DeviceMode,
     /// What becomes of the container's image.
     pub image: ImageMode,
     /// What pods may change by annotation.
@@ -164,6 +167,31 @@ impl CgroupMode {
     }
 }
 
+/// Which of the node's devices a workload may open.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum DeviceMode {
+    /// Those that its spec allows in `linux.resources.devices`, and the default ones.
+    #[default]
+    Spec,
+    /// All that its user may open on the node.
+    Node,
+}
+
+impl DeviceMode {
+    /// Changes a container to what the node's admin says of its devices. Returns what of the spec is
+    /// not applied, in words for a log.
+    pub fn apply_to_container(self, container: &mut ContainerSpec) -> Option<&'static str> {
+        if self == Self::Spec {
+            return None;
+        }
+        let rules = std::mem::take(&mut container.resources.devices);
+        (!rules.is_empty())
+            .then_some("the device rules of the spec are not applied: devices is \"node\"")
+    }
+}
+
 /// Whose name resolution a workload sees.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -223,6 +251,7 @@ impl Default for Config {
             dns: DnsMode::default(),
             network: NetworkMode::default(),
             cgroups: CgroupMode::default(),
+            devices: DeviceMode::default(),
             image: ImageMode::default(),
             annotations: AnnotationPolicy::default(),
             policy: PolicyConfig::default(),

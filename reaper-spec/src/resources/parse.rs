@@ -67,7 +67,7 @@ impl Resources {
         }
         for (index, rule) in self.devices.iter().enumerate() {
             if let Some(kind) = &rule.kind
-                && !["a", "b", "c", "u", "p", ""].contains(&kind.as_str())
+                && !["a", "b", "c", ""].contains(&kind.as_str())
             {
                 let at = format!("devices[{index}].type");
                 return Err(wrong(at, "a, b or c", kind));
@@ -77,6 +77,16 @@ impl Resources {
             {
                 let at = format!("devices[{index}].access");
                 return Err(wrong(at, "letters of rwm", access));
+            }
+            for (key, number) in [("major", rule.major), ("minor", rule.minor)] {
+                if let Some(number) = number
+                    && number != -1
+                    && u32::try_from(number).is_err()
+                {
+                    let at = format!("devices[{index}].{key}");
+                    let expected = "an integer from -1 to 4294967295";
+                    return Err(wrong(at, expected, &number.to_string()));
+                }
             }
         }
         let unified = self.unified.iter();

@@ -7,7 +7,10 @@ use std::{
     path::Path,
 };
 
-use reaper_exec::cgroup::{ContainerCgroup, Hierarchy};
+use reaper_exec::{
+    cgroup::{Claim, ContainerCgroup, Hierarchy},
+    procfs,
+};
 use reaper_spec::{CgroupMode, Config};
 use rustix::{
     fs::{CWD, Mode, OFlags, ResolveFlags, inotify::CreateFlags},
@@ -170,7 +173,11 @@ fn lowerdir_add() -> Result<(), Errno> {
 /// Whether a cgroup can be killed as a whole, tried on an empty one that is made for it.
 fn cgroup_kill(hierarchy: &Hierarchy) -> Tried {
     let name = format!("reaper/doctor-{}", std::process::id());
-    let killed = ContainerCgroup::create(hierarchy, Path::new(&name)).map_or(
+    let created = procfs::identify(std::process::id()).ok().and_then(|own| {
+        let claim = Claim::new(own, false);
+        ContainerCgroup::create(hierarchy, Path::new(&name), &claim).ok()
+    });
+    let killed = created.map_or(
         // Where none can be made the trial says why.
         Ok(()),
         |cgroup| {

@@ -1,9 +1,10 @@
 //! The kernel, what is mounted, and who asks.
 
-use std::{fs, path::Path};
+use std::{fs, io, path::Path};
 
+use reaper_exec::cgroup::{DeviceControl, Hierarchies};
 use reaper_overlay::mountinfo::{self, MountInfo};
-use reaper_spec::{CgroupMode, Config};
+use reaper_spec::{CgroupMode, Config, DeviceMode};
 use rustix::mount::FsOpenFlags;
 
 use super::{finding::CheckResult, interfaces};
@@ -28,6 +29,7 @@ pub(super) fn examine(config: &Config) -> Vec<CheckResult> {
         ),
         interfaces::examine(config),
         cgroups(config.cgroups, &mountinfo::read().unwrap_or_default()),
+        devices(config),
         space("state", &config.state_root),
     ];
     if config.overlay.enabled {
@@ -130,6 +132,36 @@ fn cgroups(mode: CgroupMode, mounts: &[MountInfo]) -> CheckResult {
     }
 }
 
+/// Whether the device rules of containers can hold.
+fn devices(config: &Config) -> CheckResult {
+    if config.devices == DeviceMode::Node {
+        return CheckResult::good("devices", "containers may open all: devices is \"node\"");
+    }
+    if config.cgroups != CgroupMode::Enforce {
+        let mode = config.cgroups.as_str();
+        let found = format!("containers may open all: cgroups is {mode:?}");
+        return CheckResult::good("devices", found);
+    }
+    let hierarchies = Hierarchies::find();
+    control(hierarchies.and_then(|hierarchies| DeviceControl::find(&hierarchies)))
+}
+
+fn control(found: io::Result<DeviceControl>) -> CheckResult {
+    match found {
+        Ok(DeviceControl::V1) => {
+            CheckResult::good("devices", "rules hold by the controller of cgroup v1")
+        }
+        Ok(_) => CheckResult::good("devices", "rules hold by programs of the kernel (eBPF)"),
+        Err(error) => CheckResult::warning(
+            "devices",
+            format!("rules for devices do not hold: {error}"),
+            "a container may open all that its user may, and one that asks for devices by rules is \
+             refused: run as root with CAP_SYS_ADMIN, on a kernel with CONFIG_CGROUP_BPF, with a \
+             writable hierarchy of cgroups",
+        ),
+    }
+}
+
 fn space(about: &'static str, path: &Path) -> CheckResult {
     let existing = path
         .ancestors()
@@ -200,6 +232,19 @@ mod tests {
         assert_eq!(cgroups(enforce, &mount("ro,nosuid")).level, Level::Warning);
         assert_eq!(cgroups(enforce, &[]).level, Level::Warning);
         assert_eq!(cgroups(off, &[]).level, Level::Good);
+    }
+
+    #[test]
+    fn devices_are_kept_by_what_there_is() {
+        assert_eq!(control(Ok(DeviceControl::V1)).level, Level::Good);
+        let refused = control(Err(io::Error::from_raw_os_error(1)));
+        assert_eq!(refused.level, Level::Warning);
+        assert!(refused.found.contains("not permitted"), "{}", refused.found);
+        let admin = Config {
+            devices: DeviceMode::Node,
+            ..Config::default()
+        };
+        assert_eq!(devices(&admin).level, Level::Good);
     }
 
     #[test]

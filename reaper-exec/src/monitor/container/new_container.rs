@@ -10,7 +10,7 @@ use nix::sys::signalfd::SignalFd;
 
 use super::backend::Backend;
 use crate::{
-    cgroup::Cgroups,
+    cgroup::{self, Cgroups},
     monitor::{
         oci_runtime::runtime::Runtime,
         support::{
@@ -44,6 +44,8 @@ pub(crate) struct NewContainer {
     /// The descriptors that came with the request.
     pub(crate) descriptors: Vec<OwnedFd>,
     pub(crate) cgroups: Cgroups,
+    /// Why cgroups are missing.
+    pub(crate) refused: Vec<cgroup::Error>,
     /// What keeps systemd's scope until init is in it.
     pub(crate) placeholder: Option<Placeholder>,
     /// The kills for lack of memory that its cgroups had counted before.

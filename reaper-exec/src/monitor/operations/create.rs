@@ -6,14 +6,14 @@
 //! connect to, and the init process, which waits for its start. When a step fails, what the earlier
 //! ones made is removed in reverse, and the client gets the failure of that step.
 
-use std::{io, os::fd::OwnedFd, path::Path};
+use std::{io, os::fd::OwnedFd};
 
 use reaper_spec::CgroupMode;
 use reaper_state::ContainerDir;
 
 use super::{host_backend::HostBackend, runtime_backend::RuntimeBackend};
 use crate::{
-    cgroup::{Cgroups, Hierarchies, limits, systemd::Scope},
+    cgroup::{Cgroups, Claim, Hierarchies, devices, limits, systemd::Scope},
     channel,
     monitor::{
         container::{
@@ -73,6 +73,7 @@ impl NewContainer {
             call,
             descriptors,
             cgroups: Cgroups::default(),
+            refused: Vec::new(),
             placeholder: None,
             oom_kills: 0,
             view: None,
@@ -91,11 +92,18 @@ impl NewContainer {
         // A record that an earlier container of this id left must not be read as this one's exit.
         remove_file(&self.dir.exit_file())?;
         remove_file(&self.dir.socket())?;
-        self.write_plan(&hierarchies, &path)?;
+        let claim = Claim::new(
+            self.pending.identity.clone(),
+            self.call.cgroups_path.is_some(),
+        );
+        let planned = Cgroups::at_if_empty(&hierarchies, &path, &claim)
+            .map_err(|error| Failure::from_error("make the cgroup", &error))?;
+        self.write_plan(planned.clone())?;
         if let Some(scope) = scope {
             self.start_scope(&scope, &hierarchies)?;
         }
-        self.create_cgroups(&hierarchies, &path)?;
+        self.create_cgroups(planned, &claim)?;
+        self.set_limits()?;
         let view = self.pending.config.isolation.prepare(&self.call.view);
         self.view =
             Some(view.map_err(|error| Failure::from_error("prepare the filesystem view", &error))?);
@@ -107,31 +115,48 @@ impl NewContainer {
         Ok((listener, init))
     }
 
-    /// Makes the cgroups with their limits. The spec's limits are enforced or refused; whether
-    /// processes can be told apart, killed and frozen exactly is a line in the log, since an
-    /// ordinary user's containers run without.
-    fn create_cgroups(&mut self, hierarchies: &Hierarchies, path: &Path) -> Result<(), Failure> {
-        let created = Cgroups::create(hierarchies, path);
-        let (cgroups, refused) =
-            created.map_err(|error| Failure::from_error("make the cgroup", &error))?;
+    fn create_cgroups(&mut self, planned: Cgroups, claim: &Claim) -> Result<(), Failure> {
+        let (cgroups, refused) = planned
+            .create(claim)
+            .map_err(|error| Failure::from_error("make the cgroup", &error))?;
         self.oom_kills = cgroups.oom_kills().unwrap_or(0);
         self.cgroups = cgroups;
+        self.refused = refused;
+        Ok(())
+    }
+
+    /// Sets the limits of the cgroups. The spec's limits are enforced or refused; whether
+    /// processes can be told apart, killed and frozen exactly is a line in the log, since an
+    /// ordinary user's containers run without.
+    fn set_limits(&self) -> Result<(), Failure> {
         if self.call.runtime.is_some() {
             return Ok(());
         }
+        let refused = &self.refused;
         let mode = self.call.options.cgroups;
-        if mode == CgroupMode::Enforce {
-            limits::apply(&self.cgroups, &self.call.resources, &refused)
-                .map_err(|error| Failure::from_error("set the limits", &error))?;
-        }
-        let reason = match refused.first() {
-            Some(error) => error.to_string(),
+        let rules = &self.call.resources.devices;
+        let mut lines = Vec::new();
+        match refused.first() {
+            Some(error) => lines.push(format!("a cgroup is missing: {error}")),
             None if mode != CgroupMode::Off && self.cgroups.is_empty() => {
-                "no hierarchy is mounted and writable".to_owned()
+                lines.push("a cgroup is missing: no hierarchy is mounted and writable".to_owned());
             }
-            None => return Ok(()),
-        };
-        self.log(&format!("a cgroup is missing: {reason}"));
+            None => {}
+        }
+        if mode == CgroupMode::Enforce {
+            limits::apply(&self.cgroups, &self.call.resources, refused)
+                .map_err(|error| Failure::from_error("set the limits", &error))?;
+            let missing = devices::apply(&self.cgroups, rules, refused)
+                .map_err(|error| Failure::from_error("set the device rules", &error))?;
+            let line = |error| format!("the engine's device rules do not hold: {error}");
+            lines.extend(missing.map(line));
+        } else if devices::restrict(rules) {
+            let mode = mode.as_str();
+            lines.push(format!("device rules are not set: cgroups is {mode:?}"));
+        }
+        if !lines.is_empty() {
+            self.log(&lines.join("; "));
+        }
         Ok(())
     }
 
@@ -171,9 +196,7 @@ impl NewContainer {
         );
     }
 
-    fn write_plan(&self, hierarchies: &Hierarchies, path: &Path) -> Result<(), Failure> {
-        let cgroups = Cgroups::at_if_empty(hierarchies, path)
-            .map_err(|error| Failure::from_error("make the cgroup", &error))?;
+    fn write_plan(&self, cgroups: Cgroups) -> Result<(), Failure> {
         let record = CleanupRecord {
             version: VERSION,
             monitor: self.pending.identity.clone(),

@@ -16,7 +16,7 @@ use reaper_spec::{ContainerId, ExecId, ProcessSpec};
 
 use super::state::{LiveProcess, Process};
 use crate::{
-    cgroup::{Cgroups, Leaf},
+    cgroup::{Cgroups, EXEC_LEAF, INIT_LEAF, Leaf},
     channel,
     child::{self, ChildSetup},
     executor::Inherited,
@@ -30,9 +30,6 @@ use crate::{
     seccomp::Filter,
     sys,
 };
-
-/// The leaf of init in a container's cgroup.
-const INIT_LEAF: &str = "init";
 
 /// What a process is created from.
 pub(crate) struct SpawnArgs<'a> {
@@ -92,7 +89,7 @@ fn add_leaf(args: &SpawnArgs<'_>) -> Result<Option<Leaf>, Failure> {
         return Ok(None);
     };
     let name = match &args.exec {
-        Some(exec) => format!("exec-{exec}"),
+        Some(exec) => format!("{EXEC_LEAF}{exec}"),
         None => INIT_LEAF.to_owned(),
     };
     let leaf = cgroup.add_leaf(&name);

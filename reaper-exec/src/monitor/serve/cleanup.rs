@@ -16,7 +16,7 @@ use reaper_spec::{ContainerId, Exit, ExitStatus, ProcessIdentity, Timestamp};
 use reaper_state::{ContainerDir, lock_exclusive};
 
 use crate::{
-    cgroup::{self, Cgroups, read_events},
+    cgroup::{self, Cgroups, Claim, read_events},
     executor::ContainerState,
     monitor::{
         oci_runtime::{cleanup as runtime, rootfs::Image},
@@ -58,9 +58,12 @@ pub(crate) fn cleanup(
     lock_exclusive(&plan_file)
         .map_err(|error| Failure::setup("lock the monitor's plan", &error))?;
     // An earlier holder of the lock may have removed the file.
-    let Some(plan) = read::<CleanupRecord>(&dir.cleanup_file())? else {
+    let Some(mut plan) = read::<CleanupRecord>(&dir.cleanup_file())? else {
         return recorded(&dir);
     };
+    // It was killed before it had them, and another container has them now.
+    let claim = Claim::new(plan.monitor.clone(), true);
+    plan.cgroups = plan.cgroups.without_lost(&claim);
     if kill {
         kill_monitor(&plan);
     }

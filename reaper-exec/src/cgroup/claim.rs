@@ -1,0 +1,144 @@
+//! Whose a container's cgroup is.
+//!
+//! A bundle may name a cgroup that is there: an admin's, another runtime's, or one that another
+//! container was given at the same moment. mkdir(2) decides which container has made it, and an
+//! extended attribute names that container's monitor. A cgroup that was there before and is
+//! nobody's can be used by one container at a time, and stays when that is gone.
+
+use std::{io, path::Path};
+
+use reaper_spec::ProcessIdentity;
+use rustix::fs::{XattrFlags, getxattr, removexattr, setxattr};
+
+use super::{error::Error, folder, subtree};
+use crate::procfs;
+
+/// Where the claim is written. `trusted` needs `CAP_SYS_ADMIN`, `user` needs Linux 5.7.
+const NAMES: [&str; 2] = ["trusted.reaper.monitor", "user.reaper.monitor"];
+
+/// For whom cgroups are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    owner: ProcessIdentity,
+    is_named: bool,
+}
+
+impl Claim {
+    /// For the container of the monitor `owner`. `is_named` says that the bundle names the cgroup, so
+    /// that one which is there can be another's: those below `/reaper` are containers' alone.
+    pub fn new(owner: ProcessIdentity, is_named: bool) -> Self {
+        Self { owner, is_named }
+    }
+
+    /// What is written: a cgroup does not outlive the boot.
+    fn text(&self) -> String {
+        format!("{} {}", self.owner.pid, self.owner.start_time)
+    }
+
+    /// Writes it, unless another one is there: then it is `false`. Where nothing can be written that
+    /// is not noticed.
+    fn write(&self, cgroup: &Path) -> Result<bool, Error> {
+        let text = self.text();
+        for name in NAMES {
+            match setxattr(cgroup, name, text.as_bytes(), XattrFlags::CREATE) {
+                Ok(()) => return Ok(true),
+                Err(rustix::io::Errno::EXIST) => return Ok(false),
+                Err(rustix::io::Errno::PERM | rustix::io::Errno::OPNOTSUPP) => {}
+                Err(error) => return Err(Error::io("mark cgroup", cgroup)(error.into())),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether another container that has a monitor has claimed the cgroup.
+    fn is_contested(&self, found: &str) -> bool {
+        let mut numbers = found.split(' ');
+        let mut number = || numbers.next()?.parse::<u64>().ok();
+        let (Some(pid), Some(start_time)) = (number(), number()) else {
+            return false;
+        };
+        let owner = ProcessIdentity {
+            pid: u32::try_from(pid).unwrap_or(0),
+            start_time,
+            boot_id: self.owner.boot_id.clone(),
+        };
+        found != self.text() && procfs::is_alive(&owner)
+    }
+
+    /// Looks whether the cgroup at `path` can be had, and whether it will stay.
+    ///
+    /// # Errors
+    /// [`Error::Populated`] for one with processes, of which `is_populated` is told by the hierarchy's
+    /// version; [`Error::Claimed`]; [`Error::Io`].
+    pub(super) fn look(
+        &self,
+        path: &Path,
+        is_populated: impl Fn() -> Result<bool, Error>,
+    ) -> Result<bool, Error> {
+        if is_populated()? {
+            return Err(Error::Populated(path.to_owned()));
+        }
+        match read(path) {
+            Some(found) if self.is_contested(&found) => Err(Error::Claimed(path.to_owned())),
+            Some(_) => Ok(false),
+            None => Ok(self.is_named && path.exists()),
+        }
+    }
+
+    /// Makes the cgroup at `path` below `root` or, if it `stays`, takes the one that was there when it
+    /// was looked at. What an earlier container has left is made anew, so that none of its limits is
+    /// left.
+    ///
+    /// # Errors
+    /// As of [`look`](Self::look).
+    pub(super) fn take(
+        &self,
+        path: &Path,
+        root: &Path,
+        stays: bool,
+        is_populated: impl Fn() -> Result<bool, Error>,
+    ) -> Result<(), Error> {
+        let is_had = stays || folder::make(path, root)? || {
+            // A new one without a claim is being made by another container.
+            if self.look(path, is_populated)? {
+                return Err(Error::Claimed(path.to_owned()));
+            }
+            subtree::remove(path)?;
+            folder::make(path, root)?
+        };
+        match is_had && self.write(path)? {
+            true => Ok(()),
+            false => Err(Error::Claimed(path.to_owned())),
+        }
+    }
+
+    /// Whether another container has the cgroup by now.
+    pub(super) fn is_lost(&self, path: &Path) -> bool {
+        read(path).is_some_and(|found| self.is_contested(&found))
+    }
+}
+
+fn read(cgroup: &Path) -> Option<String> {
+    let mut buffer = [0_u8; 64];
+    let length = NAMES
+        .iter()
+        .find_map(|&name| getxattr(cgroup, name, &mut buffer[..]).ok())?;
+    Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+}
+
+/// Gives up a cgroup that stays.
+pub(super) fn release(cgroup: &Path) -> Result<(), Error> {
+    for name in NAMES {
+        match removexattr(cgroup, name).map_err(io::Error::from) {
+            Ok(()) => return Ok(()),
+            // Not claimed, not allowed or not known, or gone.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::ENODATA | libc::EPERM | libc::EOPNOTSUPP | libc::ENOENT)
+                ) => {}
+            Err(error) => return Err(Error::io("unmark cgroup", cgroup)(error)),
+        }
+    }
+    Ok(())
+}
