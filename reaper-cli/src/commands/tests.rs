@@ -47,6 +47,7 @@ impl Rig {
         let call = CommandContext {
             containers: next,
             config: Config::default(),
+            config_file: None,
             one_namespace: false,
             stand_in: Some(Box::new(|_| Ok(STAND_IN))),
             sockets: crate::sockets::Sockets::default(),

@@ -21,6 +21,9 @@ use super::{
 /// The controllers that account for containers and limit them.
 const USED: [&str; 7] = ["cpu", "cpuset", "memory", "pids", "io", "hugetlb", "rdma"];
 
+/// Which controllers the cgroups below a cgroup have.
+const SUBTREE_CONTROL: &str = "cgroup.subtree_control";
+
 /// Between a leaf's name and the number of its repetition; no exec id contains it.
 const REPETITION: char = '~';
 
@@ -86,12 +89,17 @@ impl ContainerCgroup {
 
     /// Makes the cgroup that [`at_if_empty`](Self::at_if_empty) has looked at.
     pub(super) fn make(&self, claim: &Claim) -> Result<(), Error> {
+        // Before the cgroup is made: see `enable_controllers`.
+        let settled = match self.path.parent() {
+            Some(parent) => words(&parent.join(SUBTREE_CONTROL))?,
+            None => Vec::new(),
+        };
         claim.take(&self.path, &self.root, self.stays, || self.populated())?;
         let prepare = || {
             if self.stays {
                 attach::detach(&self.path)?;
             }
-            self.enable_controllers()
+            self.enable_controllers(&settled)
         };
         prepare().inspect_err(|_| {
             // The reason is what the caller gets.
@@ -102,12 +110,18 @@ impl ContainerCgroup {
     /// Enables the controllers that account and limit for the container's cgroup. The kernel does so
     /// only from the root downwards, and not below a cgroup that holds processes: one that cannot
     /// be enabled is missing in [`controllers`](Self::controllers).
-    fn enable_controllers(&self) -> Result<(), Error> {
+    ///
+    /// A controller that another process is enabling is listed at once, without the kernel's lock, and
+    /// its files come one by one (kernel/cgroup/cgroup.c, `cgroup_controllers_show`). The creation of
+    /// a cgroup waits for that lock, so those that were `settled`, listed for its parent's children
+    /// before it was made, are there. For others a write to the parent, even of what it has, waits.
+    fn enable_controllers(&self, settled: &[String]) -> Result<(), Error> {
         let enabled = self.controllers()?;
         let mut available = words(&self.root.join("cgroup.controllers"))?;
         available.retain(|name| USED.contains(&name.as_str()));
+        let is_there = |name: &String| enabled.contains(name) && settled.contains(name);
         // Those above it have what it has.
-        if available.iter().all(|name| enabled.contains(name)) {
+        if available.iter().all(is_there) {
             return Ok(());
         }
         let mut parents: Vec<&Path> = folder::ancestors(&self.path, &self.root).collect();
@@ -122,8 +136,10 @@ impl ContainerCgroup {
             if wanted.is_empty() {
                 break;
             }
-            let enabled = words(&parent.join("cgroup.subtree_control"))?;
-            wanted.retain(|name| !enabled.iter().any(|enabled| *enabled == name[1..]));
+            if Some(parent) != self.path.parent() {
+                let enabled = words(&parent.join(SUBTREE_CONTROL))?;
+                wanted.retain(|name| !enabled.iter().any(|enabled| *enabled == name[1..]));
+            }
             // Together that is one change of the tree; alone, one that is refused does not hold
             // back the others.
             if wanted.is_empty() || enable(parent, &wanted.join(" ")) {
@@ -308,7 +324,7 @@ impl ContainerCgroup {
 }
 
 fn enable(parent: &Path, controllers: &str) -> bool {
-    subtree::write_existing(&parent.join("cgroup.subtree_control"), controllers).is_ok()
+    subtree::write_existing(&parent.join(SUBTREE_CONTROL), controllers).is_ok()
 }
 
 /// The words in a file. One that does not exist has none: cgroups are removed at any time.

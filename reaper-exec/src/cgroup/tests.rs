@@ -330,6 +330,42 @@ fn exec_gets_new_leaf_when_earlier_leaf_still_has_processes() {
     left.wait().expect("wait");
 }
 
+/// Of a hierarchy without controllers, as a hybrid's, only the creation itself is seen.
+#[test]
+fn enabled_controllers_have_their_files_when_many_create_below_a_new_parent() {
+    let hierarchy = hierarchy();
+    for _ in 0..20 {
+        let parent = unique();
+        let start = std::sync::Barrier::new(8);
+        let create = |number: u32| {
+            let path = Path::new(&parent).join(number.to_string());
+            start.wait();
+            let cgroup = ContainerCgroup::create(&hierarchy, &path, &own(true)).expect("create");
+            let enabled = cgroup.controllers().expect("controllers");
+            let missing: Vec<_> = [
+                ("cpu", "cpu.max"),
+                ("memory", "memory.max"),
+                ("pids", "pids.max"),
+            ]
+            .into_iter()
+            .filter(|(name, _)| enabled.iter().any(|enabled| enabled == name))
+            .filter(|(_, file)| !cgroup.path().join(file).exists())
+            .collect();
+            // Others are still at it: the parent is removed and made again meanwhile.
+            cgroup.remove().expect("remove");
+            missing
+        };
+        thread::scope(|scope| {
+            let create = &create;
+            let running: Vec<_> = (0..8).map(|n| scope.spawn(move || create(n))).collect();
+            for thread in running {
+                assert_eq!(thread.join().expect("joined"), []);
+            }
+        });
+        assert!(!hierarchy.root().join(&parent).exists());
+    }
+}
+
 #[test]
 fn invalid_cgroup_paths_and_leaf_names_are_refused() {
     let hierarchy = hierarchy();

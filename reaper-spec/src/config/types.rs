@@ -4,7 +4,10 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{overlay_scope::OverlayScope, path_hash::DEFAULT_STATE_ROOT, policy::PolicyConfig};
+use crate::{
+    container_spec::ContainerSpec, overlay_scope::OverlayScope, path_hash::DEFAULT_STATE_ROOT,
+    policy::PolicyConfig,
+};
 
 /// The node's configuration, with every default filled in.
 ///
