@@ -17,6 +17,7 @@ mod logs;
 mod overlay;
 mod paths;
 mod pause;
+mod policy;
 mod privileges;
 mod rig;
 mod rootless;

@@ -131,3 +131,35 @@ async fn failed_overlay_removal_does_not_block_sandbox_delete() {
     assert_eq!(shim.fake.calls(Call::RemoveView), 1);
     assert!(shim.store.list().unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn pod_of_a_namespace_that_the_policy_does_not_allow_is_refused() {
+    let mut settings = Settings::default();
+    let policy = "[policy]\nnamespaces = [\"tools\"]\n";
+    settings.config.apply_options(policy).unwrap();
+    let shim = shim_with(settings);
+    let of = |name: &str| format!(r#"{SANDBOX},"io.kubernetes.cri.sandbox-namespace":"{name}""#);
+    let refused = shim.create_as("other", PAUSE, &of("other")).await;
+    let expected = "policy.namespaces (the runtime's options in containerd's configuration, line 2) \
+                    does not allow pods of the namespace \"other\"";
+    assert!(message(refused).contains(expected));
+    shim.create_as("pod", PAUSE, &of("tools")).await.unwrap();
+}
+
+#[tokio::test]
+async fn exec_keeps_the_policy_that_its_container_was_created_under() {
+    let mut settings = Settings::default();
+    settings
+        .config
+        .apply_options("[policy]\ncommands = [\"/usr/bin/sleep\"]\n")
+        .unwrap();
+    let shim = shim_with(settings);
+    let refused = shim.create_as("web", r#"["/bin/true"]"#, "").await;
+    assert!(message(refused).contains("does not allow \"/bin/true\""));
+    shim.create_as("web", r#"["/usr/bin/sleep"]"#, "")
+        .await
+        .unwrap();
+    shim.start("web", "").await.unwrap();
+    let refused = shim.exec("web", "probe").await;
+    assert!(message(refused).contains("does not allow \"/bin/true\""));
+}

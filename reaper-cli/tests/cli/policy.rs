@@ -1,0 +1,156 @@
+//! What the node's admin allows, and what is said of the configuration.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::rig::*;
+
+/// A configuration with these rules, in line 8 and below.
+fn with_policy(rules: &str) -> Rig {
+    let rig = Rig::new();
+    let config = rig.path("config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    let text = format!("{text}\n[policy]\n{rules}\n");
+    fs::write(&config, text).unwrap();
+    rig
+}
+
+fn line_of(rig: &Rig, rule: &str) -> usize {
+    let text = fs::read_to_string(rig.path("config.toml")).unwrap();
+    text.lines()
+        .position(|line| line.starts_with(rule))
+        .unwrap()
+        + 1
+}
+
+fn refusal(rig: &Rig, key: &str, found: &str) -> String {
+    let config = rig.path("config.toml");
+    let line = line_of(rig, key);
+    format!(
+        "reaper-runtime: policy.{key} ({}, line {line}) does not allow {found}\n",
+        config.display()
+    )
+}
+
+#[test]
+fn container_that_the_policy_does_not_allow_is_refused_with_rule_and_line() {
+    let rig = with_policy("users = [65534]\n");
+    let process = |uid: u32| {
+        json!({
+            "args": ["/bin/sh", "-c", "id -u"], "cwd": "/", "user": { "uid": uid, "gid": 0 },
+        })
+    };
+    let (root, other) = (
+        rig.bundle("by-root", &process(0)),
+        rig.bundle("by-other", &process(65534)),
+    );
+    let refused = refusal(&rig, "users", "uid 0");
+    assert_eq!(rig.fails(1, &["run", "--bundle", &root, "c"]), refused);
+    assert_eq!(rig.fails(1, &["run", "--", "true"]), refused);
+    assert_eq!(rig.ok(&["list", "--quiet"]), "", "nothing was made");
+    assert_eq!(rig.ok(&["run", "--bundle", &other, "c"]), "65534\n");
+    assert_eq!(
+        rig.ok(&["run", "--user", "65534", "--", "id", "-u"]),
+        "65534\n"
+    );
+}
+
+#[test]
+fn exec_that_the_policy_does_not_allow_is_refused() {
+    let rig = with_policy("users = [65534]\n");
+    rig.quietly(&[
+        "run", "--detach", "--user", "65534", "--name", "c", "--", "sleep", "1000",
+    ]);
+    let refused = refusal(&rig, "users", "uid 0");
+    assert_eq!(rig.fails(255, &["exec", "--user", "0", "c", "id"]), refused);
+    assert_eq!(rig.ok(&["exec", "c", "id", "-u"]), "65534\n");
+    rig.ok(&["delete", "--force", "c"]);
+}
+
+#[test]
+fn command_gets_the_capabilities_that_the_policy_allows() {
+    let rig = with_policy("capabilities = [\"CAP_CHOWN\"]\n");
+    let show = "grep -E '^Cap(Prm|Eff|Bnd)' /proc/self/status";
+    let seen = rig.ok(&["run", "--", "sh", "-c", show]);
+    let sets: Vec<_> = seen
+        .lines()
+        .map(|line| line.split_whitespace().nth(1).unwrap())
+        .collect();
+    assert_eq!(sets, ["0000000000000001"; 3]);
+    let bundle = rig.bundle("bare", &json!({ "args": ["true"], "cwd": "/" }));
+    let found = "a process whose spec names no capabilities, and which so has all";
+    let refused = refusal(&rig, "capabilities", found);
+    assert_eq!(rig.fails(1, &["run", "--bundle", &bundle, "c"]), refused);
+}
+
+#[test]
+fn wrong_policy_refuses_every_start() {
+    let rig = with_policy("users = [\"root\"]\n");
+    let said = rig.fails(1, &["run", "--", "true"]);
+    assert!(said.contains("policy.users: expected ids"), "{said}");
+    assert!(said.contains("found \"root\""), "{said}");
+}
+
+#[test]
+fn config_check_names_file_line_and_key_of_a_mistake() {
+    let rig = with_policy("users = [1000]\n");
+    let said = rig.ok(&["config", "check"]);
+    assert!(
+        said.starts_with("nothing is wrong with the 3 settings"),
+        "{said}"
+    );
+    let other = rig.path("other.toml");
+    let path = other.to_str().unwrap();
+    for (text, words) in [
+        (
+            "\ndns = \"spec\"\nimage = \"none\"\n",
+            "image: expected ignore, beneath or at, found \"none\" (line 3)",
+        ),
+        (
+            "[overlay]\n\nscop = \"pod\"\n",
+            "overlay.scop: unknown key, did you mean overlay.scope? (line 3)",
+        ),
+        ("dns = \"spec\"\ndns", "not valid TOML: line 2:"),
+    ] {
+        fs::write(&other, text).unwrap();
+        let said = rig.fails(1, &["config", "check", path]);
+        assert!(said.contains(&format!("{path}: {words}")), "{said}");
+    }
+}
+
+#[test]
+fn config_show_lists_what_is_set_and_where() {
+    let rig = with_policy("users = [1000, \"2000-2999\"]\n");
+    let mut command = rig.command(&["config", "show", "--format", "json"]);
+    command.env("REAPER_IMAGE", "at");
+    let output = command.output().unwrap();
+    let settings: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let config = rig.path("config.toml");
+    let find = |key: &str| {
+        let all = settings.as_array().unwrap();
+        all.iter()
+            .find(|setting| setting["key"] == key)
+            .unwrap()
+            .clone()
+    };
+    let line = line_of(&rig, "users");
+    let expected = json!({
+        "key": "policy.users", "value": "[1000,\"2000-2999\"]", "file": config, "line": line,
+        "variable": null,
+    });
+    assert_eq!(find("policy.users"), expected);
+    let expected = json!({
+        "key": "image", "value": "at", "file": null, "line": null, "variable": "REAPER_IMAGE",
+    });
+    assert_eq!(find("image"), expected);
+    let table = rig.ok(&["config", "show"]);
+    let row = table
+        .lines()
+        .find(|row| row.starts_with("overlay.enabled"))
+        .unwrap();
+    assert!(
+        row.contains("false") && row.ends_with("config.toml, line 2"),
+        "{row}"
+    );
+}
