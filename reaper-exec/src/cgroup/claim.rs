@@ -3,7 +3,7 @@
 //! A bundle may name a cgroup that is there: an admin's, another runtime's, or one that another
 //! container was given at the same moment. mkdir(2) decides which container has made it, and an
 //! extended attribute names that container's monitor. A cgroup that was there before and is
-//! nobody's can be used by one container at a time, and stays when that is gone.
+//! no container's can be used by one container at a time, and stays when that is gone.
 
 use std::{io, path::Path};
 

@@ -76,7 +76,7 @@ impl ContainerCgroup {
     /// Makes the cgroup at `relative` below the hierarchy's root, and the ancestors that are
     /// missing, which are marked so that [`remove`](Self::remove) takes them away again.
     /// One that an earlier container left is made anew if there are no processes in it. One that
-    /// is nobody's is used, and stays.
+    /// is no container's is used, and stays.
     ///
     /// # Errors
     /// [`Error::Path`]; [`Error::Populated`] if the cgroup exists and holds processes;
