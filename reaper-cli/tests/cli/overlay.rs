@@ -82,6 +82,29 @@ fn a_create_that_fails_leaves_no_overlay() {
 }
 
 #[test]
+fn what_a_container_has_closed_to_the_next_ones_user_is_named_with_the_way_out() {
+    let rig = Rig::with_overlay();
+    for closed in ["/", "/usr/bin"] {
+        rig.ok(&["run", "--", "chmod", "700", closed]);
+        let user = ["run", "--user", "1234:1234"];
+        let program = ["--", "/usr/bin/true"];
+        let error = rig.fails(1, &[&user[..], &program[..]].concat());
+        let denied = format!("permission denied to user 1234 by {closed} (mode 0700, owner 0:0)");
+        assert!(error.contains(&denied), "{error}");
+        assert!(error.contains("`overlay diff` shows it"), "{error}");
+        let cwd = rig.fails(
+            1,
+            &[&user[..], &["--cwd", "/usr/bin"], &program[..]].concat(),
+        );
+        assert!(cwd.contains(&denied["permission ".len()..]), "{cwd}");
+        let changes = rig.ok(&["overlay", "diff", "node"]);
+        assert!(changes.contains(&format!("P {closed}\n")), "{changes}");
+        rig.ok(&["overlay", "reset", "node"]);
+        rig.ok(&[&user[..], &program[..]].concat());
+    }
+}
+
+#[test]
 fn a_create_that_is_killed_leaves_no_overlay_once_it_is_deleted() {
     let rig = Rig::with_overlay();
     let bundle = rig.bundle(
