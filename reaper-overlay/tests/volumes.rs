@@ -282,13 +282,61 @@ fn the_hosts_unmount_frees_the_device_while_others_live() {
         );
         a.close().unwrap();
         unmount(kubelet, UnmountFlags::empty()).unwrap();
-        let loops = fs::read_dir("/sys/block").unwrap().filter(|entry| {
-            let backing = entry.as_ref().unwrap().path().join("loop/backing_file");
-            fs::read_to_string(backing).is_ok_and(|file| file.contains(dir.to_str().unwrap()))
-        });
-        assert_eq!(loops.count(), 0, "the device is free");
+        assert_eq!(loop_devices(dir), 0, "the device is free");
         drop(b);
     });
+}
+
+/// How many loop devices show files below `dir`.
+fn loop_devices(dir: &Path) -> usize {
+    let below = dir.to_str().unwrap();
+    let devices = fs::read_dir("/sys/block").unwrap().filter(|entry| {
+        let backing = entry.as_ref().unwrap().path().join("loop/backing_file");
+        fs::read_to_string(backing).is_ok_and(|file| file.contains(below))
+    });
+    devices.count()
+}
+
+#[test]
+fn what_the_host_unmounts_is_named_while_a_member_keeps_it_and_free_afterwards() {
+    isolated(|dir| {
+        let disk = dir.join("disk");
+        mount_ext4(&dir.join("image"), &disk);
+        let [a, b, killed] = ["a", "b", "killed"].map(|id| request(dir, id, OverlayScope::Node));
+        let members = [&a, &b].map(open);
+        std::mem::forget(open(&killed));
+        let (overlays, _) = overlays(&a);
+        let unmounted = || overlays.list().unwrap().remove(0).unmounted;
+        assert_eq!(unmounted(), []);
+        unmount(&disk, UnmountFlags::empty()).unwrap();
+        let [held] = unmounted().try_into().unwrap();
+        assert_eq!(held.mount_point, disk);
+        let device = format!("{}, device 7:{} (loop", disk.display(), held.device.1);
+        assert!(held.to_string().starts_with(&device), "{held}");
+        for member in members {
+            assert_eq!(loop_devices(dir), 1);
+            member.close().unwrap();
+        }
+        // What the third one has started may still run, until its end is known.
+        assert_eq!((loop_devices(dir), unmounted().len()), (1, 1));
+        lose_locks(&dir.join("base"));
+        close_namespaces();
+        SharedOverlay::new().cleanup(&killed).unwrap();
+        assert_eq!((loop_devices(dir), unmounted()), (0, vec![]));
+        assert!(!overlays.list().unwrap()[0].mounted);
+        open(&a).close().unwrap();
+    });
+}
+
+/// Closes the namespaces that a view which was forgotten holds.
+fn close_namespaces() {
+    for entry in fs::read_dir("/proc/self/fd").unwrap() {
+        let path = entry.unwrap().path();
+        if fs::read_link(&path).is_ok_and(|to| to.to_string_lossy().starts_with("mnt:")) {
+            let descriptor = path.file_name().unwrap().to_str().unwrap();
+            nix::unistd::close(descriptor.parse::<i32>().unwrap()).unwrap();
+        }
+    }
 }
 
 #[test]
