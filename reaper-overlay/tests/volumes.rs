@@ -149,6 +149,46 @@ fn a_path_in_use_is_guarded_until_its_last_user_is_gone() {
 }
 
 #[test]
+fn a_mount_point_on_the_node_that_two_bases_use_goes_with_the_last_of_both() {
+    isolated(|dir| {
+        let data = filled(dir, "data", "x");
+        mount_tmpfs(Path::new("/run/reaper-test-shared"));
+        let with_base = |base: &str| {
+            let mut request = request(dir, base, OverlayScope::Node);
+            request.overlay.base = dir.join(base);
+            volume(
+                &mut request,
+                &data,
+                "/run/reaper-test-shared/made/deep",
+                &["rbind"],
+            );
+            request
+        };
+        let made = Path::new("/run/reaper-test-shared/made");
+        for [first, last] in [["a", "b"], ["b", "a"]] {
+            let [a, b] = ["a", "b"].map(|base| (base, open(&with_base(base))));
+            let (ends, stays) = if first == "a" { (a, b) } else { (b, a) };
+            assert_eq!((ends.0, stays.0), (first, last));
+            ends.1.close().unwrap();
+            assert_eq!(
+                sh(&stays.1, "cat /run/reaper-test-shared/made/deep/content"),
+                "x"
+            );
+            stays.1.close().unwrap();
+            assert!(!made.exists());
+        }
+        // What the node had before is not removed by either.
+        fs::create_dir_all(made.join("deep")).unwrap();
+        let [a, b] = ["a", "b"].map(|base| open(&with_base(base)));
+        a.close().unwrap();
+        b.close().unwrap();
+        assert!(made.join("deep").is_dir());
+        unmount("/run/reaper-test-shared", UnmountFlags::empty()).unwrap();
+        fs::remove_dir("/run/reaper-test-shared").unwrap();
+    });
+}
+
+#[test]
 fn collect_cleans_up_after_a_killed_monitor() {
     isolated(|dir| {
         let data = filled(dir, "data", "x");
@@ -162,8 +202,7 @@ fn collect_cleans_up_after_a_killed_monitor() {
         volume(&mut request, &data, "/in-the-overlay", &["rbind"]);
         // As if the monitor were gone: its memory is lost, its files are closed.
         let isolation = SharedOverlay::new();
-        let view = isolation.prepare(&request).unwrap();
-        std::mem::forget(view);
+        make_and_lose(|| isolation.prepare(&request).unwrap());
         assert!(Path::new("/run/reaper-test-volume/deep").exists());
         isolation.cleanup(&request).unwrap();
         isolation.cleanup(&request).unwrap();

@@ -150,8 +150,8 @@ impl FilesystemIsolation for SharedOverlay {
             .and_then(|mut volumes| {
                 let id = request.unique_id();
                 let user = MountPointUser::in_scope(&base, &scope, &id);
-                place(&mut volumes, user, Some(namespace), &host_paths)?;
-                Ok(volumes)
+                let in_use = place(&mut volumes, user, Some(namespace), &host_paths)?;
+                Ok((volumes, in_use))
             });
         let volumes = match volumes {
             Ok(volumes) => volumes,

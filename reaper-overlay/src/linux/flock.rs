@@ -142,8 +142,13 @@ fn open_or_make(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Locks an open file if it is not held. Returns whether it is locked now.
-fn try_lock_open(file: &impl AsFd, mode: Mode) -> io::Result<bool> {
+/// Locks an open file, and waits while a process that has it locked for less than 20 s keeps it.
+pub(crate) fn lock_open(file: &impl AsFd, mode: Mode) -> io::Result<()> {
+    lock(file, mode, Wait::Within(LIMIT)).map(drop)
+}
+
+/// The same without waiting. Returns whether it is locked now.
+pub(crate) fn try_lock_open(file: &impl AsFd, mode: Mode) -> io::Result<bool> {
     lock(file, mode, Wait::No)
 }
 
