@@ -21,6 +21,7 @@ mod step;
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::Path,
 };
 
 use nix::{
@@ -179,7 +180,7 @@ fn prepare(
         }
         entered => entered,
     };
-    entered.step(format!("enter the directory {}", process.cwd.display()))?;
+    entered.map_err(|error| cannot_enter(&process.cwd, error))?;
     if let Some(granted) = &granted {
         granted.apply()?;
     }
@@ -192,6 +193,19 @@ fn prepare(
     // Without this, ps(1) shows the monitor's name until the program is executed.
     let _ = prctl::set_name(program.short_name());
     Ok((program, warnings))
+}
+
+/// The error of a working directory, with what denies it to the process's user.
+fn cannot_enter(dir: &Path, source: io::Error) -> Failed {
+    let denial = match source.kind() {
+        io::ErrorKind::PermissionDenied => in_view::denial(dir),
+        _ => None,
+    };
+    let denied = denial.map_or_else(String::new, |denial| {
+        format!(", denied to user {} by {denial}", geteuid())
+    });
+    let step = format!("enter the directory {}{denied}", dir.display());
+    Failed { step, source }
 }
 
 fn reset_signals() -> io::Result<()> {

@@ -26,6 +26,7 @@ pub use manage::{
 };
 pub use mount::{mount_rootfs, unmount_rootfs};
 pub use scope::{DEFAULT_MASKS, Keep, ScopeInfo};
+pub use store::Unmounted;
 #[cfg(feature = "conformance")]
 pub use testing::conformance;
 #[cfg(feature = "fake")]

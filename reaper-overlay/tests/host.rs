@@ -68,6 +68,34 @@ fn volumes_without_overlay_are_private_to_the_container() {
 }
 
 #[test]
+fn a_destination_on_the_bare_host_is_where_it_leads() {
+    isolated(|dir| {
+        fs::create_dir_all(dir.join("data/sub")).unwrap();
+        fs::write(dir.join("data/sub/content"), "x").unwrap();
+        std::os::unix::fs::symlink("/proc", dir.join("kernel")).unwrap();
+        let mut denied = request(dir, "a", OverlayScope::Node);
+        volume(&mut denied, &dir.join("data"), &dir.join("kernel/sys"));
+        let error = HostFilesystem.prepare(&denied).err().unwrap();
+        assert!(
+            matches!(&error, Error::MountDestination { destination } if *destination == Path::new("/proc/sys")),
+            "{error}"
+        );
+        // The host has the inner one's mount point, and the volume around it has none.
+        fs::create_dir_all(dir.join("place/inner")).unwrap();
+        fs::create_dir(dir.join("outer")).unwrap();
+        std::os::unix::fs::symlink("place", dir.join("link")).unwrap();
+        let mut nested = request(dir, "b", OverlayScope::Node);
+        volume(&mut nested, &dir.join("outer"), &dir.join("link"));
+        volume(&mut nested, &dir.join("data"), &dir.join("place/inner"));
+        let session = Session::open(&HostFilesystem, &nested).unwrap();
+        let content = format!("cat {}/inner/sub/content", dir.join("place").display());
+        assert_eq!(sh(&session, &content), "x");
+        session.close().unwrap();
+        assert_eq!(fs::read_dir(dir.join("outer")).unwrap().count(), 0);
+    });
+}
+
+#[test]
 fn mount_points_without_overlay_last_until_their_last_user() {
     isolated(|dir| {
         fs::create_dir(dir.join("data")).unwrap();
@@ -94,8 +122,7 @@ fn mount_points_without_overlay_last_until_their_last_user() {
         assert!(!made.exists());
 
         // One whose monitor was killed, and one that was made with the overlay on.
-        let killed = open("killed");
-        std::mem::forget(killed);
+        make_and_lose(|| open("killed"));
         Configured::default().cleanup(&of("killed")).unwrap();
         assert!(!made.exists());
         Configured::default().cleanup(&of("nobody")).unwrap();

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use common::*;
 use reaper_overlay::{Configured, FilesystemIsolation, Session, ViewRequest};
@@ -69,7 +69,7 @@ fn they_go_with_their_last_user(dir: &Path, overlay: bool) {
     fs::remove_dir_all(dir.join("outer/on")).unwrap();
 
     // Of one whose monitor was killed nothing stays either.
-    std::mem::forget(open("killed"));
+    make_and_lose(|| open("killed"));
     let killed = nested(dir, "killed", overlay);
     Configured::default().cleanup(&killed).unwrap();
     assert_eq!(names(&dir.join("outer")), ["kept"]);
@@ -84,6 +84,105 @@ fn nested_mount_points_in_overlay_are_removed_with_last_user() {
 #[test]
 fn nested_mount_points_on_host_are_removed_with_last_user() {
     isolated(|dir| they_go_with_their_last_user(dir, false));
+}
+
+/// The same container with another base.
+fn with_base(mut request: ViewRequest, dir: &Path, base: &str) -> ViewRequest {
+    request.overlay.base = dir.join(base);
+    request
+}
+
+fn start(request: &ViewRequest) -> Session {
+    Session::open(&Configured::default(), request).unwrap()
+}
+
+#[test]
+fn what_containers_of_two_bases_mount_on_stays_until_both_have_ended() {
+    isolated(|dir| {
+        prepare(dir);
+        // One of the other base's has a part of the volume for its own volume.
+        let mut part = request(dir, "part", OverlayScope::Node);
+        volume(&mut part, &dir.join("outer/on"), "/part");
+        volume(&mut part, &dir.join("inner"), "/part/the/way");
+        for (first, second) in [(true, true), (true, false), (false, true), (false, false)] {
+            let first = nested(dir, "first", first);
+            let second = with_base(nested(dir, "second", second), dir, "other");
+            for with_part in [false, true] {
+                for first_ends_first in [true, false] {
+                    let cat = format!("cat {}/on/the/way/content", place(first.overlay.enabled));
+                    let a = (start(&first), cat);
+                    let (b, cat) = match with_part {
+                        false => (
+                            start(&second),
+                            place(second.overlay.enabled) + "/on/the/way",
+                        ),
+                        true => {
+                            let other = with_base(part.clone(), dir, "other");
+                            (start(&other), "/part/the/way".to_owned())
+                        }
+                    };
+                    let b = (b, format!("cat {cat}/content"));
+                    let ((ends, _), (stays, cat)) = if first_ends_first { (a, b) } else { (b, a) };
+                    ends.close().unwrap();
+                    assert_eq!(sh(&stays, &cat), "x");
+                    stays.close().unwrap();
+                    assert_eq!(names(&dir.join("outer")), ["kept"]);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn what_another_base_removes_while_a_container_starts_is_made_anew() {
+    isolated(|dir| {
+        prepare(dir);
+        let way = dir.join("outer/on/the/way");
+        start(&nested(dir, "first", true)).close().unwrap();
+        fs::create_dir_all(&way).unwrap();
+        // As the end of a container of another base, between its two steps.
+        let removing = fs::File::open(&way).unwrap();
+        rustix::fs::flock(&removing, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        let mut starter = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                &beside("a_start_in_another_process"),
+                "--nocapture",
+            ])
+            .env(STARTER, dir)
+            .spawn()
+            .unwrap();
+        let descriptors = format!("/proc/{}/fd", starter.id());
+        let has_opened = || {
+            let mut links = fs::read_dir(&descriptors).unwrap();
+            links.any(|link| {
+                fs::read_link(link.unwrap().path()).is_ok_and(|to| to.ends_with("on/the/way"))
+            })
+        };
+        while !has_opened() {
+            assert!(starter.try_wait().unwrap().is_none(), "it did not wait");
+        }
+        for made in [&way, &dir.join("outer/on/the"), &dir.join("outer/on")] {
+            fs::remove_dir(made).unwrap();
+        }
+        drop(removing);
+        assert!(starter.wait().unwrap().success());
+        assert_eq!(names(&dir.join("outer")), ["kept"]);
+    });
+}
+
+/// The directory of the test that starts a container in another process.
+const STARTER: &str = "REAPER_OVERLAY_TEST_STARTER";
+
+#[test]
+fn a_start_in_another_process() {
+    let Some(dir) = std::env::var_os(STARTER) else {
+        return;
+    };
+    let session = start(&nested(Path::new(&dir), "starter", true));
+    let cat = format!("cat {}/on/the/way/content", place(true));
+    assert_eq!(sh(&session, &cat), "x");
+    session.close().unwrap();
 }
 
 #[test]

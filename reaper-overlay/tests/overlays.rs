@@ -420,7 +420,6 @@ fn scope_in_persistent_base_survives_reboot() {
         // A reboot: all mounts of the base are gone, its directory stays.
         let lazily = rustix::mount::UnmountFlags::DETACH;
         let base = &request.overlay.base;
-        rustix::mount::unmount(base.join("live/scopes/node/pin"), lazily).unwrap();
         rustix::mount::unmount(base.join("live"), lazily).unwrap();
         let (overlays, scope) = overlays(&request);
         assert!(!overlays.list().unwrap()[0].mounted);

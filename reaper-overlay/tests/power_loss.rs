@@ -104,8 +104,8 @@ fn mount_points_on_the_bare_host_are_removed() {
             let request = with_volume(dir, &name, &places[at].join("deep"));
             HostFilesystem.prepare(&request).unwrap()
         };
-        std::mem::forget(prepare(0));
-        std::mem::forget(prepare(1));
+        make_and_lose(|| prepare(0));
+        make_and_lose(|| prepare(1));
         let mut next = with_volume(dir, "next", &dir.join("data"));
         let start = |request: &ViewRequest| {
             let session = Session::open(&HostFilesystem, request).unwrap();
@@ -124,7 +124,7 @@ fn mount_points_on_the_bare_host_are_removed() {
         start(&next);
         assert!(!places.iter().any(|place| place.exists()));
         // One that is needed again is made again, and goes.
-        std::mem::forget(prepare(0));
+        make_and_lose(|| prepare(0));
         lose_power(dir, 2);
         next.mounts[0].destination = places[0].join("deep");
         start(&next);

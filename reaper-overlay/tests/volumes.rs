@@ -149,6 +149,46 @@ fn mount_point_is_guarded_until_its_last_user_leaves() {
 }
 
 #[test]
+fn a_mount_point_on_the_node_that_two_bases_use_goes_with_the_last_of_both() {
+    isolated(|dir| {
+        let data = filled(dir, "data", "x");
+        mount_tmpfs(Path::new("/run/reaper-test-shared"));
+        let with_base = |base: &str| {
+            let mut request = request(dir, base, OverlayScope::Node);
+            request.overlay.base = dir.join(base);
+            volume(
+                &mut request,
+                &data,
+                "/run/reaper-test-shared/made/deep",
+                &["rbind"],
+            );
+            request
+        };
+        let made = Path::new("/run/reaper-test-shared/made");
+        for [first, last] in [["a", "b"], ["b", "a"]] {
+            let [a, b] = ["a", "b"].map(|base| (base, open(&with_base(base))));
+            let (ends, stays) = if first == "a" { (a, b) } else { (b, a) };
+            assert_eq!((ends.0, stays.0), (first, last));
+            ends.1.close().unwrap();
+            assert_eq!(
+                sh(&stays.1, "cat /run/reaper-test-shared/made/deep/content"),
+                "x"
+            );
+            stays.1.close().unwrap();
+            assert!(!made.exists());
+        }
+        // What the node had before is not removed by either.
+        fs::create_dir_all(made.join("deep")).unwrap();
+        let [a, b] = ["a", "b"].map(|base| open(&with_base(base)));
+        a.close().unwrap();
+        b.close().unwrap();
+        assert!(made.join("deep").is_dir());
+        unmount("/run/reaper-test-shared", UnmountFlags::empty()).unwrap();
+        fs::remove_dir("/run/reaper-test-shared").unwrap();
+    });
+}
+
+#[test]
 fn collect_cleans_up_after_a_killed_monitor() {
     isolated(|dir| {
         let data = filled(dir, "data", "x");
@@ -162,8 +202,7 @@ fn collect_cleans_up_after_a_killed_monitor() {
         volume(&mut request, &data, "/in-the-overlay", &["rbind"]);
         // As if the monitor were gone: its memory is lost, its files are closed.
         let isolation = SharedOverlay::new();
-        let view = isolation.prepare(&request).unwrap();
-        std::mem::forget(view);
+        make_and_lose(|| isolation.prepare(&request).unwrap());
         assert!(Path::new("/run/reaper-test-volume/deep").exists());
         isolation.cleanup(&request).unwrap();
         isolation.cleanup(&request).unwrap();
@@ -282,13 +321,61 @@ fn host_unmount_frees_device_while_other_containers_run() {
         );
         a.close().unwrap();
         unmount(kubelet, UnmountFlags::empty()).unwrap();
-        let loops = fs::read_dir("/sys/block").unwrap().filter(|entry| {
-            let backing = entry.as_ref().unwrap().path().join("loop/backing_file");
-            fs::read_to_string(backing).is_ok_and(|file| file.contains(dir.to_str().unwrap()))
-        });
-        assert_eq!(loops.count(), 0, "the device is free");
+        assert_eq!(loop_devices(dir), 0, "the device is free");
         drop(b);
     });
+}
+
+/// How many loop devices show files below `dir`.
+fn loop_devices(dir: &Path) -> usize {
+    let below = dir.to_str().unwrap();
+    let devices = fs::read_dir("/sys/block").unwrap().filter(|entry| {
+        let backing = entry.as_ref().unwrap().path().join("loop/backing_file");
+        fs::read_to_string(backing).is_ok_and(|file| file.contains(below))
+    });
+    devices.count()
+}
+
+#[test]
+fn what_the_host_unmounts_is_named_while_a_member_keeps_it_and_free_afterwards() {
+    isolated(|dir| {
+        let disk = dir.join("disk");
+        mount_ext4(&dir.join("image"), &disk);
+        let [a, b, killed] = ["a", "b", "killed"].map(|id| request(dir, id, OverlayScope::Node));
+        let members = [&a, &b].map(open);
+        std::mem::forget(open(&killed));
+        let (overlays, _) = overlays(&a);
+        let unmounted = || overlays.list().unwrap().remove(0).unmounted;
+        assert_eq!(unmounted(), []);
+        unmount(&disk, UnmountFlags::empty()).unwrap();
+        let [held] = unmounted().try_into().unwrap();
+        assert_eq!(held.mount_point, disk);
+        let device = format!("{}, device 7:{} (loop", disk.display(), held.device.1);
+        assert!(held.to_string().starts_with(&device), "{held}");
+        for member in members {
+            assert_eq!(loop_devices(dir), 1);
+            member.close().unwrap();
+        }
+        // What the third one has started may still run, until its end is known.
+        assert_eq!((loop_devices(dir), unmounted().len()), (1, 1));
+        lose_locks(&dir.join("base"));
+        close_namespaces();
+        SharedOverlay::new().cleanup(&killed).unwrap();
+        assert_eq!((loop_devices(dir), unmounted()), (0, vec![]));
+        assert!(!overlays.list().unwrap()[0].mounted);
+        open(&a).close().unwrap();
+    });
+}
+
+/// Closes the namespaces that a view which was forgotten holds.
+fn close_namespaces() {
+    for entry in fs::read_dir("/proc/self/fd").unwrap() {
+        let path = entry.unwrap().path();
+        if fs::read_link(&path).is_ok_and(|to| to.to_string_lossy().starts_with("mnt:")) {
+            let descriptor = path.file_name().unwrap().to_str().unwrap();
+            nix::unistd::close(descriptor.parse::<i32>().unwrap()).unwrap();
+        }
+    }
 }
 
 #[test]

@@ -82,6 +82,67 @@ fn a_create_that_fails_leaves_no_overlay() {
 }
 
 #[test]
+fn what_a_container_has_closed_to_the_next_ones_user_is_named_with_the_way_out() {
+    let rig = Rig::with_overlay();
+    for closed in ["/", "/usr/bin"] {
+        rig.ok(&["run", "--", "chmod", "700", closed]);
+        let user = ["run", "--user", "1234:1234"];
+        let program = ["--", "/usr/bin/true"];
+        let error = rig.fails(1, &[&user[..], &program[..]].concat());
+        let denied = format!("permission denied to user 1234 by {closed} (mode 0700, owner 0:0)");
+        assert!(error.contains(&denied), "{error}");
+        assert!(error.contains("`overlay diff` shows it"), "{error}");
+        let cwd = rig.fails(
+            1,
+            &[&user[..], &["--cwd", "/usr/bin"], &program[..]].concat(),
+        );
+        assert!(cwd.contains(&denied["permission ".len()..]), "{cwd}");
+        let changes = rig.ok(&["overlay", "diff", "node"]);
+        assert!(changes.contains(&format!("P {closed}\n")), "{changes}");
+        rig.ok(&["overlay", "reset", "node"]);
+        rig.ok(&[&user[..], &program[..]].concat());
+    }
+}
+
+#[test]
+fn who_keeps_a_filesystem_that_was_unmounted_is_said_by_ls_and_doctor() {
+    let rig = Rig::with_overlay();
+    // Not below /run, which is the machine's own in a view.
+    let disk = tempfile::tempdir().unwrap();
+    let disk = disk.path().canonicalize().unwrap();
+    let program = rig.command(&[]);
+    let script = format!(
+        "mount -t tmpfs disk {disk} && \"$@\" run --detach --name holder -- sleep 1000 >/dev/null 2>&1 && \
+         umount {disk} && \"$@\" overlay ls && \"$@\" overlay ls --json && \
+         {{ \"$@\" doctor --no-trial; \"$@\" delete --force holder; \"$@\" overlay ls; }}",
+        disk = disk.display()
+    );
+    let mut call = Command::new("unshare");
+    call.args(["--mount", "--propagation", "private", "sh", "-c", &script])
+        .arg("sh")
+        .arg(program.get_program())
+        .args(program.get_args());
+    let output = call.stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let held = format!(
+        "keeps in use what this machine has unmounted: {}, device 0:",
+        disk.display()
+    );
+    let lines = said.lines().filter(|line| line.starts_with("node"));
+    let lines: Vec<_> = lines.map(|line| line.contains(&held)).collect();
+    assert_eq!(lines, [true, false], "{said}");
+    let member = format!("\"mount_point\": \"{}\"", disk.display());
+    assert!(said.contains(&member), "{said}");
+    let words: Vec<_> = said.split_whitespace().collect();
+    let said = words.join(" ");
+    assert!(said.contains(&format!("node {held}")), "{said}");
+    assert!(
+        said.contains("when the members of node have ended: holder"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_create_that_is_killed_leaves_no_overlay_once_it_is_deleted() {
     let rig = Rig::with_overlay();
     let bundle = rig.bundle(

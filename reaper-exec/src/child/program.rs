@@ -7,7 +7,10 @@ use std::{
     path::Path,
 };
 
-use nix::{errno::Errno, unistd::execve};
+use nix::{
+    errno::Errno,
+    unistd::{execve, geteuid},
+};
 use reaper_overlay::in_view;
 use reaper_spec::ProcessSpec;
 
@@ -106,7 +109,7 @@ impl Program {
                 // In these words engines look for it, to report 127.
                 "executable file not found in $PATH".to_owned()
             }
-            Errno::EACCES => "permission denied: is it an executable file?".to_owned(),
+            Errno::EACCES => why_denied(&name),
             Errno::ENOEXEC => {
                 "not a program: neither an executable nor a script with #!".to_owned()
             }
@@ -154,6 +157,15 @@ fn path_of(program: &CStr) -> &Path {
 
 fn exists(program: &CStr) -> bool {
     path_of(program).exists()
+}
+
+/// Why the process's user may not execute a program that is there, or not search for it.
+fn why_denied(program: &str) -> String {
+    let of_interpreter = || in_view::denial(Path::new(&interpreter(program)?));
+    match in_view::denial(Path::new(program)).or_else(of_interpreter) {
+        Some(denial) => format!("permission denied to user {} by {denial}", geteuid()),
+        None => "permission denied: is it an executable file?".to_owned(),
+    }
 }
 
 /// The interpreter that a script's first line names.

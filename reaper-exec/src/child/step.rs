@@ -6,8 +6,8 @@ use crate::protocol::ChildReport;
 
 /// A step that failed.
 pub(super) struct Failed {
-    step: String,
-    source: io::Error,
+    pub(super) step: String,
+    pub(super) source: io::Error,
 }
 
 impl From<Failed> for ChildReport {

@@ -147,7 +147,7 @@ async fn a_program_that_cannot_be_executed_is_named(rig: &Rig) {
         ),
         (
             write("plain", "echo", 0o644),
-            "permission denied",
+            "plain (mode 0644, owner 0:0)",
             libc::EACCES,
         ),
         (
@@ -159,6 +159,11 @@ async fn a_program_that_cannot_be_executed_is_named(rig: &Rig) {
             write("script", "#!/bin/nosh -x\n", 0o755),
             "interpreter /bin/nosh",
             libc::ENOENT,
+        ),
+        (
+            write("denied", "#!/etc/passwd\n", 0o755),
+            "permission denied to user 0 by /etc/passwd (mode 0644, owner 0:0)",
+            libc::EACCES,
         ),
     ];
     for (program, message, expected) in cases {

@@ -6,9 +6,10 @@ use super::{place_volumes::place, restrictions::Restrictions};
 use crate::{
     contract::{Context, Error, FilesystemIsolation, View, ViewRequest, user::Privilege},
     linux::{
+        in_use::{self, InUse},
         mount_point::kind_is_right,
         namespace::{Namespaces, unshare_mounts},
-        resolve::in_view,
+        resolve::{Volumes, in_view, resolve},
     },
     mount::{image::Image, interface::Interface},
     scope::mount_points::{self, MountPointUser},
@@ -16,7 +17,7 @@ use crate::{
     volume::{
         mount,
         open::{Volume, open_all},
-        request::MountRequest,
+        request::{MountRequest, check_place},
     },
 };
 
@@ -37,6 +38,8 @@ pub(crate) struct HostView {
     base: Option<Base>,
     cwd: PathBuf,
     volumes: Vec<Volume>,
+    /// The mount points, which other bases must not remove meanwhile.
+    in_use: Vec<InUse>,
     image: Option<PathBuf>,
     namespace: Option<Namespaces>,
     /// Whether the container has mounts of its own.
@@ -64,13 +67,14 @@ impl HostView {
             requests.push(MountRequest::of_image(image, image.root.clone())?);
         }
         let mut volumes = open_all(requests, interface)?;
-        let base = place_on_host(&mut volumes, request)?;
+        let (base, in_use) = place_on_host(&mut volumes, request)?;
         Ok(Self {
             id: request.unique_id(),
             base,
             cwd: request.cwd.clone(),
             own: !volumes.is_empty() || restrict.is_some() || restrictions.is_some(),
             volumes,
+            in_use,
             image: image.map(|image| image.root),
             namespace: None,
             interface,
@@ -129,27 +133,50 @@ impl HostView {
 
 /// Finds or makes the mount points of `volumes`. Where all exist and none was ever recorded, there
 /// is nothing to record.
-fn place_on_host(volumes: &mut [Volume], request: &ViewRequest) -> Result<Option<Base>, Error> {
+fn place_on_host(
+    volumes: &mut [Volume],
+    request: &ViewRequest,
+) -> Result<(Option<Base>, Vec<InUse>), Error> {
     if volumes.is_empty() {
-        return Ok(None);
+        return Ok((None, Vec::new()));
     }
-    let missing = volumes.iter().any(|volume| !volume.destination.exists());
-    let base = if missing || mount_points::are_known(&request.overlay.base)? {
+    let needs_base = !all_exist(volumes)?;
+    let base = if needs_base || mount_points::are_known(&request.overlay.base)? {
         Some(Base::prepare(&request.overlay)?)
     } else {
         Base::if_ready(&request.overlay)?
     };
-    match &base {
-        Some(base) => {
-            let id = request.unique_id();
-            place(volumes, MountPointUser::on_host(base, &id), None, &[])?;
+    let Some(base) = base else {
+        return Ok((None, Vec::new()));
+    };
+    let id = request.unique_id();
+    let in_use = place(volumes, MountPointUser::on_host(&base, &id), None, &[])?;
+    Ok((Some(base), in_use))
+}
+
+/// Whether all mount points are there, made by no Reaper, and in none of the volumes; then they are what the
+/// volumes are to be mounted on.
+fn all_exist(volumes: &mut [Volume]) -> Result<bool, Error> {
+    let mut targets = Volumes::default();
+    let mut found = Vec::new();
+    for volume in volumes.iter() {
+        let resolved = resolve(&volume.destination, &targets)?;
+        let is_made = in_use::marked(&resolved.path).is_some();
+        if !resolved.missing.is_empty() || resolved.inside.is_some() || is_made {
+            return Ok(false);
         }
-        None => volumes.iter().try_for_each(|volume| {
-            let to = &volume.destination;
-            kind_is_right(to, volume.directory, to.is_dir())
-        })?,
+        check_place(&resolved.path, &volume.destination)?;
+        kind_is_right(&resolved.path, volume.directory, resolved.path.is_dir())?;
+        targets.push(resolved.path.clone(), volume.writable());
+        found.push(resolved.path);
     }
-    Ok(base)
+    for (volume, path) in volumes.iter_mut().zip(found) {
+        // A file of names is mounted on a link itself.
+        if !volume.stays_on_link {
+            volume.destination = path;
+        }
+    }
+    Ok(true)
 }
 
 /// Gives back the mount points that a view whose monitor was killed has made on the host.
@@ -204,6 +231,7 @@ impl View for HostView {
     fn release(&mut self) -> Result<(), Error> {
         self.namespace = None;
         self.volumes.clear();
+        self.in_use.clear();
         if let Some(base) = &self.base {
             MountPointUser::on_host(base, &self.id).release()?;
             self.base = None;

@@ -17,6 +17,7 @@ use super::restrictions::Restrictions;
 use crate::{
     contract::{Context, Error, Scope, View, ViewRequest, user::Privilege},
     linux::{
+        in_use::InUse,
         namespace::{self, Ids, Namespaces, lock, unshare_as, unshare_mounts},
         resolve::in_view,
     },
@@ -44,6 +45,8 @@ pub(crate) struct OverlayView {
     restrictions: Option<Restrictions>,
     member: Option<Member>,
     volumes: Vec<Volume>,
+    /// Their mount points on the host, which other bases must not remove meanwhile.
+    in_use: Vec<InUse>,
     had_volumes: bool,
     /// The container's own, once its first process is in them.
     namespaces: Option<Namespaces>,
@@ -59,7 +62,7 @@ impl OverlayView {
         scope: Scope,
         request: &ViewRequest,
         mut member: Member,
-        volumes: Vec<Volume>,
+        (volumes, in_use): (Vec<Volume>, Vec<InUse>),
         remove_with_last: bool,
         is_own: bool,
     ) -> Self {
@@ -76,6 +79,7 @@ impl OverlayView {
             member: Some(member),
             had_volumes: !volumes.is_empty(),
             volumes,
+            in_use,
             namespaces: None,
             remove_with_last,
             is_own,
@@ -146,6 +150,7 @@ impl View for OverlayView {
         // First the mounts, then what they were mounted on.
         self.namespaces = None;
         self.volumes.clear();
+        self.in_use.clear();
         if self.had_volumes {
             MountPointUser::in_scope(&self.base, &self.scope, &self.id).release()?;
             self.had_volumes = false;

@@ -1,23 +1,29 @@
 //! Finding a mount point for each volume.
 
 use std::{
-    ffi::OsStr,
     fs,
-    os::fd::BorrowedFd,
     path::{Path, PathBuf},
 };
 
 use crate::{
     contract::{Context, Error},
-    linux::{handle::fd_link, mount_point::Kind},
+    linux::{handle::fd_link, in_use::InUse},
     scope::{
         keep::ScopeNamespace,
         mount_points::{MountPointUser, Requested},
     },
-    volume::{nested, open::Volume, request::check_place},
+    volume::{
+        nested::{self, Component},
+        open::Volume,
+        request::check_place,
+    },
 };
 
-/// Finds or makes the mount points of `volumes` for `user`. `namespace` is the scope's.
+/// How often a mount point is made anew in a volume that another base's container has removed meanwhile.
+const ATTEMPTS: usize = 20;
+
+/// Finds or makes the mount points of `volumes` for `user`, and holds those that others may remove. `namespace`
+/// is the scope's.
 ///
 /// A mount point that lies in an earlier volume is made in that one: before it is mounted where the
 /// volume exists already, else when both are mounted.
@@ -26,9 +32,9 @@ pub(crate) fn place(
     user: MountPointUser<'_>,
     namespace: Option<&ScopeNamespace>,
     host_paths: &[PathBuf],
-) -> Result<(), Error> {
+) -> Result<Vec<InUse>, Error> {
     if volumes.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let requested = volumes.iter().map(|volume| Requested {
         destination: &volume.destination,
@@ -36,22 +42,29 @@ pub(crate) fn place(
         stays_on_link: volume.stays_on_link,
         root: volume.writable(),
     });
-    let targets = user.acquire(namespace, host_paths, &requested.collect::<Vec<_>>())?;
+    let requested = requested.collect::<Vec<_>>();
+    let (targets, mut held) = user.acquire(namespace, host_paths, &requested)?;
+    drop(requested);
     for (at, target) in targets.into_iter().enumerate() {
         let (outer_volumes, rest) = volumes.split_at_mut(at);
         let volume = &mut rest[0];
         let placed =
             check_place(&target.path, &volume.destination).and_then(|()| match target.inside {
                 Some(outer) => place_in(&outer_volumes[outer], volume, &target.path, user),
-                None => Ok(()),
+                None => Ok(None),
             });
-        if let Err(error) = placed {
-            user.release()?;
-            return Err(error);
+        match placed {
+            Ok(in_use) => held.extend(in_use),
+            Err(error) => {
+                // What is held would not be removed.
+                drop(held);
+                user.release()?;
+                return Err(error);
+            }
         }
         volume.destination = target.path;
     }
-    Ok(())
+    Ok(held)
 }
 
 /// Has the mount point `path` of `volume` made in the volume `outer`.
@@ -60,30 +73,39 @@ fn place_in(
     volume: &mut Volume,
     path: &Path,
     user: MountPointUser<'_>,
-) -> Result<(), Error> {
+) -> Result<Option<InUse>, Error> {
     let Some(root) = outer.writable() else {
         volume.nest_in(outer.destination.clone());
-        return Ok(());
+        return Ok(None);
     };
-    let mut on_component = |parent: BorrowedFd<'_>, name: &OsStr, missing: Option<Kind>| {
-        // A filesystem that was made for the volume is removed with it.
-        if !outer.is_on_host() {
-            return Ok(());
+    // A filesystem that was made for the volume is removed with it.
+    let is_on_host = outer.is_on_host();
+    let mut on_component = |part: Component<'_>| match is_on_host {
+        true => user.acquire_nested(&on_host(&part)?, part.missing, part.is_last),
+        false => Ok(()),
+    };
+    let mut make = || {
+        let outer = &outer.destination;
+        nested::make(root, outer, path, volume.directory, &mut on_component)?;
+        let relative = path.strip_prefix(outer).unwrap_or(path);
+        match is_on_host {
+            true => InUse::below(root, relative).map(Some),
+            false => Ok(None),
         }
-        user.acquire_nested(&on_host(parent, name)?, missing)
     };
-    nested::make(
-        root,
-        &outer.destination,
-        path,
-        volume.directory,
-        &mut on_component,
-    )
+    let mut made = make();
+    for _ in 1..ATTEMPTS {
+        if !made.as_ref().is_err_and(Error::is_gone) {
+            break;
+        }
+        made = make();
+    }
+    made
 }
 
-/// The path on the host of what is called `name` in `parent`.
-fn on_host(parent: BorrowedFd<'_>, name: &OsStr) -> Result<PathBuf, Error> {
-    let link = fd_link(&parent);
+/// The path of a part on the host.
+fn on_host(part: &Component<'_>) -> Result<PathBuf, Error> {
+    let link = fd_link(&part.parent);
     let parent = fs::read_link(&link).context("follow", link)?;
-    Ok(parent.join(name))
+    Ok(parent.join(part.name))
 }

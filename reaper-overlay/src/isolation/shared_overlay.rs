@@ -16,8 +16,12 @@ use crate::{
         interface::Interface,
     },
     scope::{
-        join::Member, keep::ScopeNamespace, mount_points::MountPointUser, remove::remove_unused,
-        scope_options::ScopeOptions, unused::collect,
+        join::Member,
+        keep::ScopeNamespace,
+        mount_points::MountPointUser,
+        remove::{forget_member, remove_unused},
+        scope_options::ScopeOptions,
+        unused::collect,
     },
     store::{base::Base, paths::ScopePaths},
     volume::{
@@ -146,8 +150,8 @@ impl FilesystemIsolation for SharedOverlay {
             .and_then(|mut volumes| {
                 let id = request.unique_id();
                 let user = MountPointUser::in_scope(&base, &scope, &id);
-                place(&mut volumes, user, Some(namespace), &host_paths)?;
-                Ok(volumes)
+                let in_use = place(&mut volumes, user, Some(namespace), &host_paths)?;
+                Ok((volumes, in_use))
             });
         let volumes = match volumes {
             Ok(volumes) => volumes,
@@ -175,10 +179,7 @@ impl FilesystemIsolation for SharedOverlay {
             return Ok(());
         };
         let scope = Scope::of(request)?;
-        let id = request.unique_id();
-        MountPointUser::in_scope(&base, &scope, &id).release()?;
-        let paths = ScopePaths::new(&base, &scope);
-        crate::linux::files::remove_file(&paths.members().join(id))
+        forget_member(&base, &scope, &request.unique_id())
     }
 
     fn remove(&self, request: &ViewRequest) -> Result<(), Error> {

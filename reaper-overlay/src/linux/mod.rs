@@ -8,6 +8,7 @@ pub(crate) mod files;
 pub(crate) mod flock;
 pub(crate) mod handle;
 pub(crate) mod helper;
+pub(crate) mod in_use;
 pub(crate) mod mount_point;
 pub mod mountinfo;
 pub(crate) mod namespace;

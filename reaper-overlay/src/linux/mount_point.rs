@@ -1,6 +1,6 @@
 //! A single mount point: made, guarded, removed.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, os::fd::AsFd, path::Path};
 
 use rustix::{
     fs::{
@@ -12,7 +12,10 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::mountinfo;
+use super::{
+    in_use::{Removable, removable},
+    mountinfo,
+};
 use crate::contract::{Context, Error};
 
 /// What a mount point is.
@@ -43,8 +46,8 @@ pub(crate) fn kind_is_right(
     })
 }
 
-/// Makes the directory or empty file `path`, unless it was made meanwhile.
-pub(crate) fn make(path: &Path, directory: bool) -> Result<(), Error> {
+/// Makes the directory or empty file `path`, unless it was made meanwhile. Returns whether it was made here.
+pub(crate) fn make(path: &Path, directory: bool) -> Result<bool, Error> {
     let made = if directory {
         fs::create_dir(path)
     } else {
@@ -56,18 +59,28 @@ pub(crate) fn make(path: &Path, directory: bool) -> Result<(), Error> {
     };
     match made {
         // A container was quicker.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other.context("make the mount point", path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        other => other.map(|()| true).context("make the mount point", path),
     }
 }
 
-/// Removes a mount point that was made, unless a container keeps something in it. No symlink is
+/// What became of a mount point that was to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Removal {
+    /// It was removed, or is to stay.
+    Done,
+    /// A container, of another base, has something mounted on it.
+    InUse,
+}
+
+/// Removes a mount point that was made, unless a container keeps something in it or has it in
+/// [use](super::in_use). No symlink is
 /// followed on the way: a container may have put one there since that leads to a file of the host.
-pub(crate) fn remove(path: &Path, kind: Kind) -> Result<(), Error> {
+pub(crate) fn remove(path: &Path, kind: Kind) -> Result<Removal, Error> {
     match try_remove(path, kind) {
+        Ok(removal) => Ok(removal),
         // It no longer exists, was moved away, is in use, or lies on a volume that is read-only.
-        Ok(())
-        | Err(
+        Err(
             Errno::NOENT
             | Errno::NOTEMPTY
             | Errno::NOTDIR
@@ -76,31 +89,39 @@ pub(crate) fn remove(path: &Path, kind: Kind) -> Result<(), Error> {
             | Errno::ROFS
             | Errno::ACCESS
             | Errno::PERM,
-        ) => Ok(()),
+        ) => Ok(Removal::Done),
         Err(errno) => Err(errno).context("remove the mount point", path),
     }
 }
 
-fn try_remove(path: &Path, kind: Kind) -> rustix::io::Result<()> {
+fn try_remove(path: &Path, kind: Kind) -> rustix::io::Result<Removal> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Ok(());
+        return Ok(Removal::Done);
     };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut dir = open("/", flags, Mode::empty())?;
     for part in parent.components().skip(1) {
         dir = openat(&dir, part.as_os_str(), flags, Mode::empty())?;
     }
+    let asked = removable(dir.as_fd(), name)
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let _alone = match asked {
+        Removable::Yes(lock) => lock,
+        Removable::InUse => return Ok(Removal::InUse),
+        Removable::Gone => return Ok(Removal::Done),
+    };
     match kind {
-        Kind::Directory => unlinkat(&dir, name, AtFlags::REMOVEDIR),
+        Kind::Directory => unlinkat(&dir, name, AtFlags::REMOVEDIR)?,
         Kind::File => {
             let stat = statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
             let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
             if !is_file || stat.st_size != 0 {
-                return Ok(());
+                return Ok(Removal::Done);
             }
-            unlinkat(&dir, name, AtFlags::empty())
+            unlinkat(&dir, name, AtFlags::empty())?;
         }
     }
+    Ok(Removal::Done)
 }
 
 pub(crate) fn is_mount_point(path: &Path) -> Result<bool, Error> {

@@ -146,7 +146,13 @@ pub(crate) fn resolve(path: &Path, volumes: &Volumes<'_>) -> Result<Resolved, Er
 /// in mountinfo. A container that may write to a directory on the way can have made one since.
 /// `None` if there is no such file, or a symlink is in the way.
 pub(crate) fn without_links(path: &Path) -> Result<Option<Handle>, Error> {
-    let mut at = Handle::of(Path::new("/"))?;
+    without_links_from(Path::new("/"), path)
+}
+
+/// The same from another root, as that of another mount namespace.
+pub(crate) fn without_links_from(root: &Path, path: &Path) -> Result<Option<Handle>, Error> {
+    // Itself, where it is a link to another process's root.
+    let mut at = Handle::of(&root.join("."))?;
     for component in path.components() {
         if let (Component::Normal(name), Some(dir)) = (component, &at) {
             at = Handle::at(dir.as_fd(), name).context("open", path)?;

@@ -17,11 +17,12 @@ use reaper_spec::OverlayConfig;
 use super::{Overlays, progress::Usage};
 use crate::{
     contract::{Context, Error, Scope},
-    linux::{
-        files::{exists, remove_file},
-        handle::Handle,
+    linux::{files::exists, handle::Handle},
+    scope::{
+        list,
+        mount_points::MountPointUser,
+        remove::{forget_member, remove_unused},
     },
-    scope::{list, mount_points::MountPointUser, remove::remove_unused},
     store::{
         base::Base,
         members::members,
@@ -140,10 +141,7 @@ pub fn remove_leftover(config: &OverlayConfig, leftover: &Leftover) -> Result<()
     match leftover {
         Leftover::Scope(scope) | Leftover::Mounts(scope) => remove_unused(&base, scope),
         Leftover::Member { scope, id, .. } => match scope {
-            Some(scope) => {
-                MountPointUser::in_scope(&base, scope, id).release()?;
-                remove_file(&ScopePaths::new(&base, scope).members().join(id))
-            }
+            Some(scope) => forget_member(&base, scope, id),
             None => MountPointUser::on_host(&base, id).release(),
         },
         Leftover::Trash(_) => trash::empty(&base.path),

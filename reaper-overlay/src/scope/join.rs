@@ -307,7 +307,7 @@ fn changes(
     let changed = table.snapshot.changed();
     Ok((!changed.is_empty()).then(|| {
         format!(
-            "overlay {scope}: the node changed below it ({}); reset it when nobody uses it",
+            "overlay {scope}: the node changed below it ({}); the overlay shows it when all members have ended",
             changed.join(", ")
         )
     }))

@@ -14,6 +14,7 @@ use crate::{
     linux::mountinfo::unescape,
     store::{
         base::Base,
+        host_snapshot::Unmounted,
         layer_table::{Layer, Table},
         members::members,
         paths::ScopePaths,
@@ -44,6 +45,9 @@ pub struct ScopeInfo {
     /// What changed on the host below the overlay since it was mounted: paths, escaped as in
     /// mountinfo.
     pub changed_below: Vec<String>,
+    /// The filesystems that it keeps in use, though they were unmounted on the host since. They are
+    /// free when its last member has ended.
+    pub unmounted: Vec<Unmounted>,
 }
 
 pub(crate) fn info(base: &Base, scope: Scope) -> Result<Option<ScopeInfo>, Error> {
@@ -56,10 +60,9 @@ pub(crate) fn info(base: &Base, scope: Scope) -> Result<Option<ScopeInfo>, Error
     let members = members(&paths)?;
     // Without root there is no pin: members alone keep the namespace.
     let mounted = !members.is_empty() || open_pin(&paths)?.is_some();
-    let changed_below = if mounted {
-        table.snapshot.changed()
-    } else {
-        Vec::new()
+    let (changed_below, unmounted) = match mounted {
+        true => (table.snapshot.changed(), table.snapshot.unmounted()?),
+        false => (Vec::new(), Vec::new()),
     };
     Ok(Some(ScopeInfo {
         created,
@@ -70,6 +73,7 @@ pub(crate) fn info(base: &Base, scope: Scope) -> Result<Option<ScopeInfo>, Error
         read_only: paths_of(&table.read_only),
         unprotected: paths_of(&table.unprotected),
         changed_below,
+        unmounted,
         scope,
     }))
 }

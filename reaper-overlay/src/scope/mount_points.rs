@@ -19,13 +19,16 @@ use crate::{
         files::exists,
         handle::fd_link,
         helper::Helper,
-        mount_point::{Kind, bind_to_itself, check_kind, is_mount_point, make, remove, unguard},
+        in_use::{self, InUse},
+        mount_point::{
+            Kind, Removal, bind_to_itself, check_kind, is_mount_point, make, remove, unguard,
+        },
         mountinfo::{escape, unescape},
         resolve::{Resolved, Volumes, resolve},
     },
     store::{
         base::Base,
-        mount_points::{INSIDE, MountPoint, MountPointRegistry, lock, record},
+        mount_points::{INSIDE, MountPoint, MountPointRegistry, is_shared, lock, record},
         paths::ScopePaths,
         record::Record,
     },
@@ -59,8 +62,12 @@ pub(crate) struct MountTarget {
     pub(crate) inside: Option<usize>,
 }
 
-/// What [`MountPointUser::acquire`] finds, as it crosses the pipe.
-type Found = Vec<(String, Option<usize>)>;
+/// What [`MountPointUser::acquire`] finds, as it crosses the pipe: the path, the earlier volume that it
+/// lies in, and whether it is the host's, where others may remove it.
+type Found = Vec<(String, Option<usize>, bool)>;
+
+/// How often mount points are made anew that another base's container has removed meanwhile.
+const ATTEMPTS: usize = 20;
 
 impl<'a> MountPointUser<'a> {
     /// The member `id` of `scope`.
@@ -80,14 +87,36 @@ impl<'a> MountPointUser<'a> {
     }
 
     /// Finds, and makes where it is missing, a mount point for each of `requested`, and counts the container
-    /// as its user until it is released. `namespace` is the scope's.
+    /// as its user until it is released. Those of the host are held, until what is returned is dropped.
+    /// `namespace` is the scope's.
     pub(crate) fn acquire(
         self,
         namespace: Option<&ScopeNamespace>,
         host_paths: &[PathBuf],
         requested: &[Requested<'_>],
-    ) -> Result<Vec<MountTarget>, Error> {
+    ) -> Result<(Vec<MountTarget>, Vec<InUse>), Error> {
         let _lock = lock(self.base)?;
+        let acquire = || self.acquire_locked(namespace, host_paths, requested);
+        let mut acquired = acquire();
+        for _ in 1..ATTEMPTS {
+            if !acquired.as_ref().is_err_and(Error::is_gone) {
+                break;
+            }
+            acquired = acquire();
+        }
+        if acquired.is_err() {
+            // The first error is returned; `collect` tries again to remove what is left.
+            let _ = self.release_locked(namespace);
+        }
+        acquired
+    }
+
+    fn acquire_locked(
+        self,
+        namespace: Option<&ScopeNamespace>,
+        host_paths: &[PathBuf],
+        requested: &[Requested<'_>],
+    ) -> Result<(Vec<MountTarget>, Vec<InUse>), Error> {
         let mut session = MountPointSession::open(self, host_paths)?;
         let found: Result<Found, Error> = Helper::run("make mount points", || {
             if let Some(namespace) = namespace {
@@ -95,36 +124,41 @@ impl<'a> MountPointUser<'a> {
             }
             session.acquire(requested)
         });
-        match found {
-            Ok(found) => Ok(found
-                .into_iter()
-                .map(|(path, inside)| MountTarget {
-                    path: unescape(path.as_bytes()).into(),
-                    inside,
-                })
-                .collect()),
-            Err(error) => {
-                // The first error is returned; `collect` tries again to remove what is left.
-                let _ = self.release_locked(namespace);
-                Err(error)
+        let (mut targets, mut held) = (Vec::new(), Vec::new());
+        for (path, inside, is_hosts) in found? {
+            let path = PathBuf::from(unescape(path.as_bytes()));
+            if is_hosts {
+                held.push(InUse::on_host(&self.base.root(), &path)?);
             }
+            targets.push(MountTarget { path, inside });
         }
+        Ok((targets, held))
     }
 
     /// Counts the container as a user of the mount point at `path` of the host, inside a volume,
-    /// until it is released. With `missing` it is about to be made.
-    pub(crate) fn acquire_nested(self, path: &Path, missing: Option<Kind>) -> Result<(), Error> {
+    /// or of a directory on the way to it, until it is released. With `missing` it is about to be made. What is on the
+    /// way and was not made stays with what is mounted below it.
+    pub(crate) fn acquire_nested(
+        self,
+        path: &Path,
+        missing: Option<Kind>,
+        is_mount_point: bool,
+    ) -> Result<(), Error> {
         let _lock = lock(self.base)?;
         let mut session = MountPointSession::open(self, &[])?;
         let key = format!("{INSIDE}{}", escape(path.as_os_str()));
-        if missing.is_none() && !session.registry.points.contains_key(&key) {
+        let is_known = session.registry.points.contains_key(&key);
+        if missing.is_none() && !is_mount_point && !is_known {
             return Ok(());
         }
         let point = session.registry.entry(key, path);
         point.made = point.made.or(missing);
         let users = point.users.entry(self.name().to_owned()).or_default();
         users.insert(self.id.to_owned());
-        session.record.write_durably(&session.registry)
+        match missing {
+            Some(_) => session.record.write_durably(&session.registry),
+            None => session.save(),
+        }
     }
 
     /// Releases the container's mount points, and removes those without other users. Idempotent.
@@ -292,7 +326,7 @@ impl<'a> MountPointSession<'a> {
                 && let Some(link) = link_at(volume.destination, &targets)?
             {
                 // Nothing is made, and the link cannot be guarded.
-                found.push((escape(link.as_os_str()), None));
+                found.push((escape(link.as_os_str()), None, false));
                 targets.push(link, None);
                 continue;
             }
@@ -301,7 +335,12 @@ impl<'a> MountPointSession<'a> {
             if inside.is_none() {
                 self.acquire_one(&path, volume.directory, missing, &mut plan)?;
             }
-            found.push((escape(path.as_os_str()), inside.filter(|_| !again)));
+            let is_hosts = inside.is_none() && is_shared(&self.key(&path));
+            found.push((
+                escape(path.as_os_str()),
+                inside.filter(|_| !again),
+                is_hosts,
+            ));
             targets.push(path, volume.root);
         }
         if plan.missing.is_empty() {
@@ -310,7 +349,9 @@ impl<'a> MountPointSession<'a> {
             self.record.write_durably(&self.registry)?;
         }
         for (path, kind) in &plan.missing {
-            make(path, *kind == Kind::Directory)?;
+            if make(path, *kind == Kind::Directory)? && is_shared(&self.key(path)) {
+                in_use::mark(path);
+            }
         }
         for (path, directory) in &plan.points {
             check_kind(path, *directory)?;
@@ -434,17 +475,49 @@ impl<'a> MountPointSession<'a> {
                 unguard(&path)?;
             }
             if point.users.is_empty() {
-                if let Some(kind) = point.made {
-                    remove(&path, kind)?;
+                let made = point.made;
+                if self.remove(&key, &path, made)? {
+                    self.registry.points.remove(&key);
                 }
-                self.registry.points.remove(&key);
             }
         }
+        self.save_released();
+        Ok(())
+    }
+
+    /// Removes a mount point without users if it was `made`, by this base or another one. Returns false if it is to
+    /// be tried again, as a container of another base uses it, which does not know that it was made.
+    fn remove(&self, key: &str, path: &Path, made: Option<Kind>) -> Result<bool, Error> {
+        if !is_shared(key) {
+            return match made {
+                Some(kind) => remove(path, kind).map(|_| true),
+                None => Ok(true),
+            };
+        }
+        let Some(kind) = made.or_else(|| in_use::marked(path)) else {
+            return Ok(true);
+        };
+        if remove(path, kind)? == Removal::InUse {
+            return Ok(in_use::marked(path).is_some());
+        }
+        // What another base has made around it went with its own users, unless this one was in it.
+        let domain = key.split(' ').next().unwrap_or_default();
+        for parent in path.ancestors().skip(1) {
+            let key = format!("{domain} {}", escape(parent.as_os_str()));
+            let is_own = self.registry.points.contains_key(&key);
+            if is_own || in_use::marked(parent) != Some(Kind::Directory) {
+                break;
+            }
+            remove(parent, Kind::Directory)?;
+        }
+        Ok(true)
+    }
+
+    fn save_released(&self) {
         if let Err(error) = self.save() {
             // They are released. The record has them until they are released again: with the last
             // member of the scope, or after a reboot.
             tracing::warn!("{error}: released mount points are still recorded");
         }
-        Ok(())
     }
 }

@@ -2,16 +2,21 @@
 
 use reaper_spec::OverlayConfig;
 
-use super::{join::hold_layers, keep::unpin, list::layers, mount_points};
+use super::{
+    join::hold_layers,
+    keep::unpin,
+    list::layers,
+    mount_points::{self, MountPointUser},
+};
 use crate::{
-    contract::{Error, Scope},
+    contract::{Error, Scope, user::Privilege},
     linux::{
         files::{exists, remove_file, remove_tree},
         flock::{Lock, Mode},
     },
     store::{
         base::Base,
-        members::{Membership, members},
+        members::{Membership, may_have_members, members},
         paths::ScopePaths,
         trash::Trash,
     },
@@ -79,6 +84,31 @@ impl ExclusiveScope {
     }
 }
 
+/// Ends the namespace of `scope` unless it has members: its overlays would keep filesystems in use that the
+/// host unmounts. The next member mounts it afresh over the same layers.
+pub(crate) fn unmount_unused(base: &Base, scope: &Scope) -> Result<(), Error> {
+    let paths = ScopePaths::new(base, scope);
+    if base.privilege == Privilege::User || !exists(&paths.pin)? {
+        return Ok(());
+    }
+    let Some(_alone) = Lock::try_exclusive(&paths.members_lock)? else {
+        return Ok(());
+    };
+    if may_have_members(&paths)? {
+        return Ok(());
+    }
+    base.at_home("unmount the scope", |base| {
+        unpin(&ScopePaths::new(base, scope))
+    })
+}
+
+/// Removes what a member of `scope` has left that was killed: its mount points and its marker.
+pub(crate) fn forget_member(base: &Base, scope: &Scope, id: &str) -> Result<(), Error> {
+    MountPointUser::in_scope(base, scope, id).release()?;
+    remove_file(&ScopePaths::new(base, scope).members().join(id))?;
+    unmount_unused(base, scope)
+}
+
 /// Removes `scope` unless it has members.
 pub(crate) fn remove_unused(base: &Base, scope: &Scope) -> Result<(), Error> {
     let paths = ScopePaths::new(base, scope);
@@ -90,7 +120,7 @@ pub(crate) fn remove_unused(base: &Base, scope: &Scope) -> Result<(), Error> {
 }
 
 impl Membership {
-    /// Leaves, and removes a scope that is to go with its last member.
+    /// Leaves, and unmounts the scope with its last member, or removes it if it is to go with that.
     pub(crate) fn end(
         self,
         base: &Base,
@@ -100,8 +130,12 @@ impl Membership {
         self.leave()?;
         drop(self);
         if remove_with_last || exists(&ScopePaths::new(base, scope).remove_when_empty())? {
-            remove_unused(base, scope)?;
+            return remove_unused(base, scope);
         }
-        Ok(())
+        // The next member does it otherwise.
+        unmount_unused(base, scope).or_else(|error| {
+            tracing::warn!("the overlay {scope} stays mounted without members: {error}");
+            Ok(())
+        })
     }
 }

@@ -168,6 +168,13 @@ impl Base {
         })
     }
 
+    /// The root of the mount namespace that the base belongs to.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.home
+            .as_ref()
+            .map_or_else(|| PathBuf::from("/"), |home| home.root())
+    }
+
     /// Whether the calling process is in the mount namespace that the base belongs to.
     pub(crate) fn is_home(&self) -> bool {
         self.home.is_none()

@@ -5,18 +5,21 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    fs,
+    fmt, fs,
     os::unix::fs::MetadataExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use nix::libc;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use serde::{Deserialize, Serialize};
 
-use crate::linux::{
-    mountinfo::{escape, unescape},
-    syscall,
+use crate::{
+    contract::Error,
+    linux::{
+        mountinfo::{self, escape, unescape},
+        syscall,
+    },
 };
 
 /// What package managers touch whenever they change the host.
@@ -94,6 +97,45 @@ impl HostSnapshot {
             .chain(filesystems.map(|(path, _)| path.clone()))
             .collect()
     }
+
+    /// The filesystems that were mounted when it was taken and are mounted nowhere now: who mounted
+    /// overlays over them then keeps them, and their devices, in use.
+    pub(crate) fn unmounted(&self) -> Result<Vec<Unmounted>, Error> {
+        let was = self.filesystems.iter().filter_map(|(path, name)| {
+            let path = PathBuf::from(unescape(path.as_bytes()));
+            Some((path, device_in(name)?))
+        });
+        let is_there = |(path, device): &(PathBuf, (u32, u32))| {
+            Filesystem::at(path).is_some_and(|now| now.device == *device)
+        };
+        let mut gone = was.filter(|was| !is_there(was)).peekable();
+        if gone.peek().is_none() {
+            return Ok(Vec::new());
+        }
+        // By a look at each: of a filesystem that has several devices (btrfs) mountinfo has another one.
+        let mounts = mountinfo::read()?;
+        let mounted: HashSet<(u32, u32)> = mounts
+            .iter()
+            .filter_map(|mount| Some(Filesystem::at(&mount.mount_point)?.device))
+            .collect();
+        let gone = gone.filter(|(_, device)| !mounted.contains(device));
+        Ok(gone
+            .map(|(mount_point, device)| Unmounted {
+                mount_point,
+                device,
+            })
+            .collect())
+    }
+}
+
+/// A filesystem that was unmounted on the host and is still in use by an overlay over it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Unmounted {
+    /// Where it was mounted.
+    pub mount_point: PathBuf,
+    /// Its device's major and minor number.
+    pub device: (u32, u32),
 }
 
 /// As much of [`HostSnapshot`] as is needed to see that nothing has changed. It is read for each
@@ -125,6 +167,26 @@ impl QuickCheck {
             && !now.difference(&seen).any(|&mount| matters(mount))
             && changed_databases(self.databases.as_ref()).next().is_none()
     }
+}
+
+impl fmt::Display for Unmounted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (major, minor) = self.device;
+        write!(f, "{}, device {major}:{minor}", self.mount_point.display())?;
+        // Filesystems without a block device have none there.
+        let link = fs::read_link(format!("/sys/dev/block/{major}:{minor}"));
+        match link.ok().as_deref().and_then(Path::file_name) {
+            Some(name) => write!(f, " ({})", name.display()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The device of a filesystem's [name](Filesystem::name).
+fn device_in(name: &str) -> Option<(u32, u32)> {
+    let (device, _root) = name.split_once(' ')?;
+    let (major, minor) = device.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 fn changed_databases(
@@ -159,7 +221,9 @@ struct Filesystem {
 impl Filesystem {
     fn at(path: &Path) -> Option<Self> {
         let unique = StatxFlags::from_bits_retain(libc::STATX_MNT_ID_UNIQUE);
-        let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::INO | unique).ok()?;
+        // What is known of a network filesystem will do: its server may not answer.
+        let flags = AtFlags::STATX_DONT_SYNC;
+        let stat = statx(CWD, path, flags, StatxFlags::INO | unique).ok()?;
         let has_mount = stat.stx_mask & unique.bits() != 0;
         Some(Self {
             device: (stat.stx_dev_major, stat.stx_dev_minor),

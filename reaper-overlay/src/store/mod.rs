@@ -9,3 +9,5 @@ pub(crate) mod mount_points;
 pub(crate) mod paths;
 pub(crate) mod record;
 pub(crate) mod trash;
+
+pub use host_snapshot::Unmounted;

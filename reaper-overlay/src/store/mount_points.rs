@@ -21,13 +21,18 @@ use crate::{
     contract::{Error, Scope, host_paths::HOST_TREES},
     linux::{
         flock::{Lock, Mode},
-        mount_point::{Kind, remove},
+        mount_point::{Kind, Removal, remove},
         mountinfo::{escape, unescape},
     },
 };
 
 /// What the keys of mount points inside volumes begin with. They are paths of the host.
 pub(crate) const INSIDE: &str = "@ ";
+
+/// Whether containers of other bases may use the mount point with this key: it is the host's.
+pub(crate) fn is_shared(key: &str) -> bool {
+    key.starts_with(' ') || key.starts_with(INSIDE)
+}
 
 /// The version of `mount-points.json` that this crate writes, and the newest that it reads.
 /// Files of before it had a version are of the same format.
@@ -99,6 +104,7 @@ impl MountPointRegistry {
             registry.drop_stale_entries()?;
             registry.boot = boot;
         }
+        registry.remove_unused()?;
         Ok(registry)
     }
 
@@ -132,6 +138,24 @@ impl MountPointRegistry {
         keys
     }
 
+    /// Removes what was made and has no users left: containers of another base used it when the last one
+    /// of this base ended.
+    fn remove_unused(&mut self) -> Result<(), Error> {
+        for key in self.keys(|key, point| is_shared(key) && point.users.is_empty()) {
+            let Some(point) = self.points.get(&key) else {
+                continue;
+            };
+            let removed = match point.made {
+                Some(kind) => remove(&point.path(), kind)?,
+                None => Removal::Done,
+            };
+            if removed == Removal::Done {
+                self.points.remove(&key);
+            }
+        }
+        Ok(())
+    }
+
     /// Drops entries from before the last boot: their users have ended and nothing is mounted.
     ///
     /// Mount points on the host are removed here. Mount points inside a scope's layers are removed
@@ -140,7 +164,7 @@ impl MountPointRegistry {
         for point in self.points.values_mut() {
             point.guarded.clear();
         }
-        for key in self.keys(|key, _| key.starts_with(' ') || key.starts_with(INSIDE)) {
+        for key in self.keys(|key, _| is_shared(key)) {
             let Some(point) = self.points.remove(&key) else {
                 continue;
             };

@@ -73,7 +73,7 @@ impl Volume {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let root = open(outer, flags, Mode::empty()).context("open", outer)?;
             let root = root.as_fd();
-            nested::make(root, outer, to, self.directory, &mut |_, _, _| Ok(()))?;
+            nested::make(root, outer, to, self.directory, &mut |_| Ok(()))?;
         }
         let below = match self.options.copy_up {
             true => Handle::of(to)?,

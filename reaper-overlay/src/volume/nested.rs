@@ -13,12 +13,25 @@ use rustix::{
 
 use crate::{
     contract::{Context, Error},
-    linux::mount_point::{Kind, kind_is_right},
+    linux::{
+        handle::fd_link,
+        in_use,
+        mount_point::{Kind, kind_is_right},
+    },
 };
 
-/// Is told of a part of a mount point: where it is, its name, and what it will be if it is missing.
-pub(crate) type OnComponent<'a> =
-    &'a mut dyn FnMut(BorrowedFd<'_>, &OsStr, Option<Kind>) -> Result<(), Error>;
+/// A part of a mount point that is about to be made or used.
+pub(crate) struct Component<'a> {
+    pub(crate) parent: BorrowedFd<'a>,
+    pub(crate) name: &'a OsStr,
+    /// What it will be, if it is missing.
+    pub(crate) missing: Option<Kind>,
+    /// Whether it is the mount point itself.
+    pub(crate) is_last: bool,
+}
+
+/// Is told of each part of a mount point.
+pub(crate) type OnComponent<'a> = &'a mut dyn FnMut(Component<'_>) -> Result<(), Error>;
 
 /// Makes the mount point `path` if it is missing, in the volume on `outer`, whose root is `root`.
 /// `on_component` is called for each part on the way before it is made or used. `path` was resolved: a symlink
@@ -45,15 +58,21 @@ pub(crate) fn make(
         let find = || openat(parent, part.as_os_str(), flags, Mode::empty());
         let is_file = last && !directory;
         let kind = if is_file { Kind::File } else { Kind::Directory };
+        let component = |missing| Component {
+            parent,
+            name: part.as_os_str(),
+            missing,
+            is_last: last,
+        };
         let make = |on_component: OnComponent<'_>| {
-            on_component(parent, part.as_os_str(), Some(kind))?;
+            on_component(component(Some(kind)))?;
             make_part(parent, part.as_os_str(), kind).context("make the mount point", path)?;
             Ok::<_, Error>(find())
         };
         let found = match find() {
             Err(Errno::NOENT) => make(&mut *on_component)?,
             _ => {
-                on_component(parent, part.as_os_str(), None)?;
+                on_component(component(None))?;
                 // Until it was noted, another container's end could remove it.
                 match find() {
                     Err(Errno::NOENT) => make(&mut *on_component)?,
@@ -89,7 +108,11 @@ fn make_part(parent: BorrowedFd<'_>, name: &OsStr, kind: Kind) -> rustix::io::Re
     };
     match made {
         Err(Errno::EXIST) => Ok(()),
-        other => other,
+        made => {
+            made?;
+            in_use::mark(&fd_link(&parent).join(name));
+            Ok(())
+        }
     }
 }
 
@@ -105,10 +128,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap().keep();
         let root = fs::File::open(&dir).unwrap();
         fs::create_dir(dir.join("a")).unwrap();
-        let mut note = |parent: BorrowedFd<'_>, name: &OsStr, missing| {
-            use std::os::fd::AsRawFd;
-            let parent = fs::read_link(format!("/proc/self/fd/{}", parent.as_raw_fd())).unwrap();
-            meanwhile(parent.join(name), missing);
+        let mut note = |part: Component<'_>| {
+            let parent = fs::read_link(fd_link(&part.parent)).unwrap();
+            meanwhile(parent.join(part.name), part.missing);
             Ok(())
         };
         let (outer, path) = (Path::new("/volume"), Path::new("/volume/a/b"));

@@ -9,6 +9,7 @@ pub mod kernel;
 pub mod user;
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::MetadataExt,
     path::Path,
@@ -140,6 +141,26 @@ pub fn lose_locks(dir: &Path) {
             let descriptor = path.file_name().unwrap().to_str().unwrap();
             nix::unistd::close(descriptor.parse::<i32>().unwrap()).unwrap();
         }
+    }
+}
+
+/// The descriptors that this process has open.
+pub fn descriptors() -> BTreeSet<i32> {
+    let entries = fs::read_dir("/proc/self/fd").unwrap();
+    let number = |entry: std::io::Result<fs::DirEntry>| {
+        let name = entry.unwrap().file_name();
+        name.to_str().unwrap().parse().unwrap()
+    };
+    entries.map(number).collect()
+}
+
+/// Makes something and forgets it, with all that it has open, as if the process that made it had been killed.
+pub fn make_and_lose<T>(make: impl FnOnce() -> T) {
+    let before = descriptors();
+    std::mem::forget(make());
+    for descriptor in descriptors().difference(&before) {
+        // One of them was that of the look itself.
+        let _ = nix::unistd::close(*descriptor);
     }
 }
 

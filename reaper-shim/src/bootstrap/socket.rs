@@ -12,10 +12,9 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{Flock, FlockArg},
     sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket},
 };
-use reaper_state::StateRoot;
+use reaper_state::{StateRoot, lock_exclusive};
 
 use crate::{Error, Result};
 
@@ -114,7 +113,7 @@ impl SocketPath {
 
     /// One claim or removal at a time, of all sockets of the folder; each takes microseconds. The
     /// folder itself is the lock, so that no lock files are left over.
-    fn lock(&self) -> Result<Flock<File>> {
+    fn lock(&self) -> Result<File> {
         let dir = self.0.parent().unwrap_or(Path::new("/"));
         let failed = |operation: &'static str, source: io::Error| Error::File {
             operation,
@@ -127,8 +126,8 @@ impl SocketPath {
             .create(dir)
             .map_err(|source| failed("make", source))?;
         let opened = File::open(dir).map_err(|source| failed("open", source))?;
-        Flock::lock(opened, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| failed("lock", errno.into()))
+        lock_exclusive(&opened).map_err(|source| failed("lock", source))?;
+        Ok(opened)
     }
 
     /// Whether the socket has a listener. Connects without blocking, so a listener that hangs is

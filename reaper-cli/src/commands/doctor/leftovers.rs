@@ -135,7 +135,7 @@ fn overlays(call: &CommandContext) -> Vec<CheckResult> {
         Ok(scopes) => {
             let examined = scopes
                 .iter()
-                .filter_map(|scope| examine_scope(&overlays, scope));
+                .flat_map(|scope| examine_scope(&overlays, scope));
             findings.extend(examined);
             let found = format!("{} scopes", scopes.len());
             findings.push(CheckResult::good("overlays", found));
@@ -154,22 +154,30 @@ fn overlays(call: &CommandContext) -> Vec<CheckResult> {
     findings
 }
 
-fn examine_scope(overlays: &Overlays, scope: &Scope) -> Option<CheckResult> {
+fn examine_scope(overlays: &Overlays, scope: &Scope) -> Vec<CheckResult> {
     let info = match overlays.inspect(scope) {
-        Ok(info) => info?,
-        Err(error) => return Some(unreadable(format!("{scope}: {error}"))),
+        Ok(Some(info)) => info,
+        Ok(None) => return Vec::new(),
+        Err(error) => return vec![unreadable(format!("{scope}: {error}"))],
     };
-    if info.changed_below.is_empty() {
-        return None;
+    let members = info.members.join(", ");
+    let mut findings = Vec::new();
+    if !info.changed_below.is_empty() {
+        let changed = info.changed_below.join(", ");
+        findings.push(CheckResult::warning(
+            "overlays",
+            format!("this machine changed below {scope}: {changed}"),
+            format!("it is seen in {scope} when its members have ended: {members}"),
+        ));
     }
-    Some(CheckResult::warning(
-        "overlays",
-        format!(
-            "this machine changed below {scope}: {}",
-            info.changed_below.join(", ")
-        ),
-        format!("`reaper-runtime overlay reset {scope}` when no container uses it"),
-    ))
+    findings.extend(info.unmounted.iter().map(|unmounted| {
+        CheckResult::warning(
+            "overlays",
+            format!("{scope} keeps in use what this machine has unmounted: {unmounted}"),
+            format!("it is free when the members of {scope} have ended: {members}"),
+        )
+    }));
+    findings
 }
 
 fn unreadable(found: String) -> CheckResult {

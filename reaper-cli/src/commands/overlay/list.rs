@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use reaper_overlay::{Error as OverlayError, Overlays, Scope, ScopeInfo, Usage};
+use reaper_overlay::{Error as OverlayError, Overlays, Scope, ScopeInfo, Unmounted, Usage};
 use serde::Serialize;
 
 use super::{each::each, progress::Progress};
@@ -38,6 +38,15 @@ struct Listed {
     read_only: Vec<String>,
     unprotected: Vec<String>,
     changed_below: Vec<String>,
+    unmounted: Vec<HeldFilesystem>,
+}
+
+/// A filesystem that a scope keeps in use though it was unmounted, for programs.
+#[derive(Debug, Serialize)]
+struct HeldFilesystem {
+    mount_point: String,
+    /// `major:minor`.
+    device: String,
 }
 
 pub(super) fn list(
@@ -107,6 +116,13 @@ fn row(
         let changed = info.changed_below.join(", ");
         notes.push(format!("this machine changed below it: {changed}"));
     }
+    if !info.unmounted.is_empty() {
+        let held: Vec<_> = info.unmounted.iter().map(ToString::to_string).collect();
+        notes.push(format!(
+            "keeps in use what this machine has unmounted: {}",
+            held.join("; ")
+        ));
+    }
     [
         info.scope.to_string(),
         size(usage.bytes),
@@ -143,6 +159,15 @@ fn for_programs(
         read_only: names(&info.read_only),
         unprotected: names(&info.unprotected),
         changed_below: info.changed_below,
+        unmounted: info.unmounted.iter().map(held).collect(),
+    }
+}
+
+fn held(filesystem: &Unmounted) -> HeldFilesystem {
+    let (major, minor) = filesystem.device;
+    HeldFilesystem {
+        mount_point: filesystem.mount_point.to_string_lossy().into_owned(),
+        device: format!("{major}:{minor}"),
     }
 }
 

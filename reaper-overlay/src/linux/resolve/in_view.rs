@@ -21,8 +21,8 @@ use std::{
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid, setgroups};
 use rustix::{
     fs::{
-        CWD, FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, mkdirat, openat, openat2,
-        readlinkat,
+        Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, accessat, fstat, fstatfs,
+        mkdirat, openat, openat2, readlinkat,
     },
     io::Errno,
     process::{fchdir, umask},
@@ -109,6 +109,67 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(limit).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// A directory, or the file itself, that keeps the calling process from what a path names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Denial {
+    /// Where it is, without symlinks.
+    pub path: PathBuf,
+    /// Its permissions.
+    pub mode: u32,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Whether it lies in an overlay, so that a container may have changed it.
+    pub in_overlay: bool,
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            path,
+            mode,
+            uid,
+            gid,
+            in_overlay,
+        } = self;
+        write!(f, "{} (mode {mode:04o}, owner {uid}:{gid})", path.display())?;
+        if *in_overlay {
+            f.write_str(
+                "; if a container has changed that, `overlay diff` shows it, and `overlay reset` undoes it",
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// What keeps the calling process from executing `path`, or from searching it where it is a directory: the
+/// first directory on the way that it may not search, or the file. `None` where nothing on the way
+/// does, or something else is wrong with the path.
+pub fn denial(path: &Path) -> Option<Denial> {
+    let (at, found) = match walk_names(path) {
+        Ok((at, found)) => {
+            // By the descriptor: its name could lead elsewhere by now.
+            let allowed = accessat(CWD, fd_link(&found), Access::EXEC_OK, AtFlags::EACCESS);
+            if allowed != Err(Errno::ACCESS) {
+                return None;
+            }
+            (at, found)
+        }
+        Err(stopped) if stopped.errno == Errno::ACCESS => stopped.at?,
+        Err(_) => return None,
+    };
+    let stat = fstat(&found).ok()?;
+    Some(Denial {
+        path: at,
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        in_overlay: is(&found, OVERLAY_MAGIC).unwrap_or(false),
+    })
 }
 
 /// Makes `path` the working directory, and makes what is missing of it: with the rights of `user`
@@ -212,38 +273,72 @@ fn place(path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
 
 /// The same, a name at a time.
 fn walk(path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let (_, found) = walk_names(path).map_err(|stopped| stopped.errno)?;
+    let is_dir = || fstat(&found).map(|stat| FileType::from_raw_mode(stat.st_mode).is_dir());
+    match flags.contains(OFlags::DIRECTORY) && !is_dir()? {
+        true => Err(Errno::NOTDIR),
+        false => Ok(found),
+    }
+}
+
+/// A directory or a file, and its path without symlinks.
+type Place = (PathBuf, OwnedFd);
+
+/// Why a walk has ended early, and the directory that it had come to.
+struct Stopped {
+    errno: Errno,
+    at: Option<Place>,
+}
+
+impl From<Errno> for Stopped {
+    fn from(errno: Errno) -> Self {
+        Self { errno, at: None }
+    }
+}
+
+fn walk_names(path: &Path) -> Result<Place, Stopped> {
     let step = OFlags::PATH | OFlags::CLOEXEC;
     let start = |from: &str| openat(CWD, from, step | OFlags::DIRECTORY, Mode::empty());
     if path.as_os_str().is_empty() {
-        return Err(Errno::NOENT);
+        return Err(Errno::NOENT.into());
     }
     let mut rest: VecDeque<OsString> = super::parts(path);
-    let mut current = start(if path.is_absolute() { "/" } else { "." })?;
+    let from = if path.is_absolute() { "/" } else { "." };
+    let (mut at, mut current) = (PathBuf::from(from), start(from)?);
     let mut links = 0;
     while let Some(name) = rest.pop_front() {
-        let next = openat(&current, &name, step | OFlags::NOFOLLOW, Mode::empty())?;
+        let next = match openat(&current, &name, step | OFlags::NOFOLLOW, Mode::empty()) {
+            Ok(next) => next,
+            Err(errno) => {
+                let at = Some((at, current));
+                return Err(Stopped { errno, at });
+            }
+        };
         if FileType::from_raw_mode(fstat(&next)?.st_mode) != FileType::Symlink {
             current = next;
+            if name == ".." {
+                at.pop();
+            } else {
+                at.push(name);
+            }
             continue;
         }
         links += 1;
         if links > MAX_LINKS || is_magic(&current, &next)? {
-            return Err(Errno::LOOP);
+            return Err(Errno::LOOP.into());
         }
-        let target = readlinkat(&next, "", Vec::new())?.into_bytes();
+        let target = readlinkat(&next, "", Vec::new())
+            .map_err(Stopped::from)?
+            .into_bytes();
         let target = PathBuf::from(OsString::from_vec(target));
         if target.is_absolute() {
-            current = start("/")?;
+            (at, current) = (PathBuf::from("/"), start("/")?);
         }
         for part in super::parts(&target).into_iter().rev() {
             rest.push_front(part);
         }
     }
-    let is_dir = || fstat(&current).map(|stat| FileType::from_raw_mode(stat.st_mode).is_dir());
-    match flags.contains(OFlags::DIRECTORY) && !is_dir()? {
-        true => Err(Errno::NOTDIR),
-        false => Ok(current),
-    }
+    Ok((at, current))
 }
 
 /// Whether a link in `dir` is no text but a way to a process's files. All that proc(5) has are; only
@@ -260,7 +355,12 @@ fn is(file: impl AsFd, magic: u64) -> rustix::io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, fs, os::unix::fs::symlink, thread};
+    use std::{
+        collections::BTreeMap,
+        fs,
+        os::unix::fs::{PermissionsExt, symlink},
+        thread,
+    };
 
     use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
@@ -340,6 +440,39 @@ mod tests {
             let error = place(&root.join("real/file"), OFlags::DIRECTORY).unwrap_err();
             assert_eq!(error, Errno::NOTDIR);
         });
+    }
+
+    #[test]
+    fn what_denies_a_path_to_a_user_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+        set(&root, 0o755).unwrap();
+        fs::create_dir_all(root.join("closed/inner")).unwrap();
+        fs::write(root.join("closed/inner/program"), "").unwrap();
+        fs::write(root.join("plain"), "").unwrap();
+        symlink("closed/../closed/inner", root.join("link")).unwrap();
+        set(&root.join("closed"), 0o700).unwrap();
+        set(&root.join("plain"), 0o644).unwrap();
+        let asked = |path: &str| {
+            let path = root.join(path);
+            // The rights over files are those of one thread.
+            let found = thread::spawn(move || with_rights_of((1234, 1234), || denial(&path)));
+            found
+                .join()
+                .unwrap()
+                .map(|denial| (denial.path, denial.mode))
+        };
+        let closed = Some((root.join("closed"), 0o700));
+        assert_eq!(asked("closed/inner/program"), closed);
+        assert_eq!(asked("link/program"), closed);
+        assert_eq!(asked("closed"), closed);
+        assert_eq!(asked("plain"), Some((root.join("plain"), 0o644)));
+        set(&root.join("closed"), 0o711).unwrap();
+        let program = (root.join("closed/inner/program"), 0o644);
+        assert_eq!(asked("link/program"), Some(program));
+        assert_eq!(asked("link"), None);
+        assert_eq!(asked("missing"), None);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::{
 
 use reaper_overlay::mountinfo;
 use reaper_spec::OverlayConfig;
+use reaper_state::lock_exclusive;
 use rustix::{
     fs::{FlockOperation, flock},
     mount::{UnmountFlags, unmount},
@@ -75,8 +76,11 @@ impl Places {
         // The containers first: they are what uses the overlays.
         for parent in [Some(&self.state), overlay].into_iter().flatten() {
             let folders = folders(parent);
-            let free = FlockOperation::NonBlockingLockExclusive;
-            found.extend(folders.into_iter().filter(|path| hold(path, free).is_ok()));
+            found.extend(
+                folders
+                    .into_iter()
+                    .filter(|path| hold(path, try_lock).is_ok()),
+            );
         }
         found
     }
@@ -146,10 +150,15 @@ fn folders(parent: &Path) -> Vec<PathBuf> {
     found.map(|entry| entry.path()).collect()
 }
 
-/// Locks a folder.
-fn hold(path: &Path, operation: FlockOperation) -> io::Result<File> {
+/// Locks an open folder unless another process has it locked.
+fn try_lock(folder: &File) -> io::Result<()> {
+    Ok(flock(folder, FlockOperation::NonBlockingLockExclusive)?)
+}
+
+/// Locks a folder by `lock`.
+fn hold(path: &Path, lock: impl FnOnce(&File) -> io::Result<()>) -> io::Result<File> {
     let folder = File::open(path)?;
-    flock(&folder, operation)?;
+    lock(&folder)?;
     // Who locked one that was removed meanwhile has nothing.
     let is_there = fs::symlink_metadata(path)
         .is_ok_and(|there| folder.metadata().is_ok_and(|own| own.ino() == there.ino()));
@@ -174,7 +183,7 @@ impl Folder {
             .recursive(true)
             .create(parent)
             .and_then(|()| builder.recursive(false).create(&path))
-            .and_then(|()| hold(&path, FlockOperation::LockExclusive));
+            .and_then(|()| hold(&path, |folder| lock_exclusive(folder)));
         match lock {
             Ok(lock) => Ok(Self {
                 path,
@@ -225,7 +234,7 @@ pub(super) fn mounts_below(path: &Path) -> Vec<PathBuf> {
 impl Place {
     /// The folder of a doctor that was killed, to be removed. It is one of the two that it had.
     pub(super) fn take_over(path: &Path) -> Result<Self, Failure> {
-        let lock = hold(path, FlockOperation::NonBlockingLockExclusive)
+        let lock = hold(path, try_lock)
             .map_err(|error| Failure::io(&format!("lock {}", path.display()), &error))?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         Ok(Self {
