@@ -57,7 +57,7 @@ fn hierarchy_of(controller: &str) -> Option<PathBuf> {
 }
 
 /// Says which case this machine cannot try.
-fn has(controller: &str) -> bool {
+pub(crate) fn has(controller: &str) -> bool {
     let found = hierarchy_of(controller).is_some();
     if !found {
         eprintln!("not tried: no hierarchy has the controller {controller}");
