@@ -734,28 +734,29 @@ impl BpfInstruction {
     }
 }
 
+/// Runs `test` in a child, which has no thread of another test.
+#[cfg(test)]
+pub(crate) fn alone(test: fn()) {
+    // SAFETY: the C library makes its allocator usable in the child; no lock of this crate is
+    // taken.
+    match unsafe { nix::unistd::fork() }.unwrap() {
+        ForkResult::Child => exit_now(std::panic::catch_unwind(test).is_err().into()),
+        ForkResult::Parent { child } => {
+            assert_eq!(
+                nix::sys::wait::waitpid(child, None),
+                Ok(nix::sys::wait::WaitStatus::Exited(child, 0))
+            );
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
 
-    use nix::{
-        poll::{PollFd, PollFlags, PollTimeout, poll},
-        sys::wait::{WaitStatus, waitpid},
-    };
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     use super::*;
-
-    /// Runs `test` in a child, which has no thread of another test.
-    fn alone(test: fn()) {
-        // SAFETY: the C library makes its allocator usable in the child; no lock of this crate is
-        // taken.
-        match unsafe { nix::unistd::fork() }.unwrap() {
-            ForkResult::Child => exit_now(std::panic::catch_unwind(test).is_err().into()),
-            ForkResult::Parent { child } => {
-                assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
-            }
-        }
-    }
 
     #[test]
     fn close_before_exec_closes_descriptors_of_the_parent() {

@@ -5,14 +5,16 @@
 //! two ends. The format is that of the D-Bus Specification, "Message Protocol", in little endian.
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io::{self, ErrorKind, Read as _, Write as _},
     os::unix::net::UnixStream,
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-/// How long the other end may take for each step.
-const TIMEOUT: Duration = Duration::from_secs(10);
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
+    sockopt::{Timeout, set_socket_timeout},
+};
 
 /// The longest message that is read: longer ones are no answer to what is asked here.
 const LONGEST: usize = 1 << 20;
@@ -121,34 +123,88 @@ impl Message {
     }
 }
 
-/// A connection to a service that is at the other end itself.
+/// A connection to a service that is at the other end itself, for a limited time.
 #[derive(Debug)]
 pub(super) struct Connection {
     socket: UnixStream,
     serial: u32,
+    deadline: Instant,
 }
 
 impl Connection {
-    /// Connects to `path` as the user that this process runs as.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let mut socket = UnixStream::connect(path)?;
-        socket.set_read_timeout(Some(TIMEOUT))?;
-        socket.set_write_timeout(Some(TIMEOUT))?;
+    /// Connects to `path` as the user that this process runs as. All that is done with the connection, this
+    /// included, takes `limit` at most, however little at a time the other end does.
+    pub(super) fn open(path: &Path, limit: Duration) -> io::Result<Self> {
+        let deadline = Instant::now() + limit;
+        let socket = socket_with(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        // The other end may not accept, and then its queue is full (unix(7), SO_SNDTIMEO of socket(7)).
+        set_socket_timeout(&socket, Timeout::Send, Some(limit))?;
+        connect(&socket, &SocketAddrUnix::new(path)?).map_err(|error| timed_out(error.into()))?;
+        let mut connection = Self {
+            socket: socket.into(),
+            serial: 0,
+            deadline,
+        };
+        connection.authenticate()?;
+        Ok(connection)
+    }
+
+    fn authenticate(&mut self) -> io::Result<()> {
         let uid = nix::unistd::geteuid().to_string();
         let uid: String = uid.bytes().map(|byte| format!("{byte:02x}")).collect();
-        socket.write_all(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes())?;
+        self.write(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes())?;
         let mut line = Vec::new();
         let mut byte = [0];
         while !line.ends_with(b"\r\n") && line.len() < 1024 {
-            socket.read_exact(&mut byte)?;
+            self.read(&mut byte)?;
             line.extend(byte);
         }
         if !line.starts_with(b"OK ") {
             let answer = String::from_utf8_lossy(&line).trim().to_owned();
             return Err(io::Error::other(format!("not authenticated: {answer}")));
         }
-        socket.write_all(b"BEGIN\r\n")?;
-        Ok(Self { socket, serial: 0 })
+        self.write(b"BEGIN\r\n")
+    }
+
+    /// The time that is left.
+    fn left(&self) -> io::Result<Duration> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        match left.is_zero() {
+            true => Err(timed_out(ErrorKind::WouldBlock.into())),
+            false => Ok(left),
+        }
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            self.socket.set_write_timeout(Some(self.left()?))?;
+            match self.socket.write(bytes) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(timed_out(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills `bytes`.
+    fn read(&mut self, mut bytes: &mut [u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            self.socket.set_read_timeout(Some(self.left()?))?;
+            match self.socket.read(bytes) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(read) => bytes = &mut bytes[read..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(timed_out(error)),
+            }
+        }
+        Ok(())
     }
 
     /// Calls a method, and returns the body of its answer. Signals that come before it are passed to
@@ -174,7 +230,7 @@ impl Connection {
             fields.signature("g");
             fields.signature(signature);
         });
-        self.socket.write_all(&call)?;
+        self.write(&call)?;
         loop {
             let message = self.next()?;
             match message.kind {
@@ -201,17 +257,17 @@ impl Connection {
 
     fn next(&mut self) -> io::Result<Message> {
         let mut head = [0; 16];
-        self.socket.read_exact(&mut head)?;
+        self.read(&mut head)?;
         let number = |at: usize| {
             let bytes = [head[at], head[at + 1], head[at + 2], head[at + 3]];
             u32::from_le_bytes(bytes) as usize
         };
         let (body, fields) = (number(4), number(12));
         if head[0] != b'l' || body > LONGEST || fields > LONGEST {
-            return Err(io::ErrorKind::InvalidData.into());
+            return Err(ErrorKind::InvalidData.into());
         }
         let mut rest = vec![0; fields.next_multiple_of(8) + body];
-        self.socket.read_exact(&mut rest)?;
+        self.read(&mut rest)?;
         let mut message = Message {
             kind: head[1],
             reply_to: None,
@@ -234,6 +290,14 @@ impl Connection {
             }
         }
         Ok(message)
+    }
+}
+
+/// A timeout of a socket is `EAGAIN`, which says little.
+fn timed_out(error: io::Error) -> io::Error {
+    match error.kind() {
+        ErrorKind::WouldBlock => io::Error::new(ErrorKind::TimedOut, "no answer in time"),
+        _ => error,
     }
 }
 

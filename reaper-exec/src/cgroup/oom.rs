@@ -36,14 +36,17 @@ impl OomNotifier {
         }
     }
 
-    /// Has the next poll wait again.
-    pub(crate) fn acknowledge(&mut self) {
+    /// Has the next poll wait again. `false` if it would not: somebody has removed the cgroup, of which
+    /// the files are ready for ever then.
+    pub(crate) fn acknowledge(&mut self) -> bool {
         let mut buffer = [0; 512];
-        // The counter is read from elsewhere, and that a cgroup is removed is no concern here.
-        let _ = match self {
+        // The counter is read from elsewhere.
+        let read = match self {
             Self::V1(event) => event.read(&mut buffer[..8]),
             Self::V2(events) => events.read_at(&mut buffer, 0),
         };
+        // An eventfd is signalled once for a removal, and is not ready after that.
+        read.is_ok() || matches!(self, Self::V1(_))
     }
 
     /// Whether a kill may follow its notice.
@@ -93,5 +96,46 @@ impl Cgroups {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io("open", &path)(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use nix::poll::{PollFd, PollTimeout, poll};
+
+    use super::*;
+    use crate::{
+        cgroup::{Claim, ContainerCgroup, Hierarchy},
+        procfs,
+    };
+
+    #[test]
+    fn a_removed_cgroup_is_told_from_one_that_has_news() {
+        let Some(hierarchy) = Hierarchy::find().expect("mountinfo") else {
+            eprintln!("not tried: no hierarchy of version 2");
+            return;
+        };
+        let claim = Claim::new(
+            procfs::identify(std::process::id()).expect("a process"),
+            true,
+        );
+        let name = format!("reaper-exec-test-oom-{}", std::process::id());
+        let cgroup = ContainerCgroup::create(&hierarchy, Path::new(&name), &claim);
+        let cgroup = cgroup.expect("a cgroup");
+        // Of each cgroup, and reports changes as `memory.events` does.
+        let events = cgroup.events_fd().expect("events");
+        let mut notifier = OomNotifier::V2(events);
+        assert!(notifier.acknowledge());
+        let is_ready = |notifier: &OomNotifier| {
+            let (file, flags) = notifier.interest();
+            poll(&mut [PollFd::new(file, flags)], PollTimeout::ZERO).expect("poll") > 0
+        };
+        assert!(!is_ready(&notifier));
+        cgroup.remove().expect("remove");
+        assert!(is_ready(&notifier));
+        assert!(!notifier.acknowledge());
+        assert!(is_ready(&notifier), "it is for ever");
     }
 }

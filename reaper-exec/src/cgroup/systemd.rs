@@ -9,6 +9,7 @@ use std::{
     ffi::OsStr,
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use super::{
@@ -18,6 +19,9 @@ use super::{
 
 /// Its socket for root. It exists where systemd is the manager of this host.
 const SOCKET: &str = "/run/systemd/private";
+
+/// How long it may take to start a scope.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The container's cgroup below its scope.
 pub(crate) const BELOW_SCOPE: &str = "container";
@@ -69,15 +73,15 @@ impl Scope {
     /// # Errors
     /// [`Error::Systemd`] with what systemd says.
     pub(crate) fn start(&self, pid: u32) -> Result<(), Error> {
-        self.start_at(Path::new(SOCKET), pid)
+        self.start_at(Path::new(SOCKET), pid, TIMEOUT)
             .map_err(|source| Error::Systemd {
                 unit: self.unit.clone(),
                 source,
             })
     }
 
-    fn start_at(&self, socket: &Path, pid: u32) -> io::Result<()> {
-        let mut connection = Connection::open(socket)?;
+    fn start_at(&self, socket: &Path, pid: u32, limit: Duration) -> io::Result<()> {
+        let mut connection = Connection::open(socket, limit)?;
         let mut body = Body::default();
         body.string(&self.unit);
         body.string("replace");
@@ -142,6 +146,12 @@ fn result_of(signal: &Message, job: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::{BufRead as _, BufReader, Read as _, Write as _},
+        os::unix::net::UnixListener,
+        time::Instant,
+    };
+
     use super::*;
 
     #[test]
@@ -161,10 +171,6 @@ mod tests {
 
     /// A manager that reads one request and sends `answers`; what it read is returned.
     fn answered(answers: Vec<Vec<u8>>) -> (io::Result<()>, Vec<u8>) {
-        use std::{
-            io::{BufRead as _, BufReader, Read as _, Write as _},
-            os::unix::net::UnixListener,
-        };
         let dir = tempfile::tempdir().expect("a folder");
         let socket = dir.path().join("private");
         let listener = UnixListener::bind(&socket).expect("a socket");
@@ -192,7 +198,7 @@ mod tests {
             rest
         });
         let scope = Scope::named(Path::new("a.slice/web.scope")).expect("a scope");
-        let result = scope.start_at(&socket, 42);
+        let result = scope.start_at(&socket, 42, TIMEOUT);
         (result, manager.join().expect("the manager"))
     }
 
@@ -257,5 +263,49 @@ mod tests {
             result.expect_err("no answer").kind(),
             io::ErrorKind::UnexpectedEof
         );
+    }
+
+    /// Starts a scope by a manager that is too slow, and with a limit that is reached by all of it only.
+    fn times_out(socket: &Path) {
+        const LIMIT: Duration = Duration::from_millis(300);
+        let scope = Scope::named(Path::new("a.slice/web.scope")).expect("a scope");
+        let begin = Instant::now();
+        let error = scope
+            .start_at(socket, 42, LIMIT)
+            .expect_err("a slow manager");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+        assert!((LIMIT..TIMEOUT).contains(&begin.elapsed()));
+    }
+
+    #[test]
+    fn a_manager_that_accepts_nobody_is_waited_for_a_limited_time() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let socket = dir.path().join("private");
+        let listener = UnixListener::bind(&socket).expect("a socket");
+        times_out(&socket);
+        // With that client its queue is full: then connecting blocks.
+        rustix::net::listen(&listener, 0).expect("a short queue");
+        times_out(&socket);
+    }
+
+    #[test]
+    fn a_manager_that_says_little_at_a_time_is_waited_for_a_limited_time() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let socket = dir.path().join("private");
+        let listener = UnixListener::bind(&socket).expect("a socket");
+        let manager = std::thread::spawn(move || {
+            let (mut client, _) = listener.accept().expect("a client");
+            // Messages that are no answer, without an end.
+            let empty = b"l\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\0";
+            for byte in b"OK 1234\r\n".iter().chain(empty.iter().cycle()) {
+                // Until the client has gone.
+                if client.write_all(&[*byte]).is_err() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        times_out(&socket);
+        manager.join().expect("the manager");
     }
 }

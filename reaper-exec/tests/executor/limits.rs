@@ -34,6 +34,7 @@ cases! {
     an_update_is_refused_where_limits_are_not_enforced,
     a_kill_for_lack_of_memory_is_counted_and_others_are_not,
     a_killed_init_is_counted_before_its_exit_is_known,
+    a_monitor_is_idle_after_its_containers_cgroup_was_removed,
 }
 
 fn resources(document: &Value) -> Resources {
@@ -56,7 +57,7 @@ fn hierarchy_of(controller: &str) -> Option<PathBuf> {
 }
 
 /// Says which case this machine cannot try.
-fn has(controller: &str) -> bool {
+pub(crate) fn has(controller: &str) -> bool {
     let found = hierarchy_of(controller).is_some();
     if !found {
         eprintln!("not tried: no hierarchy has the controller {controller}");
@@ -460,6 +461,51 @@ async fn a_killed_init_is_counted_before_its_exit_is_known(rig: &Rig) {
         assert_eq!(executor.oom_kills(&id, 0).await.unwrap(), expected);
         rig.engine.delete(&id, true).await.unwrap();
     }
+}
+
+/// The clock ticks that a process has used.
+fn ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields = stat.rsplit(')').next().unwrap().split_whitespace();
+    let times = fields.skip(11).take(2);
+    times.map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+}
+
+async fn a_monitor_is_idle_after_its_containers_cgroup_was_removed(rig: &Rig) {
+    if !has("memory") {
+        return;
+    }
+    let executor = rig.engine.executor();
+    let (id, _output) = rig.start_shell("moved", "exec sleep 1000").await;
+    let record = rig.engine.state(&id).await.unwrap();
+    let (pid, monitor) = (record.process.unwrap().pid, record.monitor.unwrap().pid);
+    let watch = executor.oom_kills(&id, 0);
+    tokio::pin!(watch);
+    // Its request is there before the answer to a later one.
+    tokio::select! {
+        counted = &mut watch => panic!("{counted:?}"),
+        pids = executor.pids(&id) => assert_eq!(pids.unwrap().len(), 1),
+    }
+    for root in roots() {
+        fs::write(root.join("cgroup.procs"), pid.to_string()).unwrap();
+        let folder = rig.cgroup_in(&root, "moved");
+        let _ = fs::remove_dir(folder.join("init"));
+        fs::remove_dir(folder).unwrap();
+    }
+    let before = ticks(monitor);
+    let second = tokio::time::sleep(std::time::Duration::from_secs(1));
+    tokio::select! {
+        counted = &mut watch => panic!("{counted:?}"),
+        () = second => {}
+    }
+    let used = ticks(monitor) - before;
+    assert!(used < 10, "{used} clock ticks in a second");
+    rig.engine
+        .kill(&id, reaper_exec::Signal::KILL, false)
+        .await
+        .unwrap();
+    assert_eq!(watch.await.unwrap(), 0);
+    rig.engine.delete(&id, true).await.unwrap();
 }
 
 /// What is in a file of a container's cgroup.

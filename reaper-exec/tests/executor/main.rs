@@ -8,6 +8,7 @@ mod contract;
 mod crashes;
 mod ends;
 mod execs;
+mod fork_bomb;
 mod interleavings;
 mod limits;
 mod lives;
@@ -42,6 +43,11 @@ fn main() -> ExitCode {
         rig::create(root.as_ref(), stall.as_ref(), id);
         return ExitCode::SUCCESS;
     }
+    if let [_, explode, count] = &arguments[..]
+        && explode == "--explode"
+    {
+        fork_bomb::explode(count.parse().unwrap());
+    }
     let cases = [
         lives::CASES,
         privileges::CASES,
@@ -56,6 +62,7 @@ fn main() -> ExitCode {
         capture::CASES,
         silent::CASES,
         limits::CASES,
+        fork_bomb::CASES,
     ]
     .concat();
     let trials = cases.into_iter().map(|(name, case)| {

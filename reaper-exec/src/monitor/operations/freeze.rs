@@ -128,20 +128,27 @@ impl Monitor {
         let Some(freezing) = &mut self.freezing else {
             return;
         };
-        let is_frozen = match &mut freezing.progress {
+        let looked = match &mut freezing.progress {
             // Only reading the polled file itself resets its POLLPRI.
-            FreezeProgress::Reported(events) => {
-                read_events(events).is_ok_and(|events| events.frozen)
-            }
+            FreezeProgress::Reported(events) => read_events(events)
+                .map(|events| events.frozen)
+                .map_err(|error| Failure::setup("look at the frozen cgroup", &error)),
             FreezeProgress::LookedAt(next) => {
                 *next = Instant::now() + LOOK_AGAIN;
                 // Writing again is what reaches processes that were forked meanwhile.
-                freezer.is_some_and(|cgroup| cgroup.freeze(true).unwrap_or(false))
+                let frozen = freezer.map_or(Ok(false), |cgroup| cgroup.freeze(true));
+                frozen.map_err(|error| Failure::from_error("freeze the cgroup", &error))
             }
         };
-        if is_frozen && let Some(freezing) = self.freezing.take() {
-            self.frozen = true;
-            self.reply(freezing.reply_to, Ok(Response::Done));
+        let answer = match looked {
+            Ok(false) => return,
+            Ok(true) => Ok(Response::Done),
+            // Somebody has removed the cgroup, of which the files are ready for ever then.
+            Err(failure) => Err(failure),
+        };
+        if let Some(freezing) = self.freezing.take() {
+            self.frozen = answer.is_ok();
+            self.reply(freezing.reply_to, answer);
         }
     }
 

@@ -44,8 +44,9 @@ impl Monitor {
         let Some(notifier) = &mut self.oom.notifier else {
             return;
         };
-        notifier.acknowledge();
-        if notifier.is_early() {
+        if !notifier.acknowledge() {
+            self.oom.notifier = None;
+        } else if notifier.is_early() {
             let now = Instant::now();
             self.oom.looks = LOOKS.iter().rev().map(|after| now + *after).collect();
         }

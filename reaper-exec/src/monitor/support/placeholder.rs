@@ -11,7 +11,7 @@ use nix::{
         signal::{Signal, kill},
         wait::waitpid,
     },
-    unistd::{Pid, pause},
+    unistd::{Pid, getpid, getppid, pause},
 };
 
 use crate::sys;
@@ -26,16 +26,10 @@ pub(crate) struct Placeholder {
 
 impl Placeholder {
     pub(crate) fn new() -> io::Result<Self> {
+        let monitor = getpid();
         match sys::fork()? {
             Some(pid) => Ok(Self { pid, folder: None }),
-            None => {
-                // It has copies of all that the monitor holds, and must not outlive it.
-                let _ = prctl::set_pdeathsig(Signal::SIGKILL);
-                let _ = sys::close_range(0, i32::MAX);
-                loop {
-                    pause();
-                }
-            }
+            None => keep(monitor),
         }
     }
 
@@ -53,6 +47,19 @@ impl Placeholder {
     }
 }
 
+/// Does nothing as long as the monitor lives, of which this process has copies of all that it holds.
+fn keep(monitor: Pid) -> ! {
+    let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+    // One that was killed before that has no child any more that the kernel would tell.
+    if getppid() != monitor {
+        sys::exit_now(0);
+    }
+    let _ = sys::close_range(0, i32::MAX);
+    loop {
+        pause();
+    }
+}
+
 impl Drop for Placeholder {
     fn drop(&mut self) {
         // It is a child that was not reaped, so its pid is its own.
@@ -62,5 +69,51 @@ impl Drop for Placeholder {
         if let Some(folder) = &self.folder {
             let _ = fs::remove_dir(folder);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::wait::{WaitPidFlag, WaitStatus};
+
+    use super::*;
+
+    #[test]
+    fn a_placeholder_ends_with_its_monitor_whenever_that_was_killed() {
+        sys::alone(|| {
+            // Killed before its child has asked to be told: the child has another parent.
+            let child = sys::fork().expect("fork");
+            let Some(child) = child else {
+                keep(Pid::from_raw(i32::MAX));
+            };
+            assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
+
+            // Killed afterwards: this process inherits what it leaves.
+            prctl::set_child_subreaper(true).expect("a subreaper");
+            let (reader, writer) = nix::unistd::pipe().expect("a pipe");
+            let Some(monitor) = sys::fork().expect("fork") else {
+                let placeholder = Placeholder::new().expect("a placeholder");
+                let pid = placeholder.pid().to_ne_bytes();
+                nix::unistd::write(&writer, &pid).expect("its number");
+                loop {
+                    pause();
+                }
+            };
+            let mut pid = [0; 4];
+            nix::unistd::read(&reader, &mut pid).expect("its number");
+            let placeholder = Pid::from_raw(i32::from_ne_bytes(pid));
+            assert_eq!(
+                waitpid(placeholder, Some(WaitPidFlag::WNOHANG)),
+                Err(nix::errno::Errno::ECHILD),
+                "it is not this process's child yet"
+            );
+            kill(monitor, Signal::SIGKILL).expect("kill");
+            assert!(waitpid(monitor, None).is_ok());
+            let end = waitpid(placeholder, None).expect("it ends");
+            assert!(matches!(
+                end,
+                WaitStatus::Signaled(_, Signal::SIGKILL, _) | WaitStatus::Exited(_, 0)
+            ));
+        });
     }
 }
