@@ -6,7 +6,7 @@ use reaper_shim::Settings;
 use reaper_spec::OverlayScope;
 use reaper_state::StateStore;
 
-use crate::common::{code, init, settle, shim, shim_with};
+use crate::common::{code, init, message, settle, shim, shim_with};
 
 const SANDBOX: &str = r#""io.kubernetes.cri.container-type":"sandbox""#;
 const CONTAINER: &str = r#""io.kubernetes.cri.container-type":"container""#;
