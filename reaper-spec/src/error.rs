@@ -92,7 +92,7 @@ pub enum Error {
     #[error("{rule} does not allow {found}")]
     Policy {
         /// The rule, and where it was written.
-        rule: crate::Rule,
+        rule: Rule,
         /// What was asked for.
         found: String,
     },
@@ -107,6 +107,29 @@ pub enum Error {
         /// What the node gives.
         node: crate::OverlayScope,
     },
+}
+
+/// A rule of a policy, and where it was written. Displayed as in `policy.users
+/// (/etc/reaper/config.toml, line 12)`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rule {
+    /// Its name in the table `[policy]`.
+    pub key: String,
+    /// The file.
+    pub source: String,
+    /// The line, counted from 1.
+    pub line: Option<usize>,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "policy.{} ({}", self.key, self.source)?;
+        match self.line {
+            Some(line) => write!(f, ", line {line})"),
+            None => f.write_str(")"),
+        }
+    }
 }
 
 /// Where a value came from. Displayed as the prefix of a message, with a colon where it isn't

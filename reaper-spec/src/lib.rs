@@ -46,7 +46,7 @@ pub use config::{
 pub use container_spec::{
     ContainerSpec, Device, DeviceType, FileRestrictions, Mount, RootPropagation, Unsupported,
 };
-pub use error::{Error, Invalid, Origin};
+pub use error::{Error, Invalid, Origin, Rule};
 pub use exit::{Exit, ExitStatus};
 pub use file::MAX_CONFIG_SIZE;
 pub use id::{ContainerId, ExecId, IdError, MAX_ID_LENGTH};
@@ -55,7 +55,7 @@ pub use overlay_scope::{OverlayScope, ScopeError};
 pub use path_hash::{DEFAULT_STATE_ROOT, path_hash};
 pub use policy::{
     HostPath, IdRange, ParsePolicyError, PolicyConfig, PolicyRules, PolicySource, Privileges,
-    RlimitCeiling, Rule,
+    RlimitCeiling,
 };
 pub use process::{
     Capabilities, ConsoleSize, CpuAffinity, IoClass, IoPriority, ProcessSpec, Resource, Rlimit,

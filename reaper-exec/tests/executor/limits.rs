@@ -77,7 +77,8 @@ async fn memory_beyond_the_limit_is_killed(rig: &Rig) {
     rig.engine.create(new).await.unwrap();
     rig.engine.start(&id).await.unwrap();
     rig.engine.wait(&id).await.unwrap();
-    assert!(output.all().ends_with("137\n"));
+    let said = output.all();
+    assert!(said.ends_with("137\n"), "{said}");
     rig.engine.delete(&id, false).await.unwrap();
 }
 

@@ -4,7 +4,10 @@ use std::path::{Component, Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
 
-use super::{HostPath, IdRange, PolicyConfig, PolicyRules, PolicySource, Privileges};
+use super::{
+    rules::{PolicyConfig, PolicyRules, PolicySource},
+    values::{HostPath, IdRange, Privileges},
+};
 use crate::{
     annotations::CriAnnotations,
     container_spec::{ContainerSpec, FileRestrictions, Mount},

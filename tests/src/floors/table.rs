@@ -40,18 +40,24 @@ const SPEC: Crate = Crate {
         &["process"],
         &["resources", "seccomp"],
         &["container_spec"],
+        &["policy"],
         &["config"],
         &["bundle"],
     ],
-    folders: &[(
-        "config",
-        &[
-            &["pod_annotation", "types"],
-            &["input"],
-            &["keys"],
-            &["annotations", "load"],
-        ],
-    )],
+    folders: &[
+        (
+            "config",
+            &[
+                &["pod_annotation", "types"],
+                &["input"],
+                &["policy"],
+                &["document", "keys"],
+                &["annotations", "load"],
+                &["sources"],
+            ],
+        ),
+        ("policy", &[&["values"], &["rules"], &["check"]]),
+    ],
 };
 
 const STATE: Crate = Crate {
@@ -176,6 +182,7 @@ const CLI: Crate = Crate {
             &["table"],
             &[
                 "completions",
+                "config",
                 "create",
                 "delete",
                 "doctor",
