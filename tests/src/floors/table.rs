@@ -191,6 +191,7 @@ const CLI: Crate = Crate {
                 "pause",
                 "ps",
                 "spec",
+                "stats",
                 "update",
                 "version",
                 "wait",
