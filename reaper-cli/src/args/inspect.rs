@@ -111,3 +111,32 @@ pub(crate) struct EventsArgs {
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     pub(crate) interval: Duration,
 }
+
+/// Show what containers use, again and again
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  reaper-runtime stats                       all that run, as top(1) does
+  reaper-runtime stats --no-stream web db    once
+  reaper-runtime stats --json                an array a line
+
+CPU % is of one processor, over the time since the line before. MEMORY is without file pages that were
+not used lately, as the kubelet counts. PIDS are processes and threads. READ / WRITTEN is of block
+devices, over the container's life.")]
+pub(crate) struct StatsArgs {
+    /// The containers; without any, all that run
+    #[arg(id = "id", value_name = "ID")]
+    pub(crate) ids: Vec<ContainerId>,
+
+    /// Print it once
+    #[arg(long)]
+    pub(crate) no_stream: bool,
+
+    /// For programs
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// How long to wait in between
+    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+    pub(crate) interval: Duration,
+}

@@ -20,7 +20,7 @@ pub(crate) use self::{
     exec::ExecArgs,
     global::{GlobalArgs, LogFormat},
     housekeeping::{CompletionsArgs, DoctorArgs, ManArgs, PruneArgs},
-    inspect::{EventsArgs, Format, IdArgs, ListArgs, LogsArgs, PsArgs},
+    inspect::{EventsArgs, Format, IdArgs, ListArgs, LogsArgs, PsArgs, StatsArgs},
     overlay::{CommitArgs, DiffArgs, ExportArgs, Output, OverlayArgs, OverlayCommand},
     process::{ProcessArgs, UserArg},
     run::RunArgs,
@@ -92,6 +92,7 @@ Examples:
     Wait(IdArgs),
     Logs(LogsArgs),
     Events(EventsArgs),
+    Stats(StatsArgs),
     Overlay(OverlayArgs),
     /// Print what this runtime supports, as JSON
     #[command(after_help = "\

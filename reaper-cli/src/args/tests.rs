@@ -123,6 +123,19 @@ fn events_stats_requires_container_name() {
 }
 
 #[test]
+fn figures_are_of_some_containers_or_of_all() {
+    let Command::Stats(stats) = parse("stats --no-stream --interval 10ms one two") else {
+        panic!("another command")
+    };
+    assert_eq!(stats.ids.len(), 2);
+    assert!(stats.no_stream && !stats.json);
+    let Command::Stats(stats) = parse("stats --json") else {
+        panic!("another command")
+    };
+    assert!(stats.ids.is_empty());
+}
+
+#[test]
 fn state_migrate_with_options_requires_target_store() {
     let Command::State(state) = parse("state migrate --to sqlite --dry-run") else {
         panic!("another command")

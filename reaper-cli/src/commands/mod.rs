@@ -26,6 +26,7 @@ mod selection;
 mod spec;
 mod start;
 mod state;
+mod stats;
 mod table;
 mod update;
 mod version;
@@ -76,6 +77,7 @@ async fn dispatch(
         Command::Wait(args) => wait::run(&call.containers, &args.id, out).await,
         Command::Logs(args) => logs::run(&call.containers, &args, out).await,
         Command::Events(args) => events::run(&call.containers, &args, out).await,
+        Command::Stats(args) => stats::run(&call, &args, out).await,
         Command::Overlay(args) => overlay::run(&call, &args, out),
         Command::Features => features::run(out),
         Command::Spec(args) => spec::run(&args),

@@ -22,5 +22,6 @@ mod privileges;
 mod rig;
 mod rootless;
 mod run;
+mod stats;
 mod stores;
 mod terminal;

@@ -36,7 +36,7 @@ impl OomNotifier {
         }
     }
 
-    /// Has the next poll wait again. `false` if it would not: somebody has removed the cgroup, of which
+    /// Has the next poll wait again. `false` if it would not: the cgroup was removed, and
     /// the files are ready for ever then.
     pub(crate) fn acknowledge(&mut self) -> bool {
         let mut buffer = [0; 512];

@@ -198,6 +198,7 @@ const CLI: Crate = Crate {
                 "pause",
                 "ps",
                 "spec",
+                "stats",
                 "update",
                 "version",
                 "wait",

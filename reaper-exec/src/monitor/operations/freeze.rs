@@ -143,7 +143,7 @@ impl Monitor {
         let answer = match looked {
             Ok(false) => return,
             Ok(true) => Ok(Response::Done),
-            // Somebody has removed the cgroup, of which the files are ready for ever then.
+            // The cgroup was removed: its files are ready for ever then.
             Err(failure) => Err(failure),
         };
         if let Some(freezing) = self.freezing.take() {
