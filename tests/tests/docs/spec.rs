@@ -195,8 +195,8 @@ fn every_field_of_the_runtime_spec_is_in_the_table_once() {
     assert!(wrong.is_empty(), "docs/spec.md: {}", wrong.join("\n"));
 }
 
-#[test]
-fn what_is_honoured_or_refused_is_shown_by_a_test() {
+/// The source of all tests.
+fn code() -> String {
     let mut code = String::new();
     let mut folders = vec![root()];
     while let Some(folder) = folders.pop() {
@@ -210,6 +210,39 @@ fn what_is_honoured_or_refused_is_shown_by_a_test() {
             }
         }
     }
+    code
+}
+
+#[test]
+fn each_line_of_the_threat_model_is_shown_by_a_test() {
+    let (code, text) = (
+        code(),
+        fs::read_to_string(root().join("SECURITY.md")).unwrap(),
+    );
+    let (_, held) = text.split_once("## What holds").unwrap();
+    let (held, _) = held.split_once("\n## ").unwrap();
+    let rows: Vec<&str> = held
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .skip(1)
+        .collect();
+    assert!(rows.len() > 15, "{rows:?}");
+    for row in rows {
+        let shown = row.trim_matches('|').rsplit('|').next().unwrap();
+        let tests: Vec<&str> = shown.split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "no test shows: {row}");
+        for test in tests {
+            assert!(
+                code.contains(&format!("fn {test}(")),
+                "no test {test}: {row}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_honoured_or_refused_is_shown_by_a_test() {
+    let code = code();
     for row in rows() {
         let needs_test = match row.verdict.as_str() {
             "honoured" | "refused" => true,
