@@ -38,7 +38,7 @@ use crate::{
     },
     mount::{
         bind::relative,
-        denied::FIRST_OVERLAY,
+        denied::{FIRST_OVERLAY, ROOT_OVERLAY},
         image::Image,
         interface::{Interface, Recursion},
         mask::LayerStyle,
@@ -192,7 +192,7 @@ impl Assembly {
     /// Mounts the overlay that becomes the root.
     fn mount_first(&self, interface: Interface, part: &Part) -> Result<(), Error> {
         let step = match self.privilege {
-            Privilege::Root => "mount the overlay over",
+            Privilege::Root => ROOT_OVERLAY,
             Privilege::User => FIRST_OVERLAY,
         };
         let Some(layer) = &part.layer else {
