@@ -2,7 +2,10 @@
 
 mod common;
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use common::*;
 use reaper_overlay::{Configured, RootfsMount, Session, ViewRequest};
@@ -73,6 +76,81 @@ fn image_below_host_adds_only_missing_files() {
         session.close().unwrap();
         assert!(is_empty(&dir.join("rootfs")), "it was never mounted here");
         assert!(is_empty(&dir.join("layers/upper")), "nor written to");
+    });
+}
+
+/// A symlink in the node's root.
+struct Link(PathBuf);
+
+impl Link {
+    fn new(target: &Path) -> Self {
+        let link = PathBuf::from(format!("/reaper-test-link-{}", std::process::id()));
+        std::os::unix::fs::symlink(target, &link).unwrap();
+        Self(link)
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        fs::remove_file(&self.0).unwrap();
+    }
+}
+
+#[test]
+fn beneath_a_merged_usr_the_images_own_bin_is_seen_where_the_link_leads() {
+    isolated(|dir| {
+        // As `/bin`, which leads to `usr/bin`.
+        let merged = dir.join("merged");
+        fs::create_dir_all(merged.join("both")).unwrap();
+        fs::write(merged.join("tool"), "the node's").unwrap();
+        fs::write(merged.join("both/node"), "").unwrap();
+        let link = Link::new(&merged);
+        let mut request = of_image(dir, "a", ImageMode::Lower);
+        let layer = dir.join("layers/a");
+        let own = layer.join(link.0.strip_prefix("/").unwrap());
+        fs::create_dir_all(own.join("both")).unwrap();
+        fs::create_dir_all(layer.join("bin")).unwrap();
+        for (path, text) in [
+            (own.join("tool"), "the image's"),
+            (own.join("brought"), "of the image"),
+            (own.join("both/image"), ""),
+            (layer.join("bin/reaper-test-tool"), "#!/bin/sh\necho ran\n"),
+        ] {
+            fs::write(path, text).unwrap();
+        }
+        tool(
+            "chmod",
+            &["+x", layer.join("bin/reaper-test-tool").to_str().unwrap()],
+        );
+        request.rootfs_mounts[0].options.push("ro".to_owned());
+        let session = Session::open(&Configured::default(), &request).unwrap();
+        let said = session.warnings().join("\n");
+        assert!(!said.contains("without what the image has"), "{said}");
+        assert_eq!(sh(&session, "/bin/reaper-test-tool"), "ran");
+        for at in [&link.0, &merged] {
+            let look = format!(
+                "cd {}; cat tool; echo; cat brought; echo; ls both",
+                at.display()
+            );
+            assert_eq!(sh(&session, &look), "the node's\nof the image\nimage\nnode");
+        }
+        let changed = merged.join("tool");
+        sh(
+            &session,
+            &format!("cd {}; echo x >tool; echo x >brought", link.0.display()),
+        );
+        let (overlays, scope) = overlays(&request);
+        let changes = shown(&overlays, &scope);
+        assert!(
+            changes.contains(&format!("M {}", changed.display())),
+            "{changes:?}"
+        );
+        session.close().unwrap();
+        assert_eq!(fs::read_to_string(changed).unwrap(), "the node's");
+        assert_eq!(
+            fs::read_to_string(own.join("brought")).unwrap(),
+            "of the image"
+        );
     });
 }
 

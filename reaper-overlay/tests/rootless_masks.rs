@@ -227,6 +227,11 @@ fn rootless_image_lies_below_the_host() {
             owned(&home.join("image/opt/tool/run"), "image");
             owned(&home.join("image/brought/file"), "image");
             owned(&home.join("image/home/lost"), "image");
+            // On a node with a merged /usr a symlink is in the place of both.
+            for name in ["bin", "sbin"] {
+                dir(&home.join("image").join(name));
+                owned(&home.join("image").join(name).join("of-image"), name);
+            }
         },
         |home| {
             let before = fingerprint(&home.join("image"));
@@ -237,6 +242,7 @@ fn rootless_image_lies_below_the_host() {
             assert_eq!(session.warnings(), Vec::<String>::new());
             let script = "cat /etc/of-image /opt/tool/run /brought/file; ls -d /var/lib/of-image";
             assert_eq!(sh(&session, script), "imageimageimage/var/lib/of-image");
+            assert_eq!(sh(&session, "cat /bin/of-image /sbin/of-image"), "binsbin");
             let name = fs::read_to_string("/etc/hostname").unwrap();
             assert_eq!(sh(&session, "cat /etc/hostname"), name.trim_end());
             sh(

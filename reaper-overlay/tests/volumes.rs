@@ -853,8 +853,22 @@ fn a_name_file_stays_when_the_hosts_resolver_replaces_its_own() {
         assert_eq!(sh(&first, "cat /etc/resolv.conf"), "changed");
         if !kernel::lacks_trees() {
             assert_eq!(sh(&pod, "cat /etc/resolv.conf"), "pod's");
+            // A member that replaced the link would take the mount away.
+            for replace in [
+                "rm -f /etc/resolv.conf",
+                "mv -T /etc/resolv.conf /etc/moved",
+                "ln -s elsewhere /etc/other; mv -T /etc/other /etc/resolv.conf",
+            ] {
+                let refused = attempt(&first, replace);
+                let said = String::from_utf8_lossy(&refused.stderr);
+                assert!(said.contains("busy"), "{replace}: {said}");
+                assert_eq!(sh(&pod, "cat /etc/resolv.conf"), "pod's");
+            }
+            assert_eq!(sh(&first, "readlink /etc/resolv.conf"), own);
+            assert_eq!(sh(&first, "cat /etc/resolv.conf"), "changed");
         }
         pod.close().unwrap();
+        sh(&first, &format!("ln -sfn {own} /etc/resolv.conf"));
         fs::remove_file(&own).unwrap();
         let pod = open(&request);
         assert_eq!(

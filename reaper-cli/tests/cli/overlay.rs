@@ -143,6 +143,57 @@ fn who_keeps_a_filesystem_that_was_unmounted_is_said_by_ls_and_doctor() {
 }
 
 #[test]
+fn reaper_inside_reaper_says_why_it_has_no_overlay_and_what_works() {
+    let rig = Rig::with_overlay();
+    let program = env!("CARGO_BIN_EXE_reaper-runtime");
+    let state = rig.path("inner");
+    let tmpfs = rig.path("inner-base");
+    let script = format!(
+        "R='{program} --root {}'; export REAPER_OVERLAY_SCOPE=container
+         for base in {} /var/tmp/inner; do REAPER_OVERLAY_BASE=$base $R run -- true && exit 9; done
+         $R run --overlay=none -- echo inside",
+        state.display(),
+        tmpfs.display()
+    );
+    let output = rig.call(&["run", "--", "sh", "-c", &script]);
+    let _ = nix::mount::umount2(&tmpfs, nix::mount::MntFlags::MNT_DETACH);
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "inside\n",
+        "{output:?}"
+    );
+    let said = String::from_utf8(output.stderr).unwrap();
+    let reasons = said
+        .lines()
+        .filter(|line| line.contains("whose mounts are locked"));
+    let reasons: Vec<_> = reasons.collect();
+    assert_eq!(reasons.len(), 2, "{said}");
+    assert!(
+        reasons.iter().all(|line| line.contains("--overlay=none")),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_base_that_can_hold_no_upper_layer_is_named_to_root_too() {
+    let rig = Rig::with_overlay();
+    let layers = ["lower", "upper", "work", "over"].map(|name| rig.path(name));
+    layers.iter().for_each(|path| fs::create_dir(path).unwrap());
+    let [lower, upper, work, over] = layers.map(|path| path.display().to_string());
+    let script =
+        format!("mount -t overlay -o lowerdir={lower},upperdir={upper},workdir={work} over {over}");
+    for replaced in ["", "/etc/none"] {
+        let mut call = rig.command_where(&script, &["run", "--", "true"]);
+        call.env("REAPER_OVERLAY_BASE", format!("{over}/base"));
+        call.env("REAPER_OVERLAY_MASKS_REPLACE", replaced);
+        let output = call.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("can hold no upper layer"), "{said}");
+        assert!(said.contains("overlay.base"), "{said}");
+    }
+}
+
+#[test]
 fn a_create_that_is_killed_leaves_no_overlay_once_it_is_deleted() {
     let rig = Rig::with_overlay();
     let bundle = rig.bundle(

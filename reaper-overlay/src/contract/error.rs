@@ -49,6 +49,19 @@ pub enum Error {
         /// Why, and what can be done.
         reason: RootlessError,
     },
+    /// The kernel lets root have no overlay here.
+    #[error(
+        "{operation}: {source}: {reason}; or run without an overlay, on the host itself (`--overlay=none`, or \
+         overlay.enabled = false)"
+    )]
+    Refused {
+        /// The step that was refused, and where.
+        operation: String,
+        /// What the kernel said.
+        source: std::io::Error,
+        /// Why, and what can be done.
+        reason: &'static str,
+    },
     /// Something is asked for that an ordinary user cannot have.
     #[error("{what} needs root")]
     NeedsRoot {
@@ -284,6 +297,7 @@ impl Error {
             Self::System { source, .. }
             | Self::Helper { source, .. }
             | Self::RootlessRefused { source, .. }
+            | Self::Refused { source, .. }
             | Self::Unprotected { source, .. } => source.raw_os_error(),
             Self::Undone { source } | Self::HalfCommitted { source, .. } => source.errno(),
             _ => None,

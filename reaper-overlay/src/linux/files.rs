@@ -2,11 +2,11 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs::{self, File},
-    io::{self, Write},
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
     os::{
         fd::{AsFd, BorrowedFd},
-        unix::fs::{DirBuilderExt, PermissionsExt},
+        unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     },
     path::{Path, PathBuf},
 };
@@ -193,8 +193,27 @@ pub(crate) fn read_versioned<T: DeserializeOwned>(
     parse(path, &text).map(Some)
 }
 
+/// Reads a regular file. What else is in its place, such as a FIFO, is not waited for.
+///
+/// # Errors
+/// Those of open(2) and read(2); `InvalidInput` where it is no regular file.
+pub(crate) fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        let kind = io::ErrorKind::InvalidInput;
+        return Err(io::Error::new(kind, "it is no regular file"));
+    }
+    let mut content = Vec::new();
+    file.read_to_end(&mut content)?;
+    Ok(content)
+}
+
 fn read_file(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    match fs::read(path) {
+    match read_regular(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).context("read", path),
@@ -231,4 +250,22 @@ pub(crate) fn write_json_durably<T: Serialize>(path: &Path, value: &T) -> Result
     let dir = path.parent().unwrap_or(Path::new("/"));
     let synced = File::open(dir).and_then(|dir| dir.sync_all());
     synced.context("write to disk", dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_in_a_files_place_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let [fifo, file] = ["fifo", "file"].map(|name| dir.path().join(name));
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        fs::write(&file, "{}").unwrap();
+        for path in [&fifo, dir.path()] {
+            let error = read_json::<()>(path).unwrap_err().to_string();
+            assert!(error.ends_with("it is no regular file"), "{error}");
+        }
+        assert_eq!(read_regular(&file).unwrap(), b"{}");
+    }
 }

@@ -8,7 +8,10 @@ use rustix::{
         statx, unlinkat,
     },
     io::Errno,
-    mount::{UnmountFlags, mount_bind_recursive, unmount},
+    mount::{
+        MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_bind_recursive, move_mount, open_tree,
+        unmount,
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -144,6 +147,16 @@ fn is_listed(path: &Path) -> Result<bool, Error> {
 
 pub(crate) fn bind_to_itself(path: &Path) -> Result<(), Error> {
     mount_bind_recursive(path, path).context("guard", path)
+}
+
+/// The same of the symlink at `path` itself, which stays one. Needs the calls of Linux 5.2.
+pub(crate) fn bind_link_to_itself(path: &Path) -> Result<(), Error> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    let link = open_tree(CWD, path, flags).context("guard", path)?;
+    let onto = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&link, "", CWD, path, onto).context("guard", path)
 }
 
 pub(crate) fn unguard(path: &Path) -> Result<(), Error> {

@@ -1,8 +1,12 @@
-//! Which setting of a machine forbids an ordinary user's overlay.
+//! Which setting of a machine forbids an ordinary user's overlay, and why root's is refused.
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
-use rustix::io::Errno;
+use rustix::{
+    fs::{CWD, statfs},
+    io::Errno,
+    mount::{OpenTreeFlags, open_tree},
+};
 
 use crate::{
     contract::{Error, RootlessError},
@@ -11,6 +15,63 @@ use crate::{
 
 /// What the step is called in which the kernel may refuse overlays to ordinary users.
 pub(crate) const FIRST_OVERLAY: &str = "mount, as an ordinary user, the overlay over";
+
+/// The same as root.
+pub(crate) const ROOT_OVERLAY: &str = "mount the overlay over";
+
+/// Why root's overlay is refused within another one.
+const LOCKED: &str = "this is run in a container over an overlay, whose mounts are locked, and the kernel takes \
+                      no directory as a lower layer that has locked mounts below it: run it outside of the \
+                      container, on the host";
+
+/// Why it is refused on a base.
+const NO_UPPER: &str = "the filesystem of the overlay base can hold no upper layer (another overlay, NFS and FAT \
+                        cannot): set overlay.base (REAPER_OVERLAY_BASE) to a directory on a local disk, or \
+                        overlay.size, by which a tmpfs is mounted there";
+
+/// Says why root's overlay was refused, where that can be told.
+pub(crate) fn explain_to_root(error: Error, base: &Path) -> Error {
+    let (step, path) = match &error {
+        Error::Helper {
+            operation, path, ..
+        } => (operation.as_str(), path),
+        Error::System {
+            operation, path, ..
+        } => (*operation, path),
+        _ => return error,
+    };
+    if ![ROOT_OVERLAY, crate::mount::mask::MAKE_WHITEOUT].contains(&step) {
+        return error;
+    }
+    let reason = if root_is_locked() {
+        LOCKED
+    } else if is_on_overlay(base) {
+        NO_UPPER
+    } else {
+        return error;
+    };
+    let operation = format!("{step} {}", path.display());
+    match error {
+        Error::Helper { source, .. } | Error::System { source, .. } => Error::Refused {
+            operation,
+            source,
+            reason,
+        },
+        error => error,
+    }
+}
+
+/// Whether the kernel refuses a copy of the root without what is mounted below it, as of locked mounts
+/// (mount_namespaces(7)).
+fn root_is_locked() -> bool {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    open_tree(CWD, "/", flags).is_err_and(|errno| errno == Errno::INVAL)
+}
+
+fn is_on_overlay(dir: &Path) -> bool {
+    const OVERLAY_MAGIC: u64 = 0x794c_7630;
+    statfs(dir).is_ok_and(|found| found.f_type as u64 == OVERLAY_MAGIC)
+}
 
 /// Says which setting of the machine is the reason, where one is known.
 pub(crate) fn explain(error: Error) -> Error {

@@ -18,7 +18,10 @@ use rustix::{
 
 use crate::{
     contract::{Context, Error, user::Privilege},
-    linux::{file_attributes, files::make_dir},
+    linux::{
+        file_attributes,
+        files::{make_dir, read_regular},
+    },
 };
 
 /// What the step is called that a filesystem refuses which can hold no layer.
@@ -125,7 +128,7 @@ pub(crate) fn write_layer<'a>(
                 }
             }
             How::Sanitised => {
-                let Some(text) = unless_gone(fs::read(&mask.path).context("read", &mask.path))?
+                let Some(text) = unless_gone(read_regular(&mask.path).context("read", &mask.path))?
                 else {
                     make_whiteout(&target)?;
                     continue;

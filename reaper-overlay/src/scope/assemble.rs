@@ -38,7 +38,7 @@ use crate::{
     },
     mount::{
         bind::relative,
-        denied::FIRST_OVERLAY,
+        denied::{FIRST_OVERLAY, ROOT_OVERLAY},
         image::Image,
         interface::{Interface, Recursion},
         mask::LayerStyle,
@@ -98,7 +98,7 @@ impl AssembleReport {
             (&self.missing, "not in the view"),
             (
                 &self.without_image,
-                "without what the image has there, since the image lies there itself",
+                "without what the image has there, since the image lies there itself or the kernel refuses it",
             ),
         ];
         let mut warnings: Vec<String> = kinds
@@ -192,7 +192,7 @@ impl Assembly {
     /// Mounts the overlay that becomes the root.
     fn mount_first(&self, interface: Interface, part: &Part) -> Result<(), Error> {
         let step = match self.privilege {
-            Privilege::Root => "mount the overlay over",
+            Privilege::Root => ROOT_OVERLAY,
             Privilege::User => FIRST_OVERLAY,
         };
         let Some(layer) = &part.layer else {
@@ -212,6 +212,10 @@ impl Assembly {
         report: &mut AssembleReport,
     ) -> Result<(), Error> {
         let path = &part.path;
+        if part.is_for_image {
+            self.mount_for_image(root, part, report);
+            return Ok(());
+        }
         if self.lacks_image(part) {
             report.without_image.push(escaped(path));
         }
@@ -254,6 +258,20 @@ impl Assembly {
         // No layer hides what is masked.
         let mut masks = part.masks.iter();
         masks.try_for_each(|mask| root.mask_path(mask))
+    }
+
+    /// Shows, where a symlink of the host leads, what the image has in its place. Without it the
+    /// part around shows the host's directory.
+    fn mount_for_image(&self, root: NewRoot<'_>, part: &Part, report: &mut AssembleReport) {
+        let has_any = |image: &Image| image::has_linked_dirs(&image.root, part);
+        let (true, Some(layer)) = (self.image.as_ref().is_some_and(has_any), &part.layer) else {
+            return;
+        };
+        let overlay = self.overlay(part, layer);
+        if let Err(error) = overlay.mount(root.interface, root.root, relative(&part.path)) {
+            tracing::debug!("no overlay over {}: {error}", part.path.display());
+            report.without_image.push(escaped(&part.path));
+        }
     }
 
     /// Whether a container has removed the directory that the host's mount on `path` needs in the view.
@@ -312,11 +330,14 @@ impl Assembly {
     }
 
     /// What of the image lies beneath `part`.
-    fn image_beneath(&self, part: &Part) -> Option<PathBuf> {
-        let root = &self.image.as_ref()?.root;
+    fn image_beneath(&self, part: &Part) -> Vec<PathBuf> {
+        let Some(Image { root, .. }) = &self.image else {
+            return Vec::new();
+        };
         match self.privilege {
-            Privilege::Root => (part.path == Path::new("/")).then(|| root.clone()),
-            Privilege::User => image::beneath(root, part),
+            Privilege::Root if part.path == Path::new("/") => vec![root.clone()],
+            Privilege::Root if part.image_dirs.is_empty() => Vec::new(),
+            _ => image::beneath(root, part),
         }
     }
 

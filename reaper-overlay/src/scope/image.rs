@@ -32,12 +32,60 @@ pub(crate) fn without_mounts(image: &Image) -> Result<Image, Error> {
     }
 }
 
-/// What of the image whose root is `root` belongs beneath `part`.
-pub(crate) fn beneath(root: &Path, part: &Part) -> Option<PathBuf> {
-    let dir = inside(root, &part.path)?;
+/// Adds parts where the host has a symlink in its root in the place of a directory that `image` may have: on a
+/// host with a merged /usr the image's /bin would lie behind the link /bin, and its /usr/bin alone be seen. It is
+/// shown where the link leads. `is_possible` says whether an overlay may be laid over a directory of the host.
+pub(crate) fn add_linked_dirs(
+    parts: &mut Vec<Part>,
+    image: &Image,
+    is_possible: impl Fn(&Path) -> bool,
+) -> Result<(), Error> {
+    let root = Path::new("/");
+    for entry in fs::read_dir(root).context("list", root)? {
+        let link = entry.context("list", root)?.path();
+        // One that is to be mounted first is looked at when it is.
+        if !link.is_symlink() || image.is_there() && inside(&image.root, &link).is_none() {
+            continue;
+        }
+        // It may lead nowhere.
+        let Ok(target) = link.canonicalize() else {
+            continue;
+        };
+        if let Some(part) = parts.iter_mut().find(|part| part.path == target) {
+            part.image_dirs.push(link);
+            continue;
+        }
+        let around = parts.iter().enumerate();
+        let around = around.filter(|(_, part)| target.starts_with(&part.path));
+        let around = around.max_by_key(|(_, part)| part.path.components().count());
+        let Some((at, around)) = around else {
+            continue;
+        };
+        if around.is_overlay() && target.is_dir() && is_possible(&target) {
+            let mut part = Part::new(target, PartKind::Overlay, around.attributes);
+            part.image_dirs.push(link);
+            part.is_for_image = true;
+            // Before what is mounted below it.
+            parts.insert(at + 1, part);
+        }
+    }
+    Ok(())
+}
+
+/// What of the image whose root is `root` belongs beneath `part`, the uppermost first.
+pub(crate) fn beneath(root: &Path, part: &Part) -> Vec<PathBuf> {
+    let dirs = std::iter::once(&part.path).chain(&part.image_dirs);
+    let dirs = dirs.filter_map(|path| inside(root, path));
     // Overlay refuses a layer that lies inside another one.
-    let overlaps = part.kind == PartKind::Overlay && dir.starts_with(&part.path);
-    (!overlaps).then_some(dir)
+    let overlaps = |dir: &PathBuf| part.kind == PartKind::Overlay && dir.starts_with(&part.path);
+    dirs.filter(|dir| !overlaps(dir)).collect()
+}
+
+/// Whether the image whose root is `root` has a directory where the host has a symlink to `part`.
+pub(crate) fn has_linked_dirs(root: &Path, part: &Part) -> bool {
+    part.image_dirs
+        .iter()
+        .any(|path| inside(root, path).is_some())
 }
 
 /// Whether something of the image whose root is `root` cannot be shown beneath `part`.
@@ -45,7 +93,7 @@ pub(crate) fn is_missing(root: &Path, part: &Part) -> bool {
     let has_entries =
         |dir: PathBuf| fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
     part.kind == PartKind::Overlay
-        && beneath(root, part).is_none()
+        && beneath(root, part).is_empty()
         && inside(root, &part.path).is_some_and(has_entries)
 }
 

@@ -27,7 +27,10 @@ use crate::{
         flock::{Lock, Mode},
         helper::Helper,
     },
-    mount::{denied::explain, interface::Interface},
+    mount::{
+        denied::{explain, explain_to_root},
+        interface::Interface,
+    },
     store::{
         base::Base,
         host_snapshot::HostSnapshot,
@@ -190,7 +193,7 @@ impl Making<'_> {
         undone_if_new(paths, || {
             let (report, helper) =
                 assemble(base, paths, options).map_err(|error| match base.privilege {
-                    Privilege::Root => error,
+                    Privilege::Root => explain_to_root(error, &base.path),
                     Privilege::User => explain(error),
                 })?;
             warnings.extend(report.warnings(scope));

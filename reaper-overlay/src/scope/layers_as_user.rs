@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, CWD, access};
 
 use super::plan::{Part, PartKind};
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     linux::{
         file_attributes,
         files::{exists, make_dir, remove_tree},
+        handle::Handle,
         namespace,
     },
     store::layer_table::Layer,
@@ -85,15 +86,22 @@ pub(crate) fn make_copy<'a>(
     Ok(())
 }
 
-/// Returns what the file was like, if it is no link.
+/// Returns what the file was like, if it is no link. One that has become something else since it was
+/// listed, such as a FIFO, counts as gone: opening it could wait for ever.
 fn copy(from: &Path, to: &Path) -> io::Result<Option<Metadata>> {
-    let metadata = fs::symlink_metadata(from)?;
-    if metadata.is_symlink() {
-        symlink(fs::read_link(from)?, to)?;
+    let gone = io::Error::from(io::ErrorKind::NotFound);
+    let Some(found) = Handle::at(CWD, from.as_os_str())? else {
+        return Err(gone);
+    };
+    if found.metadata().is_symlink() {
+        symlink(found.target().map_err(io::Error::other)?, to)?;
         return Ok(None);
     }
-    fs::write(to, fs::read(from)?)?;
-    Ok(Some(metadata))
+    if !found.metadata().is_file() {
+        return Err(gone);
+    }
+    io::copy(&mut found.open()?, &mut fs::File::create(to)?)?;
+    Ok(Some(found.metadata().clone()))
 }
 
 /// Makes `upper` like the directory of `part`, of which `metadata` is, and in it the directories of
@@ -146,5 +154,30 @@ fn depth(dir: &Path) -> usize {
         LOCAL.1
     } else {
         DEPTH
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_become_a_fifo_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let [fifo, file, link, to] =
+            ["fifo", "file", "link", "to"].map(|name| dir.path().join(name));
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        fs::write(&file, "x").unwrap();
+        symlink("nowhere", &link).unwrap();
+        for gone in [&fifo, dir.path()] {
+            let error = copy(gone, &to).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NotFound, "{gone:?}");
+            assert!(!to.exists());
+        }
+        assert!(copy(&file, &to).unwrap().is_some());
+        assert_eq!(fs::read_to_string(&to).unwrap(), "x");
+        fs::remove_file(&to).unwrap();
+        assert!(copy(&link, &to).unwrap().is_none());
+        assert_eq!(fs::read_link(&to).unwrap(), Path::new("nowhere"));
     }
 }

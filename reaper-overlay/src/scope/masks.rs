@@ -169,7 +169,7 @@ fn add(path: &Path, except: &[Pattern], masks: &mut Vec<Mask>) -> Result<(), Err
     if metadata.is_dir() {
         return add_directory(path, except, masks);
     }
-    let is_sanitised = SANITISED.iter().any(|file| Path::new(file) == path);
+    let is_sanitised = metadata.is_file() && SANITISED.iter().any(|file| Path::new(file) == path);
     masks.push(if is_sanitised {
         Mask {
             path,

@@ -21,7 +21,8 @@ use crate::{
         helper::Helper,
         in_use::{self, InUse},
         mount_point::{
-            Kind, Removal, bind_to_itself, check_kind, is_mount_point, make, remove, unguard,
+            Kind, Removal, bind_link_to_itself, bind_to_itself, check_kind, is_mount_point, make,
+            remove, unguard,
         },
         mountinfo::{escape, unescape},
         resolve::{Resolved, Volumes, resolve},
@@ -262,6 +263,8 @@ struct Plan {
     known: HashSet<PathBuf>,
     /// The mount points, and whether they are directories.
     points: Vec<(PathBuf, bool)>,
+    /// Symlinks on which itself something is mounted.
+    links: Vec<PathBuf>,
 }
 
 /// The registry, opened under its lock for one container.
@@ -325,7 +328,7 @@ impl<'a> MountPointSession<'a> {
                 && is_host_path(&path, self.host_paths)
                 && let Some(link) = link_at(volume.destination, &targets)?
             {
-                // Nothing is made, and the link cannot be guarded.
+                self.acquire_link(&link, &mut plan)?;
                 found.push((escape(link.as_os_str()), None, false));
                 targets.push(link, None);
                 continue;
@@ -359,7 +362,24 @@ impl<'a> MountPointSession<'a> {
                 bind_to_itself(path)?;
             }
         }
+        for link in &plan.links {
+            if self.is_guarded(link) && !is_mount_point(link)? {
+                // It is mounted without a guard where the kernel refuses this one.
+                bind_link_to_itself(link).unwrap_or_else(|error| tracing::warn!("{error}"));
+            }
+        }
         Ok(found)
+    }
+
+    /// Counts the container as a user of the symlink at `link`, on which itself something is mounted.
+    fn acquire_link(&mut self, link: &Path, plan: &mut Plan) -> Result<(), Error> {
+        self.add_user(link);
+        if self.host.is_some() && !is_mount_point(link)? {
+            let scope = self.user.name().to_owned();
+            self.entry(link).guarded.insert(scope);
+        }
+        plan.links.push(link.to_owned());
+        Ok(())
     }
 
     fn acquire_one(

@@ -45,6 +45,11 @@ pub(crate) struct Part {
     /// What is hidden in it by a layer.
     pub(crate) masks: Vec<Mask>,
     pub(crate) layer: Option<Layer>,
+    /// Directories of the image that are shown in it as well, by their paths there: the host has a symlink to it in
+    /// their place.
+    pub(crate) image_dirs: Vec<PathBuf>,
+    /// Whether it is a part for the sake of those alone.
+    pub(crate) is_for_image: bool,
 }
 
 /// What a part of the host is replaced by.
@@ -71,6 +76,8 @@ impl Part {
             attributes,
             masks: Vec::new(),
             layer: None,
+            image_dirs: Vec::new(),
+            is_for_image: false,
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 use rustix::mount::MountAttrFlags;
 
 use super::{
-    masks,
+    image, masks,
     plan::{Part, PartKind, ViewPlan},
     scope_options::ScopeOptions,
 };
@@ -63,6 +63,9 @@ pub(crate) fn plan(base: &Base, options: &ScopeOptions<'_>) -> Result<ViewPlan, 
     parts.extend(shown.into_iter().map(host));
     let layered = parts.iter().filter(|part| part.kind != PartKind::Host);
     let lower = layered.map(|part| part.path.clone()).collect();
+    if let Some(image) = &options.image {
+        image::add_linked_dirs(&mut parts, image, |path| !is_hidden(path))?;
+    }
     assign_masks(&mut parts, masks);
     Ok(ViewPlan {
         parts,

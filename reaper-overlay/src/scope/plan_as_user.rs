@@ -19,7 +19,7 @@ use rustix::{
 };
 
 use super::{
-    masks, masks_as_user,
+    image, masks, masks_as_user,
     plan::{Part, PartKind, ViewPlan},
     scope_options::ScopeOptions,
 };
@@ -39,9 +39,14 @@ const MAX_COPY: u64 = 1 << 20;
 pub(crate) fn plan(base: &Path, options: &ScopeOptions<'_>) -> Result<ViewPlan, Error> {
     let mounts = mountinfo::read()?;
     let mut parts = parts(&mounts, options.host_paths)?;
+    let points: HashSet<&Path> = mounts.iter().map(|m| m.mount_point.as_path()).collect();
+    if let Some(image) = &options.image {
+        // The kernel refuses an overlay over what has mounts below it.
+        let is_whole = |path: &Path| !points.iter().any(|point| point.starts_with(path));
+        image::add_linked_dirs(&mut parts, image, is_whole)?;
+    }
     let found = masks::find(options.masks, &[])?;
     let masked_paths = masks_as_user::apply(&mut parts, found, base);
-    let points: HashSet<&Path> = mounts.iter().map(|m| m.mount_point.as_path()).collect();
     let overlays = parts.iter().filter(|part| part.is_overlay());
     let lower = overlays
         .map(|part| &part.path)
