@@ -164,12 +164,17 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<Message>> {
     let mut packet = vec![0; INLINE_LIMIT + 1];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received = match rustix::net::recvmsg(
-        socket,
-        &mut [IoSliceMut::new(&mut packet)],
-        &mut ancillary,
-        RecvFlags::CMSG_CLOEXEC,
-    ) {
+    let mut receive = || {
+        let packet = &mut [IoSliceMut::new(&mut packet)];
+        rustix::net::recvmsg(socket, packet, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+    };
+    let received = match receive() {
+        // The peer has closed its end with a message of this one unread, which the kernel says once, and
+        // before what the peer had sent until then.
+        Err(rustix::io::Errno::CONNRESET) => receive(),
+        received => received,
+    };
+    let received = match received {
         Err(rustix::io::Errno::CONNRESET) => return Ok(None),
         received => received?,
     };

@@ -28,6 +28,9 @@ use crate::{
 /// The version of this protocol.
 pub(crate) const VERSION: u32 = 1;
 
+/// What a monitor says of a request that is not of its version.
+pub(crate) const UNKNOWN_REQUEST: &str = "the request is not known";
+
 /// The part of a request that is the same in every version.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Envelope {

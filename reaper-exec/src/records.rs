@@ -1,10 +1,10 @@
 //! Reading and writing the records that monitors leave in a container's folder.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read as _},
     os::unix::fs::OpenOptionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use reaper_spec::Exit;
@@ -59,6 +59,25 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
         return Err(invalid(reason));
     }
     Ok(Some(serde_json::from_slice(&json)?))
+}
+
+/// Where `plan.json` is written before it is renamed.
+pub(crate) fn staged_plan(dir: &ContainerDir) -> PathBuf {
+    dir.cleanup_file().with_extension("new")
+}
+
+/// Removes what a monitor was writing when it was killed.
+pub(crate) fn remove_staged_files(dir: &ContainerDir) {
+    // What cannot be removed is found by the doctor.
+    let _ = fs::remove_file(staged_plan(dir));
+    let exit = dir.exit_file();
+    let exit = exit.file_name().unwrap_or_default().to_string_lossy();
+    for entry in fs::read_dir(dir.path()).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if durable::is_staged(&name.to_string_lossy(), &exit) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Writes the exit of a container to `exit.json`. It is durable when this returns.

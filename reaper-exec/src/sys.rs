@@ -7,6 +7,7 @@ use std::{
         fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::process::CommandExt,
     },
+    path::Path,
     process::Command,
 };
 
@@ -14,6 +15,10 @@ use nix::{
     fcntl::{FcntlArg, fcntl},
     sys::signal::{SigHandler, SigSet, Signal},
     unistd::{ForkResult, Pid},
+};
+use rustix::{
+    fs::CWD,
+    mount::{OpenTreeFlags, open_tree},
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -347,6 +352,35 @@ fn set_processors(set: &[u64; 128]) -> io::Result<()> {
     let size = size_of_val(set);
     // SAFETY: the kernel reads a set of the size that is said, which outlives the call.
     checked(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size, set.as_ptr()) })
+}
+
+/// A read-only mount of the file `path` alone, which is mounted nowhere and lasts as long as it is used.
+///
+/// # Errors
+/// `EPERM` for ordinary users, `ENOSYS` before Linux 5.12.
+pub(crate) fn read_only_mount(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = open_tree(CWD, path, flags)?;
+    let attr = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: the empty path is a NUL-terminated string, `attr` is a valid `mount_attr` of the size
+    // given, and both outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attr,
+            size_of_val(&attr),
+        )
+    };
+    checked(result)?;
+    Ok(tree)
 }
 
 /// Sets the execution domain of this process.

@@ -23,7 +23,7 @@ static STAGED: AtomicU64 = AtomicU64::new(0);
 /// # Errors
 /// The step that failed. `path` is then unchanged, except when the very last step failed, the
 /// fsync of the folder: then the new contents are there, but perhaps not after a crash. Nothing
-/// else is left behind, except after a crash a file whose name starts with a dot.
+/// else is left behind, except after a crash a file that [`is_staged`] tells.
 pub fn write_atomic(path: &Path, contents: &[u8]) -> io::Result<()> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
     let name = path
@@ -37,13 +37,23 @@ pub fn write_atomic(path: &Path, contents: &[u8]) -> io::Result<()> {
     };
     let folder = Folder::open(folder)?;
     let number = STAGED.fetch_add(1, Ordering::Relaxed);
-    let staged = format!(".{name}.{}.{number}", process::id());
+    let staged = format!("{}{}.{number}", staged_prefix(name), process::id());
     folder.stage(&staged, contents)?;
     if let Err(error) = folder.rename(&staged, name) {
         let _ = folder.remove(&staged);
         return Err(error);
     }
     folder.sync()
+}
+
+/// Whether a file that is called `found` is what [`write_atomic`] leaves after a crash, or has not yet
+/// renamed, of a file called `name`.
+pub fn is_staged(found: &str, name: &str) -> bool {
+    found.starts_with(&staged_prefix(name))
+}
+
+fn staged_prefix(name: &str) -> String {
+    format!(".{name}.")
 }
 
 /// Makes the folder `path` and those above it that are missing, with mode 0711, durably: others

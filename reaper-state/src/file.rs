@@ -174,14 +174,17 @@ impl StateStore for FileStore {
             }
             locked => locked?.ok_or_else(missing)?,
         };
-        locked.delete()?;
+        let deleted = locked.delete();
+        if !matches!(deleted, Ok(()) | Err(Error::NotFound { .. })) {
+            return deleted;
+        }
         match root.remove(id.as_str()) {
             Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
                 tracing::warn!(container = %id, %error, "the folder of a deleted container stays");
             }
             _ => {}
         }
-        Ok(())
+        deleted
     }
 
     fn list(&self) -> Result<Vec<ContainerId>, Error> {

@@ -1,5 +1,7 @@
 //! How a node differs from the usual one.
 
+use std::path::{Path, PathBuf};
+
 /// How a node differs from the usual one.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -9,6 +11,8 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// A program with arguments that containerd is run by, and leaves what it has to it.
     pub run_by: Vec<String>,
+    /// The folder in which containerd finds Reaper's shim; else that of the release build.
+    pub programs: Option<PathBuf>,
 }
 
 impl Options {
@@ -23,6 +27,13 @@ impl Options {
     #[must_use]
     pub fn run_by(mut self, command: &[&str]) -> Self {
         self.run_by = command.iter().map(|part| (*part).to_owned()).collect();
+        self
+    }
+
+    /// With Reaper's programs in this folder.
+    #[must_use]
+    pub fn programs(mut self, folder: &Path) -> Self {
+        self.programs = Some(folder.to_owned());
         self
     }
 

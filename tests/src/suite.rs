@@ -74,6 +74,19 @@ pub fn reaper_program(name: &str) -> PathBuf {
     program
 }
 
+/// The folder with the programs of the earlier version that upgrades are tested from.
+pub fn earlier_bin() -> PathBuf {
+    let store = env::var_os("REAPER_EARLIER_DIR")
+        .map_or_else(|| target_dir().join("earlier"), PathBuf::from);
+    let current = store.join("current");
+    assert!(
+        current.join("reaper-runtime").exists(),
+        "no programs of an earlier version in {}: run tests/earlier",
+        current.display()
+    );
+    current
+}
+
 /// A program of the examples, which a test builds with its own profile.
 pub fn example_program(name: &str) -> PathBuf {
     let test = env::current_exe().expect("find this test's own program");

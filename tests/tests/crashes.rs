@@ -9,7 +9,7 @@ use std::{
 use nix::sys::signal::Signal;
 use reaper_tests::{
     Node,
-    api::{Code, Streams},
+    api::Streams,
     containerd::is_yardstick,
     cri::{container, messages::ContainerState},
     faults::{Held, kill, monitor_of, process_named, shim_of},
@@ -122,7 +122,7 @@ fn containerd_reports_exit_and_cleans_up_after_shim_death() {
         });
         assert_eq!(exit.code, Some(137));
         family.assert_ended();
-        gone(node, &family.id);
+        node.gone(&family.id);
     });
 }
 
@@ -153,7 +153,7 @@ fn unreported_exit_is_reported_after_shim_death() {
             event.topic == "/tasks/exit" && event.container == id
         });
         assert_eq!(exit.code, Some(128 + 10));
-        gone(node, &id);
+        node.gone(&id);
     });
 }
 
@@ -174,7 +174,7 @@ fn death_of_monitor_and_shim_leaves_nothing() {
         });
         assert_eq!(exit.code, Some(137));
         family.assert_ended();
-        gone(node, &family.id);
+        node.gone(&family.id);
     });
 }
 
@@ -191,7 +191,7 @@ fn a_shim_killed_while_containerd_is_away_is_cleaned_up_at_its_return() {
         kill(&shim);
         node.start_containerd();
         family.assert_ended();
-        gone(node, &family.id);
+        node.gone(&family.id);
     });
 }
 
@@ -222,18 +222,4 @@ fn the_cri_sees_the_end_and_can_remove_the_pod() {
         pod.stop();
         pod.remove();
     });
-}
-
-/// Waits until a task is gone by containerd's own doing, and removes its container.
-fn gone(node: &Node, id: &str) {
-    until("its task is gone", || {
-        // Until containerd has cleaned up it may know the task still, without a shim.
-        match node.api().delete_task(id) {
-            Err(status) if status.code() == Code::NotFound => Some(()),
-            _ => None,
-        }
-    });
-    node.api()
-        .delete_container(id)
-        .expect("delete the container");
 }

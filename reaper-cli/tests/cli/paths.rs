@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    path::PathBuf,
     process::Command,
 };
 
@@ -168,6 +169,67 @@ fn a_program_is_not_looked_for_among_another_processes_files() {
     }
     let inside = rig.ok(&["run", "--env", &path, "--", "echo", "ran"]);
     assert_eq!(inside, "ran\n");
+}
+
+/// Until it executes its program a process is the monitor's, whose file on the host
+/// `/proc/self/exe` names.
+#[test]
+fn an_interpreter_is_not_looked_for_among_another_processes_files() {
+    let rig = Rig::with_overlay();
+    let script = |name: &str, interpreter: &str| {
+        let path = rig.path(name);
+        fs::write(&path, format!("#! {interpreter}\n")).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let own = std::process::id();
+    let link = rig.path("link");
+    symlink("/proc/thread-self/exe", &link).unwrap();
+    let direct = script("direct", "/proc/self/exe --version");
+    let scripts = [
+        script("through", &direct),
+        script("by-link", link.to_str().unwrap()),
+        script("others", &format!("/proc/{own}/root/bin/sh")),
+        direct,
+    ];
+    rig.running("c");
+    for script in &scripts {
+        for call in [&["run", "--"][..], &["exec", "c"]] {
+            let output = rig.call(&[call, &[script]].concat());
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success(), "{script}");
+            assert!(error.contains("its interpreter /"), "{error}");
+            assert!(error.contains("another process's files"), "{error}");
+        }
+    }
+    let usual = script("usual", "/bin/true");
+    rig.ok(&["run", "--", &usual]);
+    rig.ok(&["delete", "--force", "c"]);
+}
+
+#[test]
+fn the_program_of_a_monitor_cannot_be_changed_by_way_of_it() {
+    let rig = Rig::new();
+    rig.running("c");
+    let pid = rig.state("c")["pid"].to_string();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let monitor = stat.rsplit(')').next().unwrap().split(' ').nth(2).unwrap();
+    let program = PathBuf::from(format!("/proc/{monitor}/exe"));
+    let mode = fs::metadata(&program).unwrap().permissions();
+    let changed = fs::set_permissions(&program, mode);
+    // Before Linux 5.12 the kernel makes no such mount.
+    if kernel() >= (5, 12) {
+        let refused = changed.unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(nix::libc::EROFS), "{refused}");
+    }
+    rig.ok(&["delete", "--force", "c"]);
+}
+
+/// The first two numbers of the kernel's version.
+fn kernel() -> (u32, u32) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split('.').map(|part| part.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
 #[test]

@@ -42,6 +42,18 @@ fn garbage_is_an_error() {
     }
 }
 
+/// A monitor that is killed has answered what it has answered, whatever else it was asked.
+#[test]
+fn what_a_peer_has_sent_arrives_though_it_has_ended_with_a_message_unread() {
+    let (here, there) = pair().unwrap();
+    send(there.as_fd(), &7, &[]).unwrap();
+    send(here.as_fd(), &"unread", &[]).unwrap();
+    drop(there);
+    let answer = receive(here.as_fd()).unwrap().expect("the answer");
+    assert_eq!(answer.parse::<u8>().unwrap(), 7);
+    assert!(receive(here.as_fd()).unwrap().is_none());
+}
+
 #[test]
 fn a_packet_beyond_the_limit_is_refused_whole() {
     let (here, there) = pair().unwrap();

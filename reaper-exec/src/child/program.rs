@@ -2,7 +2,8 @@
 
 use std::{
     ffi::{CStr, CString, OsStr},
-    io,
+    fs::File,
+    io::{self, Read as _},
     os::unix::ffi::OsStrExt,
     path::Path,
 };
@@ -101,7 +102,7 @@ impl Program {
         let name = program.to_string_lossy().into_owned();
         let found = exists(program);
         let message = match errno {
-            Errno::ENOENT if found => match interpreter(&name) {
+            Errno::ENOENT if found => match interpreter(Path::new(&name)) {
                 Some(interpreter) => format!("its interpreter {interpreter} does not exist"),
                 None => "its dynamic loader does not exist".to_owned(),
             },
@@ -128,18 +129,26 @@ impl Program {
     }
 }
 
-/// Why a program is not one of the process's own view, if it is not. The process has its user's
-/// rights by now, so what is swapped after this look is nothing that the user could not execute.
+/// Why a program, or an interpreter that scripts lead to, is not one of the process's own view, if it
+/// is not. The process has its user's rights by now, so what is swapped after this look is nothing that
+/// the user could not execute, but for the monitor's program: that is on a read-only mount.
 fn why_outside(program: &CStr) -> Option<String> {
-    let path = path_of(program);
-    // A program that was handed over open.
-    if own_descriptor(path) {
-        return None;
+    /// As many as the kernel follows (`exec_binprm`).
+    const INTERPRETERS: usize = 5;
+    let mut path = path_of(program).to_owned();
+    let mut which = String::new();
+    for _ in 0..=INTERPRETERS {
+        // One that was handed over open is the process's own.
+        if !own_descriptor(&path)
+            && let Err(error) = in_view::open(&path)
+            && in_view::leads_out(&error)
+        {
+            return Some(format!("{which}{error}"));
+        }
+        path = interpreter(&path)?.into();
+        which = format!("its interpreter {}: ", path.display());
     }
-    in_view::open(path)
-        .err()
-        .filter(in_view::leads_out)
-        .map(|error| error.to_string())
+    None
 }
 
 /// Whether this names one of the process's own descriptors, of which it has those alone that are
@@ -161,7 +170,7 @@ fn exists(program: &CStr) -> bool {
 
 /// Why the process's user may not execute a program that is there, or not search for it.
 fn why_denied(program: &str) -> String {
-    let of_interpreter = || in_view::denial(Path::new(&interpreter(program)?));
+    let of_interpreter = || in_view::denial(Path::new(&interpreter(Path::new(program))?));
     match in_view::denial(Path::new(program)).or_else(of_interpreter) {
         Some(denial) => format!("permission denied to user {} by {denial}", geteuid()),
         None => "permission denied: is it an executable file?".to_owned(),
@@ -169,16 +178,26 @@ fn why_denied(program: &str) -> String {
 }
 
 /// The interpreter that a script's first line names.
-fn interpreter(script: &str) -> Option<String> {
+fn interpreter(script: &Path) -> Option<String> {
     /// The kernel reads this much of the line (`BINPRM_BUF_SIZE`).
     const LINE: u64 = 256;
-    let start = in_view::read(Path::new(script), LINE).ok()?;
+    let start = match own_descriptor(script) {
+        true => read_start(script, LINE),
+        false => in_view::read(script, LINE),
+    };
+    let start = start.ok()?;
     let line = start
         .strip_prefix(b"#!")?
         .split(|&byte| byte == b'\n')
         .next()?;
     let line = String::from_utf8_lossy(line);
     line.split_whitespace().next().map(str::to_owned)
+}
+
+fn read_start(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    File::open(path)?.take(limit).read_to_end(&mut start)?;
+    Ok(start)
 }
 
 fn strings(texts: Vec<String>) -> io::Result<Vec<CString>> {

@@ -225,23 +225,53 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
                 )
                 | Error::Executor(_),
             ) if force => None,
+            Err(error @ Error::Store(reaper_state::Error::NotFound { .. })) if force => {
+                // A creation that was killed may have left what there is no record of.
+                self.forget(id).await?;
+                return Err(error);
+            }
             Err(error) => return Err(error),
         };
         let status = record
             .as_ref()
             .map_or(Status::Creating, |record| record.status);
-        if status != Status::Stopped {
-            if !force {
-                return Err(Error::NotStopped {
-                    id: id.clone(),
-                    status,
-                });
-            }
-            self.end(id).await?;
+        let is_live = status != Status::Stopped;
+        if is_live && !force {
+            return Err(Error::NotStopped {
+                id: id.clone(),
+                status,
+            });
         }
-        let seen = self.executor.delete(&Target::Init(id.clone())).await?;
+        let seen = self.remove(id, is_live).await?;
         self.forget(id).await?;
         Ok(seen.or_else(|| record.and_then(|record| record.exit)))
+    }
+
+    /// Removes a container from the executor, and kills it first if it is live.
+    async fn remove(&self, id: &ContainerId, is_live: bool) -> Result<Option<Exit>> {
+        /// A monitor at work on a creation is killed by the next try at the latest: that finds it
+        /// without its socket.
+        const TRIES: usize = 3;
+        let target = Target::Init(id.clone());
+        let is_creating = |error: &Error| {
+            let status = Status::Creating;
+            matches!(error, Error::Executor(ExecutorError::Status { status: found, .. }) if *found == status)
+        };
+        for _ in 1..TRIES {
+            let removed = async {
+                if is_live {
+                    self.end(id).await?;
+                }
+                Ok(self.executor.delete(&target).await?)
+            };
+            match removed.await {
+                // It was about to end its creation, of itself or since its process was killed.
+                Err(error) if is_live && is_creating(&error) => {}
+                removed => return removed,
+            }
+        }
+        self.end(id).await?;
+        Ok(self.executor.delete(&target).await?)
     }
 
     /// Removes what is kept for the container of `view` after its exit, if it had no process of the

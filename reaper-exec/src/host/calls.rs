@@ -29,7 +29,9 @@ use crate::{
     procfs,
     protocol::{
         Attached, CreateContainer, ExecProcess, Request, Response, RuntimeConfig, SeccompConfig,
+        UNKNOWN_REQUEST,
     },
+    records::remove_staged_files,
     signal::Signal,
     sys,
 };
@@ -210,7 +212,7 @@ impl Executor for HostExecutor {
             Err(Error::Status {
                 status: Status::Creating,
                 ..
-            }) if all => self.kill_creation(target.container()).await,
+            }) if target.exec_id().is_none() => self.kill_creation(target.container()).await,
             Err(Error::Unresponsive { .. }) => self.kill_unanswered(target).await,
             killed => {
                 let client = self.clients().get(target.container()).cloned();
@@ -286,7 +288,16 @@ impl Executor for HostExecutor {
     async fn update(&self, id: &ContainerId, resources: &Resources) -> Result<()> {
         let target = Target::Init(id.clone());
         let request = Request::Update(Box::new(resources.clone()));
-        self.call_done(&target, &request, silence::ACTION).await
+        match self.call_done(&target, &request, silence::ACTION).await {
+            Err(Error::Monitor { reason, .. }) if reason.contains(UNKNOWN_REQUEST) => {
+                Err(Error::Unsupported {
+                    operation: "update".to_owned(),
+                    reason: "its monitor is of an earlier version: it takes a new container"
+                        .to_owned(),
+                })
+            }
+            updated => updated,
+        }
     }
 
     async fn resize_pty(&self, target: &Target, size: ConsoleSize) -> Result<()> {
@@ -413,6 +424,7 @@ impl Executor for HostExecutor {
                 // It was stopped since it answered, or it hangs, and holds nothing any more.
                 let _ = sys::pidfd_send_signal(monitor.as_fd(), libc::SIGKILL);
             }
+            remove_staged_files(&self.root.container(id));
             // This fails while a store keeps a record in the folder; the store then removes it.
             let _ = fs::remove_dir(self.root.container(id).path());
         }

@@ -71,7 +71,7 @@ impl HostExecutor {
         let target = Target::Init(id.clone());
         let dir = self.root.container(id);
         let plan = self.plan(id)?.ok_or(Error::NotFound(target.clone()))?;
-        if !kill && procfs::is_alive(&plan.monitor) {
+        if !kill && procfs::is_alive(&plan.monitor) && !procfs::is_killed(&plan.monitor) {
             if !dir.socket().exists() {
                 return Ok(ContainerState {
                     status: Status::Creating,

@@ -2,7 +2,10 @@
 
 use std::{
     io,
-    os::{fd::AsFd, unix::process::CommandExt as _},
+    os::{
+        fd::{AsFd, AsRawFd as _},
+        unix::process::CommandExt as _,
+    },
     path::Path,
     process::{Command, Stdio},
 };
@@ -13,7 +16,7 @@ use super::{HostExecutor, client::MonitorClient};
 use crate::{
     channel,
     executor::{Error, Result, Target},
-    monitor,
+    monitor, sys,
 };
 
 /// This program.
@@ -45,7 +48,16 @@ impl HostExecutor {
         let (ours, theirs) = channel::pair().map_err(failed("make the socket of the monitor"))?;
         fcntl(ours.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
             .map_err(|errno| failed("make the socket of the monitor")(errno.into()))?;
-        let mut command = Command::new(&self.program);
+        // Until it executes its program, a process of the container is the monitor's: in a script,
+        // `#!/proc/self/exe` names this program, and /proc/PID/exe of it the file on the host. A
+        // process with the uid of root could change that there, past the overlay (CVE-2019-5736 was
+        // one way). Where the kernel lets no such mount be made, the program is executed as it is.
+        let protected = is_itself.then(|| sys::read_only_mount(&self.program).ok());
+        let program = match protected.as_ref().and_then(Option::as_ref) {
+            Some(tree) => format!("/proc/self/fd/{}", tree.as_raw_fd()).into(),
+            None => self.program.clone(),
+        };
+        let mut command = Command::new(program);
         // The environment is the caller's secret: containerd's, a shell's.
         command
             .arg0(monitor::NAME)

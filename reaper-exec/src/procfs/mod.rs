@@ -73,6 +73,21 @@ pub(crate) fn is_stopped(identity: &ProcessIdentity) -> bool {
     })
 }
 
+/// Whether SIGKILL was sent to the process, so that it executes nothing of its program any more: it
+/// exits as soon as an uninterruptible sleep ends.
+pub(crate) fn is_killed(identity: &ProcessIdentity) -> bool {
+    const SIGKILL: u64 = 1 << (libc::SIGKILL - 1);
+    let status = fs::read_to_string(format!("/proc/{}/status", identity.pid)).unwrap_or_default();
+    let is_pending = |line: &str| {
+        let set = line
+            .strip_prefix("SigPnd:")
+            .or(line.strip_prefix("ShdPnd:"));
+        let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+        set.is_some_and(|set| set & SIGKILL != 0)
+    };
+    status.lines().any(is_pending) && is_alive(identity)
+}
+
 /// A process for a message: its pid, its name and its state's letter.
 pub(crate) fn describe(pid: u32) -> String {
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();

@@ -15,15 +15,20 @@ use nix::{
     },
     unistd::{Pid, mkfifo},
 };
-use reaper_exec::{Executor, Target, cgroup::read_events, procfs};
+use reaper_exec::{Executor, Signal, Target, cgroup::read_events, procfs};
 use reaper_spec::{ContainerId, ExitStatus, ProcessIdentity, Status};
 use reaper_state::{Record, StateStore as _};
 
-use crate::rig::{Rig, cases};
+use crate::{
+    frozen::Frozen,
+    rig::{Rig, cases},
+};
 
 cases! {
-    container_during_create_is_creating_and_not_deletable,
+container_during_create_is_creating_and_not_deletable,
     forced_delete_during_create_makes_create_fail,
+    a_creation_whose_monitor_cannot_be_killed_now_can_be_deleted_by_force,
+    what_a_killed_monitor_was_writing_goes_with_its_container,
     a_creator_killed_before_its_monitor_began_leaves_a_stopped_container,
     a_creator_killed_during_the_creation_leaves_nothing_running,
     a_creator_killed_afterwards_leaves_a_container_that_can_be_started,
@@ -132,6 +137,45 @@ async fn forced_delete_during_create_makes_create_fail(rig: &Rig) {
         rig.engine.delete(&creation.id, true).await.unwrap();
         assert!(!creation.end().success(), "{step}");
     }
+}
+
+async fn a_creation_whose_monitor_cannot_be_killed_now_can_be_deleted_by_force(rig: &Rig) {
+    let mut creation = Creation::stalled_at(rig, "prepare");
+    let stall = creation.reached();
+    let monitor = creation.monitor(rig).await;
+    let name = rig.root.path().file_name().unwrap();
+    let frozen = Frozen::new(name.to_str().unwrap(), &monitor);
+    let target = Target::Init(creation.id.clone());
+    let executor = rig.engine.executor();
+    executor.kill(&target, Signal::KILL, false).await.unwrap();
+    if frozen.is_some() {
+        assert!(procfs::is_alive(&monitor));
+    }
+    rig.engine.delete(&creation.id, true).await.unwrap();
+    drop((frozen, stall));
+    has_ended(&monitor).await;
+    assert!(!creation.end().success());
+}
+
+async fn what_a_killed_monitor_was_writing_goes_with_its_container(rig: &Rig) {
+    let staged = [".exit.json.4711.0", "plan.new", ".state.json.new"];
+    let (id, _output) = rig.start_shell("web", "exec sleep 1000").await;
+    let dir = rig.root.path().join("web");
+    let leave = |names: &[&str]| {
+        for name in names {
+            fs::write(dir.join(name), "{").unwrap();
+        }
+    };
+    leave(&staged);
+    rig.engine.delete(&id, true).await.unwrap();
+    assert!(!dir.exists());
+
+    // As if the creation had been killed before there was a record.
+    fs::create_dir(&dir).unwrap();
+    leave(&staged[2..]);
+    let nothing = rig.engine.delete(&id, true).await.unwrap_err();
+    assert!(nothing.to_string().contains("does not exist"), "{nothing}");
+    assert!(!dir.exists());
 }
 
 async fn a_creator_killed_before_its_monitor_began_leaves_a_stopped_container(rig: &Rig) {

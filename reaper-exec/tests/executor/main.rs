@@ -9,6 +9,8 @@ mod crashes;
 mod ends;
 mod execs;
 mod fork_bomb;
+#[path = "../common/frozen.rs"]
+mod frozen;
 mod interleavings;
 mod limits;
 mod lives;

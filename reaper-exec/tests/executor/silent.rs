@@ -15,6 +15,7 @@ use rustix::process::{Resource, Rlimit, prlimit};
 
 use crate::{
     crashes::has_ended,
+    frozen::Frozen,
     rig::{Rig, cases},
 };
 
@@ -243,42 +244,13 @@ async fn a_record_that_is_no_file_blocks_nothing(rig: &Rig) {
     }
 }
 
-/// A process in a frozen cgroup of version 1, which is in an uninterruptible sleep.
-struct Frozen(std::path::PathBuf);
-
-impl Frozen {
-    /// `None` where there is no such freezer.
-    fn new(rig: &Rig, process: &ProcessIdentity) -> Option<Self> {
-        let name = rig.root.path().file_name().unwrap();
-        let path = std::path::Path::new("/sys/fs/cgroup/freezer").join(name);
-        fs::create_dir(&path).ok()?;
-        let frozen = Self(path);
-        fs::write(frozen.0.join("cgroup.procs"), process.pid.to_string()).unwrap();
-        fs::write(frozen.0.join("freezer.state"), "FROZEN").unwrap();
-        let is_frozen =
-            || fs::read_to_string(frozen.0.join("freezer.state")).unwrap() == "FROZEN\n";
-        while !is_frozen() {
-            std::thread::yield_now();
-        }
-        Some(frozen)
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        fs::write(self.0.join("freezer.state"), "THAWED").unwrap();
-        while fs::remove_dir(&self.0).is_err() {
-            std::thread::yield_now();
-        }
-    }
-}
-
 async fn a_process_that_cannot_be_killed_now_is_named_and_left(rig: &Rig) {
     for is_stopped in [false, true] {
         let (id, _output) = rig.start_shell("web", "exec sleep 1000").await;
         let record = rig.engine.state(&id).await.unwrap();
         let process = record.process.unwrap();
-        let Some(frozen) = Frozen::new(rig, &process) else {
+        let name = rig.root.path().file_name().unwrap();
+        let Some(frozen) = Frozen::new(name.to_str().unwrap(), &process) else {
             rig.engine.delete(&id, true).await.unwrap();
             return;
         };

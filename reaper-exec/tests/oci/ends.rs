@@ -1,6 +1,10 @@
 //! Containers that end, by themselves and by force.
 
-use std::{fs, os::fd::AsFd};
+use std::{
+    fs,
+    os::fd::{AsFd, OwnedFd},
+    time::{Duration, Instant},
+};
 
 use nix::sys::signal::{Signal as NixSignal, kill};
 use nix::unistd::Pid;
@@ -8,6 +12,7 @@ use reaper_exec::{Error, Executor, Signal, Target, procfs};
 use reaper_spec::{ExitStatus, ProcessIdentity, Status};
 
 use crate::{
+    frozen::Frozen,
     output::capture,
     rig::{Rig, cases},
 };
@@ -20,6 +25,7 @@ cases! {
     an_exec_that_was_never_started_is_killed,
     exec_of_missing_program_fails_and_exits_127,
     a_signal_reaches_init,
+    a_process_that_cannot_be_killed_now_is_named_and_left,
 }
 
 async fn descendants_left_by_init_are_killed_on_its_exit(rig: &Rig) {
@@ -54,6 +60,10 @@ async fn exit_without_waiting_client_is_recorded(rig: &Rig) {
 fn kill_monitor(monitor: &ProcessIdentity) {
     let pidfd = procfs::open_pidfd(monitor).unwrap();
     kill(Pid::from_raw(monitor.pid.cast_signed()), NixSignal::SIGKILL).unwrap();
+    has_exited(&pidfd);
+}
+
+fn has_exited(pidfd: &OwnedFd) {
     let mut wanted = [nix::poll::PollFd::new(
         pidfd.as_fd(),
         nix::poll::PollFlags::POLLIN,
@@ -139,4 +149,35 @@ async fn a_signal_reaches_init(rig: &Rig) {
     let exit = rig.engine.wait(&id).await.unwrap();
     assert_eq!(exit.status, ExitStatus::Exited { code: 5 });
     rig.engine.delete(&id, false).await.unwrap();
+}
+
+async fn a_process_that_cannot_be_killed_now_is_named_and_left(rig: &Rig) {
+    for (is_killed, name) in [(false, "web"), (true, "unwatched")] {
+        let (id, mut output) = rig.start(name, "echo up; exec sleep 1000").await;
+        assert_eq!(output.line(), "up");
+        let record = rig.engine.state(&id).await.unwrap();
+        let process = record.process.unwrap();
+        let Some(frozen) = Frozen::new(&rig.cgroup("frozen"), &process) else {
+            rig.engine.delete(&id, true).await.unwrap();
+            return;
+        };
+        if is_killed {
+            kill_monitor(&record.monitor.unwrap());
+        }
+        let began = Instant::now();
+        let exit = rig.engine.delete(&id, true).await.unwrap().unwrap();
+        // The runtime's own attempts included; containerd waits no longer.
+        assert!(began.elapsed() < Duration::from_secs(28), "{began:?}");
+        let ExitStatus::Unknown { reason } = exit.status else {
+            panic!("it has not ended: {exit:?}");
+        };
+        assert!(reason.contains(&process.pid.to_string()), "{reason}");
+        assert!(procfs::is_alive(&process));
+        assert!(!fs::exists(rig.engine.root().container(&id).path()).unwrap());
+        let pidfd = procfs::open_pidfd(&process).unwrap();
+        drop(frozen);
+        has_exited(&pidfd);
+        // What was left in them is left as well.
+        rig.remove_cgroups(name);
+    }
 }

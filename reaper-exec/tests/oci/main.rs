@@ -5,6 +5,8 @@
 mod bundle;
 mod contract;
 mod ends;
+#[path = "../common/frozen.rs"]
+mod frozen;
 mod lives;
 #[path = "../common/output.rs"]
 mod output;

@@ -109,6 +109,20 @@ impl Rig {
         format!("/reaper-oci-{}-{id}", name.trim_start_matches('.'))
     }
 
+    /// Removes the cgroups that a container has left, with those that a runtime makes in them.
+    pub(crate) fn remove_cgroups(&self, id: &str) {
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap() {
+            let hierarchy = hierarchy.unwrap().path();
+            if !hierarchy.join("cgroup.procs").exists() {
+                continue;
+            }
+            let cgroup = hierarchy.join(&self.cgroup(id)[1..]);
+            while cgroup.exists() && fs::remove_dir(&cgroup).is_err() {
+                thread::yield_now();
+            }
+        }
+    }
+
     pub(crate) fn process(&self, args: &[&str]) -> ProcessSpec {
         let mut process = ProcessSpec::new(args.iter().copied(), "/").unwrap();
         process.env = vec!["PATH=/bin".to_owned(), self.mark.clone()];

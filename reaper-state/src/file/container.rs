@@ -202,11 +202,13 @@ impl Locked<'_> {
         }
     }
 
-    /// Removes what the store has written. It is the renaming that counts: it can be undone.
+    /// Removes what the store has written. It is the renaming that counts: it can be undone. Without a
+    /// record that is what a creation or a deletion has left that was killed.
     pub(super) fn delete(&self) -> Result<(), Error> {
         let path = self.0.dir.state_file();
         match self.0.folder.rename(STATE, DELETED) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.remove_remains();
                 return Err(Error::NotFound {
                     id: self.0.id.clone(),
                 });
@@ -217,11 +219,16 @@ impl Locked<'_> {
             let _ = self.0.folder.rename(DELETED, STATE);
             return Err(Error::io("remove", &path)(error));
         }
+        self.remove_remains();
+        Ok(())
+    }
+
+    /// Removes the files beside the record, which there is none any more.
+    fn remove_remains(&self) {
         for name in [DELETED, PID, STAGED_STATE, STAGED_PID] {
             if let Err(error) = self.0.folder.remove(name) {
                 tracing::warn!(container = %self.0.id, name, %error, "a deleted container's file stays");
             }
         }
-        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! What most tests do with a container, in one call each.
 
-use super::{Exit, Streams};
-use crate::{Node, spec::Workload};
+use super::{Code, Exit, Streams};
+use crate::{Node, runtime::until, spec::Workload};
 
 impl Node {
     /// Makes a container and its task, created and not started. `name` is made unique by
@@ -33,6 +33,19 @@ impl Node {
             .unwrap_or_else(|status| panic!("delete {id}: {status}"));
         api.delete_container(id).expect("delete a container");
         exit
+    }
+
+    /// Waits until a task is gone by containerd's own doing, and deletes its container.
+    pub fn gone(&self, id: &str) {
+        until("its task is gone", || {
+            // Until containerd has cleaned up it may know the task still, without a shim.
+            match self.api().delete_task(id) {
+                Err(status) if status.code() == Code::NotFound => Some(()),
+                _ => None,
+            }
+        });
+        let deleted = self.api().delete_container(id);
+        deleted.expect("delete the container");
     }
 
     /// Kills a task with SIGKILL, waits for its end, and deletes it and its container.

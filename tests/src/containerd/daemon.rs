@@ -80,7 +80,8 @@ impl Node {
 
     fn containerd_command(&self) -> Command {
         let inherited = env::var_os("PATH").unwrap_or_default();
-        let paths = [reaper_bin(), self.suite.bin()]
+        let programs = self.options.programs.clone();
+        let paths = [programs.unwrap_or_else(reaper_bin), self.suite.bin()]
             .into_iter()
             .chain(env::split_paths(&inherited));
         // setpriv makes containerd die with this process, however that ends.

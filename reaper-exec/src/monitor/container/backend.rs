@@ -96,6 +96,9 @@ pub(crate) trait Backend {
         exit: Exit,
     );
 
+    /// How long [`kill`](Self::kill) may take to send SIGKILL.
+    fn kill_timeout(&self) -> Duration;
+
     /// How long [`delete`](Self::delete) may take.
     fn delete_timeout(&self) -> Duration;
 

@@ -33,7 +33,10 @@ pub(crate) enum Task {
         signals: Vec<Signal>,
     },
     Start(ReplyTo),
-    Kill(ReplyTo),
+    Kill {
+        to: ReplyTo,
+        signal: Signal,
+    },
     Pause(ReplyTo),
     Resume(ReplyTo),
     Update {
@@ -60,7 +63,7 @@ impl Task {
             Self::Create(_) => "create",
             Self::Exec { .. } => "exec",
             Self::Start(_) => "start",
-            Self::Kill(_) => "kill",
+            Self::Kill { .. } => "kill",
             Self::Pause(_) => "pause",
             Self::Resume(_) => "resume",
             Self::Update { .. } => "update",

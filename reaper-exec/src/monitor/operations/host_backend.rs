@@ -208,6 +208,10 @@ impl Backend for HostBackend {
     ) {
     }
 
+    fn kill_timeout(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn delete_timeout(&self) -> Duration {
         Duration::ZERO
     }

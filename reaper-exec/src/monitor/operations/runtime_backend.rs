@@ -30,6 +30,9 @@ use crate::{
     signal::Signal,
 };
 
+/// How long the runtime's `kill` may take.
+const RUNTIME_KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How long the runtime's `delete` may take.
 const RUNTIME_DELETE_TIMEOUT: Duration = Duration::from_secs(25);
 
@@ -136,6 +139,10 @@ impl Backend for RuntimeBackend {
         if let (Some(runtime), Some(identity)) = (&mut monitor.runtime, identity) {
             runtime.keep_unclaimed(pid, identity, exit);
         }
+    }
+
+    fn kill_timeout(&self) -> Duration {
+        RUNTIME_KILL_TIMEOUT
     }
 
     fn delete_timeout(&self) -> Duration {

@@ -65,8 +65,20 @@ impl Monitor {
         };
         let mut arguments = runtime.program.on_container("kill", options);
         arguments.push(signal.number().to_string().into());
-        runtime.call(arguments, None, Task::Kill(to))?;
+        runtime.call(arguments, None, Task::Kill { to, signal })?;
         Ok(None)
+    }
+
+    /// Answers the clients whose kill the runtime has not done in its time.
+    pub(crate) fn give_up_kills(&mut self) {
+        let jobs = self.runtime.iter().flat_map(|runtime| &runtime.jobs);
+        let waiting = jobs.filter_map(|job| match job.task {
+            Task::Kill { to, .. } => Some(to),
+            _ => None,
+        });
+        for to in waiting.collect::<Vec<_>>() {
+            self.reply(to, Ok(Response::Done));
+        }
     }
 
     /// Signals an exec. One that is a description so far is cancelled by a signal that would end

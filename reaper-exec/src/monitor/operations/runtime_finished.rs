@@ -79,7 +79,7 @@ impl Monitor {
                 Ok(()) => self.init_started(to),
                 Err(failure) => self.init_not_started(to, failure),
             },
-            Task::Kill(to) => self.killed_by_runtime(to, step, result),
+            Task::Kill { to, signal } => self.killed_by_runtime(to, signal, step, result),
             Task::Pause(to) => self.frozen_by_runtime(true, to, step, result),
             Task::Resume(to) => self.frozen_by_runtime(false, to, step, result),
             Task::Update { to, file } => {
@@ -117,13 +117,25 @@ impl Monitor {
         result.map_err(|message| error_message::failure(step, message, program))
     }
 
-    fn killed_by_runtime(&mut self, to: ReplyTo, step: String, result: Result<(), String>) {
+    fn killed_by_runtime(
+        &mut self,
+        to: ReplyTo,
+        signal: Signal,
+        step: String,
+        result: Result<(), String>,
+    ) {
         let killed = match result {
-            Err(message) if matches!(self.state, MonitorState::Live) => Err(Failure::Setup {
-                step,
-                message,
-                errno: None,
-            }),
+            Err(message) if matches!(self.state, MonitorState::Live) => {
+                if signal == Signal::KILL {
+                    // It goes on, and its exit is not due.
+                    self.kill_deadline = None;
+                }
+                Err(Failure::Setup {
+                    step,
+                    message,
+                    errno: None,
+                })
+            }
             // A request that lost a race succeeds: all processes are being killed.
             _ => Ok(Response::Done),
         };

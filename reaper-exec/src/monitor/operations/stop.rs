@@ -53,16 +53,21 @@ impl Monitor {
     }
 
     pub(crate) fn begin_stopping(&mut self, cause: StopCause) {
+        self.stop_within(KILL_TIMEOUT + self.backend.delete_timeout(), cause);
+    }
+
+    fn stop_within(&mut self, limit: Duration, cause: StopCause) {
         self.count_oom_kills();
-        let deadline = Instant::now() + KILL_TIMEOUT + self.backend.delete_timeout();
+        let deadline = Instant::now() + limit;
         let stopping = Stopping { cause, deadline };
         self.state.enter(MonitorState::Stopping(stopping));
     }
 
-    /// Notes that init was killed. An OCI runtime reports by itself that it could not kill.
+    /// Notes that init was killed, or that an OCI runtime is doing so.
     pub(crate) fn expect_exit(&mut self) {
-        if self.runtime.is_none() && self.kill_deadline.is_none() {
-            self.kill_deadline = Some(Instant::now() + KILL_TIMEOUT);
+        if self.kill_deadline.is_none() {
+            let limit = KILL_TIMEOUT + self.backend.kill_timeout();
+            self.kill_deadline = Some(Instant::now() + limit);
         }
     }
 
@@ -88,7 +93,9 @@ impl Monitor {
         self.processes[0]
             .state
             .enter(ProcessState::Stopped(exit.clone()));
-        self.begin_stopping(StopCause::Exited(exit));
+        // A runtime has nothing to delete as long as the process is there.
+        self.stop_within(KILL_TIMEOUT, StopCause::Exited(exit));
+        self.give_up_kills();
         self.kill_remaining();
     }
 
@@ -135,7 +142,11 @@ impl Monitor {
         }
         let backend = self.backend;
         if backend.delete(self) {
-            self.finish_stopping();
+            return self.finish_stopping();
+        }
+        if let MonitorState::Stopping(stopping) = &mut self.state {
+            let deleted_by = Instant::now() + backend.delete_timeout();
+            stopping.deadline = stopping.deadline.max(deleted_by);
         }
     }
 

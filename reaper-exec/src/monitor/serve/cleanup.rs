@@ -67,7 +67,7 @@ pub(crate) fn cleanup(
     if kill {
         kill_monitor(&plan);
     }
-    if !has_exited(&plan.monitor) && !kill {
+    if !has_exited(&plan.monitor) && !kill && !procfs::is_killed(&plan.monitor) {
         let reason = format!("the monitor of {id} (pid {}) is alive", plan.monitor.pid);
         return Err(Failure::Refused { reason });
     }
@@ -83,10 +83,11 @@ pub(crate) fn cleanup(
     };
     let rebooted = plan.monitor.boot_id != myself.boot_id;
     let cgroups = Some(&plan.cgroups).filter(|_| !rebooted);
-    if let Some(config) = &plan.runtime {
-        runtime::cleanup(config, id, &dir, &plan.monitor)?;
-    }
-    let exit = exit_of(&dir, cgroups, rebooted)?;
+    let left = match &plan.runtime {
+        Some(config) => runtime::cleanup(config, id, &dir, &plan.monitor)?,
+        None => None,
+    };
+    let exit = exit_of(&dir, cgroups, rebooted, left)?;
     let released = release(isolation, &plan, cgroups, remove);
     if remove {
         released?;
@@ -106,8 +107,13 @@ fn recorded(dir: &ContainerDir) -> Result<ContainerState, Failure> {
 }
 
 /// The exit that the monitor has recorded, else one that is recorded now, after what is left in the
-/// cgroup was killed.
-fn exit_of(dir: &ContainerDir, cgroups: Option<&Cgroups>, rebooted: bool) -> Result<Exit, Failure> {
+/// cgroup was killed. `left` is a process that a runtime could not kill.
+fn exit_of(
+    dir: &ContainerDir,
+    cgroups: Option<&Cgroups>,
+    rebooted: bool,
+    left: Option<u32>,
+) -> Result<Exit, Failure> {
     if let Some(record) = read::<ExitRecord>(&dir.exit_file())? {
         // All processes had exited when it was written. Those in the cgroup now are not the
         // container's.
@@ -116,15 +122,16 @@ fn exit_of(dir: &ContainerDir, cgroups: Option<&Cgroups>, rebooted: bool) -> Res
     if let Some(cgroups) = cgroups {
         kill(cgroups).map_err(|error| Failure::from_error("end what the monitor left", &error))?;
     }
-    let reason = if rebooted {
-        "the machine was restarted"
-    } else {
-        "its monitor was killed"
+    let reason = match left {
+        _ if rebooted => "the machine was restarted".to_owned(),
+        Some(pid) => format!(
+            "its monitor was killed, and so was process {}, which does not exit",
+            procfs::describe(pid)
+        ),
+        None => "its monitor was killed".to_owned(),
     };
     let exit = Exit {
-        status: ExitStatus::Unknown {
-            reason: reason.to_owned(),
-        },
+        status: ExitStatus::Unknown { reason },
         at: Timestamp::now(),
     };
     // The state root may be full or read-only, which must hold back neither the exit nor the

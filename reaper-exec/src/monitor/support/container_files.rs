@@ -11,9 +11,11 @@ use reaper_state::ContainerDir;
 use crate::{
     cgroup::Hierarchies,
     protocol::{CleanupRecord, CreateContainer, Failure},
+    records::{remove_staged_files, staged_plan},
 };
 
-/// Removes `plan.json` and the socket, by which clients find a container.
+/// Removes `plan.json` and the socket, by which clients find a container, and what a killed monitor
+/// was writing.
 ///
 /// `plan.json` goes first: a container that has it, but no socket, is taken for one that is being
 /// created.
@@ -21,6 +23,7 @@ pub(crate) fn remove_runtime_files(dir: &ContainerDir) {
     for file in [dir.cleanup_file(), dir.socket()] {
         let _ = std::fs::remove_file(file);
     }
+    remove_staged_files(dir);
 }
 
 /// Removes a file, if it exists.
@@ -68,7 +71,7 @@ pub(crate) fn write_cleanup_record(
     plan: &CleanupRecord,
 ) -> Result<(), Failure> {
     let path = dir.cleanup_file();
-    let staged = path.with_extension("new");
+    let staged = staged_plan(dir);
     let write = || {
         std::fs::write(&staged, serde_json::to_vec(plan)?)?;
         std::fs::rename(&staged, &path)

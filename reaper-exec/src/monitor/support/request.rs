@@ -2,7 +2,7 @@
 
 use crate::{
     channel,
-    protocol::{Envelope, Failure, RequestMessage, ResponseMessage, VERSION},
+    protocol::{Envelope, Failure, RequestMessage, ResponseMessage, UNKNOWN_REQUEST, VERSION},
 };
 
 /// Parses a request.
@@ -28,5 +28,5 @@ pub(crate) fn parse(message: &channel::Message) -> Result<RequestMessage, Box<Re
     }
     message
         .parse()
-        .map_err(|error| refuse(serial, format!("the request is not known: {error}")))
+        .map_err(|error| refuse(serial, format!("{UNKNOWN_REQUEST}: {error}")))
 }

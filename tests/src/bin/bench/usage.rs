@@ -1,6 +1,6 @@
 //! What a shim and its monitors use.
 
-use std::{fs, path::Path, thread, time::Duration};
+use std::{fs, os::unix::fs::MetadataExt, path::Path, thread, time::Duration};
 
 use reaper_tests::procfs::{self, Process};
 
@@ -22,7 +22,11 @@ pub(crate) fn settle() {
 
 /// The shim and those below it that are the same program: Reaper's monitors. Workloads are not.
 pub(crate) fn processes(shim: &Process) -> Vec<u32> {
-    let program = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
+    // Not by its name: a monitor executes it on a mount of its own.
+    let program = |pid: u32| {
+        let file = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
+        Some((file.dev(), file.ino()))
+    };
     let own = program(shim.pid);
     let below = procfs::descendants(shim.pid)
         .into_iter()
