@@ -76,9 +76,13 @@ async fn memory_beyond_the_limit_is_killed(rig: &Rig) {
     let id = new.id.clone();
     rig.engine.create(new).await.unwrap();
     rig.engine.start(&id).await.unwrap();
-    rig.engine.wait(&id).await.unwrap();
+    let exit = rig.engine.wait(&id).await.unwrap();
     let said = output.all();
-    assert!(said.ends_with("137\n"), "{said}");
+    // The kernel may take the shell too, while the first process that it has killed is exiting.
+    assert!(
+        said.ends_with("137\n") || exit.status.code() == 137,
+        "{said}, {exit:?}"
+    );
     rig.engine.delete(&id, false).await.unwrap();
 }
 
