@@ -109,11 +109,14 @@ impl Monitor {
     pub(crate) fn reply_to_waiters(&mut self, index: usize, exit: &Exit) {
         let process = &mut self.processes[index];
         let failed_start = process.failed_start.take();
-        for waiter in std::mem::take(&mut process.waiters) {
-            self.reply(waiter, Ok(Response::Exit(exit.clone())));
-        }
+        let waiters = std::mem::take(&mut process.waiters);
+        // First: a client that waits may end the monitor when it gets the exit, and then the reason would
+        // be lost.
         if let Some((to, failure)) = failed_start {
             self.reply(to, Err(failure));
+        }
+        for waiter in waiters {
+            self.reply(waiter, Ok(Response::Exit(exit.clone())));
         }
     }
 }
