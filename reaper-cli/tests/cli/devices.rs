@@ -163,8 +163,9 @@ fn rules_hold_for_exec_and_update_leaves_them() {
 fn rules_do_not_stay_in_a_cgroup_that_does() {
     let nodes = Nodes::new();
     let name = format!("reaper-test-devices-{}", std::process::id());
-    let roots =
-        "for root in /sys/fs/cgroup /sys/fs/cgroup/*; do if test -e $root/cgroup.procs; then";
+    // The tree of version 2, or all that are mounted below.
+    let roots = "test -e /sys/fs/cgroup/cgroup.procs && set /sys/fs/cgroup || set /sys/fs/cgroup/*; \
+        for root in \"$@\"; do if test -e $root/cgroup.procs; then";
     let admins = |command: &str| {
         let script = format!("{roots} {command} $root/{name} || exit 1; fi; done");
         let done = std::process::Command::new("sh")
