@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use crate::rig::{Rig, shell};
 
-/// Where the rules hold: as this machine has it, and, where that is version 1, without its
-/// controller.
+/// Where the rules hold: as this machine has it, and, where that is version 1, with version 2 in
+/// the place of its controller.
 const WAYS: [&str; 2] = [
     "true",
-    "for dir in /sys/fs/cgroup/devices*; do ! test -d $dir || mount -t tmpfs none $dir || exit 1; done",
+    "for dir in /sys/fs/cgroup/devices*; do ! test -d $dir || mount -t cgroup2 none $dir || exit 1; done",
 ];
 const NO_CGROUPS: &str = "mount -t tmpfs none /sys/fs/cgroup";
 
