@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use crate::rig::{Rig, shell};
 
-/// Where the rules hold: as this machine has it, and, where that is version 1, without its
-/// controller.
+/// Where the rules hold: as this machine has it, and, where that is version 1, with version 2 in
+/// the place of its controller.
 const WAYS: [&str; 2] = [
     "true",
-    "for dir in /sys/fs/cgroup/devices*; do ! test -d $dir || mount -t tmpfs none $dir || exit 1; done",
+    "for dir in /sys/fs/cgroup/devices*; do ! test -d $dir || mount -t cgroup2 none $dir || exit 1; done",
 ];
 const NO_CGROUPS: &str = "mount -t tmpfs none /sys/fs/cgroup";
 
@@ -163,8 +163,9 @@ fn rules_hold_for_exec_and_update_leaves_them() {
 fn rules_do_not_stay_in_a_cgroup_that_does() {
     let nodes = Nodes::new();
     let name = format!("reaper-test-devices-{}", std::process::id());
-    let roots =
-        "for root in /sys/fs/cgroup /sys/fs/cgroup/*; do if test -e $root/cgroup.procs; then";
+    // The tree of version 2, or all that are mounted below.
+    let roots = "test -e /sys/fs/cgroup/cgroup.procs && set /sys/fs/cgroup || set /sys/fs/cgroup/*; \
+        for root in \"$@\"; do if test -e $root/cgroup.procs; then";
     let admins = |command: &str| {
         let script = format!("{roots} {command} $root/{name} || exit 1; fi; done");
         let done = std::process::Command::new("sh")
