@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CgroupsPath, Error, ProcessSpec, Resources, Seccomp};
+use crate::{CgroupsPath, Error, Hooks, ProcessSpec, Resources, Seccomp};
 
 /// What a bundle asks for, validated, as far as it has a meaning on the host.
 ///
@@ -37,6 +37,9 @@ pub struct ContainerSpec {
     /// The system calls that its processes may make.
     #[serde(default)]
     pub seccomp: Option<Seccomp>,
+    /// The programs that are run at steps of its life.
+    #[serde(default, skip_serializing_if = "Hooks::is_empty")]
+    pub hooks: Hooks,
     /// All annotations, as written.
     pub annotations: BTreeMap<String, String>,
     /// What it asks for that a process on the host cannot have, see [`check_host`](Self::check_host).

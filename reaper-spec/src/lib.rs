@@ -23,6 +23,7 @@ mod container_spec;
 mod error;
 mod exit;
 mod file;
+mod hooks;
 mod id;
 mod identity;
 mod json;
@@ -39,8 +40,8 @@ pub use annotations::{ContainerType, CriAnnotations};
 pub use bundle::Bundle;
 pub use cgroups_path::{CgroupsPath, CgroupsPathError};
 pub use config::{
-    AnnotationPolicy, CgroupMode, Config, DEFAULT_CONFIG_FILE, DeviceMode, DnsMode, ImageMode,
-    LogConfig, MaskConfig, NetworkMode, OverlayConfig, PodAnnotation, RetentionConfig,
+    AnnotationPolicy, CgroupMode, Config, DEFAULT_CONFIG_FILE, DeviceMode, DnsMode, HookMode,
+    ImageMode, LogConfig, MaskConfig, NetworkMode, OverlayConfig, PodAnnotation, RetentionConfig,
     SettingSource, StoreKind,
 };
 pub use container_spec::{
@@ -49,6 +50,7 @@ pub use container_spec::{
 pub use error::{Error, Invalid, Origin, Rule};
 pub use exit::{Exit, ExitStatus};
 pub use file::MAX_CONFIG_SIZE;
+pub use hooks::{Hook, HookKind, Hooks};
 pub use id::{ContainerId, ExecId, IdError, MAX_ID_LENGTH};
 pub use identity::ProcessIdentity;
 pub use overlay_scope::{OverlayScope, ScopeError};

@@ -9,8 +9,8 @@ use std::{
 use proptest::prelude::*;
 use reaper_spec::{
     Capabilities, CgroupsPath, Config, ConsoleSize, ContainerId, ContainerSpec, DeviceRule, ExecId,
-    Exit, ExitStatus, FileRestrictions, Mount, OverlayScope, ProcessSpec, Resource, Resources,
-    Rlimit, Scheduling, SecurityLabels, Status, Timestamp, Transition, User,
+    Exit, ExitStatus, FileRestrictions, Hooks, Mount, OverlayScope, ProcessSpec, Resource,
+    Resources, Rlimit, Scheduling, SecurityLabels, Status, Timestamp, Transition, User,
 };
 use serde_json::{Map, Value, json};
 
@@ -206,6 +206,7 @@ fn workload() -> impl Strategy<Value = ContainerSpec> {
                     ..Resources::default()
                 },
                 seccomp: None,
+                hooks: Hooks::default(),
                 annotations,
                 unsupported: Vec::new(),
             },

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use reaper_exec::cgroup::{DeviceControl, Hierarchies};
-use reaper_spec::{SeccompArch, SeccompFlag, SeccompOp, oci};
+use reaper_spec::{HookKind, SeccompArch, SeccompFlag, SeccompOp, oci};
 use serde_json::{Value, json};
 
 use super::{capabilities, output::print_json};
@@ -15,10 +15,11 @@ use crate::{error::Result, outcome::ExitAction};
 /// The structure has a place for the capabilities that the program knows; those that it cannot grant
 /// here are in an annotation, and so is by what device rules hold here.
 pub(crate) fn run(out: &mut dyn Write) -> Result<ExitAction> {
+    let hooks = HookKind::ALL.map(HookKind::as_str);
     let mut features = json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": oci::VERSION,
-        "hooks": [],
+        "hooks": hooks,
         "mountOptions": [
             "bind", "private", "rbind", "ro", "rprivate", "rro", "rshared", "rslave", "rw",
             "shared", "slave",

@@ -8,6 +8,7 @@ mod engine;
 mod events;
 mod exec;
 mod files;
+mod hooks;
 mod hostile;
 mod housekeeping;
 mod inherited;

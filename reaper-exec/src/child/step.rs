@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::protocol::ChildReport;
+use crate::{hooks::HookFailure, protocol::ChildReport};
 
 /// A step that failed.
 pub(super) struct Failed {
@@ -16,6 +16,15 @@ impl From<Failed> for ChildReport {
             step,
             errno: source.raw_os_error(),
             message: source.to_string(),
+        }
+    }
+}
+
+impl From<HookFailure> for Failed {
+    fn from(HookFailure { step, message }: HookFailure) -> Self {
+        Self {
+            step,
+            source: io::Error::other(message),
         }
     }
 }

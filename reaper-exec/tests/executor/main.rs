@@ -11,6 +11,7 @@ mod execs;
 mod fork_bomb;
 #[path = "../common/frozen.rs"]
 mod frozen;
+mod hooks;
 mod interleavings;
 mod limits;
 mod lives;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         silent::CASES,
         limits::CASES,
         fork_bomb::CASES,
+        hooks::CASES,
     ]
     .concat();
     let trials = cases.into_iter().map(|(name, case)| {

@@ -152,11 +152,13 @@ impl Rig {
             cgroups_path: None,
             resources: Resources::default(),
             seccomp: None,
+            hooks: Default::default(),
             stdio,
             preserve_fds: Vec::new(),
             monitor: MonitorOptions::default(),
             runtime: None,
             annotations: Default::default(),
+            notes: Default::default(),
         }
     }
 

@@ -72,7 +72,10 @@ impl HostView {
             id: request.unique_id(),
             base,
             cwd: request.cwd.clone(),
-            own: !volumes.is_empty() || restrict.is_some() || restrictions.is_some(),
+            own: request.own_mounts
+                || !volumes.is_empty()
+                || restrict.is_some()
+                || restrictions.is_some(),
             volumes,
             in_use,
             image: image.map(|image| image.root),

@@ -62,6 +62,9 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         let policy = config.policy.clone();
         let pid = if is_sandbox {
             let store = self.engine.store();
+            if !workload.hooks.is_empty() {
+                tracing::warn!(%id, "the hooks of a sandbox are not run: it has no process");
+            }
             let ContainerSpec {
                 process,
                 annotations,
@@ -123,6 +126,9 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         if let Some(ignored) = config.devices.apply_to_container(&mut workload) {
             tracing::warn!(%id, "{ignored}");
         }
+        if let Some(ignored) = config.hooks.apply(&mut workload) {
+            tracing::warn!(%id, "{ignored}");
+        }
         let ContainerSpec {
             mut process,
             rootfs,
@@ -133,6 +139,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             cgroups_path,
             resources,
             seccomp,
+            hooks,
             annotations,
             ..
         } = workload;
@@ -152,6 +159,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             cgroups_path,
             resources,
             seccomp,
+            hooks,
             stdio: stdio.request(),
             preserve_fds: Vec::new(),
             monitor: MonitorOptions {
@@ -161,6 +169,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             },
             runtime: config.runtime_path,
             annotations,
+            notes: BTreeMap::new(),
         })
     }
 

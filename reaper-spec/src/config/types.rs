@@ -5,8 +5,8 @@ use std::{fmt, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    container_spec::ContainerSpec, overlay_scope::OverlayScope, path_hash::DEFAULT_STATE_ROOT,
-    policy::PolicyConfig,
+    container_spec::ContainerSpec, hooks::Hooks, overlay_scope::OverlayScope,
+    path_hash::DEFAULT_STATE_ROOT, policy::PolicyConfig,
 };
 
 /// The node's configuration, with every default filled in.
@@ -40,6 +40,8 @@ pub struct Config {
     /// Which of the node's devices workloads may open. As a policy it is set in configuration files
     /// only.
     pub devices: DeviceMode,
+    /// Whether the hooks of bundles are run.
+    pub hooks: HookMode,
     /// What becomes of the container's image.
     pub image: ImageMode,
     /// What pods may change by annotation.
@@ -208,6 +210,30 @@ pub enum DnsMode {
     Host,
 }
 
+/// Whether the hooks of bundles are run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum HookMode {
+    /// Those that the spec has.
+    #[default]
+    Spec,
+    /// None.
+    Off,
+}
+
+impl HookMode {
+    /// Changes a container to what the mode says of it. Returns what of the spec is not applied, in words for
+    /// a log.
+    pub fn apply(self, container: &mut ContainerSpec) -> Option<&'static str> {
+        let is_ignored = self == Self::Off && !container.hooks.is_empty();
+        is_ignored.then(|| {
+            container.hooks = Hooks::default();
+            "the hooks of the spec are not run: hooks is \"off\""
+        })
+    }
+}
+
 /// Whose network a workload uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -255,6 +281,7 @@ impl Default for Config {
             network: NetworkMode::default(),
             cgroups: CgroupMode::default(),
             devices: DeviceMode::default(),
+            hooks: HookMode::default(),
             image: ImageMode::default(),
             annotations: AnnotationPolicy::default(),
             policy: PolicyConfig::default(),

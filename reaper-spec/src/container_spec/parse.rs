@@ -13,6 +13,7 @@ use super::{
 use crate::{
     CgroupsPath, Resources,
     error::{Error, Invalid, Origin},
+    hooks,
     json::{self, Node},
     process, seccomp,
 };
@@ -77,11 +78,12 @@ fn read(document: &Value, bundle: &Path) -> Result<ContainerSpec> {
             .opt(|node| Resources::read(node.value(), "linux.resources"))?
             .unwrap_or_default(),
         seccomp: linux.get("seccomp")?.opt(seccomp::read)?,
+        hooks: root.get("hooks")?.opt(hooks::read)?.unwrap_or_default(),
         annotations: root
             .get("annotations")?
             .opt(annotations)?
             .unwrap_or_default(),
-        unsupported: unsupported(&root, &linux)?,
+        unsupported: unsupported(&linux)?,
     })
 }
 
@@ -100,18 +102,8 @@ const ENGINES_SYSCTLS: [&str; 2] = [
     "net.ipv4.ping_group_range",
 ];
 
-/// The kinds of hooks (runtime-spec, config.md, "POSIX-platform Hooks").
-const HOOKS: [&str; 6] = [
-    "prestart",
-    "createRuntime",
-    "createContainer",
-    "startContainer",
-    "poststart",
-    "poststop",
-];
-
 /// What would be missed, were it not there.
-fn unsupported(root: &Node<'_>, linux: &Node<'_>) -> Result<Vec<Unsupported>> {
+fn unsupported(linux: &Node<'_>) -> Result<Vec<Unsupported>> {
     const USER: &str = "a user namespace (hostUsers: false)";
     const TIME: &str = "a time namespace";
     let mut found = Vec::new();
@@ -161,14 +153,6 @@ fn unsupported(root: &Node<'_>, linux: &Node<'_>) -> Result<Vec<Unsupported>> {
     for name in set.iter().flat_map(|set| set.keys()) {
         if !ENGINES_SYSCTLS.contains(&name.as_str()) {
             refuse(&parameters.get(name)?, "a kernel parameter of its own");
-        }
-    }
-    let hooks = root.get("hooks")?;
-    hooks.opt(|node| node.object("an object"))?;
-    for kind in HOOKS {
-        let hooks = hooks.get(kind)?;
-        if has_objects(&hooks, "an array of hooks", "a hook, an object")? {
-            refuse(&hooks, "running hooks");
         }
     }
     Ok(found)

@@ -18,7 +18,7 @@ use super::state::{LiveProcess, Process};
 use crate::{
     cgroup::{Cgroups, EXEC_LEAF, INIT_LEAF, Leaf},
     channel,
-    child::{self, ChildSetup},
+    child::{self, ChildHooks, ChildSetup},
     executor::Inherited,
     io::{BoundStdio, Streams},
     monitor::support::{
@@ -42,6 +42,7 @@ pub(crate) struct SpawnArgs<'a> {
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) inherit: &'a Inherited,
     pub(crate) filter: Option<&'a Filter>,
+    pub(crate) hooks: Option<ChildHooks<'a>>,
     pub(crate) exec: Option<ExecId>,
     pub(crate) process: &'a ProcessSpec,
     pub(crate) streams: Streams,
@@ -120,6 +121,7 @@ fn fork(
             oom_score_adj: args.oom_score_adj,
             inherit: args.inherit,
             filter: args.filter,
+            hooks: args.hooks,
         };
         child::run(config, childs)
     };
