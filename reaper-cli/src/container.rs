@@ -40,12 +40,15 @@ pub(crate) fn of_bundle(
 ) -> Result<ContainerConfig> {
     let bundle = Bundle::load(&lasting("--bundle", absolute("--bundle", bundle)?)?)?;
     let path = bundle.path().to_owned();
-    let workload = bundle.into_container_spec();
+    let mut workload = bundle.into_container_spec();
     let rootfs = workload.rootfs.as_ref().and_then(|rootfs| rootfs.to_str());
     let rootfs = rootfs.map(|rootfs| (ROOTFS.to_owned(), rootfs.to_owned()));
     let mut config = config.clone();
     config.apply_annotations(&workload.annotations)?;
     if config.runtime_path.is_none() {
+        if let Some(ignored) = config.network.apply(&mut workload) {
+            tracing::warn!("container {id}: {ignored}");
+        }
         // Without root a container has users of its own anyway, and its root is this one.
         workload.check_host(!nix::unistd::geteuid().is_root())?;
     }
@@ -80,6 +83,8 @@ pub(crate) fn of_process(
         resources: Resources::default(),
         seccomp: None,
         hooks: Hooks::default(),
+        namespaces: Vec::new(),
+        sysctls: BTreeMap::new(),
         annotations: BTreeMap::new(),
         unsupported: Vec::new(),
     };
@@ -104,6 +109,7 @@ fn of_workload(
     if let Some(ignored) = config.hooks.apply(&mut workload) {
         tracing::warn!("container {id}: {ignored}");
     }
+    let sysctls = workload.network_sysctls();
     let mut view = ViewRequest::new(id.clone(), workload.process.cwd.clone())
         .with_pod(&CriAnnotations::from_annotations(&workload.annotations));
     view.overlay.clone_from(&config.overlay);
@@ -122,6 +128,8 @@ fn of_workload(
         resources: workload.resources,
         seccomp: workload.seccomp,
         hooks: workload.hooks,
+        sysctls,
+        namespaces: workload.namespaces,
         view,
         stdio: StdioRequest::default(),
         preserve_fds: Vec::new(),

@@ -20,6 +20,7 @@ mod scheduling;
 mod step;
 
 use std::{
+    collections::BTreeMap,
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::Path,
@@ -48,6 +49,7 @@ use crate::{
     channel,
     executor::Inherited,
     io::ChildStdio,
+    namespaces::{Namespace, set_parameters},
     protocol::ChildReport,
     seccomp::Filter,
     sys,
@@ -72,6 +74,10 @@ pub(crate) struct ChildSetup<'a> {
     pub(crate) inherit: &'a Inherited,
     /// The system calls that it may make.
     pub(crate) filter: Option<&'a Filter>,
+    /// Those that it joins.
+    pub(crate) namespaces: &'a [Namespace],
+    /// What is set in them by the first process.
+    pub(crate) sysctls: &'a BTreeMap<String, String>,
     /// Of the container's first process, if there are any.
     pub(crate) hooks: Option<ChildHooks<'a>>,
 }
@@ -111,6 +117,8 @@ fn prepare(
         oom_score_adj,
         inherit,
         filter,
+        namespaces,
+        sysctls,
         hooks,
     } = setup;
     // Until what is the monitor's is closed, processes in the view must not reach it by way of
@@ -128,6 +136,12 @@ fn prepare(
         cgroup
             .join_self()
             .map_err(|error| from_error("join the cgroup", &error))?;
+    }
+    for namespace in namespaces {
+        namespace.join()?;
+    }
+    if first {
+        set_parameters(sysctls)?;
     }
     reset_signals().step("reset the signals")?;
     if first {

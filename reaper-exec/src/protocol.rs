@@ -13,8 +13,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use reaper_overlay::ViewRequest;
 use reaper_spec::{
-    CgroupsPath, ConsoleSize, ContainerId, ExecId, Exit, Hooks, ProcessIdentity, ProcessSpec,
-    Resources, Seccomp, Status,
+    CgroupsPath, ConsoleSize, ContainerId, ExecId, Exit, Hooks, NamespacePath, ProcessIdentity,
+    ProcessSpec, Resources, Seccomp, Status,
 };
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,7 @@ use crate::{
     executor::{ContainerState, CreatedProcess, MonitorOptions, ProcessInfo, Stats},
     hooks::HookFailure,
     io::Streams,
+    namespaces::Refused,
     signal::Signal,
 };
 
@@ -74,6 +75,10 @@ pub(crate) struct CreateContainer {
     pub(crate) seccomp: Option<SeccompConfig>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) hooks: Option<HooksConfig>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) namespaces: Vec<NamespacePath>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) sysctls: BTreeMap<String, String>,
 }
 
 /// The programs that are run at steps of the container's life, and what they are told of it.
@@ -227,6 +232,12 @@ pub(crate) enum Failure {
     Refused {
         reason: String,
     },
+}
+
+impl From<Refused> for Failure {
+    fn from(Refused { step, source }: Refused) -> Self {
+        Self::setup(step, &source)
+    }
 }
 
 impl From<HookFailure> for Failure {

@@ -27,6 +27,7 @@ mod hooks;
 mod id;
 mod identity;
 mod json;
+mod namespaces;
 mod overlay_scope;
 mod path_hash;
 mod policy;
@@ -53,6 +54,7 @@ pub use file::MAX_CONFIG_SIZE;
 pub use hooks::{Hook, HookKind, Hooks};
 pub use id::{ContainerId, ExecId, IdError, MAX_ID_LENGTH};
 pub use identity::ProcessIdentity;
+pub use namespaces::{NamespaceKind, NamespacePath};
 pub use overlay_scope::{OverlayScope, ScopeError};
 pub use path_hash::{DEFAULT_STATE_ROOT, path_hash};
 pub use policy::{

@@ -207,6 +207,8 @@ fn workload() -> impl Strategy<Value = ContainerSpec> {
                 },
                 seccomp: None,
                 hooks: Hooks::default(),
+                namespaces: Vec::new(),
+                sysctls: BTreeMap::new(),
                 annotations,
                 unsupported: Vec::new(),
             },
@@ -227,6 +229,8 @@ fn oci_document(workload: &ContainerSpec) -> Map<String, Value> {
                "options": mount.options, "uidMappings": []})
     };
     document["mounts"] = workload.mounts.iter().map(mount).collect();
+    document["linux"]["namespaces"] = Value::Null;
+    document["linux"]["sysctl"] = Value::Null;
     document["linux"]["devices"] = Value::Null;
     document["linux"]["rootfsPropagation"] = json!("");
     document["linux"]["maskedPaths"] = json!(workload.restrictions.masked_paths);

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::{capabilities, output::print_json};
 use crate::{error::Result, outcome::ExitAction};
 
-/// OCI's features structure (runtime-spec, features.md). A container is a process of the host: there
-/// are no namespaces but the mount namespace of its view.
+/// OCI's features structure (runtime-spec, features.md). A container is a process of the host: it
+/// has the mount namespace of its view, and joins others.
 ///
 /// The structure has a place for the capabilities that the program knows; those that it cannot grant
 /// here are in an annotation, and so is by what device rules hold here.
@@ -25,7 +25,7 @@ pub(crate) fn run(out: &mut dyn Write) -> Result<ExitAction> {
             "shared", "slave",
         ],
         "linux": {
-            "namespaces": [],
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
             "capabilities": capabilities::known(),
             "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": false },
             "seccomp": seccomp(),

@@ -15,6 +15,7 @@ mod inherited;
 mod lifecycle;
 mod limits;
 mod logs;
+mod namespaces;
 mod overlay;
 mod paths;
 mod pause;

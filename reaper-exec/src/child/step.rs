@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{hooks::HookFailure, protocol::ChildReport};
+use crate::{hooks::HookFailure, namespaces::Refused, protocol::ChildReport};
 
 /// A step that failed.
 pub(super) struct Failed {
@@ -26,6 +26,12 @@ impl From<HookFailure> for Failed {
             step,
             source: io::Error::other(message),
         }
+    }
+}
+
+impl From<Refused> for Failed {
+    fn from(Refused { step, source }: Refused) -> Self {
+        Self { step, source }
     }
 }
 

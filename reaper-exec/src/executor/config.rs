@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, os::fd::OwnedFd, path::PathBuf};
 
 use reaper_overlay::ViewRequest;
-use reaper_spec::{CgroupMode, CgroupsPath, ContainerId, Hooks, ProcessSpec, Resources, Seccomp};
+use reaper_spec::{
+    CgroupMode, CgroupsPath, ContainerId, Hooks, NamespacePath, ProcessSpec, Resources, Seccomp,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{io::StdioRequest, signal::Signal};
@@ -26,6 +28,10 @@ pub struct ContainerConfig {
     pub seccomp: Option<Seccomp>,
     /// The programs that are run at steps of its life. An OCI runtime runs those of the bundle itself.
     pub hooks: Hooks,
+    /// The namespaces that its processes are in, init and those that are added; of all others in the host's.
+    pub namespaces: Vec<NamespacePath>,
+    /// The kernel's parameters that are set in them.
+    pub sysctls: BTreeMap<String, String>,
     /// What it sees of the filesystem.
     pub view: ViewRequest,
     /// Where its init process's streams go.
@@ -57,6 +63,8 @@ impl ContainerConfig {
             resources: Resources::default(),
             seccomp: None,
             hooks: Hooks::default(),
+            namespaces: Vec::new(),
+            sysctls: BTreeMap::new(),
             stdio: StdioRequest::default(),
             preserve_fds: Vec::new(),
             monitor: MonitorOptions::default(),

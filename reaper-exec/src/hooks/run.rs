@@ -72,7 +72,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) programs: Place<'a>,
     /// Their working directory.
     pub(crate) directory: &'a Path,
-    /// When this hangs up nobody waits for the hooks any more: they are killed.
+    /// When this hangs up the caller no longer waits for the hooks: they are killed.
     pub(crate) wanted: Option<BorrowedFd<'a>>,
 }
 
@@ -122,7 +122,7 @@ fn run_one(
             (None, signal) => format!("ended by signal {}", signal.unwrap_or_default()),
         },
         End::TookTooLong => format!("it did not end within {} s", limit.as_secs()),
-        End::Unwanted => "nobody waits for it any more".to_owned(),
+        End::Unwanted => "its caller has gone away".to_owned(),
     };
     Err(failed(match running.output.text() {
         text if text.is_empty() => reason,
@@ -227,7 +227,7 @@ impl Running {
                 return Ok(End::TookTooLong);
             }
             let mut sources = vec![PollFd::new(self.exit.as_fd(), PollFlags::POLLIN)];
-            // Its messages are somebody else's.
+            // Its messages are the caller's.
             sources.extend(wanted.map(|wanted| PollFd::new(wanted, PollFlags::empty())));
             let output = self.output.pipe.as_ref().map(AsFd::as_fd);
             sources.extend(output.map(|pipe| PollFd::new(pipe, PollFlags::POLLIN)));

@@ -138,6 +138,8 @@ impl Executor for HostExecutor {
             runtime,
             seccomp,
             hooks,
+            namespaces: container.namespaces,
+            sysctls: container.sysctls,
         }));
         self.remove_stale(&container.id).await?;
         let client = Arc::new(self.spawn_monitor(&target)?);

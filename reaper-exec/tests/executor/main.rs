@@ -17,6 +17,7 @@ mod limits;
 mod lives;
 #[path = "../common/machine.rs"]
 mod machine;
+mod namespaces;
 #[path = "../common/output.rs"]
 mod output;
 mod privileges;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         limits::CASES,
         fork_bomb::CASES,
         hooks::CASES,
+        namespaces::CASES,
     ]
     .concat();
     let trials = cases.into_iter().map(|(name, case)| {

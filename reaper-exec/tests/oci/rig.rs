@@ -153,6 +153,8 @@ impl Rig {
             resources: Resources::default(),
             seccomp: None,
             hooks: Default::default(),
+            namespaces: Vec::new(),
+            sysctls: Default::default(),
             stdio,
             preserve_fds: Vec::new(),
             monitor: MonitorOptions::default(),

@@ -50,6 +50,10 @@ pub struct ViewRequest {
     /// hooks. Without, a view that changes nothing may be the host's own mount namespace.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub own_mounts: bool,
+    /// Whether its processes are in another network than the host's: they see the network's own part of
+    /// `/sys`. Who enters the view is in that network already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_network: bool,
     /// The working directory, made where the view lacks it.
     pub cwd: PathBuf,
     /// The uid and gid that its first process becomes, where it becomes others. Only a view without
@@ -78,6 +82,7 @@ impl ViewRequest {
             devices: Vec::new(),
             root_propagation: None,
             own_mounts: false,
+            own_network: false,
             cwd,
             user: None,
             kubernetes_namespace: None,

@@ -16,3 +16,4 @@ pub(crate) mod overlayfs;
 pub(crate) mod pivot;
 pub(crate) mod restrict;
 pub(crate) mod rootfs;
+pub(crate) mod sysfs;

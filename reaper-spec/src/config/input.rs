@@ -318,6 +318,6 @@ words!(StoreKind, "file or sqlite", "file" => File, "sqlite" => Sqlite);
 words!(DeviceMode, "spec or node", "spec" => Spec, "node" => Node);
 words!(DnsMode, "spec, pod or host", "spec" => Spec, "pod" => Spec, "host" => Host);
 words!(HookMode, "spec or off", "spec" => Spec, "off" => Off);
-words!(NetworkMode, "host", "host" => Host);
+words!(NetworkMode, "spec or host", "spec" => Spec, "host" => Host);
 words!(Privileges, "spec or node", "spec" => Spec, "node" => Node);
 words!(ImageMode, "ignore, beneath or at", "ignore" => None, "beneath" => Lower, "at" => MountAt);

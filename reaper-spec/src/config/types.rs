@@ -5,8 +5,12 @@ use std::{fmt, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    container_spec::ContainerSpec, hooks::Hooks, overlay_scope::OverlayScope,
-    path_hash::DEFAULT_STATE_ROOT, policy::PolicyConfig,
+    container_spec::ContainerSpec,
+    hooks::Hooks,
+    namespaces::{NamespaceKind, NamespacePath},
+    overlay_scope::OverlayScope,
+    path_hash::DEFAULT_STATE_ROOT,
+    policy::PolicyConfig,
 };
 
 /// The node's configuration, with every default filled in.
@@ -239,9 +243,24 @@ impl HookMode {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum NetworkMode {
-    /// The node's.
+    /// That which the spec names by path, else the node's.
     #[default]
+    Spec,
+    /// The node's.
     Host,
+}
+
+impl NetworkMode {
+    /// Changes a container to what the mode says of it. Returns what of the spec is not applied, in words for
+    /// a log.
+    pub fn apply(self, container: &mut ContainerSpec) -> Option<&'static str> {
+        let is_network = |joined: &NamespacePath| joined.kind == NamespaceKind::Network;
+        let is_ignored = self == Self::Host && container.namespaces.iter().any(is_network);
+        is_ignored.then(|| {
+            container.namespaces.retain(|joined| !is_network(joined));
+            "the network of the spec is not joined: network is \"host\""
+        })
+    }
 }
 
 /// What becomes of the container's image.

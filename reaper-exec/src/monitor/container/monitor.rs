@@ -26,6 +26,7 @@ use crate::{
             states::MonitorState,
         },
     },
+    namespaces::Namespace,
     protocol::{Failure, HooksConfig, Response, SeccompConfig},
     seccomp::Filter,
 };
@@ -59,6 +60,8 @@ pub(crate) struct Monitor {
     /// The hooks of the container, and the bundle that they are told of.
     pub(crate) hooks: Option<HooksConfig>,
     pub(crate) hook_bundle: Option<HookBundle>,
+    /// The namespaces of every process of the container that are not the host's.
+    pub(crate) namespaces: Vec<Namespace>,
     /// Those that are run now.
     pub(crate) hook_run: Option<HookRun>,
     /// What init was created from, which fills in what the specs of other processes leave out.
@@ -135,6 +138,7 @@ impl Monitor {
             runtime,
             filter,
             hook_bundle,
+            namespaces,
             ..
         } = new;
         Self {
@@ -159,6 +163,7 @@ impl Monitor {
             seccomp: call.seccomp,
             hooks: call.hooks,
             hook_bundle,
+            namespaces,
             hook_run: None,
             init_spec: call.process,
             processes: vec![init],

@@ -20,6 +20,7 @@ use crate::{
             placeholder::Placeholder,
         },
     },
+    namespaces::Namespace,
     protocol::CreateContainer,
     seccomp::Filter,
 };
@@ -55,4 +56,5 @@ pub(crate) struct NewContainer {
     pub(crate) runtime: Option<Runtime>,
     pub(crate) filter: Option<Filter>,
     pub(crate) hook_bundle: Option<HookBundle>,
+    pub(crate) namespaces: Vec<Namespace>,
 }

@@ -32,6 +32,7 @@ use crate::{
             placeholder::Placeholder,
         },
     },
+    namespaces::Namespace,
     protocol::{CleanupRecord, CreateContainer, Failure, VERSION},
 };
 
@@ -81,10 +82,15 @@ impl NewContainer {
             runtime: None,
             filter: None,
             hook_bundle: None,
+            namespaces: Vec::new(),
         }
     }
 
     fn create(&mut self) -> Result<(OwnedFd, Process), Failure> {
+        if self.call.runtime.is_none() {
+            self.namespaces = Namespace::open_all(&self.call.namespaces)?;
+            self.call.view.own_network = self.namespaces.iter().any(Namespace::is_network);
+        }
         let (hierarchies, path) = choose_cgroups(&self.call)?;
         let scope = match hierarchies == Hierarchies::default() {
             true => None,

@@ -1,6 +1,7 @@
 //! The backend that makes processes itself, by fork(2) and execve(2) on the host.
 
 use std::{
+    collections::BTreeMap,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
@@ -75,6 +76,8 @@ impl Backend for HostBackend {
             oom_score_adj: new.pending.oom_score_adj,
             inherit: &new.call.options.inherit,
             filter: new.filter.as_ref(),
+            namespaces: &new.namespaces,
+            sysctls: &new.call.sysctls,
             hooks,
             exec: None,
             process: &new.call.process,
@@ -105,6 +108,8 @@ impl Backend for HostBackend {
             oom_score_adj: monitor.oom_score_adj,
             inherit: &monitor.options.inherit,
             filter: monitor.filter.as_ref(),
+            namespaces: &monitor.namespaces,
+            sysctls: &BTreeMap::new(),
             hooks: None,
             exec: Some(call.exec),
             process: &call.process,

@@ -47,7 +47,7 @@ impl Monitor {
     /// nothing is left.
     pub(crate) fn abort(&mut self, reply_to: ReplyTo, failure: Failure) {
         if !matches!(self.state, MonitorState::Aborted) {
-            // Nobody waits for the hooks of the creation any more.
+            // The hooks of the creation have no purpose any more.
             self.hook_run = None;
             self.begin_stopping(StopCause::CreateFailed(reply_to, failure));
         }

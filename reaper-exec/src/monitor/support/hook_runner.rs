@@ -22,7 +22,7 @@ pub(crate) struct HookRunner {
 }
 
 impl HookRunner {
-    /// Forks a child for `run`, which gets what hangs up when nobody waits for the hooks any more, and
+    /// Forks a child for `run`, which gets what hangs up when the monitor no longer waits for the hooks, and
     /// returns those that failed.
     pub(crate) fn start(
         oom_score_adj: Option<i32>,
