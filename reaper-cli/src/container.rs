@@ -9,8 +9,8 @@ use std::{
 use reaper_exec::{ContainerConfig, MonitorOptions, engine::SCOPE_ANNOTATION, io::StdioRequest};
 use reaper_overlay::{Scope, ViewRequest};
 use reaper_spec::{
-    Bundle, Config, ContainerId, ContainerSpec, CriAnnotations, FileRestrictions, ProcessSpec,
-    Resources,
+    Bundle, Config, ContainerId, ContainerSpec, CriAnnotations, FileRestrictions, Hooks,
+    ProcessSpec, Resources,
 };
 use reaper_state::Record;
 use serde::Serialize;
@@ -41,17 +41,20 @@ pub(crate) fn of_bundle(
     let bundle = Bundle::load(&lasting("--bundle", absolute("--bundle", bundle)?)?)?;
     let path = bundle.path().to_owned();
     let mut workload = bundle.into_container_spec();
-    if let Some(rootfs) = workload.rootfs.as_ref().and_then(|rootfs| rootfs.to_str()) {
-        let rootfs = rootfs.to_owned();
-        workload.annotations.insert(ROOTFS.to_owned(), rootfs);
-    }
+    let rootfs = workload.rootfs.as_ref().and_then(|rootfs| rootfs.to_str());
+    let rootfs = rootfs.map(|rootfs| (ROOTFS.to_owned(), rootfs.to_owned()));
     let mut config = config.clone();
     config.apply_annotations(&workload.annotations)?;
     if config.runtime_path.is_none() {
+        if let Some(ignored) = config.network.apply(&mut workload) {
+            tracing::warn!("container {id}: {ignored}");
+        }
         // Without root a container has users of its own anyway, and its root is this one.
         workload.check_host(!nix::unistd::geteuid().is_root())?;
     }
-    of_workload(&config, id, path, workload)
+    let mut new = of_workload(&config, id, path, workload)?;
+    new.notes.extend(rootfs);
+    Ok(new)
 }
 
 /// A container to be made of a command. Its bundle is `dir`, which holds no `config.json`: what
@@ -79,11 +82,14 @@ pub(crate) fn of_process(
         cgroups_path: None,
         resources: Resources::default(),
         seccomp: None,
+        hooks: Hooks::default(),
+        namespaces: Vec::new(),
+        sysctls: BTreeMap::new(),
         annotations: BTreeMap::new(),
         unsupported: Vec::new(),
     };
     let mut new = of_workload(config, id, dir.to_owned(), workload)?;
-    new.annotations.insert(PROCESS.to_owned(), json);
+    new.notes.insert(PROCESS.to_owned(), json);
     Ok(new)
 }
 
@@ -100,6 +106,10 @@ fn of_workload(
     if let Some(ignored) = config.devices.apply_to_container(&mut workload) {
         tracing::warn!("container {id}: {ignored}");
     }
+    if let Some(ignored) = config.hooks.apply(&mut workload) {
+        tracing::warn!("container {id}: {ignored}");
+    }
+    let sysctls = workload.network_sysctls();
     let mut view = ViewRequest::new(id.clone(), workload.process.cwd.clone())
         .with_pod(&CriAnnotations::from_annotations(&workload.annotations));
     view.overlay.clone_from(&config.overlay);
@@ -117,6 +127,9 @@ fn of_workload(
         cgroups_path: workload.cgroups_path,
         resources: workload.resources,
         seccomp: workload.seccomp,
+        hooks: workload.hooks,
+        sysctls,
+        namespaces: workload.namespaces,
         view,
         stdio: StdioRequest::default(),
         preserve_fds: Vec::new(),
@@ -127,6 +140,7 @@ fn of_workload(
         },
         runtime: None,
         annotations: workload.annotations,
+        notes: BTreeMap::new(),
     })
 }
 
@@ -157,7 +171,7 @@ impl StdioSource {
 
 /// Notes that the program of `new` is to get the streams of `start`.
 pub(crate) fn defer_streams(new: &mut ContainerConfig) {
-    new.annotations
+    new.notes
         .insert(STREAMS_AT_START.to_owned(), "true".to_owned());
 }
 
@@ -168,7 +182,7 @@ pub(crate) fn streams_deferred(record: &Record) -> bool {
 
 /// Notes the file that the outputs of `new` go to.
 pub(crate) fn set_log(new: &mut ContainerConfig, path: &str) {
-    new.annotations.insert(LOG.to_owned(), path.to_owned());
+    new.notes.insert(LOG.to_owned(), path.to_owned());
 }
 
 /// What [`set_log`] noted when the container was made.

@@ -27,7 +27,7 @@ use crate::{
     error::{Error, Result},
     outcome::ExitAction,
     pid_file::PidFile,
-    stand_in::{enter_mounts, hide},
+    stand_in::{enter_namespaces, hide},
     streams,
     sys::{self, Side},
 };
@@ -154,7 +154,7 @@ impl Report {
         }
         streams::give_up()?;
         hide()?;
-        enter_mounts(pid)?;
+        enter_namespaces(pid)?;
         std::env::set_current_dir("/").map_err(Error::io("leave the working directory"))?;
         self.say(IN_PLACE)?;
         let answer = hear(&self.channel, &[GO]).map_err(Error::io("hear from the caller"))?;

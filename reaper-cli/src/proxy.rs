@@ -25,7 +25,7 @@ use crate::{
     outcome::ExitAction,
     settings::Settings,
     signals::Signals,
-    stand_in::{enter_mounts, hide, stay},
+    stand_in::{enter_namespaces, hide, stay},
     streams,
     sys::{self, Side},
 };
@@ -112,7 +112,7 @@ fn be_proxy(channel: &UnixStream, global: &GlobalArgs) -> Result<ExitAction> {
         let mut signals = Signals::catch()?;
         let monitor = HostExecutor::new(root).connect(&Target::Init(id))?;
         monitor.kill_on_disconnect().await?;
-        enter_mounts(pid)?;
+        enter_namespaces(pid)?;
         let mut channel = channel;
         channel
             .write_all(IN_PLACE)

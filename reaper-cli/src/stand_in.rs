@@ -1,5 +1,5 @@
 //! What a process of this program does that stands for a process of a container: it lies in the
-//! container's mounts, passes signals on, and ends as that process does.
+//! container's namespaces, passes signals on, and ends as that process does.
 //!
 //! It is what a pid file names. An engine can wait for it, and enters by it what the container sees
 //! (`podman cp`, `nsenter --mount --target PID`).
@@ -20,11 +20,11 @@ use crate::{
     signals::{Event, Signals},
 };
 
-/// Moves this process, which has one thread, to the mounts of the process `pid`.
+/// Moves this process, which has one thread, to the namespaces of the process `pid`.
 ///
 /// From then on a path is the container's, so nothing of the host may be opened by one.
-pub(crate) fn enter_mounts(pid: u32) -> Result<()> {
-    enter(pid).map_err(Error::io("enter the container's mounts"))
+pub(crate) fn enter_namespaces(pid: u32) -> Result<()> {
+    enter(pid).map_err(Error::io("enter the container's namespaces"))
 }
 
 /// Keeps the files of this process, among them its connections to the monitor, from processes of
@@ -38,13 +38,26 @@ pub(crate) fn hide() -> Result<()> {
 }
 
 fn enter(pid: u32) -> std::io::Result<()> {
-    let of = |who: &str, kind: &str| format!("/proc/{who}/ns/{kind}");
-    let pid = pid.to_string();
-    let mounts = File::open(of(&pid, "mnt"))?;
-    if fs::read_link(of(&pid, "user"))? != fs::read_link(of("self", "user"))? {
-        setns(File::open(of(&pid, "user"))?, CloneFlags::CLONE_NEWUSER)?;
+    // The user's first, which gives the rights to the others, and the mounts last, which hide /proc.
+    const KINDS: [(&str, CloneFlags); 6] = [
+        ("user", CloneFlags::CLONE_NEWUSER),
+        ("net", CloneFlags::CLONE_NEWNET),
+        ("ipc", CloneFlags::CLONE_NEWIPC),
+        ("uts", CloneFlags::CLONE_NEWUTS),
+        ("cgroup", CloneFlags::CLONE_NEWCGROUP),
+        ("mnt", CloneFlags::CLONE_NEWNS),
+    ];
+    let of = |who: &dyn std::fmt::Display, kind: &str| format!("/proc/{who}/ns/{kind}");
+    let mut others = Vec::new();
+    for (kind, flag) in KINDS {
+        if fs::read_link(of(&pid, kind))? != fs::read_link(of(&"self", kind))? {
+            others.push((File::open(of(&pid, kind))?, flag));
+        }
     }
-    Ok(setns(mounts, CloneFlags::CLONE_NEWNS)?)
+    for (namespace, flag) in others {
+        setns(namespace, flag)?;
+    }
+    Ok(())
 }
 
 /// Stays until the process that `monitor` was connected for has ended, and says how.

@@ -12,6 +12,7 @@
 mod capabilities;
 mod descriptors;
 mod filter;
+mod hooks;
 mod labels;
 mod passwd;
 mod program;
@@ -19,6 +20,7 @@ mod scheduling;
 mod step;
 
 use std::{
+    collections::BTreeMap,
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::Path,
@@ -36,6 +38,7 @@ use nix::{
 use reaper_overlay::{View, in_view};
 use reaper_spec::{ProcessSpec, Resource, Rlimit, User};
 
+pub(crate) use self::hooks::ChildHooks;
 use self::{
     capabilities::Granted,
     program::Program,
@@ -46,6 +49,7 @@ use crate::{
     channel,
     executor::Inherited,
     io::ChildStdio,
+    namespaces::{Namespace, set_parameters},
     protocol::ChildReport,
     seccomp::Filter,
     sys,
@@ -70,6 +74,12 @@ pub(crate) struct ChildSetup<'a> {
     pub(crate) inherit: &'a Inherited,
     /// The system calls that it may make.
     pub(crate) filter: Option<&'a Filter>,
+    /// Those that it joins.
+    pub(crate) namespaces: &'a [Namespace],
+    /// What is set in them by the first process.
+    pub(crate) sysctls: &'a BTreeMap<String, String>,
+    /// Of the container's first process, if there are any.
+    pub(crate) hooks: Option<ChildHooks<'a>>,
 }
 
 /// Sets up the process and executes its program. Never returns.
@@ -81,8 +91,11 @@ pub(crate) fn run(setup: ChildSetup<'_>, start_socket: OwnedFd) -> ! {
     // Loading a filter needs no privilege with no_new_privs: then it is the last step before the
     // program. Otherwise it needs those that the process is about to lose.
     let at_last = setup.filter.filter(|_| setup.process.no_new_privileges);
+    let hooks = setup.hooks;
     let report = prepare(setup, &start_socket)
-        .and_then(|(program, warnings)| wait_for_start(&start_socket, &program, warnings, at_last))
+        .and_then(|(program, warnings)| {
+            wait_for_start(&start_socket, &program, warnings, hooks, at_last)
+        })
         .unwrap_or_else(Into::into);
     // If this cannot be sent, the monitor reads the end of the socket.
     let _ = channel::send(start_socket.as_fd(), &report, &[]);
@@ -104,6 +117,9 @@ fn prepare(
         oom_score_adj,
         inherit,
         filter,
+        namespaces,
+        sysctls,
+        hooks,
     } = setup;
     // Until what is the monitor's is closed, processes in the view must not reach it by way of
     // /proc (ptrace(2), "dumpable"). As an ordinary user it would keep this one from its own files.
@@ -120,6 +136,12 @@ fn prepare(
         cgroup
             .join_self()
             .map_err(|error| from_error("join the cgroup", &error))?;
+    }
+    for namespace in namespaces {
+        namespace.join()?;
+    }
+    if first {
+        set_parameters(sysctls)?;
     }
     reset_signals().step("reset the signals")?;
     if first {
@@ -145,11 +167,17 @@ fn prepare(
             ));
         }
     }
+    let runtime_root = hooks.map(|_| ChildHooks::runtime_root()).transpose()?;
     let entered = match first {
         true => view.enter_init(),
         false => view.enter_exec(),
     };
     entered.map_err(|error| from_error("enter the filesystem view", &error))?;
+    if let (Some(hooks), Some(runtime_root)) = (hooks, &runtime_root) {
+        hooks.at_creation(start_socket, runtime_root)?;
+    }
+    // Before all that is open is closed by its number.
+    drop(runtime_root);
     let environment = passwd::environment(process, &view.environment(), preserved.len());
     let terminal = matches!(stdio, ChildStdio::Terminal(_));
     descriptors::install(stdio, preserved, start_socket).step("install the streams")?;
@@ -296,6 +324,7 @@ fn wait_for_start(
     start_socket: &OwnedFd,
     program: &Program,
     warnings: Vec<String>,
+    hooks: Option<ChildHooks<'_>>,
     filter: Option<&Filter>,
 ) -> Result<ChildReport, Failed> {
     channel::send(start_socket.as_fd(), &ChildReport::Ready { warnings }, &[])
@@ -305,6 +334,9 @@ fn wait_for_start(
     let go = go.unwrap_or_else(|| sys::exit_now(127));
     for (fd, number) in go.descriptors.iter().zip(0..3) {
         sys::duplicate_onto(fd.as_raw_fd(), number).step("take over the streams")?;
+    }
+    if let Some(hooks) = hooks {
+        hooks.at_start(start_socket)?;
     }
     if let Some(filter) = filter {
         filter::load(filter, start_socket)?;

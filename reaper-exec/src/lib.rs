@@ -47,7 +47,7 @@
 //! | 6 | `child`, `records` | a forked process until its `execve`; files in a container's folder |
 //! | 5 | `protocol` | the messages between executor, monitor and child |
 //! | 4 | `executor` | the contract: requests to an executor, answers |
-//! | 3 | [`cgroup`] | control groups: processes, limits, accounting |
+//! | 3 | [`cgroup`], `hooks`, `namespaces` | control groups: processes, limits, accounting; programs that are run at steps of a container's life |
 //! | 2 | [`io`], [`procfs`] | where streams go; what `/proc` has of processes |
 //! | 1 | `sys`, `channel`, `signal`, `seccomp` | system calls, messages with descriptors, signal names, filters of calls |
 //!
@@ -67,9 +67,11 @@ pub mod engine;
 mod executor;
 #[cfg(feature = "fake")]
 mod fake;
+mod hooks;
 mod host;
 pub mod io;
 pub mod monitor;
+mod namespaces;
 mod oci;
 pub mod procfs;
 mod protocol;
@@ -89,6 +91,7 @@ pub use executor::{
 pub use fake::{Call as FakeCall, FakeExecutor};
 pub use host::{HostExecutor, MonitorConnection};
 pub use io::{BindRequest, BoundStdio, IoBinder};
+pub use namespaces::set_network_parameters;
 pub use oci::OciExecutor;
 pub use signal::{ParseSignalError, Signal};
 

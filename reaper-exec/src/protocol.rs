@@ -13,15 +13,17 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use reaper_overlay::ViewRequest;
 use reaper_spec::{
-    CgroupsPath, ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity, ProcessSpec, Resources,
-    Seccomp, Status,
+    CgroupsPath, ConsoleSize, ContainerId, ExecId, Exit, Hooks, NamespacePath, ProcessIdentity,
+    ProcessSpec, Resources, Seccomp, Status,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     cgroup::Cgroups,
     executor::{ContainerState, CreatedProcess, MonitorOptions, ProcessInfo, Stats},
+    hooks::HookFailure,
     io::Streams,
+    namespaces::Refused,
     signal::Signal,
 };
 
@@ -71,6 +73,22 @@ pub(crate) struct CreateContainer {
     pub(crate) runtime: Option<RuntimeConfig>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) seccomp: Option<SeccompConfig>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hooks: Option<HooksConfig>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) namespaces: Vec<NamespacePath>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) sysctls: BTreeMap<String, String>,
+}
+
+/// The programs that are run at steps of the container's life, and what they are told of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct HooksConfig {
+    pub(crate) hooks: Hooks,
+    pub(crate) bundle: PathBuf,
+    pub(crate) annotations: BTreeMap<String, String>,
+    /// Where failures of those at the end are logged.
+    pub(crate) log: Option<PathBuf>,
 }
 
 /// The system calls that the container's processes may make, and what their agent is told of it.
@@ -216,6 +234,22 @@ pub(crate) enum Failure {
     },
 }
 
+impl From<Refused> for Failure {
+    fn from(Refused { step, source }: Refused) -> Self {
+        Self::setup(step, &source)
+    }
+}
+
+impl From<HookFailure> for Failure {
+    fn from(HookFailure { step, message }: HookFailure) -> Self {
+        Self::Setup {
+            step,
+            message,
+            errno: None,
+        }
+    }
+}
+
 impl Failure {
     /// A step of making a process that failed with `source`.
     pub(crate) fn setup(step: impl Into<String>, source: &std::io::Error) -> Self {
@@ -246,6 +280,9 @@ impl Failure {
 /// What a process reports to its monitor over its start socket.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ChildReport {
+    /// Its environment is made: it waits for [`RuntimeHooksDone`]. A process of a container with hooks
+    /// alone reports it.
+    Environment,
     /// It waits for the start message.
     Ready { warnings: Vec<String> },
     /// Its seccomp filter is in force, which asks an agent by this descriptor of its own. It waits
@@ -269,6 +306,10 @@ pub(crate) enum ChildReport {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct StartMessage;
 
+/// Has a process go on that reported that its environment is made.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RuntimeHooksDone;
+
 /// Has a process go on that reported that its filter is in force.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct AgentReached;
@@ -283,6 +324,9 @@ pub(crate) struct CleanupRecord {
     pub(crate) cgroups: Cgroups,
     #[serde(default)]
     pub(crate) runtime: Option<RuntimeConfig>,
+    /// Those of the end are run with the removal, if others were run before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hooks: Option<HooksConfig>,
 }
 
 /// The durable record of a container's end.

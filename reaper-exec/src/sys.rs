@@ -163,6 +163,25 @@ pub(crate) fn close_before_exec(command: &mut Command) -> io::Result<()> {
     Ok(())
 }
 
+/// Has `command` lead a session of its own and end with its parent, and has none of what is open now but
+/// its standard streams and `kept`.
+pub(crate) fn separate_before_exec(command: &mut Command, kept: Option<RawFd>) -> io::Result<()> {
+    let mut open = open_files()?;
+    open.retain(|&file| file > 2 && Some(file) != kept);
+    let separate = move || {
+        nix::unistd::setsid()?;
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+        for &file in &open {
+            // SAFETY: F_SETFD takes a number. A pipe of the standard library has the flag already.
+            unsafe { libc::fcntl(file, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+        Ok(())
+    };
+    // SAFETY: the closure calls setsid(2), prctl(2) and fcntl(2) alone, and allocates nothing.
+    unsafe { command.pre_exec(separate) };
+    Ok(())
+}
+
 /// The descriptors that are open.
 fn open_files() -> io::Result<Vec<RawFd>> {
     let mut open = Vec::new();

@@ -4,13 +4,17 @@
 //! Processes of the host need no such namespaces, so here the sandbox is an entry in the store
 //! whose pid is the shim's, and which ends when it is killed.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use reaper_exec::{Engine, Executor, Signal, procfs};
 use reaper_overlay::{Scope, ViewRequest};
 use reaper_spec::{
-    ContainerId, ContainerType, CriAnnotations, Exit, ExitStatus, ProcessIdentity, Status,
-    Timestamp,
+    ContainerId, ContainerSpec, ContainerType, CriAnnotations, Exit, ExitStatus, NamespaceKind,
+    ProcessIdentity, Status, Timestamp,
 };
 use reaper_state::{Record, StateStore, VersionedRecord};
 
@@ -66,12 +70,18 @@ mod libc_signal {
 /// own: the view in whose name that is kept, in JSON.
 const VIEW: &str = "reaper.shim/view";
 
-/// Adds a sandbox to the store, as created. `view` is what a container of this id would see.
+/// The annotation that this crate adds to the record of a sandbox whose pod has a network of its own: the
+/// path of that.
+const NETWORK: &str = "reaper.shim/network";
+
+/// Adds a sandbox to the store, as created. `view` is what a container of this id would see, `network` the
+/// pod's, if it is not the host's.
 pub(crate) async fn create<S: StateStore + ?Sized + 'static>(
     store: &Arc<S>,
     bundle: PathBuf,
     mut annotations: BTreeMap<String, String>,
     view: &ViewRequest,
+    network: Option<&Path>,
 ) -> Result<ProcessIdentity> {
     let id = view.id.clone();
     // All other overlays outlive the pod, or go with its containers.
@@ -83,6 +93,9 @@ pub(crate) async fn create<S: StateStore + ?Sized + 'static>(
             source: source.into(),
         })?;
         annotations.insert(VIEW.to_owned(), view);
+    }
+    if let Some(network) = network.and_then(Path::to_str) {
+        annotations.insert(NETWORK.to_owned(), network.to_owned());
     }
     let me = procfs::identify(std::process::id()).map_err(|source| Error::System {
         operation: "identify this process",
@@ -96,6 +109,47 @@ pub(crate) async fn create<S: StateStore + ?Sized + 'static>(
     let store = Arc::clone(store);
     blocking(move || store.create(&record)).await?;
     Ok(me)
+}
+
+/// Changes the namespaces of a container that are those of its pod's sandbox, as the CRI names them by the
+/// sandbox's pid: the sandbox has no process but this one, and the pod's network is the one that its own bundle
+/// named. All others are the host's.
+pub(crate) async fn resolve_namespaces<S: StateStore + ?Sized + 'static>(
+    store: &Arc<S>,
+    container: &mut ContainerSpec,
+) -> Result<()> {
+    let mut pids = vec![std::process::id()];
+    let mut network = None;
+    let sandbox = CriAnnotations::from_annotations(&container.annotations).sandbox_id;
+    if let Some(Ok(id)) = sandbox.map(ContainerId::new) {
+        let store = Arc::clone(store);
+        match blocking(move || store.get(&id)).await {
+            Ok(VersionedRecord { mut record, .. }) => {
+                pids.extend(record.process.map(|process| process.pid));
+                network = record.annotations.remove(NETWORK);
+            }
+            Err(reaper_state::Error::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let is_sandboxs = |path: &Path| {
+        let of = |pid: &u32| path.starts_with(format!("/proc/{pid}/ns"));
+        pids.iter().any(of)
+    };
+    container.namespaces.retain_mut(|joined| {
+        if !is_sandboxs(&joined.path) {
+            return true;
+        }
+        let network = network
+            .clone()
+            .filter(|_| joined.kind == NamespaceKind::Network);
+        let Some(network) = network else {
+            return false;
+        };
+        joined.path = network.into();
+        true
+    });
+    Ok(())
 }
 
 /// Notes that a sandbox was started.

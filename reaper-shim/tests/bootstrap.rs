@@ -6,5 +6,7 @@ mod cleanup;
 mod daemon;
 #[path = "bootstrap/harness.rs"]
 mod harness;
+#[path = "bootstrap/network.rs"]
+mod network;
 #[path = "bootstrap/start.rs"]
 mod start;

@@ -15,7 +15,7 @@ pub use self::{
     pod_annotation::PodAnnotation,
     sources::SettingSource,
     types::{
-        AnnotationPolicy, CgroupMode, Config, DeviceMode, DnsMode, ImageMode, LogConfig,
+        AnnotationPolicy, CgroupMode, Config, DeviceMode, DnsMode, HookMode, ImageMode, LogConfig,
         MaskConfig, NetworkMode, OverlayConfig, RetentionConfig, StoreKind,
     },
 };

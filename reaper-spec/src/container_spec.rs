@@ -6,7 +6,9 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CgroupsPath, Error, ProcessSpec, Resources, Seccomp};
+use crate::{
+    CgroupsPath, Error, Hooks, NamespaceKind, NamespacePath, ProcessSpec, Resources, Seccomp,
+};
 
 /// What a bundle asks for, validated, as far as it has a meaning on the host.
 ///
@@ -37,6 +39,15 @@ pub struct ContainerSpec {
     /// The system calls that its processes may make.
     #[serde(default)]
     pub seccomp: Option<Seccomp>,
+    /// The programs that are run at steps of its life.
+    #[serde(default, skip_serializing_if = "Hooks::is_empty")]
+    pub hooks: Hooks,
+    /// The namespaces that it joins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<NamespacePath>,
+    /// The kernel's parameters that are set in its namespaces.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sysctls: BTreeMap<String, String>,
     /// All annotations, as written.
     pub annotations: BTreeMap<String, String>,
     /// What it asks for that a process on the host cannot have, see [`check_host`](Self::check_host).
@@ -52,6 +63,7 @@ impl ContainerSpec {
     /// # Errors
     /// [`Error::Unsupported`] with the first such field.
     pub fn check_host(&self, has_own_users: bool) -> Result<(), Error> {
+        self.check_sysctls()?;
         let is_missed = |part: &&Unsupported| !(has_own_users && part.concerns_users);
         match self.unsupported.iter().find(is_missed) {
             None => Ok(()),
@@ -61,7 +73,44 @@ impl ContainerSpec {
             }),
         }
     }
+
+    /// The namespace of this kind that it joins.
+    pub fn namespace(&self, kind: NamespaceKind) -> Option<&NamespacePath> {
+        self.namespaces.iter().find(|joined| joined.kind == kind)
+    }
+
+    /// The parameters that are set in the network that it joins: all, as far as
+    /// [`check_host`](Self::check_host) does not refuse them. In the host's network the host's values hold
+    /// of those that engines ask for by themselves.
+    pub fn network_sysctls(&self) -> BTreeMap<String, String> {
+        match self.namespace(NamespaceKind::Network) {
+            Some(_) => self.sysctls.clone(),
+            None => BTreeMap::new(),
+        }
+    }
+
+    fn check_sysctls(&self) -> Result<(), Error> {
+        let joins = self.namespace(NamespaceKind::Network).is_some();
+        let is_fine = |name: &str| match joins {
+            true => name.starts_with("net."),
+            false => ENGINES_SYSCTLS.contains(&name),
+        };
+        match self.sysctls.keys().find(|name| !is_fine(name)) {
+            None => Ok(()),
+            Some(name) => Err(Error::Unsupported {
+                field: format!("linux.sysctl[{name:?}]"),
+                reason: "a kernel parameter of its own is not supported for a process on this machine, but for one of the network that it joins".to_owned(),
+            }),
+        }
+    }
 }
+
+/// What containerd sets in the network of each pod, for ports and pings without root. In the host's network the
+/// host's values hold.
+const ENGINES_SYSCTLS: [&str; 2] = [
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+];
 
 /// A part of a bundle that a process on the host cannot have, and that would be missed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -23,9 +23,11 @@ mod container_spec;
 mod error;
 mod exit;
 mod file;
+mod hooks;
 mod id;
 mod identity;
 mod json;
+mod namespaces;
 mod overlay_scope;
 mod path_hash;
 mod policy;
@@ -39,8 +41,8 @@ pub use annotations::{ContainerType, CriAnnotations};
 pub use bundle::Bundle;
 pub use cgroups_path::{CgroupsPath, CgroupsPathError};
 pub use config::{
-    AnnotationPolicy, CgroupMode, Config, DEFAULT_CONFIG_FILE, DeviceMode, DnsMode, ImageMode,
-    LogConfig, MaskConfig, NetworkMode, OverlayConfig, PodAnnotation, RetentionConfig,
+    AnnotationPolicy, CgroupMode, Config, DEFAULT_CONFIG_FILE, DeviceMode, DnsMode, HookMode,
+    ImageMode, LogConfig, MaskConfig, NetworkMode, OverlayConfig, PodAnnotation, RetentionConfig,
     SettingSource, StoreKind,
 };
 pub use container_spec::{
@@ -49,8 +51,10 @@ pub use container_spec::{
 pub use error::{Error, Invalid, Origin, Rule};
 pub use exit::{Exit, ExitStatus};
 pub use file::MAX_CONFIG_SIZE;
+pub use hooks::{Hook, HookKind, Hooks};
 pub use id::{ContainerId, ExecId, IdError, MAX_ID_LENGTH};
 pub use identity::ProcessIdentity;
+pub use namespaces::{NamespaceKind, NamespacePath};
 pub use overlay_scope::{OverlayScope, ScopeError};
 pub use path_hash::{DEFAULT_STATE_ROOT, path_hash};
 pub use policy::{

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use self::capabilities::Capabilities;
+pub(crate) use self::check::check_env;
 pub use self::labels::SecurityLabels;
 pub use self::resource::{Resource, UnknownResource};
 pub use self::scheduling::{

@@ -1,8 +1,10 @@
 //! Bundles that are wrong are refused, saying where and why.
 
-use std::{fs, os::unix::net::UnixListener, path::Path};
+use std::{fs, num::NonZeroU32, os::unix::net::UnixListener, path::Path};
 
-use reaper_spec::{Bundle, ContainerSpec, Error, MAX_CONFIG_SIZE, ProcessSpec};
+use reaper_spec::{
+    Bundle, ContainerSpec, Error, Hook, HookKind, Hooks, MAX_CONFIG_SIZE, ProcessSpec,
+};
 use serde_json::{Value, json};
 
 /// What is said about `process` merged into a good one.
@@ -358,18 +360,59 @@ fn what_a_process_on_the_host_cannot_have_is_refused_by_name() {
         // An ordinary user's container has users of its own anyway.
         assert_eq!(spec.check_host(true).is_ok(), what == "user namespace");
     }
-    let hooks = json!({"process": {"args": ["true"]}, "hooks": {"prestart": [], "poststop": [{"path": "/bin/x"}]}});
-    let refused = parse(&hooks).unwrap().check_host(true).unwrap_err();
-    assert!(
-        refused.to_string().starts_with("hooks.poststop"),
-        "{refused}"
-    );
-    let harmless = json!({"process": {"args": ["true"]}, "hooks": {"prestart": []}, "linux": {
+    let harmless = json!({"process": {"args": ["true"]}, "hooks": {"prestart": [], "poststop": [{"path": "/bin/x"}]}, "linux": {
         "sysctl": {"net.ipv4.ping_group_range": "0 2147483647"},
         "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "uts", "path": "/proc/1/ns/uts"}],
         "uidMappings": [], "gidMappings": null, "timeOffsets": {}, "intelRdt": null,
     }});
     parse(&harmless).unwrap().check_host(false).unwrap();
+}
+
+#[test]
+fn hooks_of_every_kind_are_read_and_checked() {
+    let parse =
+        |document: &Value| ContainerSpec::parse(document.to_string().as_bytes(), Path::new("/b"));
+    let kinds = HookKind::ALL.map(HookKind::as_str);
+    for kind in kinds {
+        let hook = json!({"path": "/bin/x", "args": ["x", ""], "env": ["A=1"], "timeout": 3});
+        let document =
+            json!({"process": {"args": ["true"]}, "hooks": {kind: [hook, {"path": "/y"}]}});
+        let hooks = parse(&document).unwrap().hooks;
+        assert!(!hooks.is_empty());
+        let found: Vec<_> = HookKind::ALL
+            .iter()
+            .flat_map(|&kind| hooks.of(kind))
+            .collect();
+        let bare = Hook {
+            path: "/y".into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            timeout: None,
+        };
+        let full = Hook {
+            path: "/bin/x".into(),
+            args: vec!["x".to_owned(), String::new()],
+            env: vec!["A=1".to_owned()],
+            timeout: NonZeroU32::new(3),
+        };
+        assert_eq!(found, [&full, &bare], "{kind}");
+        let written = serde_json::to_value(&hooks).unwrap();
+        assert_eq!(written[kind][1]["path"], "/y", "{written}");
+        assert_eq!(serde_json::from_value::<Hooks>(written).unwrap(), hooks);
+    }
+    for (hook, place) in [
+        (json!({}), "path"),
+        (json!({"path": "bin/x"}), "path"),
+        (json!({"path": "/x", "args": [1]}), "args[0]"),
+        (json!({"path": "/x", "env": ["A"]}), "env[0]"),
+        (json!({"path": "/x", "timeout": 0}), "timeout"),
+        (json!({"path": "/x", "timeout": -1}), "timeout"),
+    ] {
+        let document = json!({"process": {"args": ["true"]}, "hooks": {"poststop": [hook]}});
+        let error = parse(&document).unwrap_err().to_string();
+        let expected = format!("/b/config.json: hooks.poststop[0].{place}: expected ");
+        assert!(error.starts_with(&expected), "{error}");
+    }
 }
 
 #[test]
@@ -479,20 +522,20 @@ fn a_relative_bundle_path_becomes_absolute() {
 }
 
 #[test]
-fn invalid_seccomp_fails_only_the_full_oci_spec() {
+fn invalid_part_that_is_not_read_fails_only_the_full_oci_spec() {
     let folder = tempfile::tempdir().unwrap();
     let document = json!({
         "process": {"args": ["true"]},
-        "linux": {"namespaces": [{"type": "nonsense"}]},
+        "linux": {"mountLabel": 5},
     });
     fs::write(folder.path().join("config.json"), document.to_string()).unwrap();
     let bundle = Bundle::load(folder.path()).unwrap();
     let error = bundle.spec().unwrap_err();
     assert!(
-        matches!(&error, Error::Schema { at, .. } if at == "linux.namespaces[0].type"),
+        matches!(&error, Error::Schema { at, .. } if at == "linux.mountLabel"),
         "{error}"
     );
-    assert!(error.to_string().contains("nonsense"), "{error}");
+    assert!(error.to_string().contains('5'), "{error}");
 }
 
 #[test]

@@ -9,8 +9,8 @@ use std::{
 };
 
 use reaper_spec::{
-    CgroupMode, Config, DeviceMode, DnsMode, Error, ImageMode, OverlayConfig, OverlayScope,
-    PodAnnotation, Privileges, RetentionConfig, StoreKind,
+    CgroupMode, Config, ContainerSpec, DeviceMode, DnsMode, Error, HookMode, ImageMode,
+    OverlayConfig, OverlayScope, PodAnnotation, Privileges, RetentionConfig, StoreKind,
 };
 
 fn file(text: &str) -> tempfile::NamedTempFile {
@@ -110,6 +110,28 @@ level = "reaper_shim=debug"
 [annotations]
 allow = ["overlay-scope", "image"]
 "#;
+
+#[test]
+fn hooks_that_are_off_are_taken_out_with_a_line_for_the_log() {
+    let hooks = r#"{"process": {"args": ["true"]}, "hooks": {"poststop": [{"path": "/x"}]}}"#;
+    let bundle = || ContainerSpec::parse(hooks.as_bytes(), Path::new("/b")).unwrap();
+    for (config, runs) in [
+        (load("", &[]), true),
+        (load("hooks = \"spec\"\n", &[]), true),
+        (load("hooks = \"off\"\n", &[]), false),
+        (load("", &[("REAPER_HOOKS", "off")]), false),
+    ] {
+        let mut spec = bundle();
+        let line = config.unwrap().hooks.apply(&mut spec);
+        assert_eq!((spec.hooks.is_empty(), line.is_some()), (!runs, !runs));
+        assert!(line.is_none_or(|line| line.contains("hooks is \"off\"")));
+    }
+    let error = load("hooks = \"on\"\n", &[]).unwrap_err().to_string();
+    assert!(error.contains("hooks: expected spec or off"), "{error}");
+    // Nothing is said of what was not asked for.
+    let mut none = ContainerSpec::parse(br#"{"process": {"args": ["true"]}}"#, Path::new("/b"));
+    assert_eq!(HookMode::Off.apply(none.as_mut().unwrap()), None);
+}
 
 #[test]
 fn cgroups_are_words_and_still_true_or_false() {

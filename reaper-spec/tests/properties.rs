@@ -9,8 +9,8 @@ use std::{
 use proptest::prelude::*;
 use reaper_spec::{
     Capabilities, CgroupsPath, Config, ConsoleSize, ContainerId, ContainerSpec, DeviceRule, ExecId,
-    Exit, ExitStatus, FileRestrictions, Mount, OverlayScope, ProcessSpec, Resource, Resources,
-    Rlimit, Scheduling, SecurityLabels, Status, Timestamp, Transition, User,
+    Exit, ExitStatus, FileRestrictions, Hooks, Mount, OverlayScope, ProcessSpec, Resource,
+    Resources, Rlimit, Scheduling, SecurityLabels, Status, Timestamp, Transition, User,
 };
 use serde_json::{Map, Value, json};
 
@@ -206,6 +206,9 @@ fn workload() -> impl Strategy<Value = ContainerSpec> {
                     ..Resources::default()
                 },
                 seccomp: None,
+                hooks: Hooks::default(),
+                namespaces: Vec::new(),
+                sysctls: BTreeMap::new(),
                 annotations,
                 unsupported: Vec::new(),
             },
@@ -226,6 +229,8 @@ fn oci_document(workload: &ContainerSpec) -> Map<String, Value> {
                "options": mount.options, "uidMappings": []})
     };
     document["mounts"] = workload.mounts.iter().map(mount).collect();
+    document["linux"]["namespaces"] = Value::Null;
+    document["linux"]["sysctl"] = Value::Null;
     document["linux"]["devices"] = Value::Null;
     document["linux"]["rootfsPropagation"] = json!("");
     document["linux"]["maskedPaths"] = json!(workload.restrictions.masked_paths);

@@ -58,10 +58,14 @@ sandbox = "{PAUSE}"
     } else {
         r#"plugins."io.containerd.grpc.v1.cri""#
     };
-    text += &format!("[{runtime_table}]\nrestrict_oom_score_adj = true\ndisable_apparmor = true\n");
+    text += &format!(
+        "[{runtime_table}]\nrestrict_oom_score_adj = true\ndisable_apparmor = true\n\
+         netns_mounts_under_state_dir = true\n"
+    );
     if major < 2 {
         text += &format!("sandbox_image = \"{PAUSE}\"\n{server}");
     }
+    text += &format!("[{runtime_table}.cni]\nbin_dir = \"{dir}/cni\"\nconf_dir = \"{dir}/cni\"\n");
     text += &format!("[{runtime_table}.containerd]\ndefault_runtime_name = \"runc\"\n");
     for (handler, runtime) in HANDLERS {
         text += &format!(

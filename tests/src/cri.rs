@@ -1,5 +1,7 @@
 //! The CRI, as the kubelet uses it.
 
+mod cni;
+
 use std::{fs, path::PathBuf};
 
 use containerd_client::tonic::{Request, Status, transport::Channel};
@@ -67,6 +69,17 @@ impl Node {
             }),
             ..PodSandboxConfig::default()
         }
+    }
+
+    /// The configuration of a pod in a network of its own, in which there is nothing.
+    pub fn pod_config_of_own_network(&self, name: &str) -> PodSandboxConfig {
+        cni::install(&self.dir().join("cni"));
+        let mut config = self.pod_config(name);
+        let linux = config.linux.as_mut().expect("a pod of Linux");
+        let context = linux.security_context.as_mut();
+        let options = context.and_then(|context| context.namespace_options.as_mut());
+        options.expect("namespaces").network = NamespaceMode::Pod.into();
+        config
     }
 
     /// Runs a pod on the node's network.

@@ -9,6 +9,7 @@ use crate::{Node, containerd::makes_containers, suite};
 pub struct Workload {
     process: Value,
     annotations: Value,
+    hooks: Value,
 }
 
 impl Workload {
@@ -22,6 +23,7 @@ impl Workload {
                 "user": { "uid": 0, "gid": 0 },
             }),
             annotations: json!({}),
+            hooks: Value::Null,
         }
     }
 
@@ -58,6 +60,13 @@ impl Workload {
         self
     }
 
+    /// With OCI's hooks.
+    #[must_use]
+    pub fn hooks(mut self, hooks: Value) -> Self {
+        self.hooks = hooks;
+        self
+    }
+
     /// Whether it has a terminal.
     pub fn has_terminal(&self) -> bool {
         self.process["terminal"] == true
@@ -75,6 +84,7 @@ impl Workload {
             "process": self.process,
             "root": { "path": "rootfs" },
             "annotations": self.annotations,
+            "hooks": self.hooks,
             "linux": { "cgroupsPath": format!("/{}/{id}", node.marker()) },
         });
         if makes_containers() {

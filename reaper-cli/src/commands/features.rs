@@ -3,28 +3,29 @@
 use std::io::Write;
 
 use reaper_exec::cgroup::{DeviceControl, Hierarchies};
-use reaper_spec::{SeccompArch, SeccompFlag, SeccompOp, oci};
+use reaper_spec::{HookKind, SeccompArch, SeccompFlag, SeccompOp, oci};
 use serde_json::{Value, json};
 
 use super::{capabilities, output::print_json};
 use crate::{error::Result, outcome::ExitAction};
 
-/// OCI's features structure (runtime-spec, features.md). A container is a process of the host: there
-/// are no namespaces but the mount namespace of its view.
+/// OCI's features structure (runtime-spec, features.md). A container is a process of the host: it
+/// has the mount namespace of its view, and joins others.
 ///
 /// The structure has a place for the capabilities that the program knows; those that it cannot grant
 /// here are in an annotation, and so is by what device rules hold here.
 pub(crate) fn run(out: &mut dyn Write) -> Result<ExitAction> {
+    let hooks = HookKind::ALL.map(HookKind::as_str);
     let mut features = json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": oci::VERSION,
-        "hooks": [],
+        "hooks": hooks,
         "mountOptions": [
             "bind", "private", "rbind", "ro", "rprivate", "rro", "rshared", "rslave", "rw",
             "shared", "slave",
         ],
         "linux": {
-            "namespaces": [],
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
             "capabilities": capabilities::known(),
             "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": false },
             "seccomp": seccomp(),

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::protocol::ChildReport;
+use crate::{hooks::HookFailure, namespaces::Refused, protocol::ChildReport};
 
 /// A step that failed.
 pub(super) struct Failed {
@@ -17,6 +17,21 @@ impl From<Failed> for ChildReport {
             errno: source.raw_os_error(),
             message: source.to_string(),
         }
+    }
+}
+
+impl From<HookFailure> for Failed {
+    fn from(HookFailure { step, message }: HookFailure) -> Self {
+        Self {
+            step,
+            source: io::Error::other(message),
+        }
+    }
+}
+
+impl From<Refused> for Failed {
+    fn from(Refused { step, source }: Refused) -> Self {
+        Self { step, source }
     }
 }
 

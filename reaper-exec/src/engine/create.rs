@@ -34,7 +34,8 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     pub async fn create(&self, new: ContainerConfig) -> Result<(Record, Vec<String>)> {
         let mut new = new;
         let mut record = Record::new(new.id.clone(), new.bundle.clone());
-        record.annotations = std::mem::take(&mut new.annotations);
+        record.annotations = new.annotations.clone();
+        record.annotations.append(&mut new.notes);
         new.view = new.view.with_state_root(self.root.path());
         record_scope(&new.view, &mut record);
         // A record in state `creating` names its creator, so that a reader can tell a create that

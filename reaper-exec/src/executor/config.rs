@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, os::fd::OwnedFd, path::PathBuf};
 
 use reaper_overlay::ViewRequest;
-use reaper_spec::{CgroupMode, CgroupsPath, ContainerId, ProcessSpec, Resources, Seccomp};
+use reaper_spec::{
+    CgroupMode, CgroupsPath, ContainerId, Hooks, NamespacePath, ProcessSpec, Resources, Seccomp,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{io::StdioRequest, signal::Signal};
@@ -24,6 +26,12 @@ pub struct ContainerConfig {
     /// The system calls that its processes may make, init and those that are added. Without the
     /// feature `seccomp` of this crate a container that has one is refused.
     pub seccomp: Option<Seccomp>,
+    /// The programs that are run at steps of its life. An OCI runtime runs those of the bundle itself.
+    pub hooks: Hooks,
+    /// The namespaces that its processes are in, init and those that are added; of all others in the host's.
+    pub namespaces: Vec<NamespacePath>,
+    /// The kernel's parameters that are set in them.
+    pub sysctls: BTreeMap<String, String>,
     /// What it sees of the filesystem.
     pub view: ViewRequest,
     /// Where its init process's streams go.
@@ -35,8 +43,11 @@ pub struct ContainerConfig {
     /// An OCI runtime, the path of a program or its name in `PATH`, that makes it as with
     /// [`OciExecutor`](crate::OciExecutor); instead of the executor's own, if that has one.
     pub runtime: Option<PathBuf>,
-    /// Annotations for its record. An [`Engine`](crate::Engine) stores them; executors ignore them.
+    /// Its annotations, which its hooks and the agent of its seccomp filter are told. An
+    /// [`Engine`](crate::Engine) stores them in its record.
     pub annotations: BTreeMap<String, String>,
+    /// What an [`Engine`](crate::Engine) stores beside its annotations. Executors ignore it.
+    pub notes: BTreeMap<String, String>,
 }
 
 impl ContainerConfig {
@@ -51,11 +62,15 @@ impl ContainerConfig {
             cgroups_path: None,
             resources: Resources::default(),
             seccomp: None,
+            hooks: Hooks::default(),
+            namespaces: Vec::new(),
+            sysctls: BTreeMap::new(),
             stdio: StdioRequest::default(),
             preserve_fds: Vec::new(),
             monitor: MonitorOptions::default(),
             runtime: None,
             annotations: BTreeMap::new(),
+            notes: BTreeMap::new(),
         }
     }
 }

@@ -13,7 +13,9 @@ use std::{
 
 use async_trait::async_trait;
 use reaper_overlay::ViewRequest;
-use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ProcessIdentity, Resources, Status};
+use reaper_spec::{
+    ConsoleSize, ContainerId, ExecId, Exit, HookKind, ProcessIdentity, Resources, Status,
+};
 
 use super::{
     HostExecutor, client::ClientError, not_sent, recovery, runtime, silence, spawn,
@@ -25,20 +27,29 @@ use crate::{
         ContainerState, CreateRequest, CreatedProcess, Error, ExecRequest, Executor, ProcessInfo,
         Result, Stats, Target,
     },
+    hooks::total_limit,
     io::{StdioFds, StdioRequest, Streams},
     procfs,
     protocol::{
-        Attached, CreateContainer, ExecProcess, Request, Response, RuntimeConfig, SeccompConfig,
-        UNKNOWN_REQUEST,
+        Attached, CreateContainer, ExecProcess, HooksConfig, Request, Response, RuntimeConfig,
+        SeccompConfig, UNKNOWN_REQUEST,
     },
     records::remove_staged_files,
     signal::Signal,
     sys,
 };
 
-/// How long creating may take. A mount of a file server that does not answer must not hold up a pod
+/// How long creating may take, beside its hooks. A mount of a file server that does not answer must not hold up a pod
 /// for ever.
 const CREATE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The hooks that are run by a creation: the last ones where it fails.
+const AT_CREATION: [HookKind; 4] = [
+    HookKind::Prestart,
+    HookKind::CreateRuntime,
+    HookKind::CreateContainer,
+    HookKind::Poststop,
+];
 
 /// How long a monitor may take to exit after the deletion. Its loggers get some time.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -87,13 +98,30 @@ impl Executor for HostExecutor {
             }),
             None => None,
         };
+        let annotations = &container.annotations;
         // A runtime reads the bundle.
         let seccomp = container.seccomp.filter(|_| runtime.is_none());
         let seccomp = seccomp.map(|spec| SeccompConfig {
             spec,
             bundle: container.bundle.clone(),
-            annotations: container.annotations,
+            annotations: annotations.clone(),
         });
+        // So does it for these.
+        let hooks = container.hooks;
+        let hooks = (runtime.is_none() && !hooks.is_empty()).then(|| HooksConfig {
+            hooks,
+            bundle: container.bundle.clone(),
+            annotations: annotations.clone(),
+            log: container.monitor.log.clone(),
+        });
+        let mut view = container.view;
+        view.own_mounts |= hooks
+            .as_ref()
+            .is_some_and(|hooks| !hooks.hooks.create_container.is_empty());
+        let limit = CREATE_TIMEOUT
+            + hooks.as_ref().map_or(Duration::ZERO, |hooks| {
+                total_limit(&hooks.hooks, &AT_CREATION)
+            });
         let target = Target::Init(container.id.clone());
         let (streams, attached, descriptors) = pack(container.stdio, container.preserve_fds)?;
         let call = Request::Create(Box::new(CreateContainer {
@@ -103,17 +131,20 @@ impl Executor for HostExecutor {
             process: container.process,
             cgroups_path: container.cgroups_path,
             resources: container.resources,
-            view: container.view,
+            view,
             streams,
             attached,
             options: container.monitor,
             runtime,
             seccomp,
+            hooks,
+            namespaces: container.namespaces,
+            sysctls: container.sysctls,
         }));
         self.remove_stale(&container.id).await?;
         let client = Arc::new(self.spawn_monitor(&target)?);
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-        let answer = tokio::time::timeout(CREATE_TIMEOUT, client.call(&call, &descriptors)).await;
+        let answer = tokio::time::timeout(limit, client.call(&call, &descriptors)).await;
         let reason = match answer {
             Ok(Ok(Ok(Response::Created(created)))) => {
                 self.clients().insert(container.id, client);
@@ -126,10 +157,7 @@ impl Executor for HostExecutor {
             }
             Ok(Err(ClientError::Send(error))) => format!("cannot be asked: {error}"),
             Ok(Err(ClientError::Closed)) => spawn::NO_ANSWER.to_owned(),
-            Err(_) => format!(
-                "did not make the container within {} s",
-                CREATE_TIMEOUT.as_secs()
-            ),
+            Err(_) => format!("did not make the container within {} s", limit.as_secs()),
         };
         client.kill();
         client.ended(recovery::KILL_TIMEOUT).await;
@@ -434,7 +462,10 @@ impl Executor for HostExecutor {
     async fn remove_view(&self, view: &ViewRequest) -> Result<()> {
         let target = Target::Init(view.id.clone());
         let call = Request::RemoveView(Box::new(view.clone()));
-        match self.run_helper(&target, &call, "remove the view").await? {
+        match self
+            .run_helper(&target, &call, "remove the view", recovery::CLEANUP_TIMEOUT)
+            .await?
+        {
             Response::Done => Ok(()),
             _ => Err(unexpected_answer(&target)),
         }

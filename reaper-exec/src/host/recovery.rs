@@ -3,20 +3,21 @@
 
 use std::{fs, io, time::Duration};
 
-use reaper_spec::{ContainerId, Exit, ExitStatus, Status, Timestamp};
+use reaper_spec::{ContainerId, Exit, ExitStatus, HookKind, Status, Timestamp};
 use serde::de::DeserializeOwned;
 
 use super::{HostExecutor, client::ClientError, silence, spawn, unexpected_answer};
 use crate::{
     executor::{ContainerState, Error, Result, Target},
+    hooks::total_limit,
     procfs,
     protocol::{CleanupRecord, ExitRecord, Request, Response},
     records,
 };
 
-/// How long cleaning up after a monitor may take: an unmount of a file server that does not answer
+/// How long cleaning up after a monitor may take, beside the hooks of the end: an unmount of a file server that does not answer
 /// must not hold up the caller for ever.
-const CLEANUP_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const CLEANUP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a process that was killed may take to exit.
 pub(super) const KILL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -96,7 +97,10 @@ impl HostExecutor {
             remove: forget,
             kill,
         };
-        let cleaned = self.run_helper(&target, &call, "clean up").await;
+        let hooks = plan.hooks.as_ref().filter(|_| forget);
+        let hooks = hooks.map(|hooks| total_limit(&hooks.hooks, &[HookKind::Poststop]));
+        let limit = CLEANUP_TIMEOUT + hooks.unwrap_or_default();
+        let cleaned = self.run_helper(&target, &call, "clean up", limit).await;
         if self.subreaper {
             self.children.end_orphans();
         }
@@ -107,7 +111,9 @@ impl HostExecutor {
         if forget && plan.runtime.is_none() {
             let call = Request::CollectGarbage(Box::new(plan.view));
             // Errors are ignored: the container is deleted, and the next deletion does this again.
-            let _ = self.run_helper(&target, &call, "clear up").await;
+            let _ = self
+                .run_helper(&target, &call, "clear up", CLEANUP_TIMEOUT)
+                .await;
         }
         Ok(observation)
     }
@@ -118,13 +124,14 @@ impl HostExecutor {
         target: &Target,
         call: &Request,
         what: &str,
+        limit: Duration,
     ) -> Result<Response> {
         let client = self.spawn_monitor(target)?;
         let monitor = |reason| Error::Monitor {
             target: target.clone(),
             reason,
         };
-        let answer = match tokio::time::timeout(CLEANUP_TIMEOUT, client.call(call, &[])).await {
+        let answer = match tokio::time::timeout(limit, client.call(call, &[])).await {
             Ok(Ok(Ok(answer))) => Ok(answer),
             Ok(Ok(Err(failure))) => Err(failure.into_error(target)),
             Ok(Err(ClientError::Closed)) => Err(monitor(spawn::NO_ANSWER.to_owned())),
@@ -134,7 +141,7 @@ impl HostExecutor {
             }),
             Err(_) => {
                 client.kill();
-                let limit = CLEANUP_TIMEOUT.as_secs();
+                let limit = limit.as_secs();
                 Err(monitor(format!("to {what} took longer than {limit} s")))
             }
         };

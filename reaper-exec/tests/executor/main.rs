@@ -11,11 +11,13 @@ mod execs;
 mod fork_bomb;
 #[path = "../common/frozen.rs"]
 mod frozen;
+mod hooks;
 mod interleavings;
 mod limits;
 mod lives;
 #[path = "../common/machine.rs"]
 mod machine;
+mod namespaces;
 #[path = "../common/output.rs"]
 mod output;
 mod privileges;
@@ -65,6 +67,8 @@ fn main() -> ExitCode {
         silent::CASES,
         limits::CASES,
         fork_bomb::CASES,
+        hooks::CASES,
+        namespaces::CASES,
     ]
     .concat();
     let trials = cases.into_iter().map(|(name, case)| {

@@ -168,6 +168,7 @@ async fn agent_decides_on_the_calls_of_init_and_exec(rig: &Rig) {
         let init = format!("{script}; exec sleep 1000");
         let (mut new, mut output) = container(rig, "asks", &init, by_agent(&socket));
         new.process.no_new_privileges = no_new_privileges;
+        new.annotations = [("a".to_owned(), "b".to_owned())].into();
         let id = new.id.clone();
         rig.engine.create(new).await.unwrap();
         let pid = rig.engine.state(&id).await.unwrap().process.unwrap().pid;
@@ -190,6 +191,7 @@ async fn agent_decides_on_the_calls_of_init_and_exec(rig: &Rig) {
         } else {
             "creating"
         };
+        assert_eq!(init["state"]["annotations"], json!({"a": "b"}));
         assert_eq!(init["state"]["status"], status);
         assert_eq!(init["state"]["bundle"], json!(rig.root.path()));
         assert_eq!(exec["state"]["status"], "running");

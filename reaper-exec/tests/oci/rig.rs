@@ -152,11 +152,15 @@ impl Rig {
             cgroups_path: None,
             resources: Resources::default(),
             seccomp: None,
+            hooks: Default::default(),
+            namespaces: Vec::new(),
+            sysctls: Default::default(),
             stdio,
             preserve_fds: Vec::new(),
             monitor: MonitorOptions::default(),
             runtime: None,
             annotations: Default::default(),
+            notes: Default::default(),
         }
     }
 

@@ -46,6 +46,14 @@ pub struct ViewRequest {
     /// The propagation of its root and all below but its volumes; without it is the host's slave.
     #[serde(default)]
     pub root_propagation: Option<RootPropagation>,
+    /// Whether it has mounts of its own in any case, since other programs than its processes mount in it:
+    /// hooks. Without, a view that changes nothing may be the host's own mount namespace.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_mounts: bool,
+    /// Whether its processes are in another network than the host's: they see the network's own part of
+    /// `/sys`. Who enters the view is in that network already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_network: bool,
     /// The working directory, made where the view lacks it.
     pub cwd: PathBuf,
     /// The uid and gid that its first process becomes, where it becomes others. Only a view without
@@ -73,6 +81,8 @@ impl ViewRequest {
             restrictions: FileRestrictions::default(),
             devices: Vec::new(),
             root_propagation: None,
+            own_mounts: false,
+            own_network: false,
             cwd,
             user: None,
             kubernetes_namespace: None,

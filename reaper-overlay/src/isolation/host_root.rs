@@ -11,7 +11,7 @@ use crate::{
         namespace::{Namespaces, unshare_mounts},
         resolve::{Volumes, in_view, resolve},
     },
-    mount::{image::Image, interface::Interface},
+    mount::{image::Image, interface::Interface, sysfs},
     scope::mount_points::{self, MountPointUser},
     store::base::Base,
     volume::{
@@ -44,6 +44,7 @@ pub(crate) struct HostView {
     namespace: Option<Namespaces>,
     /// Whether the container has mounts of its own.
     own: bool,
+    own_network: bool,
     interface: Interface,
     /// Done in a namespace of the container's own.
     restrict: Option<Restrict>,
@@ -72,7 +73,12 @@ impl HostView {
             id: request.unique_id(),
             base,
             cwd: request.cwd.clone(),
-            own: !volumes.is_empty() || restrict.is_some() || restrictions.is_some(),
+            own: request.own_mounts
+                || request.own_network
+                || !volumes.is_empty()
+                || restrict.is_some()
+                || restrictions.is_some(),
+            own_network: request.own_network,
             volumes,
             in_use,
             image: image.map(|image| image.root),
@@ -92,6 +98,9 @@ impl HostView {
 
     fn enter_first(&self) -> Result<(), Error> {
         unshare_mounts()?;
+        if self.own_network {
+            sysfs::renew()?;
+        }
         if self.interface != Interface::Classic {
             self.restrict_host(&[])?;
         }

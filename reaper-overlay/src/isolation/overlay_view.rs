@@ -21,7 +21,7 @@ use crate::{
         namespace::{self, Ids, Namespaces, lock, unshare_as, unshare_mounts},
         resolve::in_view,
     },
-    mount::{interface::Interface, pivot},
+    mount::{interface::Interface, pivot, sysfs},
     scope::{
         join::Member,
         keep::{ScopeNamespace, VIEW_DEPTH},
@@ -42,6 +42,7 @@ pub(crate) struct OverlayView {
     /// The uid and gid that the first process becomes, where it becomes others than the caller's.
     user: Option<Ids>,
     image_at: bool,
+    own_network: bool,
     restrictions: Option<Restrictions>,
     member: Option<Member>,
     volumes: Vec<Volume>,
@@ -73,6 +74,7 @@ impl OverlayView {
             cwd: request.cwd.clone(),
             inside: request.user.unwrap_or_else(namespace::own),
             user: request.user,
+            own_network: request.own_network,
             image_at: request.image == ImageMode::MountAt,
             restrictions: None,
             warnings: std::mem::take(&mut member.warnings),
@@ -105,7 +107,13 @@ impl View for OverlayView {
             return self.out_of_turn();
         };
         let restrictions = self.restrictions.as_ref();
-        enter_copy(&member.namespace, self.inside, &self.volumes, restrictions)?;
+        enter_copy(
+            &member.namespace,
+            self.inside,
+            self.own_network,
+            &self.volumes,
+            restrictions,
+        )?;
         if let Some(restrictions) = restrictions {
             restrictions.set_propagation(&self.volumes)?;
         }
@@ -168,6 +176,7 @@ impl View for OverlayView {
 fn enter_copy(
     scope: &ScopeNamespace,
     inside: Ids,
+    own_network: bool,
     volumes: &[Volume],
     restrictions: Option<&Restrictions>,
 ) -> Result<(), Error> {
@@ -177,7 +186,7 @@ fn enter_copy(
             view_path: Some(view),
             locked,
             ..
-        } => return exchange_host_root(view, *locked, volumes, restrictions),
+        } => return exchange_host_root(view, *locked, own_network, volumes, restrictions),
         // A copy of mounts of another user namespace has slaves from the start.
         ScopeNamespace::Pinned { locked: true, .. } => {
             unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts of", "/")?;
@@ -186,6 +195,9 @@ fn enter_copy(
         // In a new user namespace the mounts of the scope are locked, whatever uid the process has
         // there.
         ScopeNamespace::Held(_) => unshare_as(inside)?,
+    }
+    if own_network {
+        sysfs::renew()?;
     }
     let mount = || volumes.iter().try_for_each(|volume| volume.mount(None));
     match restrictions {
@@ -207,6 +219,7 @@ fn enter_copy(
 fn exchange_host_root(
     view: &Path,
     locked: bool,
+    own_network: bool,
     volumes: &[Volume],
     restrictions: Option<&Restrictions>,
 ) -> Result<(), Error> {
@@ -219,6 +232,9 @@ fn exchange_host_root(
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let new = openat(CWD, view, flags, Mode::empty()).context("open", view)?;
     let old = pivot::exchange(&new, view)?;
+    if own_network {
+        sysfs::renew()?;
+    }
     let mount = || {
         for (volume, found) in volumes.iter().zip(&found) {
             volume.mount(found.as_ref())?;

@@ -1,5 +1,6 @@
 //! Mounting, in the namespace of the calling process.
 
+pub use crate::mount::mirror::BundleMirror;
 pub use {crate::mount::rootfs::mount_rootfs, crate::mount::rootfs::unmount_rootfs};
 
 pub(crate) mod attributes;
@@ -9,8 +10,10 @@ pub(crate) mod flags;
 pub(crate) mod image;
 pub(crate) mod interface;
 pub(crate) mod mask;
+pub(crate) mod mirror;
 pub(crate) mod new_root;
 pub(crate) mod overlayfs;
 pub(crate) mod pivot;
 pub(crate) mod restrict;
 pub(crate) mod rootfs;
+pub(crate) mod sysfs;

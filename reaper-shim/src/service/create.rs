@@ -11,11 +11,13 @@ use containerd_shim_protos::{
     events::task::{TaskCreate, TaskIO, TaskOOM},
     protobuf::MessageField,
 };
-use reaper_exec::{ContainerConfig, Executor, MonitorOptions, Target, engine};
+use reaper_exec::{
+    ContainerConfig, Executor, MonitorOptions, Target, engine, set_network_parameters,
+};
 use reaper_overlay::{RootfsMount, ViewRequest};
 use reaper_spec::{
-    Bundle, Config, ContainerId, ContainerSpec, CriAnnotations, Exit, ExitStatus, ProcessSpec,
-    Timestamp,
+    Bundle, Config, ContainerId, ContainerSpec, CriAnnotations, Exit, ExitStatus, NamespaceKind,
+    ProcessSpec, Timestamp,
 };
 use reaper_state::{Record, StateStore};
 use tokio::time::timeout;
@@ -45,7 +47,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         let reservation = self.registry.reserve(id.clone())?;
         let (bundle, config) = self.read(&request).await?;
         let path = bundle.path().to_owned();
-        let workload = bundle.into_container_spec();
+        let mut workload = bundle.into_container_spec();
         let stdio = Stdio {
             stdin: request.stdin.clone(),
             stdout: request.stdout.clone(),
@@ -55,6 +57,9 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         // An executor that runs it makes real containers.
         let run_pause_process = self.settings.run_pause_process || config.runtime_path.is_some();
         if !run_pause_process {
+            if let Some(ignored) = config.network.apply(&mut workload) {
+                tracing::warn!(%id, "{ignored}");
+            }
             workload.check_host(false)?;
         }
         let is_sandbox = !run_pause_process
@@ -62,6 +67,19 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         let policy = config.policy.clone();
         let pid = if is_sandbox {
             let store = self.engine.store();
+            if !workload.hooks.is_empty() {
+                tracing::warn!(%id, "the hooks of a sandbox are not run: it has no process");
+            }
+            let network = workload.namespace(NamespaceKind::Network);
+            let network = network.map(|joined| joined.path.clone());
+            let sysctls = workload.network_sysctls();
+            if let Some(path) = network.clone() {
+                let set = blocking(move || set_network_parameters(&path, &sysctls)).await;
+                set.map_err(|source| Error::System {
+                    operation: "set up the network of a pod",
+                    source,
+                })?;
+            }
             let ContainerSpec {
                 process,
                 annotations,
@@ -69,8 +87,13 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             } = workload;
             policy.check_sandbox(&CriAnnotations::from_annotations(&annotations))?;
             let view = view(id.clone(), &process, Vec::new(), &annotations, &config);
-            sandbox::create(store, path, annotations, &view).await?.pid
+            sandbox::create(store, path, annotations, &view, network.as_deref())
+                .await?
+                .pid
         } else {
+            if !run_pause_process {
+                sandbox::resolve_namespaces(self.engine.store(), &mut workload).await?;
+            }
             let mut new = self.new_container(id.clone(), &path, workload, config, &stdio)?;
             new.view.rootfs_mounts = request.rootfs.iter().map(rootfs_mount).collect();
             self.make(new)
@@ -123,6 +146,10 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         if let Some(ignored) = config.devices.apply_to_container(&mut workload) {
             tracing::warn!(%id, "{ignored}");
         }
+        if let Some(ignored) = config.hooks.apply(&mut workload) {
+            tracing::warn!(%id, "{ignored}");
+        }
+        let sysctls = workload.network_sysctls();
         let ContainerSpec {
             mut process,
             rootfs,
@@ -133,6 +160,8 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             cgroups_path,
             resources,
             seccomp,
+            hooks,
+            namespaces,
             annotations,
             ..
         } = workload;
@@ -152,6 +181,9 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             cgroups_path,
             resources,
             seccomp,
+            hooks,
+            namespaces,
+            sysctls,
             stdio: stdio.request(),
             preserve_fds: Vec::new(),
             monitor: MonitorOptions {
@@ -161,6 +193,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             },
             runtime: config.runtime_path,
             annotations,
+            notes: BTreeMap::new(),
         })
     }
 

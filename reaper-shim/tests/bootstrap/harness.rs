@@ -216,6 +216,11 @@ impl Shim {
             ..Default::default()
         };
         self.task.kill(none(), &request).await.unwrap();
+        let request = WaitRequest {
+            id: id.into(),
+            ..Default::default()
+        };
+        self.task.wait(none(), &request).await.unwrap();
         let request = DeleteRequest {
             id: id.into(),
             ..Default::default()

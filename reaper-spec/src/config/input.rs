@@ -6,7 +6,7 @@ use toml::Value;
 
 use super::{
     pod_annotation::PodAnnotation,
-    types::{CgroupMode, DeviceMode, DnsMode, ImageMode, NetworkMode, StoreKind},
+    types::{CgroupMode, DeviceMode, DnsMode, HookMode, ImageMode, NetworkMode, StoreKind},
 };
 use crate::{error::quoted, overlay_scope::OverlayScope, policy::Privileges};
 
@@ -317,6 +317,7 @@ macro_rules! words {
 words!(StoreKind, "file or sqlite", "file" => File, "sqlite" => Sqlite);
 words!(DeviceMode, "spec or node", "spec" => Spec, "node" => Node);
 words!(DnsMode, "spec, pod or host", "spec" => Spec, "pod" => Spec, "host" => Host);
-words!(NetworkMode, "host", "host" => Host);
+words!(HookMode, "spec or off", "spec" => Spec, "off" => Off);
+words!(NetworkMode, "spec or host", "spec" => Spec, "host" => Host);
 words!(Privileges, "spec or node", "spec" => Spec, "node" => Node);
 words!(ImageMode, "ignore, beneath or at", "ignore" => None, "beneath" => Lower, "at" => MountAt);

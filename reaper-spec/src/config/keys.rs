@@ -38,6 +38,7 @@ keys! {
     "network" "REAPER_NETWORK" |c, input| c.network = input.read()?;
     "cgroups" "REAPER_CGROUPS" |c, input| c.cgroups = input.read()?;
     "devices" |c, input| c.devices = input.read()?;
+    "hooks" "REAPER_HOOKS" |c, input| c.hooks = input.read()?;
     "image" "REAPER_IMAGE" |c, input| c.image = input.read()?;
     "overlay.enabled" "REAPER_OVERLAY_ENABLED" |c, input| c.overlay.enabled = input.read()?;
     "overlay.base" "REAPER_OVERLAY_BASE" |c, input| c.overlay.base = input.read()?;

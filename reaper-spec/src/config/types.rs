@@ -5,7 +5,11 @@ use std::{fmt, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    container_spec::ContainerSpec, overlay_scope::OverlayScope, path_hash::DEFAULT_STATE_ROOT,
+    container_spec::ContainerSpec,
+    hooks::Hooks,
+    namespaces::{NamespaceKind, NamespacePath},
+    overlay_scope::OverlayScope,
+    path_hash::DEFAULT_STATE_ROOT,
     policy::PolicyConfig,
 };
 
@@ -40,6 +44,8 @@ pub struct Config {
     /// Which of the node's devices workloads may open. As a policy it is set in configuration files
     /// only.
     pub devices: DeviceMode,
+    /// Whether the hooks of bundles are run.
+    pub hooks: HookMode,
     /// What becomes of the container's image.
     pub image: ImageMode,
     /// What pods may change by annotation.
@@ -208,14 +214,53 @@ pub enum DnsMode {
     Host,
 }
 
+/// Whether the hooks of bundles are run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum HookMode {
+    /// Those that the spec has.
+    #[default]
+    Spec,
+    /// None.
+    Off,
+}
+
+impl HookMode {
+    /// Changes a container to what the mode says of it. Returns what of the spec is not applied, in words for
+    /// a log.
+    pub fn apply(self, container: &mut ContainerSpec) -> Option<&'static str> {
+        let is_ignored = self == Self::Off && !container.hooks.is_empty();
+        is_ignored.then(|| {
+            container.hooks = Hooks::default();
+            "the hooks of the spec are not run: hooks is \"off\""
+        })
+    }
+}
+
 /// Whose network a workload uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum NetworkMode {
-    /// The node's.
+    /// That which the spec names by path, else the node's.
     #[default]
+    Spec,
+    /// The node's.
     Host,
+}
+
+impl NetworkMode {
+    /// Changes a container to what the mode says of it. Returns what of the spec is not applied, in words for
+    /// a log.
+    pub fn apply(self, container: &mut ContainerSpec) -> Option<&'static str> {
+        let is_network = |joined: &NamespacePath| joined.kind == NamespaceKind::Network;
+        let is_ignored = self == Self::Host && container.namespaces.iter().any(is_network);
+        is_ignored.then(|| {
+            container.namespaces.retain(|joined| !is_network(joined));
+            "the network of the spec is not joined: network is \"host\""
+        })
+    }
 }
 
 /// What becomes of the container's image.
@@ -255,6 +300,7 @@ impl Default for Config {
             network: NetworkMode::default(),
             cgroups: CgroupMode::default(),
             devices: DeviceMode::default(),
+            hooks: HookMode::default(),
             image: ImageMode::default(),
             annotations: AnnotationPolicy::default(),
             policy: PolicyConfig::default(),

@@ -13,7 +13,9 @@ use super::{
 use crate::{
     CgroupsPath, Resources,
     error::{Error, Invalid, Origin},
+    hooks,
     json::{self, Node},
+    namespaces::{self, NamespaceKind, NamespacePath},
     process, seccomp,
 };
 
@@ -77,11 +79,14 @@ fn read(document: &Value, bundle: &Path) -> Result<ContainerSpec> {
             .opt(|node| Resources::read(node.value(), "linux.resources"))?
             .unwrap_or_default(),
         seccomp: linux.get("seccomp")?.opt(seccomp::read)?,
+        hooks: root.get("hooks")?.opt(hooks::read)?.unwrap_or_default(),
+        namespaces: joined(&linux)?,
+        sysctls: linux.get("sysctl")?.opt(annotations)?.unwrap_or_default(),
         annotations: root
             .get("annotations")?
             .opt(annotations)?
             .unwrap_or_default(),
-        unsupported: unsupported(&root, &linux)?,
+        unsupported: unsupported(&linux)?,
     })
 }
 
@@ -93,25 +98,18 @@ fn version(node: &Node<'_>) -> Result<()> {
     }
 }
 
-/// What containerd sets in the network of each pod, for ports and pings without root. In the host's network the
-/// host's values hold.
-const ENGINES_SYSCTLS: [&str; 2] = [
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-];
-
-/// The kinds of hooks (runtime-spec, config.md, "POSIX-platform Hooks").
-const HOOKS: [&str; 6] = [
-    "prestart",
-    "createRuntime",
-    "createContainer",
-    "startContainer",
-    "poststart",
-    "poststop",
-];
+/// The namespaces that have a path, but for those that are refused.
+fn joined(linux: &Node<'_>) -> Result<Vec<NamespacePath>> {
+    let list = linux.get("namespaces")?;
+    let all = list.items("an array of namespaces", namespaces::read)?;
+    let paths = all.into_iter().filter_map(|(_, path)| path);
+    let is_known =
+        |path: &NamespacePath| !matches!(path.kind, NamespaceKind::User | NamespaceKind::Time);
+    Ok(paths.filter(is_known).collect())
+}
 
 /// What would be missed, were it not there.
-fn unsupported(root: &Node<'_>, linux: &Node<'_>) -> Result<Vec<Unsupported>> {
+fn unsupported(linux: &Node<'_>) -> Result<Vec<Unsupported>> {
     const USER: &str = "a user namespace (hostUsers: false)";
     const TIME: &str = "a time namespace";
     let mut found = Vec::new();
@@ -123,21 +121,16 @@ fn unsupported(root: &Node<'_>, linux: &Node<'_>) -> Result<Vec<Unsupported>> {
         });
     };
     let namespaces = linux.get("namespaces")?;
-    let kind = |node: &Node<'_>| {
-        node.object("an object with a type")?;
-        let kind = node.get("type")?.opt(Node::string)?;
-        let reason = match kind {
-            Some("user") => Some(USER),
-            Some("time") => Some(TIME),
-            _ => None,
-        };
-        Ok(reason)
-    };
-    let kinds = namespaces.items("an array of namespaces", kind)?;
-    kinds
-        .into_iter()
-        .flatten()
-        .for_each(|reason| refuse(&namespaces, reason));
+    let kinds = namespaces.items("an array of namespaces", |node| {
+        namespaces::read(node).map(|(kind, _)| kind)
+    })?;
+    for kind in kinds {
+        match kind {
+            NamespaceKind::User => refuse(&namespaces, USER),
+            NamespaceKind::Time => refuse(&namespaces, TIME),
+            _ => {}
+        }
+    }
     for key in ["uidMappings", "gidMappings"] {
         let mappings = linux.get(key)?;
         if has_objects(&mappings, "an array of mappings", "a mapping, an object")? {
@@ -154,21 +147,6 @@ fn unsupported(root: &Node<'_>, linux: &Node<'_>) -> Result<Vec<Unsupported>> {
         let object = node.opt(|node| node.object("an object"))?;
         if object.is_some_and(|object| !object.is_empty()) {
             refuse(&node, reason);
-        }
-    }
-    let parameters = linux.get("sysctl")?;
-    let set = parameters.opt(|node| node.object("an object"))?;
-    for name in set.iter().flat_map(|set| set.keys()) {
-        if !ENGINES_SYSCTLS.contains(&name.as_str()) {
-            refuse(&parameters.get(name)?, "a kernel parameter of its own");
-        }
-    }
-    let hooks = root.get("hooks")?;
-    hooks.opt(|node| node.object("an object"))?;
-    for kind in HOOKS {
-        let hooks = hooks.get(kind)?;
-        if has_objects(&hooks, "an array of hooks", "a hook, an object")? {
-            refuse(&hooks, "running hooks");
         }
     }
     Ok(found)

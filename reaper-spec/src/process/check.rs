@@ -22,7 +22,7 @@ impl ProcessSpec {
     pub(crate) fn check(&self, at: At<'_>) -> Result {
         args(&self.args, at.key("args"))?;
         cwd(self.cwd.as_os_str().as_bytes(), at.key("cwd"))?;
-        env(&self.env, at.key("env"))?;
+        check_env(&self.env, at.key("env"))?;
         if let Some(one) = &self.user {
             user(one, at.key("user"))?;
         }
@@ -59,7 +59,8 @@ fn cwd(path: &[u8], at: At<'_>) -> Result {
     Ok(())
 }
 
-fn env(env: &[String], at: At<'_>) -> Result {
+/// Checks an environment.
+pub(crate) fn check_env(env: &[String], at: At<'_>) -> Result {
     for (index, entry) in env.iter().enumerate() {
         check_nul(entry.as_bytes(), at.index(index))?;
         if entry.find('=').is_none_or(|name| name == 0) {

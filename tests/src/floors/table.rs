@@ -38,7 +38,7 @@ const SPEC: Crate = Crate {
         &["error"],
         &["file", "json"],
         &["process"],
-        &["resources", "seccomp"],
+        &["hooks", "namespaces", "resources", "seccomp"],
         &["container_spec"],
         &["policy"],
         &["config"],
@@ -99,7 +99,7 @@ const EXEC: Crate = Crate {
     floors: &[
         &["channel", "seccomp", "signal", "sys"],
         &["io", "procfs"],
-        &["cgroup"],
+        &["cgroup", "hooks", "namespaces"],
         &["executor"],
         &["protocol"],
         &["child", "records"],

@@ -4,6 +4,7 @@
 //! operations need not know one another, and [`Backend`](backend::Backend) can name them all.
 
 pub(crate) mod backend;
+pub(crate) mod hooks;
 pub(crate) mod monitor;
 pub(crate) mod new_container;
 pub(crate) mod oom;

@@ -11,10 +11,11 @@ use reaper_overlay::{View, ViewRequest};
 use reaper_spec::{ContainerId, ExecId, ProcessIdentity, ProcessSpec, Status};
 use reaper_state::ContainerDir;
 
-use super::{backend::Backend, new_container::NewContainer, oom::OomWatch};
+use super::{backend::Backend, hooks::HookRun, new_container::NewContainer, oom::OomWatch};
 use crate::{
     cgroup::Cgroups,
     executor::MonitorOptions,
+    hooks::HookBundle,
     monitor::{
         oci_runtime::runtime::Runtime,
         process::state::{INIT, LiveProcess, Process},
@@ -25,7 +26,8 @@ use crate::{
             states::MonitorState,
         },
     },
-    protocol::{Failure, Response, SeccompConfig},
+    namespaces::Namespace,
+    protocol::{Failure, HooksConfig, Response, SeccompConfig},
     seccomp::Filter,
 };
 
@@ -55,6 +57,13 @@ pub(crate) struct Monitor {
     /// The filter of each process of the container, and what it was made from.
     pub(crate) filter: Option<Filter>,
     pub(crate) seccomp: Option<SeccompConfig>,
+    /// The hooks of the container, and the bundle that they are told of.
+    pub(crate) hooks: Option<HooksConfig>,
+    pub(crate) hook_bundle: Option<HookBundle>,
+    /// The namespaces of every process of the container that are not the host's.
+    pub(crate) namespaces: Vec<Namespace>,
+    /// Those that are run now.
+    pub(crate) hook_run: Option<HookRun>,
     /// What init was created from, which fills in what the specs of other processes leave out.
     pub(crate) init_spec: ProcessSpec,
     /// Init is first, for the whole life of the monitor.
@@ -70,6 +79,8 @@ pub(crate) struct Monitor {
     pub(crate) kill_deadline: Option<Instant>,
     /// When to write `exit.json` again, which could not be written.
     pub(crate) record_again: Option<Instant>,
+    /// Who waits for the deletion that is under way.
+    pub(crate) deleting: Vec<ReplyTo>,
     /// The number of the connection of the client that has deleted the container.
     pub(crate) deleted_for: Option<u64>,
     /// The most CPU time that was ever reported, in user mode and in the kernel.
@@ -126,6 +137,8 @@ impl Monitor {
             oom_kills,
             runtime,
             filter,
+            hook_bundle,
+            namespaces,
             ..
         } = new;
         Self {
@@ -148,6 +161,10 @@ impl Monitor {
             runtime,
             filter,
             seccomp: call.seccomp,
+            hooks: call.hooks,
+            hook_bundle,
+            namespaces,
+            hook_run: None,
             init_spec: call.process,
             processes: vec![init],
             next_process: INIT + 1,
@@ -161,6 +178,7 @@ impl Monitor {
             frozen: false,
             kill_deadline: None,
             record_again: None,
+            deleting: Vec::new(),
             deleted_for: None,
             cpu_ns: (0, 0),
         }

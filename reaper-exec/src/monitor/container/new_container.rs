@@ -11,6 +11,7 @@ use nix::sys::signalfd::SignalFd;
 use super::backend::Backend;
 use crate::{
     cgroup::{self, Cgroups},
+    hooks::HookBundle,
     monitor::{
         oci_runtime::runtime::Runtime,
         support::{
@@ -19,6 +20,7 @@ use crate::{
             placeholder::Placeholder,
         },
     },
+    namespaces::Namespace,
     protocol::CreateContainer,
     seccomp::Filter,
 };
@@ -53,4 +55,6 @@ pub(crate) struct NewContainer {
     pub(crate) view: Option<Box<dyn View>>,
     pub(crate) runtime: Option<Runtime>,
     pub(crate) filter: Option<Filter>,
+    pub(crate) hook_bundle: Option<HookBundle>,
+    pub(crate) namespaces: Vec<Namespace>,
 }

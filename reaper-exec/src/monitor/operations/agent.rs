@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use reaper_spec::{Status, oci};
+use reaper_spec::oci;
 use rustix::{
     net::{
         AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 use crate::{
     channel,
+    hooks::state,
     monitor::container::monitor::Monitor,
     procfs,
     protocol::{AgentReached, Failure},
@@ -50,24 +51,18 @@ impl Monitor {
 
     /// What an agent is told of a process that has its filter.
     fn process_state(&self, pid: u32, metadata: Option<&str>) -> Value {
-        let status = match self.status() {
-            status @ (Status::Created | Status::Running | Status::Stopped) => status,
-            Status::Paused => Status::Running,
-            _ => Status::Creating,
-        };
         let seccomp = self.seccomp.as_ref();
         let mut state = json!({
             "ociVersion": oci::VERSION,
             "fds": ["seccompFd"],
             "pid": pid,
-            "state": {
-                "ociVersion": oci::VERSION,
-                "id": self.id,
-                "status": status,
-                "pid": self.processes[0].pid_number(),
-                "bundle": seccomp.map(|seccomp| &seccomp.bundle),
-                "annotations": seccomp.map(|seccomp| &seccomp.annotations),
-            },
+            "state": state(
+                &self.id,
+                self.status(),
+                self.processes[0].pid_number(),
+                seccomp.map(|seccomp| seccomp.bundle.as_path()),
+                seccomp.map(|seccomp| &seccomp.annotations),
+            ),
         });
         if let Some(metadata) = metadata {
             state["metadata"] = metadata.into();

@@ -15,6 +15,7 @@ use super::{host_backend::HostBackend, runtime_backend::RuntimeBackend};
 use crate::{
     cgroup::{Cgroups, Claim, Hierarchies, devices, limits, systemd::Scope},
     channel,
+    hooks::HookFolder,
     monitor::{
         container::{
             backend::Backend,
@@ -31,6 +32,7 @@ use crate::{
             placeholder::Placeholder,
         },
     },
+    namespaces::Namespace,
     protocol::{CleanupRecord, CreateContainer, Failure, VERSION},
 };
 
@@ -79,10 +81,16 @@ impl NewContainer {
             view: None,
             runtime: None,
             filter: None,
+            hook_bundle: None,
+            namespaces: Vec::new(),
         }
     }
 
     fn create(&mut self) -> Result<(OwnedFd, Process), Failure> {
+        if self.call.runtime.is_none() {
+            self.namespaces = Namespace::open_all(&self.call.namespaces)?;
+            self.call.view.own_network = self.namespaces.iter().any(Namespace::is_network);
+        }
         let (hierarchies, path) = choose_cgroups(&self.call)?;
         let scope = match hierarchies == Hierarchies::default() {
             true => None,
@@ -92,6 +100,7 @@ impl NewContainer {
         // A record that an earlier container of this id left must not be read as this one's exit.
         remove_file(&self.dir.exit_file())?;
         remove_file(&self.dir.socket())?;
+        HookFolder::of(self.dir.path()).remove();
         let claim = Claim::new(
             self.pending.identity.clone(),
             self.call.cgroups_path.is_some(),
@@ -203,6 +212,7 @@ impl NewContainer {
             view: self.call.view.clone(),
             cgroups,
             runtime: self.call.runtime.clone(),
+            hooks: self.call.hooks.clone(),
         };
         write_cleanup_record(&self.dir, &record)
     }

@@ -1,6 +1,7 @@
 //! The backend that makes processes itself, by fork(2) and execve(2) on the host.
 
 use std::{
+    collections::BTreeMap,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
@@ -12,7 +13,9 @@ use reaper_spec::{CgroupMode, ExecId, Exit, ProcessIdentity, Resources, Status};
 use crate::{
     cgroup::limits,
     channel,
+    child::ChildHooks,
     executor::ProcessInfo,
+    hooks::{HookBundle, HookFolder},
     monitor::{
         container::{
             backend::{Backend, Reply},
@@ -49,6 +52,19 @@ impl Backend for HostBackend {
         new.filter = filter
             .transpose()
             .map_err(|error| Failure::from_error("make the seccomp filter", &error))?;
+        let folder = HookFolder::of(new.dir.path());
+        if let Some(config) = &new.call.hooks {
+            let bundle = HookBundle::read(&config.bundle);
+            let bundle = bundle.map_err(|error| Failure::setup("read the bundle", &error))?;
+            new.hook_bundle = Some(bundle);
+        }
+        let hooks = new.call.hooks.as_ref().zip(new.hook_bundle.as_ref());
+        let hooks = hooks.map(|(config, bundle)| ChildHooks {
+            id: &new.call.id,
+            config,
+            bundle,
+            folder: &folder,
+        });
         let view = new.view.as_deref().ok_or(Failure::NotFound)?;
         spawn(SpawnArgs {
             number: INIT,
@@ -60,6 +76,9 @@ impl Backend for HostBackend {
             oom_score_adj: new.pending.oom_score_adj,
             inherit: &new.call.options.inherit,
             filter: new.filter.as_ref(),
+            namespaces: &new.namespaces,
+            sysctls: &new.call.sysctls,
+            hooks,
             exec: None,
             process: &new.call.process,
             streams: std::mem::take(&mut new.call.streams),
@@ -89,6 +108,9 @@ impl Backend for HostBackend {
             oom_score_adj: monitor.oom_score_adj,
             inherit: &monitor.options.inherit,
             filter: monitor.filter.as_ref(),
+            namespaces: &monitor.namespaces,
+            sysctls: &BTreeMap::new(),
+            hooks: None,
             exec: Some(call.exec),
             process: &call.process,
             streams: call.streams,

@@ -5,6 +5,7 @@ pub(crate) mod create;
 mod disconnect;
 mod exit;
 mod freeze;
+mod hooks;
 mod host_backend;
 mod oom;
 mod readiness;

@@ -40,6 +40,7 @@ impl Monitor {
     fn report_received(&mut self, index: usize, report: ChildReport) {
         let process = &mut self.processes[index];
         match report {
+            ChildReport::Environment => self.environment_ready(),
             ChildReport::Ready { warnings: given } => {
                 let ProcessState::Creating { warnings, .. } = &mut process.state else {
                     return;
@@ -111,7 +112,11 @@ impl Monitor {
                     Some(live) => {
                         let identity = live.identity.clone();
                         process.state.enter(ProcessState::Running);
-                        self.reply(to, Ok(Response::Started(identity)));
+                        if index == 0 {
+                            self.init_executed(to, identity);
+                        } else {
+                            self.reply(to, Ok(Response::Started(identity)));
+                        }
                     }
                     None => self.start_failed(index, Failure::Ended),
                 }

@@ -15,7 +15,6 @@ use crate::{
         container::{backend::Reply, monitor::Monitor},
         support::{
             connection::ReplyTo,
-            container_files::remove_runtime_files,
             request::parse,
             signal::signal_group,
             states::{MonitorState, ProcessState},
@@ -80,7 +79,7 @@ impl Monitor {
             Request::Pids => Ok(Some(Response::Pids(backend.pids(self)))),
             Request::Stats => Ok(Some(Response::Stats(self.stats()))),
             Request::State => Ok(Some(Response::State(self.report_state()))),
-            Request::Delete { exec } => self.delete(exec.as_ref(), to.connection).map(Some),
+            Request::Delete { exec } => self.delete(exec.as_ref(), to),
         }
     }
 
@@ -223,9 +222,9 @@ impl Monitor {
         }
     }
 
-    fn delete(&mut self, exec: Option<&ExecId>, client: u64) -> Result<Response, Failure> {
+    fn delete(&mut self, exec: Option<&ExecId>, to: ReplyTo) -> Reply {
         if exec.is_none() {
-            return self.delete_container(client);
+            return self.delete_container(to);
         }
         let process = self.find(exec)?;
         let ProcessState::Stopped(exit) = &process.state else {
@@ -233,28 +232,27 @@ impl Monitor {
         };
         let exit = exit.clone();
         process.deleted = true;
-        Ok(Response::Deleted(Some(exit)))
+        Ok(Some(Response::Deleted(Some(exit))))
     }
 
-    fn delete_container(&mut self, client: u64) -> Result<Response, Failure> {
+    fn delete_container(&mut self, to: ReplyTo) -> Reply {
         let exit = match &self.state {
             MonitorState::Stopped(exit) => exit.clone(),
             // Nothing is left of what could not be created.
-            MonitorState::Aborted => return Ok(Response::Deleted(None)),
+            MonitorState::Aborted => return Ok(Some(Response::Deleted(None))),
             _ => return Err(Failure::status("delete", self.status())),
         };
-        if self.deleted_for.is_none() {
+        if self.deleted_for.is_some() {
+            return Ok(Some(Response::Deleted(Some(exit))));
+        }
+        if self.deleting.is_empty() {
             self.config
                 .isolation
                 .remove(&self.view_request)
                 .map_err(|error| Failure::from_error("remove the filesystem view", &error))?;
-            // exit.json goes first: while there is a plan.json, another client can repeat a
-            // deletion that was interrupted.
-            let _ = std::fs::remove_file(self.dir.exit_file());
-            remove_runtime_files(&self.dir);
-            self.deleted_for = Some(client);
         }
-        Ok(Response::Deleted(Some(exit)))
+        self.delete_with_hooks(to, exit);
+        Ok(None)
     }
 
     /// The answer to a request that has created a process, which was refused something.

@@ -21,10 +21,9 @@ use reaper_spec::{Exit, ExitStatus, Timestamp};
 
 use crate::{
     monitor::{
-        container::monitor::Monitor,
+        container::{hooks::AfterHooks, monitor::Monitor},
         support::{
             connection::ReplyTo,
-            container_files::remove_runtime_files,
             signal::killed_by,
             states::{MonitorState, ProcessState, StopCause, Stopping},
             wait::any_children,
@@ -48,6 +47,8 @@ impl Monitor {
     /// nothing is left.
     pub(crate) fn abort(&mut self, reply_to: ReplyTo, failure: Failure) {
         if !matches!(self.state, MonitorState::Aborted) {
+            // The hooks of the creation have no purpose any more.
+            self.hook_run = None;
             self.begin_stopping(StopCause::CreateFailed(reply_to, failure));
         }
     }
@@ -127,6 +128,7 @@ impl Monitor {
         for process in &self.processes {
             helpers.extend(process.stdio.helpers());
         }
+        helpers.extend(self.hook_run.iter().map(|hooks| hooks.runner.pid()));
         let mut children = procfs::children(std::process::id()).unwrap_or_default();
         children.retain(|pid| !helpers.contains(pid));
         children
@@ -180,8 +182,7 @@ impl Monitor {
                 self.processes[0].stdio.ended();
                 let undone = self.view.undo();
                 self.release(undone);
-                remove_runtime_files(&self.dir);
-                self.reply(to, Err(failure));
+                self.end_hooks(AfterHooks::Abort(to, failure));
             }
             StopCause::Exited(exit) => {
                 self.publish_exit(exit);

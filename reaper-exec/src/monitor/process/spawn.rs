@@ -5,6 +5,7 @@
 //! executed, or that the child has died.
 
 use std::{
+    collections::BTreeMap,
     io,
     os::fd::{AsFd, OwnedFd},
 };
@@ -18,13 +19,14 @@ use super::state::{LiveProcess, Process};
 use crate::{
     cgroup::{Cgroups, EXEC_LEAF, INIT_LEAF, Leaf},
     channel,
-    child::{self, ChildSetup},
+    child::{self, ChildHooks, ChildSetup},
     executor::Inherited,
     io::{BoundStdio, Streams},
     monitor::support::{
         config::MonitorConfig, connection::ReplyTo, deferred_streams::PendingStreams,
         descriptors::sort, states::ProcessState,
     },
+    namespaces::Namespace,
     procfs,
     protocol::{Attached, Failure},
     seccomp::Filter,
@@ -42,6 +44,9 @@ pub(crate) struct SpawnArgs<'a> {
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) inherit: &'a Inherited,
     pub(crate) filter: Option<&'a Filter>,
+    pub(crate) namespaces: &'a [Namespace],
+    pub(crate) sysctls: &'a BTreeMap<String, String>,
+    pub(crate) hooks: Option<ChildHooks<'a>>,
     pub(crate) exec: Option<ExecId>,
     pub(crate) process: &'a ProcessSpec,
     pub(crate) streams: Streams,
@@ -120,6 +125,9 @@ fn fork(
             oom_score_adj: args.oom_score_adj,
             inherit: args.inherit,
             filter: args.filter,
+            namespaces: args.namespaces,
+            sysctls: args.sysctls,
+            hooks: args.hooks,
         };
         child::run(config, childs)
     };

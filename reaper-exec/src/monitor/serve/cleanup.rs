@@ -12,18 +12,19 @@ use std::{
 
 use nix::poll::PollFlags;
 use reaper_overlay::FilesystemIsolation;
-use reaper_spec::{ContainerId, Exit, ExitStatus, ProcessIdentity, Timestamp};
+use reaper_spec::{ContainerId, Exit, ExitStatus, HookKind, ProcessIdentity, Status, Timestamp};
 use reaper_state::{ContainerDir, lock_exclusive};
 
 use crate::{
     cgroup::{self, Cgroups, Claim, read_events},
     executor::ContainerState,
+    hooks::{HookFolder, Place, Surroundings, run_all, state},
     monitor::{
         oci_runtime::{cleanup as runtime, rootfs::Image},
-        support::{container_files::remove_runtime_files, wait::wait_until},
+        support::{container_files::remove_runtime_files, log::log_line, wait::wait_until},
     },
     procfs,
-    protocol::{CleanupRecord, ExitRecord, Failure},
+    protocol::{CleanupRecord, ExitRecord, Failure, HooksConfig},
     records, sys,
 };
 
@@ -91,6 +92,9 @@ pub(crate) fn cleanup(
     let released = release(isolation, &plan, cgroups, remove);
     if remove {
         released?;
+        if let Some(hooks) = &plan.hooks {
+            end_hooks(hooks, id, &dir);
+        }
         let _ = std::fs::remove_file(dir.exit_file());
         remove_runtime_files(&dir);
     } else {
@@ -156,6 +160,25 @@ fn release(
         Some(Err(error)) => return Err(Failure::from_error("remove the cgroup", &error)),
     }
     released.map_err(|error| Failure::from_error("free the filesystem view", &error))
+}
+
+/// Runs the hooks of the end, if they are due, and logs those that fail.
+fn end_hooks(config: &HooksConfig, id: &ContainerId, dir: &ContainerDir) {
+    let folder = HookFolder::of(dir.path());
+    if folder.claim_end() {
+        let bundle = Some(folder.path());
+        let state = state(id, Status::Stopped, None, bundle, Some(&config.annotations));
+        let surroundings = Surroundings {
+            programs: Place::Here,
+            directory: folder.path(),
+            wanted: None,
+        };
+        let hooks = &config.hooks.poststop;
+        for failure in run_all(HookKind::Poststop, hooks, &state, surroundings) {
+            log_line(config.log.as_deref(), id.as_str(), &failure.to_string());
+        }
+    }
+    folder.remove();
 }
 
 /// Kills a monitor that does not answer, with the processes of its container, which it could not

@@ -45,6 +45,7 @@ enum Source {
     Stdio(u64, RawFd),
     Freezer,
     Oom,
+    Hooks,
 }
 
 impl Monitor {
@@ -71,7 +72,7 @@ impl Monitor {
         };
         match self.state {
             MonitorState::Live | MonitorState::Stopping(_) => false,
-            MonitorState::Aborted => answered(STARTER),
+            MonitorState::Aborted => answered(STARTER) && self.hook_run.is_none(),
             MonitorState::Stopped(_) => match self.deleted_for {
                 // Loggers get the time to finish. All other streams close with the monitor.
                 Some(client) => {
@@ -83,7 +84,9 @@ impl Monitor {
                 }
                 // An exit that is not recorded is known here alone.
                 None => {
-                    let is_known = self.connections.is_empty() && self.record_again.is_none();
+                    let is_known = self.connections.is_empty()
+                        && self.record_again.is_none()
+                        && self.hook_run.is_none();
                     finished() && (self.options.propagate_exit || is_known)
                 }
             },
@@ -107,6 +110,7 @@ impl Monitor {
                 Source::Stdio(number, fd) => self.stdio_ready(number, fd, events),
                 Source::Freezer => self.freezer_ready(),
                 Source::Oom => self.oom_ready(),
+                Source::Hooks => self.hooks_ready(),
             }
         }
         self.deadlines();
@@ -146,6 +150,10 @@ impl Monitor {
             let (fd, flags) = notifier.interest();
             sources.push(Source::Oom);
             fds.push(PollFd::new(fd, flags));
+        }
+        if let Some(hooks) = &self.hook_run {
+            sources.push(Source::Hooks);
+            fds.push(PollFd::new(hooks.runner.socket(), PollFlags::POLLIN));
         }
         // After an interruption the next turn polls again.
         if poll_all(&mut fds, self.timeout()).is_err() {

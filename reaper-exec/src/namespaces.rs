@@ -1,0 +1,150 @@
+//! Namespaces that a container joins (runtime-spec, config-linux.md, "Namespaces").
+//!
+//! They are opened when the container is created and kept for the processes that are added to it: a path
+//! may be gone by then, and the process that it named another.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::Path,
+    thread,
+};
+
+use nix::sched::{CloneFlags, setns};
+use reaper_spec::{NamespaceKind, NamespacePath};
+
+/// A namespace that is not the host's.
+#[derive(Debug)]
+pub(crate) struct Namespace {
+    kind: NamespaceKind,
+    path: String,
+    file: File,
+}
+
+/// A namespace that cannot be joined, and why.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) step: String,
+    pub(crate) source: io::Error,
+}
+
+impl Namespace {
+    /// Opens those of `paths` that are not the calling process's own.
+    ///
+    /// # Errors
+    /// One cannot be opened, or is of a kind of which a process on the host has the host's.
+    pub(crate) fn open_all(paths: &[NamespacePath]) -> Result<Vec<Self>, Refused> {
+        let open = |path| Self::open(path).transpose();
+        paths.iter().filter_map(open).collect()
+    }
+
+    fn open(NamespacePath { kind, path }: &NamespacePath) -> Result<Option<Self>, Refused> {
+        let refused = |source| Refused {
+            step: format!("join the {kind} namespace {}", path.display()),
+            source,
+        };
+        // To open a FIFO in its place would block.
+        let file = File::options()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(path)
+            .map_err(refused)?;
+        if is_own(*kind, &file).map_err(refused)? {
+            return Ok(None);
+        }
+        if flag(*kind).is_none() {
+            let reason =
+                format!("a {kind} namespace is not supported for a process on this machine");
+            return Err(refused(io::Error::other(reason)));
+        }
+        Ok(Some(Self {
+            kind: *kind,
+            path: path.display().to_string(),
+            file,
+        }))
+    }
+
+    /// Whether it is a network.
+    pub(crate) fn is_network(&self) -> bool {
+        self.kind == NamespaceKind::Network
+    }
+
+    /// Moves the calling process, which has one thread, into it.
+    pub(crate) fn join(&self) -> Result<(), Refused> {
+        let flag = flag(self.kind).unwrap_or(CloneFlags::empty());
+        setns(&self.file, flag).map_err(|errno| Refused {
+            step: format!("join the {} namespace {}", self.kind, self.path),
+            source: errno.into(),
+        })
+    }
+}
+
+/// What setns(2) calls a kind that processes here may have of their own.
+fn flag(kind: NamespaceKind) -> Option<CloneFlags> {
+    match kind {
+        NamespaceKind::Network => Some(CloneFlags::CLONE_NEWNET),
+        NamespaceKind::Ipc => Some(CloneFlags::CLONE_NEWIPC),
+        NamespaceKind::Uts => Some(CloneFlags::CLONE_NEWUTS),
+        NamespaceKind::Cgroup => Some(CloneFlags::CLONE_NEWCGROUP),
+        NamespaceKind::Pid | NamespaceKind::Mount | NamespaceKind::User | NamespaceKind::Time => {
+            None
+        }
+    }
+}
+
+/// Whether `file` stands for the namespace that this process is in.
+fn is_own(kind: NamespaceKind, file: &File) -> io::Result<bool> {
+    let name = match kind {
+        NamespaceKind::Network => "net",
+        NamespaceKind::Mount => "mnt",
+        kind => kind.as_str(),
+    };
+    let own = fs::metadata(format!("/proc/self/ns/{name}"))?;
+    let there = file.metadata()?;
+    Ok((own.dev(), own.ino()) == (there.dev(), there.ino()))
+}
+
+/// Sets parameters of the kernel in the calling process's namespaces. Idempotent.
+///
+/// # Errors
+/// The first that cannot be set, by its name.
+pub(crate) fn set_parameters(parameters: &BTreeMap<String, String>) -> Result<(), Refused> {
+    for (name, value) in parameters {
+        // No dot is left, so the path leads nowhere else.
+        let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+        fs::write(path, value).map_err(|source| Refused {
+            step: format!("set the kernel parameter {name} to {value:?}"),
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+/// Sets parameters of the kernel in the network that `path` stands for, and not in the caller's. It blocks,
+/// and may be repeated.
+///
+/// # Errors
+/// It is no network namespace or cannot be joined, or a parameter cannot be set; the error names it.
+pub fn set_network_parameters(
+    path: &Path,
+    parameters: &BTreeMap<String, String>,
+) -> io::Result<()> {
+    let set = || {
+        let path = NamespacePath {
+            kind: NamespaceKind::Network,
+            path: path.to_owned(),
+        };
+        if let Some(network) = Namespace::open(&path)? {
+            network.join()?;
+        }
+        set_parameters(parameters)
+    };
+    // A thread's namespaces are its own, and this one ends here.
+    let done = thread::scope(|scope| scope.spawn(set).join());
+    let done = done.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked));
+    done.map_err(|Refused { step, source }| {
+        io::Error::new(source.kind(), format!("{step}: {source}"))
+    })
+}
