@@ -8,8 +8,8 @@ use reaper_exec::{
     conformance::{self, Program, Subject},
     engine,
 };
-use reaper_spec::{ContainerId, ExitStatus, ProcessSpec, Status};
-use reaper_state::{MemoryStore, StateRoot};
+use reaper_spec::{ContainerId, ExitStatus, ProcessIdentity, ProcessSpec, Status};
+use reaper_state::{MemoryStore, Record, StateRoot, StateStore as _};
 use tempfile::TempDir;
 
 struct Rig {
@@ -61,6 +61,35 @@ async fn the_fake_keeps_the_contract() {
     })
     .await;
     let _ = std::fs::remove_dir(std::env::temp_dir().join("conformance"));
+}
+
+#[tokio::test]
+async fn forced_delete_ends_a_creation_whose_creator_was_killed() {
+    let rig = Rig::new();
+    // The program that asked for it has ended, its monitor has recorded nothing yet.
+    let mut record = Record::new(rig.id.clone(), "/bundle".into());
+    record.monitor = Some(ProcessIdentity {
+        pid: 1,
+        start_time: u64::MAX,
+        boot_id: "none".to_owned(),
+    });
+    for force in [false, true] {
+        rig.engine.store().create(&record).unwrap();
+        let still_creating = Error::Status {
+            operation: "delete".to_owned(),
+            target: rig.target(),
+            status: Status::Creating,
+        };
+        rig.fake.fail_next(FakeCall::Delete, still_creating);
+        let kills = rig.fake.calls(FakeCall::Kill);
+        let deleted = rig.engine.delete(&rig.id, force).await;
+        assert_eq!(deleted.is_ok(), force, "{deleted:?}");
+        assert_eq!(rig.fake.calls(FakeCall::Kill) - kills, usize::from(force));
+        if !force {
+            rig.engine.delete(&rig.id, false).await.unwrap();
+        }
+        assert_eq!(rig.engine.list().await.unwrap(), []);
+    }
 }
 
 /// What a watch answers that would wait for ever if it had not ended.

@@ -242,13 +242,20 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
                 status,
             });
         }
-        let seen = self.remove(id, is_live).await?;
+        let seen = self.remove(id, is_live, force).await?;
         self.forget(id).await?;
         Ok(seen.or_else(|| record.and_then(|record| record.exit)))
     }
 
-    /// Removes a container from the executor, and kills it first if it is live.
-    async fn remove(&self, id: &ContainerId, is_live: bool) -> Result<Option<Exit>> {
+    /// Removes a container from the executor, and kills it first if it is live. With `force`, one
+    /// that its record says has stopped is killed too where its monitor is still at its creation:
+    /// the program that had it created was killed.
+    async fn remove(
+        &self,
+        id: &ContainerId,
+        mut is_live: bool,
+        force: bool,
+    ) -> Result<Option<Exit>> {
         /// A monitor at work on a creation is killed by the next try at the latest: that finds it
         /// without its socket.
         const TRIES: usize = 3;
@@ -266,7 +273,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
             };
             match removed.await {
                 // It was about to end its creation, of itself or since its process was killed.
-                Err(error) if is_live && is_creating(&error) => {}
+                Err(error) if force && is_creating(&error) => is_live = true,
                 removed => return removed,
             }
         }
