@@ -27,11 +27,19 @@ pub(crate) enum ConfigCommand {
     ///
     /// Without a file it is that which every other command would use, with the environment. The
     /// exit status is 0 if nothing is wrong.
+    #[command(after_help = "\
+Examples:
+  reaper-runtime config check                    what is in force for this call
+  reaper-runtime config check new-config.toml    a file, before it is put in place")]
     Check {
         /// The file, instead of the one in force
         file: Option<PathBuf>,
     },
     /// Print the settings that are not at their defaults, and where each was made
+    #[command(after_help = "\
+Examples:
+  reaper-runtime config show
+  reaper-runtime config show --format json | jq -r '.[].key'")]
     Show {
         /// How they are printed
         #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
