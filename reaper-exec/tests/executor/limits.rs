@@ -486,8 +486,9 @@ async fn a_monitor_is_idle_after_its_containers_cgroup_was_removed(rig: &Rig) {
     let (pid, monitor) = (record.process.unwrap().pid, record.monitor.unwrap().pid);
     let watch = executor.oom_kills(&id, 0);
     tokio::pin!(watch);
-    // Its request is there before the answer to a later one.
+    // Its request is sent first, and so is there before the answer to a later one.
     tokio::select! {
+        biased;
         counted = &mut watch => panic!("{counted:?}"),
         pids = executor.pids(&id) => assert_eq!(pids.unwrap().len(), 1),
     }
