@@ -5,6 +5,8 @@
 //! monitors that run stay those of the version that started them, so each version is the client of the
 //! other's monitors, and reads and removes what the other has recorded.
 
+#![cfg(feature = "earlier")]
+
 use std::{
     collections::BTreeMap,
     fs,
