@@ -65,7 +65,13 @@ sandbox = "{PAUSE}"
     if major < 2 {
         text += &format!("sandbox_image = \"{PAUSE}\"\n{server}");
     }
-    text += &format!("[{runtime_table}.cni]\nbin_dir = \"{dir}/cni\"\nconf_dir = \"{dir}/cni\"\n");
+    // The old name is a warning of every `ctr` from 2.1 on.
+    let plugins = if major >= 2 {
+        format!("bin_dirs = [\"{dir}/cni\"]")
+    } else {
+        format!("bin_dir = \"{dir}/cni\"")
+    };
+    text += &format!("[{runtime_table}.cni]\n{plugins}\nconf_dir = \"{dir}/cni\"\n");
     text += &format!("[{runtime_table}.containerd]\ndefault_runtime_name = \"runc\"\n");
     for (handler, runtime) in HANDLERS {
         text += &format!(
