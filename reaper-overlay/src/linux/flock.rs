@@ -28,12 +28,13 @@ use rustix::{
 use crate::contract::{Context, Error};
 
 /// How long one holder of a lock is waited for. The longest to have one makes a scope, which takes
-/// seconds on a slow machine with hundreds of mounts.
-const LIMIT: Duration = Duration::from_secs(20);
+/// seconds on a slow machine with hundreds of mounts, and half a minute where hundreds of others start on it.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// The first pause, which doubles up to [`LAST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_micros(200);
-const LAST_PAUSE: Duration = Duration::from_millis(5);
+/// With hundreds that wait, shorter ones would take the processor from the holder.
+const LAST_PAUSE: Duration = Duration::from_millis(20);
 
 /// How often the holder is looked up meanwhile.
 const LOOK_EACH: Duration = Duration::from_millis(500);
@@ -73,7 +74,7 @@ enum Wait {
 
 impl Lock {
     /// Takes the lock named by the file `path`, which is made if it is missing. A process that holds it
-    /// for longer than 20 s is named in the error (`TimedOut`).
+    /// for longer than a minute is named in the error (`TimedOut`).
     pub(crate) fn take(path: &Path, mode: Mode) -> Result<Self, Error> {
         Self::take_within(path, mode, LIMIT)
     }
@@ -142,7 +143,7 @@ fn open_or_make(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Locks an open file, and waits while a process that has it locked for less than 20 s keeps it.
+/// Locks an open file, and waits while a process that has it locked for less than a minute keeps it.
 pub(crate) fn lock_open(file: &impl AsFd, mode: Mode) -> io::Result<()> {
     lock(file, mode, Wait::Within(LIMIT)).map(drop)
 }
