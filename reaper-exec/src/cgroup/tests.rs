@@ -257,17 +257,28 @@ fn a_cgroup_is_one_containers_as_long_as_its_monitor_runs() {
         let cgroup = again().expect("create");
         assert!(theirs.is_lost(cgroup.path()) && !own(true).is_lost(cgroup.path()));
         cgroup.remove().expect("remove");
-        assert!(!folder.exists());
+        assert_eq!(folder.exists(), is_admins, "an admin's stays");
+        if is_admins {
+            std::fs::remove_dir(&folder).expect("nothing is in it");
+        }
     }
 }
 
 #[test]
 fn of_many_that_name_one_cgroup_at_once_one_has_it() {
-    for is_admins in [true, false] {
+    for (is_admins, is_left) in [(true, false), (true, true), (false, false)] {
         let name = unique();
         let folder = hierarchy().root().join(&name);
         if is_admins {
             std::fs::create_dir(&folder).expect("an admin's");
+        }
+        if is_left {
+            let mut killed = Command::new("sleep").arg("1000").spawn().expect("sleep");
+            let theirs = claim_of(killed.id(), true);
+            let had = ContainerCgroup::create(&hierarchy(), Path::new(&name), &theirs);
+            assert!(had.expect("create").stays());
+            killed.kill().expect("kill");
+            killed.wait().expect("wait");
         }
         let mut monitors: Vec<_> = (0..8)
             .map(|_| Command::new("sleep").arg("1000").spawn().expect("sleep"))
