@@ -135,6 +135,35 @@ fn mount_points_without_overlay_last_until_their_last_user() {
     });
 }
 
+/// Any process that may read a directory can lock it.
+#[test]
+fn a_mount_point_that_another_program_keeps_locked_is_used_nevertheless() {
+    isolated(|dir| {
+        fs::create_dir_all(dir.join("data")).unwrap();
+        fs::write(dir.join("data/content"), "x").unwrap();
+        let place = dir.join("place");
+        let of = |id: &str| {
+            let mut request = request(dir, id, OverlayScope::Node);
+            request.overlay.enabled = false;
+            volume(&mut request, &dir.join("data"), &place);
+            request
+        };
+        // One that a Reaper has made, and that is removed with its last user.
+        fs::create_dir(&place).unwrap();
+        let mark = "trusted.reaper.mount-point";
+        rustix::fs::setxattr(&place, mark, b"1", rustix::fs::XattrFlags::empty()).unwrap();
+        let file = fs::File::open(&place).unwrap();
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        let begin = std::time::Instant::now();
+        let session = Session::open(&Configured::default(), &of("second")).unwrap();
+        // A lock of Reaper's own is waited for a minute.
+        assert!(begin.elapsed() < std::time::Duration::from_secs(30));
+        let content = format!("cat {}/content", place.display());
+        assert_eq!(sh(&session, &content), "x");
+        session.close().unwrap();
+    });
+}
+
 #[test]
 fn mount_points_are_counted_across_overlay_and_bare_host() {
     isolated(|dir| {

@@ -185,8 +185,13 @@ fn an_interpreter_is_not_looked_for_among_another_processes_files() {
     let own = std::process::id();
     let link = rig.path("link");
     symlink("/proc/thread-self/exe", &link).unwrap();
+    let odd = rig.path("odd\u{b}name");
+    symlink("/proc/thread-self/exe", &odd).unwrap();
     let direct = script("direct", "/proc/self/exe --version");
     let scripts = [
+        // The kernel ends the name at a NUL, and takes other whitespace than spaces and tabs for a part of it.
+        script("ended", "/proc/self/exe\0 x"),
+        script("odd", odd.to_str().unwrap()),
         script("through", &direct),
         script("by-link", link.to_str().unwrap()),
         script("others", &format!("/proc/{own}/root/bin/sh")),

@@ -3,18 +3,22 @@
 //! A bundle may name a cgroup that is there: an admin's, another runtime's, or one that another
 //! container was given at the same moment. mkdir(2) decides which container has made it, and an
 //! extended attribute names that container's monitor. A cgroup that was there before and is
-//! no container's can be used by one container at a time, and stays when that is gone.
+//! no container's can be used by one container at a time, and stays when that is gone: the attribute says so,
+//! for a container that has it after one whose monitor was killed.
 
-use std::{io, path::Path};
+use std::{fs::File, io, path::Path};
 
 use reaper_spec::ProcessIdentity;
-use rustix::fs::{XattrFlags, getxattr, removexattr, setxattr};
+use rustix::fs::{FlockOperation, XattrFlags, flock, getxattr, removexattr, setxattr};
 
 use super::{error::Error, folder, subtree};
 use crate::procfs;
 
 /// Where the claim is written. `trusted` needs `CAP_SYS_ADMIN`, `user` needs Linux 5.7.
 const NAMES: [&str; 2] = ["trusted.reaper.monitor", "user.reaper.monitor"];
+
+/// The last word of a claim on a cgroup that was there before.
+const STAYS: &str = "stays";
 
 /// For whom cgroups are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,23 +35,44 @@ impl Claim {
     }
 
     /// What is written: a cgroup does not outlive the boot.
-    fn text(&self) -> String {
-        format!("{} {}", self.owner.pid, self.owner.start_time)
+    fn text(&self, stays: bool) -> String {
+        let text = format!("{} {}", self.owner.pid, self.owner.start_time);
+        match stays {
+            true => format!("{text} {STAYS}"),
+            false => text,
+        }
     }
 
-    /// Writes it, unless another one is there: then it is `false`. Where nothing can be written that
-    /// is not noticed.
-    fn write(&self, cgroup: &Path) -> Result<bool, Error> {
-        let text = self.text();
+    /// Writes it, unless another container's is there: then it is `false`. Where nothing can be written
+    /// that is not noticed.
+    fn write(&self, cgroup: &Path, stays: bool) -> Result<bool, Error> {
+        let text = self.text(stays);
         for name in NAMES {
             match setxattr(cgroup, name, text.as_bytes(), XattrFlags::CREATE) {
                 Ok(()) => return Ok(true),
+                Err(rustix::io::Errno::EXIST) if stays => return self.replace(cgroup, name, &text),
                 Err(rustix::io::Errno::EXIST) => return Ok(false),
                 Err(rustix::io::Errno::PERM | rustix::io::Errno::OPNOTSUPP) => {}
                 Err(error) => return Err(Error::io("mark cgroup", cgroup)(error.into())),
             }
         }
         Ok(true)
+    }
+
+    /// Replaces the claim of a container whose monitor was killed, unless another container does so.
+    fn replace(&self, cgroup: &Path, name: &str, text: &str) -> Result<bool, Error> {
+        let failed = |error| Error::io("mark cgroup", cgroup)(error);
+        let folder = File::open(cgroup).map_err(failed)?;
+        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(false),
+            Err(error) => return Err(failed(error.into())),
+        }
+        if self.is_lost(cgroup) {
+            return Ok(false);
+        }
+        let written = setxattr(cgroup, name, text.as_bytes(), XattrFlags::empty());
+        written.map(|()| true).map_err(|error| failed(error.into()))
     }
 
     /// Whether another container that has a monitor has claimed the cgroup.
@@ -62,7 +87,7 @@ impl Claim {
             start_time,
             boot_id: self.owner.boot_id.clone(),
         };
-        found != self.text() && procfs::is_alive(&owner)
+        owner != self.owner && procfs::is_alive(&owner)
     }
 
     /// Looks whether the cgroup at `path` can be had, and whether it will stay.
@@ -80,7 +105,7 @@ impl Claim {
         }
         match read(path) {
             Some(found) if self.is_contested(&found) => Err(Error::Claimed(path.to_owned())),
-            Some(_) => Ok(false),
+            Some(found) => Ok(found.split(' ').nth(2) == Some(STAYS)),
             None => Ok(self.is_named && path.exists()),
         }
     }
@@ -106,7 +131,7 @@ impl Claim {
             subtree::remove(path)?;
             folder::make(path, root)?
         };
-        match is_had && self.write(path)? {
+        match is_had && self.write(path, stays)? {
             true => Ok(()),
             false => Err(Error::Claimed(path.to_owned())),
         }

@@ -119,6 +119,11 @@ impl Error {
         }
     }
 
+    /// Whether the kernel refuses since the cgroup is threaded.
+    pub(super) fn is_threaded(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.raw_os_error() == Some(libc::EOPNOTSUPP))
+    }
+
     /// Whether the cgroup existed, and has been removed.
     pub(super) fn is_gone(&self) -> bool {
         matches!(self, Self::Io { source, .. } if is_gone(source))

@@ -2,7 +2,8 @@
 //!
 //! Version 2 reports each by a change of `memory.events`. Version 1 signals an eventfd, but before
 //! the kill, and in all cgroups below the one whose limit is met; so what counts is always the
-//! counter of the container's own cgroup.
+//! counter of the container's own cgroup. Version 1 counts in the cgroup of the process that is killed, which may
+//! be one that the workload has made below.
 
 use std::{
     fs::{self, File},
@@ -11,6 +12,7 @@ use std::{
         fd::{AsFd as _, AsRawFd as _, BorrowedFd},
         unix::fs::FileExt as _,
     },
+    path::Path,
 };
 
 use nix::poll::PollFlags;
@@ -58,13 +60,22 @@ impl OomNotifier {
 impl Cgroups {
     /// How many processes the kernel has killed for lack of memory. `None` where no hierarchy counts.
     pub fn oom_kills(&self) -> Option<u64> {
-        let path = match self.with_controller("memory") {
-            Some(cgroup) => cgroup.path().join("memory.oom_control"),
-            None => self.v2()?.path().join("memory.events"),
+        let count = |path: &Path| {
+            let text = fs::read_to_string(path).ok()?;
+            keyed(&text).get("oom_kill").copied()
         };
-        keyed(&fs::read_to_string(path).ok()?)
-            .get("oom_kill")
-            .copied()
+        let Some(cgroup) = self.with_controller("memory") else {
+            return count(&self.v2()?.path().join("memory.events"));
+        };
+        let mut kills = None;
+        // One that goes meanwhile takes its counter along.
+        let _ = subtree::for_each(cgroup.path(), &mut |cgroup| {
+            if let Some(more) = count(&cgroup.join("memory.oom_control")) {
+                kills = Some(kills.unwrap_or(0) + more);
+            }
+            Ok(())
+        });
+        kills
     }
 
     /// Asks the kernel to report kills. `None` where no hierarchy counts them.

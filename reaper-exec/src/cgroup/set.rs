@@ -187,10 +187,22 @@ impl Cgroups {
     /// [`Error::Io`]. It is not an error if the cgroups do not exist.
     pub fn kill(&self) -> Result<(), Error> {
         match (&self.v2, self.lister()) {
-            (Some(v2), _) => v2.kill(),
+            (Some(v2), _) => {
+                v2.kill()?;
+                self.thaw_v1()
+            }
             (None, Some(v1)) => v1.kill(),
             (None, None) => Ok(()),
         }
+    }
+
+    /// Has version 1's freezer hold no process back from its end: see [`V1Cgroup::thaw`].
+    ///
+    /// # Errors
+    /// [`Error::Io`]. It is not an error if the cgroups do not exist.
+    pub(crate) fn thaw_v1(&self) -> Result<(), Error> {
+        let freezer = self.with_controller("freezer");
+        freezer.map_or(Ok(()), V1Cgroup::thaw)
     }
 
     /// Sends a signal to every process, as [`ContainerCgroup::signal`].

@@ -10,6 +10,10 @@ use std::{
 use super::error::{Error, is_gone};
 use crate::{procfs, sys::pidfd_send_signal};
 
+/// How often what is being frozen is killed. Freezing takes effect soon, not at once: some may be forked in
+/// the first rounds.
+const ROUNDS: usize = 64;
+
 /// The contents of `cgroup.events`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Events {
@@ -102,10 +106,59 @@ fn signal_own(cgroup: &Path, signal: i32) -> Result<usize, Error> {
 
 /// Kills all processes in the subtree, including those that are forked meanwhile.
 pub(super) fn kill(cgroup: &Path) -> Result<(), Error> {
-    if write(cgroup, "cgroup.kill", "1")? || !cgroup.exists() {
-        return Ok(());
+    match write(cgroup, "cgroup.kill", "1") {
+        Ok(true) => Ok(()),
+        Ok(false) if !cgroup.exists() => Ok(()),
+        Ok(false) => kill_one_by_one(cgroup),
+        // The workload can have made it threaded, and the kernel kills domains only.
+        Err(error) if error.is_threaded() => kill_threads(cgroup),
+        Err(error) => Err(error),
     }
-    kill_one_by_one(cgroup)
+}
+
+/// Kills the processes that have threads in the subtree of a threaded cgroup.
+fn kill_threads(cgroup: &Path) -> Result<(), Error> {
+    const FILE: &str = "cgroup.freeze";
+    write(cgroup, FILE, "1")?;
+    let mut result = Ok(());
+    for _ in 0..ROUNDS {
+        match signal_threads(cgroup, libc::SIGKILL) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) => {
+                result = Err(error);
+                break;
+            }
+        }
+    }
+    write(cgroup, FILE, "0")?;
+    result
+}
+
+/// Sends a signal to the processes that have threads in the subtree, and returns how many those were.
+fn signal_threads(cgroup: &Path, signal: i32) -> Result<usize, Error> {
+    let threads = |cgroup: &Path| {
+        let path = cgroup.join("cgroup.threads");
+        let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+        Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+    };
+    let mut reached = 0;
+    for_each(cgroup, &mut |cgroup| {
+        let listed: Vec<u32> = threads(cgroup)?;
+        for tid in listed {
+            let Some(pidfd) =
+                procfs::process_of_thread(tid).and_then(|pid| procfs::pidfd_of(pid).ok())
+            else {
+                continue;
+            };
+            // The number may have become another's before the descriptor was opened.
+            if threads(cgroup)?.contains(&tid) && pidfd_send_signal(pidfd.as_fd(), signal).is_ok() {
+                reached += 1;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(reached)
 }
 
 /// For kernels before 5.14.
@@ -116,8 +169,6 @@ pub(super) fn kill_one_by_one(cgroup: &Path) -> Result<(), Error> {
 /// Freezes the cgroup, by writing the first of `states` to `file`, and kills its processes one by
 /// one. Frozen ones can be killed, but can't fork; version 1 thaws them for their end.
 pub(super) fn kill_while_frozen(cgroup: &Path, file: &str, states: [&str; 2]) -> Result<(), Error> {
-    /// Freezing takes effect soon, not at once: some may be forked in the first rounds.
-    const ROUNDS: usize = 64;
     let [frozen, thawed] = states;
     write(cgroup, file, frozen)?;
     let mut result = Ok(());

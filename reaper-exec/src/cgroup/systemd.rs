@@ -90,6 +90,11 @@ impl Scope {
                 value.string(&format!("container {}", self.unit));
             });
             properties.property("Slice", "s", |value| value.string(&self.slice));
+            // One that has failed, as after a kill for lack of memory, is kept by its name otherwise, and none
+            // of that name can be started.
+            properties.property("CollectMode", "s", |value| {
+                value.string("inactive-or-failed");
+            });
             properties.property("PIDs", "au", |value| value.array(4, |pids| pids.u32(pid)));
             let switches = [
                 ("Delegate", true),
@@ -233,6 +238,8 @@ mod tests {
                 "web.scope",
                 "a.slice",
                 "Delegate",
+                "CollectMode",
+                "inactive-or-failed",
                 "PIDs",
             ] {
                 assert!(text.contains(part), "{part} is missing: {text}");

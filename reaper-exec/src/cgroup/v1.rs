@@ -26,6 +26,9 @@ const CGROUP_MAGIC: u64 = 0x0027_e0eb;
 /// Where hosts mount the hierarchies, each in a folder named after its controllers.
 const USUAL_PLACE: &str = "/sys/fs/cgroup";
 
+/// What freezes and thaws, where the hierarchy has the freezer.
+const FREEZER: &str = "freezer.state";
+
 /// A mounted hierarchy of cgroup v1 that can be written to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct V1Hierarchy {
@@ -248,7 +251,19 @@ impl V1Cgroup {
     /// # Errors
     /// [`Error::Io`]. It is not an error if the cgroup does not exist.
     pub fn kill(&self) -> Result<(), Error> {
-        subtree::kill_while_frozen(&self.path, "freezer.state", ["FROZEN", "THAWED"])
+        subtree::kill_while_frozen(&self.path, FREEZER, ["FROZEN", "THAWED"])?;
+        self.thaw()
+    }
+
+    /// Thaws all that is in it, in the freezer's hierarchy, whatever has frozen it: an admin, or the workload what
+    /// is below. What is frozen does not end by SIGKILL.
+    ///
+    /// # Errors
+    /// [`Error::Io`]. It is not an error if the cgroup does not exist.
+    pub fn thaw(&self) -> Result<(), Error> {
+        subtree::for_each(&self.path, &mut |cgroup| {
+            subtree::write(cgroup, FREEZER, "THAWED").map(drop)
+        })
     }
 
     /// Asks the kernel to freeze or thaw what is in it, in the freezer's hierarchy, and returns
@@ -257,7 +272,7 @@ impl V1Cgroup {
     /// # Errors
     /// [`Error::Io`].
     pub fn freeze(&self, frozen: bool) -> Result<bool, Error> {
-        let file = self.path.join("freezer.state");
+        let file = self.path.join(FREEZER);
         let wanted = if frozen { "FROZEN" } else { "THAWED" };
         subtree::write_existing(&file, wanted).map_err(Error::io("write to", &file))?;
         let state = fs::read_to_string(&file).map_err(Error::io("read", &file))?;

@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io::{self, Read as _},
     os::unix::ffi::OsStrExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use nix::{
@@ -103,7 +103,9 @@ impl Program {
         let found = exists(program);
         let message = match errno {
             Errno::ENOENT if found => match interpreter(Path::new(&name)) {
-                Some(interpreter) => format!("its interpreter {interpreter} does not exist"),
+                Some(interpreter) => {
+                    format!("its interpreter {} does not exist", interpreter.display())
+                }
                 None => "its dynamic loader does not exist".to_owned(),
             },
             Errno::ENOENT if self.candidates.len() > 1 => {
@@ -145,7 +147,7 @@ fn why_outside(program: &CStr) -> Option<String> {
         {
             return Some(format!("{which}{error}"));
         }
-        path = interpreter(&path)?.into();
+        path = interpreter(&path)?;
         which = format!("its interpreter {}: ", path.display());
     }
     None
@@ -170,7 +172,7 @@ fn exists(program: &CStr) -> bool {
 
 /// Why the process's user may not execute a program that is there, or not search for it.
 fn why_denied(program: &str) -> String {
-    let of_interpreter = || in_view::denial(Path::new(&interpreter(Path::new(program))?));
+    let of_interpreter = || in_view::denial(&interpreter(Path::new(program))?);
     match in_view::denial(Path::new(program)).or_else(of_interpreter) {
         Some(denial) => format!("permission denied to user {} by {denial}", geteuid()),
         None => "permission denied: is it an executable file?".to_owned(),
@@ -178,20 +180,28 @@ fn why_denied(program: &str) -> String {
 }
 
 /// The interpreter that a script's first line names.
-fn interpreter(script: &Path) -> Option<String> {
+fn interpreter(script: &Path) -> Option<PathBuf> {
     /// The kernel reads this much of the line (`BINPRM_BUF_SIZE`).
     const LINE: u64 = 256;
     let start = match own_descriptor(script) {
         true => read_start(script, LINE),
         false => in_view::read(script, LINE),
     };
-    let start = start.ok()?;
-    let line = start
-        .strip_prefix(b"#!")?
-        .split(|&byte| byte == b'\n')
-        .next()?;
-    let line = String::from_utf8_lossy(line);
-    line.split_whitespace().next().map(str::to_owned)
+    named_interpreter(&start.ok()?)
+}
+
+/// The interpreter that the start of a script names: what the kernel takes for one (`load_script` of
+/// fs/binfmt_script.c), so that no other file is looked at than is executed. Only spaces and tabs separate it,
+/// and a NUL ends it too.
+fn named_interpreter(start: &[u8]) -> Option<PathBuf> {
+    let line = start.strip_prefix(b"#!")?;
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let begin = line.iter().position(|byte| !is_space(byte))?;
+    let name = line[begin..]
+        .split(|byte| is_space(byte) || matches!(byte, b'\0' | b'\n'))
+        .next()
+        .filter(|name| !name.is_empty())?;
+    Some(PathBuf::from(OsStr::from_bytes(name)))
 }
 
 fn read_start(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
@@ -205,4 +215,32 @@ fn strings(texts: Vec<String>) -> io::Result<Vec<CString>> {
         .into_iter()
         .map(|text| CString::new(text).map_err(io::Error::from))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interpreter_is_what_the_kernel_takes_for_one() {
+        for (start, expected) in [
+            (&b"#!/bin/sh\necho"[..], Some(&b"/bin/sh"[..])),
+            (b"#! \t/bin/sh -e\n", Some(b"/bin/sh")),
+            (b"#!/bin/sh\t-e", Some(b"/bin/sh")),
+            (b"#!/proc/self/exe\0 -e\n", Some(b"/proc/self/exe")),
+            (b"#!/bin/sh\r\n", Some(b"/bin/sh\r")),
+            (b"#!/bin/a\x0bb\n", Some(b"/bin/a\x0bb")),
+            (
+                "#!/bin/a\u{a0}b\n".as_bytes(),
+                Some("/bin/a\u{a0}b".as_bytes()),
+            ),
+            (b"#!/bin/\xff\n", Some(b"/bin/\xff")),
+            (b"#!  \n/bin/sh", None),
+            (b"#!", None),
+            (b"/bin/sh", None),
+        ] {
+            let expected = expected.map(|name| PathBuf::from(OsStr::from_bytes(name)));
+            assert_eq!(named_interpreter(start), expected, "{start:?}");
+        }
+    }
 }

@@ -225,6 +225,13 @@ pub(crate) fn pidfd_of(pid: u32) -> io::Result<OwnedFd> {
     Ok(pidfd_open(raw_pid(pid)?, PidfdFlags::empty())?)
 }
 
+/// The process that the thread `tid` is one of; `None` if there is no such thread.
+pub(crate) fn process_of_thread(tid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    let pid = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
+    pid?.trim().parse().ok()
+}
+
 pub(crate) fn raw_pid(pid: u32) -> io::Result<Pid> {
     i32::try_from(pid)
         .ok()

@@ -143,12 +143,13 @@ fn open_or_make(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Locks an open file, and waits while a process that has it locked for less than a minute keeps it.
-pub(crate) fn lock_open(file: &impl AsFd, mode: Mode) -> io::Result<()> {
-    lock(file, mode, Wait::Within(LIMIT)).map(drop)
+/// Locks an open file of which those who keep to the rules release their locks in a moment; it fails with
+/// `TimedOut` if a process keeps one for longer than `limit`.
+pub(crate) fn lock_open_within(file: &impl AsFd, mode: Mode, limit: Duration) -> io::Result<()> {
+    lock(file, mode, Wait::Within(limit)).map(drop)
 }
 
-/// The same without waiting. Returns whether it is locked now.
+/// Locks an open file without waiting. Returns whether it is locked now.
 pub(crate) fn try_lock_open(file: &impl AsFd, mode: Mode) -> io::Result<bool> {
     lock(file, mode, Wait::No)
 }

@@ -17,6 +17,7 @@ use std::{
         unix::fs::OpenOptionsExt,
     },
     path::Path,
+    time::Duration,
 };
 
 use nix::libc;
@@ -27,7 +28,7 @@ use rustix::{
 };
 
 use super::{
-    flock::{Mode, lock_open, try_lock_open},
+    flock::{Mode, lock_open_within, try_lock_open},
     handle::Handle,
     mount_point::Kind,
     resolve::without_links_from,
@@ -37,10 +38,15 @@ use crate::contract::{Context, Error};
 /// Kept from containers of ordinary users by its class (xattr(7)).
 const MARK: &str = "trusted.reaper.mount-point";
 
+/// How long a process that has a mount point locked alone is waited for. Reaper has one so for the moment that
+/// removing it takes.
+const REMOVAL: Duration = Duration::from_secs(1);
+
 /// A mount point that no Reaper removes until this is dropped.
 #[derive(Debug)]
 pub(crate) struct InUse {
-    /// Missing where it cannot be locked; no Reaper has made that one, or no lock is known there.
+    /// Missing where it cannot be locked: no Reaper has made that one, no lock is known there, or another program
+    /// keeps it locked.
     _locked: Option<File>,
 }
 
@@ -75,19 +81,19 @@ impl InUse {
         let Some(file) = open_content(&found) else {
             return Ok(Self { _locked: None });
         };
-        let locked = lock_open(&file, Mode::Shared);
-        if let Err(error) = locked {
-            return match is_not_lockable(&error) {
-                true => Ok(Self { _locked: None }),
-                false => Err(error).context("lock the mount point", relative),
-            };
-        }
+        let locked = match lock_open_within(&file, Mode::Shared, REMOVAL) {
+            Ok(()) => Some(file),
+            Err(error) if is_not_lockable(&error) => return Ok(Self { _locked: None }),
+            // Any program that may read it can lock it, a container of another pod too, and must not hold
+            // this one back. As long as it does, no Reaper removes the mount point.
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => None,
+            Err(error) => return Err(error).context("lock the mount point", relative),
+        };
         // Who had it alone may have removed it.
         if find()?.id() != found.id() {
             return Err(Errno::NOENT).context(STEP, relative);
         }
-        let _locked = Some(file);
-        Ok(Self { _locked })
+        Ok(Self { _locked: locked })
     }
 }
 

@@ -48,14 +48,18 @@ fn previous(text: &str, value: &str) -> String {
     {
         return disabled.to_owned();
     }
-    let Some((key, rest)) = value.split_once(' ').filter(|(key, _)| is_key(key)) else {
-        return text.trim().to_owned();
+    let line = |key: &str| {
+        let is_its = |line: &&&str| line.split(' ').next() == Some(key);
+        lines.iter().find(is_its).map(|line| (*line).to_owned())
     };
-    let line = lines
-        .iter()
-        .find(|line| line.split(' ').next() == Some(key));
-    match (line, rest.split_once('=')) {
-        (Some(line), _) => (*line).to_owned(),
+    // Without a key a value is for all that have none of their own.
+    let Some((key, rest)) = value.split_once(' ') else {
+        return line("default").unwrap_or_else(|| text.trim().to_owned());
+    };
+    // Names of interfaces and of RDMA devices are known by the file, which lists all of them.
+    match (line(key), rest.split_once('=')) {
+        (Some(line), _) => line,
+        (None, _) if !is_key(key) => text.trim().to_owned(),
         (None, Some((name, _))) => format!("{key} {name}=max"),
         (None, None) => format!("{key} 0"),
     }
@@ -87,6 +91,13 @@ mod tests {
                 "8:16 rbps=5 wbps=max riops=max wiops=max",
             ),
             ("default 100\n", "default 5", "default 100"),
+            ("default 100\n8:0 50\n", "200", "default 100"),
+            ("lo 0\neth0 3\n", "eth0 5", "eth0 3"),
+            (
+                "mlx4_0 hca_handle=max hca_object=max\nocrdma1 hca_handle=2 hca_object=max\n",
+                "ocrdma1 hca_handle=7",
+                "ocrdma1 hca_handle=2 hca_object=max",
+            ),
         ] {
             assert_eq!(previous(text, value), expected, "{text:?} {value:?}");
         }

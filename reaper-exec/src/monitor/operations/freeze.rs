@@ -75,18 +75,19 @@ impl Monitor {
     }
 
     /// Lets a process of a frozen container end that SIGKILL was sent to: version 1's freezer holds
-    /// it otherwise.
+    /// it otherwise, also where another program has frozen it.
     pub(crate) fn thaw_killed(&mut self) {
-        let by_v1 = self.cgroups.v2().is_none() && self.v1_freezer().is_some();
-        if !by_v1 || !(self.frozen || self.freezing.is_some()) {
+        if self.v1_freezer().is_none() {
             return;
         }
-        // A freeze that is under way would hold it again.
-        self.freezing_ended();
-        if let Err(error) = self.thaw_now() {
+        if self.cgroups.v2().is_none() {
+            // A freeze that is under way would hold it again.
+            self.freezing_ended();
+            self.frozen = false;
+        }
+        if let Err(error) = self.cgroups.thaw_v1() {
             self.log(&format!("thaw the killed container: {error}"));
         }
-        self.frozen = false;
     }
 
     fn thaw_now(&self) -> Result<(), cgroup::Error> {
