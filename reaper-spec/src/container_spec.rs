@@ -202,14 +202,35 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Whether the source is a file or folder of the host: the type is `bind` or absent, or an
-    /// option says `bind` or `rbind`, whatever the type (that is how containerd's CRI writes
+    /// Whether the source is a file or folder of the host: the type is `bind`, `rbind`, `none` or absent,
+    /// or an option says `bind` or `rbind`, whatever the type (that is how containerd's CRI writes
     /// volumes).
     pub fn is_bind(&self) -> bool {
-        self.typ.as_deref().is_none_or(|kind| kind == "bind")
+        let kind = self.typ.as_deref().unwrap_or_default();
+        matches!(kind, "bind" | "rbind" | "none" | "")
             || self
                 .options
                 .iter()
                 .any(|option| option == "bind" || option == "rbind")
+    }
+
+    /// Whether it is a bind mount with all that is mounted below the source.
+    pub fn is_recursive(&self) -> bool {
+        self.typ.as_deref() == Some("rbind") || self.options.iter().any(|option| option == "rbind")
+    }
+
+    /// Whether nothing of it can be written to, what is mounted below included: `ro` is about the mount
+    /// alone. Of options that contradict each other the last one counts, as where it is mounted; where
+    /// one for all is contradicted by one for the mount, it is not.
+    pub fn is_read_only(&self) -> bool {
+        let last = |on: &str, off: &str| {
+            let said = |option: &&String| *option == on || *option == off;
+            self.options.iter().rfind(said).map(|option| option == on)
+        };
+        match (last("ro", "rw"), last("rro", "rrw")) {
+            (Some(false), _) | (_, Some(false)) | (None, None) => false,
+            (_, Some(true)) => true,
+            (Some(true), None) => !self.is_recursive(),
+        }
     }
 }
