@@ -93,7 +93,7 @@ impl ContainerSpec {
         let joins = self.namespace(NamespaceKind::Network).is_some();
         let is_fine = |name: &str| match joins {
             true => name.starts_with("net."),
-            false => ENGINES_SYSCTLS.contains(&name),
+            false => is_engines_sysctl(name),
         };
         match self.sysctls.keys().find(|name| !is_fine(name)) {
             None => Ok(()),
@@ -105,12 +105,15 @@ impl ContainerSpec {
     }
 }
 
-/// What containerd sets in the network of each pod, for ports and pings without root. In the host's network the
-/// host's values hold.
-const ENGINES_SYSCTLS: [&str; 2] = [
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-];
+/// Whether a kernel's parameter is one that containerd sets in the network of each pod, for ports and pings without
+/// root. In the host's network the host's values hold.
+pub fn is_engines_sysctl(name: &str) -> bool {
+    const NAMES: [&str; 2] = [
+        "net.ipv4.ip_unprivileged_port_start",
+        "net.ipv4.ping_group_range",
+    ];
+    NAMES.contains(&name)
+}
 
 /// A part of a bundle that a process on the host cannot have, and that would be missed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
