@@ -167,17 +167,16 @@ fn prepare(
             ));
         }
     }
-    let runtime_root = hooks.map(|_| ChildHooks::runtime_root()).transpose()?;
+    let runtime_root = hooks.map(ChildHooks::runtime_root).transpose()?.flatten();
     let entered = match first {
         true => view.enter_init(),
         false => view.enter_exec(),
     };
     entered.map_err(|error| from_error("enter the filesystem view", &error))?;
-    if let (Some(hooks), Some(runtime_root)) = (hooks, &runtime_root) {
+    // Before all that is open is closed by its number.
+    if let Some(hooks) = hooks {
         hooks.at_creation(start_socket, runtime_root)?;
     }
-    // Before all that is open is closed by its number.
-    drop(runtime_root);
     let environment = passwd::environment(process, &view.environment(), preserved.len());
     let terminal = matches!(stdio, ChildStdio::Terminal(_));
     descriptors::install(stdio, preserved, start_socket).step("install the streams")?;

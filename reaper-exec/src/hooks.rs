@@ -12,7 +12,7 @@ mod state;
 
 pub(crate) use self::{
     bundle::{HookBundle, HookFolder},
-    run::{HookFailure, Place, Surroundings, run, run_all},
+    run::{HookFailure, Surroundings, run, run_all},
     state::state,
 };
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, setns};
-use reaper_spec::{NamespaceKind, NamespacePath};
+use reaper_spec::{NamespaceKind, NamespacePath, is_engines_sysctl};
 
 /// A namespace that is not the host's.
 #[derive(Debug)]
@@ -122,8 +122,23 @@ pub(crate) fn set_parameters(parameters: &BTreeMap<String, String>) -> Result<()
     Ok(())
 }
 
-/// Sets parameters of the kernel in the network that `path` stands for, and not in the caller's. It blocks,
-/// and may be repeated.
+/// Refuses parameters that would be set in the calling process's own network: a path that a bundle names may
+/// stand for that. Those that engines ask for by themselves keep their values there, and are not refused.
+///
+/// # Errors
+/// The first that is the bundle's own, by its name.
+pub(crate) fn refuse_in_own_network(parameters: &BTreeMap<String, String>) -> Result<(), Refused> {
+    match parameters.keys().find(|name| !is_engines_sysctl(name)) {
+        None => Ok(()),
+        Some(name) => Err(Refused {
+            step: format!("set the kernel parameter {name}"),
+            source: io::Error::other("the network that is joined is the node's own"),
+        }),
+    }
+}
+
+/// Sets parameters of the kernel in the network that `path` stands for, and not in the caller's: if it stands for
+/// that, those that engines ask for by themselves are left, and others refused. It blocks, and may be repeated.
 ///
 /// # Errors
 /// It is no network namespace or cannot be joined, or a parameter cannot be set; the error names it.
@@ -136,10 +151,13 @@ pub fn set_network_parameters(
             kind: NamespaceKind::Network,
             path: path.to_owned(),
         };
-        if let Some(network) = Namespace::open(&path)? {
-            network.join()?;
+        match Namespace::open(&path)? {
+            Some(network) => {
+                network.join()?;
+                set_parameters(parameters)
+            }
+            None => refuse_in_own_network(parameters),
         }
-        set_parameters(parameters)
     };
     // A thread's namespaces are its own, and this one ends here.
     let done = thread::scope(|scope| scope.spawn(set).join());

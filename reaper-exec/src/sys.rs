@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::{
+    ffi::CString,
     io,
     os::{
         fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
@@ -163,11 +164,23 @@ pub(crate) fn close_before_exec(command: &mut Command) -> io::Result<()> {
     Ok(())
 }
 
+/// Has `command` get this directory as its root. Its working directory, which was set before, stays.
+pub(crate) fn change_root_before_exec(
+    command: &mut Command,
+    root: BorrowedFd<'_>,
+) -> io::Result<()> {
+    let path = CString::new(format!("/proc/self/fd/{}", root.as_raw_fd()))?;
+    let change = move || nix::unistd::chroot(path.as_c_str()).map_err(io::Error::from);
+    // SAFETY: the closure calls chroot(2) alone, and allocates nothing.
+    unsafe { command.pre_exec(change) };
+    Ok(())
+}
+
 /// Has `command` lead a session of its own and end with its parent, and has none of what is open now but
-/// its standard streams and `kept`.
-pub(crate) fn separate_before_exec(command: &mut Command, kept: Option<RawFd>) -> io::Result<()> {
+/// its standard streams.
+pub(crate) fn separate_before_exec(command: &mut Command) -> io::Result<()> {
     let mut open = open_files()?;
-    open.retain(|&file| file > 2 && Some(file) != kept);
+    open.retain(|&file| file > 2);
     let separate = move || {
         nix::unistd::setsid()?;
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;

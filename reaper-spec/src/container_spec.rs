@@ -93,7 +93,7 @@ impl ContainerSpec {
         let joins = self.namespace(NamespaceKind::Network).is_some();
         let is_fine = |name: &str| match joins {
             true => name.starts_with("net."),
-            false => ENGINES_SYSCTLS.contains(&name),
+            false => is_engines_sysctl(name),
         };
         match self.sysctls.keys().find(|name| !is_fine(name)) {
             None => Ok(()),
@@ -105,12 +105,15 @@ impl ContainerSpec {
     }
 }
 
-/// What containerd sets in the network of each pod, for ports and pings without root. In the host's network the
-/// host's values hold.
-const ENGINES_SYSCTLS: [&str; 2] = [
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-];
+/// Whether a kernel's parameter is one that containerd sets in the network of each pod, for ports and pings without
+/// root. In the host's network the host's values hold.
+pub fn is_engines_sysctl(name: &str) -> bool {
+    const NAMES: [&str; 2] = [
+        "net.ipv4.ip_unprivileged_port_start",
+        "net.ipv4.ping_group_range",
+    ];
+    NAMES.contains(&name)
+}
 
 /// A part of a bundle that a process on the host cannot have, and that would be missed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -202,14 +205,35 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Whether the source is a file or folder of the host: the type is `bind` or absent, or an
-    /// option says `bind` or `rbind`, whatever the type (that is how containerd's CRI writes
+    /// Whether the source is a file or folder of the host: the type is `bind`, `rbind`, `none` or absent,
+    /// or an option says `bind` or `rbind`, whatever the type (that is how containerd's CRI writes
     /// volumes).
     pub fn is_bind(&self) -> bool {
-        self.typ.as_deref().is_none_or(|kind| kind == "bind")
+        let kind = self.typ.as_deref().unwrap_or_default();
+        matches!(kind, "bind" | "rbind" | "none" | "")
             || self
                 .options
                 .iter()
                 .any(|option| option == "bind" || option == "rbind")
+    }
+
+    /// Whether it is a bind mount with all that is mounted below the source.
+    pub fn is_recursive(&self) -> bool {
+        self.typ.as_deref() == Some("rbind") || self.options.iter().any(|option| option == "rbind")
+    }
+
+    /// Whether nothing of it can be written to, what is mounted below included: `ro` is about the mount
+    /// alone. Of options that contradict each other the last one counts, as where it is mounted; where
+    /// one for all is contradicted by one for the mount, it is not.
+    pub fn is_read_only(&self) -> bool {
+        let last = |on: &str, off: &str| {
+            let said = |option: &&String| *option == on || *option == off;
+            self.options.iter().rfind(said).map(|option| option == on)
+        };
+        match (last("ro", "rw"), last("rro", "rrw")) {
+            (Some(false), _) | (_, Some(false)) | (None, None) => false,
+            (_, Some(true)) => true,
+            (Some(true), None) => !self.is_recursive(),
+        }
     }
 }

@@ -47,6 +47,7 @@ pub use config::{
 };
 pub use container_spec::{
     ContainerSpec, Device, DeviceType, FileRestrictions, Mount, RootPropagation, Unsupported,
+    is_engines_sysctl,
 };
 pub use error::{Error, Invalid, Origin, Rule};
 pub use exit::{Exit, ExitStatus};

@@ -3,7 +3,7 @@
 use std::{fs, num::NonZeroU32, os::unix::net::UnixListener, path::Path};
 
 use reaper_spec::{
-    Bundle, ContainerSpec, Error, Hook, HookKind, Hooks, MAX_CONFIG_SIZE, ProcessSpec,
+    Bundle, ContainerSpec, Error, Hook, HookKind, Hooks, MAX_CONFIG_SIZE, NetworkMode, ProcessSpec,
 };
 use serde_json::{Value, json};
 
@@ -366,6 +366,42 @@ fn what_a_process_on_the_host_cannot_have_is_refused_by_name() {
         "uidMappings": [], "gidMappings": null, "timeOffsets": {}, "intelRdt": null,
     }});
     parse(&harmless).unwrap().check_host(false).unwrap();
+}
+
+#[test]
+fn namespace_that_is_named_twice_is_refused() {
+    let parse = |namespaces: Value| {
+        let document = json!({"process": {"args": ["true"]}, "linux": {"namespaces": namespaces}});
+        ContainerSpec::parse(document.to_string().as_bytes(), Path::new("/b"))
+    };
+    let network = |path: &str| json!({"type": "network", "path": path});
+    for again in [json!({"type": "network"}), network("/a"), network("/b")] {
+        let error = parse(json!([network("/a"), {"type": "pid"}, again])).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "/b/config.json: linux.namespaces: expected one network namespace at most, \
+             found an array"
+        );
+    }
+    assert!(parse(json!([network("/a"), {"type": "pid"}])).is_ok());
+}
+
+#[test]
+fn log_names_the_parameters_that_the_nodes_network_keeps() {
+    let document = json!({"process": {"args": ["true"]}, "linux": {
+        "namespaces": [{"type": "network", "path": "/a"}],
+        "sysctl": {"net.ipv4.ping_group_range": "0 1", "net.ipv4.ip_unprivileged_port_start": "0"},
+    }});
+    let json = document.to_string();
+    let mut spec = ContainerSpec::parse(json.as_bytes(), Path::new("/b")).unwrap();
+    assert_eq!(NetworkMode::Spec.apply(&mut spec), None);
+    let expected = "the network of the spec is not joined, and net.ipv4.ip_unprivileged_port_start and \
+                    net.ipv4.ping_group_range not set: network is \"host\"";
+    assert_eq!(
+        NetworkMode::Host.apply(&mut spec).as_deref(),
+        Some(expected)
+    );
+    assert!(spec.check_host(false).is_ok() && spec.network_sysctls().is_empty());
 }
 
 #[test]

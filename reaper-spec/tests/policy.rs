@@ -270,6 +270,85 @@ fn mount_has_to_lie_below_a_host_path_wherever_its_links_lead() {
     assert_eq!(node.refused(&rules, &json!({ "mounts": tmpfs })), None);
 }
 
+/// All spellings that are mounted as the same thing are judged as the same.
+#[test]
+fn mount_of_a_host_path_is_refused_however_it_is_written() {
+    let node = Node::new();
+    for dir in ["data", "secret"] {
+        fs::create_dir_all(node.path(dir)).unwrap();
+    }
+    let data = node.path("data").display().to_string();
+    let mount = |kind: Option<&str>, source: &str, options: &[&str]| {
+        let mount = json!({
+            "destination": "/mnt", "type": kind, "source": node.path(source), "options": options,
+        });
+        let rules = format!("host_paths = [\"{data}:ro\"]");
+        node.refused(&rules, &json!({ "mounts": [mount] }))
+    };
+    let expected = |words: &str| {
+        Some(format!(
+            "policy.host_paths (FILE, line 4) does not allow {words}"
+        ))
+    };
+    for kind in [None, Some(""), Some("bind"), Some("none"), Some("rbind")] {
+        assert_eq!(
+            mount(kind, "secret", &["ro"]),
+            expected("a mount of DIR/secret"),
+            "{kind:?}"
+        );
+        assert_eq!(mount(kind, "data", &["rro"]), None, "{kind:?}");
+    }
+    let writable = expected("a writable mount of DIR/data");
+    for options in [["ro", "rw"], ["rro", "rrw"], ["ro", "rrw"], ["rro", "rw"]] {
+        assert_eq!(
+            mount(Some("bind"), "data", &options),
+            writable,
+            "{options:?}"
+        );
+    }
+    assert_eq!(mount(Some("bind"), "data", &["rw", "ro"]), None);
+    assert_eq!(
+        mount(Some("rbind"), "data", &["ro"]),
+        writable,
+        "what is mounted below stays writable"
+    );
+    // What they show is named by an option, or is a disk.
+    for (kind, options) in [
+        ("overlay", vec!["lowerdir=/etc:/usr"]),
+        ("ext4", vec!["ro"]),
+    ] {
+        assert_eq!(
+            mount(Some(kind), "secret", &options),
+            expected(&format!("a mount of the filesystem {kind}"))
+        );
+    }
+}
+
+/// Where the node's file is a link that leads nowhere, its rules are not known.
+#[test]
+fn file_whose_link_leads_nowhere_refuses_instead_of_allowing_all() {
+    let node = Node::new();
+    let none = |_: &str| -> Option<OsString> { None };
+    let load = |file: &Path, named: Option<&Path>| {
+        let loaded = Config::load_with_base(Config::default(), file, named, &none);
+        loaded.map(drop).map_err(|error| node.words(&error))
+    };
+    let named = node.path("named.toml");
+    fs::write(&named, "").unwrap();
+    std::os::unix::fs::symlink("gone", node.path("link.toml")).unwrap();
+    std::os::unix::fs::symlink("gone", node.path("folder")).unwrap();
+    for file in ["link.toml", "folder/config.toml"] {
+        let file = node.path(file);
+        assert!(load(&file, None).is_err(), "{}", file.display());
+        assert!(load(&file, Some(&named)).is_err(), "{}", file.display());
+        assert!(Config::sources(&file, None, &none).is_err());
+    }
+    for file in ["missing.toml", "no/folder/config.toml"] {
+        assert_eq!(load(&node.path(file), None), Ok(()));
+        assert_eq!(load(&node.path(file), Some(&named)), Ok(()));
+    }
+}
+
 #[test]
 fn exec_has_to_keep_the_rules_about_processes() {
     let node = Node::new();

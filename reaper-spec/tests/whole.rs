@@ -1,6 +1,6 @@
 //! Whole OCI documents: whatever else they hold, what is read is read, and what is broken is named.
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use proptest::{prelude::*, sample::Index};
 use reaper_spec::ContainerSpec;
@@ -23,6 +23,14 @@ fn some<S: Strategy<Value = Value> + 'static>(one: S) -> BoxedStrategy<Value> {
     prop::collection::vec(one, 0..4)
         .prop_map(Value::from)
         .boxed()
+}
+
+/// The values without those of a type that an earlier one has.
+fn once_each(mut list: Value) -> Value {
+    let mut seen = HashSet::new();
+    let values = list.as_array_mut().into_iter();
+    values.for_each(|all| all.retain(|one| seen.insert(one["type"].to_string())));
+    list
 }
 
 fn one_of(words: &'static [&'static str]) -> BoxedStrategy<Value> {
@@ -146,7 +154,9 @@ fn linux() -> BoxedStrategy<Value> {
             some(object(vec![
                 ("type", one_of(&["pid", "mount", "network", "ipc"])),
                 ("path", path().boxed()),
-            ])),
+            ]))
+            .prop_map(once_each)
+            .boxed(),
         ),
         (
             "devices",

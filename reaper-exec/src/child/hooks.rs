@@ -5,14 +5,13 @@ use std::{
     path::Path,
 };
 
-use reaper_overlay::BundleMirror;
+use reaper_overlay::{BundleMirror, RuntimeRoot};
 use reaper_spec::{ContainerId, Hook, HookKind, Status};
-use rustix::fs::{Mode, OFlags};
 
 use super::step::{Failed, Step as _, from_error};
 use crate::{
     channel,
-    hooks::{HookBundle, HookFolder, Place, Surroundings, run, state},
+    hooks::{HookBundle, HookFolder, Surroundings, run, state},
     protocol::{ChildReport, HooksConfig},
     sys,
 };
@@ -27,12 +26,15 @@ pub(crate) struct ChildHooks<'a> {
 }
 
 impl ChildHooks<'_> {
-    /// The root in which programs are looked up that are run in the container's namespaces but named in
-    /// the runtime's: what lies at such a path in the view may have been put there by a container.
-    pub(super) fn runtime_root() -> Result<OwnedFd, Failed> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open("/", flags, Mode::empty());
-        root.step("open the root")
+    /// What the hooks need of the runtime's files that are run in the container's namespaces but named in
+    /// the runtime's, if there are any. The process is not in its view yet.
+    pub(super) fn runtime_root(self) -> Result<Option<RuntimeRoot>, Failed> {
+        if self.config.hooks.create_container.is_empty() {
+            return Ok(None);
+        }
+        let copied = RuntimeRoot::copy();
+        let copied = copied.map_err(|error| from_error("keep the root for the hooks", &error))?;
+        Ok(Some(copied))
     }
 
     /// Has the monitor run the hooks that come first, and runs those of the container's creation. The
@@ -40,7 +42,7 @@ impl ChildHooks<'_> {
     pub(super) fn at_creation(
         self,
         start_socket: &OwnedFd,
-        runtime_root: &OwnedFd,
+        runtime_root: Option<RuntimeRoot>,
     ) -> Result<(), Failed> {
         channel::send(start_socket.as_fd(), &ChildReport::Environment, &[])
             .step("report to the monitor")?;
@@ -49,15 +51,16 @@ impl ChildHooks<'_> {
         if done.is_none() {
             sys::exit_now(127);
         }
-        let hooks = &self.config.hooks.create_container;
-        if hooks.is_empty() {
+        let Some(runtime_root) = runtime_root else {
             return Ok(());
-        }
-        let mirror = BundleMirror::show(self.folder.path(), &self.bundle.config, &self.bundle.root);
+        };
+        let hooks = &self.config.hooks.create_container;
+        let HookBundle { config, root, .. } = self.bundle;
+        let mirror = BundleMirror::show(runtime_root, self.folder.path(), config, root);
         let mirror = mirror.map_err(|error| from_error("show the bundle to the hooks", &error))?;
         let surroundings = Surroundings {
-            programs: Place::Root(runtime_root.as_fd()),
-            directory: &self.folder.path().join(&self.bundle.root),
+            root: Some(mirror.runtime()),
+            directory: mirror.root(),
             wanted: Some(start_socket.as_fd()),
         };
         self.run(
@@ -74,7 +77,7 @@ impl ChildHooks<'_> {
     /// Runs the hooks that come right before the program.
     pub(super) fn at_start(self, start_socket: &OwnedFd) -> Result<(), Failed> {
         let surroundings = Surroundings {
-            programs: Place::Here,
+            root: None,
             directory: Path::new("."),
             wanted: Some(start_socket.as_fd()),
         };

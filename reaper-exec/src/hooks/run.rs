@@ -3,19 +3,19 @@
 use std::{
     fmt,
     fs::File,
-    io::{self, Read as _, Seek as _, Write as _},
+    io::{self, Seek as _, Write as _},
     os::{
-        fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::process::{CommandExt as _, ExitStatusExt as _},
     },
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, ExitStatus},
     time::{Duration, Instant},
 };
 
 use nix::{
     errno::Errno,
-    fcntl::{FcntlArg, OFlag, fcntl},
+    fcntl::OFlag,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         signal::{Signal, kill, killpg},
@@ -24,7 +24,7 @@ use nix::{
     unistd::{Pid, pipe2},
 };
 use reaper_spec::{Hook, HookKind};
-use rustix::fs::{MemfdFlags, Mode, OFlags, ResolveFlags};
+use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -41,9 +41,6 @@ const LEFT: usize = 1 << 20;
 /// How long a hook that was killed may take to exit.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The first descriptor that is not a standard stream.
-const FIRST: RawFd = 3;
-
 /// A hook that failed, named by its kind and its path, and why.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct HookFailure {
@@ -57,20 +54,12 @@ impl fmt::Display for HookFailure {
     }
 }
 
-/// Where a hook's program is looked up.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Place<'a> {
-    /// In the calling process's root.
-    Here,
-    /// In this root, of another mount namespace.
-    Root(BorrowedFd<'a>),
-}
-
 /// What hooks are run in, beside the namespaces of the caller.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Surroundings<'a> {
-    pub(crate) programs: Place<'a>,
-    /// Their working directory.
+    /// Their root, if it is not the caller's.
+    pub(crate) root: Option<BorrowedFd<'a>>,
+    /// Their working directory, as the caller names it.
     pub(crate) directory: &'a Path,
     /// When this hangs up the caller no longer waits for the hooks: they are killed.
     pub(crate) wanted: Option<BorrowedFd<'a>>,
@@ -147,9 +136,8 @@ struct Running {
 fn start(hook: &Hook, state: &Value, surroundings: Surroundings<'_>) -> io::Result<Running> {
     let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
     rustix::io::ioctl_fionbio(&ours, true)?;
-    let program = Program::find(&hook.path, surroundings.programs)?;
     let path = hook.path.as_os_str();
-    let mut command = Command::new(program.path(&hook.path));
+    let mut command = Command::new(&hook.path);
     command
         .arg0(hook.args.first().map_or(path, |name| name.as_ref()))
         .args(hook.args.iter().skip(1))
@@ -160,7 +148,10 @@ fn start(hook: &Hook, state: &Value, surroundings: Surroundings<'_>) -> io::Resu
         .stdout(theirs.try_clone()?)
         .stderr(theirs);
     sys::reset_signals_before_exec(&mut command);
-    sys::separate_before_exec(&mut command, program.inherited())?;
+    sys::separate_before_exec(&mut command)?;
+    if let Some(root) = surroundings.root {
+        sys::change_root_before_exec(&mut command, root)?;
+    }
     let child = command.spawn()?;
     // With the hook's ends of the pipe.
     drop(command);
@@ -170,43 +161,6 @@ fn start(hook: &Hook, state: &Value, surroundings: Surroundings<'_>) -> io::Resu
         output: Output::new(ours),
         child,
     })
-}
-
-/// The program of a hook.
-enum Program {
-    Here,
-    /// It is open.
-    Open(OwnedFd),
-}
-
-impl Program {
-    fn find(path: &Path, place: Place<'_>) -> io::Result<Self> {
-        let Place::Root(root) = place else {
-            return Ok(Self::Here);
-        };
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let beneath = ResolveFlags::IN_ROOT;
-        let found = rustix::fs::openat2(root, path, flags, Mode::empty(), beneath)?;
-        // Not one that is open over execve(2) alone, see below.
-        let inherited = fcntl(found, FcntlArg::F_DUPFD(FIRST))?;
-        Ok(Self::Open(sys::own_fd(inherited)))
-    }
-
-    fn path(&self, path: &Path) -> PathBuf {
-        match self {
-            Self::Here => path.to_owned(),
-            Self::Open(file) => format!("/proc/self/fd/{}", file.as_raw_fd()).into(),
-        }
-    }
-
-    /// The descriptor that a script has of itself, by which its interpreter reads it.
-    fn inherited(&self) -> Option<RawFd> {
-        let Self::Open(file) = self else { return None };
-        let mut start = [0; 2];
-        let mut program = File::open(self.path(Path::new(""))).ok()?;
-        program.read_exact(&mut start).ok()?;
-        (start == *b"#!").then(|| file.as_raw_fd())
-    }
 }
 
 /// A file with the state, since a hook need not read it.

@@ -317,7 +317,8 @@ async fn mounts_of_hooks_are_the_containers_own(rig: &Rig) {
     let (direct, by_root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     // The working directory is the view's root, by its name in the bundle.
     let script = format!(
-        "mount -t tmpfs direct {} && mount -t tmpfs by-root \"$OLDPWD\"{}",
+        "mount -t tmpfs direct {} && mount -t tmpfs by-root \"$OLDPWD\"{} && \
+         unshare --mount sh -c \"cd '$OLDPWD' && PATH=$PATH:/usr/sbin:/sbin && pivot_root . . && umount -l . && ls /\"",
         direct.path().display(),
         by_root.path().display()
     );
@@ -326,14 +327,15 @@ async fn mounts_of_hooks_are_the_containers_own(rig: &Rig) {
         ..Hooks::default()
     };
     let id = subject.start("mounts", hooks).await;
-    for (folder, source) in [(&direct, "direct"), (&by_root, "by-root")] {
+    // Beside the root of the bundle a hook sees the runtime's files, which the container does not keep.
+    for (folder, source, seen) in [(&direct, "direct", "0\n"), (&by_root, "by-root", "1\n")] {
         let look = format!(
             "grep ' {} ' /proc/self/mountinfo | grep -c ' tmpfs {source} '",
             folder.path().display()
         );
         let (target, output) = rig.exec_shell(&id, source, &look).await;
         rig.engine.executor().wait(&target).await.unwrap();
-        assert_eq!(output.all(), "1\n", "{source}");
+        assert_eq!(output.all(), seen, "{source}");
     }
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!table.contains(" tmpfs direct ") && !table.contains(" tmpfs by-root "));
@@ -343,11 +345,19 @@ async fn mounts_of_hooks_are_the_containers_own(rig: &Rig) {
 async fn a_program_of_a_hook_is_the_runtimes_where_the_specification_says_so(rig: &Rig) {
     let subject = Subject::new(rig);
     let (folder, volume) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    for (dir, text) in [(&folder, "runtime"), (&volume, "container")] {
+    // What it is interpreted by is no less of it.
+    let interpreter = folder.path().join("interpreter");
+    fs::copy("/bin/sh", &interpreter).unwrap();
+    fs::copy("/bin/true", volume.path().join("interpreter")).unwrap();
+    let containers = PathBuf::from("/bin/sh");
+    for (dir, text, by) in [
+        (&folder, "runtime", &interpreter),
+        (&volume, "container", &containers),
+    ] {
         use std::os::unix::fs::PermissionsExt as _;
         let program = dir.path().join("program");
-        let trace = subject.path("trace");
-        let script = format!("#!/bin/sh\necho {text} >> {}\n", trace.display());
+        let (by, trace) = (by.display(), subject.path("trace"));
+        let script = format!("#!{by}\necho {text} >> {}\n", trace.display());
         fs::write(&program, script).unwrap();
         fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
     }

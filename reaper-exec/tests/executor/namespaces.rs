@@ -17,6 +17,7 @@ use crate::rig::{Rig, cases};
 cases! {
     a_network_that_is_named_by_path_is_that_of_init_and_exec,
     parameters_are_set_in_the_network_that_is_joined,
+    parameters_are_not_set_in_the_nodes_network_that_is_named_by_path,
     names_and_ipc_that_are_named_by_path_are_joined,
     the_hosts_own_namespaces_may_be_named_by_path,
     a_namespace_that_cannot_be_joined_is_named_and_leaves_nothing,
@@ -133,6 +134,35 @@ async fn parameters_are_set_in_the_network_that_is_joined(rig: &Rig) {
     new.sysctls = [("net.ipv4.no_such".to_owned(), "1".to_owned())].into();
     let error = rig.engine.create(new).await.unwrap_err().to_string();
     assert!(error.contains("net.ipv4.no_such"), "{error}");
+}
+
+async fn parameters_are_not_set_in_the_nodes_network_that_is_named_by_path(rig: &Rig) {
+    // The value that it has: were it written all the same, nothing would change on the node.
+    const NAME: &str = "net.ipv4.conf.lo.log_martians";
+    const FILE: &str = "/proc/sys/net/ipv4/conf/lo/log_martians";
+    let hosts = fs::read_to_string(FILE).unwrap();
+    let own = PathBuf::from(format!("/proc/{}/ns/net", std::process::id()));
+    let sysctls = [(NAME.to_owned(), hosts.trim().to_owned())].into();
+    let refused = set_network_parameters(&own, &sysctls).unwrap_err();
+    assert!(refused.to_string().contains(NAME), "{refused}");
+    let mut new = joining(rig, NamespaceKind::Network, &own);
+    new.sysctls = sysctls;
+    let refused = rig.engine.create(new).await.unwrap_err().to_string();
+    let reason =
+        format!("set the kernel parameter {NAME}: the network that is joined is the node's");
+    assert!(refused.contains(&reason), "{refused}");
+
+    // What engines ask for by themselves is left. No kernel takes this value.
+    let sysctls = [(
+        "net.ipv4.ip_unprivileged_port_start".to_owned(),
+        "no number".to_owned(),
+    )]
+    .into();
+    set_network_parameters(&own, &sysctls).unwrap();
+    let mut new = joining(rig, NamespaceKind::Network, &own);
+    new.sysctls = sysctls;
+    let id = start(rig, new).await;
+    rig.engine.delete(&id, true).await.unwrap();
 }
 
 async fn names_and_ipc_that_are_named_by_path_are_joined(rig: &Rig) {

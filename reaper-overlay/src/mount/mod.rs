@@ -1,6 +1,6 @@
 //! Mounting, in the namespace of the calling process.
 
-pub use crate::mount::mirror::BundleMirror;
+pub use crate::mount::mirror::{BundleMirror, RuntimeRoot};
 pub use {crate::mount::rootfs::mount_rootfs, crate::mount::rootfs::unmount_rootfs};
 
 pub(crate) mod attributes;

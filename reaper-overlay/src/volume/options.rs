@@ -65,21 +65,10 @@ impl Options {
     pub(crate) fn parse(mount: &Mount) -> Result<Self, Error> {
         let mut options = Self::default();
         let kind = mount.typ.as_deref().unwrap_or("bind");
-        if matches!(kind, "bind" | "none" | "rbind" | "") {
-            let recursion = if kind == "rbind" {
-                Recursion::All
-            } else {
-                Recursion::Alone
-            };
-            options.bind = Some(recursion);
-        }
-        for option in &mount.options {
-            match option.as_str() {
-                "bind" => options.bind = options.bind.or(Some(Recursion::Alone)),
-                "rbind" => options.bind = Some(Recursion::All),
-                _ => {}
-            }
-        }
+        options.bind = mount.is_bind().then(|| match mount.is_recursive() {
+            true => Recursion::All,
+            false => Recursion::Alone,
+        });
         for option in &mount.options {
             if option == "tmpcopyup" && kind == "tmpfs" && options.bind.is_none() {
                 options.copy_up = true;

@@ -66,6 +66,8 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             && sandbox::is_sandbox(&workload.annotations, &workload.process.args);
         let policy = config.policy.clone();
         let pid = if is_sandbox {
+            // Before anything is changed for it.
+            policy.check_sandbox(&CriAnnotations::from_annotations(&workload.annotations))?;
             let store = self.engine.store();
             if !workload.hooks.is_empty() {
                 tracing::warn!(%id, "the hooks of a sandbox are not run: it has no process");
@@ -85,7 +87,6 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
                 annotations,
                 ..
             } = workload;
-            policy.check_sandbox(&CriAnnotations::from_annotations(&annotations))?;
             let view = view(id.clone(), &process, Vec::new(), &annotations, &config);
             sandbox::create(store, path, annotations, &view, network.as_deref())
                 .await?

@@ -145,6 +145,30 @@ async fn containers_of_a_pod_are_in_the_network_that_its_sandbox_names() {
 }
 
 #[tokio::test]
+async fn a_pod_that_the_policy_refuses_changes_nothing_in_its_network() {
+    let node = Node::new();
+    let network = Network::new(&node);
+    let config = node.path().join("reaper.toml");
+    fs::write(&config, "[policy]\nnamespaces = [\"tools\"]\n").unwrap();
+    let node = node.env("REAPER_CONFIG", config.to_str().unwrap());
+    let pod = json!([{"type": "network", "path": network.0}]);
+    let sandbox = bundle(&node, "pod", &pod);
+    let shim = Shim::connect(&node.start("pod")).await;
+    let refused = shim.create("pod", &sandbox).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("policy.namespaces"),
+        "{refused}"
+    );
+    let option = format!("--net={}", network.0.display());
+    let file = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+    let seen = Command::new("nsenter")
+        .args([&option, "cat", file])
+        .output();
+    assert_ne!(String::from_utf8_lossy(&seen.unwrap().stdout).trim(), "79");
+    shim.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_pod_of_the_hosts_network_and_one_that_the_admin_puts_there_join_none() {
     let hosts = fs::metadata("/proc/self/ns/net").unwrap().ino();
     let node = Node::new();

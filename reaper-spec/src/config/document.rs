@@ -1,6 +1,6 @@
 //! A configuration's text, and where in it each setting stands.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, io, path::Path};
 
 use toml::{
     Table,
@@ -29,6 +29,19 @@ impl Document {
         match str::from_utf8(&bytes) {
             Ok(text) => Self::parse(text, origin),
             Err(error) => Err(syntax(&origin, error.to_string())),
+        }
+    }
+
+    /// As [`read`](Self::read); `None` if there is no such file. A link to what is missing is one that cannot be
+    /// read: who has set it has meant what it leads to, and a policy must not be lost with that.
+    pub(super) fn read_if_there(path: &Path) -> Result<Option<Self>, Error> {
+        match Self::read(path) {
+            Err(Error::Read { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && !leads_nowhere(path) =>
+            {
+                Ok(None)
+            }
+            document => document.map(Some),
         }
     }
 
@@ -70,6 +83,14 @@ impl Document {
             lines: rules.collect(),
         }
     }
+}
+
+/// Whether a link, at the path itself or on the way to it, leads to what is missing.
+fn leads_nowhere(path: &Path) -> bool {
+    let there = path
+        .ancestors()
+        .find(|part| part.symlink_metadata().is_ok());
+    there.is_some_and(|part| part.metadata().is_err())
 }
 
 fn find_lines(text: &str, table: &DeTable<'_>, prefix: &str, lines: &mut BTreeMap<String, usize>) {

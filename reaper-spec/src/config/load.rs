@@ -2,7 +2,6 @@
 
 use std::{
     ffi::OsString,
-    io,
     path::{Path, PathBuf},
 };
 
@@ -80,10 +79,11 @@ impl Config {
                 config.apply_policy_of(default_file)?;
                 config.apply_file(&path)?;
             }
-            None => match config.apply_file(default_file) {
-                Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-                result => result?,
-            },
+            None => {
+                if let Some(document) = Document::read_if_there(default_file)? {
+                    config.apply(&document)?;
+                }
+            }
         }
         for key in KEYS {
             if let Some(variable) = key.env
@@ -99,13 +99,10 @@ impl Config {
     /// Applies what `node`, if there is such a file, says of the policy, and nothing else of it: another file
     /// was named in its place.
     fn apply_policy_of(&mut self, node: &Path) -> Result<(), Error> {
-        let document = match Document::read(node) {
-            Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return Ok(());
-            }
-            document => document?,
-        };
-        self.apply(&document.only(POLICY))
+        match Document::read_if_there(node)? {
+            Some(document) => self.apply(&document.only(POLICY)),
+            None => Ok(()),
+        }
     }
 
     /// Applies a configuration file over what is set so far: a further file that containerd's

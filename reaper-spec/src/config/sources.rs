@@ -1,6 +1,6 @@
 //! Which settings were made, and where.
 
-use std::{ffi::OsString, io, path::Path};
+use std::{ffi::OsString, path::Path};
 
 use toml::{Table, Value};
 
@@ -37,10 +37,11 @@ impl Config {
     ) -> Result<Vec<SettingSource>, Error> {
         let documents = match named_file(file, env) {
             Some(path) => {
-                let node = if_there(default_file)?.map(|document| document.only(POLICY));
+                let node =
+                    Document::read_if_there(default_file)?.map(|document| document.only(POLICY));
                 [node, Some(Document::read(&path)?)]
             }
-            None => [if_there(default_file)?, None],
+            None => [Document::read_if_there(default_file)?, None],
         };
         let mut found = Vec::new();
         for key in KEYS {
@@ -79,13 +80,6 @@ impl Config {
 /// Texts, numbers and lists are written alike in JSON and in TOML.
 fn as_json(value: &Value) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| value.type_str().to_owned())
-}
-
-fn if_there(file: &Path) -> Result<Option<Document>, Error> {
-    match Document::read(file) {
-        Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-        document => document.map(Some),
-    }
 }
 
 fn look_up<'a>(table: &'a Table, name: &str) -> Option<&'a Value> {

@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    container_spec::ContainerSpec,
+    container_spec::{ContainerSpec, is_engines_sysctl},
     hooks::Hooks,
     namespaces::{NamespaceKind, NamespacePath},
     overlay_scope::OverlayScope,
@@ -253,12 +253,18 @@ pub enum NetworkMode {
 impl NetworkMode {
     /// Changes a container to what the mode says of it. Returns what of the spec is not applied, in words for
     /// a log.
-    pub fn apply(self, container: &mut ContainerSpec) -> Option<&'static str> {
+    pub fn apply(self, container: &mut ContainerSpec) -> Option<String> {
         let is_network = |joined: &NamespacePath| joined.kind == NamespaceKind::Network;
         let is_ignored = self == Self::Host && container.namespaces.iter().any(is_network);
         is_ignored.then(|| {
             container.namespaces.retain(|joined| !is_network(joined));
-            "the network of the spec is not joined: network is \"host\""
+            let names = container.sysctls.keys().map(String::as_str);
+            let skipped: Vec<_> = names.filter(|name| is_engines_sysctl(name)).collect();
+            let unset = match skipped.as_slice() {
+                [] => String::new(),
+                names => format!(", and {} not set", names.join(" and ")),
+            };
+            format!("the network of the spec is not joined{unset}: network is \"host\"")
         })
     }
 }

@@ -102,6 +102,13 @@ fn version(node: &Node<'_>) -> Result<()> {
 fn joined(linux: &Node<'_>) -> Result<Vec<NamespacePath>> {
     let list = linux.get("namespaces")?;
     let all = list.items("an array of namespaces", namespaces::read)?;
+    // Which of two counted would be anyone's guess (runtime-spec, config-linux.md, "Namespaces").
+    let twice = |(at, (kind, _)): &(usize, &(NamespaceKind, _))| {
+        all[..*at].iter().any(|(earlier, _)| earlier == kind)
+    };
+    if let Some((_, (kind, _))) = all.iter().enumerate().find(twice) {
+        return Err(list.invalid(format!("one {kind} namespace at most")));
+    }
     let paths = all.into_iter().filter_map(|(_, path)| path);
     let is_known =
         |path: &NamespacePath| !matches!(path.kind, NamespaceKind::User | NamespaceKind::Time);

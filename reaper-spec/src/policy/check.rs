@@ -23,6 +23,19 @@ const PATHS: MatchOptions = MatchOptions {
     require_literal_leading_dot: false,
 };
 
+/// Filesystems that are empty at first or show the kernel's own state, and no file of the node.
+const OF_NO_FILES: [&str; 9] = [
+    "cgroup",
+    "cgroup2",
+    "devpts",
+    "hugetlbfs",
+    "mqueue",
+    "proc",
+    "ramfs",
+    "sysfs",
+    "tmpfs",
+];
+
 const ADMIN: &str = "CAP_SYS_ADMIN";
 
 impl PolicyConfig {
@@ -120,7 +133,7 @@ impl PolicyRules {
             return Err(self.refused("privileged", "a privileged container"));
         }
         if let Some(allowed) = &self.host_paths {
-            for mount in container.mounts.iter().filter(|mount| mount.is_bind()) {
+            for mount in &container.mounts {
                 self.check_mount(allowed, mount)?;
             }
         }
@@ -220,6 +233,14 @@ impl PolicyRules {
     }
 
     fn check_mount(&self, allowed: &[HostPath], mount: &Mount) -> Result<(), Error> {
+        if !mount.is_bind() {
+            // By a device or by its options any other may show what is the node's: a disk, a directory below an
+            // overlay.
+            let kind = mount.typ.as_deref().unwrap_or_default();
+            return self.allowed(OF_NO_FILES.contains(&kind), "host_paths", || {
+                format!("a mount of the filesystem {kind}")
+            });
+        }
         let Some(source) = &mount.source else {
             return Ok(());
         };
@@ -233,12 +254,8 @@ impl PolicyRules {
         if covering.peek().is_none() {
             return Err(self.refused("host_paths", &format!("a mount of {}", source.display())));
         }
-        // `ro` leaves mounts below writable.
-        let is_read_only = mount.options.iter().any(|option| option == "rro")
-            || (mount.options.iter().any(|option| option == "ro")
-                && !mount.options.iter().any(|option| option == "rbind"));
         self.allowed(
-            is_read_only || covering.any(|path| !path.read_only),
+            mount.is_read_only() || covering.any(|path| !path.read_only),
             "host_paths",
             || format!("a writable mount of {}", source.display()),
         )

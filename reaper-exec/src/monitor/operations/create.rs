@@ -32,7 +32,7 @@ use crate::{
             placeholder::Placeholder,
         },
     },
-    namespaces::Namespace,
+    namespaces::{Namespace, refuse_in_own_network},
     protocol::{CleanupRecord, CreateContainer, Failure, VERSION},
 };
 
@@ -90,6 +90,10 @@ impl NewContainer {
         if self.call.runtime.is_none() {
             self.namespaces = Namespace::open_all(&self.call.namespaces)?;
             self.call.view.own_network = self.namespaces.iter().any(Namespace::is_network);
+            if !self.call.view.own_network {
+                refuse_in_own_network(&self.call.sysctls)?;
+                self.call.sysctls.clear();
+            }
         }
         let (hierarchies, path) = choose_cgroups(&self.call)?;
         let scope = match hierarchies == Hierarchies::default() {

@@ -10,7 +10,7 @@ use reaper_spec::{Exit, HookKind, ProcessIdentity, Status};
 
 use crate::{
     channel,
-    hooks::{HookFolder, Place, Surroundings, run, run_all, state},
+    hooks::{HookFolder, Surroundings, run, run_all, state},
     monitor::{
         container::{
             hooks::{AfterHooks, HookRun},
@@ -189,7 +189,7 @@ impl Monitor {
         );
         let runner = HookRunner::start(self.oom_score_adj, |wanted| {
             let surroundings = Surroundings {
-                programs: Place::Here,
+                root: None,
                 directory: folder.path(),
                 wanted: Some(wanted),
             };

@@ -18,7 +18,7 @@ use reaper_state::{ContainerDir, lock_exclusive};
 use crate::{
     cgroup::{self, Cgroups, Claim, read_events},
     executor::ContainerState,
-    hooks::{HookFolder, Place, Surroundings, run_all, state},
+    hooks::{HookFolder, Surroundings, run_all, state},
     monitor::{
         oci_runtime::{cleanup as runtime, rootfs::Image},
         support::{container_files::remove_runtime_files, log::log_line, wait::wait_until},
@@ -169,7 +169,7 @@ fn end_hooks(config: &HooksConfig, id: &ContainerId, dir: &ContainerDir) {
         let bundle = Some(folder.path());
         let state = state(id, Status::Stopped, None, bundle, Some(&config.annotations));
         let surroundings = Surroundings {
-            programs: Place::Here,
+            root: None,
             directory: folder.path(),
             wanted: None,
         };
