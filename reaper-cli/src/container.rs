@@ -49,6 +49,7 @@ pub(crate) fn of_bundle(
         if let Some(ignored) = config.network.apply(&mut workload) {
             tracing::warn!("container {id}: {ignored}");
         }
+        config.pid.apply(&mut workload);
         // Without root a container has users of its own anyway, and its root is this one.
         workload.check_host(!nix::unistd::geteuid().is_root())?;
     }
@@ -72,7 +73,7 @@ pub(crate) fn of_process(
         operation: "write a process".into(),
         source: error.into(),
     })?;
-    let workload = ContainerSpec {
+    let mut workload = ContainerSpec {
         process,
         rootfs: None,
         mounts: Vec::new(),
@@ -84,10 +85,12 @@ pub(crate) fn of_process(
         seccomp: None,
         hooks: Hooks::default(),
         namespaces: Vec::new(),
+        new_pid_namespace: true,
         sysctls: BTreeMap::new(),
         annotations: BTreeMap::new(),
         unsupported: Vec::new(),
     };
+    config.pid.apply(&mut workload);
     let mut new = of_workload(config, id, dir.to_owned(), workload)?;
     new.notes.insert(PROCESS.to_owned(), json);
     Ok(new)
@@ -130,6 +133,8 @@ fn of_workload(
         hooks: workload.hooks,
         sysctls,
         namespaces: workload.namespaces,
+        new_pid_namespace: workload.new_pid_namespace,
+        holds_pids: false,
         view,
         stdio: StdioRequest::default(),
         preserve_fds: Vec::new(),

@@ -38,7 +38,8 @@ pub(crate) fn hide() -> Result<()> {
 }
 
 fn enter(pid: u32) -> std::io::Result<()> {
-    // The user's first, which gives the rights to the others, and the mounts last, which hide /proc.
+    // Not the one of pids: the end of the container's first process would end this one before it has passed
+    // the exit on. The user's first, which gives the rights to the others, and the mounts last, which hide /proc.
     const KINDS: [(&str, CloneFlags); 6] = [
         ("user", CloneFlags::CLONE_NEWUSER),
         ("net", CloneFlags::CLONE_NEWNET),

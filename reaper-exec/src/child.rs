@@ -12,6 +12,7 @@
 mod capabilities;
 mod descriptors;
 mod filter;
+mod hold;
 mod hooks;
 mod labels;
 mod passwd;
@@ -80,6 +81,8 @@ pub(crate) struct ChildSetup<'a> {
     pub(crate) sysctls: &'a BTreeMap<String, String>,
     /// Of the container's first process, if there are any.
     pub(crate) hooks: Option<ChildHooks<'a>>,
+    /// It keeps its pid namespace, instead of executing a program.
+    pub(crate) holds_pids: bool,
 }
 
 /// Sets up the process and executes its program. Never returns.
@@ -92,9 +95,14 @@ pub(crate) fn run(setup: ChildSetup<'_>, start_socket: OwnedFd) -> ! {
     // program. Otherwise it needs those that the process is about to lose.
     let at_last = setup.filter.filter(|_| setup.process.no_new_privileges);
     let hooks = setup.hooks;
+    let holds_pids = setup.holds_pids;
     let report = prepare(setup, &start_socket)
         .and_then(|(program, warnings)| {
-            wait_for_start(&start_socket, &program, warnings, hooks, at_last)
+            wait_for_start(&start_socket, warnings, hooks, at_last)?;
+            match holds_pids {
+                true => hold::run(&start_socket),
+                false => Ok(program.execute()),
+            }
         })
         .unwrap_or_else(Into::into);
     // If this cannot be sent, the monitor reads the end of the socket.
@@ -120,6 +128,7 @@ fn prepare(
         namespaces,
         sysctls,
         hooks,
+        holds_pids: _,
     } = setup;
     // Until what is the monitor's is closed, processes in the view must not reach it by way of
     // /proc (ptrace(2), "dumpable"). As an ordinary user it would keep this one from its own files.
@@ -317,15 +326,13 @@ fn may_set_groups() -> bool {
     geteuid().is_root() && !denied
 }
 
-/// Reports that the process is ready, waits for the start message, and executes the program.
-/// Returns the report if the program could not be executed.
+/// Reports that the process is ready, waits for the start message, and does what comes right before the program.
 fn wait_for_start(
     start_socket: &OwnedFd,
-    program: &Program,
     warnings: Vec<String>,
     hooks: Option<ChildHooks<'_>>,
     filter: Option<&Filter>,
-) -> Result<ChildReport, Failed> {
+) -> Result<(), Failed> {
     channel::send(start_socket.as_fd(), &ChildReport::Ready { warnings }, &[])
         .step("report to the monitor")?;
     let go = channel::receive(start_socket.as_fd()).step("wait at the gate")?;
@@ -340,5 +347,5 @@ fn wait_for_start(
     if let Some(filter) = filter {
         filter::load(filter, start_socket)?;
     }
-    Ok(program.execute())
+    Ok(())
 }

@@ -12,8 +12,13 @@ use std::{
     thread,
 };
 
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    sched::{CloneFlags, setns, unshare},
+    unistd::geteuid,
+};
 use reaper_spec::{NamespaceKind, NamespacePath, is_engines_sysctl};
+
+use crate::procfs;
 
 /// A namespace that is not the host's.
 #[derive(Debug)]
@@ -30,6 +35,12 @@ pub(crate) struct Refused {
     pub(crate) source: io::Error,
 }
 
+impl From<Refused> for io::Error {
+    fn from(Refused { step, source }: Refused) -> Self {
+        Self::new(source.kind(), format!("{step}: {source}"))
+    }
+}
+
 impl Namespace {
     /// Opens those of `paths` that are not the calling process's own.
     ///
@@ -40,7 +51,12 @@ impl Namespace {
         paths.iter().filter_map(open).collect()
     }
 
-    fn open(NamespacePath { kind, path }: &NamespacePath) -> Result<Option<Self>, Refused> {
+    fn open(named: &NamespacePath) -> Result<Option<Self>, Refused> {
+        let NamespacePath {
+            kind,
+            path,
+            process,
+        } = named;
         let refused = |source| Refused {
             step: format!("join the {kind} namespace {}", path.display()),
             source,
@@ -51,6 +67,11 @@ impl Namespace {
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
             .open(path)
             .map_err(refused)?;
+        // Only afterwards it is sure whose file was opened.
+        if process.as_ref().is_some_and(|one| !procfs::is_alive(one)) {
+            let reason = "the process that it was of has exited";
+            return Err(refused(io::Error::other(reason)));
+        }
         if is_own(*kind, &file).map_err(refused)? {
             return Ok(None);
         }
@@ -71,6 +92,11 @@ impl Namespace {
         self.kind == NamespaceKind::Network
     }
 
+    /// Whether it is a pid namespace, which a process cannot change for itself.
+    fn is_of_pids(&self) -> bool {
+        self.kind == NamespaceKind::Pid
+    }
+
     /// Moves the calling process, which has one thread, into it.
     pub(crate) fn join(&self) -> Result<(), Refused> {
         let flag = flag(self.kind).unwrap_or(CloneFlags::empty());
@@ -81,6 +107,109 @@ impl Namespace {
     }
 }
 
+/// The pid namespace of a container's processes.
+///
+/// A process is in the one that its parent has chosen for its children before the fork (pid_namespaces(7)). So the
+/// monitor chooses it, forks, and takes its choice back: it is the parent of what runs there, and waits for it by
+/// the pids of its own namespace.
+#[derive(Debug, Default)]
+pub(crate) enum PidNamespace {
+    /// The host's.
+    #[default]
+    Host,
+    /// One that the first process of the container will be number 1 of, or is by now: then it is open.
+    Own(Option<Namespace>),
+    /// Another one's.
+    Joined(Namespace),
+}
+
+impl PidNamespace {
+    /// Takes it out of those that are joined; without one there it is the host's, or `new`.
+    ///
+    /// # Errors
+    /// An ordinary user cannot have one: the process that enters the user namespace would have to be the
+    /// parent.
+    pub(crate) fn take(joined: &mut Vec<Namespace>, new: bool) -> Result<Self, Refused> {
+        let at = joined.iter().position(Namespace::is_of_pids);
+        let chosen = match at {
+            Some(at) => Self::Joined(joined.remove(at)),
+            None if new => Self::Own(None),
+            None => return Ok(Self::Host),
+        };
+        match geteuid().is_root() {
+            true => Ok(chosen),
+            false => Err(Refused {
+                step: "choose a pid namespace".to_owned(),
+                source: io::Error::other("one of its own is not supported without root"),
+            }),
+        }
+    }
+
+    /// Whether it is another one than the host's.
+    pub(crate) fn is_private(&self) -> bool {
+        !matches!(self, Self::Host)
+    }
+
+    /// Whether processes of the container that lose their parent become children of a process that is not
+    /// the container's.
+    pub(crate) fn is_joined(&self) -> bool {
+        matches!(self, Self::Joined(_))
+    }
+
+    /// Keeps the namespace that the process `pid`, a child that was not reaped, is number 1 of.
+    pub(crate) fn keep(&mut self, pid: u32) -> Result<(), Refused> {
+        if let Self::Own(kept @ None) = self {
+            let path = format!("/proc/{pid}/ns/pid");
+            let file = File::open(&path).map_err(|source| Refused {
+                step: "keep the pid namespace".to_owned(),
+                source,
+            })?;
+            *kept = Some(Namespace {
+                kind: NamespaceKind::Pid,
+                path,
+                file,
+            });
+        }
+        Ok(())
+    }
+
+    /// Has the children of the calling process, which has one thread, be forked there, until the choice is
+    /// taken back.
+    pub(crate) fn choose(&self) -> io::Result<ChosenPids> {
+        let chosen = match self {
+            Self::Host => return Ok(ChosenPids { own: None }),
+            Self::Own(None) => Err("make a pid namespace".to_owned()),
+            Self::Own(Some(namespace)) | Self::Joined(namespace) => Ok(namespace),
+        };
+        let own = File::open("/proc/self/ns/pid")?;
+        match chosen {
+            Ok(namespace) => namespace.join()?,
+            Err(step) => unshare(CloneFlags::CLONE_NEWPID).map_err(|errno| Refused {
+                step,
+                source: errno.into(),
+            })?,
+        }
+        Ok(ChosenPids { own: Some(own) })
+    }
+}
+
+/// The pid namespace that was chosen for the children of this process.
+#[must_use]
+pub(crate) struct ChosenPids {
+    /// The process's own.
+    own: Option<File>,
+}
+
+impl ChosenPids {
+    /// Has further children be forked in the process's own. Only for the parent: a child is in its own.
+    pub(crate) fn take_back(self) -> io::Result<()> {
+        match self.own {
+            Some(own) => Ok(setns(own, CloneFlags::CLONE_NEWPID)?),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What setns(2) calls a kind that processes here may have of their own.
 fn flag(kind: NamespaceKind) -> Option<CloneFlags> {
     match kind {
@@ -88,9 +217,8 @@ fn flag(kind: NamespaceKind) -> Option<CloneFlags> {
         NamespaceKind::Ipc => Some(CloneFlags::CLONE_NEWIPC),
         NamespaceKind::Uts => Some(CloneFlags::CLONE_NEWUTS),
         NamespaceKind::Cgroup => Some(CloneFlags::CLONE_NEWCGROUP),
-        NamespaceKind::Pid | NamespaceKind::Mount | NamespaceKind::User | NamespaceKind::Time => {
-            None
-        }
+        NamespaceKind::Pid => Some(CloneFlags::CLONE_NEWPID),
+        NamespaceKind::Mount | NamespaceKind::User | NamespaceKind::Time => None,
     }
 }
 
@@ -150,6 +278,7 @@ pub fn set_network_parameters(
         let path = NamespacePath {
             kind: NamespaceKind::Network,
             path: path.to_owned(),
+            process: None,
         };
         match Namespace::open(&path)? {
             Some(network) => {
@@ -162,7 +291,5 @@ pub fn set_network_parameters(
     // A thread's namespaces are its own, and this one ends here.
     let done = thread::scope(|scope| scope.spawn(set).join());
     let done = done.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked));
-    done.map_err(|Refused { step, source }| {
-        io::Error::new(source.kind(), format!("{step}: {source}"))
-    })
+    done.map_err(io::Error::from)
 }

@@ -77,6 +77,10 @@ pub(crate) struct CreateContainer {
     pub(crate) hooks: Option<HooksConfig>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) namespaces: Vec<NamespacePath>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) new_pid_namespace: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) holds_pids: bool,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) sysctls: BTreeMap<String, String>,
 }

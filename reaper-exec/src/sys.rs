@@ -233,6 +233,14 @@ pub(crate) fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Closes a descriptor.
+///
+/// The caller must not use its owner afterwards, not even by dropping it, as with [`close_range`].
+pub(crate) fn close(fd: RawFd) {
+    // SAFETY: close(2) takes a number; the owner is forgotten by the contract above.
+    unsafe { libc::close(fd) };
+}
+
 /// Gives every signal its default disposition, those included that the C library keeps for
 /// itself and does not let a program change, but that an ancestor may have left ignored.
 pub(crate) fn default_signals() {

@@ -18,7 +18,9 @@ pub use contract::{
 };
 #[cfg(feature = "mock")]
 pub use contract::{MockFilesystemIsolation, MockView};
-pub use isolation::{Configured, HostFilesystem, ReadOnlyHost, Session, SharedOverlay, run_in};
+pub use isolation::{
+    Configured, HostFilesystem, ReadOnlyHost, Session, SharedOverlay, enter_empty_root, run_in,
+};
 pub use linux::{mountinfo, resolve::in_view};
 pub use manage::{
     ApplyMode, Change, ChangeKind, Exported, FileKind, FileMetadata, Flaw, FlawReason, Leftover,

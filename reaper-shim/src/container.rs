@@ -28,6 +28,8 @@ pub(crate) struct Container {
     pub(crate) init: Arc<Process>,
     /// It has no process of its own: see [`crate::sandbox`].
     pub(crate) sandbox: bool,
+    /// Its process keeps the pid namespace of its pod, whose sandbox it is.
+    pub(crate) holds_pids: bool,
     /// The policy that it was created under, which holds for its exec'd processes too.
     pub(crate) policy: PolicyConfig,
     /// Held by requests that change what the container is doing, one after the other. Kill,
@@ -58,11 +60,18 @@ impl Container {
             bundle,
             init: Arc::new(init),
             sandbox,
+            holds_pids: false,
             policy,
             lifecycle_lock: tokio::sync::Mutex::default(),
             paused: AtomicBool::new(false),
             execs: Mutex::default(),
         }
+    }
+
+    /// The same, of which it is said whether its process keeps the pid namespace of its pod.
+    pub(crate) fn holding_pids(mut self, holds_pids: bool) -> Self {
+        self.holds_pids = holds_pids;
+        self
     }
 
     /// The process that a request means: init where the exec id is empty.

@@ -3,6 +3,10 @@
 //! In the image world a pod's namespaces are kept alive by a process that does nothing but pause.
 //! Processes of the host need no such namespaces, so here the sandbox is an entry in the store
 //! whose pid is the shim's, and which ends when it is killed.
+//!
+//! A pid namespace lasts as long as its first process. So where the node's admin has given pods their own, the
+//! sandbox of a pod that has not asked for the node's is a container like any other, with a monitor and a process
+//! that keeps the namespace.
 
 use std::{
     collections::BTreeMap,
@@ -10,11 +14,11 @@ use std::{
     sync::Arc,
 };
 
-use reaper_exec::{Engine, Executor, Signal, procfs};
+use reaper_exec::{ContainerConfig, Engine, Executor, Signal, io::StdioRequest, procfs};
 use reaper_overlay::{Scope, ViewRequest};
 use reaper_spec::{
-    ContainerId, ContainerSpec, ContainerType, CriAnnotations, Exit, ExitStatus, NamespaceKind,
-    ProcessIdentity, Status, Timestamp,
+    ContainerId, ContainerSpec, ContainerType, CriAnnotations, Exit, ExitStatus, Hooks,
+    NamespaceKind, OverlayConfig, ProcessIdentity, ProcessSpec, Status, Timestamp,
 };
 use reaper_state::{Record, StateStore, VersionedRecord};
 
@@ -74,6 +78,60 @@ const VIEW: &str = "reaper.shim/view";
 /// path of that.
 const NETWORK: &str = "reaper.shim/network";
 
+/// The annotation that this crate adds to the record of a sandbox whose process keeps the pod's pid namespace.
+const HOLDS_PIDS: &str = "reaper.shim/holds-pids";
+
+/// What the process that keeps a pid namespace is called.
+const HOLDER: &str = "reaper-pause";
+
+/// What is noted of a sandbox in its record. `view` is what a container of this id would see, `network` the
+/// pod's, if it is not the host's.
+fn notes(view: &ViewRequest, network: Option<&Path>) -> Result<BTreeMap<String, String>> {
+    let mut notes = BTreeMap::new();
+    // All other overlays outlive the pod, or go with its containers.
+    let pods = |scope: &Scope| !scope.is_container();
+    if view.overlay.enabled && matches!(Scope::deleted_with(view), Ok(Some(scope)) if pods(&scope))
+    {
+        let view = serde_json::to_string(view).map_err(|source| Error::System {
+            operation: "write the view of a sandbox",
+            source: source.into(),
+        })?;
+        notes.insert(VIEW.to_owned(), view);
+    }
+    if let Some(network) = network.and_then(Path::to_str) {
+        notes.insert(NETWORK.to_owned(), network.to_owned());
+    }
+    Ok(notes)
+}
+
+/// Makes `new`, the container of a sandbox's bundle, one whose process keeps the pod's pid namespace and does
+/// nothing else. `view` and `network` are those of [`create`].
+pub(crate) fn hold_pids(
+    new: &mut ContainerConfig,
+    view: &ViewRequest,
+    network: Option<&Path>,
+) -> Result<()> {
+    new.notes = notes(view, network)?;
+    new.notes.insert(HOLDS_PIDS.to_owned(), String::new());
+    new.process = ProcessSpec {
+        oom_score_adj: new.process.oom_score_adj,
+        ..ProcessSpec::new([HOLDER], "/")?
+    };
+    // It has no files, and nothing of a program.
+    new.view = ViewRequest::new(new.id.clone(), "/".into());
+    new.view.overlay = OverlayConfig {
+        enabled: false,
+        ..view.overlay.clone()
+    };
+    new.seccomp = None;
+    new.hooks = Hooks::default();
+    // They are set in the joined network by who makes the sandbox.
+    new.sysctls = BTreeMap::new();
+    new.stdio = StdioRequest::default();
+    new.holds_pids = true;
+    Ok(())
+}
+
 /// Adds a sandbox to the store, as created. `view` is what a container of this id would see, `network` the
 /// pod's, if it is not the host's.
 pub(crate) async fn create<S: StateStore + ?Sized + 'static>(
@@ -84,19 +142,7 @@ pub(crate) async fn create<S: StateStore + ?Sized + 'static>(
     network: Option<&Path>,
 ) -> Result<ProcessIdentity> {
     let id = view.id.clone();
-    // All other overlays outlive the pod, or go with its containers.
-    let pods = |scope: &Scope| !scope.is_container();
-    if view.overlay.enabled && matches!(Scope::deleted_with(view), Ok(Some(scope)) if pods(&scope))
-    {
-        let view = serde_json::to_string(view).map_err(|source| Error::System {
-            operation: "write the view of a sandbox",
-            source: source.into(),
-        })?;
-        annotations.insert(VIEW.to_owned(), view);
-    }
-    if let Some(network) = network.and_then(Path::to_str) {
-        annotations.insert(NETWORK.to_owned(), network.to_owned());
-    }
+    annotations.append(&mut notes(view, network)?);
     let me = procfs::identify(std::process::id()).map_err(|source| Error::System {
         operation: "identify this process",
         source,
@@ -112,44 +158,66 @@ pub(crate) async fn create<S: StateStore + ?Sized + 'static>(
 }
 
 /// Changes the namespaces of a container that are those of its pod's sandbox, as the CRI names them by the
-/// sandbox's pid: the sandbox has no process but this one, and the pod's network is the one that its own bundle
-/// named. All others are the host's.
+/// sandbox's pid. The pod's network is the one that the sandbox's own bundle named. Its pid namespace is kept by
+/// the sandbox's process, if it has one; that is named with the path, since its pid can be another's by then.
+/// All others are the host's.
+///
+/// `others` are the containers of this pod by pid, whose pid namespaces are named so too (an ephemeral container
+/// with a target).
 pub(crate) async fn resolve_namespaces<S: StateStore + ?Sized + 'static>(
     store: &Arc<S>,
     container: &mut ContainerSpec,
+    others: &[(u32, ContainerId)],
 ) -> Result<()> {
     let mut pids = vec![std::process::id()];
-    let mut network = None;
+    let (mut network, mut holder) = (None, None);
     let sandbox = CriAnnotations::from_annotations(&container.annotations).sandbox_id;
-    if let Some(Ok(id)) = sandbox.map(ContainerId::new) {
-        let store = Arc::clone(store);
-        match blocking(move || store.get(&id)).await {
-            Ok(VersionedRecord { mut record, .. }) => {
-                pids.extend(record.process.map(|process| process.pid));
-                network = record.annotations.remove(NETWORK);
-            }
-            Err(reaper_state::Error::NotFound { .. }) => {}
-            Err(error) => return Err(error.into()),
+    if let Some(Ok(id)) = sandbox.map(ContainerId::new)
+        && let Some(mut record) = find(store, id).await?
+    {
+        pids.extend(record.process.as_ref().map(|process| process.pid));
+        network = record.annotations.remove(NETWORK);
+        if record.annotations.contains_key(HOLDS_PIDS) {
+            holder = record.process;
         }
     }
-    let is_sandboxs = |path: &Path| {
-        let of = |pid: &u32| path.starts_with(format!("/proc/{pid}/ns"));
-        pids.iter().any(of)
-    };
-    container.namespaces.retain_mut(|joined| {
-        if !is_sandboxs(&joined.path) {
-            return true;
-        }
-        let network = network
-            .clone()
-            .filter(|_| joined.kind == NamespaceKind::Network);
-        let Some(network) = network else {
-            return false;
+    let is_of = |path: &Path, pid: u32| path.starts_with(format!("/proc/{pid}/ns"));
+    let mut kept = Vec::new();
+    for mut joined in std::mem::take(&mut container.namespaces) {
+        let process = if pids.iter().any(|&pid| is_of(&joined.path, pid)) {
+            match (joined.kind, &network, &holder) {
+                (NamespaceKind::Network, Some(network), _) => joined.path = network.into(),
+                (NamespaceKind::Pid, _, Some(_)) => {}
+                _ => continue,
+            }
+            holder.clone().filter(|_| joined.kind == NamespaceKind::Pid)
+        } else {
+            let other = others.iter().find(|(pid, _)| is_of(&joined.path, *pid));
+            match other.filter(|_| joined.kind == NamespaceKind::Pid) {
+                Some((_, id)) => find(store, id.clone()).await?.and_then(|one| one.process),
+                None => None,
+            }
         };
-        joined.path = network.into();
-        true
-    });
+        if let Some(process) = &process {
+            joined.path = format!("/proc/{}/ns/pid", process.pid).into();
+        }
+        joined.process = process;
+        kept.push(joined);
+    }
+    container.namespaces = kept;
     Ok(())
+}
+
+async fn find<S: StateStore + ?Sized + 'static>(
+    store: &Arc<S>,
+    id: ContainerId,
+) -> Result<Option<Record>> {
+    let store = Arc::clone(store);
+    match blocking(move || store.get(&id)).await {
+        Ok(VersionedRecord { record, .. }) => Ok(Some(record)),
+        Err(reaper_state::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Notes that a sandbox was started.
@@ -182,10 +250,7 @@ pub(crate) async fn delete<E: Executor, S: StateStore + ?Sized + 'static>(
     engine: &Engine<E, S>,
     id: &ContainerId,
 ) -> Result<()> {
-    let (store, wanted) = (Arc::clone(engine.store()), id.clone());
-    if let Ok(stored) = blocking(move || store.get(&wanted)).await {
-        remove_view(engine, &stored.record).await;
-    }
+    remove_view_of(engine, id).await;
     let (store, id, name) = (Arc::clone(engine.store()), id.clone(), id.to_string());
     match blocking(move || store.delete(&id)).await {
         Ok(()) | Err(reaper_state::Error::NotFound { .. }) => Ok(()),
@@ -195,6 +260,16 @@ pub(crate) async fn delete<E: Executor, S: StateStore + ?Sized + 'static>(
             Ok(())
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes the overlay of the pod whose sandbox has this id, as [`remove_view`].
+pub(crate) async fn remove_view_of<E: Executor, S: StateStore + ?Sized + 'static>(
+    engine: &Engine<E, S>,
+    id: &ContainerId,
+) {
+    if let Ok(Some(record)) = find(engine.store(), id.clone()).await {
+        remove_view(engine, &record).await;
     }
 }
 

@@ -8,5 +8,7 @@ mod daemon;
 mod harness;
 #[path = "bootstrap/network.rs"]
 mod network;
+#[path = "bootstrap/pids.rs"]
+mod pids;
 #[path = "bootstrap/start.rs"]
 mod start;

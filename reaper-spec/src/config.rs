@@ -16,6 +16,6 @@ pub use self::{
     sources::SettingSource,
     types::{
         AnnotationPolicy, CgroupMode, Config, DeviceMode, DnsMode, HookMode, ImageMode, LogConfig,
-        MaskConfig, NetworkMode, OverlayConfig, RetentionConfig, StoreKind,
+        MaskConfig, NetworkMode, OverlayConfig, PidMode, RetentionConfig, StoreKind,
     },
 };

@@ -45,6 +45,9 @@ pub struct ContainerSpec {
     /// The namespaces that it joins.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub namespaces: Vec<NamespacePath>,
+    /// Whether it asks for a new pid namespace: [`PidMode`](crate::PidMode) decides whether it gets one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub new_pid_namespace: bool,
     /// The kernel's parameters that are set in its namespaces.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sysctls: BTreeMap<String, String>,

@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{error::Invalid, json::Node};
+use crate::{error::Invalid, identity::ProcessIdentity, json::Node};
 
 /// A namespace of another one's that a container is to be in (runtime-spec, config-linux.md,
 /// "Namespaces").
@@ -15,6 +15,10 @@ pub struct NamespacePath {
     pub kind: NamespaceKind,
     /// The file that stands for it, absolute.
     pub path: PathBuf,
+    /// The process whose file that is, if it has to be a certain one: by the time that the path is opened,
+    /// another process can have its pid, and the path is refused then. No bundle names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<ProcessIdentity>,
 }
 
 /// What a namespace is of.
@@ -81,6 +85,7 @@ pub(crate) fn read(node: &Node<'_>) -> Result<(NamespaceKind, Option<NamespacePa
     let path = path.map(|path| NamespacePath {
         kind,
         path: path.into(),
+        process: None,
     });
     Ok((kind, path))
 }

@@ -3,7 +3,8 @@
 use std::{fs, num::NonZeroU32, os::unix::net::UnixListener, path::Path};
 
 use reaper_spec::{
-    Bundle, ContainerSpec, Error, Hook, HookKind, Hooks, MAX_CONFIG_SIZE, NetworkMode, ProcessSpec,
+    Bundle, ContainerSpec, Error, Hook, HookKind, Hooks, MAX_CONFIG_SIZE, NetworkMode, PidMode,
+    ProcessSpec,
 };
 use serde_json::{Value, json};
 
@@ -402,6 +403,27 @@ fn log_names_the_parameters_that_the_nodes_network_keeps() {
         Some(expected)
     );
     assert!(spec.check_host(false).is_ok() && spec.network_sysctls().is_empty());
+}
+
+#[test]
+fn a_pid_namespace_without_a_path_is_a_new_one_where_the_admin_says_so() {
+    let path = json!({"type": "pid", "path": "/proc/1/ns/pid"});
+    for (namespaces, new, joined) in [
+        (json!([{"type": "mount"}]), false, 0),
+        (json!([{"type": "mount"}, {"type": "pid"}]), true, 0),
+        (json!([{"type": "mount"}, path]), false, 1),
+    ] {
+        let document =
+            json!({"process": {"args": ["true"]}, "linux": {"namespaces": namespaces}}).to_string();
+        let mut spec = ContainerSpec::parse(document.as_bytes(), Path::new("/b")).unwrap();
+        assert_eq!(spec.new_pid_namespace, new);
+        assert_eq!(spec.namespaces.len(), joined);
+        PidMode::Private.apply(&mut spec);
+        assert_eq!(spec.new_pid_namespace, new);
+        PidMode::default().apply(&mut spec);
+        assert!(!spec.new_pid_namespace);
+        assert_eq!(spec.namespaces.len(), joined);
+    }
 }
 
 #[test]

@@ -208,6 +208,7 @@ fn workload() -> impl Strategy<Value = ContainerSpec> {
                 seccomp: None,
                 hooks: Hooks::default(),
                 namespaces: Vec::new(),
+                new_pid_namespace: false,
                 sysctls: BTreeMap::new(),
                 annotations,
                 unsupported: Vec::new(),

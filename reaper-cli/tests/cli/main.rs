@@ -19,6 +19,7 @@ mod namespaces;
 mod overlay;
 mod paths;
 mod pause;
+mod pids;
 mod policy;
 mod privileges;
 mod rig;

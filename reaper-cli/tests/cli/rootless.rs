@@ -181,6 +181,24 @@ fn a_command_of_an_ordinary_user_runs_over_an_overlay() {
 }
 
 #[test]
+fn a_pid_namespace_of_an_ordinary_user_is_refused_by_name() {
+    let Some(someone) = Someone::with_overlays() else {
+        return;
+    };
+    let mut command = someone.runs(&someone.program(), &["run", "--", "true"]);
+    let refused = command.env("REAPER_PID", "private").output().unwrap();
+    let said = text(&refused.stderr);
+    assert_eq!(code(refused.status), 1, "{said}");
+    assert!(
+        said.contains("choose a pid namespace: one of its own is not supported without root"),
+        "{said}"
+    );
+    // It is no matter for one that is called root inside.
+    assert_eq!(someone.ok(&["run", "--", "true"]), "");
+    someone.leaves_nothing("node");
+}
+
+#[test]
 fn container_scope_of_user_lives_as_long_as_its_container() {
     let Some(someone) = Someone::with_overlays() else {
         return;

@@ -30,6 +30,13 @@ pub struct ContainerConfig {
     pub hooks: Hooks,
     /// The namespaces that its processes are in, init and those that are added; of all others in the host's.
     pub namespaces: Vec<NamespacePath>,
+    /// Its processes have a new pid namespace, of which the init process is number 1, and a `/proc` of that;
+    /// unless `namespaces` has one. It ends with init, with all that is in it.
+    pub new_pid_namespace: bool,
+    /// Its init process executes no program: it keeps its new pid namespace for containers that join that, as the
+    /// pause process of a pod does. It reaps what they leave, sees no files and has no capabilities, and ends
+    /// by SIGTERM and SIGINT that are sent from outside of the namespace. `process` names it.
+    pub holds_pids: bool,
     /// The kernel's parameters that are set in them.
     pub sysctls: BTreeMap<String, String>,
     /// What it sees of the filesystem.
@@ -64,6 +71,8 @@ impl ContainerConfig {
             seccomp: None,
             hooks: Hooks::default(),
             namespaces: Vec::new(),
+            new_pid_namespace: false,
+            holds_pids: false,
             sysctls: BTreeMap::new(),
             stdio: StdioRequest::default(),
             preserve_fds: Vec::new(),

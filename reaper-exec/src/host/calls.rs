@@ -139,6 +139,8 @@ impl Executor for HostExecutor {
             seccomp,
             hooks,
             namespaces: container.namespaces,
+            new_pid_namespace: container.new_pid_namespace || container.holds_pids,
+            holds_pids: container.holds_pids,
             sysctls: container.sysctls,
         }));
         self.remove_stale(&container.id).await?;

@@ -20,6 +20,7 @@ mod machine;
 mod namespaces;
 #[path = "../common/output.rs"]
 mod output;
+mod pids;
 mod privileges;
 mod races;
 mod rig;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
     }
     let cases = [
         lives::CASES,
+        pids::CASES,
         privileges::CASES,
         scheduling::CASES,
         seccomp::CASES,

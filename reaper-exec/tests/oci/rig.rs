@@ -154,6 +154,8 @@ impl Rig {
             seccomp: None,
             hooks: Default::default(),
             namespaces: Vec::new(),
+            new_pid_namespace: false,
+            holds_pids: false,
             sysctls: Default::default(),
             stdio,
             preserve_fds: Vec::new(),

@@ -54,6 +54,10 @@ pub struct ViewRequest {
     /// `/sys`. Who enters the view is in that network already.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub own_network: bool,
+    /// Whether its processes are in another pid namespace than the host's: they see a `/proc` of that one. Who
+    /// enters the view is in that namespace already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_pids: bool,
     /// The working directory, made where the view lacks it.
     pub cwd: PathBuf,
     /// The uid and gid that its first process becomes, where it becomes others. Only a view without
@@ -83,6 +87,7 @@ impl ViewRequest {
             root_propagation: None,
             own_mounts: false,
             own_network: false,
+            own_pids: false,
             cwd,
             user: None,
             kubernetes_namespace: None,

@@ -11,7 +11,7 @@ use crate::{
         namespace::{Namespaces, unshare_mounts},
         resolve::{Volumes, in_view, resolve},
     },
-    mount::{image::Image, interface::Interface, sysfs},
+    mount::{image::Image, interface::Interface, own_trees::OwnTrees},
     scope::mount_points::{self, MountPointUser},
     store::base::Base,
     volume::{
@@ -44,7 +44,7 @@ pub(crate) struct HostView {
     namespace: Option<Namespaces>,
     /// Whether the container has mounts of its own.
     own: bool,
-    own_network: bool,
+    own_trees: OwnTrees,
     interface: Interface,
     /// Done in a namespace of the container's own.
     restrict: Option<Restrict>,
@@ -62,6 +62,7 @@ impl HostView {
             _ => Some(Image::of(request)?),
         };
         let interface = Interface::ask();
+        let own_trees = OwnTrees::of(request);
         let mut requests = MountRequest::of_bundle(request, Privilege::of_process())?;
         let restrictions = Restrictions::of(request, false)?;
         if let Some(image) = image.as_ref().filter(|image| !image.is_there()) {
@@ -74,11 +75,11 @@ impl HostView {
             base,
             cwd: request.cwd.clone(),
             own: request.own_mounts
-                || request.own_network
+                || own_trees.any()
                 || !volumes.is_empty()
                 || restrict.is_some()
                 || restrictions.is_some(),
-            own_network: request.own_network,
+            own_trees,
             volumes,
             in_use,
             image: image.map(|image| image.root),
@@ -98,9 +99,7 @@ impl HostView {
 
     fn enter_first(&self) -> Result<(), Error> {
         unshare_mounts()?;
-        if self.own_network {
-            sysfs::renew()?;
-        }
+        self.own_trees.renew()?;
         if self.interface != Interface::Classic {
             self.restrict_host(&[])?;
         }

@@ -1,6 +1,7 @@
 //! What the monitor calls: the isolations and their views.
 
 mod configured;
+mod empty_root;
 mod host_root;
 mod overlay_view;
 mod place_volumes;
@@ -10,6 +11,7 @@ mod session;
 mod shared_overlay;
 
 pub use configured::Configured;
+pub use empty_root::enter_empty_root;
 pub use host_root::HostFilesystem;
 pub use read_only::ReadOnlyHost;
 pub use session::{Session, run_in};

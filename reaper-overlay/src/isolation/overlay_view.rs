@@ -21,7 +21,7 @@ use crate::{
         namespace::{self, Ids, Namespaces, lock, unshare_as, unshare_mounts},
         resolve::in_view,
     },
-    mount::{interface::Interface, pivot, sysfs},
+    mount::{interface::Interface, own_trees::OwnTrees, pivot},
     scope::{
         join::Member,
         keep::{ScopeNamespace, VIEW_DEPTH},
@@ -42,7 +42,7 @@ pub(crate) struct OverlayView {
     /// The uid and gid that the first process becomes, where it becomes others than the caller's.
     user: Option<Ids>,
     image_at: bool,
-    own_network: bool,
+    own_trees: OwnTrees,
     restrictions: Option<Restrictions>,
     member: Option<Member>,
     volumes: Vec<Volume>,
@@ -74,7 +74,7 @@ impl OverlayView {
             cwd: request.cwd.clone(),
             inside: request.user.unwrap_or_else(namespace::own),
             user: request.user,
-            own_network: request.own_network,
+            own_trees: OwnTrees::of(request),
             image_at: request.image == ImageMode::MountAt,
             restrictions: None,
             warnings: std::mem::take(&mut member.warnings),
@@ -110,7 +110,7 @@ impl View for OverlayView {
         enter_copy(
             &member.namespace,
             self.inside,
-            self.own_network,
+            self.own_trees,
             &self.volumes,
             restrictions,
         )?;
@@ -176,7 +176,7 @@ impl View for OverlayView {
 fn enter_copy(
     scope: &ScopeNamespace,
     inside: Ids,
-    own_network: bool,
+    own_trees: OwnTrees,
     volumes: &[Volume],
     restrictions: Option<&Restrictions>,
 ) -> Result<(), Error> {
@@ -186,7 +186,7 @@ fn enter_copy(
             view_path: Some(view),
             locked,
             ..
-        } => return exchange_host_root(view, *locked, own_network, volumes, restrictions),
+        } => return exchange_host_root(view, *locked, own_trees, volumes, restrictions),
         // A copy of mounts of another user namespace has slaves from the start.
         ScopeNamespace::Pinned { locked: true, .. } => {
             unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts of", "/")?;
@@ -196,9 +196,7 @@ fn enter_copy(
         // there.
         ScopeNamespace::Held(_) => unshare_as(inside)?,
     }
-    if own_network {
-        sysfs::renew()?;
-    }
+    own_trees.renew()?;
     let mount = || volumes.iter().try_for_each(|volume| volume.mount(None));
     match restrictions {
         Some(restrictions) => restrictions.around(Interface::with_trees(), volumes, mount)?,
@@ -219,7 +217,7 @@ fn enter_copy(
 fn exchange_host_root(
     view: &Path,
     locked: bool,
-    own_network: bool,
+    own_trees: OwnTrees,
     volumes: &[Volume],
     restrictions: Option<&Restrictions>,
 ) -> Result<(), Error> {
@@ -232,9 +230,7 @@ fn exchange_host_root(
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let new = openat(CWD, view, flags, Mode::empty()).context("open", view)?;
     let old = pivot::exchange(&new, view)?;
-    if own_network {
-        sysfs::renew()?;
-    }
+    own_trees.renew()?;
     let mount = || {
         for (volume, found) in volumes.iter().zip(&found) {
             volume.mount(found.as_ref())?;

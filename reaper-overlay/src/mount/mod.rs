@@ -13,7 +13,7 @@ pub(crate) mod mask;
 pub(crate) mod mirror;
 pub(crate) mod new_root;
 pub(crate) mod overlayfs;
+pub(crate) mod own_trees;
 pub(crate) mod pivot;
 pub(crate) mod restrict;
 pub(crate) mod rootfs;
-pub(crate) mod sysfs;

@@ -60,10 +60,12 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             if let Some(ignored) = config.network.apply(&mut workload) {
                 tracing::warn!(%id, "{ignored}");
             }
+            config.pid.apply(&mut workload);
             workload.check_host(false)?;
         }
         let is_sandbox = !run_pause_process
             && sandbox::is_sandbox(&workload.annotations, &workload.process.args);
+        let holds_pids = is_sandbox && workload.new_pid_namespace;
         let policy = config.policy.clone();
         let pid = if is_sandbox {
             // Before anything is changed for it.
@@ -82,29 +84,34 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
                     source,
                 })?;
             }
-            let ContainerSpec {
-                process,
-                annotations,
-                ..
-            } = workload;
-            let view = view(id.clone(), &process, Vec::new(), &annotations, &config);
-            sandbox::create(store, path, annotations, &view, network.as_deref())
-                .await?
-                .pid
+            let (process, annotations) = (&workload.process, &workload.annotations);
+            let view = view(id.clone(), process, Vec::new(), annotations, &config);
+            if holds_pids {
+                let mut new = container_config(id.clone(), &path, workload, config, &stdio);
+                sandbox::hold_pids(&mut new, &view, network.as_deref())?;
+                self.make_init(new).await?
+            } else {
+                let annotations = workload.annotations;
+                sandbox::create(store, path, annotations, &view, network.as_deref())
+                    .await?
+                    .pid
+            }
         } else {
             if !run_pause_process {
-                sandbox::resolve_namespaces(self.engine.store(), &mut workload).await?;
+                let others = self.registry.containers();
+                let others = others.iter().map(|one| (one.init.pid(), one.id.clone()));
+                let others: Vec<_> = others.collect();
+                sandbox::resolve_namespaces(self.engine.store(), &mut workload, &others).await?;
             }
             let mut new = self.new_container(id.clone(), &path, workload, config, &stdio)?;
             new.view.rootfs_mounts = request.rootfs.iter().map(rootfs_mount).collect();
-            self.make(new)
-                .await?
-                .process
-                .map_or(0, |process| process.pid)
+            self.make_init(new).await?
         };
+        let is_sandbox = is_sandbox && !holds_pids;
         self.events.publish(created(&request, pid));
         let init = Process::new(Target::Init(id.clone()), pid, stdio);
-        let container = Container::new(id, request.bundle, init, is_sandbox, policy);
+        let container =
+            Container::new(id, request.bundle, init, is_sandbox, policy).holding_pids(holds_pids);
         let container = Arc::new(container);
         reservation.fill(Arc::clone(&container));
         if !is_sandbox {
@@ -150,52 +157,17 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         if let Some(ignored) = config.hooks.apply(&mut workload) {
             tracing::warn!(%id, "{ignored}");
         }
-        let sysctls = workload.network_sysctls();
-        let ContainerSpec {
-            mut process,
-            rootfs,
-            mounts,
-            restrictions,
-            devices,
-            rootfs_propagation,
-            cgroups_path,
-            resources,
-            seccomp,
-            hooks,
-            namespaces,
-            annotations,
-            ..
-        } = workload;
-        process.terminal = stdio.terminal;
-        process.oom_score_adj = process.oom_score_adj.or(self.settings.oom_score_adj);
-        Ok(ContainerConfig {
-            view: ViewRequest {
-                rootfs,
-                restrictions,
-                devices,
-                root_propagation: rootfs_propagation,
-                ..view(id.clone(), &process, mounts, &annotations, &config)
-            },
-            id,
-            bundle: bundle.to_owned(),
-            process,
-            cgroups_path,
-            resources,
-            seccomp,
-            hooks,
-            namespaces,
-            sysctls,
-            stdio: stdio.request(),
-            preserve_fds: Vec::new(),
-            monitor: MonitorOptions {
-                cgroups: config.cgroups,
-                log: config.log.runtime,
-                ..MonitorOptions::default()
-            },
-            runtime: config.runtime_path,
-            annotations,
-            notes: BTreeMap::new(),
-        })
+        workload.process.oom_score_adj = workload
+            .process
+            .oom_score_adj
+            .or(self.settings.oom_score_adj);
+        Ok(container_config(id, bundle, workload, config, stdio))
+    }
+
+    /// As [`make`](Self::make), and returns the pid of init.
+    async fn make_init(&self, new: ContainerConfig) -> Result<u32> {
+        let process = self.make(new).await?.process;
+        Ok(process.map_or(0, |process| process.pid))
     }
 
     /// Creates the container by the engine. A creation that exceeds its limit is undone: the client
@@ -270,6 +242,64 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
                 at: Timestamp::now(),
             },
         }
+    }
+}
+
+/// What the engine is asked for.
+fn container_config(
+    id: ContainerId,
+    bundle: &Path,
+    workload: ContainerSpec,
+    config: Config,
+    stdio: &Stdio,
+) -> ContainerConfig {
+    let sysctls = workload.network_sysctls();
+    let ContainerSpec {
+        mut process,
+        rootfs,
+        mounts,
+        restrictions,
+        devices,
+        rootfs_propagation,
+        cgroups_path,
+        resources,
+        seccomp,
+        hooks,
+        namespaces,
+        new_pid_namespace,
+        annotations,
+        ..
+    } = workload;
+    process.terminal = stdio.terminal;
+    ContainerConfig {
+        view: ViewRequest {
+            rootfs,
+            restrictions,
+            devices,
+            root_propagation: rootfs_propagation,
+            ..view(id.clone(), &process, mounts, &annotations, &config)
+        },
+        id,
+        bundle: bundle.to_owned(),
+        process,
+        cgroups_path,
+        resources,
+        seccomp,
+        hooks,
+        namespaces,
+        new_pid_namespace,
+        holds_pids: false,
+        sysctls,
+        stdio: stdio.request(),
+        preserve_fds: Vec::new(),
+        monitor: MonitorOptions {
+            cgroups: config.cgroups,
+            log: config.log.runtime,
+            ..MonitorOptions::default()
+        },
+        runtime: config.runtime_path,
+        annotations,
+        notes: BTreeMap::new(),
     }
 }
 

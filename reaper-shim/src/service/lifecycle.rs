@@ -218,6 +218,9 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         if container.sandbox {
             with_timeout("delete", sandbox::delete(&self.engine, id)).await?;
         } else {
+            if container.holds_pids {
+                sandbox::remove_view_of(&self.engine, id).await;
+            }
             match with_timeout("delete", self.engine.delete(id, false)).await {
                 // Deleted from outside, by `reaper-runtime` for example.
                 Err(Error::Engine(engine::Error::Store(reaper_state::Error::NotFound {

@@ -6,7 +6,9 @@ use toml::Value;
 
 use super::{
     pod_annotation::PodAnnotation,
-    types::{CgroupMode, DeviceMode, DnsMode, HookMode, ImageMode, NetworkMode, StoreKind},
+    types::{
+        CgroupMode, DeviceMode, DnsMode, HookMode, ImageMode, NetworkMode, PidMode, StoreKind,
+    },
 };
 use crate::{error::quoted, overlay_scope::OverlayScope, policy::Privileges};
 
@@ -319,5 +321,6 @@ words!(DeviceMode, "spec or node", "spec" => Spec, "node" => Node);
 words!(DnsMode, "spec, pod or host", "spec" => Spec, "pod" => Spec, "host" => Host);
 words!(HookMode, "spec or off", "spec" => Spec, "off" => Off);
 words!(NetworkMode, "spec or host", "spec" => Spec, "host" => Host);
+words!(PidMode, "host or private", "host" => Host, "private" => Private);
 words!(Privileges, "spec or node", "spec" => Spec, "node" => Node);
 words!(ImageMode, "ignore, beneath or at", "ignore" => None, "beneath" => Lower, "at" => MountAt);

@@ -36,6 +36,7 @@ keys! {
         |c, input| c.runtime_path = input.read::<Option<Program>>()?.map(|program| program.0);
     "dns" "REAPER_DNS" |c, input| c.dns = input.read()?;
     "network" "REAPER_NETWORK" |c, input| c.network = input.read()?;
+    "pid" "REAPER_PID" |c, input| c.pid = input.read()?;
     "cgroups" "REAPER_CGROUPS" |c, input| c.cgroups = input.read()?;
     "devices" |c, input| c.devices = input.read()?;
     "hooks" "REAPER_HOOKS" |c, input| c.hooks = input.read()?;

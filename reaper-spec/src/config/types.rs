@@ -39,6 +39,8 @@ pub struct Config {
     pub dns: DnsMode,
     /// Whose network a workload uses.
     pub network: NetworkMode,
+    /// Which processes a workload sees.
+    pub pid: PidMode,
     /// What is done with the cgroups of workloads.
     pub cgroups: CgroupMode,
     /// Which of the node's devices workloads may open. As a policy it is set in configuration files
@@ -269,6 +271,25 @@ impl NetworkMode {
     }
 }
 
+/// Which processes a workload sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum PidMode {
+    /// The node's, unless the spec names a pid namespace by path.
+    #[default]
+    Host,
+    /// Its own, where the spec has a pid namespace.
+    Private,
+}
+
+impl PidMode {
+    /// Changes a container to what the mode says of it.
+    pub fn apply(self, container: &mut ContainerSpec) {
+        container.new_pid_namespace &= self == Self::Private;
+    }
+}
+
 /// What becomes of the container's image.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -304,6 +325,7 @@ impl Default for Config {
             log: LogConfig::default(),
             dns: DnsMode::default(),
             network: NetworkMode::default(),
+            pid: PidMode::default(),
             cgroups: CgroupMode::default(),
             devices: DeviceMode::default(),
             hooks: HookMode::default(),

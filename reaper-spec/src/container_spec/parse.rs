@@ -81,6 +81,7 @@ fn read(document: &Value, bundle: &Path) -> Result<ContainerSpec> {
         seccomp: linux.get("seccomp")?.opt(seccomp::read)?,
         hooks: root.get("hooks")?.opt(hooks::read)?.unwrap_or_default(),
         namespaces: joined(&linux)?,
+        new_pid_namespace: has_new_pids(&linux)?,
         sysctls: linux.get("sysctl")?.opt(annotations)?.unwrap_or_default(),
         annotations: root
             .get("annotations")?
@@ -113,6 +114,16 @@ fn joined(linux: &Node<'_>) -> Result<Vec<NamespacePath>> {
     let is_known =
         |path: &NamespacePath| !matches!(path.kind, NamespaceKind::User | NamespaceKind::Time);
     Ok(paths.filter(is_known).collect())
+}
+
+/// Whether there is a pid namespace without a path, which is a new one.
+fn has_new_pids(linux: &Node<'_>) -> Result<bool> {
+    let list = linux.get("namespaces")?;
+    let all = list.items("an array of namespaces", namespaces::read)?;
+    let is_new = |(kind, path): &(NamespaceKind, Option<NamespacePath>)| {
+        *kind == NamespaceKind::Pid && path.is_none()
+    };
+    Ok(all.iter().any(is_new))
 }
 
 /// What would be missed, were it not there.

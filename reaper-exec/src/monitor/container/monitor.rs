@@ -26,7 +26,7 @@ use crate::{
             states::MonitorState,
         },
     },
-    namespaces::Namespace,
+    namespaces::{Namespace, PidNamespace},
     protocol::{Failure, HooksConfig, Response, SeccompConfig},
     seccomp::Filter,
 };
@@ -62,6 +62,7 @@ pub(crate) struct Monitor {
     pub(crate) hook_bundle: Option<HookBundle>,
     /// The namespaces of every process of the container that are not the host's.
     pub(crate) namespaces: Vec<Namespace>,
+    pub(crate) pids: PidNamespace,
     /// Those that are run now.
     pub(crate) hook_run: Option<HookRun>,
     /// What init was created from, which fills in what the specs of other processes leave out.
@@ -77,6 +78,10 @@ pub(crate) struct Monitor {
     pub(crate) frozen: bool,
     /// When init, to which SIGKILL was sent, counts as one that cannot be killed.
     pub(crate) kill_deadline: Option<Instant>,
+    /// A process of the container that is waited for, as it is not the monitor's child.
+    pub(crate) stray: Option<OwnedFd>,
+    /// Init keeps a pid namespace, and executes no program.
+    pub(crate) holds_pids: bool,
     /// When to write `exit.json` again, which could not be written.
     pub(crate) record_again: Option<Instant>,
     /// Who waits for the deletion that is under way.
@@ -139,6 +144,7 @@ impl Monitor {
             filter,
             hook_bundle,
             namespaces,
+            pids,
             ..
         } = new;
         Self {
@@ -164,6 +170,7 @@ impl Monitor {
             hooks: call.hooks,
             hook_bundle,
             namespaces,
+            pids,
             hook_run: None,
             init_spec: call.process,
             processes: vec![init],
@@ -177,6 +184,8 @@ impl Monitor {
             freezing: None,
             frozen: false,
             kill_deadline: None,
+            stray: None,
+            holds_pids: call.holds_pids,
             record_again: None,
             deleting: Vec::new(),
             deleted_for: None,

@@ -20,7 +20,7 @@ use crate::{
             placeholder::Placeholder,
         },
     },
-    namespaces::Namespace,
+    namespaces::{Namespace, PidNamespace},
     protocol::CreateContainer,
     seccomp::Filter,
 };
@@ -57,4 +57,5 @@ pub(crate) struct NewContainer {
     pub(crate) filter: Option<Filter>,
     pub(crate) hook_bundle: Option<HookBundle>,
     pub(crate) namespaces: Vec<Namespace>,
+    pub(crate) pids: PidNamespace,
 }

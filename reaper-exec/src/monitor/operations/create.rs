@@ -32,7 +32,7 @@ use crate::{
             placeholder::Placeholder,
         },
     },
-    namespaces::{Namespace, refuse_in_own_network},
+    namespaces::{Namespace, PidNamespace, refuse_in_own_network},
     protocol::{CleanupRecord, CreateContainer, Failure, VERSION},
 };
 
@@ -83,17 +83,23 @@ impl NewContainer {
             filter: None,
             hook_bundle: None,
             namespaces: Vec::new(),
+            pids: PidNamespace::default(),
         }
     }
 
     fn create(&mut self) -> Result<(OwnedFd, Process), Failure> {
         if self.call.runtime.is_none() {
             self.namespaces = Namespace::open_all(&self.call.namespaces)?;
-            self.call.view.own_network = self.namespaces.iter().any(Namespace::is_network);
-            if !self.call.view.own_network {
+            self.pids = PidNamespace::take(&mut self.namespaces, self.call.new_pid_namespace)?;
+            let joins_network = self.namespaces.iter().any(Namespace::is_network);
+            if !joins_network {
                 refuse_in_own_network(&self.call.sysctls)?;
                 self.call.sysctls.clear();
             }
+            // One that only keeps a namespace looks at nothing.
+            let sees = !self.call.holds_pids;
+            self.call.view.own_network = sees && joins_network;
+            self.call.view.own_pids = sees && self.pids.is_private();
         }
         let (hierarchies, path) = choose_cgroups(&self.call)?;
         let scope = match hierarchies == Hierarchies::default() {

@@ -66,7 +66,7 @@ impl Backend for HostBackend {
             folder: &folder,
         });
         let view = new.view.as_deref().ok_or(Failure::NotFound)?;
-        spawn(SpawnArgs {
+        let init = spawn(SpawnArgs {
             number: INIT,
             config: &new.pending.config,
             id: &new.call.id,
@@ -77,6 +77,8 @@ impl Backend for HostBackend {
             inherit: &new.call.options.inherit,
             filter: new.filter.as_ref(),
             namespaces: &new.namespaces,
+            pids: &new.pids,
+            holds_pids: new.call.holds_pids,
             sysctls: &new.call.sysctls,
             hooks,
             exec: None,
@@ -85,7 +87,11 @@ impl Backend for HostBackend {
             attached: new.call.attached,
             descriptors: std::mem::take(&mut new.descriptors),
             reply_to: new.pending.reply_to,
-        })
+        })?;
+        if let Some(pid) = init.pid_number() {
+            new.pids.keep(pid)?;
+        }
+        Ok(init)
     }
 
     fn exec(
@@ -109,6 +115,8 @@ impl Backend for HostBackend {
             inherit: &monitor.options.inherit,
             filter: monitor.filter.as_ref(),
             namespaces: &monitor.namespaces,
+            pids: &monitor.pids,
+            holds_pids: false,
             sysctls: &BTreeMap::new(),
             hooks: None,
             exec: Some(call.exec),

@@ -106,8 +106,11 @@ impl Monitor {
         process.start_socket = None;
         match process.state {
             ProcessState::Starting(to) => {
-                let executed =
-                    |live: &&LiveProcess| procfs::has_execed(live.identity.pid).unwrap_or(false);
+                let holds = index == 0 && self.holds_pids;
+                let executed = |live: &&LiveProcess| match holds {
+                    true => procfs::is_alive(&live.identity),
+                    false => procfs::has_execed(live.identity.pid).unwrap_or(false),
+                };
                 match process.live.as_ref().filter(executed) {
                     Some(live) => {
                         let identity = live.identity.clone();

@@ -3,13 +3,16 @@
 //! What init has started is killed, as the end of a pid namespace would: first by the cgroup,
 //! then, for processes outside of the cgroup, as children of the monitor. The monitor is a
 //! subreaper, so a process becomes its child at the latest when the process's parent exits, which
-//! wakes the monitor up. After 5 s (more if an OCI runtime has to delete the container) the monitor
-//! stops waiting: a process in uninterruptible sleep must not hold back the exit of init.
+//! wakes the monitor up. In a pid namespace of another container's it becomes a child of the first
+//! process there: so the monitor waits for what is in the cgroup, one process after the other.
+//! After 5 s (more if an OCI runtime has to delete the container) the monitor stops waiting: a
+//! process in uninterruptible sleep must not hold back the exit of init.
 //!
 //! The exit is written to `exit.json`, durably, before a client is told of it.
 
 use std::{
     io,
+    os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 
@@ -102,7 +105,7 @@ impl Monitor {
 
     /// Kills all that is left of the container.
     pub(crate) fn kill_remaining(&mut self) {
-        if !any_children() {
+        if !any_children() && !self.pids.is_joined() {
             return;
         }
         if let Err(error) = self.cgroups.kill() {
@@ -142,6 +145,10 @@ impl Monitor {
         if !self.remaining().is_empty() {
             return self.kill_children();
         }
+        self.stray = self.next_stray();
+        if self.stray.is_some() {
+            return;
+        }
         let backend = self.backend;
         if backend.delete(self) {
             return self.finish_stopping();
@@ -150,6 +157,28 @@ impl Monitor {
             let deleted_by = Instant::now() + backend.delete_timeout();
             stopping.deadline = stopping.deadline.max(deleted_by);
         }
+    }
+
+    /// A process of the container that is not this process's child and has not exited, after it was killed.
+    fn next_stray(&self) -> Option<OwnedFd> {
+        if !self.pids.is_joined() {
+            return None;
+        }
+        let listed = self.cgroups.pids().ok()?;
+        if listed.is_empty() {
+            return None;
+        }
+        // What was forked meanwhile.
+        if let Err(error) = self.cgroups.kill() {
+            self.log(&format!("end what init left: {error}"));
+        }
+        listed.into_iter().find_map(|(pid, _)| {
+            let identity = procfs::identify(pid).ok()?;
+            let opened = procfs::open_pidfd(&identity).ok()?;
+            // It may have been another process's pid by then.
+            let is_still = self.cgroups.pids().ok()?.iter().any(|(one, _)| *one == pid);
+            (is_still && procfs::is_alive(&identity)).then_some(opened)
+        })
     }
 
     /// Stops waiting for processes that could not be killed.
@@ -174,6 +203,7 @@ impl Monitor {
             return;
         };
         let cause = stopping.cause.clone();
+        self.stray = None;
         self.freezing_ended();
         self.oom_ended();
         match cause {

@@ -26,7 +26,7 @@ use crate::{
         config::MonitorConfig, connection::ReplyTo, deferred_streams::PendingStreams,
         descriptors::sort, states::ProcessState,
     },
-    namespaces::Namespace,
+    namespaces::{Namespace, PidNamespace},
     procfs,
     protocol::{Attached, Failure},
     seccomp::Filter,
@@ -45,6 +45,8 @@ pub(crate) struct SpawnArgs<'a> {
     pub(crate) inherit: &'a Inherited,
     pub(crate) filter: Option<&'a Filter>,
     pub(crate) namespaces: &'a [Namespace],
+    pub(crate) pids: &'a PidNamespace,
+    pub(crate) holds_pids: bool,
     pub(crate) sysctls: &'a BTreeMap<String, String>,
     pub(crate) hooks: Option<ChildHooks<'a>>,
     pub(crate) exec: Option<ExecId>,
@@ -112,8 +114,16 @@ fn fork(
     let child_stdio = stdio
         .take_child()
         .ok_or_else(|| io::Error::other("the binder made no streams"))?;
-    let (forked, to_join) = fork_into(leaf)?;
-    let Some(pid) = forked else {
+    let pids = args.pids.choose()?;
+    let (pid, to_join) = match fork_into(leaf) {
+        Ok((None, to_join)) => (None, to_join),
+        // In the parent. A child that was forked ends with the socket if the choice cannot be taken back.
+        forked => {
+            pids.take_back()?;
+            forked.map_err(|error| explain(args.pids, error))?
+        }
+    };
+    let Some(pid) = pid else {
         let config = ChildSetup {
             process: args.process,
             view: args.view,
@@ -128,11 +138,22 @@ fn fork(
             namespaces: args.namespaces,
             sysctls: args.sysctls,
             hooks: args.hooks,
+            holds_pids: args.holds_pids,
         };
         child::run(config, childs)
     };
     fcntl(ours.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok((pid, ours))
+}
+
+/// The error of a fork; in a pid namespace whose first process has exited it is ENOMEM (pid_namespaces(7)).
+fn explain(pids: &PidNamespace, error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::ENOMEM) if pids.is_private() => io::Error::other(format!(
+            "the first process of the pid namespace may have exited: {error}"
+        )),
+        _ => error,
+    }
 }
 
 /// Forks into the leaf by clone3(2) with `CLONE_INTO_CGROUP`. On kernels without that (before 5.7)
@@ -145,6 +166,8 @@ fn fork_into(leaf: Option<&Leaf>) -> io::Result<(Option<Pid>, Option<&Leaf>)> {
     match sys::fork_into(folder.as_fd()) {
         Ok(forked) => Ok((forked, None)),
         Err(error) if is_unsupported(&error) => Ok((sys::fork()?, Some(leaf))),
+        // Of the pid namespace: see `explain`.
+        Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => Err(error),
         Err(error) => Err(io::Error::other(leaf.refused(error).to_string())),
     }
 }

@@ -46,6 +46,7 @@ enum Source {
     Freezer,
     Oom,
     Hooks,
+    Stray,
 }
 
 impl Monitor {
@@ -111,6 +112,7 @@ impl Monitor {
                 Source::Freezer => self.freezer_ready(),
                 Source::Oom => self.oom_ready(),
                 Source::Hooks => self.hooks_ready(),
+                Source::Stray => self.reap_remaining(),
             }
         }
         self.deadlines();
@@ -154,6 +156,10 @@ impl Monitor {
         if let Some(hooks) = &self.hook_run {
             sources.push(Source::Hooks);
             fds.push(PollFd::new(hooks.runner.socket(), PollFlags::POLLIN));
+        }
+        if let Some(stray) = &self.stray {
+            sources.push(Source::Stray);
+            fds.push(PollFd::new(stray.as_fd(), PollFlags::POLLIN));
         }
         // After an interruption the next turn polls again.
         if poll_all(&mut fds, self.timeout()).is_err() {
