@@ -24,6 +24,8 @@ mod restrictions;
 mod rootless;
 #[path = "rootless_masks.rs"]
 mod rootless_masks;
+#[path = "scope_limit.rs"]
+mod scope_limit;
 #[path = "scopes.rs"]
 mod scopes;
 #[path = "volumes.rs"]

@@ -86,6 +86,9 @@ fn elsewhere() {
     if what.contains("disk") {
         request.overlay.base = dir.join("disk/base");
     }
+    if what.contains("limit") {
+        request.overlay.size_per_scope = Some(4 << 20);
+    }
     request.mounts.push(Mount {
         destination: "/from/elsewhere".into(),
         typ: Some("bind".to_owned()),
@@ -125,6 +128,22 @@ fn a_start_from_another_mount_namespace_joins_the_live_scope() {
         third.close().unwrap();
         elsewhere.end();
         sh(&server, "ls /still-by-elsewhere; test ! -e /from");
+        server.close().unwrap();
+    });
+}
+
+#[test]
+fn a_scope_that_is_made_from_another_mount_namespace_has_its_limit() {
+    isolated(|dir| {
+        let _process = Process::start();
+        let server = open(&request(dir, "server", OverlayScope::Container));
+        let elsewhere = Elsewhere::start(dir, "limit");
+        let (overlays, node) = overlays(&request(dir, "here", OverlayScope::Node));
+        let limit = || overlays.inspect(&node).unwrap().unwrap().limit;
+        assert_eq!(limit(), Some(4 << 20));
+        elsewhere.end();
+        assert_eq!(limit(), Some(4 << 20), "it is the node's");
+        overlays.remove(&node).unwrap();
         server.close().unwrap();
     });
 }

@@ -277,6 +277,21 @@ fn rootless_size_limit_is_ignored_with_warning() {
 }
 
 #[test]
+fn rootless_limit_of_each_scope_is_refused() {
+    as_user(
+        |_| {},
+        |home| {
+            let mut request = of(home, "a", OverlayScope::Container);
+            request.overlay.size_per_scope = Some(1 << 20);
+            let refused = SharedOverlay::new().prepare(&request).map(drop);
+            let error = refused.unwrap_err();
+            assert!(matches!(error, Error::ScopeLimit { .. }), "{error}");
+            assert!(error.to_string().contains("run as root"), "{error}");
+        },
+    );
+}
+
+#[test]
 fn undumpable_process_is_refused_with_that_reason() {
     as_user_of_any_kernel(
         |_| {},

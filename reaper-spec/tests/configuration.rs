@@ -89,6 +89,7 @@ enabled = false
 base = "/srv/overlay"
 scope = "group:build"
 size = "512MiB"
+size_per_scope = "64MiB"
 host_paths = ["/var/lib/db.sock", "/srv/a,b"]
 unprotected = ["/mnt/odd"]
 remove_with_last = true
@@ -183,6 +184,7 @@ fn configuration_file_sets_every_key() {
         base,
         scope,
         size,
+        size_per_scope,
         masks,
         host_paths,
         unprotected,
@@ -193,6 +195,7 @@ fn configuration_file_sets_every_key() {
     assert_eq!(base, Path::new("/srv/overlay"));
     assert_eq!(scope, OverlayScope::Group("build".into()));
     assert_eq!(size, Some(512 << 20));
+    assert_eq!(size_per_scope, Some(64 << 20));
     assert_eq!(masks.replace, Some(vec!["/etc/shadow".to_owned()]));
     assert_eq!(masks.add, ["/opt/secret*", "/a,b"]);
     assert_eq!(
@@ -228,6 +231,7 @@ fn the_environment_wins_over_the_file() {
         ("REAPER_OVERLAY_BASE", "/env/overlay"),
         ("REAPER_OVERLAY_SCOPE", "pod"),
         ("REAPER_OVERLAY_SIZE", "1048576"),
+        ("REAPER_OVERLAY_SIZE_PER_SCOPE", "64KiB"),
         ("REAPER_OVERLAY_MASKS_ADD", "/a, /b,"),
         ("REAPER_OVERLAY_HOST_PATHS", "/a, /b,"),
         ("REAPER_OVERLAY_UNPROTECTED", "/c"),
@@ -249,6 +253,7 @@ fn the_environment_wins_over_the_file() {
     assert_eq!(config.overlay.base, Path::new("/env/overlay"));
     assert_eq!(config.overlay.scope, OverlayScope::Pod);
     assert_eq!(config.overlay.size, Some(1 << 20));
+    assert_eq!(config.overlay.size_per_scope, Some(64 << 10));
     assert_eq!(config.overlay.masks.add, ["/a", "/b"]);
     assert_eq!(
         config.overlay.host_paths,

@@ -162,3 +162,19 @@ fn a_limit_in_a_scope_of_systemd_survives_its_reload() {
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn what_is_written_to_an_overlay_on_a_tmpfs_is_memory_of_its_writer() {
+    let rig = Rig::with_overlay();
+    let script = "head -c 100000000 /dev/zero >/root/fill; echo $?";
+    for (limit, expected) in [(30 << 20, "137\n"), (400 << 20, "0\n")] {
+        let fields = json!({ "linux": { "resources": { "memory": { "limit": limit } } } });
+        let bundle = rig.bundle_with("writer", &shell(script), &fields);
+        let output = rig.call(&["run", "-b", &bundle, "writer"]);
+        let said = String::from_utf8_lossy(&output.stdout);
+        // The kernel may take the shell too.
+        let is_killed = expected == "137\n" && output.status.code() == Some(137);
+        assert!(said == expected || is_killed, "{limit}: {output:?}");
+        rig.ok(&["overlay", "reset", "node"]);
+    }
+}

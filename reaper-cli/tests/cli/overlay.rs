@@ -420,6 +420,46 @@ fn overlay_ls_shows_scopes_sizes_and_members() {
 }
 
 #[test]
+fn ls_and_du_show_how_much_of_its_limit_a_scope_holds() {
+    let rig = Rig::with_overlay();
+    let script = "LC_ALL=C cat /dev/zero >/root/fill; echo code $?";
+    let args = [
+        "run",
+        "--name",
+        "full",
+        "--keep",
+        "--overlay=container",
+        "--",
+    ];
+    let mut call = rig.command(&args);
+    call.args(["sh", "-c", script]);
+    let output = call
+        .env("REAPER_OVERLAY_SIZE_PER_SCOPE", "2MiB")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("No space left on device"), "{said}");
+    assert_eq!(output.stdout, b"code 1\n");
+    rig.ok(&["run", "--", "true"]);
+
+    let list = json(&rig.ok(&["overlay", "ls", "--json"]));
+    let used = json(&rig.ok(&["overlay", "du", "--json"]));
+    for listed in [list, used] {
+        let limits = listed.as_array().unwrap().iter();
+        let limits: Vec<_> = limits.map(|scope| scope["limit"].as_u64()).collect();
+        assert_eq!(limits, [Some(2 << 20), None], "{listed}");
+    }
+    for command in ["ls", "du"] {
+        let shown = rig.ok(&["overlay", command]);
+        let line = |name| shown.lines().find(|line| line.contains(name)).unwrap();
+        assert!(line("container-full").contains(" of 2.0 MiB"), "{shown}");
+        assert!(!line("node").contains(" of "), "{shown}");
+    }
+    rig.ok(&["delete", "full"]);
+    assert_eq!(scopes(&rig), ["node"]);
+}
+
+#[test]
 fn overlay_diff_lists_paths_and_changed_lines() {
     let rig = Rig::with_overlay();
     let dir = tempfile::tempdir().unwrap();

@@ -166,6 +166,14 @@ pub enum Error {
         /// The ids of its members, as far as they are known.
         by: Vec<String>,
     },
+    /// The limit that each scope is to have cannot be kept here.
+    #[error("overlay.size_per_scope cannot be kept in {}: {reason}", base.display())]
+    ScopeLimit {
+        /// Where the scopes are.
+        base: PathBuf,
+        /// Why, and what can be done.
+        reason: &'static str,
+    },
     /// Something was mounted over the base, which hides what is in use there.
     #[error(
         "the overlays in {} are hidden, since something was mounted on {} after them: unmount that, \

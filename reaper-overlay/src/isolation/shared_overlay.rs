@@ -23,7 +23,7 @@ use crate::{
         scope_options::ScopeOptions,
         unused::collect,
     },
-    store::{base::Base, paths::ScopePaths},
+    store::{base::Base, paths::ScopePaths, scope_limit},
     volume::{
         open::{open_all, open_all_in_helper},
         request::MountRequest,
@@ -116,11 +116,13 @@ impl FilesystemIsolation for SharedOverlay {
         let (host_paths, missing) = self.shown(request);
         let unprotected = canonical(&request.overlay.unprotected);
         let scope = Scope::of(request)?;
+        Base::check_limit(&request.overlay)?;
         let base = Base::prepare(&request.overlay)?;
         let options = ScopeOptions {
             masks: &request.overlay.masks,
             host_paths: &host_paths,
             unprotected: &unprotected,
+            size: request.overlay.size_per_scope,
             image: image_beneath(request, base.privilege)?,
         };
         let requests = MountRequest::all(request, base.privilege)?;
@@ -133,9 +135,16 @@ impl FilesystemIsolation for SharedOverlay {
                 Ok(open_all_in_helper(requests, inside)?)
             }
         };
-        let is_own = scope.is_container() && !exists(&ScopePaths::new(&base, &scope).data)?;
+        let paths = ScopePaths::new(&base, &scope);
+        let is_own = scope.is_container() && !exists(&paths.data)?;
         let mut member = Member::join(&base, &scope, &request.unique_id(), &options)?;
         member.warnings.extend(not_there(&missing));
+        if options.size.is_some() && scope_limit::limit(&paths)?.is_none() {
+            member.warnings.push(format!(
+                "overlay {scope}: it was made without a limit and has none: `overlay reset` makes it afresh, with \
+                 overlay.size_per_scope"
+            ));
+        }
         if base.privilege == Privilege::User && request.overlay.size.is_some() {
             // A tmpfs in the user namespace would keep one, and would end with the last member,
             // with all that an administrator wants to look at then.

@@ -37,6 +37,7 @@ use crate::{
         layer_table::{Table, TableHeader},
         members::{MemberLocks, Membership, may_have_members},
         paths::ScopePaths,
+        scope_limit,
     },
 };
 
@@ -150,6 +151,7 @@ impl Making<'_> {
             Some(found) => (found, hold_layers(scope, paths, Mode::Shared)?),
             None => {
                 make_dir(&paths.data)?;
+                self.limit_at_home()?;
                 let layers = hold_layers(scope, paths, Mode::Exclusive)?;
                 let made = self.make_at_home(warnings)?;
                 let layers = layers.share().context("share the lock", &paths.data)?;
@@ -157,6 +159,16 @@ impl Making<'_> {
             }
         };
         Ok((namespace, header, MemberLocks::new(shared, layers)))
+    }
+
+    /// Gives the scope its limit in the mount namespace that the base belongs to.
+    fn limit_at_home(&self) -> Result<(), Error> {
+        let Some(size) = self.options.size else {
+            return Ok(());
+        };
+        self.base.at_home("give the scope its limit", |base| {
+            scope_limit::mount(&ScopePaths::new(base, self.scope), size)
+        })
     }
 
     /// Makes the scope in the mount namespace that the base belongs to.
@@ -223,6 +235,7 @@ fn undone_if_new<T>(
     if made.is_err() && is_new {
         // The first error is returned; what cannot be undone now, the next maker finds.
         let _ = unpin(paths)
+            .and_then(|()| scope_limit::remove(paths))
             .and_then(|()| remove_tree(&paths.data))
             .and_then(|()| remove_tree(&paths.live))
             .and_then(|()| remove_tree(&paths.records));

@@ -18,6 +18,7 @@ use crate::{
         layer_table::{Layer, Table},
         members::members,
         paths::ScopePaths,
+        scope_limit,
     },
 };
 
@@ -33,6 +34,8 @@ pub struct ScopeInfo {
     pub last_used: SystemTime,
     /// Who is in it now.
     pub members: Vec<String>,
+    /// The most that it may hold, in bytes, if it has a limit.
+    pub limit: Option<u64>,
     /// Whether its mount namespace exists (one that was found again after a reboot gets it with
     /// its next member).
     pub mounted: bool,
@@ -68,6 +71,7 @@ pub(crate) fn info(base: &Base, scope: Scope) -> Result<Option<ScopeInfo>, Error
         created,
         last_used: last_used.unwrap_or(created),
         members,
+        limit: scope_limit::limit(&paths)?,
         mounted,
         locked: table.locked,
         read_only: paths_of(&table.read_only),

@@ -18,6 +18,7 @@ use crate::{
         base::Base,
         members::{Membership, may_have_members, members},
         paths::ScopePaths,
+        scope_limit,
         trash::Trash,
     },
 };
@@ -64,7 +65,9 @@ impl ExclusiveScope {
     /// killed.
     pub(crate) fn clear(&self, base: &Base, paths: &ScopePaths) -> Result<Trash, Error> {
         base.at_home("unmount the scope", |base| {
-            unpin(&ScopePaths::new(base, &self.scope))
+            let paths = ScopePaths::new(base, &self.scope);
+            unpin(&paths)?;
+            scope_limit::remove(&paths)
         })?;
         let trash = Trash::discard(&base.path, &paths.data)?;
         remove_tree(&paths.live)?;

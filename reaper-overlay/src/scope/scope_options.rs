@@ -14,6 +14,8 @@ pub(crate) struct ScopeOptions<'a> {
     pub(crate) host_paths: &'a [PathBuf],
     /// The mounts that need not be protected.
     pub(crate) unprotected: &'a [PathBuf],
+    /// The most that it may hold, in bytes.
+    pub(crate) size: Option<u64>,
     /// Shown beneath the host's root.
     pub(crate) image: Option<Image>,
 }

@@ -46,7 +46,7 @@ const LIVE_SIZE: &str = "64m";
 /// The base directory, ready for scopes.
 ///
 /// ```text
-/// BASE/scopes/SCOPE/     the layers, and layers.json
+/// BASE/scopes/SCOPE/     the layers, and layers.json; a tmpfs of its own where it has a limit
 /// BASE/mount-points.json what was made to mount volumes on
 /// BASE/live/             private mount, lost on reboot: ready, scopes/SCOPE/{pin,members/…},
 ///                        changing/SCOPE and members/SCOPE (locks), records/
@@ -97,6 +97,29 @@ impl Base {
             base.at_home("make the place for records", Self::add_records)?;
         }
         Ok(base)
+    }
+
+    /// Fails where [`OverlayConfig::size_per_scope`] is set and cannot be enforced. Nothing is made.
+    pub(crate) fn check_limit(config: &OverlayConfig) -> Result<(), Error> {
+        if config.size_per_scope.is_none() {
+            return Ok(());
+        }
+        let base = Self::of(config)?;
+        let reason = if base.privilege == Privilege::User {
+            "only root can mount a filesystem for each scope: unset it, or run as root"
+        } else if config.size.is_some() {
+            "overlay.size is set as well, and does not limit the filesystems that scopes have of \
+             their own: unset one of the two"
+        } else if base.persistent {
+            "only a tmpfs for each scope can keep it, and the base is on a disk: set overlay.base to a \
+             directory in /run or on a tmpfs, or unset it"
+        } else {
+            return Ok(());
+        };
+        Err(Error::ScopeLimit {
+            base: base.path_at_home,
+            reason,
+        })
     }
 
     /// The base if it is ready for members.
@@ -255,8 +278,15 @@ impl Base {
 }
 
 /// The base to which a mount of Reaper's own belongs: of one on a disk it is the directory `live` alone
-/// that is a mount, with the layers beside it.
+/// that is a mount, with the layers beside it, and a scope with a limit is a mount in it.
 pub(crate) fn base_of(mount_point: &Path) -> PathBuf {
+    if let Some(scopes) = mount_point.parent()
+        && scopes.ends_with("scopes")
+        && let Some(base) = scopes.parent()
+        && base.join("live").is_dir()
+    {
+        return base.into();
+    }
     let live = match mount_point.parent() {
         Some(live) if mount_point.ends_with(RECORDS) => live,
         _ => mount_point,
@@ -275,7 +305,7 @@ fn base_of_live(mount_point: &Path) -> Option<PathBuf> {
 
 /// Mounts an unbindable tmpfs on `path`, unless one of ours is there, left by a process that was
 /// killed before the base was ready.
-fn own_tmpfs(path: &Path, size: &str) -> Result<(), Error> {
+pub(super) fn own_tmpfs(path: &Path, size: &str) -> Result<(), Error> {
     let mounts = mountinfo::read()?;
     let there = mounts
         .iter()

@@ -8,6 +8,7 @@ pub(crate) mod members;
 pub(crate) mod mount_points;
 pub(crate) mod paths;
 pub(crate) mod record;
+pub(crate) mod scope_limit;
 pub(crate) mod trash;
 
 pub use host_snapshot::Unmounted;

@@ -46,6 +46,8 @@ keys! {
     "overlay.scope" "REAPER_OVERLAY_SCOPE" |c, input| c.overlay.scope = input.read()?;
     "overlay.size" "REAPER_OVERLAY_SIZE"
         |c, input| c.overlay.size = input.read::<Option<Size>>()?.map(|size| size.0);
+    "overlay.size_per_scope" "REAPER_OVERLAY_SIZE_PER_SCOPE"
+        |c, input| c.overlay.size_per_scope = input.read::<Option<Size>>()?.map(|size| size.0);
     "overlay.masks.replace" "REAPER_OVERLAY_MASKS_REPLACE"
         |c, input| c.overlay.masks.replace = input.read()?;
     "overlay.masks.add" "REAPER_OVERLAY_MASKS_ADD"

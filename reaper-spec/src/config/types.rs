@@ -68,6 +68,11 @@ pub struct OverlayConfig {
     pub scope: OverlayScope,
     /// The most that the overlays may hold, in bytes, where Reaper makes the base's filesystem.
     pub size: Option<u64>,
+    /// The most that each scope may hold, in bytes, where the base is on a tmpfs. It applies to scopes
+    /// that are made from then on. `REAPER_OVERLAY_SIZE_PER_SCOPE`, default none.
+    // An older program that deletes a container reads its record, and refuses fields that it does not know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size_per_scope: Option<u64>,
     /// Which of the host's secrets are hidden.
     pub masks: MaskConfig,
     /// Files, directories and sockets of the host that workloads see as they are, writable.
@@ -343,6 +348,7 @@ impl Default for OverlayConfig {
             base: "/run/reaper/overlay".into(),
             scope: OverlayScope::Node,
             size: None,
+            size_per_scope: None,
             masks: MaskConfig::default(),
             host_paths: Vec::new(),
             unprotected: Vec::new(),

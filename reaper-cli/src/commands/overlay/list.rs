@@ -28,6 +28,8 @@ struct Listed {
     name: String,
     files: u64,
     bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<u64>,
     created: String,
     last_used: String,
     members: Vec<String>,
@@ -125,11 +127,19 @@ fn row(
     }
     [
         info.scope.to_string(),
-        size(usage.bytes),
+        of_limit(usage.bytes, info.limit),
         age(info.created),
         members,
         notes.join("; "),
     ]
+}
+
+/// How much a scope holds, and of how much.
+fn of_limit(bytes: u64, limit: Option<u64>) -> String {
+    match limit {
+        Some(limit) => format!("{} of {}", size(bytes), size(limit)),
+        None => size(bytes),
+    }
 }
 
 fn names(paths: &[PathBuf]) -> Vec<String> {
@@ -151,6 +161,7 @@ fn for_programs(
         name: info.scope.to_string(),
         files: usage.files,
         bytes: usage.bytes,
+        limit: info.limit,
         created: time(info.created),
         last_used: time(info.last_used),
         members: info.members,
@@ -177,6 +188,8 @@ struct Used {
     name: String,
     files: u64,
     bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<u64>,
 }
 
 pub(super) fn usage(
@@ -193,6 +206,7 @@ pub(super) fn usage(
             name: scope.to_string(),
             files: usage.files,
             bytes: usage.bytes,
+            limit: overlays.inspect(scope)?.and_then(|info| info.limit),
         });
         Ok(())
     };
@@ -208,7 +222,7 @@ pub(super) fn usage(
         return looked;
     }
     for used in used {
-        let size = size(used.bytes);
+        let size = of_limit(used.bytes, used.limit);
         print(
             out,
             format_args!("{size}\t{} files\t{}\n", used.files, used.name),

@@ -12,6 +12,7 @@
 
 mod bundle;
 mod calls;
+mod cgroups;
 mod cli;
 mod ctr;
 mod events;
@@ -47,9 +48,10 @@ impl Effort {
 /// A measurement by name.
 type Benchmark = (&'static str, fn(Effort) -> Report);
 
-const BENCHMARKS: [Benchmark; 9] = [
+const BENCHMARKS: [Benchmark; 10] = [
     ("run", cli::measure),
     ("privileges", privileges::measure),
+    ("cgroups", cgroups::measure),
     ("calls", calls::measure),
     ("ctr", ctr::measure),
     ("exit", latency::measure),
