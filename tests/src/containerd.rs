@@ -210,6 +210,13 @@ impl Node {
             .collect()
     }
 
+    /// Makes the parent of this node's cgroups, which a kubelet wants to find.
+    pub(crate) fn make_cgroup(&self) {
+        for hierarchy in leftovers::hierarchies() {
+            fs::create_dir_all(hierarchy.join(&self.marker)).expect("make a cgroup");
+        }
+    }
+
     fn import_images(&self) {
         let archive = self.dir.join("images.tar");
         image::write_archive(&archive).expect("write the image archive");
@@ -227,7 +234,7 @@ impl Node {
         });
     }
 
-    fn show_logs(&self) {
+    pub(crate) fn show_logs(&self) {
         for entry in fs::read_dir(self.dir.join("logs"))
             .into_iter()
             .flatten()

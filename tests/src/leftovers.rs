@@ -36,9 +36,23 @@ pub fn assert_none(node: &Node) {
     });
 }
 
+/// What belongs to a node beside containerd.
+#[derive(Debug, Clone, Default)]
+pub struct Expected<'a> {
+    /// Processes, whose children are of no interest either.
+    pub processes: Vec<u32>,
+    /// Cgroups below the node's own.
+    pub cgroups: &'a [&'a str],
+}
+
 /// What is there now that was not there before the test, a line each.
 pub fn find(node: &Node) -> Vec<String> {
-    let mut left = processes(node);
+    find_beside(node, &Expected::default())
+}
+
+/// What is there now beside what belongs to the node, a line each.
+pub fn find_beside(node: &Node, expected: &Expected<'_>) -> Vec<String> {
+    let mut left = processes(node, &expected.processes);
     // A scope of the overlay outlives its workloads.
     let scopes = node.dir().join("overlay");
     left.extend(
@@ -47,10 +61,21 @@ pub fn find(node: &Node) -> Vec<String> {
             .filter(|path| !path.starts_with(&scopes))
             .map(|path| format!("mount {}", path.display())),
     );
-    left.extend(cgroups(node).into_iter().filter_map(|path| {
-        // The parent that all have in common may stay, as it does with other runtimes.
-        (path.file_name()? != node.marker()).then(|| format!("cgroup {}", path.display()))
-    }));
+    // The parent that all have in common may stay, as it does with other runtimes.
+    let parent = Path::new(node.marker());
+    let stays = |path: &Path| {
+        path.ends_with(parent)
+            || expected
+                .cgroups
+                .iter()
+                .any(|cgroup| path.ends_with(parent.join(cgroup)))
+    };
+    left.extend(
+        cgroups(node)
+            .iter()
+            .filter(|path| !stays(path))
+            .map(|path| format!("cgroup {}", path.display())),
+    );
     left.extend(unix_sockets(node));
     for namespace in [node.marker(), "k8s.io"] {
         let bundles = entries(&node.bundles(namespace));
@@ -102,13 +127,14 @@ pub(crate) fn clear(node: &Node) {
     }
 }
 
-/// The processes that come from this one, but for containerd.
-fn processes(node: &Node) -> Vec<String> {
+/// The processes that come from this one, but for containerd and those that are expected, with their children.
+fn processes(node: &Node, expected: &[u32]) -> Vec<String> {
     let containerd = node.containerd().map(|process| process.pid);
-    procfs::reap_orphans(containerd.as_slice());
+    let known: Vec<u32> = containerd.iter().chain(expected).copied().collect();
+    procfs::reap_orphans(&known);
     procfs::descendants(process::id())
         .into_iter()
-        .filter(|process| Some(process.pid) != containerd)
+        .filter(|process| !known.contains(&process.pid) && !expected.contains(&process.parent))
         .map(|process| {
             format!(
                 "process {} ({}, state {}, child of {}): {}",
@@ -135,19 +161,22 @@ fn mounts(node: &Node) -> Vec<PathBuf> {
 
 /// The node's cgroups in all hierarchies, outer ones first.
 fn cgroups(node: &Node) -> Vec<PathBuf> {
-    let table = fs::read_to_string("/proc/self/mountinfo").expect("read the mount table");
     let mut found = Vec::new();
-    for line in table.lines() {
-        let Some((mount, source)) = line.split_once(" - ") else {
-            continue;
-        };
-        if source.starts_with("cgroup")
-            && let Some(root) = mount.split(' ').nth(4)
-        {
-            collect_folders(Path::new(root), node.marker(), false, &mut found);
-        }
+    for root in hierarchies() {
+        collect_folders(&root, node.marker(), false, &mut found);
     }
     found
+}
+
+/// Where the hierarchies of cgroups are mounted.
+pub fn hierarchies() -> Vec<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("read the mount table");
+    let mounts = table.lines().filter_map(|line| line.split_once(" - "));
+    mounts
+        .filter(|(_, source)| source.starts_with("cgroup"))
+        .filter_map(|(mount, _)| mount.split(' ').nth(4))
+        .map(PathBuf::from)
+        .collect()
 }
 
 /// Collects the folders below `dir` whose path has `marker` in it.

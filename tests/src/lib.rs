@@ -24,6 +24,7 @@ pub mod faults;
 pub mod fifo;
 pub mod floors;
 pub mod image;
+pub mod kubernetes;
 pub mod leftovers;
 pub mod options;
 pub mod podman;

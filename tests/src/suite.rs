@@ -104,7 +104,7 @@ pub fn example_program(name: &str) -> PathBuf {
 }
 
 /// The workspace's target folder.
-fn target_dir() -> PathBuf {
+pub(crate) fn target_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target")
 }
 

@@ -1,0 +1,67 @@
+# A Kubernetes for the tests: what a node and its control plane run, in a folder. To be sourced, by
+# tests/provision, after debian.sh.
+# shellcheck shell=bash
+
+# The suite whose Kubernetes it is. Later ones have the client alone.
+kubernetes_suite=bookworm
+
+# What the package's build and the cluster need of this machine.
+kubernetes_packages=(dpkg-dev jq make openssl rsync)
+
+# The programs that are built; etcd and kubectl are there as packages.
+kubernetes_programs=(kubelet kube-apiserver kube-controller-manager kube-scheduler)
+
+provision_kubernetes() {
+  local dir=$1
+  mkdir -p "$dir"
+  exec 6>"$dir/.provision"
+  flock 6
+  install_packages "${kubernetes_packages[@]}"
+  [ ! -e "$dir/ready" ] || return 0
+  rm -rf "${dir:?}"/{bin,build}
+  mkdir -p "$dir"/{bin,build}
+  fetch_kubernetes "$dir/build"
+  say 'building Kubernetes, which takes minutes'
+  build_kubernetes "$dir/build" >"$dir/build.log" 2>&1 || {
+    tail -n 40 "$dir/build.log" >&2
+    die "Kubernetes was not built: all of it is in $dir/build.log"
+  }
+  local program
+  for program in "${kubernetes_programs[@]}"; do
+    cp "$dir/build/source/_output/bin/$program" "$dir/bin"
+  done
+  cp "$dir"/build/packages/usr/bin/{etcd,kubectl} "$dir/bin"
+  rm -rf "$dir/build"
+  "$dir/bin/kubelet" --version
+  touch "$dir/ready"
+}
+
+# Downloads the source, and unpacks it and the packages beside this machine's own.
+fetch_kubernetes() {
+  local dir=$1 packages=(golang-1.19-go golang-1.19-src etcd-server kubernetes-client) package
+  apt_state "$dir/apt" "$kubernetes_suite"
+  sed -i 's/^Types: deb$/Types: deb deb-src/' "$dir/apt/suite.sources"
+  private_apt apt-get "$dir/apt" update
+  # Not what they depend on: they are programs of one file, or bring all of it.
+  (cd "$dir" && private_apt apt-get "$dir/apt" download "${packages[@]}")
+  (cd "$dir" && private_apt apt-get "$dir/apt" --download-only source kubernetes)
+  for package in "${packages[@]}"; do
+    dpkg-deb -x "$dir/$package"_*.deb "$dir/packages"
+  done
+  dpkg-source --no-copy -x "$dir"/kubernetes_*.dsc "$dir/source"
+}
+
+# Runs those parts of the package's own build that make the programs, without what no test uses: the
+# clouds and the runtime docker. The source brings its dependencies, so nothing is fetched.
+build_kubernetes() (
+  local dir=$1
+  local go=$dir/packages/usr/lib/go-1.19
+  cd "$dir/source" || exit
+  mkdir -p "$dir"/{home,cache,tmp} .go/src/k8s.io
+  ln -sfn ../../.. .go/src/k8s.io/kubernetes
+  export GOROOT=$go PATH=$go/bin:$PATH GOPATH=$PWD/.go GOCACHE=$dir/cache HOME=$dir/home TMPDIR=$dir/tmp
+  export GO111MODULE=off GOPROXY=off GOSUMDB=off GOFLAGS=-tags=providerless,dockerless CGO_ENABLED=0
+  export KUBE_BUILD_PLATFORMS=
+  nice -n 5 make gen_openapi &&
+    nice -n 5 hack/make-rules/build.sh "${kubernetes_programs[@]/#/cmd/}"
+)
