@@ -1,6 +1,9 @@
 //! The end of a container whose processes do all they can to stay.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::Read as _,
+    time::{Duration, Instant},
+};
 
 use nix::{
     sys::signal::{SigHandler, Signal, signal},
@@ -26,7 +29,6 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// Forks `count` processes, none of which heeds SIGTERM. Each leaves its session, forks another one and
 /// exits, again and again. There are never more than that and as many that are about to exit.
 pub(crate) fn explode(count: u32) -> ! {
-    let end = Instant::now() + LONGEST;
     // SAFETY: no handler of this process can run.
     #[allow(unsafe_code)]
     unsafe {
@@ -34,12 +36,17 @@ pub(crate) fn explode(count: u32) -> ! {
         // What this process has forked is not its to wait for.
         signal(Signal::SIGCHLD, SigHandler::SigIgn).unwrap();
     }
+    let (mut armed, fuse) = std::io::pipe().unwrap();
     for number in 0..count {
         if is_child() {
-            flee(number, end);
+            // On a slow machine those that are there would leave no time for forking the others.
+            drop(fuse);
+            let _ = armed.read(&mut [0]);
+            flee(number, Instant::now() + LONGEST);
         }
     }
     println!("armed");
+    drop(fuse);
     std::thread::sleep(LONGEST);
     std::process::exit(0)
 }

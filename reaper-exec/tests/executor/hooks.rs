@@ -547,12 +547,13 @@ async fn a_hook_that_hangs_does_not_keep_the_container_from_its_end(rig: &Rig) {
         let began = Instant::now();
         let (lived, ()) = within_a_minute(async { tokio::join!(life, end) }).await;
         assert!(began.elapsed() < Duration::from_secs(20), "{kind}");
-        // A program that was executed was started, whatever its hooks do.
-        assert_eq!(
-            lived.is_ok(),
-            kind == HookKind::Poststart,
-            "{kind}: {lived:?}"
-        );
+        // A program that was executed was started, whatever its hooks do, unless the container was
+        // deleted before the start was recorded.
+        match lived {
+            Ok(_) => assert_eq!(kind, HookKind::Poststart),
+            Err(engine::Error::Store(reaper_state::Error::NotFound { .. })) => {}
+            Err(error) => assert_ne!(kind, HookKind::Poststart, "{error}"),
+        }
         let gone = async {
             while rig.marked_process_exists() {
                 tokio::task::yield_now().await;
