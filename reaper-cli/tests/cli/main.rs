@@ -27,3 +27,4 @@ mod run;
 mod stats;
 mod stores;
 mod terminal;
+mod upgrade;
