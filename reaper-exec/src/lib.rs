@@ -40,7 +40,7 @@
 //!
 //! | floor | modules | hold |
 //! |---|---|---|
-//! | 10 | `conformance`, `fake` | the contract as a suite, a scripted executor; behind features |
+//! | 10 | `conformance`, `fake`, `fuzzing` | the contract as a suite, a scripted executor, what fuzz targets call; behind features |
 //! | 9 | [`engine`], `oci` | an executor and a store together; the executor that drives a runtime |
 //! | 8 | `host` | the executor that exchanges messages with monitors |
 //! | 7 | [`monitor`] | the process that creates a container and waits for it; floors inside |
@@ -67,6 +67,9 @@ pub mod engine;
 mod executor;
 #[cfg(feature = "fake")]
 mod fake;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hooks;
 mod host;
 pub mod io;

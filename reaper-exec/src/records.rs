@@ -50,15 +50,20 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     }
+    parse(&json)
+}
+
+/// The same of a record's contents.
+pub(crate) fn parse<T: DeserializeOwned>(json: &[u8]) -> io::Result<Option<T>> {
     if json.is_empty() {
         return Ok(None);
     }
-    let Versioned { version } = serde_json::from_slice(&json)?;
+    let Versioned { version } = serde_json::from_slice(json)?;
     if version > VERSION {
         let reason = format!("record of version {version}, this program reads up to {VERSION}");
         return Err(invalid(reason));
     }
-    Ok(Some(serde_json::from_slice(&json)?))
+    Ok(Some(serde_json::from_slice(json)?))
 }
 
 /// Where `plan.json` is written before it is renamed.

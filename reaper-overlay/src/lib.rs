@@ -2,6 +2,9 @@
 #![deny(unsafe_code)]
 
 mod contract;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod isolation;
 mod linux;
 mod manage;

@@ -13,6 +13,7 @@ Examples:
   reaper-runtime --namespace k8s.io doctor    leftovers of Kubernetes' containers too
   reaper-runtime doctor --no-trial            only look
   reaper-runtime doctor --fix                 remove what is left, naming each thing
+  reaper-runtime doctor --upgrade             which pods an upgrade changes
   reaper-runtime doctor --json
 
 A container is made and removed again, with the node's configuration, in a private folder beside the
@@ -26,6 +27,11 @@ pub(crate) struct DoctorArgs {
     /// Remove what is left of containers that no longer exist: overlays, mounts, folders, cgroups
     #[arg(long)]
     pub(crate) fix: bool,
+
+    /// Only name the running containers, of all of containerd's namespaces, that an earlier version started
+    /// without what their spec says, and that have it once they are created anew
+    #[arg(long, conflicts_with_all = ["no_trial", "fix"])]
+    pub(crate) upgrade: bool,
 
     /// For programs
     #[arg(long)]

@@ -16,6 +16,16 @@ pub(super) fn missing() -> Vec<String> {
     lacking.map(named).collect()
 }
 
+/// The names of a set as the kernel writes it in `/proc/PID/status`. A name that this program does not know
+/// is left out.
+pub(super) fn bits(names: &[String]) -> u64 {
+    let known = CapabilitySet::all();
+    let asked = known
+        .iter_names()
+        .filter(|&one| names.contains(&named(one)));
+    asked.fold(0, |set, (_, one)| set | one.bits())
+}
+
 fn named((name, _): (&str, CapabilitySet)) -> String {
     format!("CAP_{name}")
 }

@@ -28,3 +28,4 @@ mod run;
 mod stats;
 mod stores;
 mod terminal;
+mod upgrade;

@@ -34,6 +34,8 @@ pub(crate) use oom::OomNotifier;
 pub use set::{Cgroups, Hierarchies};
 pub use stats::{CgroupStats, CpuStats, IoStats, MemoryStats, PidsStats, UsageStats};
 pub use subtree::{Events, read_events};
+#[cfg(feature = "fuzzing")]
+pub(crate) use v1::parse_own as v1_hierarchies;
 pub use v1::{V1Cgroup, V1Hierarchy};
 
 #[cfg(test)]

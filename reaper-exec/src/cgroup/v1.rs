@@ -92,7 +92,7 @@ fn is_v1(place: &Path) -> bool {
 
 /// The controllers of each hierarchy of version 1, from `/proc/PID/cgroup`. One that is named has
 /// the controller `name=NAME`.
-pub(super) fn parse_own(text: &str) -> Vec<Vec<String>> {
+pub(crate) fn parse_own(text: &str) -> Vec<Vec<String>> {
     text.lines()
         .filter_map(|line| line.split(':').nth(1))
         .filter(|controllers| !controllers.is_empty())

@@ -51,3 +51,5 @@ pub use contract::MockIoBinder;
 pub use fake::{FakeBinder, Seen as FakeSeen};
 /// What [`BoundStdio`] waits for, re-exported so that implementations use the same version.
 pub use nix::poll::PollFlags;
+#[cfg(feature = "fuzzing")]
+pub(crate) use uri::check as check_target;

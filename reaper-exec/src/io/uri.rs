@@ -46,6 +46,12 @@ pub(super) fn parse(stream: Stream, target: &StreamTarget) -> Result<Target, IoE
     })
 }
 
+/// Reads a target, and nothing more.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn check(target: &StreamTarget) {
+    let _ = parse(Stream::Stdin, target);
+}
+
 fn parse_uri(uri: &str) -> Option<Target> {
     if uri.contains('\0') {
         return None;

@@ -41,6 +41,8 @@ use std::{
 
 pub use self::support::config::MonitorConfig;
 pub(crate) use self::support::config::{ARGUMENT, NAME};
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::support::request::parse as parse_request;
 
 /// Becomes a monitor, and never returns, if an executor has started this process as one. Returns at
 /// once otherwise.

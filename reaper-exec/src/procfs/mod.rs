@@ -214,6 +214,12 @@ pub fn usage(pid: u32) -> io::Result<Usage> {
     })
 }
 
+/// Whether it is a line of `/proc/PID/stat`.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn is_stat(line: &[u8]) -> bool {
+    Stat::parse(line).is_some()
+}
+
 /// Whether an error of a file below `/proc/PID` means that the process does not exist any more:
 /// `ENOENT` if the folder did not exist, `ESRCH` if the process was reaped while its file was open.
 pub(crate) fn is_gone(error: &io::Error) -> bool {

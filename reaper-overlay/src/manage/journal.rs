@@ -102,7 +102,7 @@ pub(super) enum Action {
 
 /// A commit, as it is on disk.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Journal {
+pub(crate) struct Journal {
     version: u32,
     pub(super) phase: Phase,
     /// The directories in which a staging directory is made.

@@ -19,6 +19,8 @@ mod unchanged;
 pub use change::{Change, ChangeKind, FileKind, FileMetadata};
 pub use commit::{ApplyMode, Recovery};
 pub use export::{Exported, Flaw, FlawReason};
+#[cfg(feature = "fuzzing")]
+pub(crate) use journal::Journal;
 pub use leftovers::{Leftover, find_leftovers, remove_leftover};
 pub use overlays::Overlays;
 pub use progress::{OnProgress, Progress, Usage};

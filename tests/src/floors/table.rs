@@ -88,7 +88,7 @@ const OVERLAY: Crate = Crate {
         &["mount", "store"],
         &["scope", "volume"],
         &["isolation", "manage"],
-        &["testing"],
+        &["fuzzing", "testing"],
     ],
     folders: &[],
 };
@@ -106,7 +106,7 @@ const EXEC: Crate = Crate {
         &["monitor"],
         &["host"],
         &["engine", "oci"],
-        &["conformance", "fake"],
+        &["conformance", "fake", "fuzzing"],
     ],
     folders: &[(
         "monitor",

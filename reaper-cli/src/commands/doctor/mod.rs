@@ -8,6 +8,7 @@ mod leftovers;
 mod machine;
 mod syscalls;
 mod trial;
+mod upgrade;
 
 use std::io::Write;
 
@@ -31,14 +32,10 @@ pub(crate) async fn run(
     args: &DoctorArgs,
     out: &mut dyn Write,
 ) -> Result<ExitAction> {
-    let mut findings = machine::examine(&call.config);
-    findings.extend(containerd::examine());
-    findings.extend(leftovers::examine(call, args.fix).await);
-    findings.extend(if args.no_trial {
-        trial::find_leftovers(call)
-    } else {
-        trial::examine(call).await?
-    });
+    let findings = match args.upgrade {
+        true => upgrade::examine(call)?,
+        false => examine(call, args).await?,
+    };
     if args.json {
         print_json(out, &findings)?;
     } else {
@@ -48,6 +45,18 @@ pub(crate) async fn run(
         .iter()
         .any(|finding| finding.level == Level::Problem);
     Ok(ExitAction::Code(u8::from(fatal)))
+}
+
+async fn examine(call: &CommandContext, args: &DoctorArgs) -> Result<Vec<CheckResult>> {
+    let mut findings = machine::examine(&call.config);
+    findings.extend(containerd::examine());
+    findings.extend(leftovers::examine(call, args.fix).await);
+    findings.extend(if args.no_trial {
+        trial::find_leftovers(call)
+    } else {
+        trial::examine(call).await?
+    });
+    Ok(findings)
 }
 
 fn print_findings(out: &mut dyn Write, colours: Colours, findings: &[CheckResult]) -> Result<()> {
