@@ -299,6 +299,11 @@ impl Error {
         matches!(self.errno(), Some(nix::libc::ENOENT | nix::libc::ENOTDIR))
     }
 
+    /// Whether a lock was held for too long.
+    pub(crate) fn is_timeout(&self) -> bool {
+        matches!(self, Self::System { source, .. } if source.kind() == std::io::ErrorKind::TimedOut)
+    }
+
     /// The errno behind it, where there is one.
     pub fn errno(&self) -> Option<i32> {
         match self {

@@ -31,6 +31,9 @@ use crate::contract::{Context, Error};
 /// seconds on a slow machine with hundreds of mounts, and half a minute where hundreds of others start on it.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// How long a process that ends may hold a lock after another one that it had.
+const ENDING: Duration = Duration::from_secs(5);
+
 /// The first pause, which doubles up to [`LAST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_micros(200);
 /// With hundreds that wait, shorter ones would take the processor from the holder.
@@ -92,14 +95,18 @@ impl Lock {
         Self::attempt_on(path, Mode::Exclusive, Wait::No, || open_or_make(path))
     }
 
-    /// Takes a lock on the directory `path`, which exists: exclusively if no other process holds it,
-    /// shared once none holds it exclusively.
+    /// Takes a lock on the directory `path`, which exists: exclusively if no other process keeps it,
+    /// shared once none holds it exclusively. A process that ends gives its locks back one after another, so
+    /// one that has given back what it is known by may hold this one for another moment, which is waited for.
     pub(crate) fn directory(path: &Path, mode: Mode) -> Result<Option<Self>, Error> {
-        let wait = match mode {
-            Mode::Shared => Wait::Within(LIMIT),
-            Mode::Exclusive => Wait::No,
+        let limit = match mode {
+            Mode::Shared => LIMIT,
+            Mode::Exclusive => ENDING,
         };
-        Self::attempt_on(path, mode, wait, || File::open(path))
+        match Self::attempt_on(path, mode, Wait::Within(limit), || File::open(path)) {
+            Err(error) if mode == Mode::Exclusive && error.is_timeout() => Ok(None),
+            taken => taken,
+        }
     }
 
     /// Lets others share a lock that was held exclusively.
@@ -262,6 +269,27 @@ mod tests {
         assert!(is_held(&path).unwrap());
         drop(alone);
         assert!(!is_held(&path).unwrap());
+    }
+
+    #[test]
+    fn a_directory_that_a_process_is_about_to_give_back_is_locked_alone_afterwards() {
+        let dir = tempfile::tempdir().unwrap();
+        let leaving = Lock::directory(dir.path(), Mode::Shared).unwrap().unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let waiter = thread::spawn({
+            let path = dir.path().to_owned();
+            move || {
+                tell.send(rustix::thread::gettid()).unwrap();
+                Lock::directory(&path, Mode::Exclusive).unwrap().is_some()
+            }
+        });
+        let stat = format!("/proc/self/task/{}/stat", told.recv().unwrap());
+        let waits = || fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") S "));
+        while !waiter.is_finished() && !waits() {
+            thread::yield_now();
+        }
+        drop(leaving);
+        assert!(waiter.join().unwrap());
     }
 
     #[test]
