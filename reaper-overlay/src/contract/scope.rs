@@ -7,6 +7,10 @@ use super::error::Error;
 /// The longest name of a scope that is accepted, without its kind.
 const MAX_NAME: usize = 128;
 
+/// The longest suffix of a container's id that is accepted: containerd's names of namespaces have at most 76
+/// bytes. With it the whole name is one that a directory can have (`NAME_MAX`).
+const MAX_SUFFIX: usize = 100;
+
 /// One overlay that is shared by those who belong to it.
 ///
 /// Its name is one path component that cannot escape the base directory, whatever the pod or the
@@ -49,7 +53,8 @@ impl Scope {
     /// [`Error::ScopeName`].
     pub fn container(id: &str) -> Result<Self, Error> {
         let (plain, suffix) = id.split_once('~').unwrap_or((id, "_"));
-        if is_name(plain) && is_name(suffix.strip_prefix('+').unwrap_or(suffix)) {
+        let name = suffix.strip_prefix('+').unwrap_or(suffix);
+        if is_name(plain) && is_name(name) && name.len() <= MAX_SUFFIX {
             return Ok(Self(format!("container-{id}")));
         }
         Err(Error::ScopeName {
@@ -147,6 +152,14 @@ mod tests {
             "try1".parse::<Scope>().unwrap(),
             Scope::container("try1").unwrap()
         );
+    }
+
+    #[test]
+    fn the_longest_name_of_a_scope_is_one_that_a_directory_can_have() {
+        let id = |suffix: usize| format!("{}~+{}", "a".repeat(MAX_NAME), "b".repeat(suffix));
+        let longest = Scope::container(&id(MAX_SUFFIX)).unwrap();
+        assert!(longest.as_str().len() <= 255, "{longest}");
+        assert!(Scope::container(&id(MAX_SUFFIX + 1)).is_err());
     }
 
     proptest! {
