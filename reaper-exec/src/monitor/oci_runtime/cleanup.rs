@@ -39,7 +39,7 @@ const STATE_TIMEOUT: Duration = Duration::from_secs(5);
 /// container, and forgets it nevertheless.
 ///
 /// A runtime that hangs is given up and killed. The container is forgotten nevertheless if it was
-/// being created: as far as anybody knows there was none.
+/// being created: as far as is known there was none.
 pub(crate) fn cleanup(
     config: &RuntimeConfig,
     id: &ContainerId,

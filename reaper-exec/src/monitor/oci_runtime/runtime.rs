@@ -86,7 +86,7 @@ impl Runtime {
         })
     }
 
-    /// Records that the container is about to be created, for the one who cleans up.
+    /// Records that the container is about to be created, for the cleanup after a killed monitor.
     pub(crate) fn note_creation(&self) -> Result<(), Failure> {
         let mark = creation_mark(&self.folder);
         std::fs::write(&mark, "")
