@@ -10,7 +10,10 @@ use std::{
 };
 
 use common::*;
-use nix::sched::{CloneFlags, unshare};
+use nix::{
+    sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, unshare},
+    unistd::Pid,
+};
 use reaper_overlay::{Error, Overlays, Session, SharedOverlay};
 use reaper_spec::{Mount, OverlayScope};
 use rustix::mount::MountPropagationFlags;
@@ -146,6 +149,44 @@ fn a_scope_that_is_made_from_another_mount_namespace_has_its_limit() {
         overlays.remove(&node).unwrap();
         server.close().unwrap();
     });
+}
+
+/// Linux 6.18 numbers namespaces by ranges of processors, which decides where one can be bound.
+#[test]
+fn a_root_that_a_container_closed_is_mounted_again_whatever_processors_number_the_namespaces() {
+    isolated(|dir| {
+        let _process = Process::start();
+        let all = sched_getaffinity(Pid::from_raw(0)).unwrap();
+        let processors: Vec<usize> = (0..CpuSet::count())
+            .filter(|cpu| all.is_set(*cpu).unwrap())
+            .collect();
+        let (first, last) = (processors[0], processors[processors.len() - 1]);
+        for (node, starter) in [(first, last), (last, first)] {
+            run_on(node);
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            change(
+                "/",
+                MountPropagationFlags::SHARED | MountPropagationFlags::REC,
+            );
+            let _process = Process::start();
+            run_on(starter);
+            let mut request = request(dir, "closes", OverlayScope::Node);
+            request.overlay.base = dir.join(format!("base-{node}"));
+            let closes = open(&request);
+            sh(&closes, "chmod 400 /");
+            closes.close().unwrap();
+            let next = open(&request);
+            sh(&next, "test $(stat -c %a /) = 400");
+            next.close().unwrap();
+        }
+    });
+}
+
+/// Has the calling thread, and what it forks, run on one processor.
+fn run_on(cpu: usize) {
+    let mut one = CpuSet::new();
+    one.set(cpu).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &one).unwrap();
 }
 
 /// Scopes that were first made in a private namespace are found, and are not made again or emptied.

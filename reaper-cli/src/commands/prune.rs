@@ -31,7 +31,7 @@ pub(crate) async fn run(
                 Err(EngineError::Store(StoreError::NotFound { .. })) => continue,
                 Err(error) => {
                     failed += 1;
-                    tracing::warn!("container {id}: {error}");
+                    remark(&printable(&format!("container {id}: {error}")));
                     continue;
                 }
             }

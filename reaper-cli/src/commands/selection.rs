@@ -5,9 +5,11 @@ use reaper_exec::engine::Error as EngineError;
 use reaper_spec::{ContainerId, Status};
 use reaper_state::{Error as StoreError, Record};
 
+use super::output::remark;
 use crate::{
     error::{Error, Result},
     host::ContainerEngine,
+    text::printable,
 };
 
 /// How many containers are looked at at a time: each costs a connection, and one whose monitor does
@@ -19,7 +21,7 @@ const AT_A_TIME: usize = 32;
 pub(super) struct Known {
     /// The records that could be read.
     pub(super) records: Vec<Record>,
-    /// How many could not be read, or may not be up to date; each was named in a warning.
+    /// How many could not be read, or may not be up to date; each was named.
     pub(super) failed: usize,
     /// How many there are.
     pub(super) all: usize,
@@ -76,7 +78,7 @@ pub(super) async fn known(containers: &ContainerEngine) -> Result<Known> {
         known.all += 1;
         if let Some(reason) = reason {
             known.failed += 1;
-            tracing::warn!("container {id}: {reason}");
+            remark(&printable(&format!("container {id}: {reason}")));
         }
     }
     Ok(known)

@@ -49,14 +49,16 @@ fn a_stopped_monitor_holds_up_no_command_and_is_named() {
     rig.running("bad");
     let process = rig.state("bad")["pid"].to_string();
     let monitor = stop_monitor(&rig, "bad");
-    let listed = rig.call(&["list"]);
-    assert_eq!(code(listed.status), 1);
-    let (out, err) = (text(&listed.stdout), text(&listed.stderr));
-    assert!(out.contains("good") && out.contains("bad"), "{out}");
-    assert!(
-        err.contains(&format!("(process {monitor}) does not answer")),
-        "{err}"
-    );
+    let log = rig.root().with_extension("log");
+    let to_log = ["--log", log.to_str().unwrap(), "list"];
+    for command in [&to_log[2..], &to_log] {
+        let listed = rig.call(command);
+        assert_eq!(code(listed.status), 1);
+        let (out, err) = (text(&listed.stdout), text(&listed.stderr));
+        assert!(out.contains("good") && out.contains("bad"), "{out}");
+        let named = format!("(process {monitor}) does not answer");
+        assert_eq!(err.matches(&named).count(), 1, "{err}");
+    }
     assert_eq!(rig.state("bad")["status"], "running");
     assert!(rig.ok(&["ps", "bad"]).contains(&process));
     assert!(rig.ok(&["events", "--stats", "bad"]).contains("stats"));

@@ -1,8 +1,8 @@
 //! Kills at every step, of whoever creates, of the monitor, of both.
 
 use std::{
-    fs::{self, File},
-    os::fd::AsFd as _,
+    fs::{self, File, Permissions},
+    os::{fd::AsFd as _, unix::fs::PermissionsExt as _},
     path::PathBuf,
     process::{Child, Command, ExitStatus as HostStatus, Stdio},
 };
@@ -15,19 +15,22 @@ use nix::{
     },
     unistd::{Pid, mkfifo},
 };
-use reaper_exec::{Executor, Signal, Target, cgroup::read_events, procfs};
+use reaper_exec::{
+    Engine, Executor, HostExecutor, OciExecutor, Signal, Target, cgroup::read_events, procfs,
+};
 use reaper_spec::{ContainerId, ExitStatus, ProcessIdentity, Status};
-use reaper_state::{Record, StateStore as _};
+use reaper_state::{Record, StateRoot, StateStore as _};
 
 use crate::{
     frozen::Frozen,
-    rig::{Rig, cases},
+    rig::{Rig, cases, within_a_minute},
 };
 
 cases! {
 container_during_create_is_creating_and_not_deletable,
     forced_delete_during_create_makes_create_fail,
     a_creation_whose_monitor_cannot_be_killed_now_can_be_deleted_by_force,
+    a_creation_whose_runtime_hangs_can_be_deleted_by_force,
     what_a_killed_monitor_was_writing_goes_with_its_container,
     a_creator_killed_before_its_monitor_began_leaves_a_stopped_container,
     a_creator_killed_during_the_creation_leaves_nothing_running,
@@ -155,6 +158,42 @@ async fn a_creation_whose_monitor_cannot_be_killed_now_can_be_deleted_by_force(r
     drop((frozen, stall));
     has_ended(&monitor).await;
     assert!(!creation.end().success());
+}
+
+async fn a_creation_whose_runtime_hangs_can_be_deleted_by_force(rig: &Rig) {
+    let folder = tempfile::tempdir().unwrap();
+    let (runtime, calls) = (folder.path().join("runtime"), folder.path().join("calls"));
+    let script = format!(
+        "#!/bin/sh\necho $$ >> {}\nexec sleep 1000\n",
+        calls.display()
+    );
+    fs::write(&runtime, script).unwrap();
+    fs::set_permissions(&runtime, Permissions::from_mode(0o755)).unwrap();
+    let engine = |rig: &Rig| {
+        let root = StateRoot::new(rig.root.path());
+        let executor = OciExecutor::new(HostExecutor::new(root.clone()), &runtime);
+        Engine::new(executor, rig.engine.store().clone(), root)
+    };
+    let (new, _output) = rig.shell("hangs", "true");
+    let id = new.id.clone();
+    let creator = engine(rig);
+    let deleted = async {
+        while !fs::read_to_string(&calls).is_ok_and(|text| text.ends_with('\n')) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        engine(rig).delete(&id, true).await
+    };
+    let (created, deleted) = tokio::join!(creator.create(new), within_a_minute(deleted));
+    deleted.unwrap();
+    assert!(created.is_err());
+    for pid in fs::read_to_string(&calls).unwrap().lines() {
+        let gone = kill(Pid::from_raw(pid.parse().unwrap()), None);
+        let is_zombie = || {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.is_empty() || stat.contains(") Z ")
+        };
+        assert!(gone.is_err() || is_zombie(), "{pid} is there");
+    }
 }
 
 async fn what_a_killed_monitor_was_writing_goes_with_its_container(rig: &Rig) {

@@ -4,6 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use reaper_exec::{
@@ -13,7 +14,7 @@ use reaper_exec::{
 use reaper_spec::{CgroupMode, Resources, Status};
 use serde_json::{Value, json};
 
-use crate::rig::{Rig, cases};
+use crate::rig::{Rig, cases, within_a_minute};
 
 cases! {
     memory_beyond_the_limit_is_killed,
@@ -109,21 +110,26 @@ async fn a_cpu_quota_throttles(rig: &Rig) {
     if !has("cpu") {
         return;
     }
-    // Far more than one period's quota.
-    let script = "n=0; while [ $n -lt 200000 ]; do n=$((n+1)); done; echo done; exec sleep 1000";
+    let script = "echo up; while :; do :; done";
     let (mut new, mut output) = rig.shell("burner", script);
     new.resources = resources(&json!({"cpu": {"quota": 5000, "period": 10_000, "shares": 512}}));
     let id = new.id.clone();
     rig.engine.create(new).await.unwrap();
     rig.engine.start(&id).await.unwrap();
-    assert_eq!(output.line(), "done");
+    assert_eq!(output.line(), "up");
     let folder = rig.cgroup_in(&hierarchy_of("cpu").unwrap(), id.as_str());
-    let stat = fs::read_to_string(folder.join("cpu.stat")).unwrap();
-    let throttled = stat
-        .lines()
-        .find_map(|line| line.strip_prefix("nr_throttled "))
-        .unwrap();
-    assert_ne!(throttled, "0", "{stat}");
+    let is_throttled = || {
+        let stat = fs::read_to_string(folder.join("cpu.stat")).unwrap();
+        let times = |line: &str| line.strip_prefix("nr_throttled ").map(|n| n != "0");
+        stat.lines().find_map(times).unwrap()
+    };
+    // On a busy machine it may be long until it gets its whole quota within one period.
+    within_a_minute(async {
+        while !is_throttled() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
     rig.engine.delete(&id, true).await.unwrap();
 }
 
@@ -499,7 +505,7 @@ async fn a_monitor_is_idle_after_its_containers_cgroup_was_removed(rig: &Rig) {
         fs::remove_dir(folder).unwrap();
     }
     let before = ticks(monitor);
-    let second = tokio::time::sleep(std::time::Duration::from_secs(1));
+    let second = tokio::time::sleep(Duration::from_secs(1));
     tokio::select! {
         counted = &mut watch => panic!("{counted:?}"),
         () = second => {}

@@ -159,7 +159,7 @@ pub enum Error {
         name: String,
     },
     /// The scope has members.
-    #[error("the scope {name} is in use by {}", by.join(", "))]
+    #[error("the scope {name} is in use by {}", users(by))]
     ScopeBusy {
         /// The scope.
         name: String,
@@ -315,5 +315,14 @@ impl Error {
             Self::Undone { source } | Self::HalfCommitted { source, .. } => source.errno(),
             _ => None,
         }
+    }
+}
+
+/// Who uses a scope, in words: a member that is just joining or leaving has no name there.
+fn users(by: &[String]) -> String {
+    if by.is_empty() {
+        "a container that begins or ends just now".to_owned()
+    } else {
+        by.join(", ")
     }
 }

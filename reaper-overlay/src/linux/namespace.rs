@@ -2,6 +2,8 @@
 
 use std::{
     fs::{self, File},
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -10,6 +12,7 @@ use nix::{
     unistd::Pid,
 };
 use rustix::{
+    fs::{Mode, OFlags, open, openat},
     mount::{MountPropagationFlags, mount_change},
     process::{getegid, geteuid},
 };
@@ -31,25 +34,49 @@ pub(crate) fn lock_mounts() -> bool {
     }
 }
 
+/// The mount namespace that the calling process leaves for a new one, which is to be bound there.
+///
 /// A namespace can be bound only where the number of the namespace is smaller. Linux 6.18 hands out
 /// numbers from a range for each processor, so a newer one can have the smaller number; there is a
-/// processor whose range goes on from `outside`'s. (The host's first namespace has the smallest
+/// processor whose range goes on from the outside's. (The host's first namespace has the smallest
 /// number of all: this concerns nodes that are containers themselves.)
-pub(crate) fn make_bindable(outside: Option<u64>) -> Result<(), Error> {
-    let Some(outside) = outside else {
-        return Ok(());
-    };
-    let is_bindable = || syscall::mount_namespace_id().map_or(true, |id| id > outside);
-    for cpu in 0..CpuSet::count() {
-        if is_bindable() {
-            break;
-        }
-        let mut one = CpuSet::new();
-        if one.set(cpu).is_ok() && sched_setaffinity(Pid::from_raw(0), &one).is_ok() {
-            unshare(CloneFlags::CLONE_NEWNS).context("unshare again the mounts of", "/")?;
-        }
+pub(crate) struct Outside {
+    id: u64,
+    /// `/proc/thread-self/ns`. By its path a process may not reach it any more once its mounts are
+    /// locked: it has no rights to a root that a container has closed (`chmod 400 /`).
+    own: OwnedFd,
+}
+
+impl Outside {
+    /// The calling process's own namespace. None on kernels that do not tell its number, on which
+    /// every newer one has a greater number.
+    pub(crate) fn of_caller() -> Option<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let own = open("/proc/thread-self/ns", flags, Mode::empty()).ok()?;
+        let id = own_id(own.as_fd()).ok()?;
+        Some(Self { id, own })
     }
-    Ok(())
+
+    /// Moves the calling process into a copy of its namespace that can be bound, if it cannot.
+    pub(crate) fn make_bindable(&self) -> Result<(), Error> {
+        let is_bindable = || own_id(self.own.as_fd()).map(|id| id > self.id);
+        for cpu in 0..CpuSet::count() {
+            if is_bindable().context("ask for the number of", "/proc/thread-self/ns/mnt")? {
+                break;
+            }
+            let mut one = CpuSet::new();
+            if one.set(cpu).is_ok() && sched_setaffinity(Pid::from_raw(0), &one).is_ok() {
+                unshare(CloneFlags::CLONE_NEWNS).context("unshare again the mounts of", "/")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The number of the mount namespace of the calling process, whose `/proc/thread-self/ns` `own` is.
+fn own_id(own: BorrowedFd<'_>) -> io::Result<u64> {
+    let namespace = openat(own, "mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    syscall::mount_namespace_id(namespace.as_fd())
 }
 
 /// `f_type` of a file that stands for a namespace.

@@ -158,13 +158,11 @@ pub(crate) fn spawn_after(
     command.spawn()
 }
 
-/// The number of the calling process's mount namespace: a namespace can be bound only in one with
-/// a smaller number.
+/// The number of a mount namespace: a namespace can be bound only in one with a smaller number.
 ///
 /// # Errors
 /// `ENOTTY` before Linux 6.10.
-pub(crate) fn mount_namespace_id() -> io::Result<u64> {
-    let namespace = std::fs::File::open("/proc/thread-self/ns/mnt")?;
+pub(crate) fn mount_namespace_id(namespace: BorrowedFd<'_>) -> io::Result<u64> {
     let mut id = 0u64;
     // SAFETY: the request writes one `u64` to `id`, which outlives the call.
     unsafe { namespace_id(namespace.as_raw_fd(), &raw mut id) }?;

@@ -33,8 +33,7 @@ use crate::{
     linux::{
         helper::Helper,
         mountinfo,
-        namespace::{self, lock_mounts, make_bindable, make_bindable_slaves, unshare_as},
-        syscall,
+        namespace::{self, Outside, lock_mounts, make_bindable_slaves, unshare_as},
     },
     mount::{
         bind::relative,
@@ -141,7 +140,7 @@ impl Assembly {
             // They exist already.
             Privilege::User => None,
         };
-        let outside = syscall::mount_namespace_id().ok();
+        let outside = Outside::of_caller();
         match self.privilege {
             Privilege::Root => {
                 unshare(CloneFlags::CLONE_NEWNS).context("unshare the mounts for", &self.at)?;
@@ -178,7 +177,7 @@ impl Assembly {
         let missing = self.plan.missing.iter();
         report.missing.extend(missing.map(|path| escaped(path)));
         self.hide(new_root)?;
-        let top = self.finish(&root, interface, outside, &mut report)?;
+        let top = self.finish(&root, interface, outside.as_ref(), &mut report)?;
         let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
         mount_change(top, shared).context("share within the scope", top)?;
         Ok(report)
@@ -373,7 +372,7 @@ impl Assembly {
         &self,
         root: &OwnedFd,
         interface: Interface,
-        outside: Option<u64>,
+        outside: Option<&Outside>,
         report: &mut AssembleReport,
     ) -> Result<&Path, Error> {
         if self.privilege == Privilege::User {
@@ -392,7 +391,9 @@ impl Assembly {
             pivot::exchange(root, &self.at)?.detach_old()?;
             report.locked = lock_mounts();
         }
-        make_bindable(outside)?;
+        if let Some(outside) = outside {
+            outside.make_bindable()?;
+        }
         Ok(top)
     }
 }

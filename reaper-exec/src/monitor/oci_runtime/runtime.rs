@@ -27,6 +27,11 @@ pub(crate) fn folder(dir: &ContainerDir) -> PathBuf {
     dir.path().join("runtime")
 }
 
+/// The file in a runtime's folder that is there while the runtime creates the container.
+pub(super) fn creation_mark(folder: &Path) -> PathBuf {
+    folder.join("creating")
+}
+
 /// The runtime of one container.
 pub(crate) struct Runtime {
     pub(crate) program: Program,
@@ -79,6 +84,19 @@ impl Runtime {
             unclaimed: Vec::new(),
             removal: Removal::Due,
         })
+    }
+
+    /// Records that the container is about to be created, for the cleanup after a killed monitor.
+    pub(crate) fn note_creation(&self) -> Result<(), Failure> {
+        let mark = creation_mark(&self.folder);
+        std::fs::write(&mark, "")
+            .map_err(|error| Failure::setup(format!("write {}", mark.display()), &error))
+    }
+
+    /// Records that it is created.
+    pub(crate) fn note_created(&self) {
+        // Where it cannot be removed, the runtime is only given up too early, should it hang.
+        let _ = std::fs::remove_file(creation_mark(&self.folder));
     }
 
     /// A path for a job's file.

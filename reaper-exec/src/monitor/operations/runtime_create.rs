@@ -46,6 +46,7 @@ pub(crate) fn create_init(new: &mut NewContainer) -> Result<Process, Failure> {
     arguments.push(runtime.program.bundle().into());
     arguments.extend(outputs.arguments());
     arguments.push(new.call.id.as_str().into());
+    runtime.note_creation()?;
     runtime.call(arguments, take_child(&mut *stdio), Task::Create(outputs))?;
     let reply_to = new.pending.reply_to;
     let state = ProcessState::Creating {

@@ -187,6 +187,9 @@ impl Monitor {
     }
 
     fn created_by_runtime(&mut self, unclaimed: Option<Exit>) {
+        if let Some(runtime) = &self.runtime {
+            runtime.note_created();
+        }
         let process = &mut self.processes[0];
         let number = process.number;
         if let ProcessState::Creating { warnings, .. } = &mut process.state {
