@@ -1,14 +1,14 @@
-//! What the source of a crate must keep to, besides its [floors](crate::floors): `unsafe` in one file, and functions
-//! that fit on a screen or two.
+//! What the source of a crate must keep to, besides its [floors](crate::floors): `unsafe` in one file, functions
+//! that fit on a screen or two, and no sleep without a reason.
 //!
-//! Both are read from the tokens, so that comments and strings do not count, and macros do.
+//! All are read from the tokens, so that comments and strings do not count, and macros do.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
 
-use proc_macro2::{TokenStream, TokenTree};
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// The most lines of a function outside of tests.
 pub const LONGEST_FUNCTION: usize = 80;
@@ -35,7 +35,7 @@ pub fn unsafe_files(source: &Path) -> io::Result<Vec<PathBuf>> {
 pub fn long_functions(source: &Path) -> io::Result<Vec<String>> {
     let mut found = Vec::new();
     for (file, tokens) in read(source)? {
-        if file.file_stem().is_some_and(|stem| stem == "tests") {
+        if is_tests(&file) {
             continue;
         }
         let mut functions = Vec::new();
@@ -48,6 +48,45 @@ pub fn long_functions(source: &Path) -> io::Result<Vec<String>> {
         }));
     }
     Ok(found)
+}
+
+/// The files below `source` that call a function `sleep`, relative to it and sorted. Modules called `tests` are left out.
+///
+/// # Errors
+/// A file that cannot be read, or that is no Rust.
+pub fn sleeping_files(source: &Path) -> io::Result<Vec<PathBuf>> {
+    let files = read(source)?.into_iter();
+    let sleeping = files.filter(|(file, tokens)| !is_tests(file) && sleeps(tokens.clone()));
+    Ok(sleeping.map(|(file, _)| file).collect())
+}
+
+fn is_tests(file: &Path) -> bool {
+    file.file_stem().is_some_and(|stem| stem == "tests")
+}
+
+/// Whether a function `sleep` is called, outside of a module `tests`.
+fn sleeps(tokens: TokenStream) -> bool {
+    let mut before: [Option<String>; 2] = [None, None];
+    for token in tokens {
+        let word = match token {
+            TokenTree::Group(group) => {
+                let is_call = group.delimiter() == Delimiter::Parenthesis;
+                let [above, last] = before.each_ref().map(Option::as_deref);
+                if is_call && last == Some("sleep") && above != Some("fn") {
+                    return true;
+                }
+                if (above, last) != (Some("mod"), Some("tests")) && sleeps(group.stream()) {
+                    return true;
+                }
+                None
+            }
+            TokenTree::Ident(word) => Some(word.to_string()),
+            TokenTree::Punct(_) | TokenTree::Literal(_) => None,
+        };
+        before.rotate_left(1);
+        before[1] = word;
+    }
+    false
 }
 
 struct Function {
@@ -86,7 +125,7 @@ fn measure(tokens: TokenStream, found: &mut Vec<Function>) {
             // A declaration of a trait's.
             (Head::Named(..), TokenTree::Punct(mark)) if mark.as_char() == ';' => Head::None,
             (head, TokenTree::Group(group)) => {
-                let is_body = group.delimiter() == proc_macro2::Delimiter::Brace;
+                let is_body = group.delimiter() == Delimiter::Brace;
                 if !(is_body && std::mem::take(&mut is_tests)) {
                     measure(group.stream(), found);
                 }

@@ -1,5 +1,5 @@
 //! Imports go down, in every crate and between them; and imports that don't are found. `unsafe` is in one file of a
-//! crate, and functions are short.
+//! crate, functions are short, and sleeps have a reason.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,7 @@ use std::{
 
 use reaper_tests::{
     floors::{CRATES, Crate, Floors, Imports, check},
-    source::{LONGEST_FUNCTION, long_functions, unsafe_files},
+    source::{LONGEST_FUNCTION, long_functions, sleeping_files, unsafe_files},
 };
 
 fn root() -> PathBuf {
@@ -426,6 +426,56 @@ fn functions_are_short() {
         "functions of more than {LONGEST_FUNCTION} lines, give their steps names:\n{}",
         long.join("\n")
     );
+}
+
+#[test]
+fn sleeps_are_those_that_the_decisions_explain() {
+    let page = fs::read_to_string(root().join("docs/decisions.md")).expect("read the decisions");
+    let mut sections = page.split("\n## ");
+    let section = sections.find(|section| section.starts_with("No polling"));
+    let rows = section.expect("the section").lines();
+    let cells = rows.filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
+    let mut explained: Vec<_> = cells
+        .flat_map(|cell| cell.split(", "))
+        .map(|place| place.trim_matches('`').to_owned())
+        .collect();
+    explained.sort();
+    let mut found = Vec::new();
+    for (name, source) in sources() {
+        let files = sleeping_files(&source).expect("read the source");
+        found.extend(
+            files
+                .iter()
+                .map(|file| format!("{name}/src/{}", file.display())),
+        );
+    }
+    found.sort();
+    assert_eq!(found, explained, "the table in docs/decisions.md");
+}
+
+#[test]
+fn sleeps_are_found_outside_of_tests() {
+    let tree = [
+        ("call.rs", "fn f() { thread::sleep(pause); }"),
+        (
+            "nested.rs",
+            "async fn f() { loop { if x { g(sleep(pause)).await } } }",
+        ),
+        // None of these counts.
+        (
+            "definition.rs",
+            "fn sleep(pause: u8) {} use std::thread::sleep;",
+        ),
+        ("word.rs", "// sleep(1)\nfn f() { g(\"sleep(1)\", sleep) }"),
+        (
+            "tested.rs",
+            "#[cfg(test)] mod tests { fn f() { sleep(1) } }",
+        ),
+        ("tests.rs", "fn f() { sleep(1) }"),
+    ];
+    let source = source(&tree);
+    let found = sleeping_files(source.path()).expect("read the source");
+    assert_eq!(found, ["call.rs", "nested.rs"].map(PathBuf::from));
 }
 
 #[test]
