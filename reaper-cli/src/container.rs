@@ -168,7 +168,7 @@ impl StdioSource {
     pub(crate) fn apply(self, new: &mut ContainerConfig) {
         new.stdio = self.stdio;
         new.preserve_fds = self.preserved;
-        self.sockets.announce(&mut new.process);
+        self.sockets.add_to(&mut new.process);
         new.monitor.propagate_exit = self.propagate_exit;
         new.monitor.inherit.session_keyring = self.session_keyring;
     }

@@ -152,7 +152,7 @@ impl Report {
         if self.preserved > 0 {
             sys::close_inherited(3, 2 + self.preserved).map_err(Error::io("close"))?;
         }
-        streams::give_up()?;
+        streams::replace_by_null()?;
         hide()?;
         enter_namespaces(pid)?;
         std::env::set_current_dir("/").map_err(Error::io("leave the working directory"))?;

@@ -92,7 +92,7 @@ impl Drop for Proxy {
 }
 
 fn be_proxy(channel: &UnixStream, global: &GlobalArgs) -> Result<ExitAction> {
-    give_up_all_but(channel)?;
+    close_inherited_but(channel)?;
     let mut line = String::new();
     BufReader::new(channel)
         .read_line(&mut line)
@@ -123,12 +123,12 @@ fn be_proxy(channel: &UnixStream, global: &GlobalArgs) -> Result<ExitAction> {
 }
 
 /// Closes all that is the caller's but `channel`: engines read its streams to their end.
-fn give_up_all_but(channel: &UnixStream) -> Result<()> {
+fn close_inherited_but(channel: &UnixStream) -> Result<()> {
     let kept = channel.as_raw_fd().unsigned_abs();
     sys::close_inherited(3, kept - 1)
         .and_then(|()| sys::close_inherited(kept + 1, u32::MAX))
         .map_err(Error::io("close"))?;
-    streams::give_up()?;
+    streams::replace_by_null()?;
     // What the terminal sends to the caller's group is not for this process.
     setsid().map_err(|errno| Error::io("make a session")(errno.into()))?;
     hide()

@@ -26,7 +26,7 @@ impl Sockets {
     }
 
     /// Tells `process` of them. Its `LISTEN_PID` is set when it has a pid.
-    pub(crate) fn announce(&self, process: &mut ProcessSpec) {
+    pub(crate) fn add_to(&self, process: &mut ProcessSpec) {
         if self.0.is_empty() {
             return;
         }

@@ -107,7 +107,7 @@ pub(crate) fn preserved(count: u32) -> Result<Vec<OwnedFd>> {
 }
 
 /// Replaces the standard streams, which are the caller's, by `/dev/null`.
-pub(crate) fn give_up() -> Result<()> {
+pub(crate) fn replace_by_null() -> Result<()> {
     let null = OpenOptions::new().read(true).write(true).open("/dev/null");
     let null = null.map_err(Error::io("open /dev/null"))?;
     rustix::stdio::dup2_stdin(&null)

@@ -110,26 +110,12 @@ pub(crate) fn run(setup: ChildSetup<'_>, start_socket: OwnedFd) -> ! {
     sys::exit_now(127)
 }
 
+/// Puts the process into the state that its spec asks for, in the order that the module's docs give. Returns its
+/// program, and what is not as the spec says.
 fn prepare(
     setup: ChildSetup<'_>,
     start_socket: &OwnedFd,
 ) -> Result<(Program, Vec<String>), Failed> {
-    let ChildSetup {
-        process,
-        view,
-        first,
-        leaf,
-        v1_cgroups,
-        stdio,
-        preserved,
-        oom_score_adj,
-        inherit,
-        filter,
-        namespaces,
-        sysctls,
-        hooks,
-        holds_pids: _,
-    } = setup;
     // Until what is the monitor's is closed, processes in the view must not reach it by way of
     // /proc (ptrace(2), "dumpable"). As an ordinary user it would keep this one from its own files.
     let guarded = geteuid().is_root();
@@ -137,55 +123,18 @@ fn prepare(
         prctl::set_dumpable(false).step("keep the monitor's files from others")?;
     }
     let mut warnings = Vec::new();
-    if let Some(leaf) = leaf {
-        leaf.join_self()
-            .map_err(|error| from_error("join the cgroup", &error))?;
-    }
-    for cgroup in v1_cgroups {
-        cgroup
-            .join_self()
-            .map_err(|error| from_error("join the cgroup", &error))?;
-    }
-    for namespace in namespaces {
-        namespace.join()?;
-    }
-    if first {
-        set_parameters(sysctls)?;
-    }
-    reset_signals().step("reset the signals")?;
-    if first {
-        let ignored = inherit.ignored_signals.iter();
-        ignored.for_each(|signal| sys::ignore(signal.number()));
-    }
-    if sys::securebits() != 0 {
-        warnings.push("the securebits of the caller are locked and stay".to_owned());
-    }
-    // By the node's own /proc, and while there is the right to it.
-    labels::set(&process.labels)?;
-    scheduling::set(&process.scheduling, first)?;
-    setsid().step("start a session")?;
-    if let Some(adjustment) = process.oom_score_adj.or(oom_score_adj) {
-        // A lower value needs CAP_SYS_RESOURCE, which Reaper may run without.
-        const FILE: &str = "/proc/self/oom_score_adj";
-        let written = std::fs::write(FILE, adjustment.to_string());
-        if let (Err(error), Some(_)) = (written, process.oom_score_adj) {
-            let left = std::fs::read_to_string(FILE).unwrap_or_default();
-            warnings.push(format!(
-                "oomScoreAdj {adjustment} was refused ({error}): it is {}",
-                left.trim()
-            ));
-        }
-    }
-    let runtime_root = hooks.map(ChildHooks::runtime_root).transpose()?.flatten();
-    let entered = match first {
-        true => view.enter_init(),
-        false => view.enter_exec(),
-    };
-    entered.map_err(|error| from_error("enter the filesystem view", &error))?;
-    // Before all that is open is closed by its number.
-    if let Some(hooks) = hooks {
-        hooks.at_creation(start_socket, runtime_root)?;
-    }
+    join(&setup)?;
+    set_attributes(&setup, &mut warnings)?;
+    enter_view(&setup, start_socket)?;
+    let ChildSetup {
+        process,
+        view,
+        stdio,
+        preserved,
+        inherit,
+        filter,
+        ..
+    } = setup;
     let environment = passwd::environment(process, &view.environment(), preserved.len());
     let terminal = matches!(stdio, ChildStdio::Terminal(_));
     descriptors::install(stdio, preserved, start_socket).step("install the streams")?;
@@ -198,11 +147,97 @@ fn prepare(
     for limit in &process.rlimits {
         set_limit(limit)?;
     }
+    let filter = filter.filter(|_| !process.no_new_privileges);
+    drop_privileges(process, inherit, filter, start_socket, &mut warnings)?;
+    // After setuid(2), which clears it (prctl(2)).
+    prctl::set_pdeathsig(NixSignal::SIGKILL).step("ask for a signal at the monitor's death")?;
+    let program = Program::new(process, environment).step("read the arguments")?;
+    // Without this, ps(1) shows the monitor's name until the program is executed.
+    let _ = prctl::set_name(program.short_name());
+    Ok((program, warnings))
+}
+
+/// Joins the cgroups and the namespaces, and sets the parameters of those that are new.
+fn join(setup: &ChildSetup<'_>) -> Result<(), Failed> {
+    if let Some(leaf) = setup.leaf {
+        leaf.join_self()
+            .map_err(|error| from_error("join the cgroup", &error))?;
+    }
+    for cgroup in setup.v1_cgroups {
+        cgroup
+            .join_self()
+            .map_err(|error| from_error("join the cgroup", &error))?;
+    }
+    for namespace in setup.namespaces {
+        namespace.join()?;
+    }
+    if setup.first {
+        set_parameters(setup.sysctls)?;
+    }
+    Ok(())
+}
+
+/// Sets what the kernel keeps of a process beside its files and credentials: signals, labels,
+/// scheduling, session, OOM adjustment.
+fn set_attributes(setup: &ChildSetup<'_>, warnings: &mut Vec<String>) -> Result<(), Failed> {
+    let process = setup.process;
+    reset_signals().step("reset the signals")?;
+    if setup.first {
+        let ignored = setup.inherit.ignored_signals.iter();
+        ignored.for_each(|signal| sys::ignore(signal.number()));
+    }
+    if sys::securebits() != 0 {
+        warnings.push("the securebits of the caller are locked and stay".to_owned());
+    }
+    // By the node's own /proc, and while there is the right to it.
+    labels::set(&process.labels)?;
+    scheduling::set(&process.scheduling, setup.first)?;
+    setsid().step("start a session")?;
+    if let Some(adjustment) = process.oom_score_adj.or(setup.oom_score_adj) {
+        // A lower value needs CAP_SYS_RESOURCE, which Reaper may run without.
+        const FILE: &str = "/proc/self/oom_score_adj";
+        let written = std::fs::write(FILE, adjustment.to_string());
+        if let (Err(error), Some(_)) = (written, process.oom_score_adj) {
+            let left = std::fs::read_to_string(FILE).unwrap_or_default();
+            warnings.push(format!(
+                "oomScoreAdj {adjustment} was refused ({error}): it is {}",
+                left.trim()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Enters the filesystem view, and runs the hooks that are due inside it.
+fn enter_view(setup: &ChildSetup<'_>, start_socket: &OwnedFd) -> Result<(), Failed> {
+    let hooks = setup.hooks;
+    let runtime_root = hooks.map(ChildHooks::runtime_root).transpose()?.flatten();
+    let entered = match setup.first {
+        true => setup.view.enter_init(),
+        false => setup.view.enter_exec(),
+    };
+    entered.map_err(|error| from_error("enter the filesystem view", &error))?;
+    // Before all that is open is closed by its number.
+    if let Some(hooks) = hooks {
+        hooks.at_creation(start_socket, runtime_root)?;
+    }
+    Ok(())
+}
+
+/// Enters the working directory and becomes the user, with the spec's capabilities and no others.
+/// Loads `filter` while there is the privilege that it needs.
+fn drop_privileges(
+    process: &ProcessSpec,
+    inherit: &Inherited,
+    filter: Option<&Filter>,
+    start_socket: &OwnedFd,
+    warnings: &mut Vec<String>,
+) -> Result<(), Failed> {
     let entered = in_view::change_dir(&process.cwd);
     let granted = process.capabilities.as_ref();
-    let granted = granted.map(|wanted| Granted::of(wanted, &mut warnings));
+    let granted = granted.map(|wanted| Granted::of(wanted, warnings));
     let granted = granted.transpose()?;
-    if let Some(filter) = filter.filter(|_| !process.no_new_privileges) {
+    if let Some(filter) = filter {
         filter::load(filter, start_socket)?;
     }
     if let Some(granted) = &granted {
@@ -223,12 +258,7 @@ fn prepare(
     if process.no_new_privileges {
         prctl::set_no_new_privs().step("set no_new_privs")?;
     }
-    // After setuid(2), which clears it (prctl(2)).
-    prctl::set_pdeathsig(NixSignal::SIGKILL).step("ask for a signal at the monitor's death")?;
-    let program = Program::new(process, environment).step("read the arguments")?;
-    // Without this, ps(1) shows the monitor's name until the program is executed.
-    let _ = prctl::set_name(program.short_name());
-    Ok((program, warnings))
+    Ok(())
 }
 
 /// The error of a working directory, with what denies it to the process's user.

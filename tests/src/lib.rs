@@ -32,6 +32,7 @@ pub mod procfs;
 pub mod pty;
 pub mod runtime;
 pub mod shim;
+pub mod source;
 pub mod spec;
 pub mod suite;
 pub mod websocket;

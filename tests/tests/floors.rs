@@ -1,4 +1,5 @@
-//! Imports go down, in every crate and between them; and imports that don't are found.
+//! Imports go down, in every crate and between them; and imports that don't are found. `unsafe` is in one file of a
+//! crate, functions are short, and sleeps have a reason.
 
 use std::{
     collections::BTreeMap,
@@ -6,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use reaper_tests::floors::{CRATES, Crate, Floors, Imports, check};
+use reaper_tests::{
+    floors::{CRATES, Crate, Floors, Imports, check},
+    source::{LONGEST_FUNCTION, long_functions, sleeping_files, unsafe_files},
+};
 
 fn root() -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -392,4 +396,159 @@ fn a_folder_that_re_exports_its_files_is_no_circle() {
         .map(|(file, text)| (file.as_str(), text.as_str()))
         .collect();
     assert_eq!(wrong(&tree, &[&["facade"]]), Vec::<String>::new());
+}
+
+fn sources() -> impl Iterator<Item = (&'static str, PathBuf)> {
+    let crates = CRATES.iter().copied().flatten();
+    crates.map(|rules| (rules.name, root().join(rules.name).join("src")))
+}
+
+#[test]
+fn unsafe_code_is_in_one_file_of_a_crate() {
+    for (name, source) in sources() {
+        let found = unsafe_files(&source).expect("read the source");
+        assert!(
+            found.len() <= 1,
+            "{name} has unsafe code in several files: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn functions_are_short() {
+    let mut long = Vec::new();
+    for (name, source) in sources() {
+        let found = long_functions(&source).expect("read the source");
+        long.extend(found.into_iter().map(|line| format!("{name}/src/{line}")));
+    }
+    assert!(
+        long.is_empty(),
+        "functions of more than {LONGEST_FUNCTION} lines, give their steps names:\n{}",
+        long.join("\n")
+    );
+}
+
+#[test]
+fn sleeps_are_those_that_the_decisions_explain() {
+    let page = fs::read_to_string(root().join("docs/decisions.md")).expect("read the decisions");
+    let mut sections = page.split("\n## ");
+    let section = sections.find(|section| section.starts_with("No polling"));
+    let rows = section.expect("the section").lines();
+    let cells = rows.filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
+    let mut explained: Vec<_> = cells
+        .flat_map(|cell| cell.split(", "))
+        .map(|place| place.trim_matches('`').to_owned())
+        .collect();
+    explained.sort();
+    let mut found = Vec::new();
+    for (name, source) in sources() {
+        let files = sleeping_files(&source).expect("read the source");
+        found.extend(
+            files
+                .iter()
+                .map(|file| format!("{name}/src/{}", file.display())),
+        );
+    }
+    found.sort();
+    assert_eq!(found, explained, "the table in docs/decisions.md");
+}
+
+#[test]
+fn sleeps_are_found_outside_of_tests() {
+    let tree = [
+        ("call.rs", "fn f() { thread::sleep(pause); }"),
+        (
+            "nested.rs",
+            "async fn f() { loop { if x { g(sleep(pause)).await } } }",
+        ),
+        // None of these counts.
+        (
+            "definition.rs",
+            "fn sleep(pause: u8) {} use std::thread::sleep;",
+        ),
+        ("word.rs", "// sleep(1)\nfn f() { g(\"sleep(1)\", sleep) }"),
+        (
+            "tested.rs",
+            "#[cfg(test)] mod tests { fn f() { sleep(1) } }",
+        ),
+        ("tests.rs", "fn f() { sleep(1) }"),
+    ];
+    let source = source(&tree);
+    let found = sleeping_files(source.path()).expect("read the source");
+    assert_eq!(found, ["call.rs", "nested.rs"].map(PathBuf::from));
+}
+
+#[test]
+fn unsafe_code_is_found_in_all_its_forms_and_nowhere_else() {
+    let tree = [
+        ("block.rs", "fn f() { unsafe { g() } }"),
+        ("function.rs", "unsafe fn f() {}"),
+        (
+            "inner/macro.rs",
+            "macro_rules! m { () => { unsafe { f() } } }",
+        ),
+        ("attribute.rs", "#[unsafe(no_mangle)] fn f() {}"),
+        // None of these is.
+        (
+            "allowed.rs",
+            "#![allow(unsafe_code)]\nfn unsafe_looking() {}",
+        ),
+        (
+            "comment.rs",
+            "// unsafe { f() }\n/// unsafe\nfn f() { \"unsafe { g() }\"; }",
+        ),
+    ];
+    let source = source(&tree);
+    let found = unsafe_files(source.path()).expect("read the source");
+    let expected = ["attribute.rs", "block.rs", "function.rs", "inner/macro.rs"];
+    assert_eq!(found, expected.map(PathBuf::from));
+}
+
+#[test]
+fn functions_that_are_too_long_are_found_wherever_they_are() {
+    // With the lines of its head and its end.
+    let body = |lines: usize| "    g();\n".repeat(lines - 2);
+    let function = |head: &str, lines: usize| format!("{head} {{\n{}}}\n", body(lines));
+    let long = LONGEST_FUNCTION + 1;
+    let texts = [
+        ("as_long_as_may_be.rs", function("fn f()", LONGEST_FUNCTION)),
+        (
+            "long.rs",
+            function("pub async fn f<T>(g: fn(u8) -> T)", long),
+        ),
+        (
+            "method.rs",
+            format!("trait T {{ fn g(); {} }}", function("fn f(&self)", long)),
+        ),
+        (
+            "inner.rs",
+            function(
+                &format!("mod m {{ {} }}\nfn f()", function("fn f()", long)),
+                2,
+            ),
+        ),
+        (
+            "tested.rs",
+            format!("#[cfg(test)] mod tests {{ {} }}", function("fn f()", long)),
+        ),
+        ("tests.rs", function("fn f()", long)),
+        (
+            "many.rs",
+            function("fn f()", 50)
+                + &function("fn g()", 50)
+                + "struct S { a: fn() }\n"
+                + &function("impl S", long),
+        ),
+    ];
+    let tree: Vec<_> = texts
+        .iter()
+        .map(|(file, text)| (*file, text.as_str()))
+        .collect();
+    let source = source(&tree);
+    let found = long_functions(source.path()).expect("read the source");
+    let expected = ["inner.rs", "long.rs", "method.rs"];
+    assert_eq!(
+        found,
+        expected.map(|file| format!("{file}: f has {long} lines"))
+    );
 }

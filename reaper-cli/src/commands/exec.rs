@@ -52,7 +52,7 @@ pub(crate) async fn run(
         process.labels.selinux_label = Some(label.clone());
     }
     call.config.policy.apply_to_exec(&mut process)?;
-    call.sockets.announce(&mut process);
+    call.sockets.add_to(&mut process);
     let (stdio, console) = streams(&args, &mut process)?;
     let exec = made_up_id()?;
     let target = Target::Exec(args.id.clone(), exec.clone());
@@ -75,7 +75,7 @@ pub(crate) async fn run(
 
     if let HelperRole::Helper(report) = role {
         let init = record.process.as_ref();
-        // A runtime that is driven makes it only when it is started.
+        // An OCI runtime makes it only when it is started.
         let made = created.process.as_ref().or(init);
         let pid = made.map_or(0, |process| process.pid);
         let host = HostExecutor::new(containers.root().clone());
@@ -113,7 +113,7 @@ async fn serve(
     let pid_file = pid_file.transpose()?;
     let started = async {
         executor.start(target).await?;
-        // Not before: a runtime that is driven makes the terminal only now.
+        // Not before: an OCI runtime makes the terminal only now.
         console.map(Console::receive).transpose()
     };
     let master = match (started.await, pid_file) {
@@ -150,16 +150,16 @@ async fn stay_detached(
         {
             tracing::warn!("{error}");
         }
-        forget(process).await;
+        delete(process).await;
         return Err(error);
     }
     let action = stay(process, signals).await;
-    forget(process).await;
+    delete(process).await;
     Ok(action)
 }
 
-async fn forget(process: &MonitorConnection) {
-    // Without the monitor there is nothing to be forgotten.
+async fn delete(process: &MonitorConnection) {
+    // Without the monitor there is nothing to delete.
     if let Err(error) = process.delete().await {
         tracing::debug!("{error}");
     }

@@ -12,7 +12,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use crate::error::{Error, Result};
 
 /// How long a monitor that has reported success may take to have sent the master.
-const PATIENCE: Duration = Duration::from_secs(10);
+const RECEIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A console socket of our own.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ impl Console {
     /// A console socket, and the end that goes to the monitor.
     pub(crate) fn new() -> Result<(Self, OwnedFd)> {
         let (ours, theirs) = UnixStream::pair().map_err(Error::io("make a console socket"))?;
-        ours.set_read_timeout(Some(PATIENCE))
+        ours.set_read_timeout(Some(RECEIVE_TIMEOUT))
             .map_err(Error::io("set a time limit"))?;
         Ok((Self(ours), theirs.into()))
     }

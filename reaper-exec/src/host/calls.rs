@@ -87,9 +87,13 @@ fn pack(stdio: StdioRequest, preserved: Vec<OwnedFd>) -> Result<(Streams, Attach
     Ok((streams, attached, descriptors.collect()))
 }
 
-#[async_trait]
-impl Executor for HostExecutor {
-    async fn create(&self, request: CreateRequest) -> Result<CreatedProcess> {
+impl HostExecutor {
+    /// What the monitor is sent to create a container: the message, the descriptors that travel with it, and how long
+    /// its answer may take.
+    fn pack_create(
+        &self,
+        request: CreateRequest,
+    ) -> Result<(CreateContainer, Vec<OwnedFd>, Duration)> {
         let CreateRequest { dir, container } = request;
         let runtime = match &container.runtime {
             Some(runtime) => Some(RuntimeConfig {
@@ -122,10 +126,9 @@ impl Executor for HostExecutor {
             + hooks.as_ref().map_or(Duration::ZERO, |hooks| {
                 total_limit(&hooks.hooks, &AT_CREATION)
             });
-        let target = Target::Init(container.id.clone());
         let (streams, attached, descriptors) = pack(container.stdio, container.preserve_fds)?;
-        let call = Request::Create(Box::new(CreateContainer {
-            id: container.id.clone(),
+        let call = CreateContainer {
+            id: container.id,
             namespace: self.namespace.clone(),
             dir: dir.path().to_owned(),
             process: container.process,
@@ -142,14 +145,25 @@ impl Executor for HostExecutor {
             new_pid_namespace: container.new_pid_namespace || container.holds_pids,
             holds_pids: container.holds_pids,
             sysctls: container.sysctls,
-        }));
-        self.remove_stale(&container.id).await?;
+        };
+        Ok((call, descriptors, limit))
+    }
+}
+
+#[async_trait]
+impl Executor for HostExecutor {
+    async fn create(&self, request: CreateRequest) -> Result<CreatedProcess> {
+        let id = request.container.id.clone();
+        let target = Target::Init(id.clone());
+        let (call, descriptors, limit) = self.pack_create(request)?;
+        let call = Request::Create(Box::new(call));
+        self.remove_stale(&id).await?;
         let client = Arc::new(self.spawn_monitor(&target)?);
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
         let answer = tokio::time::timeout(limit, client.call(&call, &descriptors)).await;
         let reason = match answer {
             Ok(Ok(Ok(Response::Created(created)))) => {
-                self.clients().insert(container.id, client);
+                self.clients().insert(id, client);
                 return Ok(created);
             }
             Ok(Ok(Ok(_))) => return Err(unexpected_answer(&target)),
@@ -163,7 +177,7 @@ impl Executor for HostExecutor {
         };
         client.kill();
         client.ended(recovery::KILL_TIMEOUT).await;
-        match self.recover_and_remove(&container.id).await {
+        match self.recover_and_remove(&id).await {
             Ok(_) | Err(Error::NotFound(_)) => Err(Error::Monitor { target, reason }),
             // plan.json stays, so that creating the next container of this id cleans up.
             Err(error) => {

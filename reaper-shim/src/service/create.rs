@@ -68,34 +68,8 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         let holds_pids = is_sandbox && workload.new_pid_namespace;
         let policy = config.policy.clone();
         let pid = if is_sandbox {
-            // Before anything is changed for it.
-            policy.check_sandbox(&CriAnnotations::from_annotations(&workload.annotations))?;
-            let store = self.engine.store();
-            if !workload.hooks.is_empty() {
-                tracing::warn!(%id, "the hooks of a sandbox are not run: it has no process");
-            }
-            let network = workload.namespace(NamespaceKind::Network);
-            let network = network.map(|joined| joined.path.clone());
-            let sysctls = workload.network_sysctls();
-            if let Some(path) = network.clone() {
-                let set = blocking(move || set_network_parameters(&path, &sysctls)).await;
-                set.map_err(|source| Error::System {
-                    operation: "set up the network of a pod",
-                    source,
-                })?;
-            }
-            let (process, annotations) = (&workload.process, &workload.annotations);
-            let view = view(id.clone(), process, Vec::new(), annotations, &config);
-            if holds_pids {
-                let mut new = container_config(id.clone(), &path, workload, config, &stdio);
-                sandbox::hold_pids(&mut new, &view, network.as_deref())?;
-                self.make_init(new).await?
-            } else {
-                let annotations = workload.annotations;
-                sandbox::create(store, path, annotations, &view, network.as_deref())
-                    .await?
-                    .pid
-            }
+            self.make_sandbox(id.clone(), &path, workload, config, &stdio)
+                .await?
         } else {
             if !run_pause_process {
                 let others = self.registry.containers();
@@ -121,6 +95,46 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             pid,
             ..CreateTaskResponse::default()
         })
+    }
+
+    /// Creates the sandbox of a pod, which has no process but the holder of a new pid namespace. Returns its
+    /// pid, or without a holder the shim's.
+    async fn make_sandbox(
+        &self,
+        id: ContainerId,
+        bundle: &Path,
+        workload: ContainerSpec,
+        config: Config,
+        stdio: &Stdio,
+    ) -> Result<u32> {
+        // Before anything is changed for it.
+        config
+            .policy
+            .check_sandbox(&CriAnnotations::from_annotations(&workload.annotations))?;
+        if !workload.hooks.is_empty() {
+            tracing::warn!(%id, "the hooks of a sandbox are not run: it has no process");
+        }
+        let network = workload.namespace(NamespaceKind::Network);
+        let network = network.map(|joined| joined.path.clone());
+        let sysctls = workload.network_sysctls();
+        if let Some(path) = network.clone() {
+            let set = blocking(move || set_network_parameters(&path, &sysctls)).await;
+            set.map_err(|source| Error::System {
+                operation: "set up the network of a pod",
+                source,
+            })?;
+        }
+        let (process, annotations) = (&workload.process, &workload.annotations);
+        let view = view(id.clone(), process, Vec::new(), annotations, &config);
+        if workload.new_pid_namespace {
+            let mut new = container_config(id, bundle, workload, config, stdio);
+            sandbox::hold_pids(&mut new, &view, network.as_deref())?;
+            return self.make_init(new).await;
+        }
+        let (store, bundle) = (self.engine.store(), bundle.to_owned());
+        let annotations = workload.annotations;
+        let shim = sandbox::create(store, bundle, annotations, &view, network.as_deref());
+        Ok(shim.await?.pid)
     }
 
     /// The bundle, and the configuration that is valid for it.

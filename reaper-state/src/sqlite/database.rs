@@ -15,7 +15,7 @@ use super::{error::failed, schema};
 use crate::{Error, durable, folder::Folder, lock::lock_exclusive};
 
 /// How long a call waits for other programs that write to the database; ours queue.
-const PATIENCE: Duration = Duration::from_secs(10);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An open database.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Database {
         let mut connection =
             Connection::open_with_flags(path, flags).map_err(|e| failed("open", path, e))?;
         connection
-            .busy_timeout(PATIENCE)
+            .busy_timeout(BUSY_TIMEOUT)
             .map_err(|e| failed("open", path, e))?;
         schema::bring_up_to_date(&mut connection, path, schema::MIGRATIONS)?;
         Folder::open(parent)

@@ -1,11 +1,11 @@
-//! Comments say who does what.
+//! Comments and pages say who does what.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use crate::pages::root;
+use crate::pages::{files, root};
 
 /// Words that hide who is meant: the shim, the client, the workload, the monitor, another program.
 const VAGUE: [&str; 5] = ["nobody", "somebody", "whoever", "anybody", "everybody"];
@@ -28,12 +28,46 @@ fn comments_contain_no_vague_words() {
     );
 }
 
+#[test]
+fn pages_contain_no_vague_words() {
+    let mut found = Vec::new();
+    for file in files("md") {
+        let text = fs::read_to_string(root().join(&file)).expect("read a page");
+        let lines = text.lines().enumerate();
+        let vague = lines.filter(|(_, line)| !is_example(line) && count(&prose(line)) > 0);
+        let place = file.display();
+        found.extend(vague.map(|(number, line)| format!("{place}:{}: {line}", number + 1)));
+    }
+    assert!(
+        found.is_empty(),
+        "name who is meant, as CONTRIBUTING.md says:\n{}",
+        found.join("\n")
+    );
+}
+
+/// Whether this is a row of the table in CONTRIBUTING.md that has these words.
+fn is_example(line: &str) -> bool {
+    [
+        "| nobody waits for it |",
+        "| whoever, somebody, everybody |",
+    ]
+    .iter()
+    .any(|row| line.starts_with(row))
+}
+
+/// A line of a page without code, such as the user `nobody`.
+fn prose(line: &str) -> String {
+    line.split('`').step_by(2).collect()
+}
+
 /// How many vague words are in the comment of a line.
 fn vague(line: &str) -> usize {
-    let Some((_, comment)) = line.split_once("//") else {
-        return 0;
-    };
-    let words = comment.split(|c: char| !c.is_alphanumeric());
+    line.split_once("//")
+        .map_or(0, |(_, comment)| count(comment))
+}
+
+fn count(text: &str) -> usize {
+    let words = text.split(|c: char| !c.is_alphanumeric());
     words
         .filter(|word| VAGUE.contains(&word.to_lowercase().as_str()))
         .count()
@@ -45,6 +79,7 @@ fn vague_words_are_counted_in_comments_alone() {
     assert_eq!(vague("let nobody = \"somebody\";"), 0);
     assert_eq!(vague("f(); // somebody's"), 1);
     assert_eq!(vague("// nobodys"), 0);
+    assert_eq!(count(&prose("The user `nobody` is nobody else.")), 1);
 }
 
 /// The Rust files below `src` of each published crate.

@@ -22,7 +22,8 @@ use rustix::{
     process::PidfdFlags,
 };
 
-use super::{finding::CheckResult, syscalls};
+use super::finding::CheckResult;
+use crate::sys::probe;
 
 /// What becomes of containers without an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,12 +73,12 @@ fn tried<T>(name: &'static str, answer: Result<T, Errno>, without: Without) -> T
 fn processes() -> Vec<Tried> {
     let pidfd = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty());
     let signal = match &pidfd {
-        Ok(pidfd) => syscalls::pidfd_send_signal(pidfd.as_fd()),
+        Ok(pidfd) => probe::pidfd_send_signal(pidfd.as_fd()),
         Err(errno) => Err(*errno),
     };
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
-    let clone = root.and_then(|root| syscalls::clone_into_cgroup(root.as_fd()));
-    let close = syscalls::close_range();
+    let clone = root.and_then(|root| probe::clone_into_cgroup(root.as_fd()));
+    let close = probe::close_range();
     let inotify = rustix::fs::inotify::init(CreateFlags::CLOEXEC);
     vec![
         tried("pidfd_open", pidfd, Without::Nothing),
@@ -98,8 +99,8 @@ fn processes() -> Vec<Tried> {
 
 fn files() -> Vec<Tried> {
     const TABLE: Without = Without::Same("the table of mounts in /proc is read");
-    let listed = syscalls::listmount();
-    let stat = listed.and_then(syscalls::statmount);
+    let listed = probe::listmount();
+    let stat = listed.and_then(probe::statmount);
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let beneath = rustix::fs::openat2(CWD, ".", flags, Mode::empty(), ResolveFlags::BENEATH);
     vec![
@@ -124,7 +125,7 @@ fn mounts() -> Vec<Tried> {
             MountAttrFlags::empty(),
         )
     });
-    let attributes = with(&mount, |mount| syscalls::mount_setattr(mount.as_fd()));
+    let attributes = with(&mount, |mount| probe::mount_setattr(mount.as_fd()));
     let moved = with(&mount, |mount| {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         // Nothing can be mounted on what is not there, and that is what a kernel with this call says.

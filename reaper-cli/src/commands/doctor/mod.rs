@@ -6,7 +6,6 @@ mod interfaces;
 mod kernel_log;
 mod leftovers;
 mod machine;
-mod syscalls;
 mod trial;
 mod upgrade;
 

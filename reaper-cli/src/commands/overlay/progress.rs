@@ -10,7 +10,7 @@ use reaper_overlay::{Overlays, Progress as Seen, Scope};
 use crate::{commands::output::size, error::Result, terminal, text::printable};
 
 /// What ends sooner than that needs no bar.
-const PATIENCE: Duration = Duration::from_millis(400);
+const SHOWN_AFTER: Duration = Duration::from_millis(400);
 /// How often the line is written at most.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// How wide the bar is, in characters.
@@ -45,7 +45,7 @@ impl Progress {
             what,
             total,
             out: io::stderr(),
-            next: Instant::now() + PATIENCE,
+            next: Instant::now() + SHOWN_AFTER,
             shown: false,
         });
         Self { line }
@@ -120,7 +120,7 @@ mod tests {
             what: "comparing",
             total,
             out: &mut out,
-            next: start + PATIENCE,
+            next: start + SHOWN_AFTER,
             shown: false,
         };
         for &(after, files) in steps {

@@ -27,7 +27,7 @@ pub(super) struct Trial {
     place: Arc<Place>,
     config: Config,
     /// Whether an OCI runtime makes the container.
-    driven: bool,
+    with_runtime: bool,
 }
 
 impl Trial {
@@ -43,7 +43,7 @@ impl Trial {
         config.image = ImageMode::None;
         Self {
             place: Arc::new(place),
-            driven: !call.containers.executor().defers_streams(),
+            with_runtime: !call.containers.executor().defers_streams(),
             config,
         }
     }
@@ -55,7 +55,7 @@ impl Trial {
     }
 
     async fn live(&self, steps: &Mutex<Steps>) -> Result<(), ()> {
-        let over_overlay = self.config.overlay.enabled && !self.driven;
+        let over_overlay = self.config.overlay.enabled && !self.with_runtime;
         let make = if over_overlay {
             Steps::over_overlay(steps);
             "make a scope and a container in it"
@@ -63,7 +63,7 @@ impl Trial {
             "make a container"
         };
         let prepare = async {
-            let (new, plan) = Plan::make(&self.config, &self.place, self.driven)?;
+            let (new, plan) = Plan::make(&self.config, &self.place, self.with_runtime)?;
             Ok((self.containers()?, new, plan))
         };
         let (containers, new, plan) = Steps::step(steps, "prepare a container", prepare).await?;

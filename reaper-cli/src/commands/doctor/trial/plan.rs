@@ -39,11 +39,11 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// A container with the node's configuration. `driven` says that an OCI runtime makes it.
+    /// A container with the node's configuration. `with_runtime` says that an OCI runtime makes it.
     pub(super) fn make(
         config: &Config,
         place: &Place,
-        driven: bool,
+        with_runtime: bool,
     ) -> Result<(ContainerConfig, Self), Failure> {
         let id = ContainerId::new(place.id.as_str()).map_err(|error| Error::Option {
             option: "doctor",
@@ -54,8 +54,8 @@ impl Plan {
         write(&place.volume().join("file"), CONTENT)?;
         let program =
             env::current_exe().map_err(|error| Failure::io("find this program", &error))?;
-        let (mut new, plan) = if driven {
-            driven_plan(config, place, id, &program)?
+        let (mut new, plan) = if with_runtime {
+            runtime_plan(config, place, id, &program)?
         } else {
             host_plan(config, place, id, &program)?
         };
@@ -137,7 +137,7 @@ fn host_plan(
 }
 
 /// A container of an OCI runtime's, with this program and the volume in an empty root.
-fn driven_plan(
+fn runtime_plan(
     config: &Config,
     place: &Place,
     id: ContainerId,

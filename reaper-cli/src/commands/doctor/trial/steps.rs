@@ -33,12 +33,12 @@ impl Failure {
 
     /// A file operation or a system call.
     pub(super) fn io(operation: &str, error: &std::io::Error) -> Self {
-        Self::described(&format!("{operation}: {error}"), error.raw_os_error())
+        Self::from_message(&format!("{operation}: {error}"), error.raw_os_error())
     }
 
     /// With the name of the error number instead of the number, which many messages end with. What a
     /// monitor reports of its helpers has it in the text alone.
-    fn described(message: &str, errno: Option<i32>) -> Self {
+    fn from_message(message: &str, errno: Option<i32>) -> Self {
         const NUMBER: &str = " (os error ";
         let message = message.replace('\n', "; ");
         let Some((text, rest)) = message.split_once(NUMBER) else {
@@ -62,7 +62,7 @@ impl Failure {
 impl<E: Into<Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         let error = error.into();
-        Self::described(&error.to_string(), errno(&error))
+        Self::from_message(&error.to_string(), errno(&error))
     }
 }
 
@@ -215,10 +215,10 @@ mod tests {
 
     #[test]
     fn the_error_number_is_taken_out_of_the_text() {
-        let failure = Failure::described("mount x: Invalid argument (os error 22); more", None);
+        let failure = Failure::from_message("mount x: Invalid argument (os error 22); more", None);
         assert_eq!(failure.message, "mount x: Invalid argument; more");
         assert_eq!(failure.errno, Some(nix::libc::EINVAL));
-        assert_eq!(Failure::described("odd", None).errno, None);
+        assert_eq!(Failure::from_message("odd", None).errno, None);
     }
 
     #[test]
