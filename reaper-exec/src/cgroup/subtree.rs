@@ -14,6 +14,10 @@ use crate::{procfs, sys::pidfd_send_signal};
 /// the first rounds.
 const ROUNDS: usize = 64;
 
+/// What freezes and thaws a cgroup of version 2, and what is written to it for that.
+const FREEZE: &str = "cgroup.freeze";
+const STATES: [&str; 2] = ["1", "0"];
+
 /// The contents of `cgroup.events`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Events {
@@ -111,28 +115,11 @@ pub(super) fn kill(cgroup: &Path) -> Result<(), Error> {
         Ok(false) if !cgroup.exists() => Ok(()),
         Ok(false) => kill_one_by_one(cgroup),
         // The workload can have made it threaded, and the kernel kills domains only.
-        Err(error) if error.is_threaded() => kill_threads(cgroup),
+        Err(error) if error.is_threaded() => {
+            kill_while_frozen(cgroup, FREEZE, STATES, signal_threads)
+        }
         Err(error) => Err(error),
     }
-}
-
-/// Kills the processes that have threads in the subtree of a threaded cgroup.
-fn kill_threads(cgroup: &Path) -> Result<(), Error> {
-    const FILE: &str = "cgroup.freeze";
-    write(cgroup, FILE, "1")?;
-    let mut result = Ok(());
-    for _ in 0..ROUNDS {
-        match signal_threads(cgroup, libc::SIGKILL) {
-            Ok(0) => break,
-            Ok(_) => {}
-            Err(error) => {
-                result = Err(error);
-                break;
-            }
-        }
-    }
-    write(cgroup, FILE, "0")?;
-    result
 }
 
 /// Sends a signal to the processes that have threads in the subtree, and returns how many those were.
@@ -163,12 +150,18 @@ fn signal_threads(cgroup: &Path, signal: i32) -> Result<usize, Error> {
 
 /// For kernels before 5.14.
 pub(super) fn kill_one_by_one(cgroup: &Path) -> Result<(), Error> {
-    kill_while_frozen(cgroup, "cgroup.freeze", ["1", "0"])
+    kill_while_frozen(cgroup, FREEZE, STATES, signal)
 }
 
 /// Freezes the cgroup, by writing the first of `states` to `file`, and kills its processes one by
-/// one. Frozen ones can be killed, but can't fork; version 1 thaws them for their end.
-pub(super) fn kill_while_frozen(cgroup: &Path, file: &str, states: [&str; 2]) -> Result<(), Error> {
+/// one, by `signal`, which returns how many it has reached. Frozen ones can be killed, but can't fork;
+/// version 1 thaws them for their end.
+pub(super) fn kill_while_frozen(
+    cgroup: &Path,
+    file: &str,
+    states: [&str; 2],
+    signal: impl Fn(&Path, i32) -> Result<usize, Error>,
+) -> Result<(), Error> {
     let [frozen, thawed] = states;
     write(cgroup, file, frozen)?;
     let mut result = Ok(());

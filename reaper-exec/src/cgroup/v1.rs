@@ -251,7 +251,8 @@ impl V1Cgroup {
     /// # Errors
     /// [`Error::Io`]. It is not an error if the cgroup does not exist.
     pub fn kill(&self) -> Result<(), Error> {
-        subtree::kill_while_frozen(&self.path, FREEZER, ["FROZEN", "THAWED"])?;
+        let states = ["FROZEN", "THAWED"];
+        subtree::kill_while_frozen(&self.path, FREEZER, states, subtree::signal)?;
         self.thaw()
     }
 
