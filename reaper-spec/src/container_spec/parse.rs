@@ -64,6 +64,10 @@ fn read(document: &Value, bundle: &Path) -> Result<ContainerSpec> {
     process.scheduling.personality = linux
         .get("personality")?
         .opt(process::scheduling::personality)?;
+    let namespaces = named_namespaces(&linux)?;
+    let new_pid_namespace = namespaces
+        .iter()
+        .any(|(kind, path)| *kind == NamespaceKind::Pid && path.is_none());
     Ok(ContainerSpec {
         process,
         rootfs: root.get("root")?.opt(|node| rootfs(node, bundle))?,
@@ -80,14 +84,14 @@ fn read(document: &Value, bundle: &Path) -> Result<ContainerSpec> {
             .unwrap_or_default(),
         seccomp: linux.get("seccomp")?.opt(seccomp::read)?,
         hooks: root.get("hooks")?.opt(hooks::read)?.unwrap_or_default(),
-        namespaces: joined(&linux)?,
-        new_pid_namespace: has_new_pids(&linux)?,
+        new_pid_namespace,
         sysctls: linux.get("sysctl")?.opt(annotations)?.unwrap_or_default(),
         annotations: root
             .get("annotations")?
             .opt(annotations)?
             .unwrap_or_default(),
-        unsupported: unsupported(&linux)?,
+        unsupported: unsupported(&linux, &namespaces)?,
+        namespaces: joined(namespaces),
     })
 }
 
@@ -99,35 +103,31 @@ fn version(node: &Node<'_>) -> Result<()> {
     }
 }
 
-/// The namespaces that have a path, but for those that are refused.
-fn joined(linux: &Node<'_>) -> Result<Vec<NamespacePath>> {
+/// A namespace as it is named: without a path it is a new one.
+type Named = (NamespaceKind, Option<NamespacePath>);
+
+fn named_namespaces(linux: &Node<'_>) -> Result<Vec<Named>> {
     let list = linux.get("namespaces")?;
     let all = list.items("an array of namespaces", namespaces::read)?;
     // Which of two counted would be anyone's guess (runtime-spec, config-linux.md, "Namespaces").
-    let twice = |(at, (kind, _)): &(usize, &(NamespaceKind, _))| {
-        all[..*at].iter().any(|(earlier, _)| earlier == kind)
-    };
-    if let Some((_, (kind, _))) = all.iter().enumerate().find(twice) {
-        return Err(list.invalid(format!("one {kind} namespace at most")));
+    let twice =
+        |(at, (kind, _)): &(usize, &Named)| all[..*at].iter().any(|(earlier, _)| earlier == kind);
+    match all.iter().enumerate().find(twice) {
+        Some((_, (kind, _))) => Err(list.invalid(format!("one {kind} namespace at most"))),
+        None => Ok(all),
     }
-    let paths = all.into_iter().filter_map(|(_, path)| path);
-    let is_known =
-        |path: &NamespacePath| !matches!(path.kind, NamespaceKind::User | NamespaceKind::Time);
-    Ok(paths.filter(is_known).collect())
 }
 
-/// Whether there is a pid namespace without a path, which is a new one.
-fn has_new_pids(linux: &Node<'_>) -> Result<bool> {
-    let list = linux.get("namespaces")?;
-    let all = list.items("an array of namespaces", namespaces::read)?;
-    let is_new = |(kind, path): &(NamespaceKind, Option<NamespacePath>)| {
-        *kind == NamespaceKind::Pid && path.is_none()
-    };
-    Ok(all.iter().any(is_new))
+/// The namespaces that have a path, but for those that are refused.
+fn joined(named: Vec<Named>) -> Vec<NamespacePath> {
+    let is_known =
+        |path: &NamespacePath| !matches!(path.kind, NamespaceKind::User | NamespaceKind::Time);
+    let paths = named.into_iter().filter_map(|(_, path)| path);
+    paths.filter(is_known).collect()
 }
 
 /// What would be missed, were it not there.
-fn unsupported(linux: &Node<'_>) -> Result<Vec<Unsupported>> {
+fn unsupported(linux: &Node<'_>, named: &[Named]) -> Result<Vec<Unsupported>> {
     const USER: &str = "a user namespace (hostUsers: false)";
     const TIME: &str = "a time namespace";
     let mut found = Vec::new();
@@ -139,10 +139,7 @@ fn unsupported(linux: &Node<'_>) -> Result<Vec<Unsupported>> {
         });
     };
     let namespaces = linux.get("namespaces")?;
-    let kinds = namespaces.items("an array of namespaces", |node| {
-        namespaces::read(node).map(|(kind, _)| kind)
-    })?;
-    for kind in kinds {
+    for (kind, _) in named {
         match kind {
             NamespaceKind::User => refuse(&namespaces, USER),
             NamespaceKind::Time => refuse(&namespaces, TIME),
