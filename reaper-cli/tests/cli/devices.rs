@@ -249,9 +249,7 @@ fn rules_are_a_line_in_the_log_where_limits_are_not_set() {
 #[test]
 fn the_nodes_admin_lets_containers_open_what_their_users_may() {
     let nodes = Nodes::new();
-    let config = nodes.rig.path("config.toml");
-    let text = fs::read_to_string(&config).unwrap();
-    fs::write(&config, format!("devices = \"node\"\n{text}")).unwrap();
+    nodes.rig.configure("devices = \"node\"\n", "");
     let output = nodes.run("true", OPEN, &deny_but(&[]));
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.stdout, format!("{ALL}\n").into_bytes(), "{said}");

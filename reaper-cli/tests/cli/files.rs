@@ -157,10 +157,7 @@ fn a_device_of_a_bundle_is_there_for_its_container_alone() {
 #[test]
 fn the_nodes_admin_may_leave_the_restrictions_of_files_out() {
     let rig = Rig::with_overlay();
-    let config = rig.path("config.toml");
-    let text = fs::read_to_string(&config).unwrap();
-    let text = format!("{text}\n[policy]\nprivileges = \"node\"\n");
-    fs::write(&config, text).unwrap();
+    rig.configure("", "\n[policy]\nprivileges = \"node\"\n");
     let fields = json!({
         "root": {"path": "rootfs", "readonly": true},
         "linux": {"maskedPaths": ["/proc/version"]},

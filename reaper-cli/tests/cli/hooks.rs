@@ -144,10 +144,8 @@ fn hooks_find_the_root_of_the_container_in_the_bundle_that_they_are_told_of() {
 #[test]
 fn hooks_that_are_off_are_not_run_and_the_log_says_so() {
     let rig = Rig::new();
-    let config = fs::read_to_string(rig.path("config.toml")).unwrap();
     let log = rig.path("runtime.log");
-    let config = format!("hooks = \"off\"\n{config}runtime = {log:?}\n");
-    fs::write(rig.path("config.toml"), config).unwrap();
+    rig.configure("hooks = \"off\"\n", &format!("runtime = {log:?}\n"));
     let bundle = noting(&rig, "true", Some(("createRuntime", "exit 1")));
     rig.quietly(&["run", "--bundle", &bundle, "c"]);
     assert_eq!(trace(&rig), [] as [&str; 0]);

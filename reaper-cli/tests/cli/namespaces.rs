@@ -78,10 +78,8 @@ fn a_network_of_a_bundle_is_that_of_run_and_exec() {
 #[test]
 fn a_network_of_a_bundle_is_not_joined_where_the_admin_says_host() {
     let rig = Rig::new();
-    let config = fs::read_to_string(rig.path("config.toml")).unwrap();
     let log = rig.path("runtime.log");
-    let config = format!("network = \"host\"\n{config}runtime = {log:?}\n");
-    fs::write(rig.path("config.toml"), config).unwrap();
+    rig.configure("network = \"host\"\n", &format!("runtime = {log:?}\n"));
     let network = Network::new(&rig);
     let bundle = bundle(&rig, &network);
     rig.quietly(&["run", "--detach", "--bundle", &bundle, "c"]);

@@ -10,12 +10,7 @@ use crate::rig::{Rig, code, shell};
 const NUMBERS: &str = "cd /proc && echo [0-9]*";
 
 fn set_private(rig: &Rig) {
-    let config = fs::read_to_string(rig.path("config.toml")).unwrap();
-    fs::write(
-        rig.path("config.toml"),
-        format!("pid = \"private\"\n{config}"),
-    )
-    .unwrap();
+    rig.configure("pid = \"private\"\n", "");
 }
 
 fn namespace(pid: &str) -> u64 {
@@ -132,12 +127,7 @@ fn what_people_and_engines_do_works_with_a_pid_namespace() {
 #[test]
 fn all_is_killed_with_number_1_also_without_a_freezer_and_cgroups() {
     let rig = Rig::new();
-    let config = fs::read_to_string(rig.path("config.toml")).unwrap();
-    fs::write(
-        rig.path("config.toml"),
-        format!("cgroups = \"off\"\npid = \"private\"\n{config}"),
-    )
-    .unwrap();
+    rig.configure("cgroups = \"off\"\npid = \"private\"\n", "");
     rig.detached(
         "c",
         &[

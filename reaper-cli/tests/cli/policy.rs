@@ -9,10 +9,7 @@ use crate::rig::*;
 /// A configuration with these rules, in line 8 and below.
 fn with_policy(rules: &str) -> Rig {
     let rig = Rig::new();
-    let config = rig.path("config.toml");
-    let text = fs::read_to_string(&config).unwrap();
-    let text = format!("{text}\n[policy]\n{rules}\n");
-    fs::write(&config, text).unwrap();
+    rig.configure("", &format!("\n[policy]\n{rules}\n"));
     rig
 }
 

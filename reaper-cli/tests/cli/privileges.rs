@@ -111,13 +111,7 @@ fn run_and_exec_have_the_filter_of_the_bundle() {
 #[test]
 fn policy_of_the_node_leaves_a_bundles_process_its_privileges_and_says_so() {
     let rig = Rig::new();
-    let config = rig.path("config.toml");
-    let text = fs::read_to_string(&config).unwrap();
-    fs::write(
-        &config,
-        format!("{text}\n[policy]\nprivileges = \"node\"\n"),
-    )
-    .unwrap();
+    rig.configure("", "\n[policy]\nprivileges = \"node\"\n");
     let own = fs::read_to_string("/proc/self/status").unwrap();
     let own = own.lines().find(|line| line.starts_with("CapEff"));
     let folder = rig.path("new");

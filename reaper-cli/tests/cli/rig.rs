@@ -44,9 +44,14 @@ impl Rig {
 
     /// From now on the configuration names this store.
     pub(crate) fn choose_store(&self, store: &str) {
-        let config = fs::read_to_string(self.path("config.toml")).unwrap();
-        let config = format!("store = {store:?}\n{config}");
-        fs::write(self.path("config.toml"), config).unwrap();
+        self.configure(&format!("store = {store:?}\n"), "");
+    }
+
+    /// From now on the configuration has these settings before its sections, and these lines behind all.
+    pub(crate) fn configure(&self, settings: &str, last: &str) {
+        let path = self.path("config.toml");
+        let config = fs::read_to_string(&path).unwrap();
+        fs::write(path, format!("{settings}{config}{last}")).unwrap();
     }
 
     /// The logs that there are.

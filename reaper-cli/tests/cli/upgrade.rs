@@ -1,7 +1,5 @@
 //! What an upgrade changes for containers that run.
 
-use std::fs;
-
 use serde_json::{Value, json};
 
 use crate::rig::{Rig, shell};
@@ -53,13 +51,7 @@ fn doctor_names_the_pods_that_run_without_what_their_spec_says() {
     rig.ok(&["delete", "--force", "new"]);
 
     // What an earlier version did, this one does where the admin says so.
-    let config = rig.path("config.toml");
-    let text = fs::read_to_string(&config).unwrap();
-    fs::write(
-        &config,
-        format!("{text}\n[policy]\nprivileges = \"node\"\n"),
-    )
-    .unwrap();
+    rig.configure("", "\n[policy]\nprivileges = \"node\"\n");
     start_restricted(&rig, "old");
     rig.detached("command", &["sleep", "1000"]);
     let without = "jobs/mpi-0/rank (old) runs without what its spec says of: capabilities, seccomp, \
