@@ -37,6 +37,30 @@ fn members_of_a_scope_see_each_others_writes() {
     });
 }
 
+/// Whoever of the two is second finds the lock of the members held, for a moment, by the first.
+#[test]
+fn a_pods_scope_goes_with_it_though_its_last_member_leaves_at_that_moment() {
+    isolated(|dir| {
+        for round in 0..100 {
+            let pod = format!("p{round}");
+            let of_pod = |id: &str| {
+                let mut request = request(dir, id, OverlayScope::Pod);
+                request.pod = Some(pod.clone());
+                request
+            };
+            let member = open(&of_pod("member"));
+            // A sandbox, with which its pod's scope is deleted.
+            let sandbox = of_pod(&pod);
+            std::thread::scope(|scope| {
+                scope.spawn(|| SharedOverlay::new().remove(&sandbox).unwrap());
+                member.close().unwrap();
+            });
+            let left = fs::read_dir(sandbox.overlay.base.join("scopes")).unwrap();
+            assert_eq!(left.count(), 0, "in round {round}");
+        }
+    });
+}
+
 #[test]
 fn scope_outlives_its_members_without_any_process() {
     isolated(|dir| {

@@ -94,15 +94,20 @@ pub(crate) fn unmount_unused(base: &Base, scope: &Scope) -> Result<(), Error> {
     if base.privilege == Privilege::User || !exists(&paths.pin)? {
         return Ok(());
     }
-    let Some(_alone) = Lock::try_exclusive(&paths.members_lock)? else {
+    let Some(alone) = Lock::try_exclusive(&paths.members_lock)? else {
         return Ok(());
     };
-    if may_have_members(&paths)? {
-        return Ok(());
+    if !may_have_members(&paths)? {
+        base.at_home("unmount the scope", |base| {
+            unpin(&ScopePaths::new(base, scope))
+        })?;
     }
-    base.at_home("unmount the scope", |base| {
-        unpin(&ScopePaths::new(base, scope))
-    })
+    drop(alone);
+    // Who wants the scope removed took this lock for a member's, and leaves the removal to its end.
+    if exists(&paths.remove_when_empty())? {
+        return remove_unused(base, scope);
+    }
+    Ok(())
 }
 
 /// Removes what a member of `scope` has left that was killed: its mount points and its marker.
