@@ -192,7 +192,7 @@ fn ctr_runs_a_command_in_a_pid_namespace() {
 }
 
 #[test]
-fn what_is_a_pods_goes_with_its_pid_namespace() {
+fn what_is_a_pods_goes_with_its_pid_namespace_also_when_the_shim_is_killed() {
     if makes_containers() || is_yardstick() {
         return;
     }
@@ -209,5 +209,17 @@ fn what_is_a_pods_goes_with_its_pid_namespace() {
         pod.stop();
         pod.remove();
         assert_eq!(scopes(), 0);
+
+        let pod = pod_with(node, "killed", NamespaceMode::Pod);
+        let id = pod.start(&container_with("one", NamespaceMode::Pod, &sleep));
+        faults::kill(&faults::shim_of(
+            faults::process_named("/bin/sleep 1108").pid,
+        ));
+        node.cri().exited(&id);
+        pod.stop();
+        pod.remove();
+        until("the pod's scope is removed", || {
+            (scopes() == 0).then_some(())
+        });
     });
 }
