@@ -141,6 +141,18 @@ impl Terminal {
         resize(&self.master, columns, lines);
     }
 
+    /// Changes the size again and again until the text is printed: `ctr` passes the first size on before it
+    /// asks for the signal of a change, and a change in between is lost.
+    #[track_caller]
+    pub fn resize_until(&self, columns: u16, lines: u16, text: &str) {
+        until(&format!("{text:?} is printed"), || {
+            // The kernel signals a change alone.
+            self.resize(columns - 1, lines);
+            self.resize(columns, lines);
+            self.wait_for(text, Duration::from_millis(200))
+        });
+    }
+
     /// Waits for the program's end; the output is all that was printed.
     #[track_caller]
     pub fn finish(mut self) -> Output {

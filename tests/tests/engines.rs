@@ -295,7 +295,6 @@ fn see_a_terminal(terminal: &mut Terminal) {
     terminal.send("until stty size | grep '24 8''0'; do :; done\n");
     terminal.expect("24 80");
     terminal.expect("ready> ");
-    terminal.resize(99, 33);
     terminal.send("until stty size | grep '33 9''9'; do :; done; exit 31\n");
-    terminal.expect("33 99");
+    terminal.resize_until(99, 33, "33 99");
 }

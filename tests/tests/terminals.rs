@@ -31,13 +31,12 @@ fn run_gives_a_shell_a_terminal_and_its_size_and_ends_with_its_code() {
         terminal.send("until stty size | grep '24 8''0'; do :; done\n");
         terminal.expect("24 80");
         terminal.expect("ready> ");
-        terminal.resize(99, 33);
         terminal.send("sleep 1061\n");
         reaper_tests::faults::process_named("sleep 1061");
         terminal.send("\x03");
         terminal.expect("ready> ");
         terminal.send("until stty size | grep '33 9''9'; do :; done; exit 31\n");
-        terminal.expect("33 99");
+        terminal.resize_until(99, 33, "33 99");
         assert_eq!(terminal.finish().code, 31);
     });
 }
