@@ -41,7 +41,7 @@ fn members_of_a_scope_see_each_others_writes() {
 #[test]
 fn a_pods_scope_goes_with_it_though_its_last_member_leaves_at_that_moment() {
     isolated(|dir| {
-        for round in 0..100 {
+        for round in 0..10 {
             let pod = format!("p{round}");
             let of_pod = |id: &str| {
                 let mut request = request(dir, id, OverlayScope::Pod);
