@@ -228,7 +228,14 @@ pub(crate) fn is_gone(error: &io::Error) -> bool {
 
 /// A descriptor of the process that has this number now; `ESRCH` if none has.
 pub(crate) fn pidfd_of(pid: u32) -> io::Result<OwnedFd> {
-    Ok(pidfd_open(raw_pid(pid)?, PidfdFlags::empty())?)
+    use rustix::io::Errno;
+    let opened = pidfd_open(raw_pid(pid)?, PidfdFlags::empty()).map_err(|error| match error {
+        // The number is a thread's, or that of a process which is reaped at this moment (kernel/fork.c,
+        // `pidfd_prepare`; another number since Linux 6.16).
+        Errno::INVAL | Errno::NOENT => Errno::SRCH,
+        error => error,
+    });
+    Ok(opened?)
 }
 
 /// The process that the thread `tid` is one of; `None` if there is no such thread.

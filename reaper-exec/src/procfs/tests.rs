@@ -116,6 +116,17 @@ fn invalid_pids_are_not_alive_and_open_no_pidfd() {
     }
 }
 
+/// As the number of a process that is reaped at this moment, which no test can hold in that state.
+#[test]
+fn the_number_of_a_thread_is_no_processes() {
+    let refusal = thread::spawn(|| {
+        let tid = rustix::thread::gettid().as_raw_nonzero().get();
+        pidfd_of(tid.unsigned_abs()).expect_err("not a process")
+    });
+    let refusal = refusal.join().expect("thread");
+    assert_eq!(refusal.raw_os_error(), Some(libc::ESRCH), "{refusal}");
+}
+
 #[test]
 fn children_of_every_thread_are_found_zombies_included() {
     let mut first = sleeper();
