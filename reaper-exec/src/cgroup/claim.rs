@@ -1,10 +1,12 @@
 //! Whose a container's cgroup is.
 //!
 //! A bundle may name a cgroup that is there: an admin's, another runtime's, or one that another
-//! container was given at the same moment. mkdir(2) decides which container has made it, and an
-//! extended attribute names that container's monitor. A cgroup that was there before and is
-//! no container's can be used by one container at a time, and stays when that is gone: the attribute says so,
-//! for a container that has it after one whose monitor was killed.
+//! container was given at the same moment. An extended attribute names the monitor of the container that has
+//! it. A cgroup that was there before and is no container's can be used by one container at a time, and stays
+//! when that is gone: the attribute says so, for a container that has it after one whose monitor was killed.
+//!
+//! mkdir(2) cannot give the attribute, but a mode that tells a cgroup which another container is just making from
+//! one that was there. Which of those that see it so has it is decided by the attribute.
 
 use std::{fs::File, io, path::Path};
 
@@ -51,7 +53,8 @@ impl Claim {
             match setxattr(cgroup, name, text.as_bytes(), XattrFlags::CREATE) {
                 Ok(()) => return Ok(true),
                 Err(rustix::io::Errno::EXIST) if stays => return self.replace(cgroup, name, &text),
-                Err(rustix::io::Errno::EXIST) => return Ok(false),
+                // Had by another container, or given up by it since it was looked at.
+                Err(rustix::io::Errno::EXIST | rustix::io::Errno::NOENT) => return Ok(false),
                 Err(rustix::io::Errno::PERM | rustix::io::Errno::OPNOTSUPP) => {}
                 Err(error) => return Err(Error::io("mark cgroup", cgroup)(error.into())),
             }
@@ -103,10 +106,9 @@ impl Claim {
         if is_populated()? {
             return Err(Error::Populated(path.to_owned()));
         }
-        match read(path) {
-            Some(found) if self.is_contested(&found) => Err(Error::Claimed(path.to_owned())),
-            Some(found) => Ok(found.split(' ').nth(2) == Some(STAYS)),
-            None => Ok(self.is_named && path.exists()),
+        match self.found(path) {
+            Found::Claimed => Err(Error::Claimed(path.to_owned())),
+            found => Ok(found == Found::Admins),
         }
     }
 
@@ -124,12 +126,17 @@ impl Claim {
         is_populated: impl Fn() -> Result<bool, Error>,
     ) -> Result<(), Error> {
         let is_had = stays || folder::make(path, root)? || {
-            // A new one without a claim is being made by another container.
-            if self.look(path, is_populated)? {
-                return Err(Error::Claimed(path.to_owned()));
+            if is_populated()? {
+                return Err(Error::Populated(path.to_owned()));
             }
-            subtree::remove(path)?;
-            folder::make(path, root)?
+            match self.found(path) {
+                Found::New => true,
+                Found::Left => {
+                    subtree::remove(path)?;
+                    folder::make(path, root)?
+                }
+                Found::Claimed | Found::Admins => false,
+            }
         };
         match is_had && self.write(path, stays)? {
             true => Ok(()),
@@ -137,10 +144,35 @@ impl Claim {
         }
     }
 
+    /// Whose the cgroup at `path` is, if there is one.
+    fn found(&self, path: &Path) -> Found {
+        match read(path) {
+            Some(found) if self.is_contested(&found) => Found::Claimed,
+            Some(found) if found.split(' ').nth(2) == Some(STAYS) => Found::Admins,
+            None if !self.is_named || !path.exists() => Found::Left,
+            None if folder::is_for_container(path) => Found::New,
+            None => Found::Admins,
+            Some(_) => Found::Left,
+        }
+    }
+
     /// Whether another container has the cgroup by now.
     pub(super) fn is_lost(&self, path: &Path) -> bool {
         read(path).is_some_and(|found| self.is_contested(&found))
     }
+}
+
+/// Whose a cgroup is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// Another container's, which has a monitor.
+    Claimed,
+    /// One that was there before any container had it.
+    Admins,
+    /// One that was made for a container, which has not claimed it yet.
+    New,
+    /// What an earlier container has left, or nothing.
+    Left,
 }
 
 fn read(cgroup: &Path) -> Option<String> {

@@ -4,8 +4,9 @@
 //! those that were there before, as the kubelet's are, stay.
 
 use std::{
-    fs,
+    fs::{self, DirBuilder},
     io::{self, ErrorKind},
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Component, Path, PathBuf},
 };
 
@@ -22,6 +23,10 @@ const ATTEMPTS: usize = 1000;
 /// Marks the ancestors that were made for containers. `trusted` needs `CAP_SYS_ADMIN`, `user`
 /// needs Linux 5.7.
 const MARKS: [&str; 2] = ["trusted.reaper", "user.reaper"];
+
+/// The mode of a container's cgroup. The sticky bit, which is no right in a folder in which nobody can rename or
+/// unlink, tells it from those of others from its first moment on.
+const MODE: u32 = libc::S_ISVTX | 0o777;
 
 /// The folder `relative` below `root`.
 pub(super) fn below(root: &Path, relative: &Path) -> Result<PathBuf, Error> {
@@ -41,10 +46,10 @@ pub(super) fn ancestors<'a>(path: &'a Path, root: &'a Path) -> impl Iterator<Ite
         .take_while(move |&ancestor| ancestor != root && ancestor.starts_with(root))
 }
 
-/// Makes a cgroup and the ancestors that it needs, below `root`; `false` if it was there.
+/// Makes a container's cgroup and the ancestors that it needs, below `root`; `false` if it was there.
 pub(super) fn make(path: &Path, root: &Path) -> Result<bool, Error> {
     for _ in 0..ATTEMPTS {
-        match fs::create_dir(path) {
+        match DirBuilder::new().mode(MODE).create(path) {
             Ok(()) => return Ok(true),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
             // An ancestor is missing, or another container's end has just removed it.
@@ -55,6 +60,12 @@ pub(super) fn make(path: &Path, root: &Path) -> Result<bool, Error> {
     Err(Error::io("make cgroup", path)(
         io::Error::from_raw_os_error(libc::ENOENT),
     ))
+}
+
+/// Whether [`make`] has made it, by this program or another one.
+pub(super) fn is_for_container(cgroup: &Path) -> bool {
+    fs::symlink_metadata(cgroup)
+        .is_ok_and(|folder| folder.permissions().mode() & libc::S_ISVTX != 0)
 }
 
 fn make_ancestors(path: &Path, root: &Path) -> Result<(), Error> {

@@ -61,6 +61,25 @@ fn a_cgroup_is_one_containers_as_long_as_its_monitor_runs() {
     }
 }
 
+/// Between its mkdir(2) and its claim another container may be killed, or only be slow.
+#[test]
+fn a_cgroup_that_another_container_is_making_is_not_an_admins() {
+    let name = unique();
+    let hierarchy = hierarchy();
+    let folder = hierarchy.root().join(&name);
+    folder::make(&folder, hierarchy.root()).expect("make");
+    let cgroup = ContainerCgroup::create(&hierarchy, Path::new(&name), &own(true)).expect("create");
+    assert!(!cgroup.stays());
+    // The slow one is refused now, though it has made it.
+    let mut monitor = Command::new("sleep").arg("1000").spawn().expect("sleep");
+    let slow = ContainerCgroup::create(&hierarchy, Path::new(&name), &claim_of(monitor.id(), true));
+    assert!(matches!(slow, Err(Error::Claimed(_))), "{slow:?}");
+    monitor.kill().expect("kill");
+    monitor.wait().expect("wait");
+    cgroup.remove().expect("remove");
+    assert!(!folder.exists());
+}
+
 #[test]
 fn of_many_that_name_one_cgroup_at_once_one_has_it() {
     for (is_admins, is_left) in [(true, false), (true, true), (false, false)] {
@@ -105,7 +124,8 @@ fn of_many_that_name_one_cgroup_at_once_one_has_it() {
         for cgroup in results.iter().flatten() {
             cgroup.remove().expect("remove");
         }
-        if folder.exists() {
+        assert_eq!(folder.exists(), is_admins);
+        if is_admins {
             std::fs::remove_dir(&folder).expect("nothing is in it");
         }
     }
