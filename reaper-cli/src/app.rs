@@ -100,7 +100,7 @@ fn execute(global: &GlobalArgs, command: Command, open: Open) -> Result<ExitActi
         // The helper outlives this call, and must not keep descriptors open that the caller leaked
         // to it.
         sys::close_inherited(3_u32.saturating_add(exec.preserve_fds), u32::MAX)
-            .map_err(Error::io("close"))?;
+            .map_err(Error::io("close the descriptors of the caller"))?;
     }
     // Before anything is opened that could get the number of a descriptor that was promised and
     // is missing.
@@ -128,7 +128,7 @@ fn execute(global: &GlobalArgs, command: Command, open: Open) -> Result<ExitActi
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(Error::io("start"))?;
+            .map_err(Error::io("start the async runtime"))?;
         let call = CommandContext {
             containers: open(settings.root, &settings.config)?,
             config: settings.config,

@@ -72,8 +72,9 @@ pub(crate) struct Report {
 
 /// Forks. Both sides return.
 pub(crate) fn fork_helper(args: &ExecArgs) -> Result<HelperRole> {
-    let (ours, theirs) = UnixStream::pair().map_err(Error::io("make a socket"))?;
-    match sys::fork_single_threaded().map_err(Error::io("fork"))? {
+    let (ours, theirs) =
+        UnixStream::pair().map_err(Error::io("make the socket to the helper of --detach"))?;
+    match sys::fork_single_threaded().map_err(Error::io("fork the helper of --detach"))? {
         Side::Parent(pid) => Ok(HelperRole::Caller(Helper {
             pid,
             channel: ours,
@@ -82,7 +83,9 @@ pub(crate) fn fork_helper(args: &ExecArgs) -> Result<HelperRole> {
         Side::Child => {
             drop(ours);
             // What the terminal sends to the caller's group is not for the helper.
-            setsid().map_err(|errno| Error::io("make a session")(errno.into()))?;
+            setsid().map_err(|errno| {
+                Error::io("begin a session for the helper of --detach")(errno.into())
+            })?;
             Ok(HelperRole::Helper(Report {
                 channel: theirs,
                 preserved: args.preserve_fds,
@@ -150,7 +153,8 @@ impl Report {
     /// The mounts cannot be entered, or the caller could not write the file, and has said so.
     pub(crate) fn in_place(&self, pid: u32) -> Result<()> {
         if self.preserved > 0 {
-            sys::close_inherited(3, 2 + self.preserved).map_err(Error::io("close"))?;
+            sys::close_inherited(3, 2 + self.preserved)
+                .map_err(Error::io("close the preserved descriptors of the helper"))?;
         }
         streams::replace_by_null()?;
         hide()?;

@@ -74,7 +74,7 @@ async fn handle<E: Executor + ?Sized>(
                 session.leave_raw_mode();
             }
             nix::sys::signal::raise(nix::sys::signal::SIGSTOP)
-                .map_err(|errno| Error::io("stop")(errno.into()))?;
+                .map_err(|errno| Error::io("stop this process by SIGSTOP")(errno.into()))?;
         }
         (Event::Continue, session) => {
             if let Some(session) = session {

@@ -43,8 +43,9 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Forks. Only the call returns.
     pub(crate) fn fork(global: &GlobalArgs) -> Result<Self> {
-        let (ours, theirs) = UnixStream::pair().map_err(Error::io("make a socket"))?;
-        match sys::fork_single_threaded().map_err(Error::io("fork"))? {
+        let (ours, theirs) = UnixStream::pair()
+            .map_err(Error::io("make the socket to the process of the pid file"))?;
+        match sys::fork_single_threaded().map_err(Error::io("fork the process of the pid file"))? {
             Side::Parent(pid) => Ok(Self {
                 pid,
                 channel: Some(ours),
@@ -107,7 +108,9 @@ fn be_proxy(channel: &UnixStream, global: &GlobalArgs) -> Result<ExitAction> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(Error::io("start"))?;
+        .map_err(Error::io(
+            "start the async runtime of the process of the pid file",
+        ))?;
     runtime.block_on(async {
         let mut signals = Signals::catch()?;
         let monitor = HostExecutor::new(root).connect(&Target::Init(id))?;
@@ -127,9 +130,11 @@ fn close_inherited_but(channel: &UnixStream) -> Result<()> {
     let kept = channel.as_raw_fd().unsigned_abs();
     sys::close_inherited(3, kept - 1)
         .and_then(|()| sys::close_inherited(kept + 1, u32::MAX))
-        .map_err(Error::io("close"))?;
+        .map_err(Error::io("close the descriptors of the caller"))?;
     streams::replace_by_null()?;
     // What the terminal sends to the caller's group is not for this process.
-    setsid().map_err(|errno| Error::io("make a session")(errno.into()))?;
+    setsid().map_err(|errno| {
+        Error::io("begin a session for the process of the pid file")(errno.into())
+    })?;
     hide()
 }

@@ -32,9 +32,12 @@ pub(crate) fn enter_namespaces(pid: u32) -> Result<()> {
 pub(crate) fn hide() -> Result<()> {
     // As a user it would lose its own files in /proc, and podman the way in.
     if geteuid().is_root() {
-        prctl::set_dumpable(false).map_err(|errno| Error::io("hide")(errno.into()))?;
+        prctl::set_dumpable(false).map_err(|errno| {
+            Error::io("keep the files of the process of the pid file from others")(errno.into())
+        })?;
     }
-    prctl::set_name(c"reaper-proxy").map_err(|errno| Error::io("name")(errno.into()))
+    prctl::set_name(c"reaper-proxy")
+        .map_err(|errno| Error::io("name the process of the pid file")(errno.into()))
 }
 
 fn enter(pid: u32) -> std::io::Result<()> {

@@ -207,29 +207,6 @@ pub(crate) mod probe {
         answer(result).map(drop)
     }
 
-    /// Makes the mount that `tree` is the root of read-only.
-    pub(crate) fn mount_setattr(tree: BorrowedFd<'_>) -> Result<(), Errno> {
-        let wanted = libc::mount_attr {
-            attr_set: libc::MOUNT_ATTR_RDONLY,
-            attr_clr: 0,
-            propagation: 0,
-            userns_fd: 0,
-        };
-        // SAFETY: the empty path is a NUL-terminated string, `wanted` has the size that is given, and
-        // both outlive the call.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_mount_setattr,
-                tree.as_raw_fd(),
-                c"".as_ptr(),
-                libc::AT_EMPTY_PATH,
-                &raw const wanted,
-                size_of_val(&wanted),
-            )
-        };
-        answer(result).map(drop)
-    }
-
     /// Asks for a process in the cgroup of `not_a_cgroup`, which is none: a kernel that has
     /// `CLONE_INTO_CGROUP` says `EBADF`, and in no case is there a process.
     pub(crate) fn clone_into_cgroup(not_a_cgroup: BorrowedFd<'_>) -> Result<(), Errno> {

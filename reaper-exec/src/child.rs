@@ -38,6 +38,10 @@ use nix::{
 };
 use reaper_overlay::{View, in_view};
 use reaper_spec::{ProcessSpec, Resource, Rlimit, User};
+use rustix::{
+    process::ioctl_tiocsctty,
+    thread::{CapabilitiesSecureBits, capabilities_secure_bits},
+};
 
 pub(crate) use self::hooks::ChildHooks;
 use self::{
@@ -142,7 +146,7 @@ fn prepare(
         prctl::set_dumpable(true).step("have files of its own")?;
     }
     if terminal {
-        sys::take_terminal(0).step("take the controlling terminal")?;
+        ioctl_tiocsctty(io::stdin()).step("take the controlling terminal")?;
     }
     for limit in &process.rlimits {
         set_limit(limit)?;
@@ -186,7 +190,7 @@ fn set_attributes(setup: &ChildSetup<'_>, warnings: &mut Vec<String>) -> Result<
         let ignored = setup.inherit.ignored_signals.iter();
         ignored.for_each(|signal| sys::ignore(signal.number()));
     }
-    if sys::securebits() != 0 {
+    if capabilities_secure_bits() != Ok(CapabilitiesSecureBits::empty()) {
         warnings.push("the securebits of the caller are locked and stay".to_owned());
     }
     // By the node's own /proc, and while there is the right to it.

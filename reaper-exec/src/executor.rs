@@ -33,7 +33,8 @@ use crate::signal::Signal;
 ///   everything that it started has ended.
 /// * **Cancellation**: dropping a returned future abandons the answer, not the operation.
 /// * **Killing** a process that is being killed, and whose exit is not published yet, succeeds.
-/// * Calls for different containers don't wait for each other. Nothing blocks the calling thread.
+/// * Calls for different containers don't wait for each other, and none has the calling thread wait for a
+///   container, a monitor or a lock. Small files of the container may be read, written and removed on it.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Executor: Send + Sync {

@@ -40,15 +40,17 @@
 //!
 //! | floor | modules | hold |
 //! |---|---|---|
-//! | 10 | `conformance`, `fake`, `fuzzing` | the contract as a suite, a scripted executor, what fuzz targets call; behind features |
-//! | 9 | [`engine`], `oci` | an executor and a store together; the executor that drives a runtime |
-//! | 8 | `host` | the executor that exchanges messages with monitors |
-//! | 7 | [`monitor`] | the process that creates a container and waits for it; floors inside |
-//! | 6 | `child`, `records` | a forked process until its `execve`; files in a container's folder |
-//! | 5 | `protocol` | the messages between executor, monitor and child |
-//! | 4 | `executor` | the contract: requests to an executor, answers |
-//! | 3 | [`cgroup`], `hooks`, `namespaces` | control groups: processes, limits, accounting; programs that are run at steps of a container's life |
-//! | 2 | [`io`], [`procfs`] | where streams go; what `/proc` has of processes |
+//! | 12 | `conformance`, `fake`, `fuzzing` | the contract as a suite, a scripted executor, what fuzz targets call; behind features |
+//! | 11 | [`engine`], `oci` | an executor and a store together; the executor that drives a runtime |
+//! | 10 | `host` | the executor that exchanges messages with monitors |
+//! | 9 | [`monitor`] | the process that creates a container and waits for it; floors inside |
+//! | 8 | `child`, `records` | a forked process until its `execve`; files in a container's folder |
+//! | 7 | `protocol` | the messages between executor, monitor and child |
+//! | 6 | `executor` | the contract: requests to an executor, answers |
+//! | 5 | [`cgroup`], `hooks`, `namespaces` | control groups: processes, limits, accounting; programs that are run at steps of a container's life |
+//! | 4 | [`io`], [`procfs`] | where streams go; what `/proc` has of processes |
+//! | 3 | `before_exec` | what a command does in its child before its execve(2) |
+//! | 2 | `descriptors`, `scheduling` | what this process has open, and how it is scheduled |
 //! | 1 | `sys`, `channel`, `signal`, `seccomp` | system calls, messages with descriptors, signal names, filters of calls |
 //!
 //! # Tests
@@ -58,11 +60,13 @@
 //! `conformance`).
 #![deny(unsafe_code)]
 
+mod before_exec;
 pub mod cgroup;
 mod channel;
 mod child;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod descriptors;
 pub mod engine;
 mod executor;
 #[cfg(feature = "fake")]
@@ -79,6 +83,7 @@ mod oci;
 pub mod procfs;
 mod protocol;
 mod records;
+mod scheduling;
 mod seccomp;
 mod signal;
 mod sys;

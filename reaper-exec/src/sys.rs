@@ -1,4 +1,4 @@
-//! System calls without a safe wrapper elsewhere.
+//! System calls without a safe wrapper elsewhere, and nothing that could be done without `unsafe`.
 #![allow(unsafe_code)]
 
 use std::{
@@ -8,18 +8,12 @@ use std::{
         fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::process::CommandExt,
     },
-    path::Path,
     process::Command,
 };
 
 use nix::{
-    fcntl::{FcntlArg, fcntl},
     sys::signal::{SigHandler, SigSet, Signal},
     unistd::{ForkResult, Pid},
-};
-use rustix::{
-    fs::CWD,
-    mount::{OpenTreeFlags, open_tree},
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -87,7 +81,15 @@ fn assert_single_threaded() {
     );
 }
 
-fn is_single_threaded() -> bool {
+fn checked(result: libc::c_long) -> io::Result<()> {
+    match result {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Whether no other thread of this process runs.
+pub(crate) fn is_single_threaded() -> bool {
     std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count) == 1
 }
 
@@ -128,117 +130,16 @@ fn write_coverage() {
     let _ = std::fs::rename(part, name);
 }
 
-/// Has `command` start with no signal blocked or ignored: the monitor blocks those that it waits
-/// for, and may have been started by a program that ignores some.
-pub(crate) fn reset_signals_before_exec(command: &mut Command) {
-    let reset = || {
-        default_signals();
-        SigSet::empty().thread_set_mask().map_err(io::Error::from)
-    };
-    // SAFETY: the closure calls rt_sigaction(2) and pthread_sigmask(3), and allocates nothing.
-    unsafe { command.pre_exec(reset) };
-}
-
-/// Has `command` close what is open now, from the descriptor 6 on, before its execve(2): a child
-/// has copies of all that the monitor holds, and a FIFO that the child has an end of seems to have
-/// a reader. Close-on-exec comes too late, since the parent hears of the execve(2) while it is
-/// being done.
-///
-/// Nothing of it may be closed until the command is spawned: the standard library's own pipe could
-/// get its number. Another thread could open a file meanwhile, so in a
-/// process with other threads nothing is done.
-pub(crate) fn close_before_exec(command: &mut Command) -> io::Result<()> {
-    if !is_single_threaded() {
-        return Ok(());
-    }
-    let open: Vec<RawFd> = open_files()?.into_iter().filter(|&file| file > 5).collect();
-    let close = move || {
-        for &file in &open {
-            // SAFETY: close(2) is async-signal-safe, and the child will only execute a program.
-            unsafe { libc::close(file) };
-        }
-        Ok(())
-    };
-    // SAFETY: the closure calls close(2) alone, and allocates nothing.
-    unsafe { command.pre_exec(close) };
-    Ok(())
-}
-
-/// Has `command` get this directory as its root. Its working directory, which was set before, stays.
-pub(crate) fn change_root_before_exec(
-    command: &mut Command,
-    root: BorrowedFd<'_>,
-) -> io::Result<()> {
-    let path = CString::new(format!("/proc/self/fd/{}", root.as_raw_fd()))?;
-    let change = move || nix::unistd::chroot(path.as_c_str()).map_err(io::Error::from);
-    // SAFETY: the closure calls chroot(2) alone, and allocates nothing.
-    unsafe { command.pre_exec(change) };
-    Ok(())
-}
-
-/// Has `command` lead a session of its own and end with its parent, and has none of what is open now but
-/// its standard streams.
-pub(crate) fn separate_before_exec(command: &mut Command) -> io::Result<()> {
-    let mut open = open_files()?;
-    open.retain(|&file| file > 2);
-    let separate = move || {
-        nix::unistd::setsid()?;
-        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-        for &file in &open {
-            // SAFETY: F_SETFD takes a number. A pipe of the standard library has the flag already.
-            unsafe { libc::fcntl(file, libc::F_SETFD, libc::FD_CLOEXEC) };
-        }
-        Ok(())
-    };
-    // SAFETY: the closure calls setsid(2), prctl(2) and fcntl(2) alone, and allocates nothing.
-    unsafe { command.pre_exec(separate) };
-    Ok(())
-}
-
-/// The descriptors that are open.
-fn open_files() -> io::Result<Vec<RawFd>> {
-    let mut open = Vec::new();
-    for entry in std::fs::read_dir("/proc/self/fd")? {
-        let name = entry?.file_name();
-        open.extend(name.to_str().and_then(|name| name.parse::<RawFd>().ok()));
-    }
-    // Not the one by which they were listed.
-    // SAFETY: F_GETFD only asks.
-    open.retain(|&file| unsafe { libc::fcntl(file, libc::F_GETFD) } >= 0);
-    Ok(open)
-}
-
-/// Closes every descriptor from `first` to `last`.
+/// Closes every descriptor from `first` to `last` (close_range(2)).
 ///
 /// The caller must not use an owner of one of them afterwards, not even by dropping it: it is
 /// meant for a forked child that will only call `execve` or `_exit`.
-pub(crate) fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
-    if last < first {
-        return Ok(());
-    }
-    // SAFETY: close_range(2) takes plain numbers; the owners are forgotten by the contract above.
-    if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    // Before Linux 5.9, or as a seccomp filter says that does not know the call.
-    if !matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) {
-        return Err(error);
-    }
-    let open = open_files()?;
-    for fd in open.into_iter().filter(|fd| (first..=last).contains(fd)) {
-        // SAFETY: as above.
-        unsafe { libc::close(fd) };
-    }
-    Ok(())
-}
-
-/// Closes a descriptor.
 ///
-/// The caller must not use its owner afterwards, not even by dropping it, as with [`close_range`].
-pub(crate) fn close(fd: RawFd) {
-    // SAFETY: close(2) takes a number; the owner is forgotten by the contract above.
-    unsafe { libc::close(fd) };
+/// # Errors
+/// `ENOSYS` before Linux 5.9; `EPERM` or `ENOSYS` from a seccomp filter that does not know the call.
+pub(crate) fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
+    // SAFETY: close_range(2) takes plain numbers; the owners are forgotten by the contract above.
+    checked(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })
 }
 
 /// Gives every signal its default disposition, those included that the C library keeps for
@@ -278,10 +179,7 @@ pub(crate) fn new_session_keyring() -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
     let no_name = std::ptr::null::<libc::c_char>();
     // SAFETY: a null name asks for a keyring without one.
-    match unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, no_name) } {
-        ..0 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
+    checked(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, no_name) })
 }
 
 /// Has this process, and what it executes, make the system calls only that `program` allows
@@ -312,34 +210,14 @@ pub(crate) fn load_filter(
     }
 }
 
-/// The securebits of this process (capabilities(7)).
-pub(crate) fn securebits() -> i32 {
-    // SAFETY: the call has no arguments.
-    unsafe { libc::prctl(libc::PR_GET_SECUREBITS) }
-}
-
-/// Clears the securebits, as far as they are not locked and this process may.
-pub(crate) fn clear_securebits() {
-    // SAFETY: the call takes a number.
-    unsafe { libc::prctl(libc::PR_SET_SECUREBITS, 0) };
-}
-
-/// Gives this process the nice value 0 and the policy, the I/O priority, the processors and the
-/// personality that processes have from the start, as far as it may: a lower nice value needs
-/// rights.
-pub(crate) fn default_scheduling() {
-    const NO_IO_PRIORITY: i32 = 0;
-    // SAFETY: an all-zero sched_param is the priority 0, which SCHED_OTHER demands; the other call
-    // takes numbers. An error leaves what was, here and below.
-    unsafe {
+/// Gives this process the policy `SCHED_OTHER`.
+pub(crate) fn set_ordinary_policy() -> io::Result<()> {
+    // SAFETY: an all-zero sched_param is the priority 0, which SCHED_OTHER demands.
+    let result = unsafe {
         let priority: libc::sched_param = std::mem::zeroed();
-        libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const priority);
-        libc::setpriority(libc::PRIO_PROCESS, 0, 0);
-    }
-    let _ = set_io_priority(NO_IO_PRIORITY);
-    // Processors beyond those that there are do not matter (sched_setaffinity(2)).
-    let _ = set_processors(&[u64::MAX; 128]);
-    let _ = set_personality(0);
+        libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const priority)
+    };
+    checked(result.into())
 }
 
 /// The first version of the kernel's `struct sched_attr` (sched_setattr(2)).
@@ -353,13 +231,6 @@ pub(crate) struct SchedulerAttributes {
     pub(crate) runtime: u64,
     pub(crate) deadline: u64,
     pub(crate) period: u64,
-}
-
-fn checked(result: libc::c_long) -> io::Result<()> {
-    match result {
-        0.. => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 /// Sets the scheduling policy of this process.
@@ -377,65 +248,17 @@ pub(crate) fn set_io_priority(value: i32) -> io::Result<()> {
     checked(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value) })
 }
 
-/// Has this process run on these processors.
-pub(crate) fn set_affinity(processors: &[u32]) -> io::Result<()> {
-    let mut set = [0_u64; 128];
-    for &processor in processors {
-        let word = set.get_mut(processor as usize / 64);
-        let word = word.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        *word |= 1 << (processor % 64);
-    }
-    set_processors(&set)
-}
-
-fn set_processors(set: &[u64; 128]) -> io::Result<()> {
+/// Has this process run on the processors whose bits are set (sched_setaffinity(2)).
+pub(crate) fn set_processors(set: &[u64; 128]) -> io::Result<()> {
     let size = size_of_val(set);
     // SAFETY: the kernel reads a set of the size that is said, which outlives the call.
     checked(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size, set.as_ptr()) })
 }
 
-/// A read-only mount of the file `path` alone, which is mounted nowhere and lasts as long as it is used.
-///
-/// # Errors
-/// `EPERM` for ordinary users, `ENOSYS` before Linux 5.12.
-pub(crate) fn read_only_mount(path: &Path) -> io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = open_tree(CWD, path, flags)?;
-    let attr = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_RDONLY,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: 0,
-    };
-    // SAFETY: the empty path is a NUL-terminated string, `attr` is a valid `mount_attr` of the size
-    // given, and both outlive the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            &raw const attr,
-            size_of_val(&attr),
-        )
-    };
-    checked(result)?;
-    Ok(tree)
-}
-
-/// Sets the execution domain of this process.
-pub(crate) fn set_personality(domain: u32) -> io::Result<()> {
-    // SAFETY: the call takes a number.
-    checked(unsafe { libc::personality(domain.into()) }.into())
-}
-
 /// Duplicates `from` onto the number `to`, which stays open over `execve`.
 pub(crate) fn duplicate_onto(from: RawFd, to: RawFd) -> io::Result<()> {
     // SAFETY: dup2(2) takes plain numbers; whatever `to` was is replaced, which the caller wants.
-    if unsafe { libc::dup2(from, to) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
+    checked(unsafe { libc::dup2(from, to) }.into())
 }
 
 /// Gives SIGCHLD its default disposition, whatever was inherited.
@@ -451,71 +274,6 @@ pub(crate) fn raise(signal: i32) {
     unsafe { libc::raise(signal) };
 }
 
-/// Makes the terminal `fd` the controlling terminal of the calling session leader.
-pub(crate) fn take_terminal(fd: RawFd) -> io::Result<()> {
-    // SAFETY: TIOCSCTTY takes an integer argument.
-    if unsafe { libc::ioctl(fd, libc::TIOCSCTTY, 0) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
-}
-
-/// Lets the command inherit `files` as descriptors 3, 4 and 5, and nothing else from 6 on, with no
-/// signal blocked or ignored.
-///
-/// The returned descriptors must live until the command was spawned: they keep 3, 4 and 5 from
-/// being used for the pipe by which the standard library reports a failing execve(2).
-pub(crate) fn inherit_three(
-    command: &mut Command,
-    files: [OwnedFd; 3],
-) -> io::Result<Vec<OwnedFd>> {
-    let mut reserved = Vec::new();
-    loop {
-        let spare = duplicate_above(&files[0], 3)?;
-        if spare.as_raw_fd() > 5 {
-            break;
-        }
-        reserved.push(spare);
-    }
-    let [first, second, third] = files;
-    // Above 5, so that no dup2(2) overwrites the source of the next.
-    let files = [
-        duplicate_above(&first, 6)?,
-        duplicate_above(&second, 6)?,
-        duplicate_above(&third, 6)?,
-    ];
-    let prepare = move || {
-        for (target, file) in (3..).zip(&files) {
-            // SAFETY: dup2(2) is async-signal-safe; the source is open, for the closure owns it. An
-            // owner of the target's former descriptor is not used any more, since this process is
-            // about to execute another program.
-            if unsafe { libc::dup2(file.as_raw_fd(), target) } < 0 {
-                return Err(io::Error::last_os_error());
-            }
-        }
-        // SAFETY: a system call with integer arguments, which touches no memory. Close-on-exec
-        // leaves the standard library's own pipe usable. A kernel without it (before 5.11) has
-        // only descriptors that were opened close-on-exec.
-        unsafe {
-            libc::syscall(
-                libc::SYS_close_range,
-                6u32,
-                u32::MAX,
-                libc::CLOSE_RANGE_CLOEXEC,
-            )
-        };
-        Ok(())
-    };
-    reset_signals_before_exec(command);
-    // SAFETY: the closure calls only async-signal-safe functions and allocates nothing.
-    unsafe { command.pre_exec(prepare) };
-    Ok(reserved)
-}
-
-fn duplicate_above(fd: &OwnedFd, minimum: RawFd) -> io::Result<OwnedFd> {
-    Ok(own_fd(fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(minimum))?))
-}
-
 /// Owns a descriptor number that fcntl(2) has just returned.
 pub(crate) fn own_fd(fd: RawFd) -> OwnedFd {
     // SAFETY: the kernel made the number for the caller, who hands it over at once.
@@ -526,7 +284,7 @@ pub(crate) fn own_fd(fd: RawFd) -> OwnedFd {
 pub(crate) fn pidfd_send_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: the call takes a descriptor that is open for the length of the borrow and plain
     // numbers; a null siginfo is documented as "what kill(2) would send".
-    let result = unsafe {
+    checked(unsafe {
         libc::syscall(
             libc::SYS_pidfd_send_signal,
             process.as_raw_fd(),
@@ -534,12 +292,7 @@ pub(crate) fn pidfd_send_signal(process: BorrowedFd<'_>, signal: i32) -> io::Res
             std::ptr::null::<libc::siginfo_t>(),
             0_u32,
         )
-    };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    })
 }
 
 /// Watches an owned descriptor with the runtime's reactor.
@@ -565,17 +318,88 @@ pub(crate) fn next_ended() -> nix::Result<Option<Pid>> {
     Ok((pid != 0).then(|| Pid::from_raw(pid)))
 }
 
-/// bpf(2), as far as programs for devices need it. Nothing else of the kernel's programs is used here,
-/// which does not warrant a crate for them.
+/// What a child does between its fork(2) and its execve(2): system calls alone.
+#[derive(Debug)]
+pub(crate) enum BeforeExec {
+    /// Gives every signal its default disposition, and blocks none.
+    ResetSignals,
+    /// Closes these, as far as they are open.
+    Close(Vec<RawFd>),
+    /// Has these closed by the execve(2), as far as they are open.
+    CloseOnExec(Vec<RawFd>),
+    /// Has all from this one on closed by the execve(2), where the kernel can (Linux 5.11).
+    CloseOnExecFrom(RawFd),
+    /// Puts these onto the numbers from 3 on. What had such a number is replaced.
+    DuplicateFrom3([OwnedFd; 3]),
+    /// Makes this directory the root. The working directory stays.
+    ChangeRoot(CString),
+    /// Begins a session.
+    NewSession,
+    /// Has the kernel kill the process when its parent's thread ends.
+    EndWithParent,
+}
+
+impl BeforeExec {
+    fn run(&self) -> io::Result<()> {
+        match self {
+            Self::ResetSignals => {
+                default_signals();
+                SigSet::empty().thread_set_mask()?;
+            }
+            Self::Close(files) => {
+                for &file in files {
+                    let _ = nix::unistd::close(file);
+                }
+            }
+            Self::CloseOnExec(files) => {
+                for &file in files {
+                    // SAFETY: F_SETFD takes a number.
+                    unsafe { libc::fcntl(file, libc::F_SETFD, libc::FD_CLOEXEC) };
+                }
+            }
+            Self::CloseOnExecFrom(first) => {
+                // SAFETY: close_range(2) takes plain numbers.
+                unsafe {
+                    libc::syscall(
+                        libc::SYS_close_range,
+                        *first,
+                        RawFd::MAX,
+                        libc::CLOSE_RANGE_CLOEXEC,
+                    )
+                };
+            }
+            Self::DuplicateFrom3(files) => {
+                for (number, file) in (3..).zip(files) {
+                    duplicate_onto(file.as_raw_fd(), number)?;
+                }
+            }
+            Self::ChangeRoot(path) => nix::unistd::chroot(path.as_c_str())?,
+            Self::NewSession => drop(nix::unistd::setsid()?),
+            Self::EndWithParent => nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?,
+        }
+        Ok(())
+    }
+}
+
+/// Has `command` take these steps in the child, before its execve(2). An error of one is that of the spawn.
+pub(crate) fn before_exec(command: &mut Command, steps: Vec<BeforeExec>) {
+    let run = move || steps.iter().try_for_each(BeforeExec::run);
+    // SAFETY: all steps are async-signal-safe: they call system calls alone and allocate nothing. An owner
+    // of a descriptor that one closes or replaces is not used any more, since the child is about to
+    // execute another program.
+    unsafe { command.pre_exec(run) };
+}
+
+/// bpf(2), as far as programs need it that decide on access to devices. Nothing else of the kernel's programs
+/// is used here, which does not warrant a crate for them.
 pub(crate) mod bpf {
     use std::{
+        ffi::CStr,
         io,
         os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
     };
 
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-
-    use super::{BpfInstruction, own_fd};
+    use super::own_fd;
 
     /// Commands, and what programs are for (linux/bpf.h).
     const PROG_LOAD: libc::c_long = 5;
@@ -645,60 +469,34 @@ pub(crate) mod bpf {
         }
     }
 
-    /// Loads a program that decides on access to devices. It is gone with its last descriptor and the
+    /// Loads a program, of instructions of eight bytes each. It is gone with its last descriptor and the
     /// last cgroup that it is attached to.
     ///
     /// # Errors
-    /// `EPERM` without `CAP_SYS_ADMIN` (or `CAP_BPF` and `CAP_NET_ADMIN`); `EINVAL` or `ENOSYS` from
-    /// a kernel without such programs; `EACCES` for a program that the kernel does not accept.
-    pub(crate) fn load_device_program(
-        program: &[BpfInstruction],
-        name: &str,
+    /// `EPERM` without `CAP_SYS_ADMIN` (or `CAP_BPF` and `CAP_NET_ADMIN`), and before Linux 5.11 where it is
+    /// more memory than may be locked; `EINVAL` or `ENOSYS` from a kernel without such programs; `EACCES`
+    /// for a program that the kernel does not accept.
+    pub(crate) fn load(
+        instructions: &[[u8; 8]],
+        license: &CStr,
+        name: [u8; 16],
     ) -> io::Result<OwnedFd> {
-        // No function of the kernel is called, for which the license would count.
-        let license = c"MIT";
         let mut attributes = Load {
             program_type: PROG_TYPE_CGROUP_DEVICE,
-            instruction_count: program.len().try_into().map_err(io::Error::other)?,
-            instructions: program.as_ptr() as u64,
+            instruction_count: instructions.len().try_into().map_err(io::Error::other)?,
+            instructions: instructions.as_ptr() as u64,
             license: license.as_ptr() as u64,
+            name,
             ..Load::default()
         };
-        // It ends with a zero.
-        let name = name.bytes().take(attributes.name.len() - 1);
-        for (to, byte) in attributes.name.iter_mut().zip(name) {
-            *to = byte;
-        }
-        let mut load = || call(PROG_LOAD, &mut attributes).map(own_fd);
-        match load() {
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) => with_locked_memory(load),
-            loaded => loaded,
-        }
+        call(PROG_LOAD, &mut attributes).map(own_fd)
     }
 
-    /// Before 5.11 programs count as the memory that their user has locked, and containers' as that of
-    /// root. The limit is lifted meanwhile: a container must not inherit another one.
-    fn with_locked_memory<T>(load: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        let (soft, hard) = getrlimit(Resource::RLIMIT_MEMLOCK)?;
-        setrlimit(
-            Resource::RLIMIT_MEMLOCK,
-            libc::RLIM_INFINITY,
-            libc::RLIM_INFINITY,
-        )?;
-        let loaded = load();
-        setrlimit(Resource::RLIMIT_MEMLOCK, soft, hard)?;
-        loaded
-    }
-
-    /// Attaches a program that decides on access to devices to the cgroup whose folder is open as `cgroup`,
-    /// beside those that are there.
+    /// Attaches a program to the cgroup whose folder is open as `cgroup`, beside those that are there.
     ///
     /// # Errors
     /// `EPERM` where a cgroup above has one that suffers no other.
-    pub(crate) fn attach_device_program(
-        cgroup: BorrowedFd<'_>,
-        program: BorrowedFd<'_>,
-    ) -> io::Result<()> {
+    pub(crate) fn attach(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
         call(PROG_ATTACH, &mut attachment(cgroup, program, ALLOW_MULTI)).map(drop)
     }
 
@@ -706,10 +504,7 @@ pub(crate) mod bpf {
     ///
     /// # Errors
     /// `ENOENT` if it is not attached there.
-    pub(crate) fn detach_device_program(
-        cgroup: BorrowedFd<'_>,
-        program: BorrowedFd<'_>,
-    ) -> io::Result<()> {
+    pub(crate) fn detach(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
         call(PROG_DETACH, &mut attachment(cgroup, program, 0)).map(drop)
     }
 
@@ -722,12 +517,11 @@ pub(crate) mod bpf {
         }
     }
 
-    /// The ids of the programs that decide on access to devices and are attached to this cgroup, not to
-    /// those above.
+    /// The ids of the programs that are attached to this cgroup, not to those above.
     ///
     /// # Errors
     /// `ENOSPC` if there are more than the kernel lets be attached; those of bpf(2).
-    pub(crate) fn device_programs(cgroup: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    pub(crate) fn attached(cgroup: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
         // As many as can be attached to one cgroup.
         let mut ids = [0_u32; 64];
         let mut query = Query {
@@ -747,18 +541,16 @@ pub(crate) mod bpf {
     ///
     /// # Errors
     /// `ENOENT` if there is none of this id any more; `EPERM`.
-    pub(crate) fn open_program(id: u32) -> io::Result<OwnedFd> {
+    pub(crate) fn open(id: u32) -> io::Result<OwnedFd> {
         let mut attributes = [id, 0, 0];
         call(PROG_GET_FD_BY_ID, &mut attributes).map(own_fd)
     }
 
-    /// The name of a program.
+    /// The beginning of the `struct bpf_prog_info` of a program.
     ///
     /// # Errors
     /// Those of bpf(2).
-    pub(crate) fn program_name(program: BorrowedFd<'_>) -> io::Result<String> {
-        /// Where it is in `struct bpf_prog_info`, of which this is more than the beginning.
-        const NAME: std::ops::Range<usize> = 64..80;
+    pub(crate) fn info(program: BorrowedFd<'_>) -> io::Result<[u8; 128]> {
         let mut info = [0_u8; 128];
         let mut attributes = Info {
             file: program.as_raw_fd().cast_unsigned(),
@@ -766,45 +558,7 @@ pub(crate) mod bpf {
             info: info.as_mut_ptr() as u64,
         };
         call(OBJ_GET_INFO_BY_FD, &mut attributes)?;
-        let name = info[NAME].split(|&byte| byte == 0).next();
-        Ok(String::from_utf8_lossy(name.unwrap_or_default()).into_owned())
-    }
-}
-
-/// An instruction of the kernel's machine for programs, `struct bpf_insn` of linux/bpf.h.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct BpfInstruction {
-    pub(crate) code: u8,
-    /// The destination and the source, four bits each.
-    registers: u8,
-    pub(crate) offset: i16,
-    pub(crate) value: i32,
-}
-
-impl BpfInstruction {
-    pub(crate) fn new(code: u8, to: u8, from: u8, offset: i16, value: i32) -> Self {
-        // They are a bit field, which begins at the other end in big endian.
-        let registers = match cfg!(target_endian = "little") {
-            true => to | from << 4,
-            false => to << 4 | from,
-        };
-        Self {
-            code,
-            registers,
-            offset,
-            value,
-        }
-    }
-
-    /// The destination, and the source.
-    #[cfg(test)]
-    pub(crate) fn registers(&self) -> (usize, usize) {
-        let (low, high) = (self.registers & 15, self.registers >> 4);
-        match cfg!(target_endian = "little") {
-            true => (low.into(), high.into()),
-            false => (high.into(), low.into()),
-        }
+        Ok(info)
     }
 }
 
@@ -821,45 +575,5 @@ pub(crate) fn alone(test: fn()) {
                 Ok(nix::sys::wait::WaitStatus::Exited(child, 0))
             );
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::fd::AsFd;
-
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
-    use super::*;
-
-    #[test]
-    fn close_before_exec_closes_descriptors_of_the_parent() {
-        alone(|| (0..20).for_each(|_| runs_without_the_pipe_of_its_parent()));
-    }
-
-    fn runs_without_the_pipe_of_its_parent() {
-        let (reader, writer) = nix::unistd::pipe().unwrap();
-        // Closing all of them takes the child a while.
-        let writers: Vec<_> = (0..500).map(|_| writer.try_clone().unwrap()).collect();
-        drop(writer);
-        let mut command = Command::new("/bin/true");
-        close_before_exec(&mut command).unwrap();
-        let mut child = command.spawn().unwrap();
-        drop(writers);
-        let mut ready = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
-        poll(&mut ready, PollTimeout::ZERO).unwrap();
-        let hung_up = ready[0].revents();
-        assert!(child.wait().unwrap().success());
-        assert_eq!(hung_up, Some(PollFlags::POLLHUP));
-    }
-
-    #[test]
-    fn close_before_exec_keeps_error_for_missing_program() {
-        alone(|| {
-            let mut command = Command::new("/nonexistent");
-            close_before_exec(&mut command).unwrap();
-            let error = command.spawn().unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::NotFound);
-        });
     }
 }

@@ -29,7 +29,7 @@ pub use manage::{
     ApplyMode, Change, ChangeKind, Exported, FileKind, FileMetadata, Flaw, FlawReason, Leftover,
     OnProgress, Overlays, Progress, Recovery, Usage, find_leftovers, remove_leftover,
 };
-pub use mount::{BundleMirror, RuntimeRoot, mount_rootfs, unmount_rootfs};
+pub use mount::{BundleMirror, RuntimeRoot, make_read_only, mount_rootfs, unmount_rootfs};
 pub use scope::{DEFAULT_MASKS, Keep, ScopeInfo};
 pub use store::Unmounted;
 #[cfg(feature = "conformance")]

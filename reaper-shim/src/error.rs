@@ -35,8 +35,15 @@ pub enum Error {
         reason: String,
     },
     /// The shim does not do this.
-    #[error("{0} is not supported")]
-    Unsupported(&'static str),
+    #[error("cannot {operation} {target}: {reason}")]
+    Unsupported {
+        /// What was asked.
+        operation: &'static str,
+        /// Of what.
+        target: String,
+        /// Why not, and what can be done.
+        reason: &'static str,
+    },
     /// The shim is about to end, so that nothing new can begin.
     #[error("cannot create container {0}: this shim is shutting down")]
     ShuttingDown(ContainerId),
@@ -130,7 +137,7 @@ impl Error {
             Self::Spec(_) | Self::Id(_) | Self::Signal(_) | Self::Field { .. } => {
                 Code::INVALID_ARGUMENT
             }
-            Self::Unsupported(_) => Code::UNIMPLEMENTED,
+            Self::Unsupported { .. } => Code::UNIMPLEMENTED,
             Self::ShuttingDown(_) => Code::UNAVAILABLE,
             Self::Timeout { .. } => Code::DEADLINE_EXCEEDED,
             _ => Code::INTERNAL,

@@ -98,7 +98,7 @@ pub enum Error {
         id: ContainerId,
     },
     /// The record is not at the expected revision.
-    #[error("container {id} was changed by somebody else at the same time (it is {actual} now)")]
+    #[error("container {id} was changed by another process at the same time (it is {actual} now)")]
     Conflict {
         /// The container.
         id: ContainerId,
@@ -146,7 +146,10 @@ pub enum Error {
         reason: String,
     },
     /// The store was left out when this program was built.
-    #[error("the store {kind} is not in this program: it was built without that feature")]
+    #[error(
+        "the store {kind} is not in this program, which was built without that feature: choose another one by `store`, or \
+         build it with the feature {kind}"
+    )]
     FeatureDisabled {
         /// The store.
         kind: StoreKind,

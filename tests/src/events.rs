@@ -40,6 +40,17 @@ pub struct Event {
     pub code: Option<u32>,
 }
 
+impl Event {
+    fn with_pid(self, pid: u32) -> Self {
+        Self { pid, ..self }
+    }
+
+    fn with_end(self, id: String, code: u32) -> Self {
+        let code = Some(code);
+        Self { id, code, ..self }
+    }
+}
+
 /// Collects the events of one namespace from its making on.
 #[derive(Debug)]
 pub struct Events {
@@ -108,6 +119,12 @@ impl Events {
         }
     }
 
+    /// The exit code in the event of the exit of `container`'s init process, once there is one.
+    pub fn exit_code(&self, container: &str) -> Option<u32> {
+        let is_exit = |event: &Event| event.topic == "/tasks/exit" && event.container == container;
+        self.wait_for("its exit", is_exit).code
+    }
+
     /// The first event that fits, now or later. Panics with all events when it takes too long.
     pub fn wait_for(&self, what: &str, fits: impl Fn(&Event) -> bool) -> Event {
         self.wait_within(LIMIT, fits)
@@ -157,81 +174,48 @@ fn decode(topic: String, event: Any) -> Event {
     fn read<M: Message + Name + Default>(event: &Any) -> M {
         M::decode(event.value.as_slice()).unwrap_or_default()
     }
+    let named = |container: String| Event {
+        container,
+        ..Event::default()
+    };
     let mut decoded = match topic.as_str() {
         "/tasks/create" => {
             let event: TaskCreate = read(&event);
-            Event {
-                container: event.container_id,
-                pid: event.pid,
-                ..Event::default()
-            }
+            named(event.container_id).with_pid(event.pid)
         }
         "/tasks/start" => {
             let event: TaskStart = read(&event);
-            Event {
-                container: event.container_id,
-                pid: event.pid,
-                ..Event::default()
-            }
+            named(event.container_id).with_pid(event.pid)
         }
         "/tasks/exit" => {
             let event: TaskExit = read(&event);
-            Event {
-                container: event.container_id,
-                id: event.id,
-                pid: event.pid,
-                code: Some(event.exit_status),
-                ..Event::default()
-            }
+            named(event.container_id)
+                .with_pid(event.pid)
+                .with_end(event.id, event.exit_status)
         }
         "/tasks/delete" => {
             let event: TaskDelete = read(&event);
-            Event {
-                container: event.container_id,
-                id: event.id,
-                pid: event.pid,
-                code: Some(event.exit_status),
-                ..Event::default()
-            }
+            named(event.container_id)
+                .with_pid(event.pid)
+                .with_end(event.id, event.exit_status)
         }
         "/tasks/exec-added" => {
             let event: TaskExecAdded = read(&event);
             Event {
-                container: event.container_id,
                 id: event.exec_id,
-                ..Event::default()
+                ..named(event.container_id)
             }
         }
         "/tasks/exec-started" => {
             let event: TaskExecStarted = read(&event);
             Event {
-                container: event.container_id,
                 id: event.exec_id,
-                pid: event.pid,
-                ..Event::default()
+                ..named(event.container_id).with_pid(event.pid)
             }
         }
-        "/tasks/oom" => {
-            let event: TaskOom = read(&event);
-            Event {
-                container: event.container_id,
-                ..Event::default()
-            }
-        }
-        "/tasks/paused" => {
-            let event: TaskPaused = read(&event);
-            Event {
-                container: event.container_id,
-                ..Event::default()
-            }
-        }
-        "/tasks/resumed" => {
-            let event: TaskResumed = read(&event);
-            Event {
-                container: event.container_id,
-                ..Event::default()
-            }
-        }
+        "/tasks/oom" => named(read::<TaskOom>(&event).container_id),
+        "/tasks/paused" => named(read::<TaskPaused>(&event).container_id),
+        "/tasks/resumed" => named(read::<TaskResumed>(&event).container_id),
         _ => Event::default(),
     };
     decoded.topic = topic;

@@ -48,6 +48,15 @@ impl Family {
         Self { id, init, all }
     }
 
+    /// The process that containerd asks for it: containerd's own shim is the parent of init, Reaper's that of
+    /// its monitor.
+    fn shim(&self) -> Process {
+        match is_yardstick() {
+            true => monitor_of(self.init.pid),
+            false => shim_of(self.init.pid),
+        }
+    }
+
     fn assert_ended(&self) {
         until("all that it started has ended", || {
             self.all
@@ -111,16 +120,9 @@ fn containerd_reports_exit_and_cleans_up_after_shim_death() {
     on_each(|node| {
         let events = node.events();
         let family = Family::run(node, "shimless");
-        let shim = if is_yardstick() {
-            monitor_of(family.init.pid)
-        } else {
-            shim_of(family.init.pid)
-        };
+        let shim = family.shim();
         kill(&shim);
-        let exit = events.wait_for("its exit", |event| {
-            event.topic == "/tasks/exit" && event.container == family.id
-        });
-        assert_eq!(exit.code, Some(137));
+        assert_eq!(events.exit_code(&family.id), Some(137));
         family.assert_ended();
         node.gone(&family.id);
     });
@@ -149,10 +151,7 @@ fn unreported_exit_is_reported_after_shim_death() {
             .join("exit.json");
         until("its end is on record", || record.exists().then_some(()));
         shim.kill();
-        let exit = events.wait_for("its exit", |event| {
-            event.topic == "/tasks/exit" && event.container == id
-        });
-        assert_eq!(exit.code, Some(128 + 10));
+        assert_eq!(events.exit_code(&id), Some(128 + 10));
         node.gone(&id);
     });
 }
@@ -169,10 +168,7 @@ fn death_of_monitor_and_shim_leaves_nothing() {
         let held = Held::hold(&shim);
         kill(&monitor);
         held.kill();
-        let exit = events.wait_for("its exit", |event| {
-            event.topic == "/tasks/exit" && event.container == family.id
-        });
-        assert_eq!(exit.code, Some(137));
+        assert_eq!(events.exit_code(&family.id), Some(137));
         family.assert_ended();
         node.gone(&family.id);
     });
@@ -182,11 +178,7 @@ fn death_of_monitor_and_shim_leaves_nothing() {
 fn a_shim_killed_while_containerd_is_away_is_cleaned_up_at_its_return() {
     on_each(|node| {
         let family = Family::run(node, "unseen");
-        let shim = if is_yardstick() {
-            monitor_of(family.init.pid)
-        } else {
-            shim_of(family.init.pid)
-        };
+        let shim = family.shim();
         node.stop_containerd();
         kill(&shim);
         node.start_containerd();

@@ -68,10 +68,7 @@ fn two_hundred_that_exit_at_once_have_each_their_code_output_and_events() {
         for code in 0..200 {
             let id = node.name(&format!("c{code}"));
             assert_eq!(events.topics_of(&id), LIFE, "{id}");
-            let exit = events.wait_for("its exit", |event| {
-                event.topic == "/tasks/exit" && event.container == id
-            });
-            assert_eq!(exit.code, Some(code));
+            assert_eq!(events.exit_code(&id), Some(code));
         }
     });
 }

@@ -267,10 +267,7 @@ fn pods_go_on(from: &Path, to: &Path) {
         let (id, process) = &bereft;
         let events = node.events();
         kill(&shim_of(process.pid));
-        let exit = events.wait_for("its exit", |event| {
-            event.topic == "/tasks/exit" && event.container == *id
-        });
-        assert_eq!(exit.code, Some(137));
+        assert_eq!(events.exit_code(id), Some(137));
         assert!(!process.is_alive());
         node.gone(id);
 

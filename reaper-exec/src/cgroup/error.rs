@@ -20,10 +20,10 @@ pub enum Error {
         source: io::Error,
     },
     /// The cgroup still holds processes.
-    #[error("cgroup {} holds processes", .0.display())]
+    #[error("cgroup {} holds processes: end them, or name another cgroup by linux.cgroupsPath", .0.display())]
     Populated(PathBuf),
     /// Another container, whose monitor runs, has the cgroup.
-    #[error("cgroup {} is another container's", .0.display())]
+    #[error("cgroup {} is another container's: name another one by linux.cgroupsPath", .0.display())]
     Claimed(PathBuf),
     /// The cgroup's type does not allow processes of another cgroup to join it.
     #[error("cannot join cgroup {}: its type is {kind:?}, it must be \"domain\"", path.display())]

@@ -2,12 +2,14 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, OwnedFd, RawFd},
 };
 
-use nix::fcntl::{FcntlArg, fcntl};
-
-use crate::{io::ChildStdio, sys};
+use crate::{
+    descriptors::{close_range, duplicate_above},
+    io::ChildStdio,
+    sys,
+};
 
 const FIRST_PRESERVED: RawFd = 3;
 
@@ -18,8 +20,7 @@ pub(super) fn move_above_stdio(fd: OwnedFd, preserved: usize) -> io::Result<Owne
     if fd.as_raw_fd() >= above {
         return Ok(fd);
     }
-    let lifted = fcntl(fd.as_fd(), FcntlArg::F_DUPFD_CLOEXEC(above))?;
-    Ok(sys::own_fd(lifted))
+    duplicate_above(fd, above)
 }
 
 /// Puts the streams onto 0, 1 and 2, the preserved descriptors from 3 on, and closes all others
@@ -49,6 +50,6 @@ pub(super) fn install(
     }
     let above = FIRST_PRESERVED + RawFd::try_from(count).unwrap_or(0);
     std::mem::forget(sources);
-    sys::close_range(above, start_socket.as_raw_fd() - 1)?;
-    sys::close_range(start_socket.as_raw_fd() + 1, RawFd::MAX)
+    close_range(above, start_socket.as_raw_fd() - 1)?;
+    close_range(start_socket.as_raw_fd() + 1, RawFd::MAX)
 }

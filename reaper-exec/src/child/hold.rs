@@ -13,7 +13,7 @@ use nix::{
         signalfd::SignalFd,
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::Pid,
+    unistd::{Pid, close},
 };
 use reaper_overlay::enter_empty_root;
 use reaper_spec::Capabilities;
@@ -22,12 +22,12 @@ use super::{
     capabilities::Granted,
     step::{Failed, Step as _, from_error},
 };
-use crate::{protocol::ChildReport, sys};
+use crate::{descriptors::close_range, protocol::ChildReport, sys};
 
 /// Gives up what the process has, and stays until it is told to end.
 pub(super) fn run(start_socket: &OwnedFd) -> Result<ChildReport, Failed> {
     // While there is a /proc, which older kernels need for it.
-    sys::close_range(0, 2).step("close the streams")?;
+    close_range(0, 2).step("close the streams")?;
     enter_empty_root().map_err(|error| from_error("leave the files of the host", &error))?;
     let granted = Granted::of(&Capabilities::default(), &mut Vec::new())?;
     granted.reduce_bounding()?;
@@ -43,7 +43,8 @@ pub(super) fn run(start_socket: &OwnedFd) -> Result<ChildReport, Failed> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&signals), None).step("block the signals")?;
     let read = SignalFd::new(&signals).step("read the signals")?;
     // The monitor hears of it that all is done.
-    sys::close(start_socket.as_raw_fd());
+    // This process never returns, so that its owner does not close the number once more.
+    let _ = close(start_socket.as_raw_fd());
     loop {
         let Ok(Some(signal)) = read.read_signal() else {
             continue;

@@ -3,12 +3,15 @@
 use reaper_spec::{IoClass, IoPriority, Scheduler, SchedulerFlag, SchedulerPolicy, Scheduling};
 
 use super::step::{Failed, Step as _};
-use crate::sys::{self, SchedulerAttributes};
+use crate::{
+    scheduling::{set_affinity, set_personality},
+    sys::{self, SchedulerAttributes},
+};
 
 /// Sets what the spec says of it. `first` is init, which has all processors.
 pub(super) fn set(scheduling: &Scheduling, first: bool) -> Result<(), Failed> {
     if let Some(domain) = scheduling.personality {
-        sys::set_personality(domain).step("set the personality")?;
+        set_personality(domain).step("set the personality")?;
     }
     if let Some(priority) = scheduling.io_priority {
         sys::set_io_priority(value(priority)).step("set ioPriority")?;
@@ -20,7 +23,7 @@ pub(super) fn set(scheduling: &Scheduling, first: bool) -> Result<(), Failed> {
     let affinity = scheduling.exec_cpu_affinity.iter().filter(|_| !first);
     for processors in affinity.flat_map(|affinity| [&affinity.initial, &affinity.last]) {
         if !processors.is_empty() {
-            sys::set_affinity(processors).step("set execCPUAffinity")?;
+            set_affinity(processors).step("set execCPUAffinity")?;
         }
     }
     Ok(())

@@ -105,7 +105,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
                 if stored.record.monitor.as_ref().is_none_or(procfs::is_alive) {
                     return Ok((stored.record, None));
                 }
-                record::unknown_exit("whoever created it was killed")
+                record::unknown_exit("the process that created it was killed")
             }
             // Not this executor's: a shim, for example, is itself the process of its pod's sandbox.
             Err(ExecutorError::NotFound(_))

@@ -29,7 +29,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::limit;
-use crate::{procfs, sys};
+use crate::{
+    before_exec::{change_root_before_exec, reset_signals_before_exec, separate_before_exec},
+    procfs,
+};
 
 /// How much of the end of what a hook writes is kept for the error.
 const TAIL: usize = 1024;
@@ -147,10 +150,10 @@ fn start(hook: &Hook, state: &Value, surroundings: Surroundings<'_>) -> io::Resu
         .stdin(input(state)?)
         .stdout(theirs.try_clone()?)
         .stderr(theirs);
-    sys::reset_signals_before_exec(&mut command);
-    sys::separate_before_exec(&mut command)?;
+    reset_signals_before_exec(&mut command);
+    separate_before_exec(&mut command)?;
     if let Some(root) = surroundings.root {
-        sys::change_root_before_exec(&mut command, root)?;
+        change_root_before_exec(&mut command, root)?;
     }
     let child = command.spawn()?;
     // With the hook's ends of the pipe.

@@ -3,7 +3,7 @@
 use std::{
     io,
     os::{
-        fd::{AsFd, AsRawFd as _},
+        fd::{AsFd, AsRawFd as _, OwnedFd},
         unix::process::CommandExt as _,
     },
     path::Path,
@@ -11,12 +11,17 @@ use std::{
 };
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use reaper_overlay::make_read_only;
+use rustix::{
+    fs::CWD,
+    mount::{OpenTreeFlags, open_tree},
+};
 
 use super::{HostExecutor, client::MonitorClient};
 use crate::{
     channel,
     executor::{Error, Result, Target},
-    monitor, sys,
+    monitor,
 };
 
 /// This program.
@@ -52,7 +57,7 @@ impl HostExecutor {
         // `#!/proc/self/exe` names this program, and /proc/PID/exe of it the file on the host. A
         // process with the uid of root could change that there, past the overlay (CVE-2019-5736 was
         // one way). Where the kernel lets no such mount be made, the program is executed as it is.
-        let protected = is_itself.then(|| sys::read_only_mount(&self.program).ok());
+        let protected = is_itself.then(|| read_only_mount(&self.program).ok());
         let program = match protected.as_ref().and_then(Option::as_ref) {
             Some(tree) => format!("/proc/self/fd/{}", tree.as_raw_fd()).into(),
             None => self.program.clone(),
@@ -75,4 +80,15 @@ impl HostExecutor {
             .map_err(failed("start the monitor"))?;
         MonitorClient::new(ours, Some(child)).map_err(failed("watch the monitor"))
     }
+}
+
+/// A read-only mount of the file `path` alone, which is mounted nowhere and lasts as long as it is used.
+///
+/// # Errors
+/// `EPERM` for ordinary users, `ENOSYS` before Linux 5.12.
+fn read_only_mount(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = open_tree(CWD, path, flags)?;
+    make_read_only(tree.as_fd())?;
+    Ok(tree)
 }

@@ -30,7 +30,7 @@ use super::{
     contract::{IoError, Stream},
     uri::LoggerCommand,
 };
-use crate::sys::{close_before_exec, inherit_three};
+use crate::before_exec::{close_before_exec, inherit_three};
 
 /// How long loggers may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -81,16 +81,7 @@ async fn exec_ids_are_unique_and_free_again(rig: &Rig) {
     rig.engine.executor().wait(&target).await.unwrap();
     rig.engine.executor().delete(&target).await.unwrap();
     let (again, _out) = rig.exec_shell(&id, "same", "exit 1").await;
-    assert_eq!(
-        rig.engine
-            .executor()
-            .wait(&again)
-            .await
-            .unwrap()
-            .status
-            .code(),
-        1
-    );
+    assert_eq!(rig.exit_code(&again).await, 1);
     rig.engine.delete(&id, true).await.unwrap();
 }
 
@@ -156,16 +147,7 @@ async fn failed_exec_start_gives_reason_and_is_deletable(rig: &Rig) {
         error.to_string(),
         "exec /bin/nope: No such file or directory"
     );
-    assert_ne!(
-        rig.engine
-            .executor()
-            .wait(&target)
-            .await
-            .unwrap()
-            .status
-            .code(),
-        0
-    );
+    assert_ne!(rig.exit_code(&target).await, 0);
     rig.engine.executor().delete(&target).await.unwrap();
     assert_eq!(rig.engine.state(&id).await.unwrap().status, Status::Running);
     rig.engine.delete(&id, true).await.unwrap();
@@ -187,16 +169,7 @@ async fn killing_an_exec_kills_what_it_started_and_nothing_else(rig: &Rig) {
         .kill(&target, Signal::KILL, false)
         .await
         .unwrap();
-    assert_eq!(
-        rig.engine
-            .executor()
-            .wait(&target)
-            .await
-            .unwrap()
-            .status
-            .code(),
-        137
-    );
+    assert_eq!(rig.exit_code(&target).await, 137);
     assert_eq!(
         output.all(),
         "",

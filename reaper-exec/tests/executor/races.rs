@@ -66,16 +66,7 @@ async fn failed_exec_frees_its_id_and_leaves_nothing(rig: &Rig) {
     let (id, _output) = rig.start_shell("main", "exec sleep 1000").await;
     failing_exec(rig, &id, "same").await;
     let (target, _output) = rig.exec_shell(&id, "same", "exit 3").await;
-    assert_eq!(
-        rig.engine
-            .executor()
-            .wait(&target)
-            .await
-            .unwrap()
-            .status
-            .code(),
-        3
-    );
+    assert_eq!(rig.exit_code(&target).await, 3);
     rig.engine.executor().delete(&target).await.unwrap();
     let leaves = || {
         let entries = std::fs::read_dir(rig.cgroup("main").unwrap()).unwrap();

@@ -166,6 +166,12 @@ impl Rig {
         (id, output)
     }
 
+    /// The exit code of a process, once it has ended.
+    pub(crate) async fn exit_code(&self, target: &Target) -> u32 {
+        let exit = self.engine.executor().wait(target).await.unwrap();
+        exit.status.code()
+    }
+
     pub(crate) async fn exec_shell(
         &self,
         id: &ContainerId,

@@ -142,7 +142,10 @@ pub enum Error {
         paths: Vec<PathBuf>,
     },
     /// The image was asked for, and its root filesystem was not given.
-    #[error("the image mode needs the image's root filesystem, and none was given")]
+    #[error(
+        "the image mode needs the image's root filesystem, and none was given: set image = \"ignore\", or name it as the \
+         root of the bundle"
+    )]
     ImageMissing,
     /// A pattern of the masks cannot be read.
     #[error("the mask {pattern:?} is no pattern: {source}")]
@@ -203,8 +206,14 @@ pub enum Error {
         path: PathBuf,
     },
     /// Another commit to the host is under way.
-    #[error("another commit of these overlays is under way: wait for its end, or end it")]
-    CommitBusy,
+    #[error(
+        "another commit of the overlays in {} is under way: wait for its end, or end it",
+        base.display()
+    )]
+    CommitBusy {
+        /// The base of the overlays.
+        base: PathBuf,
+    },
     /// A file of the scope or of the host was changed, moved or removed while it was being committed.
     /// Nothing was changed on the host.
     #[error(

@@ -175,7 +175,12 @@ impl Overlays {
     ) -> Result<Vec<Change>, Error> {
         let (base, _) = layers(&self.config, scope)?;
         let commits = match mode {
-            ApplyMode::Apply => Some(Commits::lock(&base)?.ok_or(Error::CommitBusy)?),
+            ApplyMode::Apply => {
+                let busy = || Error::CommitBusy {
+                    base: self.config.base.clone(),
+                };
+                Some(Commits::lock(&base)?.ok_or_else(busy)?)
+            }
             ApplyMode::DryRun => None,
         };
         if let Some(commits) = &commits {

@@ -50,6 +50,17 @@ const WRITABLE: MountAttr = MountAttr {
     propagation: 0,
 };
 
+/// Makes the mount that `tree` is the root of read-only, and none below it (mount_setattr(2)).
+///
+/// `tree` is a mount as open_tree(2) and fsmount(2) return it, attached or not.
+///
+/// # Errors
+/// `ENOSYS` before Linux 5.12; `EPERM` without `CAP_SYS_ADMIN` in the user namespace of the mount's mount namespace;
+/// `EINVAL` for a descriptor that is not a mount's root; `EBUSY` while a file is open for writing there.
+pub fn make_read_only(tree: BorrowedFd<'_>) -> io::Result<()> {
+    syscall::mount_setattr(tree, false, READ_ONLY)
+}
+
 /// A restriction of the mount at a path and of all below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Restriction {

@@ -1,7 +1,10 @@
 //! Mounting, in the namespace of the calling process.
 
 pub use crate::mount::mirror::{BundleMirror, RuntimeRoot};
-pub use {crate::mount::rootfs::mount_rootfs, crate::mount::rootfs::unmount_rootfs};
+pub use {
+    crate::mount::attributes::make_read_only, crate::mount::rootfs::mount_rootfs,
+    crate::mount::rootfs::unmount_rootfs,
+};
 
 pub(crate) mod attributes;
 pub(crate) mod bind;

@@ -108,12 +108,7 @@ pub(crate) fn open_all_in_helper(
         for request in &requests {
             let tree = open_tree_of(request)?;
             directories.push(is_directory(tree.as_fd(), &request.destination)?);
-            set_options(
-                tree.as_fd(),
-                &request.options,
-                &request.destination,
-                interface,
-            )?;
+            set_options(tree.as_fd(), request, interface)?;
             trees.push(tree);
         }
         Ok((trees, directories))
@@ -168,12 +163,7 @@ impl Volume {
             None => true,
         };
         if let Content::Tree(tree) = &content {
-            set_options(
-                tree.as_fd(),
-                &request.options,
-                &request.destination,
-                interface,
-            )?;
+            set_options(tree.as_fd(), &request, interface)?;
         }
         Ok(Self::new(request, content, source, directory, interface))
     }
@@ -282,15 +272,14 @@ fn is_directory(shown: BorrowedFd<'_>, destination: &Path) -> Result<bool, Error
 /// Gives a tree its options before it is visible anywhere, where `interface` can do that.
 fn set_options(
     tree: BorrowedFd<'_>,
-    options: &Options,
-    destination: &Path,
+    request: &MountRequest,
     interface: Interface,
 ) -> Result<(), Error> {
     // What is read-only could not be filled.
-    if interface != Interface::Attributes || options.copy_up {
+    if interface != Interface::Attributes || request.options.copy_up {
         return Ok(());
     }
-    apply_options(options, destination, |recursion, attr| {
+    apply_options(&request.options, &request.destination, |recursion, attr| {
         syscall::mount_setattr(tree, recursion == Recursion::All, attr)
     })
 }

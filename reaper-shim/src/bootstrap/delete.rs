@@ -84,7 +84,7 @@ where
 }
 
 fn unknown() -> Exit {
-    let reason = "nobody saw its end".to_owned();
+    let reason = "its end was not observed".to_owned();
     Exit {
         status: ExitStatus::Unknown { reason },
         at: Timestamp::now(),

@@ -42,7 +42,11 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
     ) -> Result<CreateTaskResponse> {
         let id = ContainerId::new(request.id.as_str())?;
         if !request.checkpoint.is_empty() {
-            return Err(Error::Unsupported("to restore a checkpoint"));
+            return Err(Error::Unsupported {
+                operation: "restore",
+                target: Target::Init(id).to_string(),
+                reason: "there are no checkpoints of processes on the node; create it without one",
+            });
         }
         let reservation = self.registry.reserve(id.clone())?;
         let (bundle, config) = self.read(&request).await?;
@@ -118,9 +122,11 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         let network = network.map(|joined| joined.path.clone());
         let sysctls = workload.network_sysctls();
         if let Some(path) = network.clone() {
-            let set = blocking(move || set_network_parameters(&path, &sysctls)).await;
-            set.map_err(|source| Error::System {
-                operation: "set up the network of a pod",
+            let used = path.clone();
+            let set = blocking(move || set_network_parameters(&used, &sysctls)).await;
+            set.map_err(|source| Error::File {
+                operation: "set the sysctls of the pod's network",
+                path,
                 source,
             })?;
         }

@@ -22,9 +22,11 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         let exec = ExecId::new(request.exec_id.as_str())?;
         let target = Target::Exec(container.id.clone(), exec.clone());
         if container.sandbox {
-            return Err(Error::Unsupported(
-                "to execute something in a sandbox without processes",
-            ));
+            return Err(Error::Unsupported {
+                operation: "create",
+                target: target.to_string(),
+                reason: "a sandbox has no processes; execute it in a container of the pod",
+            });
         }
         let reservation = container.reserve_exec(exec.clone())?;
         let status = container.init.status();

@@ -148,7 +148,11 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             return Err(Error::status(operation, &container.init.target, status));
         }
         if container.sandbox {
-            return Err(Error::Unsupported("to freeze a sandbox without processes"));
+            return Err(Error::Unsupported {
+                operation,
+                target: container.init.target.to_string(),
+                reason: "a sandbox has no processes; pause the containers of the pod",
+            });
         }
         Ok(container)
     }

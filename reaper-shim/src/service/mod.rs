@@ -315,11 +315,17 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Task for TaskServi
         Ok(Empty::default())
     }
 
-    async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> ttrpc::Result<Empty> {
-        answer(
-            "checkpoint",
-            Err(Error::Unsupported("to checkpoint processes of the host")),
-        )
+    async fn checkpoint(
+        &self,
+        _: &TtrpcContext,
+        request: CheckpointTaskRequest,
+    ) -> ttrpc::Result<Empty> {
+        let refused = Error::Unsupported {
+            operation: "checkpoint",
+            target: format!("container {}", request.id),
+            reason: "processes of the node have no checkpoints",
+        };
+        answer("checkpoint", Err(refused))
     }
 
     async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> ttrpc::Result<Empty> {

@@ -192,10 +192,13 @@ async fn unsupported_requests_are_unimplemented() {
     assert_eq!(code(updated), Code::UNIMPLEMENTED);
     let wrong = shim.service.update(&context, update("[]")).await;
     assert_eq!(code(wrong), Code::INVALID_ARGUMENT);
-    let checkpointed = shim
-        .service
-        .checkpoint(&context, CheckpointTaskRequest::default())
-        .await;
+    let request = CheckpointTaskRequest {
+        id: "web".into(),
+        ..Default::default()
+    };
+    let checkpointed = shim.service.checkpoint(&context, request).await;
+    let said = format!("{checkpointed:?}");
+    assert!(said.contains("cannot checkpoint container web: "), "{said}");
     assert_eq!(code(checkpointed), Code::UNIMPLEMENTED);
     let unsupported = Error::Unsupported {
         operation: "pause".into(),

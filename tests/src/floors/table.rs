@@ -98,6 +98,8 @@ const EXEC: Crate = Crate {
     enforced: true,
     floors: &[
         &["channel", "seccomp", "signal", "sys"],
+        &["descriptors", "scheduling"],
+        &["before_exec"],
         &["io", "procfs"],
         &["cgroup", "hooks", "namespaces"],
         &["executor"],

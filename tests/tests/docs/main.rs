@@ -1,6 +1,7 @@
 //! The documentation: pages, links, commands, configuration and code are what they claim to be.
 
 mod commands;
+mod limits;
 mod manifests;
 mod pages;
 mod spec;

@@ -2,7 +2,7 @@
 //! may forbid it.
 
 use std::{
-    fs,
+    fs, io,
     os::fd::{AsFd, OwnedFd},
     path::Path,
 };
@@ -11,6 +11,7 @@ use reaper_exec::{
     cgroup::{Claim, ContainerCgroup, Hierarchy},
     procfs,
 };
+use reaper_overlay::make_read_only;
 use reaper_spec::{CgroupMode, Config};
 use rustix::{
     fs::{CWD, Mode, OFlags, ResolveFlags, inotify::CreateFlags},
@@ -125,7 +126,7 @@ fn mounts() -> Vec<Tried> {
             MountAttrFlags::empty(),
         )
     });
-    let attributes = with(&mount, |mount| probe::mount_setattr(mount.as_fd()));
+    let attributes = with(&mount, |mount| make_read_only(mount.as_fd()).map_err(errno));
     let moved = with(&mount, |mount| {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         // Nothing can be mounted on what is not there, and that is what a kernel with this call says.
@@ -152,6 +153,10 @@ fn mounts() -> Vec<Tried> {
             Without::Same("the layers go to the kernel as one string of at most a page"),
         ),
     ]
+}
+
+fn errno(error: io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }
 
 fn with<T, U>(
@@ -185,10 +190,10 @@ fn cgroup_kill(hierarchy: &Hierarchy) -> Tried {
             let path = cgroup.path().join("cgroup.kill");
             // Without `O_CREAT`: to that the kernel says EACCES for a file that is not there.
             let file = fs::File::options().write(true).open(path);
-            let killed = file.and_then(|mut file| std::io::Write::write_all(&mut file, b"1"));
+            let killed = file.and_then(|mut file| io::Write::write_all(&mut file, b"1"));
             // One that cannot be removed is found below `leftovers`.
             let _ = cgroup.remove();
-            killed.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+            killed.map_err(errno)
         },
     );
     tried(

@@ -2,21 +2,17 @@
 
 use std::{fs::File, io, os::fd::AsFd as _, path::Path};
 
-use crate::{
-    cgroup::error::Error,
-    sys::{BpfInstruction, bpf},
-};
+use super::{instruction::Instruction, kernel};
+use crate::{cgroup::error::Error, sys::bpf};
 
 /// What the programs are called that are attached here, among those of others.
 pub(super) const PROGRAM: &str = "reaper_devices";
 
 /// Attaches a program.
-pub(super) fn attach(cgroup: &Path, program: &[BpfInstruction]) -> Result<(), Error> {
-    let program =
-        bpf::load_device_program(program, PROGRAM).map_err(failed("load a program for", cgroup))?;
+pub(super) fn attach(cgroup: &Path, program: &[Instruction]) -> Result<(), Error> {
+    let program = kernel::load(program, PROGRAM).map_err(failed("load a program for", cgroup))?;
     let folder = File::open(cgroup).map_err(failed("open", cgroup))?;
-    bpf::attach_device_program(folder.as_fd(), program.as_fd())
-        .map_err(failed("attach a program to", cgroup))
+    bpf::attach(folder.as_fd(), program.as_fd()).map_err(failed("attach a program to", cgroup))
 }
 
 /// Detaches what an earlier container has attached to a cgroup that stayed. A cgroup that is removed
@@ -26,7 +22,7 @@ pub(in crate::cgroup) fn detach(cgroup: &Path) -> Result<(), Error> {
         return Ok(());
     };
     let failed = |error| failed("detach a program from", cgroup)(error);
-    let attached = match bpf::device_programs(folder.as_fd()) {
+    let attached = match bpf::attached(folder.as_fd()) {
         // A kernel without programs, or a user that can have attached none.
         Err(error)
             if matches!(
@@ -40,11 +36,11 @@ pub(in crate::cgroup) fn detach(cgroup: &Path) -> Result<(), Error> {
     };
     for id in attached {
         // It may have been detached by another program meanwhile.
-        let Ok(program) = bpf::open_program(id) else {
+        let Ok(program) = bpf::open(id) else {
             continue;
         };
-        if bpf::program_name(program.as_fd()).map_err(failed)? == PROGRAM {
-            bpf::detach_device_program(folder.as_fd(), program.as_fd()).map_err(failed)?;
+        if kernel::name(program.as_fd()).map_err(failed)? == PROGRAM {
+            bpf::detach(folder.as_fd(), program.as_fd()).map_err(failed)?;
         }
     }
     Ok(())

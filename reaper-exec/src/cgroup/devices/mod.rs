@@ -6,6 +6,8 @@
 //! delegated scope alone, and so the rules that are set there.
 
 pub(super) mod attach;
+mod instruction;
+mod kernel;
 mod program;
 mod rules;
 mod v1;
@@ -23,7 +25,6 @@ use super::{
     set::{Cgroups, Hierarchies},
     subtree,
 };
-use crate::sys::bpf;
 
 /// The controller of version 1.
 const CONTROLLER: &str = "devices";
@@ -51,7 +52,7 @@ impl DeviceControl {
             let reason = "no hierarchy of cgroups is mounted and writable";
             return Err(io::Error::new(io::ErrorKind::NotFound, reason));
         }
-        bpf::load_device_program(&program::compile(&Table(Vec::new())), PROGRAM)?;
+        kernel::load(&program::compile(&Table(Vec::new())), PROGRAM)?;
         Ok(Self::Program)
     }
 }

@@ -5,8 +5,10 @@
 //! the table becomes some jumps to the next one and, where none is taken, an answer: so the kernel's
 //! verifier meets each instruction once, however many entries there are.
 
-use super::rules::{Access, Entry, Table};
-use crate::sys::BpfInstruction;
+use super::{
+    instruction::Instruction,
+    rules::{Access, Entry, Table},
+};
 
 /// The registers: where an answer is, and where the context is at first.
 const ANSWER: u8 = 0;
@@ -28,11 +30,11 @@ pub(super) const JUMP_IF_NOT_EQUAL: u8 = 0x56;
 pub(super) const JUMP_IF_ANY_BIT: u8 = 0x46;
 pub(super) const EXIT: u8 = 0x95;
 
-fn constant(code: u8, register: u8, value: u32, jump: i16) -> BpfInstruction {
-    BpfInstruction::new(code, register, 0, jump, value.cast_signed())
+fn constant(code: u8, register: u8, value: u32, jump: i16) -> Instruction {
+    Instruction::new(code, register, 0, jump, value.cast_signed())
 }
 
-fn answer(allowed: bool) -> [BpfInstruction; 2] {
+fn answer(allowed: bool) -> [Instruction; 2] {
     [
         constant(MOVE_32, ANSWER, allowed.into(), 0),
         constant(EXIT, 0, 0, 0),
@@ -40,14 +42,14 @@ fn answer(allowed: bool) -> [BpfInstruction; 2] {
 }
 
 /// The program of a table.
-pub(super) fn compile(table: &Table) -> Vec<BpfInstruction> {
-    let load = |register, offset| BpfInstruction::new(LOAD_32, register, CONTEXT, offset, 0);
+pub(super) fn compile(table: &Table) -> Vec<Instruction> {
+    let load = |register, offset| Instruction::new(LOAD_32, register, CONTEXT, offset, 0);
     // The first word is the access and, in its lower half, the kind.
     let mut program = vec![
         load(KIND, 0),
         load(MAJOR, 4),
         load(MINOR, 8),
-        BpfInstruction::new(MOVE_REGISTER_32, ACCESS, KIND, 0, 0),
+        Instruction::new(MOVE_REGISTER_32, ACCESS, KIND, 0, 0),
         constant(SHIFT_RIGHT_32, ACCESS, 16, 0),
         constant(AND_32, KIND, 0xffff, 0),
     ];
@@ -59,7 +61,7 @@ pub(super) fn compile(table: &Table) -> Vec<BpfInstruction> {
     program
 }
 
-fn compile_entry(entry: &Entry) -> Vec<BpfInstruction> {
+fn compile_entry(entry: &Entry) -> Vec<Instruction> {
     let decision = match entry.allowed {
         Access::ALL => answer(true).to_vec(),
         allowed => {

@@ -5,11 +5,11 @@ use proptest::prelude::*;
 use reaper_spec::DeviceRule;
 
 use super::{
+    instruction::Instruction,
     program::{self, compile},
     rules::{Access, Kind, Table, are_asked},
     v1,
 };
-use crate::sys::BpfInstruction;
 
 fn rule(allow: bool, text: &str) -> DeviceRule {
     let mut words = text.split([' ', ':']);
@@ -78,7 +78,7 @@ fn found(table: &Table, kind: Kind, major: u32, minor: u32) -> Access {
 }
 
 /// Runs a program as the kernel does, and returns its answer.
-fn run(program: &[BpfInstruction], kind: Kind, major: u32, minor: u32, bits: u8) -> u32 {
+fn run(program: &[Instruction], kind: Kind, major: u32, minor: u32, bits: u8) -> u32 {
     let context = [u32::from(bits) << 16 | kind as u32, major, minor];
     let mut registers = [0xdead_beef_u32; 11];
     let mut at = 0_usize;
@@ -86,7 +86,7 @@ fn run(program: &[BpfInstruction], kind: Kind, major: u32, minor: u32, bits: u8)
     loop {
         let instruction = &program[at];
         at += 1;
-        let (to, from) = instruction.registers();
+        let (to, from) = (usize::from(instruction.to), usize::from(instruction.from));
         let value = instruction.value.cast_unsigned();
         let jumps = match instruction.code {
             program::LOAD_32 => {

@@ -10,7 +10,7 @@ use std::{
 use reaper_spec::ContainerId;
 use serde_json::Value;
 
-use crate::{protocol::RuntimeConfig, sys};
+use crate::{before_exec::reset_signals_before_exec, protocol::RuntimeConfig};
 
 /// The `PATH` of a runtime, its hooks and helpers.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -53,7 +53,7 @@ impl Program {
             command.arg("--systemd-cgroup");
         }
         // The container's processes start with what the runtime has.
-        sys::reset_signals_before_exec(&mut command);
+        reset_signals_before_exec(&mut command);
         command
     }
 

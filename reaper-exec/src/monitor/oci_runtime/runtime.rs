@@ -16,10 +16,10 @@ use super::{
     job::{Job, Task},
 };
 use crate::{
+    before_exec::close_before_exec,
     monitor::support::oom_score::with_adjustment,
     protocol::{CreateContainer, Failure, RuntimeConfig},
     signal::Signal,
-    sys,
 };
 
 /// The folder of a runtime's state and of the files that its commands exchange with the monitor.
@@ -118,7 +118,7 @@ impl Runtime {
         if let Some([stdin, stdout, stderr]) = streams {
             command.stdin(stdin).stdout(stdout).stderr(stderr);
         }
-        let child = sys::close_before_exec(&mut command)
+        let child = close_before_exec(&mut command)
             .and_then(|()| with_adjustment(self.oom_score_adj, || command.spawn()))
             .map_err(|error| Failure::setup(self.program.step("start"), &error))?;
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));

@@ -20,10 +20,12 @@ use nix::{
     },
     unistd::{chdir, setsid},
 };
+use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
 
 use super::cleanup::cleanup;
 use crate::{
     channel,
+    descriptors::close_range,
     executor::Inherited,
     monitor::{
         container::new_container::PendingMonitor,
@@ -38,7 +40,7 @@ use crate::{
     },
     procfs,
     protocol::{Failure, Request, Response},
-    sys,
+    scheduling, sys,
 };
 
 /// The signals that a monitor passes on to init, if the client asked for that. All others ignore
@@ -144,7 +146,7 @@ impl PendingMonitor {
 fn become_independent() -> io::Result<OwnedFd> {
     // A pipe that the client has not marked close-on-exec would stay open for the life of the
     // container, and a process that reads from it would see no end of file.
-    sys::close_range(FIRST, RawFd::MAX)?;
+    close_range(FIRST, RawFd::MAX)?;
     let starter = take_starter()?;
     setsid()?;
     chdir("/")?;
@@ -170,9 +172,10 @@ fn shed(inherit: &Inherited) -> Result<(), Failure> {
     /// What this process makes on the node is for all to read.
     const UMASK: Mode = Mode::S_IWGRP.union(Mode::S_IWOTH);
     umask(UMASK);
-    sys::clear_securebits();
+    // They stay where they are locked, which is a warning later on.
+    let _ = set_capabilities_secure_bits(CapabilitiesSecureBits::empty());
     if !inherit.scheduling {
-        sys::default_scheduling();
+        scheduling::reset();
     }
     if inherit.session_keyring {
         return Ok(());

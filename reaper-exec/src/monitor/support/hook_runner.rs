@@ -8,7 +8,7 @@ use std::{
 use nix::{sys::prctl, unistd::Pid};
 
 use super::oom_score::OWN_OOM_SCORE_ADJ;
-use crate::{channel, hooks::HookFailure, sys};
+use crate::{channel, descriptors::close_range, hooks::HookFailure, sys};
 
 /// The first descriptor that is not a standard stream.
 const FIRST: RawFd = 3;
@@ -78,7 +78,7 @@ impl HookRunner {
 /// and sockets would stay open for as long as hooks run.
 fn keep_alone(socket: OwnedFd) -> io::Result<OwnedFd> {
     let number = socket.as_raw_fd();
-    sys::close_range(FIRST, number - 1)?;
-    sys::close_range(number + 1, RawFd::MAX)?;
+    close_range(FIRST, number - 1)?;
+    close_range(number + 1, RawFd::MAX)?;
     Ok(socket)
 }

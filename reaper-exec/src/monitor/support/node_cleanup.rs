@@ -9,7 +9,7 @@ use reaper_overlay::{FilesystemIsolation, ViewRequest};
 use rustix::process::nice;
 
 use super::log::log_line;
-use crate::sys;
+use crate::{descriptors::close_range, sys};
 
 /// The first descriptor that is not a standard stream.
 const FIRST: RawFd = 3;
@@ -54,7 +54,7 @@ pub(crate) fn spawn_gc(
 
 /// Closes the descriptors and leaves the session that other processes may wait for.
 fn detach_child(oom_score_adj: Option<i32>) -> io::Result<()> {
-    sys::close_range(FIRST, RawFd::MAX)?;
+    close_range(FIRST, RawFd::MAX)?;
     setsid()?;
     // Errors are ignored: these only make the child less of a burden.
     let _ = nice(NICENESS);

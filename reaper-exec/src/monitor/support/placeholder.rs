@@ -14,7 +14,7 @@ use nix::{
     unistd::{Pid, getpid, getppid, pause},
 };
 
-use crate::sys;
+use crate::{descriptors::close_range, sys};
 
 /// A child that does nothing. Dropped, it is killed.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ fn keep(monitor: Pid) -> ! {
     if getppid() != monitor {
         sys::exit_now(0);
     }
-    let _ = sys::close_range(0, i32::MAX);
+    let _ = close_range(0, i32::MAX);
     loop {
         pause();
     }
