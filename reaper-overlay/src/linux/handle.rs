@@ -60,7 +60,7 @@ impl Handle {
 
     /// What the file is now.
     pub(crate) fn look_again(&self) -> Result<Metadata, Error> {
-        self.file.metadata().context("stat", self.path())
+        self.file.metadata().with_context("stat", || self.path())
     }
 
     pub(crate) fn id(&self) -> FileId {
@@ -97,7 +97,7 @@ impl Handle {
     /// The target of a symlink.
     pub(crate) fn target(&self) -> Result<PathBuf, Error> {
         let target = readlinkat(&self.file, "", Vec::new());
-        let target = target.context("read the link", self.path())?;
+        let target = target.with_context("read the link", || self.path())?;
         Ok(PathBuf::from(OsStr::from_bytes(target.to_bytes())))
     }
 

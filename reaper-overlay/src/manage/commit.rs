@@ -358,11 +358,11 @@ fn check_mounts(plan: &[Part<'_>]) -> Result<(), Error> {
     let mounts = mountinfo::read()?;
     for part in plan {
         let path = &part.change.path;
-        let goes = matches!(part.role, Role::Put { .. } | Role::Remove { .. });
-        let mount = mounts
-            .iter()
-            .find(|mount| mount.mount_point.starts_with(path));
-        if let Some(mount) = mount.filter(|_| goes) {
+        if !matches!(part.role, Role::Put { .. } | Role::Remove { .. }) {
+            continue;
+        }
+        let mut mounts = mounts.iter();
+        if let Some(mount) = mounts.find(|mount| mount.mount_point.starts_with(path)) {
             return Err(Error::MountBelow {
                 path: path.clone(),
                 mount: mount.mount_point.clone(),
