@@ -254,7 +254,9 @@ impl Attributes {
             match file.set(OsStr::from_bytes(name), value) {
                 // The other filesystem has no place for it.
                 Ok(()) | Err(Errno::OPNOTSUPP) => {}
-                Err(errno) => return Err(errno).with_context("set an attribute of", || file.path()),
+                Err(errno) => {
+                    return Err(errno).with_context("set an attribute of", || file.path());
+                }
             }
         }
         set_times(file, self.accessed, self.modified)
@@ -296,5 +298,6 @@ fn set_times(to: FileRef<'_>, accessed: (i64, i64), modified: (i64, i64)) -> Res
         last_access: time(accessed),
         last_modification: time(modified),
     };
-    to.set_times(&times).with_context("set the times of", || to.path())
+    to.set_times(&times)
+        .with_context("set the times of", || to.path())
 }

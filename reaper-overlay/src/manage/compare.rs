@@ -52,7 +52,8 @@ pub(crate) fn same_content(before: &Handle, after: &Handle) -> Result<bool, Erro
     let (mut left, mut right) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     loop {
         let length = read_full(&mut one, &mut left).with_context("read", || before.path())?;
-        let other_length = read_full(&mut other, &mut right).with_context("read", || after.path())?;
+        let other_length =
+            read_full(&mut other, &mut right).with_context("read", || after.path())?;
         if left[..length] != right[..other_length] {
             return Ok(false);
         }

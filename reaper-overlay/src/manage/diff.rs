@@ -234,9 +234,7 @@ fn moved() -> io::Error {
 /// The entry `name` of `dir`, if that is a directory.
 fn at(dir: Option<&Handle>, name: &OsStr) -> Result<Option<Handle>, Error> {
     match dir.filter(|dir| dir.is_dir()) {
-        Some(dir) => {
-            Handle::at(dir.as_fd(), name).with_context("open", || dir.path().join(name))
-        }
+        Some(dir) => Handle::at(dir.as_fd(), name).with_context("open", || dir.path().join(name)),
         None => Ok(None),
     }
 }

@@ -258,10 +258,7 @@ impl<W: Write> Archive<'_, '_, W> {
         let mut opaque = entry.name.clone();
         entry.write(&mut self.tar, io::empty(), 0)?;
         // Old kernels mark each new directory, also where there is none to hide.
-        if kind.is_dir()
-            && is_opaque(file)?
-            && self.host_has_directory(full)?
-        {
+        if kind.is_dir() && is_opaque(file)? && self.host_has_directory(full)? {
             opaque.extend(b".wh..wh..opq");
             self.mark(opaque)?;
         }
