@@ -279,11 +279,18 @@ pub(crate) fn copy_mode_and_times(from: &Path, to: &Path) -> Result<(), Error> {
 }
 
 /// The same, with what `metadata` says.
-pub(crate) fn set_mode_and_times(to: &Path, metadata: &fs::Metadata) -> Result<(), Error> {
-    fs::set_permissions(to, fs::Permissions::from_mode(metadata.mode() & 0o7777))
-        .context("change the mode of", to)?;
+pub(crate) fn set_mode_and_times<'a>(
+    to: impl Into<FileRef<'a>>,
+    metadata: &fs::Metadata,
+) -> Result<(), Error> {
+    let to = to.into();
+    fs::set_permissions(
+        to.name(),
+        fs::Permissions::from_mode(metadata.mode() & 0o7777),
+    )
+    .with_context("change the mode of", || to.path())?;
     set_times(
-        to.into(),
+        to,
         (metadata.atime(), metadata.atime_nsec()),
         (metadata.mtime(), metadata.mtime_nsec()),
     )

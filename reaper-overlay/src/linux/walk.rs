@@ -291,6 +291,7 @@ mod tests {
     use rustix::fs::{Mode, mkdirat};
 
     use super::*;
+    use crate::linux::handle::count;
 
     /// Makes `depth` directories in each other, and a file in the last.
     fn make_deep(root: &Path, depth: usize) {
@@ -330,6 +331,62 @@ mod tests {
         assert!(at.find(&deep.join("none")).unwrap().is_none());
         crate::linux::files::remove_tree(&dir.path().join("d")).unwrap();
         assert!(!dir.path().join("d").exists());
+    }
+
+    #[test]
+    fn a_tree_is_searched_from_its_root_once_however_much_of_it_was_moved_away() {
+        const DEPTH: usize = 400;
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        let deep = |depth: usize| (0..depth).fold(root.clone(), |path, _| path.join("d"));
+        fs::create_dir_all(deep(DEPTH)).unwrap();
+        fs::write(root.join("z"), "").unwrap();
+        struct Seen<M: FnMut()>(M, usize, PathBuf);
+        impl<M: FnMut()> Visitor for Seen<M> {
+            fn visit(&mut self, path: &Path, _: &Handle) -> Result<bool, Error> {
+                if path.components().count() == DEPTH {
+                    self.0();
+                }
+                path.clone_into(&mut self.2);
+                Ok(true)
+            }
+            fn lost(&mut self, _: &Path) -> Result<(), Error> {
+                self.1 += 1;
+                Ok(())
+            }
+        }
+        // Both are above what is still open then.
+        let away = || {
+            fs::rename(deep(DEPTH - 50), dir.path().join("lower")).unwrap();
+            fs::rename(deep(DEPTH / 2), dir.path().join("upper")).unwrap();
+        };
+        let mut seen = Seen(away, 0, PathBuf::new());
+        let (opened, _) = count::of(|| {
+            walk(Handle::of(&root).unwrap().unwrap(), &mut seen).unwrap();
+        });
+        assert_eq!(seen.2, Path::new("z"), "the rest is seen");
+        assert_eq!(seen.1, DEPTH / 2 - 50);
+        // Down, and back; the one search leads down to the middle.
+        let most = 2 * DEPTH + DEPTH / 2 + 10;
+        assert!(opened <= most as u64, "{opened}");
+    }
+
+    #[test]
+    fn a_cursor_goes_between_names_that_begin_alike() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in ["a/b/c", "a/bb/c", "ab/b/c"] {
+            fs::create_dir_all(dir.path().join(path)).unwrap();
+        }
+        let mut at = Cursor::new(Handle::of(dir.path()).unwrap().unwrap());
+        for path in [
+            "a/b/c", "a/bb/c", "ab/b/c", "a/b", "a/bb", "a", "ab/b/c", "a//b/./c", "a/bb/c/",
+        ] {
+            let found = at.find(Path::new(path)).unwrap().unwrap();
+            let there = Handle::of(&dir.path().join(path)).unwrap().unwrap();
+            assert_eq!(found.id(), there.id(), "{path}");
+        }
+        assert!(at.find(Path::new("a/b/none/c")).unwrap().is_none());
+        assert!(at.find(Path::new("a/bb/c")).unwrap().is_some());
     }
 
     #[test]
