@@ -11,7 +11,7 @@ use std::{
 };
 
 use nix::errno::Errno;
-use reaper_exec::io::{StdioFds, StdioRequest, StreamTarget, Streams};
+use reaper_exec::io::{StdioFds, StdioRequest, StreamTarget, Streams, stdout_was_open};
 
 use crate::{
     error::{Error, Result},
@@ -29,7 +29,7 @@ impl Printer {
     }
 
     fn open(&mut self) -> io::Result<&mut io::Stdout> {
-        if sys::stdout_was_open() {
+        if stdout_was_open() {
             Ok(&mut self.0)
         } else {
             Err(Errno::EBADF.into())

@@ -9,6 +9,7 @@ use std::{
         unix::process::CommandExt,
     },
     process::Command,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use nix::{
@@ -16,6 +17,29 @@ use nix::{
     unistd::{ForkResult, Pid},
 };
 use tokio::io::{Interest, unix::AsyncFd};
+
+/// Whether standard output was open when this program began.
+static STDOUT_WAS_OPEN: AtomicBool = AtomicBool::new(true);
+
+/// Looks at standard output before Rust's runtime does, which opens `/dev/null` in the place of a
+/// standard stream that is closed: writes would then succeed, and go nowhere.
+extern "C" fn look_at_stdout() {
+    // SAFETY: fcntl(2) with F_GETFD takes plain numbers. It needs nothing that is set up later.
+    let flags = unsafe { libc::fcntl(1, libc::F_GETFD) };
+    STDOUT_WAS_OPEN.store(flags != -1, Ordering::Relaxed);
+}
+
+// SAFETY: the C library calls the functions of this section, which take no argument that is needed
+// here, before main; this one touches nothing but an atomic.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOOK_AT_STDOUT: extern "C" fn() = look_at_stdout;
+
+/// Whether standard output was open when this program began. Where it was closed, Rust's runtime has opened
+/// `/dev/null` in its place: what is printed goes nowhere, and printing succeeds nevertheless.
+pub fn stdout_was_open() -> bool {
+    STDOUT_WAS_OPEN.load(Ordering::Relaxed)
+}
 
 /// Forks. In the child it returns `None`.
 ///

@@ -166,6 +166,35 @@ async fn a_creation_that_fails_leaves_no_record() {
 }
 
 #[tokio::test]
+async fn a_creation_that_ends_because_it_was_deleted_says_so_and_spares_its_successor() {
+    let rig = Rig::new();
+    let setup = Error::Setup {
+        step: "the monitor".to_owned(),
+        message: "has ended".to_owned(),
+        errno: None,
+    };
+    rig.fake.fail_next(FakeCall::Create, setup);
+    rig.fake.hold(FakeCall::Create);
+    let creating = tokio::spawn({
+        let (engine, new) = (Arc::clone(&rig.engine), rig.container());
+        async move { engine.create(new).await }
+    });
+    settle().await;
+    // As `delete --force` and another `create` do.
+    let store = rig.engine.store();
+    store.delete(&rig.id).unwrap();
+    let successor = Record::new(rig.id.clone(), "/successor".into());
+    store.create(&successor).unwrap();
+    rig.fake.release(FakeCall::Create);
+    let failed = creating.await.unwrap().unwrap_err();
+    assert_eq!(
+        failed.to_string(),
+        "container web-1 was deleted while it was being created"
+    );
+    assert_eq!(store.get(&rig.id).unwrap().record, successor);
+}
+
+#[tokio::test]
 async fn late_exit_is_not_recorded_for_next_container_of_same_id() {
     let rig = Rig::new();
     rig.engine.create(rig.container()).await.unwrap();

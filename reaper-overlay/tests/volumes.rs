@@ -2,12 +2,15 @@
 
 mod common;
 
-use std::{fs, os::unix::net::UnixListener, path::Path};
+use std::{fs, mem::MaybeUninit, os::unix::net::UnixListener, path::Path};
 
 use common::*;
 use reaper_overlay::{Error, FilesystemIsolation, Session, SharedOverlay, ViewRequest, mountinfo};
 use reaper_spec::{DnsMode, ImageMode, Mount, OverlayScope};
-use rustix::mount::{MountPropagationFlags, UnmountFlags, unmount};
+use rustix::{
+    fs::inotify,
+    mount::{MountPropagationFlags, UnmountFlags, unmount},
+};
 
 fn volume(request: &mut ViewRequest, from: impl AsRef<Path>, to: &str, options: &[&str]) {
     request.mounts.push(Mount {
@@ -822,6 +825,67 @@ fn a_tmpfs_can_begin_as_a_copy_of_what_it_is_mounted_on() {
                 .success()
         );
         session.close().unwrap();
+    });
+}
+
+#[test]
+fn a_tmpfs_can_begin_as_a_copy_of_a_tree_deeper_than_a_path_is_long() {
+    isolated(|dir| {
+        let place = dir.join("place");
+        fs::create_dir(&place).unwrap();
+        let script = "cd \"$0\"; i=0; n=$(printf %0100d 0); while [ $i -lt 60 ]; do mkdir $n && cd -P $n; i=$((i+1)); done;
+             echo deep >file; chmod 600 file";
+        tool("sh", &["-c", script, place.to_str().unwrap()]);
+        let mut request = request(dir, "a", OverlayScope::Node);
+        request.mounts.push(Mount {
+            destination: place.clone(),
+            typ: Some("tmpfs".to_owned()),
+            source: Some("tmpfs".into()),
+            options: vec!["tmpcopyup".to_owned()],
+        });
+        let session = open(&request);
+        let script = format!(
+            "cd {}; stat -f -c %T .; while cd -P 0* 2>/dev/null; do :; done; cat file; stat -c %a file",
+            place.display()
+        );
+        assert_eq!(sh(&session, &script), "tmpfs\ndeep\n600");
+        session.close().unwrap();
+    });
+}
+
+/// How often the registry of mount points is replaced while `act` runs.
+fn registry_writes(records: &Path, act: impl FnOnce()) -> usize {
+    let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+    inotify::add_watch(&watch, records, inotify::WatchFlags::MOVED_TO).unwrap();
+    act();
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut events = inotify::Reader::new(&watch, &mut buffer);
+    let mut count = 0;
+    while let Ok(event) = events.next() {
+        let name = event.file_name().map(|name| name.to_bytes());
+        count += usize::from(name == Some(b"mount-points.json"));
+    }
+    count
+}
+
+#[test]
+fn the_registry_of_mount_points_is_written_as_often_for_many_volumes_as_for_two() {
+    isolated(|dir| {
+        let data = filled(dir, "data", "x");
+        // The base is there from now on.
+        let member = open(&request_of(dir));
+        let records = dir.join("base/live/records");
+        let writes = |volumes: usize| {
+            let mut request = request(dir, "a", OverlayScope::Node);
+            for number in 0..volumes {
+                volume(&mut request, &data, &format!("/many/{number}"), &["bind"]);
+            }
+            registry_writes(&records, || open(&request).close().unwrap())
+        };
+        let (few, many) = (writes(2), writes(60));
+        assert!(few > 0);
+        assert_eq!(few, many);
+        member.close().unwrap();
     });
 }
 

@@ -30,6 +30,8 @@ use crate::{
 ///   if it belongs to the caller: an engine may put files there before it creates the record.
 /// * [`delete`](StateStore::delete) removes what the store has written, readable or not, and the
 ///   folder if nothing else is in it.
+/// * [`list`](StateStore::list) removes what a `create` or `delete` has left that was killed: a folder without
+///   `state.json` that has such a file, and that no process has locked.
 /// * Entries of the root that are no [`ContainerId`] or have no `state.json` are ignored.
 /// * Links in the place of a container's folder or its record are refused as [`Error::Corrupt`].
 ///
@@ -109,6 +111,22 @@ impl FileStore {
         }
     }
 
+    /// Removes what a killed creation or deletion has left in the folder of a container without a record.
+    /// What cannot be removed is left: it is no container.
+    fn remove_interrupted(&self, root: &Folder, id: &ContainerId) -> io::Result<()> {
+        let Ok(Some(container)) = self.open(root, id) else {
+            return Ok(());
+        };
+        let Some(locked) = container.try_lock()? else {
+            return Ok(());
+        };
+        if locked.was_interrupted()? && locked.is_entry_of(root).unwrap_or(false) {
+            locked.remove_remains();
+            root.remove(id.as_str())?;
+        }
+        Ok(())
+    }
+
     fn make(&self, record: &Record) -> Result<Revision, Error> {
         let path = self.root.path();
         durable::create_dir_all(path).map_err(Error::io("make", path))?;
@@ -128,10 +146,13 @@ impl FileStore {
                 }
                 return Err(Error::io("open", folder.path())(Errno::NOTDIR.into()));
             };
-            let created = root
-                .sync()
-                .map_err(Error::io("sync", path))
-                .and_then(|()| locked.create(record, made));
+            // First of all a file in the folder, by which `list` knows it if this process is killed.
+            let created = locked.create(record, made).and_then(|revision| {
+                root.sync().map(|()| revision).map_err(|error| {
+                    let _ = locked.delete();
+                    Error::io("sync", path)(error)
+                })
+            });
             if created.is_err() && made {
                 let _ = root.remove(name);
             }
@@ -206,7 +227,11 @@ impl StateStore for FileStore {
         // What cannot even be looked at is listed: reading it says why.
         ids.retain(|id| {
             let state = Path::new(id.as_str()).join(STATE);
-            root.kind_of(state).map_or(true, |kind| kind.is_some())
+            let is_container = root.kind_of(state).map_or(true, |kind| kind.is_some());
+            if !is_container {
+                let _ = self.remove_interrupted(&root, id);
+            }
+            is_container
         });
         ids.sort_unstable();
         Ok(ids)

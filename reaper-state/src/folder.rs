@@ -12,7 +12,7 @@ use rustix::{
     io::{Errno, retry_on_intr},
 };
 
-use crate::lock::lock_exclusive;
+use crate::lock::{lock_exclusive, try_lock_exclusive};
 
 const FOLDER: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
@@ -60,6 +60,11 @@ impl Folder {
     /// Waits until no other descriptor of this folder is locked. Closing it ends the lock.
     pub(crate) fn lock(&self) -> io::Result<()> {
         lock_exclusive(&self.0)
+    }
+
+    /// The same without waiting: false if another descriptor is.
+    pub(crate) fn try_lock(&self) -> io::Result<bool> {
+        try_lock_exclusive(&self.0)
     }
 
     /// Ends the lock also where a process that is just being forked has a copy of the descriptor.

@@ -31,6 +31,15 @@ pub fn lock_exclusive(file: impl AsFd) -> io::Result<()> {
     lock_within(&file, LIMIT)
 }
 
+/// The same without waiting: false if another descriptor has it locked.
+pub(crate) fn try_lock_exclusive(file: impl AsFd) -> io::Result<bool> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 fn lock_within(file: &impl AsFd, limit: Duration) -> io::Result<()> {
     let start = Instant::now();
     let mut pause = FIRST_PAUSE;

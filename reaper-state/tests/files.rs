@@ -387,6 +387,41 @@ fn next_change_removes_files_left_by_crash() {
 }
 
 #[test]
+fn what_a_killed_creation_left_is_removed_by_the_next_list_while_a_live_one_is_left_alone() {
+    let f = fixture();
+    f.with_record("other");
+    let folder = |name: &str| f.root.join(name);
+    for (name, files) in [
+        ("created", &[".state.json.new", ".pid.new"][..]),
+        ("deleted", &[".state.json.deleted", "pid"]),
+        ("engines", &[".state.json.new", "theirs"]),
+        ("making", &[".state.json.new"]),
+        ("theirs", &["theirs"]),
+        ("empty", &[]),
+    ] {
+        fs::create_dir(folder(name)).expect("mkdir");
+        for file in files {
+            fs::write(folder(name).join(file), "half").expect("write");
+        }
+    }
+    symlink(folder("engines"), folder("link")).expect("symlink");
+    let maker = fs::File::open(folder("making")).expect("open");
+    reaper_state::lock_exclusive(&maker).expect("as a creation that is under way");
+
+    assert_eq!(f.store.list().expect("list"), [id("other")]);
+    assert!(!folder("created").exists() && !folder("deleted").exists());
+    assert!(folder("making/.state.json.new").exists(), "its maker lives");
+    assert!(!folder("engines/.state.json.new").exists());
+    assert!(folder("engines/theirs").exists(), "not the store's");
+    assert!(folder("theirs/theirs").exists() && folder("empty").exists());
+
+    // Its maker is killed.
+    drop(maker);
+    assert_eq!(f.store.list().expect("list"), [id("other")]);
+    assert!(!folder("making").exists());
+}
+
+#[test]
 fn list_ignores_entries_that_are_not_containers() {
     let f = fixture();
     f.with_record("web");

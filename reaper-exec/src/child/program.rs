@@ -4,12 +4,13 @@ use std::{
     ffi::{CStr, CString, OsStr},
     fs::File,
     io::{self, Read as _},
-    os::unix::ffi::OsStrExt,
+    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use nix::{
     errno::Errno,
+    libc,
     unistd::{execve, geteuid},
 };
 use reaper_overlay::in_view;
@@ -204,9 +205,18 @@ fn named_interpreter(start: &[u8]) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(name)))
 }
 
+/// Reads a regular file. A pipe that was handed over as the program is not waited for: the kernel refuses it.
 fn read_start(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut options = File::options();
+    let file = options
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     let mut start = Vec::new();
-    File::open(path)?.take(limit).read_to_end(&mut start)?;
+    file.take(limit).read_to_end(&mut start)?;
     Ok(start)
 }
 
@@ -219,7 +229,20 @@ fn strings(texts: Vec<String>) -> io::Result<Vec<CString>> {
 
 #[cfg(test)]
 mod tests {
+    use std::{io::Write as _, os::fd::AsRawFd as _};
+
     use super::*;
+
+    #[test]
+    fn a_pipe_that_was_handed_over_as_the_program_is_not_read() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        // As much as is read of a script, so that nothing waits for more.
+        writer
+            .write_all(format!("#!/x\n{:300}", "").as_bytes())
+            .unwrap();
+        let program = format!("/dev/fd/{}", reader.as_raw_fd());
+        assert_eq!(interpreter(Path::new(&program)), None);
+    }
 
     #[test]
     fn an_interpreter_is_what_the_kernel_takes_for_one() {

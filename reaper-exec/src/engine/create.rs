@@ -29,8 +29,8 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// refused is logged as a warning.
     ///
     /// # Errors
-    /// [`reaper_state::Error::AlreadyExists`], and the errors of [`Executor::create`]; nothing is
-    /// left behind then.
+    /// [`reaper_state::Error::AlreadyExists`], [`Error::DeletedMeanwhile`], and the errors of
+    /// [`Executor::create`]; nothing is left behind then.
     pub async fn create(&self, new: ContainerConfig) -> Result<(Record, Vec<String>)> {
         let mut new = new;
         let mut record = Record::new(new.id.clone(), new.bundle.clone());
@@ -41,6 +41,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         // A record in state `creating` names its creator, so that a reader can tell a create that
         // is under way from one that died.
         record.monitor = procfs::identify(std::process::id()).ok();
+        let taken = record.created;
         self.stored(move |store| store.create(&record)).await?;
         let id = new.id.clone();
         let dir = self.root.container(&id);
@@ -55,6 +56,13 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         let created = match self.executor.create(request).await {
             Ok(created) => created,
             Err(error) => {
+                if self.was_deleted(&id, taken).await {
+                    // A record of this id would be another container's by now.
+                    tracing::debug!(
+                        "container {id} was deleted while it was being created: {error}"
+                    );
+                    return Err(Error::DeletedMeanwhile { id });
+                }
                 self.forget(&id).await?;
                 // The executor may keep its own files there, if it could not clean up.
                 let _ = std::fs::remove_dir(self.root.container(&id).path());
@@ -70,6 +78,9 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
             Ok(record) => Ok((record, warnings)),
             Err(error) => {
                 self.destroy(&id).await?;
+                if let Error::Store(reaper_state::Error::NotFound { .. }) = error {
+                    return Err(Error::DeletedMeanwhile { id });
+                }
                 // The store has just failed; if it fails again a deletion by force is needed.
                 let _ = self.forget(&id).await;
                 Err(error)

@@ -35,6 +35,12 @@ pub enum Error {
         /// What it is doing.
         status: Status,
     },
+    /// Another call deleted the container while this one was creating it, and so ended what it had begun.
+    #[error("container {id} was deleted while it was being created")]
+    DeletedMeanwhile {
+        /// The container.
+        id: ContainerId,
+    },
     /// The container's folder could not be made or removed.
     #[error("{operation} {}: {source}", path.display())]
     Folder {

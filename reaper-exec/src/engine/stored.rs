@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use reaper_spec::ContainerId;
+use reaper_spec::{ContainerId, Timestamp};
 use reaper_state::{Record, StateStore, VersionedRecord};
 
-use super::{base::Engine, error::Result};
+use super::{
+    base::Engine,
+    error::{Error, Result},
+};
 
 impl<E, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// Takes a container out of the store, if it is in there.
@@ -14,6 +17,14 @@ impl<E, S: StateStore + ?Sized + 'static> Engine<E, S> {
         match self.stored(move |store| store.delete(&gone)).await {
             Ok(()) | Err(reaper_state::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether the container whose id was taken at this time is no longer in the store.
+    pub(super) async fn was_deleted(&self, id: &ContainerId, taken: Timestamp) -> bool {
+        match self.get(id).await {
+            Ok(stored) => stored.record.created != taken,
+            Err(error) => matches!(error, Error::Store(reaper_state::Error::NotFound { .. })),
         }
     }
 

@@ -45,6 +45,7 @@ pub use self::{
     journal::{Journal, JournalBinder, Priority},
     logger::LoggerLimits,
 };
+pub use crate::sys::stdout_was_open;
 #[cfg(feature = "mock")]
 pub use contract::MockIoBinder;
 #[cfg(feature = "fake")]

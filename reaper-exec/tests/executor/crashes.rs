@@ -185,7 +185,11 @@ async fn a_creation_whose_runtime_hangs_can_be_deleted_by_force(rig: &Rig) {
     };
     let (created, deleted) = tokio::join!(creator.create(new), within_a_minute(deleted));
     deleted.unwrap();
-    assert!(created.is_err());
+    let error = created.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "container hangs was deleted while it was being created"
+    );
     for pid in fs::read_to_string(&calls).unwrap().lines() {
         let gone = kill(Pid::from_raw(pid.parse().unwrap()), None);
         let is_zombie = || {

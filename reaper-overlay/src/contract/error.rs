@@ -290,6 +290,14 @@ fn list(paths: &[PathBuf]) -> String {
 pub(crate) trait Context<T> {
     /// The error says `operation` and `path` as well.
     fn context(self, operation: &'static str, path: impl AsRef<Path>) -> Result<T, Error>;
+
+    /// The same with a path that is found out only after a failure. The kernel goes up to the root to name
+    /// a descriptor's file (proc_pid_fd(5)), so to ask for each file of a walk makes the walk quadratic.
+    fn with_context(
+        self,
+        operation: &'static str,
+        path: impl FnOnce() -> PathBuf,
+    ) -> Result<T, Error>;
 }
 
 impl<T, E: Into<std::io::Error>> Context<T> for Result<T, E> {
@@ -297,6 +305,18 @@ impl<T, E: Into<std::io::Error>> Context<T> for Result<T, E> {
         self.map_err(|source| Error::System {
             operation,
             path: path.as_ref().to_owned(),
+            source: source.into(),
+        })
+    }
+
+    fn with_context(
+        self,
+        operation: &'static str,
+        path: impl FnOnce() -> PathBuf,
+    ) -> Result<T, Error> {
+        self.map_err(|source| Error::System {
+            operation,
+            path: path(),
             source: source.into(),
         })
     }

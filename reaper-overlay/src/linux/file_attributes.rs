@@ -138,7 +138,7 @@ pub(crate) fn xattrs<'a>(file: impl Into<FileRef<'a>>) -> Result<Vec<Xattr>, Err
             Ok(length) => break length,
             Err(Errno::RANGE) => list.resize(list.len() * 4, 0),
             Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-            Err(errno) => return Err(errno).context("list the attributes of", file.path()),
+            Err(errno) => return Err(errno).with_context("list the attributes of", || file.path()),
         }
     };
     let mut found = Vec::new();
@@ -172,7 +172,7 @@ pub(crate) fn xattr<'a>(
             }
             Err(Errno::RANGE) => value.resize(value.len() * 4, 0),
             Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(None),
-            Err(errno) => return Err(errno).context("read an attribute of", file.path()),
+            Err(errno) => return Err(errno).with_context("read an attribute of", || file.path()),
         }
     }
 }
@@ -238,23 +238,25 @@ impl Attributes {
     pub(crate) fn set<'a>(&self, file: impl Into<FileRef<'a>>) -> Result<(), Error> {
         let file = file.into();
         file.set_owner(self.uid, self.gid)
-            .context("change the owner of", file.path())?;
+            .with_context("change the owner of", || file.path())?;
         if !file.metadata()?.file_type().is_symlink() {
             // After the owner: changing that clears the set-id bits.
             fs::set_permissions(file.name(), fs::Permissions::from_mode(self.mode))
-                .context("change the mode of", file.path())?;
+                .with_context("change the mode of", || file.path())?;
         }
         for (name, _) in xattrs(file)? {
             if !self.xattrs.iter().any(|(keep, _)| *keep == name) {
                 file.remove(OsStr::from_bytes(&name))
-                    .context("remove an attribute of", file.path())?;
+                    .with_context("remove an attribute of", || file.path())?;
             }
         }
         for (name, value) in &self.xattrs {
             match file.set(OsStr::from_bytes(name), value) {
                 // The other filesystem has no place for it.
                 Ok(()) | Err(Errno::OPNOTSUPP) => {}
-                Err(errno) => return Err(errno).context("set an attribute of", file.path()),
+                Err(errno) => {
+                    return Err(errno).with_context("set an attribute of", || file.path());
+                }
             }
         }
         set_times(file, self.accessed, self.modified)
@@ -277,11 +279,18 @@ pub(crate) fn copy_mode_and_times(from: &Path, to: &Path) -> Result<(), Error> {
 }
 
 /// The same, with what `metadata` says.
-pub(crate) fn set_mode_and_times(to: &Path, metadata: &fs::Metadata) -> Result<(), Error> {
-    fs::set_permissions(to, fs::Permissions::from_mode(metadata.mode() & 0o7777))
-        .context("change the mode of", to)?;
+pub(crate) fn set_mode_and_times<'a>(
+    to: impl Into<FileRef<'a>>,
+    metadata: &fs::Metadata,
+) -> Result<(), Error> {
+    let to = to.into();
+    fs::set_permissions(
+        to.name(),
+        fs::Permissions::from_mode(metadata.mode() & 0o7777),
+    )
+    .with_context("change the mode of", || to.path())?;
     set_times(
-        to.into(),
+        to,
         (metadata.atime(), metadata.atime_nsec()),
         (metadata.mtime(), metadata.mtime_nsec()),
     )
@@ -296,5 +305,6 @@ fn set_times(to: FileRef<'_>, accessed: (i64, i64), modified: (i64, i64)) -> Res
         last_access: time(accessed),
         last_modification: time(modified),
     };
-    to.set_times(&times).context("set the times of", to.path())
+    to.set_times(&times)
+        .with_context("set the times of", || to.path())
 }

@@ -59,7 +59,7 @@ pub(crate) fn remove_tree(path: &Path) -> Result<(), Error> {
 /// The same of the entry `name` of the directory `parent`.
 pub(crate) fn remove_entry(parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), Error> {
     // Most often a file, and then no walk is needed.
-    if remove_one(parent, name).context("remove", shown(parent, name))? {
+    if remove_one(parent, name).with_context("remove", || shown(parent, name))? {
         return Ok(());
     }
     let Some(parent) = Handle::at(parent, OsStr::new(".")).context("open", name)? else {
@@ -86,12 +86,12 @@ pub(crate) fn remove_entry(parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), E
                 // directory's.
                 let mode = fs::Permissions::from_mode(0o700);
                 fs::set_permissions(cursor.dir().link(), mode)
-                    .context("change the mode of", cursor.dir().path())?;
+                    .with_context("change the mode of", || cursor.dir().path())?;
                 remove_one(cursor.as_fd(), &name)
             }
             removed => removed,
         };
-        if removed.context("remove", path())? {
+        if removed.with_context("remove", path)? {
             names.pop();
             *times = 0;
             continue;
@@ -99,13 +99,13 @@ pub(crate) fn remove_entry(parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), E
         *times += 1;
         if *times > MAX_TIMES {
             // Another process makes files faster than they are removed.
-            return Err(Errno::NOTEMPTY).context("remove", path());
+            return Err(Errno::NOTEMPTY).with_context("remove", path);
         }
         let Some(dir) = cursor.entry(&name)? else {
             continue;
         };
         if !dir.shares_mount(cursor.dir()) {
-            return Err(Errno::BUSY).context("remove what is mounted on", path());
+            return Err(Errno::BUSY).with_context("remove what is mounted on", path);
         }
         let mut below = list(&dir)?;
         below.reverse();
@@ -138,12 +138,12 @@ fn list(dir: &Handle) -> Result<Vec<OsString>, Error> {
     match dir.names() {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             fs::set_permissions(dir.link(), fs::Permissions::from_mode(0o700))
-                .context("change the mode of", dir.path())?;
+                .with_context("change the mode of", || dir.path())?;
             dir.names()
         }
         names => names,
     }
-    .context("list", dir.path())
+    .with_context("list", || dir.path())
 }
 
 fn shown(parent: BorrowedFd<'_>, name: &OsStr) -> PathBuf {

@@ -36,6 +36,8 @@ pub(crate) type FileId = (u64, u64);
 impl Handle {
     /// The entry `name` of the directory `dir`, itself where it is a symlink; `None` if it is gone.
     pub(crate) fn at(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<Self>> {
+        #[cfg(test)]
+        count::OPENED.with(|count| count.set(count.get() + 1));
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match openat(dir, name, flags, Mode::empty()) {
             Ok(file) => {
@@ -60,7 +62,7 @@ impl Handle {
 
     /// What the file is now.
     pub(crate) fn look_again(&self) -> Result<Metadata, Error> {
-        self.file.metadata().context("stat", self.path())
+        self.file.metadata().with_context("stat", || self.path())
     }
 
     pub(crate) fn id(&self) -> FileId {
@@ -82,6 +84,8 @@ impl Handle {
 
     /// Where the file is now, for messages.
     pub(crate) fn path(&self) -> PathBuf {
+        #[cfg(test)]
+        count::NAMED.with(|count| count.set(count.get() + 1));
         let link = self.link();
         fs::read_link(&link).unwrap_or(link)
     }
@@ -97,7 +101,7 @@ impl Handle {
     /// The target of a symlink.
     pub(crate) fn target(&self) -> Result<PathBuf, Error> {
         let target = readlinkat(&self.file, "", Vec::new());
-        let target = target.context("read the link", self.path())?;
+        let target = target.with_context("read the link", || self.path())?;
         Ok(PathBuf::from(OsStr::from_bytes(target.to_bytes())))
     }
 
@@ -141,6 +145,26 @@ impl AsFd for Handle {
 /// A path that is this very file for as long as it is open (proc_pid_fd(5)).
 pub(crate) fn fd_link(file: &impl AsRawFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+/// What tests count of this thread's calls.
+#[cfg(test)]
+pub(crate) mod count {
+    use std::cell::Cell;
+
+    thread_local! {
+        pub(super) static OPENED: Cell<u64> = const { Cell::new(0) };
+        pub(super) static NAMED: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// How many files `act` opens, and how often it asks for the path of one.
+    pub(crate) fn of(act: impl FnOnce()) -> (u64, u64) {
+        let now = || (OPENED.get(), NAMED.get());
+        let before = now();
+        act();
+        let after = now();
+        (after.0 - before.0, after.1 - before.1)
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,10 @@
 use std::{
     ffi::{OsStr, OsString},
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::ffi::OsStrExt,
+    },
     path::{Component, Path, PathBuf},
 };
 
@@ -24,11 +27,17 @@ const OPEN: usize = 16;
 pub(crate) struct Cursor {
     root: Handle,
     levels: Vec<Level>,
+    /// The path of the directory at which the cursor is, from the root.
+    at: Vec<u8>,
+    /// How many of the levels were still in each other when they were last looked for: no search is made for
+    /// one below, or a tree that is moved away would be searched from its root once a level.
+    intact: usize,
 }
 
 #[derive(Debug)]
 struct Level {
-    name: OsString,
+    /// The length of its path.
+    end: usize,
     id: FileId,
     /// Of the last ones, and of that at which the cursor is.
     handle: Option<Handle>,
@@ -39,12 +48,19 @@ impl Cursor {
         Self {
             root,
             levels: Vec::new(),
+            at: Vec::new(),
+            intact: 0,
         }
     }
 
     /// How many directories below the root the cursor is.
     pub(crate) fn depth(&self) -> usize {
         self.levels.len()
+    }
+
+    /// Where the cursor is, for messages.
+    pub(crate) fn path(&self) -> PathBuf {
+        joined(&self.root.path(), Path::new(OsStr::from_bytes(&self.at)))
     }
 
     /// The directory at which the cursor is.
@@ -55,24 +71,24 @@ impl Cursor {
 
     /// The entry `name` of that directory.
     pub(crate) fn entry(&self, name: &OsStr) -> Result<Option<Handle>, Error> {
-        let found = Handle::at(self.dir().as_fd(), name);
-        found.map_err(|source| Error::System {
-            operation: "open",
-            path: self.dir().path().join(name),
-            source,
-        })
+        Handle::at(self.dir().as_fd(), name).with_context("open", || self.dir().path().join(name))
     }
 
     /// Goes on to `dir`, the entry `name` of the directory at which the cursor is.
     pub(crate) fn enter(&mut self, name: &OsStr, dir: Handle) {
+        if !self.levels.is_empty() {
+            self.at.push(b'/');
+        }
+        self.at.extend(name.as_bytes());
         self.levels.push(Level {
-            name: name.to_owned(),
+            end: self.at.len(),
             id: dir.id(),
             handle: Some(dir),
         });
         if let Some(far) = self.levels.len().checked_sub(OPEN + 1) {
             self.levels[far].handle = None;
         }
+        self.intact = self.levels.len();
     }
 
     /// Goes back. False if the directory from which the cursor came is no longer where it was; then
@@ -81,11 +97,16 @@ impl Cursor {
         let Some(left) = self.levels.pop() else {
             return Ok(true);
         };
+        let end = self.levels.last().map_or(0, |level| level.end);
+        self.at.truncate(end);
         let Some(Level { handle, id, .. }) = self.levels.last() else {
             return Ok(true);
         };
         if handle.is_some() {
             return Ok(true);
+        }
+        if self.levels.len() > self.intact {
+            return Ok(false);
         }
         let up = left
             .handle
@@ -102,15 +123,26 @@ impl Cursor {
         Ok(found)
     }
 
-    /// The directory of the last level, by all names from the root.
-    fn find_anew(&self) -> io::Result<Option<Handle>> {
+    /// The directory of the last level, by all names from the root. Where there is none, the last one that
+    /// is found is kept for the way back.
+    fn find_anew(&mut self) -> io::Result<Option<Handle>> {
         let mut at: Option<Handle> = None;
-        for level in &self.levels {
+        let mut start = 0;
+        for (number, level) in self.levels.iter().enumerate() {
             let dir = at.as_ref().unwrap_or(&self.root);
-            at = Handle::at(dir.as_fd(), &level.name)?.filter(|found| found.id() == level.id);
-            if at.is_none() {
-                break;
+            let name = OsStr::from_bytes(&self.at[start..level.end]);
+            let found = Handle::at(dir.as_fd(), name)?;
+            match found.filter(|found| found.id() == level.id) {
+                Some(found) => at = Some(found),
+                None => {
+                    self.intact = number;
+                    if let Some(above) = number.checked_sub(1) {
+                        self.levels[above].handle = at;
+                    }
+                    return Ok(None);
+                }
             }
+            start = level.end + 1;
         }
         Ok(at)
     }
@@ -120,31 +152,42 @@ impl Cursor {
     /// on the way.
     pub(crate) fn go_to_parent(&mut self, path: &Path) -> Result<bool, Error> {
         let parent = path.parent().unwrap_or(Path::new(""));
-        let names: Vec<&OsStr> = parent
-            .components()
-            .filter_map(|component| match component {
-                Component::Normal(name) => Some(name),
-                _ => None,
-            })
-            .collect();
-        let same = names
-            .iter()
-            .zip(&self.levels)
-            .take_while(|(name, level)| **name == level.name)
-            .count();
+        let parent = parent.as_os_str().as_bytes();
+        let same = self.levels_on_the_way_to(parent);
         while self.levels.len() > same {
             if !self.leave().context("go back from", path)? {
                 // From the root then: all that was known of the way is wrong.
                 self.levels.clear();
+                self.at.clear();
             }
         }
-        for name in &names[self.levels.len()..] {
+        let rest = Path::new(OsStr::from_bytes(&parent[self.at.len()..]));
+        for component in rest.components() {
+            let Component::Normal(name) = component else {
+                continue;
+            };
             match self.entry(name)? {
                 Some(dir) if dir.is_dir() => self.enter(name, dir),
                 _ => return Ok(false),
             }
         }
         Ok(true)
+    }
+
+    /// How many of the levels lead to `path`.
+    fn levels_on_the_way_to(&self, path: &[u8]) -> usize {
+        // Most often one is the other's parent, which is told without a look at each byte.
+        let alike = if path.starts_with(&self.at) {
+            self.at.len()
+        } else if self.at.starts_with(path) {
+            path.len()
+        } else {
+            let pairs = path.iter().zip(&self.at);
+            pairs.take_while(|(one, other)| one == other).count()
+        };
+        self.levels.partition_point(|level| {
+            level.end <= alike && path.get(level.end).is_none_or(|&after| after == b'/')
+        })
     }
 
     /// The file at `path`, a path from the root without `..`; `None` if it is gone.
@@ -220,9 +263,19 @@ pub(crate) fn walk(root: Handle, visitor: &mut dyn Visitor) -> Result<(), Error>
 
 /// The names in a directory, the first one last.
 fn reversed(dir: &Handle) -> Result<Vec<OsString>, Error> {
-    let mut names = dir.names().context("list", dir.path())?;
+    let mut names = dir.names().with_context("list", || dir.path())?;
     names.reverse();
     Ok(names)
+}
+
+/// What `path`, a path from the root of a walk, is where the root is at `root`.
+pub(crate) fn joined(root: &Path, path: &Path) -> PathBuf {
+    if path.as_os_str().is_empty() {
+        // Joining nothing would add a slash.
+        root.to_owned()
+    } else {
+        root.join(path)
+    }
 }
 
 impl AsFd for Cursor {
@@ -238,6 +291,7 @@ mod tests {
     use rustix::fs::{Mode, mkdirat};
 
     use super::*;
+    use crate::linux::handle::count;
 
     /// Makes `depth` directories in each other, and a file in the last.
     fn make_deep(root: &Path, depth: usize) {
@@ -277,6 +331,62 @@ mod tests {
         assert!(at.find(&deep.join("none")).unwrap().is_none());
         crate::linux::files::remove_tree(&dir.path().join("d")).unwrap();
         assert!(!dir.path().join("d").exists());
+    }
+
+    #[test]
+    fn a_tree_is_searched_from_its_root_once_however_much_of_it_was_moved_away() {
+        const DEPTH: usize = 400;
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        let deep = |depth: usize| (0..depth).fold(root.clone(), |path, _| path.join("d"));
+        fs::create_dir_all(deep(DEPTH)).unwrap();
+        fs::write(root.join("z"), "").unwrap();
+        struct Seen<M: FnMut()>(M, usize, PathBuf);
+        impl<M: FnMut()> Visitor for Seen<M> {
+            fn visit(&mut self, path: &Path, _: &Handle) -> Result<bool, Error> {
+                if path.components().count() == DEPTH {
+                    self.0();
+                }
+                path.clone_into(&mut self.2);
+                Ok(true)
+            }
+            fn lost(&mut self, _: &Path) -> Result<(), Error> {
+                self.1 += 1;
+                Ok(())
+            }
+        }
+        // Both are above what is still open then.
+        let away = || {
+            fs::rename(deep(DEPTH - 50), dir.path().join("lower")).unwrap();
+            fs::rename(deep(DEPTH / 2), dir.path().join("upper")).unwrap();
+        };
+        let mut seen = Seen(away, 0, PathBuf::new());
+        let (opened, _) = count::of(|| {
+            walk(Handle::of(&root).unwrap().unwrap(), &mut seen).unwrap();
+        });
+        assert_eq!(seen.2, Path::new("z"), "the rest is seen");
+        assert_eq!(seen.1, DEPTH / 2 - 50);
+        // Down, and back; the one search leads down to the middle.
+        let most = 2 * DEPTH + DEPTH / 2 + 10;
+        assert!(opened <= most as u64, "{opened}");
+    }
+
+    #[test]
+    fn a_cursor_goes_between_names_that_begin_alike() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in ["a/b/c", "a/bb/c", "ab/b/c"] {
+            fs::create_dir_all(dir.path().join(path)).unwrap();
+        }
+        let mut at = Cursor::new(Handle::of(dir.path()).unwrap().unwrap());
+        for path in [
+            "a/b/c", "a/bb/c", "ab/b/c", "a/b", "a/bb", "a", "ab/b/c", "a//b/./c", "a/bb/c/",
+        ] {
+            let found = at.find(Path::new(path)).unwrap().unwrap();
+            let there = Handle::of(&dir.path().join(path)).unwrap().unwrap();
+            assert_eq!(found.id(), there.id(), "{path}");
+        }
+        assert!(at.find(Path::new("a/b/none/c")).unwrap().is_none());
+        assert!(at.find(Path::new("a/bb/c")).unwrap().is_some());
     }
 
     #[test]

@@ -255,12 +255,12 @@ fn text(file: Option<Handle>) -> Result<Option<String>, Error> {
         return Ok(None);
     }
     let mut content = Vec::new();
-    let opened = file.open().context("open", file.path())?;
+    let opened = file.open().with_context("open", || file.path())?;
     // It may grow meanwhile.
     let mut opened = opened.take(MAX_TEXT + 1);
     opened
         .read_to_end(&mut content)
-        .context("read", file.path())?;
+        .with_context("read", || file.path())?;
     let text = String::from_utf8(content).ok();
     Ok(text.filter(|text| text.len() as u64 <= MAX_TEXT && !text.contains('\0')))
 }

@@ -358,11 +358,11 @@ fn check_mounts(plan: &[Part<'_>]) -> Result<(), Error> {
     let mounts = mountinfo::read()?;
     for part in plan {
         let path = &part.change.path;
-        let goes = matches!(part.role, Role::Put { .. } | Role::Remove { .. });
-        let mount = mounts
-            .iter()
-            .find(|mount| mount.mount_point.starts_with(path));
-        if let Some(mount) = mount.filter(|_| goes) {
+        if !matches!(part.role, Role::Put { .. } | Role::Remove { .. }) {
+            continue;
+        }
+        let mut mounts = mounts.iter();
+        if let Some(mount) = mounts.find(|mount| mount.mount_point.starts_with(path)) {
             return Err(Error::MountBelow {
                 path: path.clone(),
                 mount: mount.mount_point.clone(),
@@ -370,4 +370,73 @@ fn check_mounts(plan: &[Part<'_>]) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{ffi::OsStr, fs};
+
+    use rustix::fs::{Mode, mkdirat};
+
+    use super::*;
+    use crate::{
+        linux::{
+            files::remove_tree,
+            handle::{Handle, count},
+            walk::Cursor,
+        },
+        manage::{diff::diff, export::export},
+        store::{layer_table::Table, paths::ScopePaths},
+    };
+
+    /// What a diff, an export, a commit and a removal of a tree of this depth open, and how often they ask
+    /// for the path of a file.
+    fn counts(depth: usize) -> [(u64, u64); 4] {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        let host = dir.join("host");
+        let scope = crate::Scope::node();
+        let paths = ScopePaths::new(&Base::at(&dir.join("base")), &scope);
+        let layer = Table::new().layer(&paths, &host);
+        fs::create_dir_all(&host).unwrap();
+        fs::create_dir_all(&layer.upper).unwrap();
+        let mut at = Cursor::new(Handle::of(&layer.upper).unwrap().unwrap());
+        for _ in 0..depth {
+            mkdirat(&at, "d", Mode::RWXU).unwrap();
+            let made = at.entry(OsStr::new("d")).unwrap().unwrap();
+            at.enter(OsStr::new("d"), made);
+        }
+        let layers = [layer];
+        let mut changes = Vec::new();
+        let compared = count::of(|| changes = diff(&layers, &[], &mut |_| ()).unwrap());
+        assert!(changes.len() >= depth);
+        let archived = count::of(|| {
+            export(&layers, &[], Vec::new(), &mut |_| ()).unwrap();
+        });
+        let commits = Commits {
+            journal: dir.join("commit.json"),
+            staging: ".staged".to_owned(),
+            _lock: Lock::try_exclusive(&dir.join("lock")).unwrap().unwrap(),
+        };
+        let chosen = choose(changes, &[host.join("d")]).unwrap();
+        let committed = count::of(|| commits.commit(&chosen, &mut |_| ()).unwrap());
+        assert!(diff(&layers, &[], &mut |_| ()).unwrap().len() <= 1);
+        let removed = count::of(|| remove_tree(&host).unwrap());
+        assert!(!host.exists());
+        [compared, archived, committed, removed]
+    }
+
+    #[test]
+    fn the_work_on_a_deep_tree_grows_with_its_depth_not_with_its_square() {
+        let found = [60, 120, 180].map(counts);
+        for (at, of) in ["diff", "export", "commit", "removal"].iter().enumerate() {
+            let opened = found.map(|counts| counts[at].0);
+            assert!(opened[0] >= 60, "{of}: {opened:?}");
+            let more = [opened[1] - opened[0], opened[2] - opened[1]];
+            assert_eq!(more[0], more[1], "{of}: {opened:?}");
+            // For each the kernel goes up to the root.
+            let named = found.map(|counts| counts[at].1);
+            assert_eq!(named, [0; 3], "{of}");
+        }
+    }
 }

@@ -46,13 +46,14 @@ pub(crate) fn same_content(before: &Handle, after: &Handle) -> Result<bool, Erro
     let mut one = match before.open() {
         // Who may not read a file can have replaced it nevertheless.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
-        other => other.context("open", before.path())?,
+        other => other.with_context("open", || before.path())?,
     };
-    let mut other = after.open().context("open", after.path())?;
+    let mut other = after.open().with_context("open", || after.path())?;
     let (mut left, mut right) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     loop {
-        let length = read_full(&mut one, &mut left).context("read", before.path())?;
-        let other_length = read_full(&mut other, &mut right).context("read", after.path())?;
+        let length = read_full(&mut one, &mut left).with_context("read", || before.path())?;
+        let other_length =
+            read_full(&mut other, &mut right).with_context("read", || after.path())?;
         if left[..length] != right[..other_length] {
             return Ok(false);
         }

@@ -25,7 +25,7 @@ use crate::{
         file_attributes::{is_opaque, is_placeholder_dir, is_whiteout},
         handle::Handle,
         resolve::without_links,
-        walk::{Cursor, Visitor, walk},
+        walk::{Cursor, Visitor, joined, walk},
     },
     store::layer_table::Layer,
 };
@@ -155,10 +155,11 @@ fn leave_out(changes: &mut Vec<Change>, mount_points: &[PathBuf]) {
     while let Some(before) = at.checked_sub(1) {
         at = before;
         let Change { path, kind, .. } = &changes[at];
-        let is_empty = !needed
-            .as_ref()
-            .is_some_and(|needed| needed.starts_with(path));
-        if *kind == ChangeKind::Added && is_empty && mount_points.contains(path) {
+        let is_needed = |needed: &PathBuf| needed.starts_with(path);
+        if *kind == ChangeKind::Added
+            && mount_points.contains(path)
+            && !needed.as_ref().is_some_and(is_needed)
+        {
             changes.remove(at);
         } else {
             needed = Some(path.clone());
@@ -169,7 +170,7 @@ fn leave_out(changes: &mut Vec<Change>, mount_points: &[PathBuf]) {
 impl Visitor for Diff<'_, '_> {
     fn visit(&mut self, path: &Path, upper: &Handle) -> Result<bool, Error> {
         self.files += 1;
-        let full = self.layer.mount.join(path);
+        let full = joined(&self.layer.mount, path);
         (self.on_progress)(Progress {
             files: self.files,
             bytes: self.bytes,
@@ -212,9 +213,9 @@ impl Visitor for Diff<'_, '_> {
         let cursors = [(left.host, &mut self.host), (left.mask, &mut self.mask)];
         for (was_there, cursor) in cursors {
             if let Some(cursor) = cursor.as_mut().filter(|_| was_there) {
-                let path = cursor.dir().path();
-                if !cursor.leave().context("go back from", &path)? {
-                    return Err(moved()).context("go back from", path);
+                let left = cursor.leave();
+                if !left.with_context("go back to", || cursor.path())? {
+                    return Err(moved()).with_context("go back to", || cursor.path());
                 }
             }
         }
@@ -233,10 +234,7 @@ fn moved() -> io::Error {
 /// The entry `name` of `dir`, if that is a directory.
 fn at(dir: Option<&Handle>, name: &OsStr) -> Result<Option<Handle>, Error> {
     match dir.filter(|dir| dir.is_dir()) {
-        Some(dir) => {
-            let found = Handle::at(dir.as_fd(), name);
-            found.context("open", dir.path().join(name))
-        }
+        Some(dir) => Handle::at(dir.as_fd(), name).with_context("open", || dir.path().join(name)),
         None => Ok(None),
     }
 }
@@ -321,7 +319,7 @@ impl Diff<'_, '_> {
         let Some(host) = &below.host else {
             return Ok(());
         };
-        for name in host.names().context("list", host.path())? {
+        for name in host.names().with_context("list", || host.path())? {
             if at(Some(upper), &name)?.is_some() {
                 continue;
             }
@@ -338,8 +336,7 @@ impl Diff<'_, '_> {
         let before = below.shown().map(Handle::metadata);
         let after = after.map(Handle::metadata);
         self.changes.push(Change {
-            // Joining nothing would add a slash.
-            path: self.layer.mount.join(path).components().collect(),
+            path: joined(&self.layer.mount, path),
             kind,
             before: before.map(FileMetadata::of),
             after: after.map(FileMetadata::of),

@@ -29,7 +29,7 @@ use crate::{
         file_attributes::{is_opaque, is_placeholder_dir, is_whiteout, xattrs},
         handle::{FileId, Handle},
         resolve::without_links,
-        walk::{Visitor, walk},
+        walk::{Cursor, Visitor, joined, walk},
     },
     store::layer_table::Layer,
 };
@@ -98,6 +98,7 @@ pub(crate) fn export<W: Write>(
         links: HashMap::new(),
         flaws: Vec::new(),
         root: PathBuf::new(),
+        host: None,
         mount_points,
         on_progress,
         files: 0,
@@ -109,10 +110,13 @@ pub(crate) fn export<W: Write>(
         };
         layer.mount.clone_into(&mut archive.root);
         // The layer's own directory is the mount's root in the view.
-        if let Some(host) = without_links(&layer.mount)?
-            && host.is_dir()
-            && !same_attributes(&host, &upper)?
-        {
+        let host = without_links(&layer.mount)?.filter(Handle::is_dir);
+        let is_changed = match &host {
+            Some(host) => !same_attributes(host, &upper)?,
+            None => false,
+        };
+        archive.host = host.map(Cursor::new);
+        if is_changed {
             archive.visit(Path::new(""), &upper)?;
         }
         walk(upper, &mut archive)?;
@@ -131,6 +135,8 @@ struct Archive<'a, 'b, W: Write> {
     flaws: Vec<Flaw>,
     /// Where the layer of the walk is mounted.
     root: PathBuf,
+    /// The host's directories there.
+    host: Option<Cursor>,
     /// Those that were made for volumes, and are left out.
     mount_points: &'a [PathBuf],
     on_progress: OnProgress<'b>,
@@ -143,7 +149,7 @@ impl<W: Write> Visitor for Archive<'_, '_, W> {
         if is_placeholder_dir(file)? {
             return Ok(true);
         }
-        let full: PathBuf = self.root.join(path).components().collect();
+        let full = joined(&self.root, path);
         (self.on_progress)(Progress {
             files: self.files,
             bytes: self.bytes,
@@ -160,7 +166,7 @@ impl<W: Write> Visitor for Archive<'_, '_, W> {
     }
 
     fn lost(&mut self, path: &Path) -> Result<(), Error> {
-        self.omit(&self.root.join(path), FlawReason::Changed);
+        self.omit(&joined(&self.root, path), FlawReason::Changed);
         Ok(())
     }
 }
@@ -252,14 +258,21 @@ impl<W: Write> Archive<'_, '_, W> {
         let mut opaque = entry.name.clone();
         entry.write(&mut self.tar, io::empty(), 0)?;
         // Old kernels mark each new directory, also where there is none to hide.
-        if kind.is_dir()
-            && is_opaque(file)?
-            && without_links(full)?.is_some_and(|host| host.is_dir())
-        {
+        if kind.is_dir() && is_opaque(file)? && self.host_has_directory(full)? {
             opaque.extend(b".wh..wh..opq");
             self.mark(opaque)?;
         }
         Ok(true)
+    }
+
+    /// Whether `full` is a directory on the host, and no symlink leads there.
+    fn host_has_directory(&mut self, full: &Path) -> Result<bool, Error> {
+        let relative = full.strip_prefix(&self.root).unwrap_or(full);
+        let found = match &mut self.host {
+            Some(host) => host.find(relative)?,
+            None => None,
+        };
+        Ok(found.is_some_and(|found| found.is_dir()))
     }
 
     fn append_file(&mut self, full: &Path, file: &Handle, mut entry: Entry) -> Result<(), Error> {

@@ -33,7 +33,7 @@ use crate::{
         handle::Handle,
         mountinfo::{escape, unescape},
         resolve::without_links,
-        walk::Cursor,
+        walk::{Cursor, joined},
     },
 };
 
@@ -192,8 +192,8 @@ impl Journal {
     pub(super) fn sync(&self) -> Result<(), Error> {
         for at in 0..self.dirs.len() {
             let dir = self.staging(at)?;
-            let file = std::fs::File::open(dir.link()).context("open", dir.path())?;
-            syncfs(&file).context("write to disk", dir.path())?;
+            let file = std::fs::File::open(dir.link()).with_context("open", || dir.path())?;
+            syncfs(&file).with_context("write to disk", || dir.path())?;
         }
         Ok(())
     }
@@ -322,11 +322,7 @@ impl Journal {
 
 impl Step {
     pub(super) fn full(&self) -> PathBuf {
-        self.mount
-            .path()
-            .join(self.path.path())
-            .components()
-            .collect()
+        joined(&self.mount.path(), &self.path.path())
     }
 }
 

@@ -4,10 +4,16 @@
 //! change the files meanwhile: all goes by descriptors, and what is gone is left out.
 
 use std::{
-    fs::{self, File, Metadata},
+    ffi::OsStr,
+    fs::{File, Metadata},
     io,
-    os::{fd::AsFd, unix::fs::symlink},
+    os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{Mode, OFlags, mkdirat, openat, symlinkat},
+    io::Errno,
 };
 
 use crate::{
@@ -15,44 +21,53 @@ use crate::{
     linux::{
         file_attributes::{self, Attributes},
         handle::Handle,
-        walk::{Visitor, walk},
+        walk::{Cursor, Visitor, walk},
     },
 };
 
 /// Copies what is in the directory `from` to the empty directory `to`, with the attributes of both.
-pub(super) fn copy_up(from: Handle, to: PathBuf) -> Result<(), Error> {
+pub(super) fn copy_up(from: Handle, to: &Path) -> Result<(), Error> {
     let privilege = Privilege::of_process();
+    // Where a link is mounted on, `to` leads through it.
+    let root = Handle::of(&to.join("."))?;
+    let root = root.ok_or(Errno::NOENT).context("open", to)?;
     let mut copying = CopyUp {
         privilege,
-        mount: Handle::at(from.as_fd(), ".".as_ref()).context("open", &to)?,
+        mount: Handle::at(from.as_fd(), ".".as_ref()).context("open", to)?,
         directories: vec![(PathBuf::new(), Taken::from(&from, privilege)?)],
-        to,
+        to: Cursor::new(root),
     };
     walk(from, &mut copying)?;
     // Last, and inner ones first: making an entry changes the times of its directory.
     let CopyUp {
-        to, directories, ..
+        mut to,
+        directories,
+        ..
     } = copying;
-    directories
-        .iter()
-        .rev()
-        .try_for_each(|(path, attributes)| attributes.give(&to.join(path)))
+    for (path, attributes) in directories.iter().rev() {
+        let copy = to.find(path)?.ok_or(Errno::NOENT).context("find", path)?;
+        attributes.give(&copy)?;
+    }
+    Ok(())
 }
 
 struct CopyUp {
     privilege: Privilege,
     /// What is copied is on its mount.
     mount: Option<Handle>,
-    to: PathBuf,
+    to: Cursor,
     directories: Vec<(PathBuf, Taken)>,
 }
 
 impl Visitor for CopyUp {
     fn visit(&mut self, path: &Path, file: &Handle) -> Result<bool, Error> {
-        let copy = self.to.join(path);
         let kind = file.metadata().file_type();
+        if !self.to.go_to_parent(path)? {
+            return Err(Errno::NOENT).context("find the parent of", path);
+        }
+        let name = path.file_name().unwrap_or_default();
         if kind.is_dir() {
-            fs::create_dir(&copy).context("make", &copy)?;
+            mkdirat(&self.to, name, Mode::from_raw_mode(0o777)).context("make", path)?;
             let is_same_mount = |mount: &Handle| mount.shares_mount(file);
             let goes_on = self.mount.as_ref().is_none_or(is_same_mount);
             if goes_on {
@@ -62,19 +77,22 @@ impl Visitor for CopyUp {
             return Ok(goes_on);
         }
         if kind.is_symlink() {
-            symlink(file.target()?, &copy).context("make", &copy)?;
+            symlinkat(file.target()?, &self.to, name).context("make", path)?;
         } else if kind.is_file() {
-            copy_file(file, &copy).context("copy to", &copy)?;
+            copy_file(file, self.to.as_fd(), name).context("copy to", path)?;
         } else {
             return Ok(false);
         }
+        let copy = self.to.entry(name)?;
+        let copy = copy.ok_or(Errno::NOENT).context("find", path)?;
         Taken::from(file, self.privilege)?.give(&copy)?;
         Ok(false)
     }
 }
 
-fn copy_file(from: &Handle, to: &Path) -> io::Result<()> {
-    let mut to = File::create_new(to)?;
+fn copy_file(from: &Handle, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let mut to = File::from(openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?);
     io::copy(&mut from.open()?, &mut to).map(drop)
 }
 
@@ -93,7 +111,7 @@ impl Taken {
         })
     }
 
-    fn give(&self, to: &Path) -> Result<(), Error> {
+    fn give(&self, to: &Handle) -> Result<(), Error> {
         match self {
             Self::All(attributes) => attributes.set(to),
             Self::ModeAndTimes(metadata) if metadata.is_symlink() => Ok(()),

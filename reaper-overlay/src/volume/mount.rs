@@ -103,7 +103,7 @@ impl Volume {
         }
         .context("mount the volume on", to)?;
         if let Some(below) = below {
-            copy_up(below, to.clone())?;
+            copy_up(below, to)?;
         }
         match (&self.content, self.interface) {
             (Content::Tree(_), Interface::Attributes) if !self.options.copy_up => Ok(()),

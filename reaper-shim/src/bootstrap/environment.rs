@@ -3,6 +3,8 @@
 use std::{io::Write, path::PathBuf};
 
 use containerd_shim::Flags;
+use nix::errno::Errno;
+use reaper_exec::io::stdout_was_open;
 use reaper_spec::Config;
 
 use crate::{Error, Result};
@@ -31,11 +33,13 @@ pub(super) fn bundle(flags: &Flags) -> Result<PathBuf> {
 
 pub(super) fn print(bytes: &[u8]) -> Result<()> {
     let mut stdout = std::io::stdout();
-    stdout
-        .write_all(bytes)
-        .and_then(|()| stdout.flush())
-        .map_err(|source| Error::System {
-            operation: "write to standard output",
-            source,
-        })
+    let written = if stdout_was_open() {
+        stdout.write_all(bytes).and_then(|()| stdout.flush())
+    } else {
+        Err(Errno::EBADF.into())
+    };
+    written.map_err(|source| Error::System {
+        operation: "write to standard output",
+        source,
+    })
 }

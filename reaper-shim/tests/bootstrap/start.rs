@@ -7,7 +7,7 @@ use std::{
         unix::{fs::PermissionsExt, net::UnixListener},
     },
     path::Path,
-    process::Stdio,
+    process::{Command, Output, Stdio},
 };
 
 use containerd_shim_protos::{
@@ -125,6 +125,51 @@ fn a_start_that_fails_leaves_neither_a_daemon_nor_a_socket() {
     assert_eq!(left(&node), [0; 0]);
     let sockets = fs::read_dir(node.root().join("ns/.s")).unwrap();
     assert_eq!(sockets.count(), 0);
+}
+
+/// The shim with `closing` done to its standard streams by a shell.
+fn with_closed(node: &Node, closing: &str, args: &[&str]) -> Output {
+    let shim = node.command("pod", args);
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", &format!("exec \"$0\" \"$@\" {closing}")])
+        .arg(shim.get_program())
+        .args(shim.get_args())
+        .envs(
+            shim.get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .current_dir(shim.get_current_dir().unwrap());
+    shell.output().unwrap()
+}
+
+#[tokio::test]
+async fn a_shim_whose_answer_cannot_be_heard_fails_and_leaves_nothing() {
+    let node = Node::new();
+    let bundle = node.bundle("pod", "pod");
+    for args in [&["start"][..], &["delete"], &["-v"], &["-info"]] {
+        let output = with_closed(&node, ">&-", args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {output:?}");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains("standard output"), "{args:?}: {error}");
+    }
+    assert_eq!(left(&node), [0; 0]);
+    let sockets = fs::read_dir(node.root().join("ns/.s")).unwrap();
+    assert_eq!(sockets.count(), 0);
+    assert!(!bundle.join("address").exists());
+
+    // Input and errors are not needed, and nothing else gets their numbers.
+    let output = with_closed(&node, "<&- 2>&-", &["start"]);
+    assert!(output.status.success(), "{output:?}");
+    let shim = Shim::connect(&String::from_utf8(output.stdout).unwrap()).await;
+    for number in 0..3 {
+        let stream = fs::read_link(format!("/proc/{}/fd/{number}", shim.pid)).unwrap();
+        assert_eq!(stream, Path::new("/dev/null"), "{number}");
+    }
+    shim.create("pod", &bundle).await.unwrap();
+    shim.remove("pod").await;
+    shim.shutdown().await;
+    shim.ended();
 }
 
 #[tokio::test]

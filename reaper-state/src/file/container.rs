@@ -56,6 +56,11 @@ impl<'a> Container<'a> {
         Ok(Locked(self))
     }
 
+    /// Locks it; `None` if another process has it locked.
+    pub(super) fn try_lock(self) -> io::Result<Option<Locked<'a>>> {
+        Ok(self.folder.try_lock()?.then(|| Locked(self)))
+    }
+
     /// The record, and the bytes that it was read from.
     pub(super) fn read(&self) -> Result<(VersionedRecord, Vec<u8>), Error> {
         let path = self.dir.state_file();
@@ -94,6 +99,13 @@ impl Locked<'_> {
     pub(super) fn is_entry_of(&self, root: &Folder) -> Result<bool, Error> {
         let entry = self.0.folder.is_entry_of(root, self.0.id.as_str());
         entry.map_err(Error::io("look at", self.0.dir.path()))
+    }
+
+    /// Whether a creation or a deletion was killed here: a lock ends with its holder, so what is written
+    /// under it is left over as soon as there is neither a record nor another holder.
+    pub(super) fn was_interrupted(&self) -> io::Result<bool> {
+        let has = |name| self.0.folder.kind_of(name).map(|kind| kind.is_some());
+        Ok(!has(STATE)? && (has(STAGED_STATE)? || has(DELETED)?))
     }
 
     /// Makes the first record; `made` says that the caller has just made the folder.
@@ -224,7 +236,7 @@ impl Locked<'_> {
     }
 
     /// Removes the files beside the record, which there is none any more.
-    fn remove_remains(&self) {
+    pub(super) fn remove_remains(&self) {
         for name in [DELETED, PID, STAGED_STATE, STAGED_PID] {
             if let Err(error) = self.0.folder.remove(name) {
                 tracing::warn!(container = %self.0.id, name, %error, "a deleted container's file stays");
