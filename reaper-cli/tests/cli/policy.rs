@@ -151,3 +151,30 @@ fn config_show_lists_what_is_set_and_where() {
         "{row}"
     );
 }
+
+#[test]
+fn mount_whose_source_is_elsewhere_when_it_is_opened_is_refused() {
+    let rig = Rig::new();
+    let data = rig.path("data");
+    fs::create_dir(&data).unwrap();
+    let rules = format!("\n[policy]\nhost_paths = [\"{}\"]\n", data.display());
+    rig.configure("", &rules);
+    let bundle = rig.bundle("moves", &json!({ "args": ["ls", "/mnt"], "cwd": "/" }));
+    let config = format!("{bundle}/config.json");
+    let mut document: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    // In this program it is the allowed folder, and in the monitor, which mounts it, the root.
+    document["mounts"] = json!([{
+        "destination": "/mnt", "type": "bind", "source": "/proc/self/cwd", "options": ["bind", "ro"],
+    }]);
+    fs::write(config, document.to_string()).unwrap();
+    let mut command = rig.command(&["run", "--bundle", &bundle, "c"]);
+    let output = command.current_dir(&data).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{output:?}");
+    assert!(said.contains("policy.host_paths ("), "{said}");
+    assert!(
+        said.contains("does not allow a mount of /proc/self/cwd, which is /\n"),
+        "{said}"
+    );
+    assert_eq!(rig.ok(&["list", "--quiet"]), "", "nothing was made");
+}

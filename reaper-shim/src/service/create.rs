@@ -291,6 +291,7 @@ fn container_config(
             restrictions,
             devices,
             root_propagation: rootfs_propagation,
+            allowed_mounts: config.policy.allowed_mounts(),
             ..view(id.clone(), &process, mounts, &annotations, &config)
         },
         id,

@@ -267,3 +267,30 @@ async fn container_that_names_no_sandbox_is_refused() {
     assert!(message(error).contains("annotations do not name it"));
     shim.remove("pod").await;
 }
+
+#[tokio::test]
+async fn mount_whose_source_is_elsewhere_when_it_is_opened_is_refused() {
+    let node = Node::new();
+    let config = node.path().join("reaper.toml");
+    let rules = format!("[policy]\nhost_paths = [\"{}\"]\n", node.path().display());
+    fs::write(&config, rules).unwrap();
+    let node = node.env("REAPER_CONFIG", config.to_str().unwrap());
+    let shim = node.pod("pod").await;
+    let bundle = bundle(&node, "web", &json!([]));
+    let config = bundle.join("config.json");
+    let mut document: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    // In the shim it is an allowed folder, and in the monitor, which mounts it, the root.
+    let cwd = fs::read_link(format!("/proc/{}/cwd", shim.pid)).unwrap();
+    assert!(cwd.starts_with(node.path()), "{cwd:?}");
+    document["mounts"] = json!([{
+        "destination": "/mnt", "type": "bind", "source": "/proc/self/cwd", "options": ["bind", "ro"],
+    }]);
+    fs::write(config, document.to_string()).unwrap();
+    let error = message(shim.create("web", &bundle).await.unwrap_err());
+    assert!(error.contains("policy.host_paths ("), "{error}");
+    assert!(
+        error.contains("does not allow a mount of /proc/self/cwd, which is /"),
+        "{error}"
+    );
+    shim.remove("pod").await;
+}

@@ -56,7 +56,7 @@ const SPEC: Crate = Crate {
                 &["sources"],
             ],
         ),
-        ("policy", &[&["values"], &["rules"], &["check"]]),
+        ("policy", &[&["values"], &["rules"], &["mounts"], &["check"]]),
     ],
 };
 
