@@ -160,6 +160,7 @@ fn engine_code(error: &engine::Error) -> Code {
         engine::Error::Transition { .. } | engine::Error::NotStopped { .. } => {
             Code::FAILED_PRECONDITION
         }
+        engine::Error::Policy(_) => Code::RESOURCE_EXHAUSTED,
         _ => Code::INTERNAL,
     }
 }

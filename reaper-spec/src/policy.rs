@@ -10,6 +10,6 @@ mod values;
 
 pub use self::{
     mounts::AllowedMounts,
-    rules::{PolicyConfig, PolicyRules, PolicySource},
+    rules::{ContainerLimit, PolicyConfig, PolicyRules, PolicySource},
     values::{HostPath, IdRange, ParsePolicyError, Privileges, RlimitCeiling},
 };

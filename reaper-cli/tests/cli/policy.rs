@@ -108,6 +108,15 @@ fn config_check_names_file_line_and_key_of_a_mistake() {
             "[overlay]\n\nscop = \"pod\"\n",
             "overlay.scop: unknown key, did you mean overlay.scope? (line 3)",
         ),
+        (
+            "[policy]\n\ncapabilities = [\n  \"CAP_CHOWN\",\n  \"CAP_CHOWM\",\n]\n",
+            "policy.capabilities: expected capabilities as in capabilities(7), such as \"CAP_NET_ADMIN\", found \
+             \"CAP_CHOWM\" (line 3)",
+        ),
+        (
+            "[policy]\ncontainer = 3\n",
+            "policy.container: unknown key, did you mean policy.containers? (line 2)",
+        ),
         ("dns = \"spec\"\ndns", "not valid TOML: line 2:"),
     ] {
         fs::write(&other, text).unwrap();
@@ -177,4 +186,39 @@ fn mount_whose_source_is_elsewhere_when_it_is_opened_is_refused() {
         "{said}"
     );
     assert_eq!(rig.ok(&["list", "--quiet"]), "", "nothing was made");
+}
+
+#[test]
+fn containers_do_not_exceed_their_number_whoever_creates_them_at_once() {
+    let rig = with_policy("containers = 2\n");
+    let create = |name: &str| {
+        let mut command = rig.command(&["run", "--detach", "--name", name, "--", "sleep", "1000"]);
+        command
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let started = ["a", "b", "c", "d"].map(create);
+    let ended: Vec<_> = started
+        .into_iter()
+        .map(|child| child.wait_with_output().unwrap())
+        .collect();
+    let refused = refusal(&rig, "containers", "another container: 2 have not stopped");
+    let failures: Vec<_> = ended
+        .iter()
+        .filter(|output| !output.status.success())
+        .map(|output| String::from_utf8_lossy(&output.stderr))
+        .collect();
+    assert_eq!(failures, [refused.as_str(); 2]);
+    // One that has ended makes room, also before anything has asked for its end.
+    let names = rig.ok(&["list", "--quiet"]);
+    let one = names.split_whitespace().next().unwrap();
+    rig.ok(&["kill", one, "KILL"]);
+    rig.ok(&["wait", one]);
+    rig.ok(&["run", "--detach", "--name", "e", "--", "sleep", "1000"]);
+    assert_eq!(rig.fails(1, &["run", "--", "true"]), refused);
+    for name in rig.ok(&["list", "--quiet"]).split_whitespace() {
+        rig.ok(&["delete", "--force", name]);
+    }
 }
