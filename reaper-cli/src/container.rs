@@ -120,6 +120,7 @@ fn of_workload(
     view.image = config.image;
     view.rootfs = workload.rootfs;
     view.mounts = workload.mounts;
+    view.allowed_mounts = config.policy.allowed_mounts();
     view.restrictions = workload.restrictions;
     view.devices = workload.devices;
     view.root_propagation = workload.rootfs_propagation;

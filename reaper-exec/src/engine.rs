@@ -10,6 +10,7 @@ mod changes;
 mod create;
 mod error;
 mod lifecycle;
+mod limit;
 mod record;
 mod stored;
 mod watch;

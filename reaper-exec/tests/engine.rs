@@ -305,3 +305,69 @@ proptest! {
         });
     }
 }
+
+/// A limit as a configuration has it.
+fn limit(most: usize) -> Vec<reaper_spec::ContainerLimit> {
+    let mut config = reaper_spec::Config::default();
+    let rule = format!("[policy]\ncontainers = {most}\n");
+    config.apply_options(&rule).unwrap();
+    config.policy.container_limits()
+}
+
+#[test]
+fn no_more_containers_than_the_limit_are_created_at_the_same_time() {
+    let rig = Rig::new();
+    let created = std::thread::scope(|threads| {
+        let create = |number: usize| {
+            let mut new = rig.container();
+            new.id = ContainerId::new(format!("c{number}")).unwrap();
+            let engine = &rig.engine;
+            threads.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build();
+                let limits = limit(7);
+                let created = engine.create_within(new, &limits);
+                runtime.unwrap().block_on(created).map(drop)
+            })
+        };
+        let threads: Vec<_> = (0..40).map(create).collect();
+        let created = threads.into_iter().map(|thread| thread.join().unwrap());
+        created.collect::<Vec<_>>()
+    });
+    let refused: Vec<_> = created.into_iter().filter_map(Result::err).collect();
+    assert_eq!(refused.len(), 33);
+    for error in refused {
+        let expected = "policy.containers (the runtime's options in containerd's configuration, line 2) does not \
+                        allow another container: 7 have not stopped";
+        assert_eq!(error.to_string(), expected);
+    }
+    assert_eq!(rig.engine.store().list().unwrap().len(), 7);
+    assert_eq!(rig.fake.calls(FakeCall::Create), 7);
+}
+
+#[tokio::test]
+async fn what_has_ended_and_a_pods_sandbox_do_not_count_and_what_cannot_be_created_leaves_room() {
+    let rig = Rig::new();
+    let create = async |id: &str| {
+        let mut new = rig.container();
+        new.id = ContainerId::new(id).unwrap();
+        rig.engine.create_within(new, &limit(1)).await
+    };
+    let mut sandbox = Record::new(ContainerId::new("pod").unwrap(), "/bundle".into());
+    let kind = "io.kubernetes.cri.container-type".to_owned();
+    sandbox.annotations = [(kind, "sandbox".to_owned())].into();
+    rig.engine.store().create(&sandbox).unwrap();
+    let error = Error::NotFound(rig.target());
+    rig.fake.fail_next(FakeCall::Create, error);
+    create("a").await.unwrap_err();
+    create("a").await.unwrap();
+    create("b").await.unwrap_err();
+    let id = ContainerId::new("a").unwrap();
+    rig.engine.start(&id).await.unwrap();
+    create("b").await.unwrap_err();
+    // No program has waited for its end, so that its record says nothing of it.
+    rig.fake.exit(&Target::Init(id), 0);
+    create("b").await.unwrap();
+    let none = limit(0);
+    let refused = rig.engine.create_within(rig.container(), &none).await;
+    assert!(matches!(refused, Err(engine::Error::Policy(_))));
+}

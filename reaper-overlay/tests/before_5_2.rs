@@ -28,6 +28,8 @@ mod rootless_masks;
 mod scope_limit;
 #[path = "scopes.rs"]
 mod scopes;
+#[path = "swapped_sources.rs"]
+mod swapped_sources;
 #[path = "volumes.rs"]
 mod volumes;
 

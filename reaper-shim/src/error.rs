@@ -4,7 +4,7 @@ use std::{io, path::PathBuf, time::Duration};
 
 use containerd_shim_protos::ttrpc::{self, Code};
 use reaper_exec::{ParseSignalError, Target, engine};
-use reaper_spec::{ContainerId, IdError, Status};
+use reaper_spec::{ContainerId, IdError, NamespaceKind, Status};
 
 /// The result of a shim's operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -47,6 +47,19 @@ pub enum Error {
     /// The shim is about to end, so that nothing new can begin.
     #[error("cannot create container {0}: this shim is shutting down")]
     ShuttingDown(ContainerId),
+    /// A container is in a namespace of its pod's sandbox, and it is not known which that is.
+    #[error(
+        "the {namespace} namespace of the pod of sandbox {sandbox:?} is not known, as {reason}: delete the \
+         pod, so that it is created anew"
+    )]
+    UnknownSandbox {
+        /// The namespace.
+        namespace: NamespaceKind,
+        /// The sandbox's id, empty where the container names none.
+        sandbox: String,
+        /// What is missing.
+        reason: &'static str,
+    },
     /// A request took too long. What it began goes on.
     #[error("{operation} did not finish within {} s", after.as_secs())]
     Timeout {
@@ -139,6 +152,7 @@ impl Error {
             }
             Self::Unsupported { .. } => Code::UNIMPLEMENTED,
             Self::ShuttingDown(_) => Code::UNAVAILABLE,
+            Self::UnknownSandbox { .. } => Code::FAILED_PRECONDITION,
             Self::Timeout { .. } => Code::DEADLINE_EXCEEDED,
             _ => Code::INTERNAL,
         }
@@ -153,6 +167,7 @@ fn engine_code(error: &engine::Error) -> Code {
         engine::Error::Transition { .. } | engine::Error::NotStopped { .. } => {
             Code::FAILED_PRECONDITION
         }
+        engine::Error::Policy(_) => Code::RESOURCE_EXHAUSTED,
         _ => Code::INTERNAL,
     }
 }

@@ -18,7 +18,7 @@ use reaper_exec::{ContainerConfig, Engine, Executor, Signal, io::StdioRequest, p
 use reaper_overlay::{Scope, ViewRequest};
 use reaper_spec::{
     ContainerId, ContainerSpec, ContainerType, CriAnnotations, Exit, ExitStatus, Hooks,
-    NamespaceKind, OverlayConfig, ProcessIdentity, ProcessSpec, Status, Timestamp,
+    NamespaceKind, NamespacePath, OverlayConfig, ProcessIdentity, ProcessSpec, Status, Timestamp,
 };
 use reaper_state::{Record, StateStore, VersionedRecord};
 
@@ -74,9 +74,11 @@ mod libc_signal {
 /// own: the view in whose name that is kept, in JSON.
 const VIEW: &str = "reaper.shim/view";
 
-/// The annotation that this crate adds to the record of a sandbox whose pod has a network of its own: the
-/// path of that.
+/// The annotation that this crate adds to the record of a sandbox: the path of its pod's network, or [`HOST`].
 const NETWORK: &str = "reaper.shim/network";
+
+/// What stands for the host's network in a record. Paths of networks are absolute.
+const HOST: &str = "host";
 
 /// The annotation that this crate adds to the record of a sandbox whose process keeps the pod's pid namespace.
 const HOLDS_PIDS: &str = "reaper.shim/holds-pids";
@@ -98,9 +100,8 @@ fn notes(view: &ViewRequest, network: Option<&Path>) -> Result<BTreeMap<String, 
         })?;
         notes.insert(VIEW.to_owned(), view);
     }
-    if let Some(network) = network.and_then(Path::to_str) {
-        notes.insert(NETWORK.to_owned(), network.to_owned());
-    }
+    let network = network.map_or(HOST.to_owned(), |path| path.display().to_string());
+    notes.insert(NETWORK.to_owned(), network);
     Ok(notes)
 }
 
@@ -157,10 +158,99 @@ pub(crate) async fn create<S: StateStore + ?Sized + 'static>(
     Ok(me)
 }
 
+/// What the record of a pod's sandbox says of the namespaces that the pod's containers join.
+#[derive(Default)]
+struct PodNamespaces {
+    /// The processes by which the CRI names them.
+    pids: Vec<u32>,
+    /// The path of the network, `None` for the host's.
+    network: Option<PathBuf>,
+    /// The process that keeps the pid namespace.
+    holder: Option<ProcessIdentity>,
+    /// Why not all of this is known, by the sandbox.
+    unknown: Option<(String, &'static str)>,
+}
+
+impl PodNamespaces {
+    async fn of<S: StateStore + ?Sized + 'static>(
+        store: &Arc<S>,
+        cri: CriAnnotations,
+    ) -> Result<Self> {
+        let mut known = Self {
+            pids: vec![std::process::id()],
+            ..Self::default()
+        };
+        let Some(name) = cri.sandbox_id else {
+            // What is of no pod means this program's namespaces by this program's pid.
+            let is_of_pod = cri.container_type == Some(ContainerType::Container);
+            known.unknown = is_of_pod.then(|| (String::new(), "the annotations do not name it"));
+            return Ok(known);
+        };
+        let record = match ContainerId::new(name.as_str()) {
+            Ok(id) => find(store, id).await?,
+            Err(_) => None,
+        };
+        let Some(mut record) = record else {
+            known.unknown = Some((name, "there is no record of it"));
+            return Ok(known);
+        };
+        known
+            .pids
+            .extend(record.process.as_ref().map(|process| process.pid));
+        match record.annotations.remove(NETWORK) {
+            Some(network) if network == HOST => {}
+            Some(network) => known.network = Some(network.into()),
+            None => {
+                let reason = "an earlier version of Reaper has created it, and not recorded that";
+                known.unknown = Some((name, reason));
+            }
+        }
+        if record.annotations.contains_key(HOLDS_PIDS) {
+            known.holder = record.process;
+        }
+        Ok(known)
+    }
+
+    /// Whether `path` names a namespace of the sandbox. Without its record, any process may be meant.
+    fn names(&self, path: &Path) -> bool {
+        self.pids.iter().any(|&pid| is_of(path, pid))
+            || (self.unknown.is_some() && path.starts_with("/proc"))
+    }
+
+    /// The namespace that is joined for one that [`names`](Self::names) the sandbox's; `None` for the host's.
+    fn resolve(&self, mut joined: NamespacePath) -> Result<Option<NamespacePath>> {
+        let is_joined = matches!(joined.kind, NamespaceKind::Network | NamespaceKind::Pid);
+        if let Some((sandbox, reason)) = self.unknown.as_ref().filter(|_| is_joined) {
+            return Err(Error::UnknownSandbox {
+                namespace: joined.kind,
+                sandbox: sandbox.clone(),
+                reason,
+            });
+        }
+        match (joined.kind, &self.network, &self.holder) {
+            (NamespaceKind::Network, Some(network), _) => joined.path.clone_from(network),
+            (NamespaceKind::Pid, _, Some(holder)) => name_process(&mut joined, holder),
+            _ => return Ok(None),
+        }
+        Ok(Some(joined))
+    }
+}
+
+fn is_of(path: &Path, pid: u32) -> bool {
+    path.starts_with(format!("/proc/{pid}/ns"))
+}
+
+/// Joins the pid namespace of this process, and of none that has its number later.
+fn name_process(joined: &mut NamespacePath, process: &ProcessIdentity) {
+    joined.path = format!("/proc/{}/ns/pid", process.pid).into();
+    joined.process = Some(process.clone());
+}
+
 /// Changes the namespaces of a container that are those of its pod's sandbox, as the CRI names them by the
 /// sandbox's pid. The pod's network is the one that the sandbox's own bundle named. Its pid namespace is kept by
 /// the sandbox's process, if it has one; that is named with the path, since its pid can be another's by then.
-/// All others are the host's.
+/// All others are the host's. A network or a pid namespace of a sandbox of which that is not known is an error:
+/// the host's would be more than the pod asks for.
 ///
 /// `others` are the containers of this pod by pid, whose pid namespaces are named so too (an ephemeral container
 /// with a target).
@@ -169,40 +259,23 @@ pub(crate) async fn resolve_namespaces<S: StateStore + ?Sized + 'static>(
     container: &mut ContainerSpec,
     others: &[(u32, ContainerId)],
 ) -> Result<()> {
-    let mut pids = vec![std::process::id()];
-    let (mut network, mut holder) = (None, None);
-    let sandbox = CriAnnotations::from_annotations(&container.annotations).sandbox_id;
-    if let Some(Ok(id)) = sandbox.map(ContainerId::new)
-        && let Some(mut record) = find(store, id).await?
-    {
-        pids.extend(record.process.as_ref().map(|process| process.pid));
-        network = record.annotations.remove(NETWORK);
-        if record.annotations.contains_key(HOLDS_PIDS) {
-            holder = record.process;
-        }
-    }
-    let is_of = |path: &Path, pid: u32| path.starts_with(format!("/proc/{pid}/ns"));
+    let cri = CriAnnotations::from_annotations(&container.annotations);
+    let pod = PodNamespaces::of(store, cri).await?;
     let mut kept = Vec::new();
     for mut joined in std::mem::take(&mut container.namespaces) {
-        let process = if pids.iter().any(|&pid| is_of(&joined.path, pid)) {
-            match (joined.kind, &network, &holder) {
-                (NamespaceKind::Network, Some(network), _) => joined.path = network.into(),
-                (NamespaceKind::Pid, _, Some(_)) => {}
-                _ => continue,
-            }
-            holder.clone().filter(|_| joined.kind == NamespaceKind::Pid)
-        } else {
-            let other = others.iter().find(|(pid, _)| is_of(&joined.path, *pid));
-            match other.filter(|_| joined.kind == NamespaceKind::Pid) {
-                Some((_, id)) => find(store, id.clone()).await?.and_then(|one| one.process),
-                None => None,
-            }
+        let other = others.iter().find(|(pid, _)| is_of(&joined.path, *pid));
+        let other = match other.filter(|_| joined.kind == NamespaceKind::Pid) {
+            Some((_, id)) => find(store, id.clone()).await?.and_then(|one| one.process),
+            None => None,
         };
-        if let Some(process) = &process {
-            joined.path = format!("/proc/{}/ns/pid", process.pid).into();
+        match other {
+            Some(process) if !pod.pids.contains(&process.pid) => {
+                name_process(&mut joined, &process);
+                kept.push(joined);
+            }
+            _ if pod.names(&joined.path) => kept.extend(pod.resolve(joined)?),
+            _ => kept.push(joined),
         }
-        joined.process = process;
-        kept.push(joined);
     }
     container.namespaces = kept;
     Ok(())

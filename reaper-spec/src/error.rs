@@ -2,6 +2,8 @@
 
 use std::{borrow::Cow, fmt, io, path::PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 /// Why a bundle, a process or a configuration was refused.
 ///
 /// The messages are one line and meant for people: they name where the value came from, the key,
@@ -111,7 +113,7 @@ pub enum Error {
 
 /// A rule of a policy, and where it was written. Displayed as in `policy.users
 /// (/etc/reaper/config.toml, line 12)`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Rule {
     /// Its name in the table `[policy]`.

@@ -59,8 +59,8 @@ pub use namespaces::{NamespaceKind, NamespacePath};
 pub use overlay_scope::{OverlayScope, ScopeError};
 pub use path_hash::{DEFAULT_STATE_ROOT, path_hash};
 pub use policy::{
-    HostPath, IdRange, ParsePolicyError, PolicyConfig, PolicyRules, PolicySource, Privileges,
-    RlimitCeiling,
+    AllowedMounts, ContainerLimit, HostPath, IdRange, ParsePolicyError, PolicyConfig, PolicyRules,
+    PolicySource, Privileges, RlimitCeiling,
 };
 pub use process::{
     Capabilities, ConsoleSize, CpuAffinity, IoClass, IoPriority, ProcessSpec, Resource, Rlimit,

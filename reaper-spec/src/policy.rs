@@ -4,10 +4,12 @@
 //! rules of all sets: so a handler's file can only narrow what the node's own file allows.
 
 mod check;
+mod mounts;
 mod rules;
 mod values;
 
 pub use self::{
-    rules::{PolicyConfig, PolicyRules, PolicySource},
+    mounts::AllowedMounts,
+    rules::{ContainerLimit, PolicyConfig, PolicyRules, PolicySource},
     values::{HostPath, IdRange, ParsePolicyError, Privileges, RlimitCeiling},
 };

@@ -259,10 +259,16 @@ fn mount_has_to_lie_below_a_host_path_wherever_its_links_lead() {
         expected("a writable mount of DIR/data"),
         "what is mounted below stays writable"
     );
-    for source in ["secret", "data/link", "data/../secret", "data-other"] {
+    for (source, leads) in [
+        ("secret", ""),
+        ("data/link", ", which is DIR/secret"),
+        ("data/../secret", ", which is DIR/secret"),
+        ("data-other", ""),
+        ("data/../other", ""),
+    ] {
         assert_eq!(
             mount(source, &["bind", "ro"]),
-            expected(&format!("a mount of DIR/{source}"))
+            expected(&format!("a mount of DIR/{source}{leads}"))
         );
     }
     // What is no file of the host is not concerned.
@@ -453,7 +459,21 @@ fn wrong_rules_are_named_and_nothing_is_loaded() {
         ),
         (
             "commands = [\"id\"]",
-            "policy.commands: expected globs of absolute paths, such as \"/usr/bin/*\", found \"id\"",
+            "policy.commands: expected globs that an absolute path can match, without empty parts, . and .., such \
+             as \"/usr/bin/*\", found \"id\"",
+        ),
+        (
+            "containers = -1",
+            "policy.containers: expected a number, 0 or more, found the number -1",
+        ),
+        (
+            "namespaces = [\"batch\", \"Tools\"]",
+            "policy.namespaces: expected names of Kubernetes namespaces, such as \"batch\", found \"Tools\"",
+        ),
+        (
+            "capabilities = [\"CAP_CHOWN\", \"CAP_CHOWM\"]",
+            "policy.capabilities: expected capabilities as in capabilities(7), such as \"CAP_NET_ADMIN\", found \
+             \"CAP_CHOWM\"",
         ),
         (
             "host_paths = [\"/a/../b\"]",
@@ -461,7 +481,8 @@ fn wrong_rules_are_named_and_nothing_is_loaded() {
         ),
         (
             "capabilities = [\"chown\"]",
-            "policy.capabilities: expected capabilities such as \"CAP_NET_ADMIN\", found \"chown\"",
+            "policy.capabilities: expected capabilities as in capabilities(7), such as \"CAP_NET_ADMIN\", found \
+             \"chown\"",
         ),
         (
             "scopes = [\"cluster\"]",
@@ -489,6 +510,68 @@ fn wrong_rules_are_named_and_nothing_is_loaded() {
     }
 }
 
+#[test]
+fn value_that_nothing_can_match_is_refused() {
+    let node = Node::new();
+    for (rule, values) in [
+        ("users", &["4294967296", "1000-", "root"][..]),
+        ("groups", &["0x10", "2-1"]),
+        (
+            "commands",
+            &[
+                "/",
+                "/bin/",
+                "/usr//bin/*",
+                "/usr/./id",
+                "/a/../b",
+                "/bin/[a",
+                "",
+            ],
+        ),
+        ("namespaces", &["", "-a", "a_b", "a.b", "a "]),
+        ("host_paths", &["data", "/data:RO", "/data:rw", "/data:rro"]),
+        (
+            "capabilities",
+            &["ALL", "CAP_", "CAP_SYS_ADMIM", "cap_chown"],
+        ),
+        ("scopes", &["group:", "group:a/b", "Pod"]),
+        ("rlimits", &["RLIMIT_FILES=1", "RLIMIT_NOFILE=many"]),
+    ] {
+        for value in values {
+            let refused = node.load(&format!("[policy]\n{rule} = [{value:?}]\n"));
+            let error = refused.expect_err(value);
+            assert!(
+                error.starts_with(&format!("FILE: policy.{rule}: ")),
+                "{error}"
+            );
+            assert!(error.ends_with(&format!("found {value:?}")), "{error}");
+        }
+    }
+    // Whatever the kernel of the runtime specification has.
+    for name in ["CAP_CHOWN", "CAP_SYSLOG", "CAP_CHECKPOINT_RESTORE"] {
+        node.load(&format!("[policy]\ncapabilities = [\"{name}\"]\n"))
+            .unwrap();
+    }
+    node.load("[policy]\nhost_paths = [\"/dev/disk/by-path/pci-0000:00:1f.2\"]\n")
+        .unwrap();
+}
+
+#[test]
+fn limits_of_all_files_are_kept_with_their_lines() {
+    let node = Node::new();
+    let mut config = node.load("[policy]\n\ncontainers = 5\n").unwrap();
+    config.apply_options("[policy]\ncontainers = 9\n").unwrap();
+    let limits = config.policy.container_limits();
+    assert_eq!(
+        limits.iter().map(|limit| limit.most).collect::<Vec<_>>(),
+        [5, 9]
+    );
+    assert_eq!(
+        node.words(&limits[0].refused(5)),
+        "policy.containers (FILE, line 3) does not allow another container: 5 have not stopped"
+    );
+}
+
 /// Monitors get their configuration as JSON.
 #[test]
 fn policy_survives_being_handed_over() {
@@ -496,7 +579,7 @@ fn policy_survives_being_handed_over() {
     let policy = node.policy(
         "users = [0, \"5-9\"]\nhost_paths = [\"/data:ro\", \"/\"]\nrlimits = [\"RLIMIT_CORE=0\"]\n\
          scopes = [\"pod\"]\ncommands = [\"/bin/*\"]\nprivileged = false\ncapabilities = [\"CAP_KILL\"]\n\
-         namespaces = [\"a\"]\ngroups = [1]",
+         namespaces = [\"a\"]\ngroups = [1]\ncontainers = 3",
     );
     let text = serde_json::to_string(&policy).unwrap();
     assert_eq!(serde_json::from_str::<PolicyConfig>(&text).unwrap(), policy);

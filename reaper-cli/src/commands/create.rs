@@ -1,6 +1,7 @@
 //! `create`.
 
 use reaper_exec::{ContainerConfig, io::StdioRequest};
+use reaper_spec::ContainerLimit;
 use reaper_state::Record;
 
 use super::context::CommandContext;
@@ -47,7 +48,8 @@ pub(crate) async fn run(call: CommandContext, args: CreateArgs) -> Result<ExitAc
         .pid_file
         .map(|path| absolute("--pid-file", &path))
         .transpose()?;
-    let record = make(&call.containers, new).await?;
+    let limits = call.config.policy.container_limits();
+    let record = make(&call.containers, new, &limits).await?;
     if let (Some(path), Some(stand_in)) = (pid_file, call.stand_in)
         && let Err(error) = stand_in(&record).and_then(|pid| PidFile::write(&path, pid))
     {
@@ -58,8 +60,12 @@ pub(crate) async fn run(call: CommandContext, args: CreateArgs) -> Result<ExitAc
 }
 
 /// Makes a container, and logs what could not be had.
-pub(crate) async fn make(containers: &ContainerEngine, new: ContainerConfig) -> Result<Record> {
-    let (record, warnings) = containers.create(new).await?;
+pub(crate) async fn make(
+    containers: &ContainerEngine,
+    new: ContainerConfig,
+    limits: &[ContainerLimit],
+) -> Result<Record> {
+    let (record, warnings) = containers.create_within(new, limits).await?;
     for warning in warnings {
         // Nothing to interrupt a program's own output for.
         tracing::info!("container {}: {warning}", record.id);

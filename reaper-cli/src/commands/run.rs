@@ -64,7 +64,8 @@ pub(crate) async fn run(
     // If this call is killed before the start, no other one would start the container.
     new.monitor.kill_unless_started = true;
     let containers = &call.containers;
-    let record = make(containers, new).await?;
+    let limits = call.config.policy.container_limits();
+    let record = make(containers, new, &limits).await?;
     let id = &record.id;
 
     let mut written = None;

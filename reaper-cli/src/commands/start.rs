@@ -30,7 +30,7 @@ pub(crate) async fn run(call: CommandContext, args: StartArgs) -> Result<ExitAct
                 ..StdioSource::default()
             }
             .apply(&mut new);
-            make(&containers, new).await?
+            make(&containers, new, &config.policy.container_limits()).await?
         }
         (record, _) => record?,
     };

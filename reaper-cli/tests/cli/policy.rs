@@ -108,6 +108,15 @@ fn config_check_names_file_line_and_key_of_a_mistake() {
             "[overlay]\n\nscop = \"pod\"\n",
             "overlay.scop: unknown key, did you mean overlay.scope? (line 3)",
         ),
+        (
+            "[policy]\n\ncapabilities = [\n  \"CAP_CHOWN\",\n  \"CAP_CHOWM\",\n]\n",
+            "policy.capabilities: expected capabilities as in capabilities(7), such as \"CAP_NET_ADMIN\", found \
+             \"CAP_CHOWM\" (line 3)",
+        ),
+        (
+            "[policy]\ncontainer = 3\n",
+            "policy.container: unknown key, did you mean policy.containers? (line 2)",
+        ),
         ("dns = \"spec\"\ndns", "not valid TOML: line 2:"),
     ] {
         fs::write(&other, text).unwrap();
@@ -150,4 +159,66 @@ fn config_show_lists_what_is_set_and_where() {
         row.contains("false") && row.ends_with("config.toml, line 2"),
         "{row}"
     );
+}
+
+#[test]
+fn mount_whose_source_is_elsewhere_when_it_is_opened_is_refused() {
+    let rig = Rig::new();
+    let data = rig.path("data");
+    fs::create_dir(&data).unwrap();
+    let rules = format!("\n[policy]\nhost_paths = [\"{}\"]\n", data.display());
+    rig.configure("", &rules);
+    let bundle = rig.bundle("moves", &json!({ "args": ["ls", "/mnt"], "cwd": "/" }));
+    let config = format!("{bundle}/config.json");
+    let mut document: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    // In this program it is the allowed folder, and in the monitor, which mounts it, the root.
+    document["mounts"] = json!([{
+        "destination": "/mnt", "type": "bind", "source": "/proc/self/cwd", "options": ["bind", "ro"],
+    }]);
+    fs::write(config, document.to_string()).unwrap();
+    let mut command = rig.command(&["run", "--bundle", &bundle, "c"]);
+    let output = command.current_dir(&data).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{output:?}");
+    assert!(said.contains("policy.host_paths ("), "{said}");
+    assert!(
+        said.contains("does not allow a mount of /proc/self/cwd, which is /\n"),
+        "{said}"
+    );
+    assert_eq!(rig.ok(&["list", "--quiet"]), "", "nothing was made");
+}
+
+#[test]
+fn containers_do_not_exceed_their_number_whoever_creates_them_at_once() {
+    let rig = with_policy("containers = 2\n");
+    let create = |name: &str| {
+        let mut command = rig.command(&["run", "--detach", "--name", name, "--", "sleep", "1000"]);
+        command
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let started = ["a", "b", "c", "d"].map(create);
+    let ended: Vec<_> = started
+        .into_iter()
+        .map(|child| child.wait_with_output().unwrap())
+        .collect();
+    let refused = refusal(&rig, "containers", "another container: 2 have not stopped");
+    let failures: Vec<_> = ended
+        .iter()
+        .filter(|output| !output.status.success())
+        .map(|output| String::from_utf8_lossy(&output.stderr))
+        .collect();
+    assert_eq!(failures, [refused.as_str(); 2]);
+    // One that has ended makes room, also before anything has asked for its end.
+    let names = rig.ok(&["list", "--quiet"]);
+    let one = names.split_whitespace().next().unwrap();
+    rig.ok(&["kill", one, "KILL"]);
+    rig.ok(&["wait", one]);
+    rig.ok(&["run", "--detach", "--name", "e", "--", "sleep", "1000"]);
+    assert_eq!(rig.fails(1, &["run", "--", "true"]), refused);
+    for name in rig.ok(&["list", "--quiet"]).split_whitespace() {
+        rig.ok(&["delete", "--force", name]);
+    }
 }

@@ -6,7 +6,7 @@
 use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _};
 
 use reaper_overlay::{Scope, ViewRequest};
-use reaper_spec::ContainerId;
+use reaper_spec::{ContainerId, ContainerLimit};
 use reaper_state::{ContainerDir, Record, StateRoot, StateStore, durable};
 
 use super::{
@@ -32,6 +32,19 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// [`reaper_state::Error::AlreadyExists`], [`Error::DeletedMeanwhile`], and the errors of
     /// [`Executor::create`]; nothing is left behind then.
     pub async fn create(&self, new: ContainerConfig) -> Result<(Record, Vec<String>)> {
+        self.create_within(new, &[]).await
+    }
+
+    /// The same, unless there are already as many containers below the state root as `limits` allow. Those
+    /// count that have not stopped, but for the sandboxes of pods.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create); [`Error::Policy`] with the smallest limit, if there are as many.
+    pub async fn create_within(
+        &self,
+        new: ContainerConfig,
+        limits: &[ContainerLimit],
+    ) -> Result<(Record, Vec<String>)> {
         let mut new = new;
         let mut record = Record::new(new.id.clone(), new.bundle.clone());
         record.annotations = new.annotations.clone();
@@ -42,7 +55,7 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         // is under way from one that died.
         record.monitor = procfs::identify(std::process::id()).ok();
         let taken = record.created;
-        self.stored(move |store| store.create(&record)).await?;
+        self.reserve(record, limits).await?;
         let id = new.id.clone();
         let dir = self.root.container(&id);
         if let Err(error) = make_folder(&self.root, &dir) {

@@ -19,6 +19,9 @@ pub enum Error {
     /// The store's reason.
     #[error(transparent)]
     Store(#[from] reaper_state::Error),
+    /// The node's policy does not allow it.
+    #[error(transparent)]
+    Policy(reaper_spec::Error),
     /// The container is not in a status in which this can be done.
     #[error("container {id}: {source}")]
     Transition {

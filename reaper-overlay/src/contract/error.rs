@@ -96,6 +96,9 @@ pub enum Error {
         /// The option.
         option: String,
     },
+    /// What was opened for a mount is not what the node's policy allows.
+    #[error(transparent)]
+    Policy(#[from] reaper_spec::Error),
     /// A requested bind mount does not say what to mount.
     #[error("the bind mount on {} has no source", destination.display())]
     MountSource {

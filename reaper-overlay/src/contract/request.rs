@@ -3,8 +3,8 @@
 use std::path::{Component, Path, PathBuf};
 
 use reaper_spec::{
-    ContainerId, CriAnnotations, DEFAULT_STATE_ROOT, Device, DnsMode, FileRestrictions, ImageMode,
-    Mount, OverlayConfig, OverlayScope, RootPropagation, path_hash,
+    AllowedMounts, ContainerId, CriAnnotations, DEFAULT_STATE_ROOT, Device, DnsMode,
+    FileRestrictions, ImageMode, Mount, OverlayConfig, OverlayScope, RootPropagation, path_hash,
 };
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,10 @@ pub struct ViewRequest {
     pub rootfs_mounts: Vec<RootfsMount>,
     /// The volumes, in order.
     pub mounts: Vec<Mount>,
+    /// What of the host `mounts` may show, as the node's policy says. It is checked of what was opened for
+    /// them, so that a path that is led elsewhere after the policy was asked is not mounted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_mounts: Vec<AllowedMounts>,
     /// What of the view is read-only or hidden, for this container alone.
     #[serde(default)]
     pub restrictions: FileRestrictions,
@@ -82,6 +86,7 @@ impl ViewRequest {
             rootfs: None,
             rootfs_mounts: Vec::new(),
             mounts: Vec::new(),
+            allowed_mounts: Vec::new(),
             restrictions: FileRestrictions::default(),
             devices: Vec::new(),
             root_propagation: None,

@@ -8,14 +8,14 @@ use std::{
 
 use reaper_spec::Mount;
 use rustix::{
-    fs::{CWD, Mode, OFlags, fstat, open},
+    fs::{CWD, Mode, OFlags, open},
     mount::{MountFlags, MoveMountFlags, mount, move_mount},
 };
 
 use super::{
     copy_up::copy_up,
     device, nested,
-    open::{Content, Volume, apply_options, open_source},
+    open::{Content, Volume, apply_options, expect_same, open_source},
     options::Options,
 };
 use crate::{
@@ -47,21 +47,9 @@ impl Volume {
         };
         let found = open_source(path)?;
         if let Some(source) = &self.source {
-            let same = |a: rustix::fs::Stat, b: rustix::fs::Stat| {
-                (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
-            };
-            let (here, there) = (
-                fstat(&found).context("stat", path)?,
-                fstat(source).context("stat", path)?,
-            );
-            if !same(here, there) {
-                // Another one would be shown in its place.
-                let stale = io::Error::from_raw_os_error(nix::libc::ESTALE);
-                return Err(stale).context(
-                    "find again, since the host's mounts are not shared (`mount --make-rshared /`),",
-                    path,
-                );
-            }
+            let operation =
+                "find again, since the host's mounts are not shared (`mount --make-rshared /`),";
+            expect_same(source.as_fd(), found.as_fd(), path, operation)?;
         }
         Ok(Some(found))
     }

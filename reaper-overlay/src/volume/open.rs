@@ -9,7 +9,7 @@
 //! and hands the tree over: it belongs to no namespace and can be mounted in any.
 
 use std::{
-    io,
+    fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -17,6 +17,7 @@ use std::{
 use reaper_spec::{Device, Mount};
 use rustix::{
     fs::{CWD, FileType, Mode, OFlags, fstat, open},
+    io::Errno,
     mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create,
         fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
@@ -30,6 +31,7 @@ use crate::{
     contract::{Context, Error},
     linux::{
         fd_passing,
+        handle::fd_link,
         namespace::{Ids, unshare_as},
         syscall::{self, MountAttr},
     },
@@ -95,10 +97,7 @@ pub(crate) fn open_all_in_helper(
         return Ok(Vec::new());
     }
     requests.iter().try_for_each(refuse_propagation)?;
-    let sources = requests.iter().map(|request| {
-        let bound = request.bound();
-        bound.map(|(path, _)| open_source(path)).transpose()
-    });
+    let sources = requests.iter().map(open_bound);
     let sources = sources.collect::<Result<Vec<_>, Error>>()?;
     let interface = Interface::with_trees();
     let purpose = "open the volumes";
@@ -106,7 +105,11 @@ pub(crate) fn open_all_in_helper(
         unshare_as(inside)?;
         let (mut trees, mut directories) = (Vec::new(), Vec::new());
         for request in &requests {
-            let tree = open_tree_of(request)?;
+            let tree = match request.bound() {
+                // A descriptor of the host's mounts is of no use in a copy of them.
+                Some((path, recursion)) => clone_tree(CWD, path, recursion, path)?,
+                None => new_filesystem(&request.mount, &request.options)?,
+            };
             directories.push(is_directory(tree.as_fd(), &request.destination)?);
             set_options(tree.as_fd(), request, interface)?;
             trees.push(tree);
@@ -114,6 +117,11 @@ pub(crate) fn open_all_in_helper(
         Ok((trees, directories))
     });
     let (trees, directories) = opened.map_err(|error| explain_refusal(error, &requests))?;
+    for ((request, source), tree) in requests.iter().zip(&sources).zip(&trees) {
+        if let (Some((path, _)), Some(source)) = (request.bound(), source) {
+            expect_same(source.as_fd(), tree.as_fd(), path, "find again")?;
+        }
+    }
     let opened = requests
         .into_iter()
         .zip(trees)
@@ -137,6 +145,10 @@ impl Volume {
                 interface,
             ));
         }
+        let source = match &request.image {
+            None => open_bound(&request)?,
+            Some(_) => None,
+        };
         let content = match (interface, &request.image) {
             (Interface::Classic, Some(image)) => Content::Image(image.clone()),
             (Interface::Classic, None) => match request.bound() {
@@ -147,11 +159,7 @@ impl Volume {
                 None => Content::New(request.mount.clone()),
             },
             (_, Some(image)) => Content::Tree(image.detached()?),
-            (_, None) => Content::Tree(open_tree_of(&request)?),
-        };
-        let source = match (request.bound(), &request.image) {
-            (Some((path, _)), None) => Some(open_source(path)?),
-            _ => None,
+            (_, None) => Content::Tree(tree_of(&request, source.as_ref())?),
         };
         let shown = match &content {
             Content::Tree(tree) => Some(tree),
@@ -221,23 +229,72 @@ impl Volume {
 /// The source of a bind, by way of the host.
 pub(super) fn open_source(path: &Path) -> Result<OwnedFd, Error> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    open(path, flags, Mode::empty()).context(OPEN_SOURCE, path)
+    // As a directory, so that the kernel mounts there what automount has for it, as mount(2) would.
+    open(path, flags | OFlags::DIRECTORY, Mode::empty())
+        .or_else(|errno| match errno {
+            Errno::NOTDIR => open(path, flags, Mode::empty()),
+            errno => Err(errno),
+        })
+        .context(OPEN_SOURCE, path)
 }
 
-/// Opens what `request` names as a tree that is mounted nowhere.
-fn open_tree_of(request: &MountRequest) -> Result<OwnedFd, Error> {
-    match request.bound() {
-        Some((path, recursion)) => clone_tree(path, recursion),
-        None => new_filesystem(&request.mount, &request.options),
+/// Opens what `request` binds, and checks that it may. From here on it is this descriptor that counts: a path
+/// that other processes can change would have to be checked again wherever it is followed.
+fn open_bound(request: &MountRequest) -> Result<Option<OwnedFd>, Error> {
+    let Some((path, _)) = request.bound() else {
+        return Ok(None);
+    };
+    let source = open_source(path)?;
+    if !request.allowed.is_empty() {
+        let real = fs::read_link(fd_link(&source)).context("read the path of", path)?;
+        for allowed in &request.allowed {
+            allowed.check_opened(&request.mount, &real)?;
+        }
+    }
+    Ok(Some(source))
+}
+
+/// Opens what `request` asks for as a tree that is mounted nowhere; `source` is what it binds.
+fn tree_of(request: &MountRequest, source: Option<&OwnedFd>) -> Result<OwnedFd, Error> {
+    match (request.bound(), source) {
+        (Some((path, recursion)), Some(source)) => {
+            clone_tree(source.as_fd(), Path::new(""), recursion, path)
+        }
+        _ => new_filesystem(&request.mount, &request.options),
     }
 }
 
-fn clone_tree(source: &Path, recursion: Recursion) -> Result<OwnedFd, Error> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+/// Clones what is at `path` in `dir`, or `dir` itself; errors call it `name`.
+fn clone_tree(
+    dir: BorrowedFd<'_>,
+    path: &Path,
+    recursion: Recursion,
+    name: &Path,
+) -> Result<OwnedFd, Error> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
     if recursion == Recursion::All {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
-    open_tree(CWD, source, flags).context(OPEN_SOURCE, source)
+    open_tree(dir, path, flags).context(OPEN_SOURCE, name)
+}
+
+/// Refuses what was opened for `path` a second time if it is another file than the first time.
+pub(super) fn expect_same(
+    first: BorrowedFd<'_>,
+    second: BorrowedFd<'_>,
+    path: &Path,
+    operation: &'static str,
+) -> Result<(), Error> {
+    let first = fstat(first).context("stat", path)?;
+    let second = fstat(second).context("stat", path)?;
+    if (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino) {
+        return Ok(());
+    }
+    // Another one would be shown in its place.
+    let stale = io::Error::from_raw_os_error(nix::libc::ESTALE);
+    Err(stale).context(operation, path)
 }
 
 fn new_filesystem(mount: &Mount, options: &Options) -> Result<OwnedFd, Error> {
@@ -335,3 +392,6 @@ fn refuse_propagation(request: &MountRequest) -> Result<(), Error> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use reaper_spec::{Device, ImageMode, Mount};
+use reaper_spec::{AllowedMounts, Device, ImageMode, Mount};
 
 use super::{device, filter::wanted, options::Options};
 use crate::{
@@ -31,6 +31,8 @@ pub(crate) struct MountRequest {
     pub(crate) image: Option<Image>,
     /// Made, then bound.
     pub(crate) device: Option<Device>,
+    /// What may be bound.
+    pub(super) allowed: Vec<AllowedMounts>,
 }
 
 impl MountRequest {
@@ -52,7 +54,11 @@ impl MountRequest {
         request: &ViewRequest,
         privilege: Privilege,
     ) -> Result<Vec<Self>, Error> {
-        let requests = wanted(request).map(|mount| Self::of(mount.clone()));
+        let requests = wanted(request).map(|mount| {
+            let mut parsed = Self::of(mount.clone())?;
+            parsed.allowed.clone_from(&request.allowed_mounts);
+            Ok(parsed)
+        });
         let changes_something =
             |request: &Result<Self, Error>| request.as_ref().map_or(true, Self::changes_something);
         let devices = request.devices.iter();
@@ -111,6 +117,7 @@ impl MountRequest {
             options,
             image: None,
             device: None,
+            allowed: Vec::new(),
         })
     }
 

@@ -16,8 +16,8 @@ use reaper_exec::{
 };
 use reaper_overlay::{RootfsMount, ViewRequest};
 use reaper_spec::{
-    Bundle, Config, ContainerId, ContainerSpec, CriAnnotations, Exit, ExitStatus, NamespaceKind,
-    ProcessSpec, Timestamp,
+    Bundle, Config, ContainerId, ContainerLimit, ContainerSpec, CriAnnotations, Exit, ExitStatus,
+    NamespaceKind, ProcessSpec, Timestamp,
 };
 use reaper_state::{Record, StateStore};
 use tokio::time::timeout;
@@ -83,7 +83,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             }
             let mut new = self.new_container(id.clone(), &path, workload, config, &stdio)?;
             new.view.rootfs_mounts = request.rootfs.iter().map(rootfs_mount).collect();
-            self.make_init(new).await?
+            self.make_init(new, &policy.container_limits()).await?
         };
         let is_sandbox = is_sandbox && !holds_pids;
         self.events.publish(created(&request, pid));
@@ -135,7 +135,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         if workload.new_pid_namespace {
             let mut new = container_config(id, bundle, workload, config, stdio);
             sandbox::hold_pids(&mut new, &view, network.as_deref())?;
-            return self.make_init(new).await;
+            return self.make_init(new, &[]).await;
         }
         let (store, bundle) = (self.engine.store(), bundle.to_owned());
         let annotations = workload.annotations;
@@ -185,16 +185,16 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
     }
 
     /// As [`make`](Self::make), and returns the pid of init.
-    async fn make_init(&self, new: ContainerConfig) -> Result<u32> {
-        let process = self.make(new).await?.process;
+    async fn make_init(&self, new: ContainerConfig, limits: &[ContainerLimit]) -> Result<u32> {
+        let process = self.make(new, limits).await?.process;
         Ok(process.map_or(0, |process| process.pid))
     }
 
     /// Creates the container by the engine. A creation that exceeds its limit is undone: the client
     /// gets an error, and would not delete the container.
-    async fn make(&self, new: ContainerConfig) -> Result<Record> {
+    async fn make(&self, new: ContainerConfig, limits: &[ContainerLimit]) -> Result<Record> {
         let id = new.id.clone();
-        match with_timeout("create", self.engine.create(new)).await {
+        match with_timeout("create", self.engine.create_within(new, limits)).await {
             Ok((record, warnings)) => {
                 for warning in warnings {
                     tracing::warn!(%id, "{warning}");
@@ -297,6 +297,7 @@ fn container_config(
             restrictions,
             devices,
             root_propagation: rootfs_propagation,
+            allowed_mounts: config.policy.allowed_mounts(),
             ..view(id.clone(), &process, mounts, &annotations, &config)
         },
         id,

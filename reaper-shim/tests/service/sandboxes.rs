@@ -163,3 +163,27 @@ async fn exec_keeps_the_policy_that_its_container_was_created_under() {
     let refused = shim.exec("web", "probe").await;
     assert!(message(refused).contains("does not allow \"/bin/true\""));
 }
+
+#[tokio::test]
+async fn containers_beyond_their_number_are_refused_and_sandboxes_are_not_counted() {
+    let mut settings = Settings::default();
+    let policy = "[policy]\ncontainers = 1\n";
+    settings.config.apply_options(policy).unwrap();
+    let shim = shim_with(settings);
+    shim.create_as("pod", PAUSE, SANDBOX).await.unwrap();
+    shim.create_as("web", r#"["/bin/true"]"#, CONTAINER)
+        .await
+        .unwrap();
+    let one_more = shim.create_as("more", r#"["/bin/true"]"#, CONTAINER).await;
+    assert!(message(one_more).contains(
+        "policy.containers (the runtime's options in containerd's configuration, line 2) does not allow another \
+         container: 1 have not stopped"
+    ));
+    shim.create_as("other", PAUSE, SANDBOX).await.unwrap();
+    shim.start("web", "").await.unwrap();
+    shim.fake.exit(&init("web"), 0);
+    shim.wait("web", "").await.unwrap();
+    shim.create_as("more", r#"["/bin/true"]"#, CONTAINER)
+        .await
+        .unwrap();
+}

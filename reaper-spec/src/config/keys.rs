@@ -2,7 +2,7 @@
 
 use super::{
     input::{Age, AllowedAnnotations, Input, Program, Size, Wrong},
-    policy::{Capability, Command, Scope, items, texts},
+    policy::{Capability, Command, Namespace, Scope, items, texts},
     types::Config,
 };
 
@@ -74,12 +74,14 @@ keys! {
     "policy.users" |c, input| c.policy.last().users = items(input)?;
     "policy.groups" |c, input| c.policy.last().groups = items(input)?;
     "policy.commands" |c, input| c.policy.last().commands = items::<Command>(input)?.map(texts);
-    "policy.namespaces" |c, input| c.policy.last().namespaces = input.read()?;
+    "policy.namespaces"
+        |c, input| c.policy.last().namespaces = items::<Namespace>(input)?.map(texts);
     "policy.host_paths" |c, input| c.policy.last().host_paths = items(input)?;
     "policy.capabilities"
         |c, input| c.policy.last().capabilities = items::<Capability>(input)?.map(texts);
     "policy.privileged" |c, input| c.policy.last().privileged = input.read()?;
     "policy.scopes" |c, input| c.policy.last().scopes = items::<Scope>(input)?.map(texts);
+    "policy.containers" |c, input| c.policy.last().containers = input.read()?;
     "policy.rlimits" |c, input| c.policy.last().rlimits = items(input)?;
 }
 

@@ -13,6 +13,51 @@ use crate::{
 /// The table's name.
 pub(super) const POLICY: &str = "policy";
 
+/// All capabilities of Linux (capabilities(7)), in the order of their numbers.
+const CAPABILITIES: [&str; 41] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
 /// What lists of a policy have in them.
 pub(super) trait Item: Sized {
     /// A noun for messages.
@@ -81,14 +126,29 @@ macro_rules! checked {
 }
 
 checked! {
-    Command: "globs of absolute paths, such as \"/usr/bin/*\"",
-        |text| text.starts_with('/') && glob::Pattern::new(text).is_ok();
-    Capability: "capabilities such as \"CAP_NET_ADMIN\"",
-        |text| text.strip_prefix("CAP_").is_some_and(|name| {
-            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
-        });
+    Command: "globs that an absolute path can match, without empty parts, . and .., such as \"/usr/bin/*\"",
+        |text| can_match(text) && glob::Pattern::new(text).is_ok();
+    Namespace: "names of Kubernetes namespaces, such as \"batch\"",
+        |text| is_label(text);
+    Capability: "capabilities as in capabilities(7), such as \"CAP_NET_ADMIN\"",
+        |text| CAPABILITIES.contains(&text);
     Scope: "overlay scopes: node, namespace, pod, container, group:NAME or group:*",
         |text| text == "group:*" || text.parse::<OverlayScope>().is_ok();
+}
+
+/// Whether a path as it is compared, without `.` and `..` and doubled slashes, can match.
+fn can_match(glob: &str) -> bool {
+    let parts = glob.strip_prefix('/').map(|rest| rest.split('/'));
+    parts.is_some_and(|mut parts| parts.all(|part| !["", ".", ".."].contains(&part)))
+}
+
+/// Whether it is a label as in RFC 1123, as Kubernetes demands of a namespace.
+fn is_label(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let at_ends = [text.bytes().next(), text.bytes().next_back()];
+    text.len() <= 63
+        && at_ends.into_iter().all(|end| end.is_some_and(is_plain))
+        && text.bytes().all(|byte| is_plain(byte) || byte == b'-')
 }
 
 pub(super) fn texts<T: Into<String>>(items: Vec<T>) -> Vec<String> {

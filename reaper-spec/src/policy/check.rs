@@ -1,16 +1,17 @@
 //! Whether a container or a process keeps the rules.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use glob::{MatchOptions, Pattern};
 
 use super::{
+    mounts::plain,
     rules::{PolicyConfig, PolicyRules, PolicySource},
-    values::{HostPath, IdRange, Privileges},
+    values::{IdRange, Privileges},
 };
 use crate::{
     annotations::CriAnnotations,
-    container_spec::{ContainerSpec, FileRestrictions, Mount},
+    container_spec::{ContainerSpec, FileRestrictions},
     error::Error,
     overlay_scope::OverlayScope,
     process::{Capabilities, ProcessSpec, SecurityLabels},
@@ -22,19 +23,6 @@ const PATHS: MatchOptions = MatchOptions {
     require_literal_separator: true,
     require_literal_leading_dot: false,
 };
-
-/// Filesystems that are empty at first or show the kernel's own state, and no file of the node.
-const OF_NO_FILES: [&str; 9] = [
-    "cgroup",
-    "cgroup2",
-    "devpts",
-    "hugetlbfs",
-    "mqueue",
-    "proc",
-    "ramfs",
-    "sysfs",
-    "tmpfs",
-];
 
 const ADMIN: &str = "CAP_SYS_ADMIN";
 
@@ -52,6 +40,12 @@ impl PolicyConfig {
     ) -> Result<Option<String>, Error> {
         for rules in &self.rules {
             rules.check_container(container, scope)?;
+        }
+        for allowed in self.allowed_mounts() {
+            container
+                .mounts
+                .iter()
+                .try_for_each(|mount| allowed.check(mount))?;
         }
         if self.privileges == Privileges::Spec {
             return Ok(None);
@@ -131,11 +125,6 @@ impl PolicyRules {
         self.check_namespace(&CriAnnotations::from_annotations(&container.annotations))?;
         if self.privileged == Some(false) && is_privileged(container) {
             return Err(self.refused("privileged", "a privileged container"));
-        }
-        if let Some(allowed) = &self.host_paths {
-            for mount in &container.mounts {
-                self.check_mount(allowed, mount)?;
-            }
         }
         match (&self.scopes, scope) {
             (Some(allowed), Some(scope)) => {
@@ -232,35 +221,6 @@ impl PolicyRules {
         above.map_or(Ok(()), |name| Err(self.refused("capabilities", name)))
     }
 
-    fn check_mount(&self, allowed: &[HostPath], mount: &Mount) -> Result<(), Error> {
-        if !mount.is_bind() {
-            // By a device or by its options any other may show what is the node's: a disk, a directory below an
-            // overlay.
-            let kind = mount.typ.as_deref().unwrap_or_default();
-            return self.allowed(OF_NO_FILES.contains(&kind), "host_paths", || {
-                format!("a mount of the filesystem {kind}")
-            });
-        }
-        let Some(source) = &mount.source else {
-            return Ok(());
-        };
-        // What links on the way lead to counts. What does not exist cannot be mounted.
-        let real = source.canonicalize().ok().or_else(|| plain(source));
-        let covers = |path: &&HostPath| {
-            real.as_ref()
-                .is_some_and(|real| real.starts_with(&path.path))
-        };
-        let mut covering = allowed.iter().filter(covers).peekable();
-        if covering.peek().is_none() {
-            return Err(self.refused("host_paths", &format!("a mount of {}", source.display())));
-        }
-        self.allowed(
-            mount.is_read_only() || covering.any(|path| !path.read_only),
-            "host_paths",
-            || format!("a writable mount of {}", source.display()),
-        )
-    }
-
     fn allowed(
         &self,
         allowed: bool,
@@ -307,10 +267,4 @@ fn is_privileged(container: &ContainerSpec) -> bool {
         .as_ref()
         .is_none_or(|capabilities| capabilities.all().any(|name| name == ADMIN));
     is_admin && restrictions.masked_paths.is_empty() && restrictions.read_only_paths.is_empty()
-}
-
-/// The path without `.` and doubled separators, unless it goes up: that may lead anywhere.
-fn plain(path: &Path) -> Option<PathBuf> {
-    let goes_up = path.components().any(|part| part == Component::ParentDir);
-    (!goes_up).then(|| path.components().collect())
 }

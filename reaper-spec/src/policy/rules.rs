@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::values::{HostPath, IdRange, Privileges, RlimitCeiling};
-use crate::error::{Invalid, Rule};
+use crate::error::{Error, Invalid, Rule};
 
 /// What the node's admin has decided for all containers. It is set in configuration files only,
 /// never by an environment variable, an annotation or a flag; what the node's own file says of it
@@ -47,6 +47,9 @@ pub struct PolicyRules {
     pub privileged: Option<bool>,
     /// The overlay scopes that a container may be in; `group:*` stands for every group.
     pub scopes: Option<Vec<String>>,
+    /// The most containers that may be below one state root and not have stopped, not counting the sandboxes of
+    /// pods.
+    pub containers: Option<usize>,
     /// The largest hard limits that a process may be given.
     pub rlimits: Option<Vec<RlimitCeiling>>,
 }
@@ -62,7 +65,36 @@ pub struct PolicySource {
     pub lines: BTreeMap<String, usize>,
 }
 
+/// The rule `containers` of one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ContainerLimit {
+    /// The rule, and where it was written.
+    pub rule: Rule,
+    /// The most containers.
+    pub most: usize,
+}
+
+impl ContainerLimit {
+    /// The error of a container that would be one more than the limit, where there are `found`.
+    pub fn refused(&self, found: usize) -> Error {
+        Error::Policy {
+            rule: self.rule.clone(),
+            found: format!("another container: {found} have not stopped"),
+        }
+    }
+}
+
 impl PolicyConfig {
+    /// The limits of all files for the number of containers. Each of them holds.
+    pub fn container_limits(&self) -> Vec<ContainerLimit> {
+        let of = |rules: &PolicyRules| {
+            let rule = rules.source.rule("containers");
+            rules.containers.map(|most| ContainerLimit { rule, most })
+        };
+        self.rules.iter().filter_map(of).collect()
+    }
+
     /// The rules that are being read.
     pub(crate) fn last(&mut self) -> &mut PolicyRules {
         if self.rules.is_empty() {

@@ -101,7 +101,12 @@ impl FromStr for HostPath {
         let plain = path
             .components()
             .all(|part| part != std::path::Component::ParentDir);
-        if path.is_absolute() && plain {
+        // Else it would be a name that no file has, and the rule one that allows nothing.
+        let misspelt = [":ro", ":rw", ":rro", ":rrw"]
+            .iter()
+            .any(|word| text.to_ascii_lowercase().ends_with(word))
+            && !read_only;
+        if path.is_absolute() && plain && !misspelt {
             Ok(Self { path, read_only })
         } else {
             Err(ParsePolicyError(

@@ -56,7 +56,10 @@ const SPEC: Crate = Crate {
                 &["sources"],
             ],
         ),
-        ("policy", &[&["values"], &["rules"], &["check"]]),
+        (
+            "policy",
+            &[&["values"], &["rules"], &["mounts"], &["check"]],
+        ),
     ],
 };
 

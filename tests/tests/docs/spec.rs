@@ -240,6 +240,54 @@ fn each_line_of_the_threat_model_is_shown_by_a_test() {
     }
 }
 
+/// The controls of Kubernetes' Pod Security Standards, and whether they are anything that a runtime could keep.
+const CONTROLS: [(&str, bool); 16] = [
+    ("HostProcess", false),
+    ("Host Namespaces", true),
+    ("Privileged Containers", true),
+    ("Capabilities", true),
+    ("HostPath Volumes", true),
+    ("Host Ports", false),
+    ("Host Probes and Lifecycle Hooks", false),
+    ("AppArmor", true),
+    ("SELinux", true),
+    ("`/proc` Mount Type", true),
+    ("Seccomp", true),
+    ("Sysctls", true),
+    ("Volume Types", true),
+    ("Privilege Escalation", true),
+    ("Running as Non-root", true),
+    ("Running as Non-root user", true),
+];
+
+#[test]
+fn each_control_of_the_pod_security_standards_has_its_fields_and_a_test() {
+    let (code, text) = (
+        code(),
+        fs::read_to_string(root().join("docs/spec.md")).unwrap(),
+    );
+    let (_, table) = text.split_once("### Pod Security Standards").unwrap();
+    let lines = table.lines().filter(|line| line.starts_with("| ")).skip(1);
+    let rows: Vec<Vec<&str>> = lines
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    let controls: Vec<_> = rows.iter().map(|row| row[0]).collect();
+    assert_eq!(controls, CONTROLS.map(|(control, _)| control));
+    for (row, (control, is_kept)) in rows.iter().zip(CONTROLS) {
+        let [_, fields, how, tests] = row[..] else {
+            panic!("a row has four cells: {row:?}");
+        };
+        assert!(!fields.is_empty() && !how.is_empty(), "{control}");
+        assert_eq!(!tests.is_empty(), is_kept, "{control}");
+        for test in tests.split('`').skip(1).step_by(2) {
+            assert!(
+                code.contains(&format!("fn {test}(")),
+                "{control}: no test {test}"
+            );
+        }
+    }
+}
+
 #[test]
 fn what_is_honoured_or_refused_is_shown_by_a_test() {
     let code = code();
