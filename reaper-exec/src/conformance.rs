@@ -9,7 +9,9 @@
 //!         Program::Ends(code) => vec!["exit".into(), code.to_string()],
 //!         Program::Lasts => vec!["last".into()],
 //!         Program::Missing => vec!["missing".into()],
+//!         Program::IgnoresTerm => vec!["ignore".into(), "15".into()],
 //!     })
+//!     .without_processes()
 //! };
 //! let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
 //! runtime.block_on(conformance::run(subject));
@@ -18,18 +20,45 @@
 //!
 //! The rules speak about what callers see. That an end survives its monitor, and that nothing is
 //! left of a container, needs processes to kill: the crate's own `tests/executor` shows how.
+//!
+//! Some rules need more than every subject has, and check nothing on one that has it not:
+//!
+//! | rule | needs |
+//! |---|---|
+//! | `a_new_executor_knows_containers_and_exits` | [`Subject::reopening`] |
+//! | `deleted_exec_leaves_no_stream_open` | processes of the kernel, see [`Subject::without_processes`] |
+//!
+//! A rule that takes longer than a minute is broken: an answer does not come. [`Subject::within`] sets
+//! another limit.
 
-use std::{any::Any, fmt, future::Future, path::PathBuf, pin::Pin, sync::Arc};
+mod output;
+mod rules;
+
+use std::{
+    any::Any,
+    fmt,
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use reaper_overlay::ViewRequest;
-use reaper_spec::{ContainerId, ExecId, ProcessSpec, Status};
+use reaper_spec::{ContainerId, ExecId, ProcessSpec, Status, conformance::broken};
 use reaper_state::StateRoot;
 
+use self::output::OutputReader;
 use crate::{
     executor::{ContainerConfig, CreateRequest, Error, ExecRequest, Executor, Target},
     io::StdioRequest,
     signal::Signal,
 };
+
+/// How long the check of a rule may take; only an executor that breaks it takes so long.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What a process of the suite runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,11 +69,20 @@ pub enum Program {
     Lasts,
     /// It does not exist.
     Missing,
+    /// It ignores SIGTERM, and lasts until another signal ends it. It writes a line to its standard
+    /// output once it ignores the signal; one [without processes](Subject::without_processes)
+    /// ignores it from the start on.
+    IgnoresTerm,
 }
+
+type Reopen = Box<dyn Fn() -> Arc<dyn Executor>>;
 
 /// An executor without containers, to be checked.
 pub struct Subject {
     executor: Arc<dyn Executor>,
+    reopen: Option<Reopen>,
+    processes: bool,
+    limit: Duration,
     root: StateRoot,
     args: fn(Program) -> Vec<String>,
     bundle: Box<dyn Fn(&ProcessSpec) -> PathBuf>,
@@ -60,18 +98,18 @@ impl Subject {
         let bundle = root.path().to_owned();
         Self {
             executor: Arc::new(executor),
+            reopen: None,
+            processes: true,
+            limit: LIMIT,
             root,
             bundle: Box::new(move |_| bundle.clone()),
             args: |program| match program {
-                Program::Ends(code) => {
-                    vec![
-                        "/bin/sh".to_owned(),
-                        "-c".to_owned(),
-                        format!("exit {code}"),
-                    ]
-                }
+                Program::Ends(code) => shell(format!("exit {code}")),
                 Program::Lasts => vec!["/bin/sleep".to_owned(), "1000000".to_owned()],
                 Program::Missing => vec!["/nowhere/missing".to_owned()],
+                Program::IgnoresTerm => {
+                    shell("trap '' TERM; echo ignored; exec sleep 1000000".to_owned())
+                }
             },
             _kept: None,
         }
@@ -81,6 +119,29 @@ impl Subject {
     #[must_use]
     pub fn running(mut self, args: fn(Program) -> Vec<String>) -> Self {
         self.args = args;
+        self
+    }
+
+    /// The executor's processes are not the kernel's, as those of a fake are: the rules about what a
+    /// process leaves in the kernel and about its streams are left out.
+    #[must_use]
+    pub fn without_processes(mut self) -> Self {
+        self.processes = false;
+        self
+    }
+
+    /// `open` makes another executor of the same containers, as a program has that was started again.
+    /// Without it, the rule that containers outlive their executor checks nothing.
+    #[must_use]
+    pub fn reopening<E: Executor + 'static>(mut self, open: impl Fn() -> E + 'static) -> Self {
+        self.reopen = Some(Box::new(move || Arc::new(open())));
+        self
+    }
+
+    /// Sets how long the check of a rule may take; a minute by default.
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.limit = limit;
         self
     }
 
@@ -112,6 +173,14 @@ impl Subject {
     }
 
     async fn try_create(&self, program: Program) -> Result<ContainerId, Error> {
+        self.create_with(program, StdioRequest::default()).await
+    }
+
+    async fn create_with(
+        &self,
+        program: Program,
+        stdio: StdioRequest,
+    ) -> Result<ContainerId, Error> {
         let id: ContainerId = "conformance".parse().expect("an id");
         let dir = self.root.container(&id);
         std::fs::create_dir_all(dir.path()).expect("the folder of the container");
@@ -121,6 +190,7 @@ impl Subject {
             container: ContainerConfig {
                 bundle: (self.bundle)(&process),
                 view: ViewRequest::new(id.clone(), PathBuf::from("/")),
+                stdio,
                 ..ContainerConfig::new(id.clone(), process)
             },
         };
@@ -134,17 +204,49 @@ impl Subject {
         target
     }
 
+    /// A container that ignores SIGTERM by now.
+    async fn start_ignoring(&self) -> Target {
+        let program = Program::IgnoresTerm;
+        if !self.processes {
+            return self.start(program).await;
+        }
+        let (stdio, mut output) = OutputReader::below(self.root.path());
+        let created = self.create_with(program, stdio).await;
+        let target = Target::Init(created.expect("create"));
+        self.executor.start(&target).await.expect("start");
+        output.something().await;
+        target
+    }
+
     async fn exec(&self, id: &ContainerId, name: &str, program: Program) -> Result<Target, Error> {
+        let process = self.process(program);
+        let stdio = StdioRequest::default();
+        self.exec_with(id, name, process, stdio).await
+    }
+
+    async fn exec_with(
+        &self,
+        id: &ContainerId,
+        name: &str,
+        process: ProcessSpec,
+        stdio: StdioRequest,
+    ) -> Result<Target, Error> {
         let exec: ExecId = name.parse().expect("an exec id");
         let request = ExecRequest {
-            process: self.process(program),
+            process,
             process_json: None,
-            stdio: StdioRequest::default(),
+            stdio,
             preserve_fds: Vec::new(),
             kill_on_disconnect: false,
         };
         self.executor.exec(id, &exec, request).await?;
         Ok(Target::Exec(id.clone(), exec))
+    }
+
+    async fn start_exec(&self, id: &ContainerId, name: &str, program: Program) -> Target {
+        let exec = self.exec(id, name, program).await.expect("exec");
+        self.executor.start(&exec).await.expect("start the exec");
+        exec
     }
 
     async fn kill(&self, target: &Target) -> Result<(), Error> {
@@ -164,6 +266,10 @@ impl Subject {
         self.executor.wait(target).await.expect("wait");
         self.executor.delete(target).await.expect("delete");
     }
+}
+
+fn shell(script: String) -> Vec<String> {
+    vec!["/bin/sh".to_owned(), "-c".to_owned(), script]
 }
 
 impl fmt::Debug for Subject {
@@ -188,16 +294,30 @@ impl Rule {
     /// Checks the rule on an executor without containers.
     ///
     /// # Panics
-    /// Panics if the executor breaks the rule, with a message that states how.
+    /// The executor breaks the rule; the message says which it is and how.
     pub async fn check(&self, subject: &Subject) {
-        (self.check)(subject).await;
+        let limited = tokio::time::timeout(subject.limit, (self.check)(subject));
+        let mut checking = std::pin::pin!(limited);
+        let checked = poll_fn(|context| {
+            // A check that panicked is not polled again.
+            match catch_unwind(AssertUnwindSafe(|| checking.as_mut().poll(context))) {
+                Ok(Poll::Pending) => Poll::Pending,
+                Ok(Poll::Ready(within)) => Poll::Ready(Ok(within)),
+                Err(cause) => Poll::Ready(Err(cause)),
+            }
+        });
+        match checked.await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => broken(self.name, &format!("no answer within {:?}", subject.limit)),
+            Err(cause) => broken(self.name, &*cause),
+        }
     }
 }
 
 /// Checks every rule, each on a separate executor, made by `subject`.
 ///
 /// # Panics
-/// If the executor breaks a rule, with a message that states which and how.
+/// The executor breaks a rule; the message says which and how.
 pub async fn run(subject: impl Fn() -> Subject) {
     for rule in RULES {
         rule.check(&subject()).await;
@@ -216,17 +336,21 @@ macro_rules! rules {
 
 rules! {
     created_process_waits_for_start
+    wait_is_not_answered_before_the_exit
     exit_status_is_kept_until_delete
     every_waiter_gets_the_exit_status
     missing_program_is_reported_and_leaves_no_running_process
     a_second_start_is_refused
     kill_ends_created_process_before_start
     kill_of_exited_or_unknown_process_is_refused
+    kill_of_exited_exec_reaches_no_other_process
+    kill_of_all_reaches_execs_too
     delete_of_running_process_is_refused
     an_exec_needs_a_running_container
     exec_id_is_taken_until_delete
+    exec_with_a_used_id_is_another_process
     killed_exec_leaves_container_running
+    deleted_exec_leaves_no_stream_open
     execs_end_before_init
+    a_new_executor_knows_containers_and_exits
 }
-
-mod rules;

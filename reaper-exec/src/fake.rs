@@ -45,8 +45,9 @@ pub enum Call {
 /// An executor without processes, for tests of races and failures. It keeps the contract of
 /// [`Executor`], and passes its conformance suite.
 ///
-/// A process lasts until [`exit`](Self::exit) or a signal, any but 0, ends it. Three programs are
-/// known: `exit N` ends at once with that code, `missing` cannot be executed, and any other lasts.
+/// A process lasts until [`exit`](Self::exit) or a signal, any but 0, ends it. Four programs are
+/// known: `exit N` ends at once with that code, `missing` cannot be executed, `ignore N` ignores that
+/// signal, and any other lasts.
 /// Every call can be [held](Self::hold) before it does anything, or [after](Self::hold_answer),
 /// and can [fail](Self::fail_next) or [panic](Self::panic_next).
 ///
@@ -250,15 +251,12 @@ impl Executor for FakeExecutor {
         started
     }
 
-    async fn kill(&self, target: &Target, signal: Signal, _all: bool) -> Result<()> {
+    async fn kill(&self, target: &Target, signal: Signal, all: bool) -> Result<()> {
         self.scripted(Call::Kill, target, |state| {
             if state.find(target)?.status == Status::Stopped {
                 return Err(Error::Ended(target.clone()));
             }
-            let (signal, core) = (signal.number(), false);
-            if signal != 0 {
-                state.end(target, ExitStatus::Signaled { signal, core });
-            }
+            state.signal(target, signal, all);
             Ok(())
         })
         .await

@@ -53,14 +53,20 @@ async fn settle() {
 #[tokio::test]
 async fn the_fake_keeps_the_contract() {
     conformance::run(|| {
-        Subject::new(FakeExecutor::new(), std::env::temp_dir()).running(|program| match program {
-            Program::Ends(code) => vec!["exit".to_owned(), code.to_string()],
-            Program::Lasts => vec!["last".to_owned()],
-            Program::Missing => vec!["missing".to_owned()],
-        })
+        let root = tempfile::tempdir().unwrap();
+        let fake = FakeExecutor::new();
+        Subject::new(fake.clone(), root.path())
+            .running(|program| match program {
+                Program::Ends(code) => vec!["exit".to_owned(), code.to_string()],
+                Program::Lasts => vec!["last".to_owned()],
+                Program::Missing => vec!["missing".to_owned()],
+                Program::IgnoresTerm => vec!["ignore".to_owned(), "15".to_owned()],
+            })
+            .without_processes()
+            .reopening(move || fake.clone())
+            .keeping(root)
     })
     .await;
-    let _ = std::fs::remove_dir(std::env::temp_dir().join("conformance"));
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use common::{user::*, *};
 use reaper_overlay::{
     Configured, Error, FakeCall, FakeIsolation, FilesystemIsolation, HostFilesystem,
     MockFilesystemIsolation, MockView, ReadOnlyHost, Session, SharedOverlay,
-    conformance::{self, Subject},
+    conformance::{self, Subject, Writes},
 };
 use reaper_spec::OverlayScope;
 
@@ -22,7 +22,8 @@ fn the_shared_overlay_keeps_the_contract() {
     isolated(|dir| {
         conformance::run(|| {
             let dir = fresh(dir);
-            Subject::new(SharedOverlay::new(), dir.path()).keeping(dir)
+            let subject = Subject::new(SharedOverlay::new(), dir.path()).keeping(dir);
+            subject.writing(Writes::Apart)
         });
     });
 }
@@ -33,7 +34,9 @@ fn an_overlay_of_each_container_keeps_the_contract() {
         conformance::run(|| {
             let dir = fresh(dir);
             let subject = Subject::new(Configured::default(), dir.path()).keeping(dir);
-            subject.adjusting(|request| request.overlay.scope = OverlayScope::Container)
+            subject
+                .writing(Writes::Apart)
+                .adjusting(|request| request.overlay.scope = OverlayScope::Container)
         });
     });
 }
@@ -49,7 +52,7 @@ fn the_overlay_of_an_ordinary_user_keeps_the_contract() {
         conformance::run(|| {
             let dir = fresh(dir);
             let subject = Subject::new(SharedOverlay::new(), dir.path()).keeping(dir);
-            subject.without_volumes()
+            subject.without_volumes().writing(Writes::Apart)
         });
     });
 }
@@ -59,7 +62,8 @@ fn the_host_keeps_the_contract() {
     isolated(|dir| {
         conformance::run(|| {
             let dir = fresh(dir);
-            Subject::new(HostFilesystem, dir.path()).keeping(dir)
+            let subject = Subject::new(HostFilesystem, dir.path()).keeping(dir);
+            subject.writing(Writes::Host)
         });
     });
 }
@@ -69,7 +73,8 @@ fn the_read_only_host_keeps_the_contract() {
     isolated(|dir| {
         conformance::run(|| {
             let dir = fresh(dir);
-            Subject::new(ReadOnlyHost::default(), dir.path()).keeping(dir)
+            let subject = Subject::new(ReadOnlyHost::default(), dir.path()).keeping(dir);
+            subject.writing(Writes::Refused)
         });
     });
 }
@@ -79,7 +84,8 @@ fn the_fake_keeps_the_contract_where_no_script_says_otherwise() {
     isolated(|dir| {
         conformance::run(|| {
             let dir = fresh(dir);
-            Subject::new(FakeIsolation::new(), dir.path()).keeping(dir)
+            let subject = Subject::new(FakeIsolation::new(), dir.path()).keeping(dir);
+            subject.writing(Writes::Host)
         });
     });
 }

@@ -1,10 +1,13 @@
 //! The rules.
 
-use reaper_spec::{ExitStatus, Status};
+use std::{future::Future, pin::Pin};
 
-use super::{Program, Subject};
+use reaper_spec::{Exit, ExitStatus, Status};
+
+use super::{Program, Subject, output::OutputReader};
 use crate::{
-    executor::{Error, Target},
+    executor::{Error, Result, Target},
+    procfs,
     signal::Signal,
 };
 
@@ -18,6 +21,47 @@ pub(super) async fn created_process_waits_for_start(subject: &Subject) {
     assert_eq!(subject.status(&target).await, Status::Created);
     let pids = subject.executor.pids(target.container()).await;
     assert_eq!(pids.expect("pids").len(), 1);
+    subject.clean(&target).await;
+}
+
+type Waiting<'a> = Pin<Box<dyn Future<Output = Result<Exit>> + Send + 'a>>;
+
+/// Does something else while `waiting` has to go on.
+async fn meanwhile<T>(waiting: &mut Waiting<'_>, act: impl Future<Output = T>) -> T {
+    tokio::select! {
+        biased;
+        early = waiting => panic!("a wait was answered before the process had exited: {early:?}"),
+        done = act => done,
+    }
+}
+
+pub(super) async fn wait_is_not_answered_before_the_exit(subject: &Subject) {
+    let executor = &subject.executor;
+    let target = Target::Init(subject.create(Program::Lasts).await);
+    let mut waiting = executor.wait(&target);
+    assert_eq!(
+        meanwhile(&mut waiting, subject.status(&target)).await,
+        Status::Created
+    );
+    let started = meanwhile(&mut waiting, executor.start(&target)).await;
+    let process = started.expect("start");
+    let another = async {
+        let exec = subject
+            .start_exec(target.container(), "one", Program::Ends(2))
+            .await;
+        executor.wait(&exec).await.expect("wait for the exec")
+    };
+    assert_eq!(meanwhile(&mut waiting, another).await.status.code(), 2);
+    assert_eq!(
+        meanwhile(&mut waiting, subject.status(&target)).await,
+        Status::Running
+    );
+    subject.kill(&target).await.expect("kill");
+    assert_eq!(waiting.await.expect("wait").status, KILLED);
+    assert_eq!(subject.status(&target).await, Status::Stopped);
+    if subject.processes {
+        assert!(!procfs::is_alive(&process), "{process:?} is alive");
+    }
     subject.clean(&target).await;
 }
 
@@ -93,7 +137,7 @@ pub(super) async fn missing_program_is_reported_and_leaves_no_running_process(su
 }
 
 /// It was refused since the process runs.
-fn assert_runs<T: std::fmt::Debug>(refused: Result<T, Error>) {
+fn assert_runs<T: std::fmt::Debug>(refused: Result<T>) {
     let running = matches!(
         refused,
         Err(Error::Status {
@@ -130,6 +174,44 @@ pub(super) async fn kill_of_exited_or_unknown_process_is_refused(subject: &Subje
     subject.executor.wait(&target).await.expect("wait");
     let refused = subject.kill(&target).await;
     assert!(matches!(refused, Err(Error::Ended(_))), "{refused:?}");
+    subject.clean(&target).await;
+}
+
+pub(super) async fn kill_of_exited_exec_reaches_no_other_process(subject: &Subject) {
+    let target = subject.start(Program::Lasts).await;
+    let exec = subject
+        .start_exec(target.container(), "one", Program::Ends(0))
+        .await;
+    subject.executor.wait(&exec).await.expect("wait");
+    let refused = subject.kill(&exec).await;
+    assert!(matches!(refused, Err(Error::Ended(_))), "{refused:?}");
+    subject.executor.delete(&exec).await.expect("delete");
+    let refused = subject.kill(&exec).await;
+    assert!(matches!(refused, Err(Error::NotFound(_))), "{refused:?}");
+    assert_eq!(subject.status(&target).await, Status::Running);
+    subject.clean(&target).await;
+}
+
+pub(super) async fn kill_of_all_reaches_execs_too(subject: &Subject) {
+    let executor = &subject.executor;
+    let target = subject.start_ignoring().await;
+    let exec = subject
+        .start_exec(target.container(), "one", Program::Lasts)
+        .await;
+    let mut waiting = executor.wait(&exec);
+    let alone = executor.kill(&target, Signal::TERM, false);
+    meanwhile(&mut waiting, alone)
+        .await
+        .expect("kill init alone");
+    meanwhile(&mut waiting, subject.status(&target)).await;
+    let all = executor.kill(&target, Signal::TERM, true).await;
+    all.expect("kill all");
+    let terminated = ExitStatus::Signaled {
+        signal: Signal::TERM.number(),
+        core: false,
+    };
+    assert_eq!(waiting.await.expect("wait").status, terminated);
+    assert_eq!(subject.status(&target).await, Status::Running);
     subject.clean(&target).await;
 }
 
@@ -194,6 +276,25 @@ pub(super) async fn exec_id_is_taken_until_delete(subject: &Subject) {
     subject.clean(&target).await;
 }
 
+pub(super) async fn exec_with_a_used_id_is_another_process(subject: &Subject) {
+    let executor = &subject.executor;
+    let target = subject.start(Program::Lasts).await;
+    let first = subject
+        .start_exec(target.container(), "same", Program::Ends(5))
+        .await;
+    executor.wait(&first).await.expect("wait");
+    executor.delete(&first).await.expect("delete");
+    let second = subject
+        .start_exec(target.container(), "same", Program::Lasts)
+        .await;
+    let mut waiting = executor.wait(&second);
+    meanwhile(&mut waiting, subject.status(&target)).await;
+    subject.kill(&second).await.expect("kill");
+    assert_eq!(waiting.await.expect("wait").status, KILLED);
+    assert_eq!(subject.status(&target).await, Status::Running);
+    subject.clean(&target).await;
+}
+
 pub(super) async fn killed_exec_leaves_container_running(subject: &Subject) {
     let target = subject.start(Program::Lasts).await;
     let exec = subject
@@ -207,6 +308,26 @@ pub(super) async fn killed_exec_leaves_container_running(subject: &Subject) {
         KILLED
     );
     assert_eq!(subject.status(&target).await, Status::Running);
+    subject.clean(&target).await;
+}
+
+pub(super) async fn deleted_exec_leaves_no_stream_open(subject: &Subject) {
+    if !subject.processes {
+        return;
+    }
+    let target = subject.start(Program::Lasts).await;
+    let (stdio, mut output) = OutputReader::below(subject.root.path());
+    let mut process = subject.process(Program::Ends(3));
+    process.terminal = true;
+    let exec = subject
+        .exec_with(target.container(), "one", process, stdio)
+        .await
+        .expect("exec with a terminal");
+    subject.executor.start(&exec).await.expect("start");
+    let exit = subject.executor.wait(&exec).await.expect("wait");
+    assert_eq!(exit.status, ExitStatus::Exited { code: 3 });
+    subject.executor.delete(&exec).await.expect("delete");
+    output.end().await;
     subject.clean(&target).await;
 }
 
@@ -226,4 +347,36 @@ pub(super) async fn execs_end_before_init(subject: &Subject) {
         "{ended:?} {init:?}"
     );
     subject.clean(&target).await;
+}
+
+pub(super) async fn a_new_executor_knows_containers_and_exits(subject: &Subject) {
+    let Some(reopen) = &subject.reopen else {
+        return;
+    };
+    let target = subject.start(Program::Lasts).await;
+    let id = target.container();
+    let exec = subject.start_exec(id, "one", Program::Lasts).await;
+    let second = reopen();
+    let seen = second.state(id).await.expect("a running container");
+    assert_eq!((seen.status, seen.exit), (Status::Running, None));
+    let killed = second.kill(&exec, Signal::KILL, false).await;
+    killed.expect("kill the exec");
+    let ended = second.wait(&exec).await.expect("wait for the exec");
+    assert_eq!(ended.status, KILLED);
+    let third = reopen();
+    let again = third.wait(&exec).await.expect("the exit of the exec");
+    assert_eq!(again, ended);
+    let killed = third.kill(&target, Signal::KILL, false).await;
+    killed.expect("kill init");
+    let exit = third.wait(&target).await.expect("wait for init");
+    let fourth = reopen();
+    let seen = fourth.state(id).await.expect("a stopped container");
+    assert_eq!(
+        (seen.status, seen.exit),
+        (Status::Stopped, Some(exit.clone()))
+    );
+    let deleted = fourth.delete(&target).await.expect("delete");
+    assert_eq!(deleted, Some(exit));
+    let gone = subject.executor.state(id).await;
+    assert!(matches!(gone, Err(Error::NotFound(_))), "{gone:?}");
 }

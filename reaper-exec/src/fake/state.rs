@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use reaper_spec::{Exit, ExitStatus, ProcessIdentity, ProcessSpec, Status, Timestamp};
+use reaper_spec::{ContainerId, Exit, ExitStatus, ProcessIdentity, ProcessSpec, Status, Timestamp};
 use tokio::sync::watch;
 
 use super::{Call, Failure};
@@ -110,16 +110,42 @@ impl State {
         Ok(exit)
     }
 
+    /// Delivers a signal; with `all` to the execs of a container too.
+    pub(super) fn signal(&mut self, target: &Target, signal: Signal, all: bool) {
+        let (number, core) = (signal.number(), false);
+        let signaled = ExitStatus::Signaled {
+            signal: number,
+            core,
+        };
+        let mut reached = vec![target.clone()];
+        if let (Target::Init(id), true) = (target, all) {
+            reached.extend(self.execs(id));
+        }
+        reached.retain(|target| number != 0 && !self.ignores(target, number));
+        // Execs first: the end of init would kill them.
+        for target in reached.iter().rev() {
+            self.end(target, signaled.clone());
+        }
+    }
+
+    fn ignores(&self, target: &Target, signal: i32) -> bool {
+        let program = self
+            .processes
+            .get(target)
+            .map(|process| &process.program[..]);
+        let is_ignored = |number: &str| number.parse() == Ok(signal);
+        matches!(program, Some([name, number]) if name == "ignore" && is_ignored(number))
+    }
+
+    fn execs(&self, id: &ContainerId) -> Vec<Target> {
+        let of = |known: &Target| known.exec_id().is_some() && known.container() == id;
+        let targets = self.processes.keys();
+        targets.filter(|known| of(known)).cloned().collect()
+    }
+
     pub(super) fn end(&mut self, target: &Target, status: ExitStatus) {
         if let Target::Init(id) = target {
-            let of = |known: &Target| known.exec_id().is_some() && known.container() == id;
-            let execs: Vec<Target> = self
-                .processes
-                .keys()
-                .filter(|known| of(known))
-                .cloned()
-                .collect();
-            for exec in execs {
+            for exec in self.execs(id) {
                 let killed = ExitStatus::Signaled {
                     signal: Signal::KILL.number(),
                     core: false,

@@ -11,6 +11,13 @@
 //! ```
 //!
 //! The suite runs shell scripts with the streams, and serves them as a monitor does.
+//!
+//! Some rules are about what not every binder has, and check nothing on one that has it not: those about a
+//! terminal, see [`Subject::without_terminals`], and those about a reader that comes late, which need an output
+//! that is a FIFO.
+//!
+//! A rule that waits for longer than half a minute is broken: what has to come does not.
+//! [`Subject::within`] sets another limit.
 
 mod client;
 mod driver;
@@ -21,11 +28,17 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
+
+use reaper_spec::ConsoleSize;
 
 pub use self::client::{Client, Output};
 use self::driver::Process;
 use super::contract::{IoBinder, IoError, StreamTarget};
+
+/// How long the suite waits for anything; only a binder that breaks a rule makes it wait so long.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A binder to be checked, and how clients come by what it binds.
 pub struct Subject {
@@ -33,6 +46,8 @@ pub struct Subject {
     folder: PathBuf,
     clients: AtomicU32,
     connect: fn(&Path) -> Client,
+    terminals: bool,
+    limit: Duration,
     // Dropped last: a temporary folder, say.
     _kept: Option<Box<dyn Any>>,
 }
@@ -45,6 +60,8 @@ impl Subject {
             folder: folder.into(),
             clients: AtomicU32::new(0),
             connect: Client::of_fifos,
+            terminals: true,
+            limit: LIMIT,
             _kept: None,
         }
     }
@@ -53,6 +70,20 @@ impl Subject {
     #[must_use]
     pub fn connecting(mut self, connect: fn(&Path) -> Client) -> Self {
         self.connect = connect;
+        self
+    }
+
+    /// The binder gives a terminal no such streams: the rules about terminals are left out.
+    #[must_use]
+    pub fn without_terminals(mut self) -> Self {
+        self.terminals = false;
+        self
+    }
+
+    /// Sets how long the suite waits for anything; half a minute by default.
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.limit = limit;
         self
     }
 
@@ -73,7 +104,15 @@ impl Subject {
     }
 
     fn try_bind(&self, client: &mut Client) -> Result<Process, IoError> {
-        Process::bind(&*self.binder, std::mem::take(&mut client.stdio))
+        let stdio = std::mem::take(&mut client.stdio);
+        Process::bind(&*self.binder, stdio, None, self.limit)
+    }
+
+    /// A process that has a terminal.
+    fn bind_terminal(&self, client: &mut Client, size: ConsoleSize) -> Process {
+        let stdio = std::mem::take(&mut client.stdio);
+        let bound = Process::bind(&*self.binder, stdio, Some(size), self.limit);
+        bound.expect("bind a terminal")
     }
 
     /// What is said of a target that no binder knows.
@@ -101,10 +140,15 @@ reaper_spec::contract_rules! {
     child_gets_blocking_close_on_exec_descriptors_once
     an_unknown_target_is_refused_by_its_name
     a_slow_reader_loses_nothing
+    output_keeps_its_order
     closed_reader_does_not_fail_the_process
+    a_missing_reader_blocks_nothing_and_a_late_one_gets_all
     an_input_outlives_its_clients_until_it_is_closed
     an_input_can_be_closed_before_the_start
     outputs_of_two_processes_stay_separate
     a_size_without_a_terminal_is_ignored
+    a_terminal_has_the_size_that_it_was_given_last
+    a_terminal_ends_with_its_process
     dropping_bound_streams_ends_clients_output
+    dropped_streams_leave_no_descriptor_open
 }

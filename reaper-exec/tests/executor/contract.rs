@@ -15,8 +15,11 @@ cases! {
 async fn the_host_executor_keeps_the_contract(_rig: &Rig) {
     conformance::run(|| {
         let root = tempfile::tempdir().unwrap();
-        let executor = HostExecutor::new(StateRoot::new(root.path()));
-        Subject::new(executor, root.path()).keeping(root)
+        let state = StateRoot::new(root.path());
+        let open = move || HostExecutor::new(state.clone());
+        Subject::new(open(), root.path())
+            .reopening(open)
+            .keeping(root)
     })
     .await;
 }

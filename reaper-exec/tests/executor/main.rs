@@ -17,6 +17,7 @@ mod limits;
 mod lives;
 #[path = "../common/machine.rs"]
 mod machine;
+mod mutants;
 mod namespaces;
 #[path = "../common/output.rs"]
 mod output;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         races::CASES,
         clients::CASES,
         contract::CASES,
+        mutants::CASES,
         capture::CASES,
         silent::CASES,
         limits::CASES,

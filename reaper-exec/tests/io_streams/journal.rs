@@ -220,7 +220,7 @@ fn terminal_stdin_and_bad_priority_are_refused_by_journal() {
 
 #[test]
 fn journal_binder_keeps_contract_for_journal_targets() {
-    conformance::run(|| subject().connecting(Played::client));
+    conformance::run(|| subject().connecting(Played::client).without_terminals());
 }
 
 #[test]

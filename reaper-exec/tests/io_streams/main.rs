@@ -10,5 +10,6 @@ mod leaks;
 mod logger;
 #[path = "../common/machine.rs"]
 mod machine;
+mod mutants;
 mod support;
 mod terminal;

@@ -21,9 +21,11 @@ async fn oci_executor_keeps_the_contract(rig: &Rig) {
     conformance::run(|| {
         let root = tempfile::tempdir().unwrap();
         let bundles = tempfile::tempdir().unwrap();
-        let executor = OciExecutor::new(HostExecutor::new(StateRoot::new(root.path())), runtime);
+        let state = StateRoot::new(root.path());
+        let open = move || OciExecutor::new(HostExecutor::new(state.clone()), runtime);
         let (cgroup, folder) = (cgroup.clone(), bundles.path().join("bundle"));
-        Subject::new(executor, root.path())
+        Subject::new(open(), root.path())
+            .reopening(open)
             .in_bundles(move |process| bundle::write(&folder, &bundle::spec(process, &cgroup)))
             .keeping((root, bundles))
     })

@@ -2,13 +2,13 @@
 
 use std::{
     fmt,
-    fs::{File, OpenOptions},
-    io::{self, Read},
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write as _},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::OpenOptionsExt as _,
+        unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use nix::{sys::stat::Mode, unistd::mkfifo};
@@ -26,7 +26,7 @@ pub struct Client {
     /// Where the output is read from.
     pub output: Box<dyn Output>,
     /// The FIFO that the input is written to.
-    pub input: std::path::PathBuf,
+    pub input: PathBuf,
 }
 
 /// Where a client reads an output from. The descriptor is polled for it.
@@ -39,6 +39,26 @@ pub trait Output: AsFd + fmt::Debug {
 }
 
 impl Client {
+    /// The FIFO that the output goes to, where it is one. To be asked for before the request is used.
+    pub(super) fn output_fifo(&self) -> Option<PathBuf> {
+        let StreamTarget::Uri(uri) = &self.stdio.streams.stdout else {
+            return None;
+        };
+        let path = PathBuf::from(uri.strip_prefix("fifo://").unwrap_or(uri));
+        let is_fifo = fs::metadata(&path).is_ok_and(|there| there.file_type().is_fifo());
+        is_fifo.then_some(path)
+    }
+
+    /// Writes to the input as a client that comes and goes.
+    pub(super) fn write(&self, bytes: &[u8]) {
+        let mut options = OpenOptions::new();
+        // With a reader there, as there has to be one, this is as without the flag.
+        options.write(true).custom_flags(libc::O_NONBLOCK);
+        let writer = options.open(&self.input);
+        let mut writer = writer.expect("open the input, which has to have a reader");
+        writer.write_all(bytes).expect("write");
+    }
+
     /// A client of two FIFOs, made at `path` with other endings.
     ///
     /// # Panics
@@ -48,9 +68,7 @@ impl Client {
         for fifo in [&input, &output] {
             mkfifo(fifo, Mode::S_IRWXU).expect("make a FIFO");
         }
-        let mut options = OpenOptions::new();
-        options.read(true).custom_flags(libc::O_NONBLOCK);
-        let reader = options.open(&output).expect("open a FIFO");
+        let reader = open_reader(&output);
         let uri = |path: &Path| StreamTarget::Uri(path.to_str().expect("a path").to_owned());
         Self {
             stdio: StdioRequest {
@@ -79,6 +97,13 @@ impl Client {
         client.output = Box::new(Socket(socket));
         client
     }
+}
+
+/// Opens a FIFO for reading, and waits for no writer.
+pub(super) fn open_reader(fifo: &Path) -> File {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_NONBLOCK);
+    options.open(fifo).expect("open a FIFO")
 }
 
 impl Output for File {

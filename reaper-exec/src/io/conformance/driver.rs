@@ -7,30 +7,38 @@ use std::{
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use reaper_spec::ContainerId;
+use reaper_spec::{ConsoleSize, ContainerId};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::client::Output;
 use crate::io::contract::{BindRequest, BoundStdio, ChildStdio, IoBinder, IoError, StdioRequest};
 
-/// How long anything may take; only a binder that breaks a rule takes it.
-const LIMIT: Duration = Duration::from_secs(30);
+/// How long nothing has to happen for a process to be taken as one that is held up. A check is not as strict
+/// where this is too short, and never wrong.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// A process whose streams are served.
 pub(super) struct Process {
     pub(super) bound: Box<dyn BoundStdio>,
     child: Option<(Child, OwnedFd)>,
     code: Option<i32>,
+    limit: Duration,
 }
 
 impl Process {
-    pub(super) fn bind(binder: &dyn IoBinder, stdio: StdioRequest) -> Result<Self, IoError> {
+    /// The streams of a process, which has a terminal of a size if one is given.
+    pub(super) fn bind(
+        binder: &dyn IoBinder,
+        stdio: StdioRequest,
+        terminal: Option<ConsoleSize>,
+        limit: Duration,
+    ) -> Result<Self, IoError> {
         let id: ContainerId = "conformance".parse().expect("an id");
         let request = BindRequest {
             id: &id,
             namespace: "",
             stdio,
-            terminal: None,
+            terminal: terminal.map(Some),
             master: None,
             owner: None,
         };
@@ -38,6 +46,7 @@ impl Process {
             bound: binder.bind(request)?,
             child: None,
             code: None,
+            limit,
         };
         while !process.bound.is_ready()? {
             process.turn(None);
@@ -52,9 +61,27 @@ impl Process {
         }
     }
 
+    pub(super) fn take_terminal(&mut self) -> OwnedFd {
+        match self.bound.take_child() {
+            Some(ChildStdio::Terminal(slave)) => slave,
+            other => panic!("no terminal for the child: {other:?}"),
+        }
+    }
+
     /// Runs a line of shell with the streams.
     pub(super) fn run(&mut self, script: &str) {
-        let [stdin, stdout, stderr] = self.take_streams();
+        let streams = self.take_streams();
+        self.run_with(streams, script);
+    }
+
+    /// Runs a line of shell with the terminal, which does not become its controlling one.
+    pub(super) fn run_on_terminal(&mut self, script: &str) {
+        let slave = self.take_terminal();
+        let copy = || slave.try_clone().expect("dup");
+        self.run_with([copy(), copy(), copy()], script);
+    }
+
+    fn run_with(&mut self, [stdin, stdout, stderr]: [OwnedFd; 3], script: &str) {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]);
         command.stdin(stdin).stdout(stdout).stderr(stderr);
@@ -63,8 +90,20 @@ impl Process {
         self.child = Some((child, pidfd));
     }
 
+    /// Serves the streams, and no client, until nothing happens for a moment: what the process writes is
+    /// held up by then, unless the machine is slow.
+    pub(super) fn settle(&mut self) {
+        while self.child.is_some() && self.poll(None, MOMENT).is_some() {}
+    }
+
     /// One poll(2) and what follows from it. Whether the client's descriptor reported something.
     pub(super) fn turn(&mut self, client: Option<BorrowedFd<'_>>) -> bool {
+        let reported = self.poll(client, self.limit);
+        reported.unwrap_or_else(|| panic!("nothing happened for {:?}", self.limit))
+    }
+
+    /// As [`turn`](Self::turn); `None` if nothing happened within `limit`.
+    fn poll(&mut self, client: Option<BorrowedFd<'_>>, limit: Duration) -> Option<bool> {
         let mut wanted = Vec::new();
         self.bound.interests(&mut wanted);
         let own = wanted.len();
@@ -75,9 +114,10 @@ impl Process {
             .iter()
             .map(|&(fd, flags)| PollFd::new(fd, flags))
             .collect();
-        let limit = PollTimeout::try_from(LIMIT).expect("short");
-        let reported = poll(&mut fds, limit).expect("poll");
-        assert!(reported > 0, "nothing happens any more");
+        let limit = PollTimeout::try_from(limit).expect("a short limit");
+        if poll(&mut fds, limit).expect("poll") == 0 {
+            return None;
+        }
         let events: Vec<_> = fds
             .iter()
             .map(|fd| fd.revents().unwrap_or(PollFlags::empty()))
@@ -97,7 +137,7 @@ impl Process {
             self.code = child.wait().expect("wait").code();
             self.bound.ended();
         }
-        client_ready
+        Some(client_ready)
     }
 
     /// Serves the streams until the process has ended: its code, none if a signal ended it.

@@ -9,12 +9,20 @@
 //!
 //! The suite forks: run it in a process that has one thread, as a monitor has. It makes and removes
 //! files below the directory that it is given, and looks at the mounts of its process: run it in a
-//! mount namespace of its own, with the rights that the isolation needs. What an isolation shows
-//! and protects is its own affair, and for its own tests.
+//! mount namespace of its own, with the rights that the isolation needs. Which files of the host an
+//! isolation shows, hides and protects is its own affair, and for its own tests.
+//!
+//! Some rules need to know more of an isolation, and check nothing where it is not said:
+//!
+//! | rules about | are checked |
+//! |---|---|
+//! | volumes | unless [`Subject::without_volumes`] is called |
+//! | what is written in a view | after [`Subject::writing`] |
 
 use std::{
     any::Any,
     fmt, fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -29,11 +37,23 @@ use crate::{
 
 pub(crate) mod rules;
 
+/// Where what is written in a view, and not to a volume, goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writes {
+    /// To the host, which all see.
+    Host,
+    /// To a place that is not the host, and is kept until the container is removed.
+    Apart,
+    /// They are refused.
+    Refused,
+}
+
 /// An isolation without views, to be checked.
 pub struct Subject {
     isolation: Box<dyn FilesystemIsolation>,
     dir: PathBuf,
     volumes: bool,
+    writes: Option<Writes>,
     adjust: fn(&mut ViewRequest),
     // Dropped last: a temporary folder, say.
     _kept: Option<Box<dyn Any>>,
@@ -47,6 +67,7 @@ impl Subject {
             isolation: Box::new(isolation),
             dir: dir.into(),
             volumes: true,
+            writes: None,
             adjust: |_| (),
             _kept: None,
         }
@@ -56,6 +77,14 @@ impl Subject {
     #[must_use]
     pub fn without_volumes(mut self) -> Self {
         self.volumes = false;
+        self
+    }
+
+    /// What is written in the directory of the suite goes there. Without it, the rules about writes check
+    /// nothing.
+    #[must_use]
+    pub fn writing(mut self, writes: Writes) -> Self {
+        self.writes = Some(writes);
         self
     }
 
@@ -96,6 +125,18 @@ impl Subject {
             options: vec!["bind".to_owned()],
         });
         (request, place)
+    }
+
+    /// A request with a volume on a path that leads through a symbolic link to a directory of the host: the
+    /// path, and the directory.
+    fn with_linked_volume(&self, id: &str) -> (ViewRequest, PathBuf, PathBuf) {
+        let (mut request, _) = self.with_volume(id);
+        let (link, target) = (self.dir.join("link"), self.dir.join("target"));
+        fs::create_dir(&target).expect("a directory of the suite");
+        symlink(&target, &link).expect("a link of the suite");
+        let place = link.join("made");
+        request.mounts[0].destination.clone_from(&place);
+        (request, place, target)
     }
 
     fn open(&self, request: &ViewRequest) -> Session {
@@ -152,6 +193,11 @@ reaper_spec::contract_rules! {
     all_processes_of_a_container_see_the_same_mounts
     a_view_that_cannot_be_made_leaves_nothing
     volume_is_visible_only_to_its_container
+    a_volume_is_written_to_unless_it_is_read_only
+    a_volume_behind_a_symbolic_link_changes_nothing_on_the_host
+    writes_go_where_the_isolation_puts_them
+    writes_outlive_their_view
+    removing_one_container_leaves_what_another_uses
     releasing_one_view_does_not_affect_another
     a_released_view_leaves_no_mount_and_can_be_released_again
     cleanup_and_remove_of_unknown_container_succeed
