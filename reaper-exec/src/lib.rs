@@ -80,6 +80,7 @@ pub mod procfs;
 mod protocol;
 mod records;
 mod seccomp;
+mod selinux;
 mod signal;
 mod sys;
 

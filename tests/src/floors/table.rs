@@ -97,7 +97,7 @@ const EXEC: Crate = Crate {
     name: "reaper-exec",
     enforced: true,
     floors: &[
-        &["channel", "seccomp", "signal", "sys"],
+        &["channel", "seccomp", "selinux", "signal", "sys"],
         &["io", "procfs"],
         &["cgroup", "hooks", "namespaces"],
         &["executor"],
