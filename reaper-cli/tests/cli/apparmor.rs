@@ -136,7 +136,12 @@ pub(crate) fn on_a_terminal(rig: &Rig, args: &[&str]) -> String {
         .collect();
     let mut script = Command::new("script");
     script.args(["-qec", &words.join(" "), "/dev/null"]);
-    let output = script.stdin(Stdio::null()).output().unwrap();
+    let (input, output) = (Stdio::piped(), Stdio::piped());
+    let mut script = script.stdin(input).stdout(output).spawn().unwrap();
+    // Its end would be seen on the terminal.
+    let input = script.stdin.take();
+    let output = script.wait_with_output().unwrap();
+    drop(input);
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap().replace('\r', "")
 }
