@@ -46,6 +46,7 @@ use rustix::{
 pub(crate) use self::hooks::ChildHooks;
 use self::{
     capabilities::Granted,
+    labels::Labels,
     program::Program,
     step::{Failed, Step as _, from_error},
 };
@@ -57,7 +58,7 @@ use crate::{
     namespaces::{Namespace, set_parameters},
     protocol::ChildReport,
     seccomp::Filter,
-    sys,
+    selinux, sys,
 };
 
 /// What the child gets from its monitor.
@@ -129,7 +130,22 @@ fn prepare(
     let mut warnings = Vec::new();
     join(&setup)?;
     set_attributes(&setup, &mut warnings)?;
+    if let (Some(label), ChildStdio::Terminal(terminal)) =
+        (&setup.process.labels.mount_label, &setup.stdio)
+    {
+        // Policies say which labels may be on a terminal.
+        let labelled = selinux::label_file(label, terminal);
+        warnings.extend(labelled.err().map(|error| {
+            format!("the terminal was not labelled {label} ({error}): it has the node's label")
+        }));
+    }
+    let labels = Labels::open(&setup.process.labels)?;
+    if setup.hooks.is_some() {
+        // What cannot be had is to be known before hooks have done anything.
+        Labels::try_out(&setup.process.labels)?;
+    }
     enter_view(&setup, start_socket)?;
+    labels.give()?;
     let ChildSetup {
         process,
         view,
@@ -181,8 +197,8 @@ fn join(setup: &ChildSetup<'_>) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Sets what the kernel keeps of a process beside its files and credentials: signals, labels,
-/// scheduling, session, OOM adjustment.
+/// Sets what the kernel keeps of a process beside its files and credentials: signals, scheduling,
+/// session, OOM adjustment.
 fn set_attributes(setup: &ChildSetup<'_>, warnings: &mut Vec<String>) -> Result<(), Failed> {
     let process = setup.process;
     reset_signals().step("reset the signals")?;
@@ -193,8 +209,6 @@ fn set_attributes(setup: &ChildSetup<'_>, warnings: &mut Vec<String>) -> Result<
     if capabilities_secure_bits() != Ok(CapabilitiesSecureBits::empty()) {
         warnings.push("the securebits of the caller are locked and stay".to_owned());
     }
-    // By the node's own /proc, and while there is the right to it.
-    labels::set(&process.labels)?;
     scheduling::set(&process.scheduling, setup.first)?;
     setsid().step("start a session")?;
     if let Some(adjustment) = process.oom_score_adj.or(setup.oom_score_adj) {

@@ -85,6 +85,7 @@ mod protocol;
 mod records;
 mod scheduling;
 mod seccomp;
+mod selinux;
 mod signal;
 mod sys;
 

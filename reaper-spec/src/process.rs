@@ -100,7 +100,7 @@ impl ProcessSpec {
 
     /// Takes over what this process's own spec leaves out from `init`, the init process of the
     /// container that it is added to, as runc does: the capabilities, the AppArmor profile, the SELinux
-    /// label, the resource limits if it names none, the umask if it names a user, and how it is
+    /// labels, the resource limits if it names none, the umask if it names a user, and how it is
     /// scheduled.
     ///
     /// ```
@@ -121,6 +121,7 @@ impl ProcessSpec {
         let (labels, inits) = (&mut self.labels, &init.labels);
         or(&mut labels.apparmor_profile, &inits.apparmor_profile);
         or(&mut labels.selinux_label, &inits.selinux_label);
+        or(&mut labels.mount_label, &inits.mount_label);
         let (scheduling, inits) = (&mut self.scheduling, &init.scheduling);
         or(&mut scheduling.io_priority, &inits.io_priority);
         or(&mut scheduling.scheduler, &inits.scheduler);

@@ -22,7 +22,10 @@ fn every_field_is_read_and_survives_a_record() {
         "apparmorProfile": "cri-containerd.apparmor.d",
         "selinuxLabel": "system_u:system_r:container_t:s0",
     });
-    let linux = json!({ "personality": { "domain": "LINUX32" } });
+    let linux = json!({
+        "personality": { "domain": "LINUX32" },
+        "mountLabel": "system_u:object_r:container_file_t:s0:c1,c2",
+    });
     let spec = parse(&process, &linux).unwrap();
     let written = serde_json::to_vec(&spec.process).unwrap();
     let read: ProcessSpec = serde_json::from_slice(&written).unwrap();
@@ -43,6 +46,11 @@ fn every_field_is_read_and_survives_a_record() {
     assert_eq!(profile.as_deref(), Some("cri-containerd.apparmor.d"));
     let label = read.labels.selinux_label;
     assert_eq!(label.as_deref(), Some("system_u:system_r:container_t:s0"));
+    let label = read.labels.mount_label;
+    assert_eq!(
+        label.as_deref(),
+        Some("system_u:object_r:container_file_t:s0:c1,c2")
+    );
 }
 
 #[test]
@@ -98,6 +106,7 @@ fn wrong_values_are_refused_by_their_place() {
             json!({}),
             "process.apparmorProfile",
         ),
+        (json!({}), json!({"mountLabel": 5}), "linux.mountLabel"),
         (
             json!({}),
             json!({"personality": {"domain": "BSD"}}),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::image::PAUSE;
+use crate::{image::PAUSE, options::Options};
 
 /// The runtime handlers of every node.
 const HANDLERS: [(&str, &str); 2] = [
@@ -23,7 +23,7 @@ const UNUSED: [&str; 8] = [
 ];
 
 /// The configuration of a private containerd below `dir`, in the form that `major` reads.
-pub fn render(dir: &Path, major: u32) -> String {
+pub fn render(dir: &Path, major: u32, options: &Options) -> String {
     let dir = dir.display();
     let disabled = UNUSED.map(|plugin| format!("\"{plugin}\"")).join(", ");
     let mut text = format!(
@@ -59,8 +59,9 @@ sandbox = "{PAUSE}"
         r#"plugins."io.containerd.grpc.v1.cri""#
     };
     text += &format!(
-        "[{runtime_table}]\nrestrict_oom_score_adj = true\ndisable_apparmor = true\n\
-         netns_mounts_under_state_dir = true\n"
+        "[{runtime_table}]\nrestrict_oom_score_adj = true\ndisable_apparmor = {}\n\
+         netns_mounts_under_state_dir = true\n",
+        !options.apparmor
     );
     if major < 2 {
         text += &format!("sandbox_image = \"{PAUSE}\"\n{server}");
@@ -91,12 +92,12 @@ mod tests {
 
     #[test]
     fn configuration_matches_containerd_generation() {
-        let old = render(Path::new("/run/x"), 1);
+        let old = render(Path::new("/run/x"), 1, &Options::default());
         assert!(old.starts_with("version = 2\n"), "{old}");
         assert!(
             old.contains(r#"[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.reaper-v2]"#)
         );
-        let new = render(Path::new("/run/x"), 2);
+        let new = render(Path::new("/run/x"), 2, &Options::default());
         assert!(new.starts_with("version = 3\n"), "{new}");
         assert!(
             new.contains(

@@ -1,6 +1,7 @@
 //! A node: a containerd of its own, on folders, sockets and cgroups of its own.
 
 mod daemon;
+mod network;
 
 use std::{
     any::Any,
@@ -95,8 +96,11 @@ impl Node {
         for name in ["bin", "fifo", "logs", "work"] {
             fs::create_dir(dir.join(name)).expect("make a folder of the node");
         }
-        fs::write(dir.join("config.toml"), config::render(&dir, major))
-            .expect("write containerd's configuration");
+        fs::write(
+            dir.join("config.toml"),
+            config::render(&dir, major, &options),
+        )
+        .expect("write containerd's configuration");
         let node = Self {
             title: format!(
                 "{suite} ({})",
@@ -111,6 +115,9 @@ impl Node {
             channel: Mutex::new(None),
             dir,
         };
+        if node.options.own_network {
+            network::make(&node.network());
+        }
         node.start_containerd();
         node.import_images();
         node

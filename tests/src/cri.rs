@@ -20,6 +20,7 @@ use k8s_cri::v1::{
 
 use crate::{Node, image::BUSYBOX, runtime::within};
 
+pub use self::cni::Plugins;
 /// The CRI's messages.
 pub use k8s_cri::v1 as messages;
 
@@ -74,12 +75,23 @@ impl Node {
     /// The configuration of a pod in a network of its own, in which there is nothing.
     pub fn pod_config_of_own_network(&self, name: &str) -> PodSandboxConfig {
         cni::install(&self.dir().join("cni"));
+        self.config_of_own_network(name)
+    }
+
+    fn config_of_own_network(&self, name: &str) -> PodSandboxConfig {
         let mut config = self.pod_config(name);
         let linux = config.linux.as_mut().expect("a pod of Linux");
         let context = linux.security_context.as_mut();
         let options = context.and_then(|context| context.namespace_options.as_mut());
         options.expect("namespaces").network = NamespaceMode::Pod.into();
         config
+    }
+
+    /// The configuration of a pod in a network of its own, which plugins of Debian's connect to the node's. The node
+    /// must have [one of its own](crate::Options::own_network).
+    pub fn pod_config_behind(&self, name: &str, plugins: Plugins) -> PodSandboxConfig {
+        cni::connect(&self.dir().join("cni"), plugins);
+        self.config_of_own_network(name)
     }
 
     /// Runs a pod on the node's network.

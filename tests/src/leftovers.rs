@@ -58,7 +58,7 @@ pub fn find_beside(node: &Node, expected: &Expected<'_>) -> Vec<String> {
     left.extend(
         mounts(node)
             .into_iter()
-            .filter(|path| !path.starts_with(&scopes))
+            .filter(|path| !path.starts_with(&scopes) && *path != node.network())
             .map(|path| format!("mount {}", path.display())),
     );
     // The parent that all have in common may stay, as it does with other runtimes.

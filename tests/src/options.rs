@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 pub struct Options {
     /// Whether Reaper's workloads run over the overlay; else on the bare host.
     pub overlay: bool,
+    /// Whether containerd gives each pod that says nothing of it its AppArmor profile, where the kernel has AppArmor.
+    pub apparmor: bool,
+    /// Whether containerd, and with it the node of its pods, has a network of its own.
+    pub own_network: bool,
     /// More of containerd's environment, which its shims inherit.
     pub env: Vec<(String, String)>,
     /// A program with arguments that containerd is run by, and leaves what it has to it.
@@ -20,6 +24,20 @@ impl Options {
     #[must_use]
     pub fn overlay(mut self) -> Self {
         self.overlay = true;
+        self
+    }
+
+    /// With containerd's AppArmor profiles.
+    #[must_use]
+    pub fn apparmor(mut self) -> Self {
+        self.apparmor = true;
+        self
+    }
+
+    /// In a network of its own.
+    #[must_use]
+    pub fn own_network(mut self) -> Self {
+        self.own_network = true;
         self
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::rig::{Rig, shell};
 
 /// A hook that runs a line of shell, where `$0` is its kind.
-fn hook(kind: &str, script: &str) -> Value {
+pub(crate) fn hook(kind: &str, script: &str) -> Value {
     let path = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
     json!({"path": "/bin/sh", "args": ["sh", "-c", script, kind], "env": [path]})
 }

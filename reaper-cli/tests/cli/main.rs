@@ -1,5 +1,6 @@
 //! The runtime as its users see it: the real program, below a state root of its own.
 
+mod apparmor;
 mod blocked;
 mod completions;
 mod devices;
@@ -25,6 +26,7 @@ mod privileges;
 mod rig;
 mod rootless;
 mod run;
+mod selinux;
 mod stats;
 mod stores;
 mod terminal;

@@ -1,50 +1,122 @@
 //! What security modules of the kernel confine the program by, from its execve(2) on.
+//!
+//! The kernel keeps it for the next execve(2) of a thread and of all that is forked from it, so it is
+//! given last: hooks of the container's creation are the runtime's, not the container's. The files are
+//! opened before, by the node's own `/proc`.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::Path,
+    thread,
+};
 
 use reaper_spec::SecurityLabels;
 
 use super::step::{Failed, Step as _};
+use crate::selinux;
 
-pub(super) fn set(labels: &SecurityLabels) -> Result<(), Failed> {
-    if let Some(profile) = &labels.apparmor_profile {
-        apparmor(profile).step(format!("set the AppArmor profile {profile}"))?;
-    }
-    if let Some(label) = &labels.selinux_label {
-        selinux(label).step(format!("set the SELinux label {label}"))?;
-    }
-    Ok(())
+/// What is written where, and the name of that step.
+struct Label {
+    file: File,
+    text: String,
+    step: String,
+    /// The error by which the kernel says that it does not know it, and what that means.
+    unknown: (io::ErrorKind, &'static str),
 }
 
-fn missing(module: &str) -> io::Error {
-    io::Error::other(format!("{module} is not enabled on this node"))
+/// The labels of a process that are still to be given.
+pub(super) struct Labels(Vec<Label>);
+
+impl Labels {
+    /// Sees what the kernel has for the labels.
+    pub(super) fn open(labels: &SecurityLabels) -> Result<Self, Failed> {
+        let mut opened = Vec::new();
+        if let Some(profile) = &labels.apparmor_profile {
+            let step = format!("set the AppArmor profile {profile}");
+            if let Some(file) = apparmor(profile).step(&step)? {
+                opened.push(Label {
+                    file,
+                    text: format!("exec {profile}"),
+                    step,
+                    unknown: (
+                        io::ErrorKind::NotFound,
+                        "the kernel has no profile of this name",
+                    ),
+                });
+            }
+        }
+        if let Some(label) = &labels.selinux_label {
+            let step = format!("set the SELinux label {label}");
+            opened.push(Label {
+                file: selinux().step(&step)?,
+                text: label.clone(),
+                step,
+                unknown: (
+                    io::ErrorKind::InvalidInput,
+                    "the kernel's policy has no such label",
+                ),
+            });
+        }
+        Ok(Self(opened))
+    }
+
+    /// Sees whether the kernel takes them, without giving them to this thread.
+    pub(super) fn try_out(labels: &SecurityLabels) -> Result<(), Failed> {
+        const STEP: &str = "try the security labels";
+        thread::scope(|scope| {
+            let tried = thread::Builder::new()
+                .spawn_scoped(scope, || Self::open(labels)?.give())
+                .step(STEP)?;
+            let ended = |_| Err(io::Error::other("a thread ended early")).step(STEP);
+            tried.join().unwrap_or_else(ended)
+        })
+    }
+
+    /// Gives them to the program that this thread executes next. It is the thread that has opened
+    /// them.
+    pub(super) fn give(self) -> Result<(), Failed> {
+        for mut label in self.0 {
+            let (kind, reason) = label.unknown;
+            let given = label.file.write_all(label.text.as_bytes());
+            let given = given.map_err(|error| match error.kind() == kind {
+                true => io::Error::other(reason),
+                false => error,
+            });
+            given.step(label.step)?;
+        }
+        Ok(())
+    }
 }
 
-fn apparmor(profile: &str) -> io::Result<()> {
+fn for_writing(path: &str) -> io::Result<File> {
+    File::options().write(true).open(path)
+}
+
+fn apparmor(profile: &str) -> io::Result<Option<File>> {
     /// Linux 5.8, with other modules beside it; before, and where it is the only one.
-    const FILES: [&str; 2] = ["/proc/self/attr/apparmor/exec", "/proc/self/attr/exec"];
+    const FILES: [&str; 2] = [
+        "/proc/thread-self/attr/apparmor/exec",
+        "/proc/thread-self/attr/exec",
+    ];
     let enabled = fs::read("/sys/module/apparmor/parameters/enabled");
     if !enabled.is_ok_and(|text| text.first() == Some(&b'Y')) {
         return match profile {
             // So it is.
-            "unconfined" => Ok(()),
-            _ => Err(missing("AppArmor")),
+            "unconfined" => Ok(None),
+            _ => Err(selinux::missing("AppArmor")),
         };
     }
-    let file = if Path::new(FILES[0]).exists() {
-        FILES[0]
-    } else {
-        FILES[1]
+    let file = match Path::new(FILES[0]).exists() {
+        true => FILES[0],
+        false => FILES[1],
     };
-    fs::write(file, format!("exec {profile}")).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => io::Error::other("the kernel has no profile of this name"),
-        _ => error,
-    })
+    for_writing(file).map(Some)
 }
 
-fn selinux(label: &str) -> io::Result<()> {
-    if !Path::new("/sys/fs/selinux/enforce").exists() {
-        return Err(missing("SELinux"));
+fn selinux() -> io::Result<File> {
+    match selinux::is_enabled() {
+        true => for_writing("/proc/thread-self/attr/exec"),
+        false => Err(selinux::missing("SELinux")),
     }
-    fs::write("/proc/self/attr/exec", label)
 }

@@ -16,7 +16,7 @@ use super::{
     copy_up::copy_up,
     device, nested,
     open::{Content, Volume, apply_options, expect_same, open_source},
-    options::Options,
+    options::{CONTEXTS, Options},
 };
 use crate::{
     contract::{Context, Error},
@@ -109,6 +109,7 @@ fn mount_filesystem(wanted: &Mount, options: &Options, to: &Path) -> io::Result<
         .data
         .iter()
         .map(|(key, value)| match value {
+            Some(value) if CONTEXTS.contains(&key.as_str()) => format!("{key}=\"{value}\""),
             Some(value) => format!("{key}={value}"),
             None => key.clone(),
         })

@@ -54,6 +54,9 @@ const REFUSED: [&str; 6] = [
     "tmpcopyup",
 ];
 
+/// SELinux labels (mount(8)).
+pub(super) const CONTEXTS: [&str; 4] = ["context", "fscontext", "defcontext", "rootcontext"];
+
 fn merge(attr: &mut MountAttr, (set, clear): (u64, u64)) {
     // The last one counts.
     attr.set = attr.set & !clear | set;
@@ -128,6 +131,10 @@ impl Options {
             });
         }
         let (key, value) = match option.split_once('=') {
+            // fsconfig(2) takes it without the quotes that mount(2) wants around a comma.
+            Some((key, value)) if CONTEXTS.contains(&key) => {
+                (key, Some(value.trim_matches('"').to_owned()))
+            }
             Some((key, value)) => (key, Some(value.to_owned())),
             None => (option, None),
         };

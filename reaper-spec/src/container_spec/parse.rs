@@ -64,6 +64,7 @@ fn read(document: &Value, bundle: &Path) -> Result<ContainerSpec> {
     process.scheduling.personality = linux
         .get("personality")?
         .opt(process::scheduling::personality)?;
+    process.labels.mount_label = linux.get("mountLabel")?.text()?;
     let namespaces = named_namespaces(&linux)?;
     let new_pid_namespace = namespaces
         .iter()

@@ -253,8 +253,8 @@ fn lift(process: &mut ProcessSpec) -> Option<&'static str> {
     match (capabilities, labels == SecurityLabels::default()) {
         (None, true) => None,
         (Some(_), true) => Some("the capabilities"),
-        (None, false) => Some("the AppArmor profile and the SELinux label"),
-        (Some(_), false) => Some("the capabilities, the AppArmor profile and the SELinux label"),
+        (None, false) => Some("the AppArmor profile and the SELinux labels"),
+        (Some(_), false) => Some("the capabilities, the AppArmor profile and the SELinux labels"),
     }
 }
 

@@ -89,6 +89,7 @@ impl Node {
         command
             .args(["--pdeathsig", "KILL"])
             .args(&self.options.run_by)
+            .args(self.enter_network())
             .arg(self.suite.program("containerd"))
             .arg("--config")
             .arg(self.dir.join("config.toml"))

@@ -1,11 +1,50 @@
-//! A plugin for networks that makes nothing: containerd makes the network's namespace itself.
+//! The networks of pods: one that is empty, and those that Debian's plugins make.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::Path,
+};
 
-/// The address that the plugin says each pod has.
+use serde_json::{Value, json};
+
+/// The address that the plugin which makes nothing says each pod has.
 const ADDRESS: &str = "10.99.0.2";
 
-/// Puts the plugin, and the configuration that names it, into the folder for both.
+/// Where Debian has its plugins.
+const DEBIANS: &str = "/usr/lib/cni";
+
+/// How pods are connected to their node and to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plugins {
+    /// By a bridge of the node, `pods`.
+    Bridge,
+    /// Each by a pair of devices, so that the node routes between them.
+    Pairs,
+}
+
+impl Plugins {
+    /// The address of the node that pods know.
+    pub const GATEWAY: &str = "10.89.7.1";
+
+    fn connecting(self, folder: &Path) -> Value {
+        let addresses = json!({
+            "type": "host-local",
+            "ranges": [[{ "subnet": "10.89.7.0/24" }]],
+            "routes": [{ "dst": "0.0.0.0/0" }],
+            "dataDir": folder.join("addresses"),
+        });
+        match self {
+            Self::Bridge => {
+                json!({ "type": "bridge", "bridge": "pods", "isGateway": true, "hairpinMode": true, "ipam": addresses })
+            }
+            Self::Pairs => json!({ "type": "ptp", "ipam": addresses }),
+        }
+    }
+}
+
+/// Puts a plugin that makes nothing into the folder, and the configuration that names it: containerd makes the
+/// network's namespace itself.
 pub(super) fn install(folder: &Path) {
     fs::create_dir_all(folder).expect("make the folder of CNI");
     let result = format!(
@@ -22,6 +61,30 @@ pub(super) fn install(folder: &Path) {
         fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755))
             .expect("make it executable");
     }
-    let list = r#"{"cniVersion":"0.4.0","name":"test","plugins":[{"type":"nothing"}]}"#;
-    fs::write(folder.join("10-test.conflist"), list).expect("write the configuration of CNI");
+    configure(folder, &[json!({ "type": "nothing" })]);
+}
+
+/// Puts Debian's plugins into the folder, and the configuration by which they connect pods.
+pub(super) fn connect(folder: &Path, plugins: Plugins) {
+    fs::create_dir_all(folder).expect("make the folder of CNI");
+    for name in ["bridge", "host-local", "loopback", "portmap", "ptp"] {
+        let plugin = Path::new(DEBIANS).join(name);
+        assert!(
+            plugin.exists(),
+            "no {}: run tests/provision",
+            plugin.display()
+        );
+        let link = folder.join(name);
+        if !link.exists() {
+            symlink(plugin, link).expect("link a plugin");
+        }
+    }
+    let ports = json!({ "type": "portmap", "capabilities": { "portMappings": true } });
+    configure(folder, &[plugins.connecting(folder), ports]);
+}
+
+fn configure(folder: &Path, plugins: &[Value]) {
+    let list = json!({ "cniVersion": "0.4.0", "name": "test", "plugins": plugins });
+    fs::write(folder.join("10-test.conflist"), list.to_string())
+        .expect("write the configuration of CNI");
 }

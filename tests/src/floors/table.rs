@@ -100,7 +100,7 @@ const EXEC: Crate = Crate {
     name: "reaper-exec",
     enforced: true,
     floors: &[
-        &["channel", "seccomp", "signal", "sys"],
+        &["channel", "seccomp", "selinux", "signal", "sys"],
         &["descriptors", "scheduling"],
         &["before_exec"],
         &["io", "procfs"],

@@ -34,6 +34,7 @@ use crate::{
     },
     namespaces::{Namespace, PidNamespace, refuse_in_own_network},
     protocol::{CleanupRecord, CreateContainer, Failure, VERSION},
+    selinux,
 };
 
 /// Creates the container. On failure nothing is left of it, and the connection to the client that
@@ -89,6 +90,7 @@ impl NewContainer {
 
     fn create(&mut self) -> Result<(OwnedFd, Process), Failure> {
         if self.call.runtime.is_none() {
+            self.label_mounts()?;
             self.namespaces = Namespace::open_all(&self.call.namespaces)?;
             self.pids = PidNamespace::take(&mut self.namespaces, self.call.new_pid_namespace)?;
             let joins_network = self.namespaces.iter().any(Namespace::is_network);
@@ -132,6 +134,18 @@ impl NewContainer {
         let init = backend.create_init(self)?;
         self.placeholder = None;
         Ok((listener, init))
+    }
+
+    fn label_mounts(&mut self) -> Result<(), Failure> {
+        let Some(label) = self.call.process.labels.mount_label.as_deref() else {
+            return Ok(());
+        };
+        if !selinux::is_enabled() {
+            let step = format!("label mounts {label}");
+            return Err(Failure::setup(step, &selinux::missing("SELinux")));
+        }
+        selinux::label_mounts(label, &mut self.call.view.mounts);
+        Ok(())
     }
 
     fn create_cgroups(&mut self, planned: Cgroups, claim: &Claim) -> Result<(), Failure> {

@@ -40,7 +40,7 @@ use crate::{
     },
     procfs,
     protocol::{Failure, Request, Response},
-    scheduling, sys,
+    scheduling, selinux, sys,
 };
 
 /// The signals that a monitor passes on to init, if the client asked for that. All others ignore
@@ -103,11 +103,14 @@ impl PendingMonitor {
     /// Serves the first request. Returns the exit code of the process.
     fn serve(mut self, call: Request, descriptors: Vec<OwnedFd>) -> i32 {
         let serial = self.reply_to.serial;
-        let inherit = match &call {
-            Request::Create(call) => call.options.inherit.clone(),
-            _ => Inherited::default(),
+        let (inherit, label) = match &call {
+            Request::Create(call) => {
+                let label = call.process.labels.selinux_label.as_deref();
+                (call.options.inherit.clone(), label)
+            }
+            _ => (Inherited::default(), None),
         };
-        if let Err(failure) = shed(&inherit) {
+        if let Err(failure) = shed(&inherit, label) {
             self.starter.reply(serial, Err(failure));
             return 0;
         }
@@ -167,8 +170,9 @@ fn take_starter() -> io::Result<OwnedFd> {
 }
 
 /// Gets rid of what this process has from its client, but for what the container shall take over:
-/// the container's processes start with what the monitor has, also where an OCI runtime makes them.
-fn shed(inherit: &Inherited) -> Result<(), Failure> {
+/// the container's processes start with what the monitor has, also where an OCI runtime makes them. Their keyring
+/// is for who has `label`.
+fn shed(inherit: &Inherited, label: Option<&str>) -> Result<(), Failure> {
     /// What this process makes on the node is for all to read.
     const UMASK: Mode = Mode::S_IWGRP.union(Mode::S_IWOTH);
     umask(UMASK);
@@ -180,7 +184,13 @@ fn shed(inherit: &Inherited) -> Result<(), Failure> {
     if inherit.session_keyring {
         return Ok(());
     }
-    match sys::new_session_keyring() {
+    let joined = match label.filter(|_| selinux::is_enabled()) {
+        None => sys::new_session_keyring(),
+        Some(label) => selinux::label_keys(label, sys::new_session_keyring).map_err(|error| {
+            Failure::setup(format!("give keys the SELinux label {label}"), &error)
+        })?,
+    };
+    match joined {
         // There are no keyrings, or a filter keeps processes of the container from them too.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
         joined => joined.map_err(|error| Failure::setup("start a session keyring", &error)),
