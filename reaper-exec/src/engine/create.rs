@@ -13,6 +13,7 @@ use super::{
     base::Engine,
     error::{Error, Result},
     record,
+    stored::Deletion,
 };
 use crate::{
     executor::{ContainerConfig, CreateRequest, Executor, Target},
@@ -69,11 +70,14 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         let created = match self.executor.create(request).await {
             Ok(created) => created,
             Err(error) => {
-                if self.was_deleted(&id, taken).await {
-                    // A record of this id would be another container's by now.
+                let deletion = self.deletion(&id, taken).await;
+                if let Some(deletion) = deletion {
                     tracing::debug!(
                         "container {id} was deleted while it was being created: {error}"
                     );
+                    if deletion == Deletion::Begun {
+                        self.forget(&id).await?;
+                    }
                     return Err(Error::DeletedMeanwhile { id });
                 }
                 self.forget(&id).await?;

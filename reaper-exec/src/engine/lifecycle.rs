@@ -242,6 +242,9 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
                 status,
             });
         }
+        if let Some(record) = record.as_ref().filter(|_| status == Status::Creating) {
+            self.mark_deletion(id, record.created).await;
+        }
         let seen = self.remove(id, is_live, force).await?;
         self.forget(id).await?;
         Ok(seen.or_else(|| record.and_then(|record| record.exit)))

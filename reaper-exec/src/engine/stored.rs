@@ -10,6 +10,18 @@ use super::{
     error::{Error, Result},
 };
 
+/// The annotation of the record of a container that is deleted while it is being created.
+const DELETION_ANNOTATION: &str = "reaper.engine/deletion";
+
+/// How far the deletion of a container is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deletion {
+    /// The record is there.
+    Begun,
+    /// It is not, or it is that of another container.
+    Done,
+}
+
 impl<E, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// Takes a container out of the store, if it is in there.
     pub(super) async fn forget(&self, id: &ContainerId) -> Result<()> {
@@ -20,11 +32,30 @@ impl<E, S: StateStore + ?Sized + 'static> Engine<E, S> {
         }
     }
 
-    /// Whether the container whose id was taken at this time is no longer in the store.
-    pub(super) async fn was_deleted(&self, id: &ContainerId, taken: Timestamp) -> bool {
+    /// Says in the record that a container is deleted while it is being created, for its creator. Where that
+    /// cannot be written the deletion goes on, and the creator has its executor's reason alone.
+    pub(super) async fn mark_deletion(&self, id: &ContainerId, taken: Timestamp) {
+        let mark = move |record: &mut Record| {
+            if record.created == taken {
+                let key = DELETION_ANNOTATION.to_owned();
+                record.annotations.insert(key, String::new());
+            }
+        };
+        if let Err(error) = self.change(id, mark).await {
+            tracing::debug!("container {id} is not marked as deleted: {error}");
+        }
+    }
+
+    /// Whether another call deletes the container whose id was taken at this time.
+    pub(super) async fn deletion(&self, id: &ContainerId, taken: Timestamp) -> Option<Deletion> {
         match self.get(id).await {
-            Ok(stored) => stored.record.created != taken,
-            Err(error) => matches!(error, Error::Store(reaper_state::Error::NotFound { .. })),
+            Ok(stored) if stored.record.created != taken => Some(Deletion::Done),
+            Ok(stored) => {
+                let marked = stored.record.annotations.contains_key(DELETION_ANNOTATION);
+                marked.then_some(Deletion::Begun)
+            }
+            Err(Error::Store(reaper_state::Error::NotFound { .. })) => Some(Deletion::Done),
+            Err(_) => None,
         }
     }
 

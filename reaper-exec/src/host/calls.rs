@@ -161,7 +161,8 @@ impl Executor for HostExecutor {
         let client = Arc::new(self.spawn_monitor(&target)?);
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
         let answer = tokio::time::timeout(limit, client.call(&call, &descriptors)).await;
-        let reason = match answer {
+        let closed = matches!(answer, Ok(Err(ClientError::Closed)));
+        let mut reason = match answer {
             Ok(Ok(Ok(Response::Created(created)))) => {
                 self.clients().insert(id, client);
                 return Ok(created);
@@ -175,8 +176,12 @@ impl Executor for HostExecutor {
             Ok(Err(ClientError::Closed)) => spawn::NO_ANSWER.to_owned(),
             Err(_) => format!("did not make the container within {} s", limit.as_secs()),
         };
+        // One that closed the connection is exiting, and a signal does not change how (exit(2)).
         client.kill();
         client.ended(recovery::KILL_TIMEOUT).await;
+        if closed && client.was_killed() {
+            "was killed while it made the container".clone_into(&mut reason);
+        }
         match self.recover_and_remove(&id).await {
             Ok(_) | Err(Error::NotFound(_)) => Err(Error::Monitor { target, reason }),
             // plan.json stays, so that creating the next container of this id cleans up.

@@ -5,10 +5,16 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     process::Command,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::sys::{
+    signal::Signal,
+    wait::{Id, WaitPidFlag, WaitStatus, waitid},
+};
 use tokio::io::Interest;
 
 use crate::{procfs, sys};
@@ -34,6 +40,7 @@ impl Children {
             pid,
             pidfd,
             siblings: self.clone(),
+            killed: AtomicBool::new(false),
         })
     }
 
@@ -59,6 +66,8 @@ pub(super) struct Child {
     pid: u32,
     pidfd: OwnedFd,
     siblings: Children,
+    /// Whether SIGKILL has ended it.
+    killed: AtomicBool,
 }
 
 impl Child {
@@ -77,10 +86,17 @@ impl Child {
             // An error is the end of the runtime; there is nothing to wait with then.
             let _ = pidfd.readable().await;
         }
-        let _ = waitid(
+        let status = waitid(
             Id::PIDFd(self.pidfd.as_fd()),
             WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG,
         );
+        let is_killed = matches!(status, Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _)));
+        self.killed.store(is_killed, Ordering::Relaxed);
+    }
+
+    /// Whether SIGKILL has ended it, of what is known since [`reaped`](Self::reaped).
+    pub(super) fn was_killed(&self) -> bool {
+        self.killed.load(Ordering::Relaxed)
     }
 }
 

@@ -172,6 +172,11 @@ impl MonitorClient {
         }
     }
 
+    /// Whether the monitor has [`ended`](Self::ended) by SIGKILL. Of another program's nothing is known.
+    pub(super) fn was_killed(&self) -> bool {
+        self.child.as_ref().is_some_and(|child| child.was_killed())
+    }
+
     /// Waits, but not for longer than `limit`, until the monitor has closed the connection, and,
     /// if it is this program's own child, has ended and is reaped. False after the limit.
     pub(super) async fn ended(&self, limit: Duration) -> bool {

@@ -31,6 +31,7 @@ container_during_create_is_creating_and_not_deletable,
     forced_delete_during_create_makes_create_fail,
     a_creation_whose_monitor_cannot_be_killed_now_can_be_deleted_by_force,
     a_creation_whose_runtime_hangs_can_be_deleted_by_force,
+    a_creation_whose_monitor_is_killed_says_so,
     what_a_killed_monitor_was_writing_goes_with_its_container,
     a_creator_killed_before_its_monitor_began_leaves_a_stopped_container,
     a_creator_killed_during_the_creation_leaves_nothing_running,
@@ -198,6 +199,36 @@ async fn a_creation_whose_runtime_hangs_can_be_deleted_by_force(rig: &Rig) {
         };
         assert!(gone.is_err() || is_zombie(), "{pid} is there");
     }
+}
+
+async fn a_creation_whose_monitor_is_killed_says_so(rig: &Rig) {
+    let folder = tempfile::tempdir().unwrap();
+    let (runtime, called) = (folder.path().join("runtime"), folder.path().join("called"));
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *create*) echo > {}; exec sleep 1000;; esac\n",
+        called.display()
+    );
+    fs::write(&runtime, script).unwrap();
+    fs::set_permissions(&runtime, Permissions::from_mode(0o755)).unwrap();
+    let root = StateRoot::new(rig.root.path());
+    let executor = OciExecutor::new(HostExecutor::new(root.clone()), &runtime);
+    let engine = Engine::new(executor, rig.engine.store().clone(), root);
+    let (new, _output) = rig.shell("killed", "true");
+    let target = Target::Init(new.id.clone());
+    let killed = async {
+        while !called.exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        let executor = rig.engine.executor();
+        executor.kill(&target, Signal::KILL, false).await
+    };
+    let (created, killed) = tokio::join!(engine.create(new), within_a_minute(killed));
+    killed.unwrap();
+    let error = created.unwrap_err().to_string();
+    assert!(
+        error.contains("was killed while it made the container"),
+        "{error}"
+    );
 }
 
 async fn what_a_killed_monitor_was_writing_goes_with_its_container(rig: &Rig) {
