@@ -452,7 +452,7 @@ fn hooks_of_an_ordinary_users_bundle_are_run_as_that_user() {
     for dir in [bundle.join("rootfs"), data.clone()] {
         fs::create_dir_all(dir).unwrap();
     }
-    std::os::unix::fs::chown(&data, Some(UID), Some(UID)).unwrap();
+    chown(&data, Some(UID), Some(UID)).unwrap();
     let kinds = [
         "prestart",
         "createRuntime",
