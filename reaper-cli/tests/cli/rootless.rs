@@ -442,3 +442,65 @@ fn configuration_in_users_home_is_read() {
     let mine = fs::read_to_string(someone.home().join("mine")).unwrap();
     assert_eq!(mine, "two\n");
 }
+
+#[test]
+fn hooks_of_an_ordinary_users_bundle_are_run_as_that_user() {
+    let Some(someone) = Someone::with_overlays() else {
+        return;
+    };
+    let (bundle, data) = (someone.home().join("bundle"), someone.home().join("data"));
+    for dir in [bundle.join("rootfs"), data.clone()] {
+        fs::create_dir_all(dir).unwrap();
+    }
+    chown(&data, Some(UID), Some(UID)).unwrap();
+    let kinds = [
+        "prestart",
+        "createRuntime",
+        "createContainer",
+        "startContainer",
+        "poststart",
+        "poststop",
+    ];
+    let script = format!("echo $0 $(id -u) >> {}/trace", data.display());
+    let hook = |kind: &str| {
+        let path = "PATH=/usr/bin:/bin";
+        json!([{"path": "/bin/sh", "args": ["sh", "-c", script, kind], "env": [path]}])
+    };
+    let mut hooks: serde_json::Map<_, _> = kinds
+        .iter()
+        .map(|kind| ((*kind).to_owned(), hook(kind)))
+        .collect();
+    let document = |hooks: &serde_json::Map<String, Value>| {
+        json!({
+            "ociVersion": "1.0.2",
+            "process": {
+                "args": ["true"],
+                "cwd": "/",
+                "env": ["PATH=/usr/bin:/bin"],
+                "user": {"uid": UID, "gid": UID},
+            },
+            "root": {"path": "rootfs"},
+            "mounts": [{
+                "destination": data, "type": "bind", "source": data, "options": ["rbind"],
+            }],
+            "hooks": hooks,
+        })
+    };
+    let config = bundle.join("config.json");
+    fs::write(&config, document(&hooks).to_string()).unwrap();
+    // Its root would be a copy of the node's mounts.
+    let refused = someone.fails(&["run", "--bundle", "bundle", "c"]);
+    assert!(
+        refused.contains("a createContainer hook needs root"),
+        "{refused}"
+    );
+    assert!(!data.join("trace").exists());
+    hooks.remove("createContainer");
+    fs::write(&config, document(&hooks).to_string()).unwrap();
+    someone.ok(&["run", "--bundle", "bundle", "c"]);
+    let trace = fs::read_to_string(data.join("trace")).unwrap();
+    let run = kinds.iter().filter(|kind| hooks.contains_key(**kind));
+    let expected: String = run.map(|kind| format!("{kind} {UID}\n")).collect();
+    assert_eq!(trace, expected);
+    someone.leaves_nothing("node");
+}

@@ -5,6 +5,7 @@ use std::{
     path::Path,
 };
 
+use nix::unistd::geteuid;
 use reaper_overlay::{BundleMirror, RuntimeRoot};
 use reaper_spec::{ContainerId, Hook, HookKind, Status};
 
@@ -31,6 +32,12 @@ impl ChildHooks<'_> {
     pub(super) fn runtime_root(self) -> Result<Option<RuntimeRoot>, Failed> {
         if self.config.hooks.create_container.is_empty() {
             return Ok(None);
+        }
+        if !geteuid().is_root() {
+            let error = reaper_overlay::Error::NeedsRoot {
+                what: "a createContainer hook".to_owned(),
+            };
+            return Err(from_error("keep the root for the hooks", &error));
         }
         let copied = RuntimeRoot::copy();
         let copied = copied.map_err(|error| from_error("keep the root for the hooks", &error))?;

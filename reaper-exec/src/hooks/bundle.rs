@@ -20,6 +20,10 @@ const CONFIG: &str = "config.json";
 /// The name of the root, where the container's bundle has none that is relative.
 const ROOT: &str = "rootfs";
 
+/// The file in the folder of hooks that is there once those of the end have been begun. No name of the
+/// container's bundle may stand for it, or they would never be run.
+const END_CLAIMED: &str = ".poststop";
+
 /// What is in the bundle of hooks.
 #[derive(Debug)]
 pub(crate) struct HookBundle {
@@ -62,13 +66,19 @@ impl HookBundle {
     }
 }
 
-/// Whether this is a path below the folder that it is relative to, and not that folder.
+/// Whether this is a path below the folder that it is relative to, and not that folder, and has no name of
+/// Reaper's own.
 fn is_inside(path: &Path) -> bool {
     let mut parts = path
         .components()
         .filter(|part| *part != Component::CurDir)
         .peekable();
-    parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_)))
+    let is_free = |part: &Component<'_>| {
+        ![CONFIG, END_CLAIMED]
+            .iter()
+            .any(|own| part.as_os_str() == *own)
+    };
+    parts.peek().is_some_and(is_free) && parts.all(|part| matches!(part, Component::Normal(_)))
 }
 
 /// The folder of the bundle of hooks. It is made when the first hooks of a container are run, so where it
@@ -98,6 +108,9 @@ impl HookFolder {
         // What else hooks may look for, by the names that it has.
         for entry in fs::read_dir(&bundle.original).into_iter().flatten() {
             let name = entry?.file_name();
+            if name == END_CLAIMED {
+                continue;
+            }
             match symlink(bundle.original.join(&name), self.0.join(&name)) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
@@ -109,7 +122,7 @@ impl HookFolder {
     /// Whether the hooks of the end are to be run now, by the caller: each container has them run once,
     /// also where one who was to run them was killed.
     pub(crate) fn claim_end(&self) -> bool {
-        let claimed = self.0.join(".poststop");
+        let claimed = self.0.join(END_CLAIMED);
         fs::File::options()
             .write(true)
             .create_new(true)

@@ -42,6 +42,11 @@ cases! {
     hooks_of_the_end_are_run_once_whoever_deletes_the_container,
     a_container_is_served_while_its_hooks_are_run,
     a_program_that_has_ended_before_its_poststart_hook_was_started,
+    hooks_of_the_end_are_run_whatever_names_the_bundle_has,
+    a_hook_that_kills_the_monitor_ends_the_container_and_nothing_is_left,
+    a_hook_that_kills_the_monitor_at_the_end_does_not_keep_the_container_from_its_deletion,
+    a_process_is_added_while_a_poststart_hook_is_run,
+    a_hook_that_closes_its_streams_is_waited_for,
 }
 
 /// A FIFO that a hook writes to, or reads from. Opening it waits for nobody.
@@ -501,8 +506,10 @@ async fn a_hook_of_the_end_that_fails_is_logged_and_the_others_are_run(rig: &Rig
     );
 }
 
-/// Has started two others, of which one has left its session, and waits for ever.
-const HANG: &str = "setsid sleep 1000 & sleep 1000 & echo hangs; wait";
+/// Has started four others, of which one has left its session, one has a parent that has exited, and one both,
+/// and waits for ever.
+const HANG: &str =
+    "setsid sleep 1000 & sleep 1000 & (sleep 1000 &); (setsid sleep 1000 &); echo hangs; wait";
 
 async fn a_hook_that_takes_too_long_is_killed_with_all_that_it_started(rig: &Rig) {
     for kind in HookKind::ALL {
@@ -669,4 +676,121 @@ async fn a_program_that_has_ended_before_its_poststart_hook_was_started(rig: &Ri
     assert_eq!(exit.status, ExitStatus::Exited { code: 5 });
     rig.engine.delete(&id, false).await.unwrap();
     assert_eq!(subject.trace().last().unwrap(), "poststop");
+}
+
+async fn hooks_of_the_end_are_run_whatever_names_the_bundle_has(rig: &Rig) {
+    for root in ["rootfs", ".poststop", ".poststop/rootfs", "config.json"] {
+        let subject = Subject::new(rig);
+        let bundle = subject.path("bundle");
+        fs::write(bundle.join(".poststop"), "").unwrap();
+        let config = json!({"root": {"path": root}});
+        fs::write(bundle.join("config.json"), config.to_string()).unwrap();
+        let id = subject.start("names", subject.noting()).await;
+        subject.delete(&id).await;
+        assert_eq!(subject.trace(), LIFE, "{root}");
+        assert_eq!(fs::read(bundle.join(".poststop")).unwrap(), b"");
+        subject.is_gone("names").await;
+    }
+}
+
+/// Kills the monitor: the parent of the process that runs hooks.
+const KILL_MONITOR: &str = "kill -KILL $(ps -o ppid= -p $PPID); exec sleep 1000";
+
+/// Waits until nothing runs that this case has started.
+async fn all_ended(rig: &Rig) {
+    let ended = async {
+        while !rig.ended_without_monitor() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within_a_minute(ended).await;
+}
+
+async fn a_hook_that_kills_the_monitor_ends_the_container_and_nothing_is_left(rig: &Rig) {
+    for kind in [
+        HookKind::Prestart,
+        HookKind::CreateRuntime,
+        HookKind::Poststart,
+    ] {
+        let subject = Subject::new(rig);
+        let mut hooks = subject.noting();
+        list_mut(&mut hooks, kind).push(subject.hook(kind, KILL_MONITOR));
+        let (new, _output) = subject.container("killed", "exec sleep 1000", hooks);
+        let id = new.id.clone();
+        let life = async {
+            rig.engine.create(new).await?;
+            rig.engine.start(&id).await
+        };
+        within_a_minute(life).await.unwrap_err();
+        if kind == HookKind::Poststart {
+            let record = rig.another().state(&id).await.unwrap();
+            assert_eq!(record.status, Status::Stopped);
+        }
+        let _ = rig.another().delete(&id, true).await;
+        all_ended(rig).await;
+        subject.is_gone("killed").await;
+        let ends = subject.trace();
+        let ends = ends.iter().filter(|one| *one == "poststop").count();
+        assert_eq!(ends, 1, "{kind}");
+    }
+}
+
+async fn a_hook_that_kills_the_monitor_at_the_end_does_not_keep_the_container_from_its_deletion(
+    rig: &Rig,
+) {
+    let subject = Subject::new(rig);
+    let mut hooks = subject.noting();
+    let kill = subject.hook(HookKind::Poststop, KILL_MONITOR);
+    hooks.poststop.push(kill);
+    let id = subject.start("killed", hooks).await;
+    let _ = within_a_minute(rig.engine.delete(&id, true)).await;
+    let _ = within_a_minute(rig.another().delete(&id, true)).await;
+    all_ended(rig).await;
+    subject.is_gone("killed").await;
+    assert_eq!(subject.trace(), LIFE);
+}
+
+async fn a_process_is_added_while_a_poststart_hook_is_run(rig: &Rig) {
+    let subject = Subject::new(rig);
+    let (begun, go) = (
+        Fifo::new(&subject.path("begun")),
+        Fifo::new(&subject.path("go")),
+    );
+    let hooks = Hooks {
+        poststart: vec![subject.hook(HookKind::Poststart, "echo > begun; head -n 1 go")],
+        ..Hooks::default()
+    };
+    let id = subject.create("added", hooks).await.unwrap();
+    let add = async {
+        begun.written().await;
+        let (target, output) = rig.exec_shell(&id, "meanwhile", "echo added").await;
+        let exit = rig.engine.executor().wait(&target).await.unwrap();
+        assert_eq!(exit.status, ExitStatus::Exited { code: 0 });
+        assert_eq!(output.all(), "added\n");
+        (&go.0).write_all(b"\n").unwrap();
+    };
+    let (started, ()) = within_a_minute(async { tokio::join!(rig.engine.start(&id), add) }).await;
+    started.unwrap();
+    subject.delete(&id).await;
+}
+
+async fn a_hook_that_closes_its_streams_is_waited_for(rig: &Rig) {
+    let subject = Subject::new(rig);
+    let id = subject
+        .start(
+            "closes",
+            subject.each("exec <&- >&- 2>&-; echo $0 >> trace"),
+        )
+        .await;
+    subject.delete(&id).await;
+    assert_eq!(subject.trace(), LIFE);
+    // What it says before is in the error nevertheless.
+    let mut hooks = Hooks::default();
+    let hook = subject.hook(
+        HookKind::CreateRuntime,
+        "echo said; exec <&- >&- 2>&-; exit 3",
+    );
+    hooks.create_runtime.push(hook);
+    let error = subject.create("closes", hooks).await.unwrap_err();
+    assert!(error.to_string().ends_with("exit code 3: said"), "{error}");
 }

@@ -124,6 +124,9 @@ fn fork(
         }
     };
     let Some(pid) = pid else {
+        // With a copy of the monitor's end the child would not see the monitor exit, and would keep the
+        // connections of its clients open.
+        drop(ours);
         let config = ChildSetup {
             process: args.process,
             view: args.view,
