@@ -15,10 +15,11 @@ use rustix::fs::statvfs;
 
 const LIMIT: u64 = 8 << 20;
 
-/// Filesystems that can enforce quotas of projects, and how they are made.
-const FILESYSTEMS: [(&str, &[&str]); 2] = [
-    ("ext4", &["mkfs.ext4", "-q", "-O", "quota,project"]),
-    ("xfs", &["mkfs.xfs", "-q"]),
+/// Filesystems that can enforce quotas of projects, how they are made, and by which option they are mounted to
+/// count the use alone.
+const FILESYSTEMS: [(&str, &[&str], &str); 2] = [
+    ("ext4", &["mkfs.ext4", "-q", "-O", "quota,project"], "loop"),
+    ("xfs", &["mkfs.xfs", "-q"], "loop,pqnoenforce"),
 ];
 
 /// A disk of its own, with quotas of projects enforced.
@@ -34,12 +35,9 @@ impl Disk {
         request
     }
 
-    /// The limit of what is in `project`, as statfs(2) has it for a directory that hands it on.
-    fn limit_of_project(&self, project: u32) -> Option<u64> {
-        let probe = self.at.join("probe");
-        fs::create_dir(&probe).unwrap();
-        let path = probe.to_str().unwrap();
-        let number = project.to_string();
+    /// Gives a directory a project that it hands on.
+    fn hand_on(&self, project: u32, dir: &Path) {
+        let (number, path) = (project.to_string(), dir.to_str().unwrap());
         match self.filesystem {
             "xfs" => tool(
                 "xfs_io",
@@ -47,6 +45,13 @@ impl Disk {
             ),
             _ => tool("chattr", &["-p", &number, "+P", path]),
         }
+    }
+
+    /// The limit of what is in `project`, as statfs(2) has it for a directory that hands it on.
+    fn limit_of_project(&self, project: u32) -> Option<u64> {
+        let probe = self.at.join("probe");
+        fs::create_dir(&probe).unwrap();
+        self.hand_on(project, &probe);
         let total = |path: &Path| {
             let stat = statvfs(path).unwrap();
             stat.f_blocks * stat.f_frsize
@@ -61,46 +66,52 @@ impl Disk {
 /// have, they are refused.
 fn on_each_disk(test: impl Fn(&Disk)) {
     isolated(|dir| {
-        for (filesystem, make) in FILESYSTEMS {
-            let at = dir.join(filesystem);
-            match mount_disk(dir, filesystem, make, &at) {
-                true => test(&Disk { filesystem, at }),
-                false => assert!(
-                    !Path::new("/run/lab/options").exists(),
-                    "no quotas of projects on {filesystem}: run tests/provision vm"
-                ),
+        for (filesystem, make, _) in FILESYSTEMS {
+            if let Some(at) = mount_disk(dir, filesystem, make, "loop,prjquota") {
+                test(&Disk { filesystem, at });
             }
         }
         let plain = dir.join("plain");
         mount_ext4(&dir.join("plain.image"), &plain);
-        let mut request = request(&plain, "refused", OverlayScope::Node);
-        request.overlay.size_per_scope = Some(LIMIT);
-        let error = SharedOverlay::new()
-            .prepare(&request)
-            .map(drop)
-            .unwrap_err();
-        assert!(matches!(error, Error::ScopeLimit { .. }), "{error}");
-        assert!(error.to_string().contains("prjquota"), "{error}");
-        assert!(!request.overlay.base.exists());
+        let said = refusal(&request(&plain, "refused", OverlayScope::Node));
+        assert!(said.contains("prjquota"), "{said}");
     });
 }
 
-fn mount_disk(dir: &Path, filesystem: &str, make: &[&str], at: &Path) -> bool {
+/// A new disk, mounted with `options`; `None` where the kernel has no such quotas, or no tool makes it.
+fn mount_disk(dir: &Path, filesystem: &str, make: &[&str], options: &str) -> Option<PathBuf> {
     needs("/dev/loop-control", "load the module `loop`");
+    let at = dir.join(filesystem);
     let image = dir.join(format!("{filesystem}.image"));
     // The smallest that mkfs.xfs makes.
     fs::File::create(&image)
         .unwrap()
         .set_len(320 << 20)
         .unwrap();
-    fs::create_dir(at).unwrap();
+    fs::create_dir(&at).unwrap();
     let succeeds = |command: &mut Command| command.output().is_ok_and(|o| o.status.success());
-    succeeds(Command::new(make[0]).args(&make[1..]).arg(&image))
+    let is_mounted = succeeds(Command::new(make[0]).args(&make[1..]).arg(&image))
         && succeeds(
             Command::new("mount")
-                .args(["-o", "loop,prjquota"])
-                .args([&image, at]),
-        )
+                .args(["-o", options])
+                .args([&image, &at]),
+        );
+    assert!(
+        is_mounted || !Path::new("/run/lab/options").exists(),
+        "no quotas of projects on {filesystem}: run tests/provision vm"
+    );
+    is_mounted.then_some(at)
+}
+
+/// Why a container of `request` is refused, before anything is made, if each scope is to have a limit.
+fn refusal(request: &ViewRequest) -> String {
+    let mut request = request.clone();
+    request.overlay.size_per_scope = Some(LIMIT);
+    let refused = SharedOverlay::new().prepare(&request).map(drop);
+    let error = refused.unwrap_err();
+    assert!(matches!(error, Error::ScopeLimit { .. }), "{error}");
+    assert!(!request.overlay.base.exists());
+    error.to_string()
 }
 
 /// Writes until nothing fits any more.
@@ -319,5 +330,28 @@ fn what_a_killed_maker_has_begun_is_taken_up() {
         assert_eq!(limit_of(&request), Some(LIMIT));
         fill(&session);
         session.close().unwrap();
+    });
+}
+
+#[test]
+fn a_quota_that_nothing_enforces_is_refused() {
+    isolated(|dir| {
+        for (filesystem, make, counted) in FILESYSTEMS {
+            if let Some(at) = mount_disk(dir, filesystem, make, counted) {
+                let said = refusal(&request(&at, "refused", OverlayScope::Node));
+                assert!(said.contains("enforces no project quotas"), "{said}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_base_in_a_project_of_another_is_refused() {
+    on_each_disk(|disk| {
+        let around = disk.at.join("around");
+        fs::create_dir(&around).unwrap();
+        disk.hand_on(777, &around);
+        let said = refusal(&request(&around, "refused", OverlayScope::Node));
+        assert!(said.contains("in a project itself"), "{said}");
     });
 }

@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     contract::{Context, Error},
-    linux::project::{project, quota, set_project, set_quota},
+    linux::project::{is_enforced, project, quota, set_project, set_quota},
 };
 
 /// The first number that is Reaper's. Those of the kubelet begin at 1048577, and those that people
@@ -79,9 +79,12 @@ impl Project {
     /// The limit in bytes on the filesystem of `dir`; `None` if there is none, or the kernel enforces none
     /// there now.
     pub(crate) fn limit(self, dir: &Path) -> Result<Option<u64>, Error> {
+        if !is_enforced(dir)? {
+            return Ok(None);
+        }
         let file = File::open(dir).context("open", dir)?;
-        // Which error says that there are no quotas depends on the filesystem.
-        Ok(quota(&file, self.0).ok().and_then(|quota| quota.limit))
+        let found = quota(&file, self.0).context("look at the quota of", dir)?;
+        Ok(found.limit)
     }
 
     /// Sets the limit.
@@ -93,10 +96,12 @@ impl Project {
 
     /// Takes the limit away, if there is one.
     pub(crate) fn lift(self, dir: &Path) -> Result<(), Error> {
-        if self.limit(dir)?.is_none() {
+        let file = File::open(dir).context("open", dir)?;
+        // Which error says that there are no quotas now depends on the filesystem.
+        let found = quota(&file, self.0).unwrap_or_default();
+        if found.limit.is_none() {
             return Ok(());
         }
-        let file = File::open(dir).context("open", dir)?;
         set_quota(&file, self.0, 0, 0).context("lift the quota of", dir)
     }
 }
