@@ -235,7 +235,7 @@ fn a_limit_that_cannot_be_kept_is_refused_before_anything_is_made() {
         mount_ext4(&dir.join("image"), &dir.join("disk"));
         let mut on_disk = limited(dir, "disk", OverlayScope::Node);
         on_disk.overlay.base = dir.join("disk/base");
-        assert!(refusal(&on_disk).contains("on a tmpfs"));
+        assert!(refusal(&on_disk).contains("prjquota"));
         // What is there can be looked at nevertheless.
         assert_eq!(Overlays::new(&on_disk.overlay).list().unwrap().len(), 0);
     });

@@ -26,7 +26,7 @@ default_kernels='5.10 6.1 6.12 newest'
 early_modules='virtio_pci virtio_blk virtio_console ext4 xfs btrfs'
 # Where the modules are that a guest may load later. It has no hardware, and one network device.
 module_folders='arch block crypto drivers/block/loop.ko* drivers/block/virtio_blk.ko* drivers/char drivers/md drivers/virtio
-  fs/9p fs/autofs fs/btrfs fs/ext4 fs/fuse fs/jbd2 fs/mbcache.ko* fs/nls fs/overlayfs fs/squashfs
+  fs/9p fs/autofs fs/btrfs fs/ext4 fs/fuse fs/jbd2 fs/mbcache.ko* fs/nls fs/overlayfs fs/quota fs/squashfs
   fs/xfs fs/binfmt_misc.ko* fs/erofs fs/netfs lib mm net/bridge net/ipv4 net/ipv6 net/netfilter net/unix
   net/llc net/802 security'
 
@@ -61,9 +61,14 @@ kernel_packages() {
     grep -E '^linux-(base|image|binary|modules)-[^ ]*amd64$'
 }
 
+# What of a kernel is taken, so that one of an older list is not taken for it.
+kernel_recipe() {
+  printf '%s\n' "$early_modules" "$module_folders" | sha256sum | cut -c 1-12
+}
+
 unpack_kernel() {
   local name=$1 dir=$vm/kernels/$1 suite pattern package
-  [ ! -e "$dir/ready" ] || return 0
+  [ "$(cat "$dir/ready" 2>/dev/null)" != "$(kernel_recipe)" ] || return 0
   read -r _ suite pattern < <(kernel_table | grep -F -- "$name ")
   [ -n "${pattern:-}" ] || die "no kernel is called $name: $(kernel_names | paste -sd' ')"
   say "unpacking kernel $name"
@@ -77,7 +82,7 @@ unpack_kernel() {
   done
   lay_out_kernel "$dir"
   rm -rf "$dir/apt" "$dir/root"
-  touch "$dir/ready"
+  kernel_recipe >"$dir/ready"
 }
 
 # Makes what a guest is booted with of the files of a kernel's packages.

@@ -85,8 +85,8 @@ variants() {
   # shellcheck disable=SC2034 # It is read elsewhere.
   opt[timeout]=3600
   prepare_stage
-  take_programs "$kernel_crates" cli devices driven full image masks nested overlays protection \
-    restrictions rootfs rootless rootless_masks rootless_volumes volumes
+  take_programs "$kernel_crates" cli devices driven full image masks nested overlays project_quota \
+    protection restrictions rootfs rootless rootless_masks rootless_volumes volumes
   take_e2e exec privileges
   run_taken "$guests"
 }

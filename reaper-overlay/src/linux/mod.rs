@@ -12,6 +12,7 @@ pub(crate) mod in_use;
 pub(crate) mod mount_point;
 pub mod mountinfo;
 pub(crate) mod namespace;
+pub(crate) mod project;
 pub(crate) mod resolve;
 pub(crate) mod syscall;
 pub(crate) mod walk;

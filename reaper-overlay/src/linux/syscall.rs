@@ -178,6 +178,79 @@ const SYS_STATMOUNT: nix::libc::c_long = 457;
 
 const SYS_LISTMOUNT: nix::libc::c_long = 458;
 
+const SYS_QUOTACTL_FD: nix::libc::c_long = 443;
+
+/// The attributes of a file that only some filesystems have (`struct fsxattr` of `linux/fs.h`).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct FsXattr {
+    /// `FS_XFLAG_*`.
+    pub(crate) flags: u32,
+    extent_size: u32,
+    extents: u32,
+    pub(crate) project: u32,
+    copy_on_write_extent_size: u32,
+    spare: [u8; 8],
+}
+
+/// Reads them (ioctl_xfs_fsgetxattr(2), which other filesystems have as well).
+///
+/// # Errors
+/// `ENOTTY` or `EOPNOTSUPP` where the filesystem has none.
+pub(crate) fn fs_xattr(file: BorrowedFd<'_>) -> io::Result<FsXattr> {
+    let mut found = FsXattr::default();
+    // SAFETY: the request writes one `fsxattr` to `found`, which outlives the call.
+    unsafe { get_fs_xattr(file.as_raw_fd(), &raw mut found) }?;
+    Ok(found)
+}
+
+/// Replaces them.
+///
+/// # Errors
+/// Those of reading; `EPERM` for who is not the file's owner.
+pub(crate) fn set_fs_xattr(file: BorrowedFd<'_>, attributes: &FsXattr) -> io::Result<()> {
+    // SAFETY: the request reads one `fsxattr`, which outlives the call.
+    unsafe { put_fs_xattr(file.as_raw_fd(), attributes) }?;
+    Ok(())
+}
+
+// `FS_IOC_FSGETXATTR` and `FS_IOC_FSSETXATTR` of `linux/fs.h`.
+nix::ioctl_read!(get_fs_xattr, b'X', 31, FsXattr);
+nix::ioctl_write_ptr!(put_fs_xattr, b'X', 32, FsXattr);
+
+/// The room for what a command of [`quotactl`] reads or writes. The largest that is used here has 80 bytes.
+pub(crate) type QuotaData = [u64; 16];
+
+/// Asks for or changes the quota `id` of the filesystem that is on `device`, a path, or without one of the
+/// filesystem that `file` is on (quotactl(2)).
+///
+/// # Errors
+/// `ENOSYS` without a device before Linux 5.14, or where the filesystem has no quotas; `ESRCH` where they are
+/// off; `ENOENT` where there is no quota of that id.
+pub(crate) fn quotactl(
+    file: BorrowedFd<'_>,
+    device: Option<&CStr>,
+    command: u32,
+    id: u32,
+    data: &mut QuotaData,
+) -> io::Result<()> {
+    let data = data.as_mut_ptr();
+    // SAFETY: `device` is NUL-terminated, `data` has room for what each command of quotactl(2) writes that this
+    // crate uses, and both outlive the call.
+    let result = unsafe {
+        match device {
+            Some(device) => {
+                nix::libc::syscall(nix::libc::SYS_quotactl, command, device.as_ptr(), id, data)
+            }
+            None => nix::libc::syscall(SYS_QUOTACTL_FD, file.as_raw_fd(), command, id, data),
+        }
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// What `statmount` and `listmount` are asked (`struct mnt_id_req`, its first version).
 #[repr(C)]
 struct MountRequest {

@@ -45,7 +45,7 @@ use crate::{
         overlayfs::Overlay,
         pivot,
     },
-    store::layer_table::Layer,
+    store::{layer_table::Layer, project::Project},
 };
 
 /// All that is needed to assemble a scope, decided before the fork.
@@ -63,6 +63,8 @@ pub(crate) struct Assembly {
     pub(crate) interface: Option<Interface>,
     /// The mounts that need not be protected where that cannot be done.
     pub(crate) unprotected: Vec<PathBuf>,
+    /// The project of new layers.
+    pub(crate) project: Option<Project>,
 }
 
 /// What became of the plan.
@@ -136,7 +138,7 @@ impl Assembly {
     /// Moves the calling process into new namespaces that show the scope.
     pub(crate) fn assemble(mut self) -> Result<AssembleReport, Error> {
         let mut layers = match self.privilege {
-            Privilege::Root => Some(Layering::begin(self.layered())?),
+            Privilege::Root => Some(Layering::begin(self.layered(), self.project)?),
             // They exist already.
             Privilege::User => None,
         };

@@ -37,6 +37,7 @@ use crate::{
         layer_table::{Table, TableHeader},
         members::{MemberLocks, Membership, may_have_members},
         paths::ScopePaths,
+        project::Project,
         scope_limit,
     },
 };
@@ -203,11 +204,18 @@ impl Making<'_> {
             options,
         } = *self;
         undone_if_new(paths, || {
-            let (report, helper) =
-                assemble(base, paths, options).map_err(|error| match base.privilege {
-                    Privilege::Root => explain_to_root(error, &base.path),
-                    Privilege::User => explain(error),
-                })?;
+            let project = match base.privilege {
+                Privilege::Root => scope_limit::lift(paths, options.size)?,
+                Privilege::User => None,
+            };
+            let assembled = assemble(base, paths, options, project);
+            let (report, helper) = assembled.map_err(|error| match base.privilege {
+                Privilege::Root => explain_to_root(error, &base.path),
+                Privilege::User => explain(error),
+            })?;
+            if let (Some(project), Some(bytes)) = (project, options.size) {
+                project.set_limit(&paths.data, bytes)?;
+            }
             warnings.extend(report.warnings(scope));
             let kept = ScopeNamespace::keep(base.privilege, paths, &helper)?;
             // Mount points of members that were killed: until now nothing was mounted to remove them
@@ -248,11 +256,13 @@ fn assemble(
     base: &Base,
     paths: &ScopePaths,
     options: &ScopeOptions<'_>,
+    project: Option<Project>,
 ) -> Result<(AssembleReport, Helper), Error> {
     make_dir(&paths.data)?;
     make_dir(&paths.members())?;
     let mut table = Table::read(paths)?.unwrap_or_else(Table::new);
-    let assembly = plan(base, paths, options, &mut table)?;
+    let mut assembly = plan(base, paths, options, &mut table)?;
+    assembly.project = project;
     // Before the layers are used: a killed starter must not leave one that no table names.
     table.write(paths)?;
     let (report, helper) = Helper::start("assemble the overlay", || assembly.assemble())?;
@@ -305,6 +315,7 @@ fn plan(
         persistent: base.persistent,
         interface,
         unprotected: options.unprotected.to_vec(),
+        project: None,
     })
 }
 

@@ -25,7 +25,7 @@ use crate::{
         helper::Running,
     },
     mount::mask::{self, LayerStyle},
-    store::layer_table::Layer,
+    store::{layer_table::Layer, project::Project},
 };
 
 const PURPOSE: &str = "make the layers";
@@ -42,8 +42,11 @@ pub(crate) struct Layering {
 }
 
 impl Layering {
-    /// Begins to make the layers of `parts`, in their order.
-    pub(crate) fn begin<'a>(parts: impl Iterator<Item = &'a Part>) -> Result<Self, Error> {
+    /// Begins to make the layers of `parts`, in their order; new ones in `project`.
+    pub(crate) fn begin<'a>(
+        parts: impl Iterator<Item = &'a Part>,
+        project: Option<Project>,
+    ) -> Result<Self, Error> {
         let (ready, report) = pipe_with(PipeFlags::CLOEXEC).context("make a pipe to", PURPOSE)?;
         let mut report = File::from(report);
         let mut ready = Some(File::from(ready));
@@ -51,7 +54,7 @@ impl Layering {
             // The helper's own copy of the read end would keep it from getting EPIPE.
             drop(ready.take());
             for part in parts {
-                let made = make(part, LayerStyle::Trusted);
+                let made = make(part, LayerStyle::Trusted, project);
                 let told = report.write_all(&[u8::from(made.is_ok())]);
                 made?;
                 match told {
@@ -88,7 +91,7 @@ impl Layering {
 pub(crate) fn make_all_as_user(parts: &[Part]) -> Result<(), Error> {
     for part in parts {
         if let Some(layer) = &part.layer
-            && make(part, LayerStyle::User)?
+            && make(part, LayerStyle::User, None)?
             && let PartKind::OverlayOverCopy(copies) = &part.kind
         {
             let is_inside = |other: &&Part| other.path.parent() == Some(&part.path);
@@ -98,14 +101,18 @@ pub(crate) fn make_all_as_user(parts: &[Part]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes the directories of the layer of `part`; an upper layer that exists is kept. Returns false
-/// if the part no longer exists on the host.
-pub(crate) fn make(part: &Part, style: LayerStyle) -> Result<bool, Error> {
+/// Makes the directories of the layer of `part`, as root in `project`; an upper layer that exists is kept.
+/// Returns false if the part no longer exists on the host.
+pub(crate) fn make(
+    part: &Part,
+    style: LayerStyle,
+    project: Option<Project>,
+) -> Result<bool, Error> {
     let Some(layer) = &part.layer else {
         return Ok(true);
     };
     let is_new = match style {
-        LayerStyle::Trusted => make_upper(layer)?,
+        LayerStyle::Trusted => make_upper(layer, project)?,
         LayerStyle::User if !layers_as_user::make_upper(layer, part)? => return Ok(false),
         LayerStyle::User => false,
     };
@@ -123,10 +130,14 @@ pub(crate) fn make(part: &Part, style: LayerStyle) -> Result<bool, Error> {
 }
 
 /// Makes the upper and the work directory. Returns whether the layer is new.
-fn make_upper(layer: &Layer) -> Result<bool, Error> {
-    let is_new = make_new_dir(layer.upper.parent().unwrap_or(&layer.upper))?;
+fn make_upper(layer: &Layer, project: Option<Project>) -> Result<bool, Error> {
+    let around = layer.upper.parent().unwrap_or(&layer.upper);
+    let is_new = make_new_dir(around)?;
     // The work directory is the last step: a layer without one was cut short and is taken up again.
     if is_new || !exists(&layer.work)? {
+        // Before there is anything in it: both directories have to inherit the same one, since the kernel refuses
+        // to rename from the work directory to a directory whose project is another.
+        project.map_or(Ok(()), |project| project.give(around))?;
         make_new_dir(&layer.upper)?;
         // The root of the view is the upper layer's own directory.
         match file_attributes::copy(&layer.mount, &layer.upper) {
@@ -221,7 +232,7 @@ mod tests {
         let parts = parts(dir.path(), &[Path::new("/"), Path::new("/tmp")]);
         let data = layer(&parts[0]).upper.ancestors().nth(2).unwrap();
         fs::create_dir_all(data).unwrap();
-        let mut layering = Layering::begin(parts.iter()).unwrap();
+        let mut layering = Layering::begin(parts.iter(), None).unwrap();
         for layer in parts.iter().map(layer) {
             layering = layering.next().unwrap();
             assert_eq!(mode(&layer.upper), mode(&layer.mount));
@@ -233,7 +244,7 @@ mod tests {
     fn a_layer_that_cannot_be_made_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let parts = parts(dir.path(), &[Path::new("/")]);
-        let layering = Layering::begin(parts.iter()).unwrap();
+        let layering = Layering::begin(parts.iter(), None).unwrap();
         let error = layering.next().map(drop).unwrap_err();
         let missing = layer(&parts[0]).upper.parent().unwrap();
         assert!(
@@ -248,11 +259,11 @@ mod tests {
         let parts = parts(dir.path(), &[Path::new("/tmp")]);
         let layer = layer(&parts[0]);
         fs::create_dir_all(&layer.upper).unwrap();
-        make(&parts[0], LayerStyle::Trusted).unwrap();
+        make(&parts[0], LayerStyle::Trusted, None).unwrap();
         assert_eq!(mode(&layer.upper), mode(&layer.mount));
         // A whole one is left as it is.
         fs::set_permissions(&layer.upper, PermissionsExt::from_mode(0o700)).unwrap();
-        make(&parts[0], LayerStyle::Trusted).unwrap();
+        make(&parts[0], LayerStyle::Trusted, None).unwrap();
         assert_eq!(mode(&layer.upper), 0o700);
     }
 }

@@ -30,6 +30,7 @@ use crate::{
         flock::{Lock, Mode},
         helper::Helper,
         mountinfo::{self, MountInfo},
+        project,
     },
 };
 
@@ -110,9 +111,13 @@ impl Base {
         } else if config.size.is_some() {
             "overlay.size is set as well, and does not limit the filesystems that scopes have of \
              their own: unset one of the two"
-        } else if base.persistent {
-            "only a tmpfs for each scope can keep it, and the base is on a disk: set overlay.base to a \
-             directory in /run or on a tmpfs, or unset it"
+        } else if base.persistent && !project::is_enforced(existing(&base.path))? {
+            "the base is on a disk, and the kernel enforces no project quotas there: mount xfs or ext4 with the \
+             option `prjquota` (ext4 needs its features `quota` and `project`), set overlay.base to a directory in \
+             /run or on a tmpfs, or unset it"
+        } else if base.persistent && project::hands_on(existing(&base.path))? {
+            "the directory is in a project itself, which would take in what is moved there: set overlay.base to \
+             another directory, or unset it"
         } else {
             return Ok(());
         };
@@ -377,10 +382,7 @@ fn wants_tmpfs(config: &OverlayConfig, root: &Path) -> Result<bool, Error> {
         return Ok(true);
     }
     let base = within(root, &config.base);
-    let existing = base
-        .ancestors()
-        .find(|dir| dir.exists())
-        .unwrap_or(Path::new("/"));
+    let existing = existing(&base);
     let fs = rustix::fs::statfs(existing).context("look at the filesystem of", existing)?;
     // Our own tmpfs, once mounted, counts as well: the answer stays the same.
     if matches!(fs.f_type as u64, TMPFS_MAGIC | RAMFS_MAGIC) {
@@ -389,6 +391,12 @@ fn wants_tmpfs(config: &OverlayConfig, root: &Path) -> Result<bool, Error> {
     let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev());
     let same = matches!((device(existing), device(&root.join("run"))), (Ok(a), Ok(b)) if a == b);
     Ok(same && config.base.starts_with("/run"))
+}
+
+/// `path`, or the nearest directory above it that exists.
+fn existing(path: &Path) -> &Path {
+    let mut above = path.ancestors();
+    above.find(|dir| dir.exists()).unwrap_or(Path::new("/"))
 }
 
 fn checked(path: &Path) -> Result<PathBuf, Error> {

@@ -7,6 +7,7 @@ pub(crate) mod layer_table;
 pub(crate) mod members;
 pub(crate) mod mount_points;
 pub(crate) mod paths;
+pub(crate) mod project;
 pub(crate) mod record;
 pub(crate) mod scope_limit;
 pub(crate) mod trash;

@@ -68,8 +68,8 @@ pub struct OverlayConfig {
     pub scope: OverlayScope,
     /// The most that the overlays may hold, in bytes, where Reaper makes the base's filesystem.
     pub size: Option<u64>,
-    /// The most that each scope may hold, in bytes, where the base is on a tmpfs. It applies to scopes
-    /// that are made from then on. `REAPER_OVERLAY_SIZE_PER_SCOPE`, default none.
+    /// The most that each scope may hold, in bytes: a tmpfs of its own, or where the base is on a disk a
+    /// project quota. `REAPER_OVERLAY_SIZE_PER_SCOPE`, default none.
     // An older program that deletes a container reads its record, and refuses fields that it does not know.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size_per_scope: Option<u64>,
