@@ -6,6 +6,8 @@ mod cleanup;
 mod daemon;
 #[path = "bootstrap/harness.rs"]
 mod harness;
+#[path = "bootstrap/monitor_cgroup.rs"]
+mod monitor_cgroup;
 #[path = "bootstrap/network.rs"]
 mod network;
 #[path = "bootstrap/pids.rs"]

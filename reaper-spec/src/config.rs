@@ -16,6 +16,7 @@ pub use self::{
     sources::SettingSource,
     types::{
         AnnotationPolicy, CgroupMode, Config, DeviceMode, DnsMode, HookMode, ImageMode, LogConfig,
-        MaskConfig, NetworkMode, OverlayConfig, PidMode, RetentionConfig, StoreKind,
+        MaskConfig, MonitorCgroupMode, NetworkMode, OverlayConfig, PidMode, RetentionConfig,
+        StoreKind,
     },
 };

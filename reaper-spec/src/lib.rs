@@ -42,8 +42,8 @@ pub use bundle::Bundle;
 pub use cgroups_path::{CgroupsPath, CgroupsPathError};
 pub use config::{
     AnnotationPolicy, CgroupMode, Config, DEFAULT_CONFIG_FILE, DeviceMode, DnsMode, HookMode,
-    ImageMode, LogConfig, MaskConfig, NetworkMode, OverlayConfig, PidMode, PodAnnotation,
-    RetentionConfig, SettingSource, StoreKind,
+    ImageMode, LogConfig, MaskConfig, MonitorCgroupMode, NetworkMode, OverlayConfig, PidMode,
+    PodAnnotation, RetentionConfig, SettingSource, StoreKind,
 };
 pub use container_spec::{
     ContainerSpec, Device, DeviceType, FileRestrictions, Mount, RootPropagation, Unsupported,

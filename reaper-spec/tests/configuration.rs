@@ -10,7 +10,8 @@ use std::{
 
 use reaper_spec::{
     CgroupMode, Config, ContainerSpec, DeviceMode, DnsMode, Error, HookMode, ImageMode,
-    OverlayConfig, OverlayScope, PodAnnotation, Privileges, RetentionConfig, StoreKind,
+    MonitorCgroupMode, OverlayConfig, OverlayScope, PodAnnotation, Privileges, RetentionConfig,
+    StoreKind,
 };
 
 fn file(text: &str) -> tempfile::NamedTempFile {
@@ -154,6 +155,24 @@ fn cgroups_are_words_and_still_true_or_false() {
         error.to_string().contains("enforce, track or off"),
         "{error}"
     );
+}
+
+#[test]
+fn monitors_are_charged_to_node_unless_the_admin_says_pod() {
+    let mode = |file, variables: &[(&'static str, &'static str)]| {
+        load(file, variables).map(|config| config.monitor_cgroup)
+    };
+    let pod = "monitor_cgroup = \"pod\"\n";
+    let (node, variable) = (MonitorCgroupMode::Node, "REAPER_MONITOR_CGROUP");
+    assert_eq!(mode("", &[]).unwrap(), node);
+    assert_eq!(mode(pod, &[]).unwrap(), MonitorCgroupMode::Pod);
+    assert_eq!(mode(pod, &[(variable, "node")]).unwrap(), node);
+    // The options of a handler in containerd's configuration.
+    let mut config = load("", &[]).unwrap();
+    config.apply_options(pod).unwrap();
+    assert_eq!(config.monitor_cgroup.as_str(), "pod");
+    let error = mode("", &[(variable, "leaf")]).unwrap_err().to_string();
+    assert!(error.contains("expected node or pod"), "{error}");
 }
 
 #[test]

@@ -132,7 +132,7 @@ e2e() {
 
 # What needs no toolchain, no other machine and no page of the documentation.
 guest_e2e=(
-  containerd_restart crashes cri_pods ctr_run exec harness limits oci overlay privileges
+  containerd_restart crashes cri_pods ctr_run exec harness limits monitor_cgroup oci overlay privileges
   start_failures streams terminals
 )
 e2e_suites=${REAPER_SUITES:-bookworm}

@@ -10,6 +10,12 @@ const HANDLERS: [(&str, &str); 2] = [
     ("runc", "io.containerd.runc.v2"),
 ];
 
+/// The handler whose options have the shim and its monitors in the pod's cgroup.
+pub const IN_POD: &str = "reaper-in-pod";
+
+/// The file that these options name, below the node's folder.
+pub(crate) const IN_POD_FILE: &str = "in-pod.toml";
+
 /// Plugins that no test needs and that look for devices or take shared paths.
 const UNUSED: [&str; 8] = [
     "io.containerd.internal.v1.tracing",
@@ -83,6 +89,14 @@ container_annotations = ["reaper.runtime/*"]
 "#
         );
     }
+    text += &format!(
+        r#"[{runtime_table}.containerd.runtimes.{IN_POD}]
+runtime_type = "io.containerd.reaper.v2"
+[{runtime_table}.containerd.runtimes.{IN_POD}.options]
+TypeUrl = "runtimeoptions.v1.Options"
+ConfigPath = "{dir}/{IN_POD_FILE}"
+"#
+    );
     text
 }
 

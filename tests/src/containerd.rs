@@ -101,6 +101,8 @@ impl Node {
             config::render(&dir, major, &options),
         )
         .expect("write containerd's configuration");
+        fs::write(dir.join(config::IN_POD_FILE), "monitor_cgroup = \"pod\"\n")
+            .expect("write a configuration of Reaper");
         let node = Self {
             title: format!(
                 "{suite} ({})",

@@ -102,10 +102,15 @@ impl Node {
 
     /// Runs a pod.
     pub fn run_pod_of(&self, config: PodSandboxConfig) -> Result<Pod, Status> {
+        self.run_pod_by(self.handler(), config)
+    }
+
+    /// Runs a pod by another handler than the node's.
+    pub fn run_pod_by(&self, handler: &str, config: PodSandboxConfig) -> Result<Pod, Status> {
         let cri = self.cri();
         let request = RunPodSandboxRequest {
             config: Some(config.clone()),
-            runtime_handler: self.handler().to_owned(),
+            runtime_handler: handler.to_owned(),
         };
         let answer = within("RunPodSandbox", cri.runtime().run_pod_sandbox(request))?;
         Ok(Pod {

@@ -80,6 +80,11 @@ pub(crate) struct LimitArgs {
     #[arg(long, value_name = "SIZE", value_parser = size, allow_hyphen_values = true)]
     memory_swap: Option<i64>,
 
+    /// Changes nothing: kernels no longer limit their own memory
+    // runc has the option, so engines may give it.
+    #[arg(long, value_name = "SIZE", value_parser = size, allow_hyphen_values = true)]
+    kernel_memory: Option<i64>,
+
     /// The most memory of TCP buffers (cgroup v1)
     #[arg(long, value_name = "SIZE", value_parser = size, allow_hyphen_values = true)]
     kernel_memory_tcp: Option<i64>,
@@ -146,6 +151,58 @@ fn size(text: &str) -> Result<i64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_flag_of_runc_sets_its_limit() {
+        #[derive(clap::Parser)]
+        struct Call {
+            #[command(flatten)]
+            limits: LimitArgs,
+        }
+        let parse = |args: &[&str]| {
+            let call = <Call as clap::Parser>::try_parse_from([&["update"], args].concat());
+            let mut resources = Resources::default();
+            call.unwrap().limits.apply(&mut resources);
+            resources
+        };
+        let expected = |json: &str| Resources::parse(json.as_bytes()).unwrap();
+        for (flag, value, json) in [
+            ("--blkio-weight", "500", r#"{"blockIO": {"weight": 500}}"#),
+            ("--cpu-period", "100000", r#"{"cpu": {"period": 100000}}"#),
+            ("--cpu-quota", "-1", r#"{"cpu": {"quota": -1}}"#),
+            ("--cpu-burst", "5000", r#"{"cpu": {"burst": 5000}}"#),
+            ("--cpu-share", "512", r#"{"cpu": {"shares": 512}}"#),
+            (
+                "--cpu-rt-period",
+                "9000",
+                r#"{"cpu": {"realtimePeriod": 9000}}"#,
+            ),
+            (
+                "--cpu-rt-runtime",
+                "900",
+                r#"{"cpu": {"realtimeRuntime": 900}}"#,
+            ),
+            ("--cpuset-cpus", "0-1", r#"{"cpu": {"cpus": "0-1"}}"#),
+            ("--cpuset-mems", "0", r#"{"cpu": {"mems": "0"}}"#),
+            ("--cpu-idle", "1", r#"{"cpu": {"idle": 1}}"#),
+            ("--memory", "1k", r#"{"memory": {"limit": 1024}}"#),
+            (
+                "--memory-reservation",
+                "1k",
+                r#"{"memory": {"reservation": 1024}}"#,
+            ),
+            ("--memory-swap", "-1", r#"{"memory": {"swap": -1}}"#),
+            ("--kernel-memory", "1k", "{}"),
+            (
+                "--kernel-memory-tcp",
+                "1k",
+                r#"{"memory": {"kernelTCP": 1024}}"#,
+            ),
+            ("--pids-limit", "9", r#"{"pids": {"limit": 9}}"#),
+        ] {
+            assert_eq!(parse(&[flag, value]), expected(json), "{flag}");
+        }
+    }
 
     #[test]
     fn sizes_are_read_as_runc_reads_them() {

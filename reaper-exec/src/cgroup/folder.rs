@@ -82,7 +82,7 @@ fn make_ancestors(path: &Path, root: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn mark(cgroup: &Path) -> Result<(), Error> {
+pub(super) fn mark(cgroup: &Path) -> Result<(), Error> {
     let mut last = io::Error::from_raw_os_error(libc::EOPNOTSUPP);
     for name in MARKS {
         match setxattr(cgroup, name, b"1", XattrFlags::empty()) {
@@ -98,7 +98,7 @@ fn mark(cgroup: &Path) -> Result<(), Error> {
     }
 }
 
-fn is_marked(cgroup: &Path) -> bool {
+pub(super) fn is_marked(cgroup: &Path) -> bool {
     MARKS
         .iter()
         .any(|&name| getxattr(cgroup, name, &mut [0_u8; 8][..]).is_ok())

@@ -201,7 +201,7 @@ impl V1Cgroup {
 
     /// A new cpuset has neither processors nor memory nodes, and no process can join it then: it
     /// gets its parent's.
-    fn fill_cpuset(&self) -> Result<(), Error> {
+    pub(super) fn fill_cpuset(&self) -> Result<(), Error> {
         let mut cgroups: Vec<&Path> = folder::ancestors(&self.path, &self.root).collect();
         cgroups.insert(0, &self.path);
         for cgroup in cgroups.into_iter().rev() {

@@ -17,13 +17,15 @@ use nix::{
     unistd::{Pid, dup2_stdin, dup2_stdout, setsid},
 };
 use reaper_exec::Executor;
+use reaper_spec::Config;
 use reaper_state::StateStore;
-use tokio::runtime::Builder;
+use tokio::{runtime::Builder, task::spawn_blocking};
 
 use super::{
     connections::{Connections, unconnected},
-    environment::{READY, config},
+    environment::{READY, bundle, config},
     log,
+    monitor_cgroup::Membership,
     shim::Shim,
     signals::{Asked, Signals},
     socket::SocketPath,
@@ -63,6 +65,26 @@ where
 {
     let config = config()?;
     log::init(&config.log, flags.debug)?;
+    let mut membership = Membership::join(&config, &bundle(flags)?, &flags.namespace, &flags.id)?;
+    let served = serve_as_member(shim, flags, config, &mut membership);
+    // It has not come to serve, and has no containers.
+    if let Some(membership) = membership {
+        membership.end(false);
+    }
+    served
+}
+
+/// Serves until the service is closed, and takes the membership then.
+fn serve_as_member<E, S>(
+    shim: &Shim<E, S>,
+    flags: &Flags,
+    config: Config,
+    membership: &mut Option<Membership>,
+) -> Result<()>
+where
+    E: Executor + 'static,
+    S: StateStore + ?Sized + 'static,
+{
     let oom_score_adj = detach()?;
     let listener = io::stdin()
         .as_fd()
@@ -92,7 +114,7 @@ where
         };
         let service = TaskService::new(engine, publisher.clone(), settings);
         let socket = SocketPath::from_address(&flags.socket);
-        until_closed(&service, listener, socket).await?;
+        until_closed(&service, listener, socket, membership).await?;
         if !publisher.drain(DRAIN_LIMIT).await {
             tracing::warn!("containerd is away, the last events are lost");
         }
@@ -108,6 +130,7 @@ async fn until_closed<E, S>(
     service: &TaskService<E, S>,
     listener: UnixListener,
     socket: SocketPath,
+    membership: &mut Option<Membership>,
 ) -> Result<()>
 where
     E: Executor + 'static,
@@ -132,7 +155,7 @@ where
 
     let unconnected = unconnected(connected, CONNECT_LIMIT);
     tokio::pin!(unconnected);
-    let mut is_ending = false;
+    let (mut is_ending, mut has_containers) = (false, false);
     loop {
         tokio::select! {
             () = service.closed() => break,
@@ -141,7 +164,10 @@ where
                 is_ending = true;
                 service.close();
             }
-            () = service.all_ended(), if is_ending => service.close_with_containers(),
+            () = service.all_ended(), if is_ending => {
+                has_containers = true;
+                service.close_with_containers();
+            }
             asked = signals.next() => match asked {
                 Asked::Reap => reap(),
                 Asked::Report => service.log_containers(),
@@ -155,6 +181,11 @@ where
                 }
             },
         }
+    }
+    // Before containerd notices the end: the kubelet kills what is in the cgroup of a pod that has ended.
+    if let Some(membership) = membership.take() {
+        // A panic of it is the end of no one else.
+        let _ = spawn_blocking(move || membership.end(has_containers)).await;
     }
     // What is being answered is answered.
     server.shutdown().await.map_err(Error::Serve)

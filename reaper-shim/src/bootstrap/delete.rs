@@ -11,6 +11,7 @@ use tokio::{runtime::Builder, time::timeout};
 
 use super::{
     environment::{bundle, config, print},
+    monitor_cgroup::remove_left,
     shim::Shim,
     socket::SocketPath,
 };
@@ -32,19 +33,24 @@ where
             operation: "make the runtime",
             source,
         })?;
+    let bundle = bundle(flags)?;
     let deleted = runtime.block_on(async {
         let engine = shim.engine(&flags.namespace, config()?)?;
-        timeout(LIMIT, delete(&engine, &id))
-            .await
-            .unwrap_or(Err(Error::Timeout {
-                operation: "delete",
-                after: LIMIT,
-            }))
+        let deleted = timeout(LIMIT, delete(&engine, &id)).await;
+        if let Ok(Ok(_)) = deleted
+            && let Err(error) = remove_left(&engine, &bundle, &flags.namespace, &flags.id).await
+        {
+            tracing::warn!(%id, %error, "the cgroup of a shim is left behind");
+        }
+        deleted.unwrap_or(Err(Error::Timeout {
+            operation: "delete",
+            after: LIMIT,
+        }))
     });
     runtime.shutdown_background();
     let (pid, exit) = deleted?;
     // Its shim is gone, or serves the rest of the pod.
-    if let Ok(address) = fs::read_to_string(bundle(flags)?.join("address")) {
+    if let Ok(address) = fs::read_to_string(bundle.join("address")) {
         SocketPath::from_address(&address).remove_dead()?;
     }
     let response = DeleteResponse {

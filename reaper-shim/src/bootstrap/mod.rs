@@ -10,6 +10,7 @@ mod delete;
 mod environment;
 mod info;
 mod log;
+mod monitor_cgroup;
 mod params;
 mod shim;
 mod signals;

@@ -6,16 +6,16 @@ use containerd_shim::Flags;
 use containerd_shim_protos::{
     TASK_API_VERSION,
     bootstrap_api::{BootstrapParams, BootstrapResult},
-    protobuf::Message,
+    protobuf::{Message, well_known_types::any::Any},
 };
 
-use crate::{Error, Result};
+use crate::{Error, Result, service::options};
 
 /// The most that is read from standard input. Options are a few hundred bytes.
 const INPUT_LIMIT: u64 = 1 << 20;
 
 /// What containerd tells `start`.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(super) struct Params {
     /// containerd's own socket: it tells one containerd from another on the same node.
     pub(super) address: String,
@@ -25,6 +25,8 @@ pub(super) struct Params {
     pub(super) socket_dir: Option<String>,
     /// Log more.
     pub(super) debug: bool,
+    /// The options of the runtime in containerd's configuration.
+    pub(super) options: Option<Any>,
     /// How to answer.
     reply: Reply,
 }
@@ -64,6 +66,13 @@ impl Params {
         } else {
             Reply::Bare
         };
+        let options = match &sent {
+            Some(sent) => {
+                let mut values = sent.extensions.iter().filter_map(|one| one.value.as_ref());
+                values.find(|value| options::is_known(value)).cloned()
+            }
+            None => Any::parse_from_bytes(input).ok(),
+        };
         let sent = sent.unwrap_or_default();
         let address = given(sent.containerd_grpc_address)
             .or_else(|| given(flags.address.clone()))
@@ -78,6 +87,7 @@ impl Params {
             events,
             socket_dir: sent.socket_dir.and_then(given),
             debug,
+            options,
             reply,
         }
     }
@@ -111,8 +121,6 @@ fn bootstrap_params(flags: &Flags, input: &[u8]) -> Option<BootstrapParams> {
 
 #[cfg(test)]
 mod tests {
-    use containerd_shim_protos::protobuf::well_known_types::any::Any;
-
     use super::*;
 
     fn flags() -> Flags {

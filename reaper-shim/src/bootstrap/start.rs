@@ -12,20 +12,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::{
+    environment::{READY, SERVE, bundle, config, print},
+    monitor_cgroup::{self, PodOfBundle},
+    params::Params,
+    socket::{Claim, SocketPath},
+};
+use crate::{Error, Result, service::options};
 use containerd_shim::Flags;
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use serde::Deserialize;
-
-use super::{
-    environment::{READY, SERVE, bundle, config, print},
-    params::Params,
-    socket::{Claim, SocketPath},
-};
-use crate::{Error, Result};
 
 /// How long the daemon may take until it serves.
 const READY_LIMIT: Duration = Duration::from_secs(20);
@@ -44,8 +43,9 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
         Some(dir) => dir.into(),
         None => SocketPath::dir(&config()?.state_root),
     };
-    let group = group(&bundle).unwrap_or_else(|| flags.id.clone());
-    let socket = SocketPath::new(&dir, &params.address, &flags.namespace, &group);
+    let pod = PodOfBundle::read(&bundle).unwrap_or_default();
+    let group = pod.sandbox_id().unwrap_or(&flags.id);
+    let socket = SocketPath::new(&dir, &params.address, &flags.namespace, group);
     let address = socket.address();
     let answer = params.answer(&address)?;
     let file = bundle.join("address");
@@ -80,22 +80,6 @@ fn end(daemon: &Child) {
     }
 }
 
-/// The pod that a bundle belongs to.
-pub(super) fn group(bundle: &Path) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Config {
-        annotations: Annotations,
-    }
-    #[derive(Deserialize)]
-    struct Annotations {
-        #[serde(rename = "io.kubernetes.cri.sandbox-id")]
-        sandbox_id: Option<String>,
-    }
-    let json = fs::read(bundle.join("config.json")).ok()?;
-    let config: Config = serde_json::from_slice(&json).ok()?;
-    config.annotations.sandbox_id.filter(|id| !id.is_empty())
-}
-
 /// Runs the daemon and waits until it serves. It ends by itself if this process is killed
 /// meanwhile, and then has no client.
 fn launch(
@@ -123,12 +107,17 @@ fn launch(
         name.to_str()
             .is_some_and(|name| name.starts_with("REAPER_") || KEPT.contains(&name))
     });
+    let mut config = config()?;
+    if let Some(options) = &params.options {
+        options::apply(&mut config, options)?;
+    }
     let mut child = command
         .arg(SERVE)
         .current_dir(bundle)
         .env_clear()
         .envs(kept)
         .env("TTRPC_ADDRESS", &params.events)
+        .env(monitor_cgroup::VARIABLE, monitor_cgroup::decide(&config)?)
         .stdin(Stdio::from(listener))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

@@ -8,7 +8,7 @@
 mod create;
 mod exec;
 mod lifecycle;
-mod options;
+pub(crate) mod options;
 mod report;
 mod state;
 

@@ -15,8 +15,8 @@ const CONFIG_BODY: u32 = 3;
 
 /// Applies the options to the node's configuration. Options of other runtimes, as `ctr` sends
 /// them unasked, have no meaning here.
-pub(super) fn apply(config: &mut Config, options: &Any) -> Result<()> {
-    if !options.type_url.ends_with(MESSAGE) {
+pub(crate) fn apply(config: &mut Config, options: &Any) -> Result<()> {
+    if !is_known(options) {
         return Ok(());
     }
     let options = read(&options.value).map_err(|error| Error::Field {
@@ -34,6 +34,11 @@ pub(super) fn apply(config: &mut Config, options: &Any) -> Result<()> {
         config.apply_options(&text)?;
     }
     Ok(())
+}
+
+/// Whether these are options of the kind that has a meaning here.
+pub(crate) fn is_known(options: &Any) -> bool {
+    options.type_url.ends_with(MESSAGE)
 }
 
 #[derive(Default)]

@@ -221,11 +221,16 @@ impl Shim {
             ..Default::default()
         };
         self.task.wait(none(), &request).await.unwrap();
+        self.remove_stopped(id).await;
+    }
+
+    pub(crate) async fn remove_stopped(&self, id: &str) {
         let request = DeleteRequest {
             id: id.into(),
             ..Default::default()
         };
-        self.task.delete(none(), &request).await.unwrap();
+        let deleted = self.task.delete(context::with_timeout(0), &request).await;
+        deleted.unwrap();
     }
 
     pub(crate) async fn shutdown(&self) {

@@ -7,7 +7,8 @@ use toml::Value;
 use super::{
     pod_annotation::PodAnnotation,
     types::{
-        CgroupMode, DeviceMode, DnsMode, HookMode, ImageMode, NetworkMode, PidMode, StoreKind,
+        CgroupMode, DeviceMode, DnsMode, HookMode, ImageMode, MonitorCgroupMode, NetworkMode,
+        PidMode, StoreKind,
     },
 };
 use crate::{error::quoted, overlay_scope::OverlayScope, policy::Privileges};
@@ -320,6 +321,7 @@ words!(StoreKind, "file or sqlite", "file" => File, "sqlite" => Sqlite);
 words!(DeviceMode, "spec or node", "spec" => Spec, "node" => Node);
 words!(DnsMode, "spec, pod or host", "spec" => Spec, "pod" => Spec, "host" => Host);
 words!(HookMode, "spec or off", "spec" => Spec, "off" => Off);
+words!(MonitorCgroupMode, "node or pod", "node" => Node, "pod" => Pod);
 words!(NetworkMode, "spec or host", "spec" => Spec, "host" => Host);
 words!(PidMode, "host or private", "host" => Host, "private" => Private);
 words!(Privileges, "spec or node", "spec" => Spec, "node" => Node);

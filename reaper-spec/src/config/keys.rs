@@ -38,6 +38,8 @@ keys! {
     "network" "REAPER_NETWORK" |c, input| c.network = input.read()?;
     "pid" "REAPER_PID" |c, input| c.pid = input.read()?;
     "cgroups" "REAPER_CGROUPS" |c, input| c.cgroups = input.read()?;
+    "monitor_cgroup" "REAPER_MONITOR_CGROUP"
+        |c, input| c.monitor_cgroup = input.read()?;
     "devices" |c, input| c.devices = input.read()?;
     "hooks" "REAPER_HOOKS" |c, input| c.hooks = input.read()?;
     "image" "REAPER_IMAGE" |c, input| c.image = input.read()?;

@@ -43,6 +43,8 @@ pub struct Config {
     pub pid: PidMode,
     /// What is done with the cgroups of workloads.
     pub cgroups: CgroupMode,
+    /// In which cgroup the shim and its monitors are. `REAPER_MONITOR_CGROUP`.
+    pub monitor_cgroup: MonitorCgroupMode,
     /// Which of the node's devices workloads may open. As a policy it is set in configuration files
     /// only.
     pub devices: DeviceMode,
@@ -179,6 +181,28 @@ impl CgroupMode {
             Self::Enforce => "enforce",
             Self::Track => "track",
             Self::Off => "off",
+        }
+    }
+}
+
+/// In which cgroup a pod's shim and monitors are, so who is charged for what they use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum MonitorCgroupMode {
+    /// That of containerd, which starts them: the node is charged.
+    #[default]
+    Node,
+    /// One of their own in the pod's: the pod is charged, and none of its containers.
+    Pod,
+}
+
+impl MonitorCgroupMode {
+    /// The word for it in configurations.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Pod => "pod",
         }
     }
 }
@@ -332,6 +356,7 @@ impl Default for Config {
             network: NetworkMode::default(),
             pid: PidMode::default(),
             cgroups: CgroupMode::default(),
+            monitor_cgroup: MonitorCgroupMode::default(),
             devices: DeviceMode::default(),
             hooks: HookMode::default(),
             image: ImageMode::default(),

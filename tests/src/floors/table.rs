@@ -144,6 +144,7 @@ const SHIM: Crate = Crate {
                 "environment",
                 "info",
                 "log",
+                "monitor_cgroup",
                 "params",
                 "shim",
                 "signals",

@@ -23,6 +23,7 @@ mod privileges;
 mod report;
 mod rig;
 mod scale;
+mod stats;
 mod task;
 mod throughput;
 mod usage;
@@ -48,13 +49,14 @@ impl Effort {
 /// A measurement by name.
 type Benchmark = (&'static str, fn(Effort) -> Report);
 
-const BENCHMARKS: [Benchmark; 10] = [
+const BENCHMARKS: [Benchmark; 11] = [
     ("run", cli::measure),
     ("privileges", privileges::measure),
     ("cgroups", cgroups::measure),
     ("calls", calls::measure),
     ("ctr", ctr::measure),
     ("exit", latency::measure),
+    ("stats", stats::measure),
     ("memory", memory::measure),
     ("idle", idle::measure),
     ("scale", scale::measure),

@@ -5,14 +5,15 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::PoisonError,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use containerd_shim_protos::{
     Client,
     api::{
         ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse, DeleteRequest,
-        DeleteResponse, Empty, KillRequest, ShutdownRequest, StartRequest, StartResponse,
+        DeleteResponse, Empty, KillRequest, PidsRequest, PidsResponse, ShutdownRequest,
+        StartRequest, StartResponse, StatsRequest, StatsResponse,
     },
     protobuf::{Message, MessageField, well_known_types::any::Any},
     ttrpc::{self, Request},
@@ -144,6 +145,33 @@ impl<'a> Task<'a> {
             },
         );
         Process::find(response.shim_pid).expect("the shim is running")
+    }
+
+    /// How many processes the container has.
+    pub(crate) fn processes(&self) -> usize {
+        let id = self.id.clone();
+        let response: PidsResponse = self.call(
+            "Pids",
+            &PidsRequest {
+                id,
+                ..Default::default()
+            },
+        );
+        response.processes.len()
+    }
+
+    /// Asks for the container's figures, and returns how long that took.
+    pub(crate) fn stats(&self) -> Duration {
+        let id = self.id.clone();
+        let request = StatsRequest {
+            id,
+            ..Default::default()
+        };
+        let begin = Instant::now();
+        let response: StatsResponse = self.call("Stats", &request);
+        let time = begin.elapsed();
+        assert!(response.stats.is_some(), "figures in the answer");
+        time
     }
 
     fn call<T: Message, U: Message>(&self, method: &str, request: &T) -> U {
