@@ -24,7 +24,7 @@ const ATTEMPTS: usize = 1000;
 /// needs Linux 5.7.
 const MARKS: [&str; 2] = ["trusted.reaper", "user.reaper"];
 
-/// The mode of a container's cgroup. The sticky bit, which is no right in a folder in which nobody can rename or
+/// The mode of a container's cgroup. The sticky bit, which is no right in a folder in which no process can rename or
 /// unlink, tells it from those of others from its first moment on.
 const MODE: u32 = libc::S_ISVTX | 0o777;
 

@@ -5,7 +5,7 @@
 //! controllers are enabled for those below it.
 //!
 //! No process can remove the cgroup that it is in. So the process that joined moves back when it ends, and takes
-//! along what else is left, such as a daemon that a hook has started: whoever removes the pod's cgroup kills what
+//! along what else is left, such as a daemon that a hook has started: the kubelet, which removes the pod's cgroup, kills what
 //! is in it.
 
 use std::{

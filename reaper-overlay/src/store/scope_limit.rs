@@ -56,7 +56,7 @@ fn has_layers(paths: &ScopePaths) -> Result<bool, Error> {
 
 /// Takes the limit of a scope away, if it has one. Idempotent; in the mount namespace that the base belongs to.
 ///
-/// A project that has no quota is used anew once its last file is removed, whoever removes that.
+/// A project that has no quota is used anew once its last file is removed, by any process.
 pub(crate) fn remove(paths: &ScopePaths) -> Result<(), Error> {
     if paths.is_persistent()
         && let Some(project) = Project::of(&paths.data)?

@@ -1,7 +1,7 @@
 //! What of the host a container may mount.
 //!
 //! A path is checked twice: when a container is created, by where it leads then, and by who opens what is
-//! mounted, by where that lies. Whoever may change the directories on the way can lead it elsewhere meanwhile.
+//! mounted, by where that lies. Who may change the directories on the way can lead it elsewhere meanwhile.
 
 use std::path::{Component, Path, PathBuf};
 

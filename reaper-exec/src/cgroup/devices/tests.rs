@@ -1,11 +1,15 @@
 //! Programs and exceptions are run by models of the kernel, and compared with the plain reading of the
 //! rules.
 
+use std::os::fd::AsFd as _;
+
 use proptest::prelude::*;
 use reaper_spec::DeviceRule;
 
 use super::{
+    attach::PROGRAM,
     instruction::Instruction,
+    kernel,
     program::{self, compile},
     rules::{Access, Kind, Table, are_asked},
     v1,
@@ -75,6 +79,27 @@ fn found(table: &Table, kind: Kind, major: u32, minor: u32) -> Access {
     let entry = entries
         .find(|entry| entry.kind == kind && is(entry.major, major) && is(entry.minor, minor));
     entry.expect("an entry about any device").allowed
+}
+
+/// The kernel's verifier reads each instruction as it is encoded.
+#[test]
+fn the_kernel_takes_a_program_and_has_its_name() {
+    let rules = [
+        deny("a"),
+        allow("c 1:3 r"),
+        deny("b 8:*"),
+        allow("c *:7 rwm"),
+    ];
+    for table in [Table::of(&rules).expect("a table"), Table(Vec::new())] {
+        let program = match kernel::load(&compile(&table), PROGRAM) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+                eprintln!("not tried: the kernel has no such programs for this user: {error}");
+                return;
+            }
+            loaded => loaded.expect("a program that the kernel takes"),
+        };
+        assert_eq!(kernel::name(program.as_fd()).expect("a name"), PROGRAM);
+    }
 }
 
 /// Runs a program as the kernel does, and returns its answer.
