@@ -6,6 +6,7 @@ mod capture;
 mod clients;
 mod contract;
 mod crashes;
+mod embedding;
 mod ends;
 mod execs;
 mod fork_bomb;
@@ -49,6 +50,12 @@ fn main() -> ExitCode {
         rig::create(root.as_ref(), stall.as_ref(), id);
         return ExitCode::SUCCESS;
     }
+    if let [_, fork, root] = &arguments[..]
+        && fork == "--fork"
+    {
+        embedding::fork_and_use(root.as_ref());
+        return ExitCode::SUCCESS;
+    }
     if let [_, explode, count] = &arguments[..]
         && explode == "--explode"
     {
@@ -71,6 +78,7 @@ fn main() -> ExitCode {
         silent::CASES,
         limits::CASES,
         fork_bomb::CASES,
+        embedding::CASES,
         hooks::CASES,
         namespaces::CASES,
     ]

@@ -106,7 +106,7 @@ impl Rig {
         Self::at(Root::Own(tempfile::tempdir().unwrap()))
     }
 
-    fn at(root: Root) -> Self {
+    pub(crate) fn at(root: Root) -> Self {
         let dir = StateRoot::new(root.path());
         let mark = format!("REAPER_TEST_MARK={}", root.path().display());
         let executor = HostExecutor::new(dir.clone());
