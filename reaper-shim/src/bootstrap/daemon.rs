@@ -184,7 +184,7 @@ where
     }
     // Before containerd notices the end: the kubelet kills what is in the cgroup of a pod that has ended.
     if let Some(membership) = membership.take() {
-        // A panic of it is the end of no one else.
+        // It logs what failed. A panic there does not keep the shim from ending.
         let _ = spawn_blocking(move || membership.end(has_containers)).await;
     }
     // What is being answered is answered.

@@ -151,7 +151,7 @@ fn in_pod() -> Node {
     Node::new().env("REAPER_MONITOR_CGROUP", "pod")
 }
 
-/// What containerd runs when a shim is gone.
+/// What containerd runs when it has lost a shim.
 fn delete(node: &Node, id: &str) {
     let bundle = node.path().join("bundles").join(id);
     let args = ["-bundle", bundle.to_str().unwrap(), "delete"];
