@@ -64,8 +64,7 @@ pub(crate) async fn run(
     // If this call is killed before the start, no other one would start the container.
     new.monitor.kill_unless_started = true;
     let containers = &call.containers;
-    let limits = call.config.policy.container_limits();
-    let record = make(containers, new, &limits).await?;
+    let record = make(containers, new, &call.config.policy.container_limits()).await?;
     let id = &record.id;
 
     let mut written = None;
