@@ -1,6 +1,11 @@
 //! SELinux, as far as this process labels what it makes for another one.
 
-use std::{fs, io, os::fd::AsFd, path::Path};
+use std::{
+    fs::File,
+    io,
+    os::{fd::AsFd, unix::fs::FileExt as _},
+    path::Path,
+};
 
 use reaper_spec::Mount;
 use rustix::fs::{XattrFlags, fsetxattr};
@@ -25,9 +30,11 @@ pub(crate) fn missing(module: &str) -> io::Error {
 pub(crate) fn label_keys<T>(label: &str, make: impl FnOnce() -> T) -> io::Result<T> {
     /// Of a thread, not of its process.
     const FILE: &str = "/proc/thread-self/attr/keycreate";
-    fs::write(FILE, label)?;
+    // Without O_CREAT, which a policy need not allow there.
+    let file = File::options().write(true).open(FILE)?;
+    file.write_all_at(label.as_bytes(), 0)?;
     let made = make();
-    fs::write(FILE, "\n")?;
+    file.write_all_at(b"\n", 0)?;
     Ok(made)
 }
 

@@ -106,7 +106,7 @@ fn label_that_the_policy_forbids_or_does_not_know_is_an_error() {
     }
     let bundle = rig.bundle("b", &labelled("true", FORBIDDEN));
     let error = rig.fails(1, &["run", "--bundle", &bundle, "c"]);
-    assert!(error.contains("/bin/sh: Permission denied"), "{error}");
+    assert!(error.contains("exec /bin/sh: permission denied"), "{error}");
     let unknown = "SELinux label reaper-test-none";
     let bundle = rig.bundle("b", &labelled("true", "reaper-test-none"));
     let error = rig.fails(1, &["run", "--bundle", &bundle, "c"]);

@@ -234,7 +234,7 @@ impl Attributes {
         })
     }
 
-    /// Gives them to `file`, with which it has no others.
+    /// Gives them to `file`, with which it has no others but a label of SELinux's.
     pub(crate) fn set<'a>(&self, file: impl Into<FileRef<'a>>) -> Result<(), Error> {
         let file = file.into();
         file.set_owner(self.uid, self.gid)
@@ -245,7 +245,9 @@ impl Attributes {
                 .with_context("change the mode of", || file.path())?;
         }
         for (name, _) in xattrs(file)? {
-            if !self.xattrs.iter().any(|(keep, _)| *keep == name) {
+            // SELinux gives one to each file, and lets nobody remove it.
+            let stays = name == b"security.selinux";
+            if !stays && !self.xattrs.iter().any(|(keep, _)| *keep == name) {
                 file.remove(OsStr::from_bytes(&name))
                     .with_context("remove an attribute of", || file.path())?;
             }

@@ -202,6 +202,13 @@ mod tests {
     }
 
     #[test]
+    fn a_label_is_kept_whole_and_without_the_quotes_of_mount() {
+        let options = parse(Some("tmpfs"), &["context=\"u:r:t:s0:c1,c2\"", "size=1m"]).unwrap();
+        let label = Some("u:r:t:s0:c1,c2".to_owned());
+        assert_eq!(options.data[0], ("context".to_owned(), label));
+    }
+
+    #[test]
     fn an_option_that_cannot_be_had_is_named() {
         for (kind, option) in [
             (None, "idmap"),
