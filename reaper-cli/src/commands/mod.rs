@@ -3,6 +3,7 @@
 mod capabilities;
 mod completions;
 mod config;
+mod containerd;
 mod context;
 mod create;
 mod delete;
@@ -10,6 +11,7 @@ mod doctor;
 mod events;
 mod exec;
 mod features;
+mod finding;
 mod kill;
 mod list;
 mod logs;

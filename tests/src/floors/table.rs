@@ -186,6 +186,8 @@ const CLI: Crate = Crate {
             &["capabilities", "context", "output"],
             &["roots", "selection"],
             &["table"],
+            &["finding"],
+            &["containerd"],
             &[
                 "completions",
                 "config",
