@@ -17,6 +17,7 @@ mod list;
 mod logs;
 mod man;
 mod migrate;
+mod node;
 mod output;
 mod overlay;
 mod pause;
@@ -86,6 +87,7 @@ async fn dispatch(
         Command::Prune(args) => prune::run(&call, &args, out).await,
         Command::Config(args) => config::run(call.config_file.as_deref(), &args, out),
         Command::Doctor(args) => doctor::run(&call, &args, out).await,
+        Command::Node(args) => node::run(&call, &args, out),
         Command::Completions(args) => completions::run(&args, out),
         Command::Man(args) => man::run(&args),
         Command::Version => version::run(out),
