@@ -103,6 +103,9 @@ pub(crate) enum Error {
     /// A starter file would be overwritten.
     #[error("{} exists already: remove it first, or give another folder by --bundle", .0.display())]
     Exists(PathBuf),
+    /// The node cannot be installed to, or what was installed cannot be removed.
+    #[error("{0}")]
+    Node(String),
     /// What a helper process reported. It is complete as it is.
     #[error("{0}")]
     HelperFailed(String),

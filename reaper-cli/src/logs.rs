@@ -25,6 +25,14 @@ use crate::{
 /// filesystem is small and in memory.
 const DEFAULT_FOLDER: &str = "/var/log/reaper";
 
+/// Where logs are, by the configuration.
+pub(crate) fn folder(config: &Config) -> PathBuf {
+    match &config.log.output {
+        Some(folder) => folder.clone(),
+        None => default_folder(nix::unistd::geteuid().is_root(), &|name| env::var_os(name)),
+    }
+}
+
 /// A log that was made for a container that is being made. Dropping it removes it again.
 #[derive(Debug)]
 pub(crate) struct NewLog(Option<PathBuf>);
@@ -32,10 +40,7 @@ pub(crate) struct NewLog(Option<PathBuf>);
 impl NewLog {
     /// Makes an empty log, for its owner's eyes alone.
     pub(crate) fn make(config: &Config, id: &ContainerId) -> Result<Self> {
-        let folder = match &config.log.output {
-            Some(folder) => folder.clone(),
-            None => default_folder(nix::unistd::geteuid().is_root(), &|name| env::var_os(name)),
-        };
+        let folder = folder(config);
         DirBuilder::new()
             .recursive(true)
             .mode(0o711)

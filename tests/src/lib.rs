@@ -28,6 +28,7 @@ pub mod kubernetes;
 pub mod leftovers;
 pub mod options;
 pub mod podman;
+pub mod private;
 pub mod procfs;
 pub mod pty;
 pub mod runtime;

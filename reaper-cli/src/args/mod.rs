@@ -6,6 +6,7 @@ mod exec;
 mod global;
 mod housekeeping;
 mod inspect;
+mod node;
 mod overlay;
 mod process;
 mod run;
@@ -21,6 +22,10 @@ pub(crate) use self::{
     global::{GlobalArgs, LogFormat},
     housekeeping::{CompletionsArgs, DoctorArgs, ManArgs, PruneArgs},
     inspect::{EventsArgs, Format, IdArgs, ListArgs, LogsArgs, PsArgs, StatsArgs},
+    node::{
+        NodeArgs, NodeChange, NodeCommand, NodeInstallArgs, NodeStatusArgs, NodeTarget,
+        NodeUninstallArgs,
+    },
     overlay::{CommitArgs, DiffArgs, ExportArgs, Output, OverlayArgs, OverlayCommand},
     process::{ProcessArgs, UserArg},
     run::RunArgs,
@@ -102,6 +107,7 @@ Examples:
     Spec(SpecArgs),
     Prune(PruneArgs),
     Doctor(DoctorArgs),
+    Node(NodeArgs),
     Config(ConfigArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),

@@ -3,6 +3,7 @@
 mod capabilities;
 mod completions;
 mod config;
+mod containerd;
 mod context;
 mod create;
 mod delete;
@@ -10,11 +11,13 @@ mod doctor;
 mod events;
 mod exec;
 mod features;
+mod finding;
 mod kill;
 mod list;
 mod logs;
 mod man;
 mod migrate;
+mod node;
 mod output;
 mod overlay;
 mod pause;
@@ -84,6 +87,7 @@ async fn dispatch(
         Command::Prune(args) => prune::run(&call, &args, out).await,
         Command::Config(args) => config::run(call.config_file.as_deref(), &args, out),
         Command::Doctor(args) => doctor::run(&call, &args, out).await,
+        Command::Node(args) => node::run(&call, &args, out),
         Command::Completions(args) => completions::run(&args, out),
         Command::Man(args) => man::run(&args),
         Command::Version => version::run(out),

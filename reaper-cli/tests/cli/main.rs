@@ -17,6 +17,7 @@ mod lifecycle;
 mod limits;
 mod logs;
 mod namespaces;
+mod node;
 mod overlay;
 mod paths;
 mod pause;

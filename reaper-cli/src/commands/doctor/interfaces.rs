@@ -23,7 +23,7 @@ use rustix::{
     process::PidfdFlags,
 };
 
-use super::finding::CheckResult;
+use super::super::finding::CheckResult;
 use crate::sys::probe;
 
 /// What becomes of containers without an interface.
@@ -273,7 +273,7 @@ pub(super) fn errno_name(errno: i32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::finding::Level, *};
+    use super::{super::super::finding::Level, *};
 
     fn one(name: &'static str, refusal: Option<Errno>, without: Without) -> Tried {
         Tried {

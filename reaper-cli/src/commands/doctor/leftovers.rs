@@ -11,7 +11,7 @@ use reaper_overlay::{
 use reaper_spec::ContainerId;
 
 use self::remains::Remains;
-use super::finding::CheckResult;
+use super::super::finding::CheckResult;
 use crate::{
     commands::{
         context::CommandContext,

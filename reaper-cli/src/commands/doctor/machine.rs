@@ -7,7 +7,7 @@ use reaper_overlay::mountinfo::{self, MountInfo};
 use reaper_spec::{CgroupMode, Config, DeviceMode};
 use rustix::mount::FsOpenFlags;
 
-use super::{finding::CheckResult, interfaces};
+use super::{super::finding::CheckResult, interfaces};
 use crate::commands::{capabilities, output::size};
 
 /// Less than that is soon full.
@@ -192,7 +192,7 @@ fn free(about: &'static str, path: &Path, bytes: u64) -> CheckResult {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::finding::Level, *};
+    use super::{super::super::finding::Level, *};
 
     #[test]
     fn kernel_before_5_10_is_a_warning() {

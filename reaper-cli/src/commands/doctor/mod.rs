@@ -1,7 +1,5 @@
 //! `doctor`: what this machine lacks, and how to put it right.
 
-mod containerd;
-mod finding;
 mod interfaces;
 mod kernel_log;
 mod leftovers;
@@ -11,20 +9,14 @@ mod upgrade;
 
 use std::io::Write;
 
-use self::finding::{CheckResult, Level};
 pub(crate) use self::trial::run_if_asked;
 use super::{
+    containerd,
     context::CommandContext,
-    output::{print, print_json},
-    table::print_table,
+    finding::{CheckResult, Level, print_findings},
+    output::print_json,
 };
-use crate::{
-    args::DoctorArgs,
-    colours::{Colours, TextStyle},
-    error::Result,
-    outcome::ExitAction,
-    text::printable,
-};
+use crate::{args::DoctorArgs, error::Result, outcome::ExitAction};
 
 pub(crate) async fn run(
     call: &CommandContext,
@@ -56,43 +48,4 @@ async fn examine(call: &CommandContext, args: &DoctorArgs) -> Result<Vec<CheckRe
         trial::examine(call).await?
     });
     Ok(findings)
-}
-
-fn print_findings(out: &mut dyn Write, colours: Colours, findings: &[CheckResult]) -> Result<()> {
-    let row = |finding: &CheckResult| {
-        let level = match finding.level {
-            Level::Good => "ok",
-            Level::Warning => "warning",
-            Level::Problem => "PROBLEM",
-        };
-        [
-            level.to_owned(),
-            finding.about.to_owned(),
-            finding.found.clone(),
-        ]
-    };
-    let rows: Vec<_> = findings.iter().map(row).collect();
-    print_table(out, colours, &["", "WHAT", "FOUND"], &rows, look)?;
-    for finding in findings {
-        if let Some(fix) = &finding.fix {
-            print(
-                out,
-                format_args!(
-                    "\n{}: {}\n",
-                    colours.paint(TextStyle::Heading, finding.about),
-                    printable(fix)
-                ),
-            )?;
-        }
-    }
-    Ok(())
-}
-
-fn look(column: usize, field: &str) -> TextStyle {
-    match (column, field) {
-        (0, "ok") => TextStyle::Good,
-        (0, "warning") => TextStyle::Warning,
-        (0, "PROBLEM") => TextStyle::Bad,
-        _ => TextStyle::Plain,
-    }
 }

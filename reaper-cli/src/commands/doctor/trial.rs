@@ -24,7 +24,7 @@ use self::{
     place::{Place, Places},
     steps::{Failure, Steps},
 };
-use super::{finding::CheckResult, interfaces::errno_name, kernel_log::KernelLog};
+use super::{super::finding::CheckResult, interfaces::errno_name, kernel_log::KernelLog};
 use crate::{
     commands::CommandContext,
     error::Result,

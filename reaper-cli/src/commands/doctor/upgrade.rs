@@ -14,7 +14,7 @@ use reaper_overlay::mountinfo::{self, MountInfo};
 use reaper_spec::{Bundle, Capabilities, ContainerSpec, NamespaceKind};
 use reaper_state::Record;
 
-use super::finding::CheckResult;
+use super::super::finding::CheckResult;
 use crate::{
     commands::{capabilities::bits, context::CommandContext, roots::roots},
     container::pod_names,

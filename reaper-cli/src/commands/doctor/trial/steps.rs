@@ -10,7 +10,7 @@ use reaper_exec::{Error as ExecutorError, engine::Error as EngineError};
 use reaper_state::Error as StoreError;
 use tokio::{sync::oneshot, time::timeout};
 
-use super::super::finding::Step;
+use super::super::super::finding::Step;
 use crate::error::Error;
 
 /// How long one step may take. A container takes milliseconds, on a slow machine a second.

@@ -4,7 +4,7 @@ use std::{
     env,
     ffi::{OsStr, OsString},
     fmt, fs,
-    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    os::unix::{ffi::OsStrExt, fs::MetadataExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -13,7 +13,7 @@ const PROGRAM: &str = "containerd";
 
 /// A containerd that runs, or is installed.
 #[derive(Debug)]
-pub(super) struct Daemon {
+pub(crate) struct Daemon {
     /// The process, where it runs.
     pid: Option<u32>,
     /// The program's file.
@@ -150,9 +150,20 @@ fn config_of(arguments: &[u8]) -> Option<PathBuf> {
 
 impl Daemon {
     /// What its program prints, called with its configuration.
-    pub(super) fn ask(&self, arguments: &[&str]) -> Result<String, String> {
+    pub(crate) fn ask(&self, arguments: &[&str]) -> Result<String, String> {
+        self.ask_with(self.config.as_deref(), arguments)
+    }
+
+    /// What its program prints, called with another configuration.
+    pub(crate) fn ask_with(
+        &self,
+        config: Option<&Path>,
+        arguments: &[&str],
+    ) -> Result<String, String> {
         let mut command = Command::new(&self.program);
-        if let Some(config) = &self.config {
+        // Where it is one of several programs in one file, this name says which.
+        command.arg0(PROGRAM);
+        if let Some(config) = config {
             command.arg("--config").arg(config);
         }
         let output = command
@@ -176,14 +187,34 @@ impl Daemon {
         }
     }
 
+    /// The same, started with another configuration.
+    pub(crate) fn with_config(mut self, config: &Path) -> Self {
+        self.config = Some(config.to_owned());
+        self
+    }
+
+    /// The process, where it runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.pid.is_some()
+    }
+
+    /// The program's file.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// The file that its configuration is in.
-    pub(super) fn config(&self) -> &Path {
+    pub(crate) fn config(&self) -> &Path {
         let usual = || Path::new("/etc/containerd/config.toml");
         self.config.as_deref().unwrap_or_else(usual)
     }
 
     /// Where it looks for shims.
-    pub(super) fn search_path(&self) -> Vec<PathBuf> {
+    pub(crate) fn search_path(&self) -> Vec<PathBuf> {
         let beside = self.program.parent().map(Path::to_owned);
         env::split_paths(&self.path).chain(beside).collect()
     }

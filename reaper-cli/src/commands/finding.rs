@@ -1,6 +1,15 @@
-//! What doctor reports: one finding for each thing that it looks at.
+//! What `doctor` and `node status` report: one finding for each thing that they look at.
+
+use std::io::Write;
 
 use serde::Serialize;
+
+use super::{output::print, table::print_table};
+use crate::{
+    colours::{Colours, TextStyle},
+    error::Result,
+    text::printable,
+};
 
 /// How bad something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -71,4 +80,48 @@ pub(super) struct Step {
     /// Why it failed.
     pub(super) error: Option<String>,
     pub(super) errno: Option<i32>,
+}
+
+/// Prints all as a table, and below it what to do.
+pub(super) fn print_findings(
+    out: &mut dyn Write,
+    colours: Colours,
+    findings: &[CheckResult],
+) -> Result<()> {
+    let row = |finding: &CheckResult| {
+        let level = match finding.level {
+            Level::Good => "ok",
+            Level::Warning => "warning",
+            Level::Problem => "PROBLEM",
+        };
+        [
+            level.to_owned(),
+            finding.about.to_owned(),
+            finding.found.clone(),
+        ]
+    };
+    let rows: Vec<_> = findings.iter().map(row).collect();
+    print_table(out, colours, &["", "WHAT", "FOUND"], &rows, look)?;
+    for finding in findings {
+        if let Some(fix) = &finding.fix {
+            print(
+                out,
+                format_args!(
+                    "\n{}: {}\n",
+                    colours.paint(TextStyle::Heading, finding.about),
+                    printable(fix)
+                ),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn look(column: usize, field: &str) -> TextStyle {
+    match (column, field) {
+        (0, "ok") => TextStyle::Good,
+        (0, "warning") => TextStyle::Warning,
+        (0, "PROBLEM") => TextStyle::Bad,
+        _ => TextStyle::Plain,
+    }
 }

@@ -8,12 +8,13 @@ use toml::{Table, Value};
 use super::{super::finding::CheckResult, daemon::Daemon};
 
 const ABOUT: &str = "handler";
-const RUNTIME_TYPE: &str = "io.containerd.reaper.v2";
+/// What containerd calls this shim.
+pub(crate) const RUNTIME_TYPE: &str = "io.containerd.reaper.v2";
 /// The runtime of the shim that is told by an option which OCI runtime to call.
 const RUNC_TYPE: &str = "io.containerd.runc.v2";
 const PROGRAM: &str = "reaper-runtime";
 /// The CRI's plugin in configurations of version 3, and before.
-const PLUGINS: [&str; 2] = ["io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"];
+pub(crate) const PLUGINS: [&str; 2] = ["io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"];
 
 /// What there is to say of `config`, as `containerd config dump` prints it.
 pub(super) fn judge(config: &str, daemon: &Daemon) -> Vec<CheckResult> {
@@ -41,7 +42,8 @@ pub(super) fn judge(config: &str, daemon: &Daemon) -> Vec<CheckResult> {
     findings
 }
 
-fn runtimes(config: &Table) -> impl Iterator<Item = (&str, &Table)> {
+/// All runtimes of the CRI, by name.
+pub(crate) fn runtimes(config: &Table) -> impl Iterator<Item = (&str, &Table)> {
     let of_plugin = |plugin: &&str| {
         let plugin = config.get("plugins")?.get(plugin)?;
         plugin.get("containerd")?.get("runtimes")?.as_table()
@@ -163,7 +165,7 @@ fn none(config: &Table, daemon: &Daemon) -> CheckResult {
         ABOUT,
         format!("no runtime of type {RUNTIME_TYPE} in the configuration of {daemon}"),
         format!(
-            "for Kubernetes add to {}: [plugins.{plugin}.containerd.runtimes.reaper-v2] with \
+            "for Kubernetes call `reaper-runtime node install`, or add to {}: [plugins.{plugin}.containerd.runtimes.reaper-v2] with \
              runtime_type = \"{RUNTIME_TYPE}\" and pod_annotations = [\"{}*\"], and restart containerd",
             daemon.config().display(),
             PodAnnotation::PREFIX

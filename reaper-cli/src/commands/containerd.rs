@@ -13,10 +13,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use self::daemon::Daemon;
+pub(crate) use self::{
+    daemon::Daemon,
+    handlers::{PLUGINS, RUNTIME_TYPE, runtimes},
+};
 use super::finding::CheckResult;
 
-const SHIM: &str = "containerd-shim-reaper-v2";
+/// The shim's program.
+pub(super) const SHIM: &str = "containerd-shim-reaper-v2";
 
 pub(super) fn examine() -> Vec<CheckResult> {
     let path = env::var_os("PATH").unwrap_or_default();
@@ -36,7 +40,18 @@ fn examine_at(proc: &Path, path: &OsStr) -> Vec<CheckResult> {
     daemons.iter().flat_map(of_daemon).collect()
 }
 
-fn of_daemon(daemon: &Daemon) -> Vec<CheckResult> {
+/// Those that run.
+pub(super) fn running() -> Vec<Daemon> {
+    daemon::running(Path::new("/proc"))
+}
+
+/// The one that a shell would start.
+pub(super) fn installed() -> Option<Daemon> {
+    daemon::installed(&env::var_os("PATH").unwrap_or_default())
+}
+
+/// Whether it is one that the shim is made for, finds the shim, and has a handler for it.
+pub(super) fn of_daemon(daemon: &Daemon) -> Vec<CheckResult> {
     let mut findings = vec![version(daemon), shim(daemon)];
     match daemon.ask(&["config", "dump"]) {
         Ok(config) => findings.extend(handlers::judge(&config, daemon)),
@@ -63,15 +78,11 @@ fn version(daemon: &Daemon) -> CheckResult {
 /// `containerd NAME VERSION COMMIT`
 fn of_version(answer: &str, daemon: &Daemon) -> CheckResult {
     let version = answer.split_whitespace().nth(2).unwrap_or_default();
-    let mut numbers = version
-        .trim_start_matches('v')
-        .split(|c: char| !c.is_ascii_digit())
-        .map_while(|number| number.parse::<u32>().ok());
-    match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) if (major, minor) >= (1, 6) => {
+    match numbers(answer) {
+        Some(numbers) if numbers >= (1, 6) => {
             CheckResult::good("containerd", format!("{version}: {daemon}"))
         }
-        (Some(_), Some(_)) => CheckResult::warning(
+        Some(_) => CheckResult::warning(
             "containerd",
             format!("{version}: {daemon}"),
             "the shim needs 1.6",
@@ -82,6 +93,20 @@ fn of_version(answer: &str, daemon: &Daemon) -> CheckResult {
             "the shim is made for 1.6, 1.7 and 2.x",
         ),
     }
+}
+
+fn numbers(answer: &str) -> Option<(u32, u32)> {
+    let version = answer.split_whitespace().nth(2)?;
+    let mut numbers = version
+        .trim_start_matches('v')
+        .split(|c: char| !c.is_ascii_digit())
+        .map_while(|number| number.parse::<u32>().ok());
+    Some((numbers.next()?, numbers.next()?))
+}
+
+/// The first two numbers of its version, if it tells.
+pub(super) fn version_of(daemon: &Daemon) -> Option<(u32, u32)> {
+    numbers(&daemon.ask(&["--version"]).ok()?)
 }
 
 /// Whether the shim is where containerd looks for it: in its PATH, and beside its program.

@@ -1,0 +1,358 @@
+//! What is to be done, from what is there: no call of the system is made here.
+//!
+//! A plan can be interrupted after each step and within each. The next plan is made from what is there then,
+//! and ends with the same files. So the record is first, which says what was there before, and a backup is
+//! written before the file that it is of.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use reaper_spec::ProcessIdentity;
+
+use super::{
+    handlers::{self, POD_OPTIONS, POD_OPTIONS_TEXT},
+    layout::{Form, Target},
+    record::{self, Record, TextRecord, backup_of},
+};
+
+/// One change of the node's files, which is done as a whole or not at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    MakeFolder(PathBuf),
+    /// Replaces the file, with the owner and the mode of `like` if that is there.
+    Write {
+        path: PathBuf,
+        text: String,
+        like: PathBuf,
+    },
+    /// Replaces the program by a copy of the file `from`.
+    Program {
+        path: PathBuf,
+        from: PathBuf,
+    },
+    Remove(PathBuf),
+    /// Removes it if it is empty.
+    RemoveFolder(PathBuf),
+}
+
+/// A text file and its backup, as they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct TextState {
+    pub(super) current: Option<String>,
+    pub(super) backup: Option<String>,
+}
+
+/// A program to install.
+#[derive(Debug, Clone)]
+pub(super) struct Program {
+    pub(super) path: PathBuf,
+    pub(super) from: PathBuf,
+    /// Whether it is there already.
+    pub(super) is_same: bool,
+}
+
+/// What a plan is made from.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Facts {
+    pub(super) record: Option<Record>,
+    /// Of every file that is in the record, and of those that an installation writes.
+    pub(super) texts: BTreeMap<PathBuf, TextState>,
+    /// What an interrupted step left.
+    pub(super) litter: Vec<PathBuf>,
+    /// Whether the record's directory is there with nothing in it, as the last step of an uninstallation finds it.
+    pub(super) is_folder_left: bool,
+    /// The directories that an installation needs and that are not there, each before what is in it.
+    pub(super) missing_folders: Vec<PathBuf>,
+    /// The containerd that runs.
+    pub(super) daemon: Option<ProcessIdentity>,
+}
+
+/// What is to be done.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) steps: Vec<Step>,
+    /// Whether containerd has to read its configuration again.
+    pub(super) tells_containerd: bool,
+    /// What is done after containerd knows of the steps before.
+    pub(super) afterwards: Vec<Step>,
+}
+
+impl Facts {
+    /// Whether the containerd that runs does not know of the last change.
+    pub(super) fn is_unaware(&self) -> bool {
+        let unaware = self
+            .record
+            .as_ref()
+            .and_then(|record| record.unaware.as_ref());
+        unaware.is_some() && unaware == self.daemon.as_ref()
+    }
+
+    fn text(&self, path: &Path) -> TextState {
+        self.texts.get(path).cloned().unwrap_or_default()
+    }
+
+    fn sweep(&self) -> Vec<Step> {
+        self.litter.iter().cloned().map(Step::Remove).collect()
+    }
+}
+
+/// What is done to text files, and what the record says of them.
+#[derive(Default)]
+struct Texts {
+    steps: Vec<Step>,
+    records: Vec<TextRecord>,
+    tells_containerd: bool,
+}
+
+impl Texts {
+    fn plan(facts: &Facts, old: &Record, target: &Target) -> Result<Self, String> {
+        let options = Target {
+            path: POD_OPTIONS.into(),
+            form: Form::Own,
+            version: 0,
+            replaces_runc: false,
+        };
+        let mut texts = Self::default();
+        for wanted in [&options, target] {
+            let state = facts.text(&wanted.path);
+            let entry = old.text(&wanted.path);
+            let original = original(entry, &state, wanted);
+            let after = match wanted.form {
+                Form::Own => POD_OPTIONS_TEXT.to_owned(),
+                _ => handlers::with_handlers(original.as_deref(), wanted)?,
+            };
+            if original.as_ref() == Some(&after) && entry.is_none() {
+                continue;
+            }
+            let backup = backed_up(&wanted.path, &state, original.as_deref());
+            texts.steps.extend(backup);
+            if state.current.as_ref() != Some(&after) {
+                texts.tells_containerd |= wanted.form != Form::Own;
+                texts.steps.push(write(&wanted.path, after.clone()));
+            }
+            texts.records.push(TextRecord {
+                path: wanted.path.clone(),
+                form: wanted.form,
+                format: wanted.version,
+                existed: original.is_some(),
+                after,
+            });
+        }
+        Ok(texts)
+    }
+}
+
+/// How `release` gets installed.
+pub(super) fn install(
+    facts: &Facts,
+    release: &str,
+    target: &Target,
+    programs: &[Program],
+) -> Result<Plan, String> {
+    let old = facts.record.clone().unwrap_or_else(Record::empty);
+    let mut texts = Texts::plan(facts, &old, target)?;
+    let new = Record {
+        version: record::VERSION,
+        release: release.to_owned(),
+        programs: programs.iter().map(|it| it.path.clone()).collect(),
+        folders: union(old.folders, &facts.missing_folders),
+        unaware: old.unaware,
+        texts: std::mem::take(&mut texts.records),
+    };
+    // Where another file gets the handlers now, the one before is as it was.
+    let (mut others, mut moved) = (old.texts, old.programs);
+    others.retain(|entry| new.text(&entry.path).is_none());
+    moved.retain(|path| !new.programs.contains(path));
+    let undone: Vec<_> = others
+        .iter()
+        .flat_map(|entry| undo(entry, &facts.text(&entry.path)))
+        .chain(moved.iter().cloned().map(Step::Remove))
+        .collect();
+    let tells_containerd = texts.tells_containerd || !undone.is_empty();
+    let mut first = new.clone();
+    first.texts.extend(others);
+    first.programs.extend(moved);
+    if tells_containerd {
+        first.unaware.clone_from(&facts.daemon);
+    }
+    let last = Record {
+        unaware: first.unaware.clone(),
+        ..new
+    };
+    let mut steps = facts.sweep();
+    // The record's own directory is not in the record, and goes with it.
+    let (own, others): (Vec<_>, Vec<_>) = facts
+        .missing_folders
+        .iter()
+        .cloned()
+        .partition(|path| path == own_folder());
+    steps.extend(own.into_iter().map(Step::MakeFolder));
+    steps.extend(first.written_over(facts.record.as_ref()));
+    steps.extend(others.into_iter().map(Step::MakeFolder));
+    let changed = programs.iter().filter(|program| !program.is_same);
+    steps.extend(changed.map(|program| Step::Program {
+        path: program.path.clone(),
+        from: program.from.clone(),
+    }));
+    steps.extend(texts.steps);
+    steps.extend(undone);
+    steps.extend(last.written_over(Some(&first)));
+    Ok(Plan {
+        steps,
+        tells_containerd,
+        afterwards: Vec::new(),
+    })
+}
+
+fn own_folder() -> &'static Path {
+    Path::new(record::FILE).parent().unwrap_or(Path::new("/"))
+}
+
+/// How an installation gets undone.
+pub(super) fn uninstall(facts: &Facts) -> Plan {
+    let own = own_folder();
+    let mut steps = facts.sweep();
+    let mut afterwards = Vec::new();
+    let mut tells_containerd = false;
+    if let Some(record) = &facts.record {
+        let undone: Vec<_> = record
+            .texts
+            .iter()
+            .flat_map(|entry| undo(entry, &facts.text(&entry.path)))
+            .collect();
+        let mut first = record.clone();
+        tells_containerd = !undone.is_empty();
+        if tells_containerd {
+            first.unaware.clone_from(&facts.daemon);
+        }
+        steps.extend(first.written_over(Some(record)));
+        steps.extend(undone);
+        afterwards.extend(record.programs.iter().cloned().map(Step::Remove));
+        let made = record
+            .folders
+            .iter()
+            .rev()
+            .filter(|path| path.as_path() != own);
+        afterwards.extend(made.cloned().map(Step::RemoveFolder));
+        afterwards.push(Step::Remove(record::FILE.into()));
+    }
+    if facts.record.is_some() || !facts.litter.is_empty() || facts.is_folder_left {
+        afterwards.push(Step::RemoveFolder(own.to_owned()));
+    }
+    Plan {
+        steps,
+        tells_containerd,
+        afterwards,
+    }
+}
+
+/// What was in a file before an installation added to it, without what it added.
+fn original(entry: Option<&TextRecord>, state: &TextState, target: &Target) -> Option<String> {
+    let current = state.current.as_ref()?;
+    let Some(entry) = entry else {
+        return Some(match target.form {
+            Form::Own => current.clone(),
+            _ => handlers::without_handlers_block(current),
+        });
+    };
+    if entry.form == Form::Own {
+        let found = || (*current != entry.after).then(|| current.clone());
+        return match entry.existed {
+            true => state.backup.clone().or_else(found),
+            false => None,
+        };
+    }
+    let rest = handlers::without_handlers(current, target);
+    match &state.backup {
+        // Byte for byte, where only the handlers came to it.
+        Some(backup)
+            if entry.existed
+                && (*current == entry.after || rest.trim_end() == backup.trim_end()) =>
+        {
+            Some(backup.clone())
+        }
+        _ if !entry.existed && rest == handlers::base(target) => None,
+        _ => Some(rest),
+    }
+}
+
+fn backed_up(path: &Path, state: &TextState, original: Option<&str>) -> Option<Step> {
+    match (original, &state.backup) {
+        (Some(original), backup) if backup.as_deref() != Some(original) => Some(Step::Write {
+            path: backup_of(path),
+            text: original.to_owned(),
+            like: path.to_owned(),
+        }),
+        (None, Some(_)) => Some(Step::Remove(backup_of(path))),
+        _ => None,
+    }
+}
+
+fn undo(entry: &TextRecord, state: &TextState) -> Vec<Step> {
+    let target = Target {
+        path: entry.path.clone(),
+        form: entry.form,
+        version: entry.format,
+        replaces_runc: false,
+    };
+    let mut steps = Vec::new();
+    match original(Some(entry), state, &target) {
+        Some(original) if state.current.as_ref() != Some(&original) => {
+            steps.push(write(&entry.path, original));
+        }
+        None if state.current.is_some() => steps.push(Step::Remove(entry.path.clone())),
+        _ => {}
+    }
+    if state.backup.is_some() {
+        steps.push(Step::Remove(backup_of(&entry.path)));
+    }
+    steps
+}
+
+fn write(path: &Path, text: String) -> Step {
+    Step::Write {
+        path: path.to_owned(),
+        text,
+        like: path.to_owned(),
+    }
+}
+
+fn union(mut folders: Vec<PathBuf>, more: &[PathBuf]) -> Vec<PathBuf> {
+    for folder in more {
+        if !folders.contains(folder) && folder != own_folder() {
+            folders.push(folder.clone());
+        }
+    }
+    folders
+}
+
+impl Record {
+    fn empty() -> Self {
+        Self {
+            version: record::VERSION,
+            release: String::new(),
+            texts: Vec::new(),
+            programs: Vec::new(),
+            folders: Vec::new(),
+            unaware: None,
+        }
+    }
+
+    /// What is known of the file `path`.
+    pub(super) fn text(&self, path: &Path) -> Option<&TextRecord> {
+        self.texts.iter().find(|entry| entry.path == path)
+    }
+
+    /// The step that writes it, unless it is there.
+    fn written_over(&self, there: Option<&Self>) -> Option<Step> {
+        if there == Some(self) {
+            return None;
+        }
+        Some(write(Path::new(record::FILE), self.to_json()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

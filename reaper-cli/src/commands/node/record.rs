@@ -1,0 +1,71 @@
+//! What an installation has done, so that it can be finished, upgraded and undone.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use reaper_spec::ProcessIdentity;
+use serde::{Deserialize, Serialize};
+
+use super::layout::Form;
+
+/// The record's file.
+pub(super) const FILE: &str = "/etc/reaper/install.json";
+/// The version of this program, which the shim beside it shares.
+pub(super) const RELEASE: &str = env!("CARGO_PKG_VERSION");
+/// The newest form of it that is read.
+pub(super) const VERSION: u32 = 1;
+
+/// What an installation has done, or is about to do: it is written before anything that it names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) version: u32,
+    /// The version of the programs.
+    pub(super) release: String,
+    /// Files that were made or added to.
+    pub(super) texts: Vec<TextRecord>,
+    pub(super) programs: Vec<PathBuf>,
+    /// Directories that were made, each before what is in it.
+    pub(super) folders: Vec<PathBuf>,
+    /// The containerd that ran when its configuration was changed, and does not know of it.
+    pub(super) unaware: Option<ProcessIdentity>,
+}
+
+/// A file that was made or added to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TextRecord {
+    pub(super) path: PathBuf,
+    pub(super) form: Form,
+    /// The version of the configuration's format.
+    pub(super) format: i64,
+    /// Whether it was there before. Its backup has what was in it.
+    pub(super) existed: bool,
+    /// What was written.
+    pub(super) after: String,
+}
+
+/// Where what was in a file before is kept.
+pub(super) fn backup_of(path: &Path) -> PathBuf {
+    with_name(path, "", ".before-reaper")
+}
+
+/// Where a file is written before it replaces the one at `path`. No pattern of containerd matches it.
+pub(super) fn staged(path: &Path) -> PathBuf {
+    with_name(path, ".", ".reaper-new")
+}
+
+fn with_name(path: &Path, before: &str, after: &str) -> PathBuf {
+    let mut name = OsString::from(before);
+    name.push(path.file_name().unwrap_or_default());
+    name.push(after);
+    path.with_file_name(name)
+}
+
+impl Record {
+    /// As it is on disk.
+    pub(super) fn to_json(&self) -> String {
+        // It has neither maps nor floats, of which some have no form in JSON.
+        serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
+    }
+}

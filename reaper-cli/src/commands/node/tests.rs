@@ -1,0 +1,301 @@
+//! Whole installations of images, killed at each call that changes something.
+
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    disk::{Disk, Host, Owner, Place, execute},
+    facts::Node,
+    plan::{install, uninstall},
+};
+
+/// A filesystem whose process is killed at the call of that number, in the middle of it if it writes.
+struct Killed {
+    left: Cell<usize>,
+}
+
+impl Killed {
+    fn at(count: usize) -> Self {
+        Self {
+            left: Cell::new(count),
+        }
+    }
+
+    fn call(&self) -> io::Result<()> {
+        match self.left.get().checked_sub(1) {
+            Some(left) => {
+                self.left.set(left);
+                Ok(())
+            }
+            None => Err(io::Error::other("killed")),
+        }
+    }
+}
+
+impl Disk for Killed {
+    fn make_folder(&self, path: &Path) -> io::Result<()> {
+        self.call()?;
+        Host.make_folder(path)
+    }
+
+    fn write(&self, path: &Path, from: &mut dyn Read, owner: &Owner) -> io::Result<()> {
+        if let Err(killed) = self.call() {
+            let mut all = Vec::new();
+            from.read_to_end(&mut all)?;
+            fs::write(path, &all[..all.len() / 2])?;
+            return Err(killed);
+        }
+        Host.write(path, from, owner)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.call()?;
+        Host.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.call()?;
+        Host.remove(path)
+    }
+
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        self.call()?;
+        Host.remove_folder(path)
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        self.call()?;
+        Host.sync_folder(path)
+    }
+}
+
+/// An image with a containerd's configuration, and programs to install.
+struct Image {
+    root: tempfile::TempDir,
+    new: tempfile::TempDir,
+    config: PathBuf,
+}
+
+const K3S: &str = "/var/lib/rancher/k3s/agent/etc/containerd/config.toml";
+
+impl Image {
+    fn new(config: &str, text: Option<&str>) -> Self {
+        let image = Self {
+            root: tempfile::tempdir().unwrap(),
+            new: tempfile::tempdir().unwrap(),
+            config: config.into(),
+        };
+        fs::create_dir_all(image.path("/etc")).unwrap();
+        fs::create_dir_all(image.path("/usr/local/bin")).unwrap();
+        if let Some(text) = text {
+            fs::create_dir_all(image.path(config).parent().unwrap()).unwrap();
+            fs::write(image.path(config), text).unwrap();
+            fs::set_permissions(image.path(config), fs::Permissions::from_mode(0o640)).unwrap();
+        }
+        image.build("one");
+        image
+    }
+
+    fn all() -> [Self; 4] {
+        let imports = "version = 3\nimports = ['/etc/containerd/conf.d/*.toml']\n";
+        let plain = "/etc/containerd/config.toml";
+        [
+            Self::new(plain, Some("version = 2 # two\n")),
+            Self::new(plain, Some(imports)),
+            Self::new(plain, None),
+            Self::new(K3S, Some("version = 3\n")),
+        ]
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.root.path().join(path.trim_start_matches('/'))
+    }
+
+    fn build(&self, what: &str) {
+        for name in ["containerd-shim-reaper-v2", "reaper-runtime"] {
+            fs::write(self.new.path().join(name), format!("{name}: {what}")).unwrap();
+        }
+    }
+
+    fn node(&self) -> Node {
+        Node {
+            place: Place::new(self.root.path()),
+            daemon: None,
+            config: self.config.clone(),
+            is_image: true,
+        }
+    }
+
+    fn install(&self, release: &str, disk: &dyn Disk) -> bool {
+        let node = self.node();
+        let target = node.target().unwrap();
+        let programs = node.programs(Some(self.new.path()), None).unwrap();
+        let facts = node.facts(Some(&target), &programs).unwrap();
+        let plan = install(&facts, release, &target, &programs).unwrap();
+        execute(&node.place, disk, &plan.steps).is_ok()
+    }
+
+    fn uninstall(&self, disk: &dyn Disk) -> bool {
+        let node = self.node();
+        let plan = uninstall(&node.facts(None, &[]).unwrap());
+        execute(&node.place, disk, &plan.steps).is_ok()
+            && execute(&node.place, disk, &plan.afterwards).is_ok()
+    }
+
+    fn tree(&self) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+        let mut tree = BTreeMap::new();
+        let mut folders = vec![self.root.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                let found = fs::symlink_metadata(&path).unwrap();
+                let name = path.strip_prefix(self.root.path()).unwrap().to_owned();
+                let bytes = if found.is_file() {
+                    fs::read(&path).unwrap()
+                } else {
+                    Vec::new()
+                };
+                tree.insert(name, (found.mode(), bytes));
+                if found.is_dir() {
+                    folders.push(path);
+                }
+            }
+        }
+        tree
+    }
+}
+
+/// Kills `action` at each call, has `finish` put it right, and compares with what `action` does.
+fn killed_at_each(
+    image: &Image,
+    prepare: &dyn Fn(),
+    action: &dyn Fn(&dyn Disk) -> bool,
+    expected: &BTreeMap<PathBuf, (u32, Vec<u8>)>,
+) {
+    for count in 0.. {
+        prepare();
+        let is_done = action(&Killed::at(count));
+        assert!(action(&Host), "the next call, after a kill at call {count}");
+        assert_eq!(&image.tree(), expected, "after a kill at call {count}");
+        assert!(count < 200);
+        if is_done {
+            assert!(count > 5, "there was something to do");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_call_that_is_killed_anywhere_is_finished_by_the_next() {
+    for image in Image::all() {
+        let before = image.tree();
+        assert!(image.install("1", &Host));
+        let first = image.tree();
+        image.build("two");
+        assert!(image.install("2", &Host));
+        let second = image.tree();
+        assert_ne!(first, second);
+        assert!(image.uninstall(&Host));
+        assert_eq!(image.tree(), before, "all is as it was");
+
+        let clean = || assert!(image.uninstall(&Host));
+        killed_at_each(&image, &clean, &|disk| image.install("2", disk), &second);
+        let older = || {
+            assert!(image.uninstall(&Host));
+            image.build("one");
+            assert!(image.install("1", &Host));
+            image.build("two");
+        };
+        killed_at_each(&image, &older, &|disk| image.install("2", disk), &second);
+        let installed = || assert!(image.install("2", &Host));
+        killed_at_each(&image, &installed, &|disk| image.uninstall(disk), &before);
+    }
+}
+
+#[test]
+fn an_installation_that_was_killed_is_undone() {
+    for image in Image::all() {
+        let before = image.tree();
+        for count in 0..60 {
+            let is_done = image.install("1", &Killed::at(count));
+            assert!(image.uninstall(&Host));
+            let after = image.tree();
+            let files = |tree: &BTreeMap<PathBuf, (u32, Vec<u8>)>| {
+                let files = tree
+                    .iter()
+                    .filter(|(_, (mode, _))| mode & 0o170_000 == 0o100_000);
+                files
+                    .map(|(path, file)| (path.clone(), file.clone()))
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(
+                files(&after),
+                files(&before),
+                "after a kill at call {count}"
+            );
+            if is_done {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_keeps_its_mode_and_is_replaced_through_a_link() {
+    let image = Image::new("/etc/containerd/config.toml", None);
+    fs::create_dir_all(image.path("/etc/containerd")).unwrap();
+    fs::create_dir_all(image.path("/data")).unwrap();
+    fs::write(image.path("/data/real.toml"), "version = 2\n").unwrap();
+    fs::set_permissions(
+        image.path("/data/real.toml"),
+        fs::Permissions::from_mode(0o600),
+    )
+    .unwrap();
+    // As the node sees it, whose root this is.
+    symlink("/data/real.toml", image.path("/etc/containerd/config.toml")).unwrap();
+    let before = image.tree();
+    assert!(image.install("1", &Host));
+    let link = fs::read_link(image.path("/etc/containerd/config.toml")).unwrap();
+    assert_eq!(link, Path::new("/data/real.toml"));
+    let real = image.path("/data/real.toml");
+    assert!(fs::read_to_string(&real).unwrap().contains("reaper-v2-pod"));
+    assert_eq!(fs::metadata(&real).unwrap().mode() & 0o777, 0o600);
+    assert!(image.uninstall(&Host));
+    assert_eq!(image.tree(), before);
+}
+
+#[test]
+fn a_program_that_is_executed_is_replaced_and_not_written_to() {
+    let image = Image::new("/etc/containerd/config.toml", None);
+    assert!(image.install("1", &Host));
+    let shim = image.path("/usr/local/bin/containerd-shim-reaper-v2");
+    let mut open = File::open(&shim).unwrap();
+    image.build("two");
+    assert!(image.install("2", &Host));
+    let mut text = String::new();
+    open.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "containerd-shim-reaper-v2: one");
+    assert_eq!(
+        fs::read_to_string(&shim).unwrap(),
+        "containerd-shim-reaper-v2: two"
+    );
+    assert_eq!(fs::metadata(&shim).unwrap().mode() & 0o777, 0o755);
+}
+
+#[test]
+fn links_lead_nowhere_but_below_the_root() {
+    let image = Image::new("/etc/containerd/config.toml", None);
+    symlink("/../../etc", image.path("/out")).unwrap();
+    symlink("loop", image.path("/loop")).unwrap();
+    let place = Place::new(image.root.path());
+    let real = |path: &str| place.real(Path::new(path)).unwrap();
+    assert_eq!(real("/out/x/../y"), Path::new("/etc/y"));
+    assert_eq!(real("/a/./b"), Path::new("/a/b"));
+    place.real(Path::new("/loop")).unwrap_err();
+}

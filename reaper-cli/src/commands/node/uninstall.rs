@@ -1,0 +1,184 @@
+//! `node uninstall`.
+
+use std::{fs, io, io::Write, path::Path};
+
+use reaper_exec::procfs;
+use reaper_overlay::{Overlays, mountinfo};
+use reaper_state::Error as StoreError;
+use rustix::mount::{UnmountFlags, unmount};
+
+use super::{
+    disk::{Host, execute},
+    facts::{Node, lock},
+    install::{print_steps, restart, restart_if_due, show},
+    plan::uninstall,
+    status::Shims,
+};
+use crate::{
+    args::NodeUninstallArgs,
+    commands::{
+        context::CommandContext,
+        output::{print, remark},
+        roots::roots,
+    },
+    error::{Error, Result},
+    logs,
+    text::printable,
+};
+
+pub(super) fn run(
+    call: &CommandContext,
+    args: &NodeUninstallArgs,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let node = Node::find(&args.target)?;
+    let _lock = lock(&node.place)?;
+    let facts = node.facts(None, &[])?;
+    let plan = uninstall(&facts);
+    let used = if node.is_image {
+        0
+    } else {
+        running(call, &node)?
+    };
+    if used > 0 && !args.force && !args.change.dry_run {
+        return Err(Error::Node(format!(
+            "{used} containers or pods of Reaper run: delete those pods (`reaper-runtime list` and \
+             `reaper-runtime --namespace k8s.io list` name them), or say --force, which leaves them running"
+        )));
+    }
+    if args.change.dry_run {
+        show(out, &facts, &plan)?;
+    } else {
+        let restart = match plan.tells_containerd || facts.is_unaware() {
+            true => restart(&node, &args.change)?,
+            false => None,
+        };
+        let failed = |(step, source): (String, io::Error)| Error::io(step)(source);
+        print_steps(out, &plan.steps)?;
+        execute(&node.place, &Host, &plan.steps).map_err(failed)?;
+        restart_if_due(&node, &restart, out)?;
+        print_steps(out, &plan.afterwards)?;
+        execute(&node.place, &Host, &plan.afterwards).map_err(failed)?;
+    }
+    if node.is_image {
+        return Ok(());
+    }
+    if used > 0 {
+        remark(
+            "what containers write and their state stays, as some run: `/run` is empty after the next boot",
+        );
+        return Ok(());
+    }
+    remove_state(call, args.change.dry_run, out)
+}
+
+/// How many containers run, and shims of pods.
+fn running(call: &CommandContext, node: &Node) -> Result<usize> {
+    let mut running = 0;
+    for (_, root) in roots(call)? {
+        let store = reaper_state::open(call.config.store, &root)?;
+        for id in store.list()? {
+            let record = match store.get(&id) {
+                Ok(stored) => stored.record,
+                Err(StoreError::NotFound { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            running += usize::from(record.process.as_ref().is_some_and(procfs::is_alive));
+        }
+    }
+    let shims = match node.record()? {
+        Some(record) => Shims::find(&record).all(),
+        None => 0,
+    };
+    Ok(running.max(shims))
+}
+
+/// Removes what no container needs any more: overlays, state, and logs.
+fn remove_state(call: &CommandContext, dry_run: bool, out: &mut dyn Write) -> Result<()> {
+    let config = &call.config.overlay;
+    let overlays = Overlays::new(config);
+    for scope in overlays.scopes()? {
+        print(out, format_args!("remove the overlay {scope}\n"))?;
+        if !dry_run {
+            overlays.remove(&scope)?;
+        }
+    }
+    if !dry_run {
+        // No container is left that could need them.
+        for left in reaper_overlay::find_leftovers(config, &|_| true)? {
+            reaper_overlay::remove_leftover(config, &left)?;
+        }
+    }
+    let logs = logs::folder(&call.config);
+    for dir in [
+        config.base.as_path(),
+        call.config.state_root.as_path(),
+        &logs,
+    ] {
+        if !dir.exists() {
+            continue;
+        }
+        if !is_own(dir) {
+            remark(&format!(
+                "{} may have other files, and stays",
+                printable(&dir.display().to_string())
+            ));
+            continue;
+        }
+        print(
+            out,
+            format_args!("remove {}\n", printable(&dir.display().to_string())),
+        )?;
+        if !dry_run {
+            remove_tree(dir)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the name says whose it is: what is configured could be any directory.
+fn is_own(dir: &Path) -> bool {
+    let names = dir.components().rev().take(2);
+    let mut names = names.map(|name| name.as_os_str().to_string_lossy());
+    names.any(|name| name.contains("reaper"))
+}
+
+fn remove_tree(dir: &Path) -> Result<()> {
+    let below = || -> Result<Vec<_>> {
+        let mounts = mountinfo::read()?;
+        let points = mounts.into_iter().map(|mount| mount.mount_point);
+        Ok(points.filter(|point| point.starts_with(dir)).collect())
+    };
+    for point in below()?.iter().rev() {
+        unmount(point, UnmountFlags::DETACH)
+            .map_err(|error| Error::io(format!("unmount {}", point.display()))(error.into()))?;
+    }
+    // Through a mount the node's own files would be removed.
+    if let Some(point) = below()?.first() {
+        return Err(Error::Node(format!(
+            "{} is mounted again: call this again",
+            point.display()
+        )));
+    }
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io(format!("remove {}", dir.display()))(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_directory_that_is_named_after_reaper_is_removed() {
+        for own in ["/run/reaper", "/run/reaper/overlay", "/var/log/reaper"] {
+            assert!(is_own(Path::new(own)), "{own}");
+        }
+        for other in ["/", "/run", "/data", "/var/lib/x", "/reaper/a/b"] {
+            assert!(!is_own(Path::new(other)), "{other}");
+        }
+    }
+}
