@@ -11,9 +11,6 @@ use nix::sched::{CloneFlags, setns};
 use super::Node;
 use crate::ctr::Output;
 
-/// The node's address, on a device from which nothing leads further.
-pub const ADDRESS: &str = "10.88.0.1";
-
 /// What is done in a new network. The default route leads nowhere, but tells which address is the node's.
 const SET_UP: &str =
     "ip link set lo up && ip link add uplink type bridge && ip link set uplink up &&

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 const ADDRESS: &str = "10.99.0.2";
 
 /// Where Debian has its plugins.
-const DEBIANS: &str = "/usr/lib/cni";
+const PLUGINS: &str = "/usr/lib/cni";
 
 /// How pods are connected to their node and to each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub(super) fn install(folder: &Path) {
 pub(super) fn connect(folder: &Path, plugins: Plugins) {
     fs::create_dir_all(folder).expect("make the folder of CNI");
     for name in ["bridge", "host-local", "loopback", "portmap", "ptp"] {
-        let plugin = Path::new(DEBIANS).join(name);
+        let plugin = Path::new(PLUGINS).join(name);
         assert!(
             plugin.exists(),
             "no {}: run tests/provision",
