@@ -45,21 +45,22 @@ impl Claim {
         }
     }
 
-    /// Writes it, unless another container's is there: then it is `false`. Where nothing can be written
-    /// that is not noticed.
-    fn write(&self, cgroup: &Path, stays: bool) -> Result<bool, Error> {
+    /// Writes it, unless another container's is there: then it is `false`. `None` where nothing can be written.
+    fn write(&self, cgroup: &Path, stays: bool) -> Result<Option<bool>, Error> {
         let text = self.text(stays);
         for name in NAMES {
             match setxattr(cgroup, name, text.as_bytes(), XattrFlags::CREATE) {
-                Ok(()) => return Ok(true),
-                Err(rustix::io::Errno::EXIST) if stays => return self.replace(cgroup, name, &text),
+                Ok(()) => return Ok(Some(true)),
+                Err(rustix::io::Errno::EXIST) if stays => {
+                    return self.replace(cgroup, name, &text).map(Some);
+                }
                 // Had by another container, or given up by it since it was looked at.
-                Err(rustix::io::Errno::EXIST | rustix::io::Errno::NOENT) => return Ok(false),
+                Err(rustix::io::Errno::EXIST | rustix::io::Errno::NOENT) => return Ok(Some(false)),
                 Err(rustix::io::Errno::PERM | rustix::io::Errno::OPNOTSUPP) => {}
                 Err(error) => return Err(Error::io("mark cgroup", cgroup)(error.into())),
             }
         }
-        Ok(true)
+        Ok(None)
     }
 
     /// Replaces the claim of a container whose monitor was killed, unless another container does so.
@@ -125,20 +126,21 @@ impl Claim {
         stays: bool,
         is_populated: impl Fn() -> Result<bool, Error>,
     ) -> Result<(), Error> {
-        let is_had = stays || folder::make(path, root)? || {
+        let is_own = stays || folder::make(path, root)? || {
             if is_populated()? {
                 return Err(Error::Populated(path.to_owned()));
             }
             match self.found(path) {
-                Found::New => true,
+                Found::New => false,
                 Found::Left => {
                     subtree::remove(path)?;
                     folder::make(path, root)?
                 }
-                Found::Claimed | Found::Admins => false,
+                Found::Claimed | Found::Admins => return Err(Error::Claimed(path.to_owned())),
             }
         };
-        match is_had && self.write(path, stays)? {
+        // Where nothing can be written, it is had by who has made it.
+        match self.write(path, stays)?.unwrap_or(is_own) {
             true => Ok(()),
             false => Err(Error::Claimed(path.to_owned())),
         }
