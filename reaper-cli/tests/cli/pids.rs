@@ -1,6 +1,11 @@
 //! Which processes a container sees.
 
-use std::{fs, os::unix::fs::MetadataExt as _, process::Command};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 
@@ -140,12 +145,16 @@ fn all_is_killed_with_number_1_also_without_a_freezer_and_cgroups() {
     let inside = namespace(&pid);
     // By SIGSTOP, which number 1 gets from outside alone.
     rig.ok(&["pause", "c"]);
-    let stopped = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    assert_eq!(
-        stopped.rsplit(") ").next().unwrap().chars().next(),
-        Some('T'),
-        "{stopped}"
-    );
+    // A process stops when it would run the next time.
+    let patience = Instant::now() + Duration::from_secs(60);
+    loop {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        if stat.rsplit(") ").next().unwrap().starts_with('T') {
+            break;
+        }
+        assert!(Instant::now() < patience, "{stat}");
+        std::thread::yield_now();
+    }
     rig.ok(&["resume", "c"]);
     rig.ok(&["kill", "--all", "c", "KILL"]);
     assert_eq!(rig.ok(&["wait", "c"]), "137\n");
