@@ -62,27 +62,22 @@ impl Fifo {
     /// Opens it for reading, without waiting for a writer, and reads nothing.
     pub fn open_reader(&self) -> File {
         self.open(OpenOptions::new().read(true))
+            .expect("open a FIFO")
     }
 
     /// Opens it for writing. Fails if nobody has it open for reading.
     pub fn open_writer(&self) -> std::io::Result<File> {
-        // The first open finds out whether there is a reader; the second gives a blocking writer.
-        let probe = OpenOptions::new()
-            .write(true)
-            .custom_flags(OFlag::O_NONBLOCK.bits())
-            .open(&self.0)?;
-        let writer = OpenOptions::new().write(true).open(&self.0)?;
-        drop(probe);
-        Ok(writer)
+        self.open(OpenOptions::new().write(true))
     }
 
-    fn open(&self, options: &mut OpenOptions) -> File {
-        let file = options.custom_flags(OFlag::O_NONBLOCK.bits()).open(&self.0);
-        let file = file.expect("open a FIFO");
-        // Reads shall wait again.
-        nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty()))
-            .expect("make a FIFO blocking");
-        file
+    fn open(&self, options: &mut OpenOptions) -> std::io::Result<File> {
+        let file = options
+            .custom_flags(OFlag::O_NONBLOCK.bits())
+            .open(&self.0)?;
+        // What is opened without waiting waits when it is read or written. A second open would wait for ever
+        // for a reader that has gone in between.
+        nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty()))?;
+        Ok(file)
     }
 }
 
