@@ -6,7 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use reaper_exec::{ContainerConfig, MonitorOptions, engine::SCOPE_ANNOTATION, io::StdioRequest};
+use reaper_exec::{
+    ContainerConfig, MonitorOptions,
+    engine::{ENGINE_PREFIX, SCOPE_ANNOTATION},
+    io::StdioRequest,
+};
 use reaper_overlay::{Scope, ViewRequest};
 use reaper_spec::{
     Bundle, Config, ContainerId, ContainerSpec, CriAnnotations, FileRestrictions, Hooks,
@@ -136,6 +140,7 @@ fn of_workload(
         namespaces: workload.namespaces,
         new_pid_namespace: workload.new_pid_namespace,
         holds_pids: false,
+        is_sandbox: false,
         view,
         stdio: StdioRequest::default(),
         preserve_fds: Vec::new(),
@@ -258,10 +263,11 @@ pub(crate) fn rootfs(record: &Record) -> PathBuf {
 
 /// The annotations that are not this program's own.
 pub(crate) fn visible(record: &Record) -> BTreeMap<&str, &str> {
+    let own = [OWN_PREFIX, ENGINE_PREFIX, SCOPE_ANNOTATION];
     record
         .annotations
         .iter()
-        .filter(|(key, _)| !key.starts_with(OWN_PREFIX) && *key != SCOPE_ANNOTATION)
+        .filter(|(key, _)| !own.iter().any(|prefix| key.starts_with(prefix)))
         .map(|(key, value)| (key.as_str(), value.as_str()))
         .collect()
 }

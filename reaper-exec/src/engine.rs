@@ -19,6 +19,7 @@ pub use self::{
     base::Engine,
     create::SCOPE_ANNOTATION,
     error::{Error, Result},
+    stored::ENGINE_PREFIX,
     watch::{Event, EventKind, EventStream},
 };
 pub use crate::executor::ContainerConfig;

@@ -198,6 +198,104 @@ async fn a_creation_that_ends_because_it_was_deleted_says_so_and_spares_its_succ
         "container web-1 was deleted while it was being created"
     );
     assert_eq!(store.get(&rig.id).unwrap().record, successor);
+    let reason = std::error::Error::source(&failed).map(ToString::to_string);
+    assert_eq!(reason.as_deref(), Some("the monitor: has ended"));
+}
+
+#[tokio::test]
+async fn a_creation_leaves_its_record_to_the_deletion_that_has_begun() {
+    let rig = Rig::new();
+    let setup = Error::Setup {
+        step: "the monitor".to_owned(),
+        message: "has ended".to_owned(),
+        errno: None,
+    };
+    rig.fake.fail_next(FakeCall::Create, setup);
+    rig.fake.hold(FakeCall::Create);
+    rig.fake.hold(FakeCall::Kill);
+    let creating = tokio::spawn({
+        let (engine, new) = (Arc::clone(&rig.engine), rig.container());
+        async move { engine.create(new).await }
+    });
+    settle().await;
+    let deleting = tokio::spawn({
+        let (engine, id) = (Arc::clone(&rig.engine), rig.id.clone());
+        async move { engine.delete(&id, true).await }
+    });
+    settle().await;
+    rig.fake.release(FakeCall::Create);
+    let failed = creating.await.unwrap().unwrap_err();
+    assert!(matches!(failed, engine::Error::DeletedMeanwhile { .. }));
+    assert_eq!(rig.engine.list().await.unwrap(), [rig.id.clone()]);
+    rig.fake.release(FakeCall::Kill);
+    deleting.await.unwrap().unwrap();
+    assert_eq!(rig.engine.list().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_bundle_does_not_say_what_the_engine_says() {
+    let rig = Rig::new();
+    let setup = Error::Setup {
+        step: "mount".to_owned(),
+        message: "no".to_owned(),
+        errno: None,
+    };
+    let deleted = || {
+        let mut new = rig.container();
+        new.annotations = ["reaper.engine/deletion", "mine"]
+            .map(|key| (key.to_owned(), String::new()))
+            .into();
+        new
+    };
+    rig.fake.fail_next(FakeCall::Create, setup);
+    let failed = rig.engine.create(deleted()).await.unwrap_err();
+    assert_eq!(failed.to_string(), "mount: no");
+    let (record, _) = rig.engine.create(deleted()).await.unwrap();
+    let names: Vec<_> = record.annotations.keys().collect();
+    assert_eq!(names, ["mine", engine::SCOPE_ANNOTATION]);
+}
+
+#[tokio::test]
+async fn a_deletion_is_noted_for_as_long_as_neither_it_nor_the_creation_has_ended() {
+    for fails in [true, false] {
+        let rig = Rig::new();
+        let noted = || {
+            let record = rig.engine.store().get(&rig.id).unwrap().record;
+            record.annotations.contains_key("reaper.engine/deletion")
+        };
+        rig.fake.hold(FakeCall::Create);
+        rig.fake.hold(FakeCall::Delete);
+        let creating = tokio::spawn({
+            let (engine, new) = (Arc::clone(&rig.engine), rig.container());
+            async move { engine.create(new).await }
+        });
+        settle().await;
+        if fails {
+            let (target, monitor) = (rig.target(), 1);
+            let error = Error::Unresponsive { target, monitor };
+            rig.fake.fail_next(FakeCall::Delete, error);
+        }
+        let deleting = tokio::spawn({
+            let (engine, id) = (Arc::clone(&rig.engine), rig.id.clone());
+            async move { engine.delete(&id, true).await }
+        });
+        settle().await;
+        assert!(noted());
+        if fails {
+            rig.fake.release(FakeCall::Delete);
+            deleting.await.unwrap().unwrap_err();
+            assert!(!noted());
+            rig.fake.release(FakeCall::Create);
+            creating.await.unwrap().unwrap();
+        } else {
+            rig.fake.release(FakeCall::Create);
+            creating.await.unwrap().unwrap();
+            assert!(!noted());
+            rig.fake.release(FakeCall::Delete);
+            // Whether it deletes what was created by then is the executor's.
+            let _ = deleting.await.unwrap();
+        }
+    }
 }
 
 #[tokio::test]
@@ -376,4 +474,42 @@ async fn what_has_ended_and_a_pods_sandbox_do_not_count_and_what_cannot_be_creat
     let none = limit(0);
     let refused = rig.engine.create_within(rig.container(), &none).await;
     assert!(matches!(refused, Err(engine::Error::Policy(_))));
+}
+
+#[tokio::test]
+async fn a_bundle_that_calls_its_container_a_sandbox_does_not_keep_it_from_being_counted() {
+    let rig = Rig::new();
+    let create = async |id: &str, is_sandbox: bool| {
+        let mut new = rig.container();
+        new.id = ContainerId::new(id).unwrap();
+        let kind = "io.kubernetes.cri.container-type".to_owned();
+        new.annotations = [(kind, "sandbox".to_owned())].into();
+        new.is_sandbox = is_sandbox;
+        rig.engine.create_within(new, &limit(1)).await
+    };
+    create("pod", true).await.unwrap();
+    create("a", false).await.unwrap();
+    let refused = create("b", false).await;
+    assert!(
+        matches!(refused, Err(engine::Error::Policy(_))),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_id_that_is_taken_is_named_as_such_at_the_limit_too() {
+    let rig = Rig::new();
+    let limits = limit(1);
+    rig.engine
+        .create_within(rig.container(), &limits)
+        .await
+        .unwrap();
+    let taken = rig.engine.create_within(rig.container(), &limits).await;
+    let exists = matches!(
+        taken,
+        Err(engine::Error::Store(
+            reaper_state::Error::AlreadyExists { .. }
+        ))
+    );
+    assert!(exists, "{taken:?}");
 }

@@ -130,6 +130,7 @@ pub(crate) fn hold_pids(
     new.sysctls = BTreeMap::new();
     new.stdio = StdioRequest::default();
     new.holds_pids = true;
+    new.is_sandbox = true;
     Ok(())
 }
 

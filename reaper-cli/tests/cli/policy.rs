@@ -222,3 +222,22 @@ fn containers_do_not_exceed_their_number_whoever_creates_them_at_once() {
         rig.ok(&["delete", "--force", name]);
     }
 }
+
+#[test]
+fn a_bundle_that_calls_itself_a_sandbox_is_counted() {
+    let rig = with_policy("containers = 1\n");
+    let annotations = json!({
+        "io.kubernetes.cri.container-type": "sandbox",
+        "reaper.engine/deletion": "",
+    });
+    let fields = json!({ "annotations": annotations });
+    let bundle = |id: &str| rig.bundle_with(id, &shell("exec sleep 1000"), &fields);
+    let (first, second) = (bundle("a"), bundle("b"));
+    rig.quietly(&["create", "--bundle", &first, "a"]);
+    let refused = refusal(&rig, "containers", "another container: 1 have not stopped");
+    assert_eq!(rig.fails(1, &["create", "--bundle", &second, "b"]), refused);
+    let state = rig.ok(&["state", "a"]);
+    assert!(state.contains("container-type"), "{state}");
+    assert!(!state.contains("reaper.engine/"), "{state}");
+    rig.ok(&["delete", "--force", "a"]);
+}

@@ -7,14 +7,15 @@
 use std::{
     fs::{self, File},
     io::{self, Write as _},
+    os::fd::AsFd as _,
     path::Path,
-    thread,
 };
 
+use nix::{errno::Errno, sys::wait::waitpid};
 use reaper_spec::SecurityLabels;
 
 use super::step::{Failed, Step as _};
-use crate::selinux;
+use crate::{channel, protocol::ChildReport, selinux, sys};
 
 /// What is written where, and the name of that step.
 struct Label {
@@ -61,16 +62,44 @@ impl Labels {
         Ok(Self(opened))
     }
 
-    /// Sees whether the kernel takes them, without giving them to this thread.
+    /// Sees whether the kernel takes them, without giving them to this process. Where no other process can be
+    /// made, as under a limit of one, that is seen when they are given.
     pub(super) fn try_out(labels: &SecurityLabels) -> Result<(), Failed> {
         const STEP: &str = "try the security labels";
-        thread::scope(|scope| {
-            let tried = thread::Builder::new()
-                .spawn_scoped(scope, || Self::open(labels)?.give())
-                .step(STEP)?;
-            let ended = |_| Err(io::Error::other("a thread ended early")).step(STEP);
-            tried.join().unwrap_or_else(ended)
-        })
+        if labels.apparmor_profile.is_none() && labels.selinux_label.is_none() {
+            return Ok(());
+        }
+        // Not a thread: the kernel may count one that was joined for some time yet, and whoever has
+        // threads cannot join a user namespace (setns(2)).
+        let (ours, theirs) = channel::pair().step(STEP)?;
+        let pid = match sys::fork() {
+            Err(Errno::EAGAIN) => return Ok(()),
+            forked => forked.step(STEP)?,
+        };
+        let Some(pid) = pid else {
+            let tried = Self::open(labels).and_then(Self::give);
+            let failed = tried.err().map(ChildReport::from);
+            // If this cannot be sent, the parent reads the end of the socket.
+            let _ = channel::send(theirs.as_fd(), &failed, &[]);
+            sys::exit_now(0)
+        };
+        drop(theirs);
+        let report = channel::receive(ours.as_fd());
+        waitpid(pid, None).step(STEP)?;
+        let ended = || io::Error::other("a process ended early");
+        let failed: Option<ChildReport> = report
+            .and_then(|report| report.ok_or_else(ended)?.parse())
+            .step(STEP)?;
+        let Some(ChildReport::Failed {
+            step,
+            message,
+            errno,
+        }) = failed
+        else {
+            return Ok(());
+        };
+        let source = errno.map_or_else(|| io::Error::other(message), io::Error::from_raw_os_error);
+        Err(Failed { step, source })
     }
 
     /// Gives them to the program that this thread executes next. It is the thread that has opened

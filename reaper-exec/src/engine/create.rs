@@ -12,8 +12,9 @@ use reaper_state::{ContainerDir, Record, StateRoot, StateStore, durable};
 use super::{
     base::Engine,
     error::{Error, Result},
+    limit::note_counted,
     record,
-    stored::Deletion,
+    stored::{ENGINE_PREFIX, unmark_deletion},
 };
 use crate::{
     executor::{ContainerConfig, CreateRequest, Executor, Target},
@@ -31,13 +32,14 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     ///
     /// # Errors
     /// [`reaper_state::Error::AlreadyExists`], [`Error::DeletedMeanwhile`], and the errors of
-    /// [`Executor::create`]; nothing is left behind then.
+    /// [`Executor::create`]; nothing is left behind then, unless another call that deletes the container is
+    /// still at work.
     pub async fn create(&self, new: ContainerConfig) -> Result<(Record, Vec<String>)> {
         self.create_within(new, &[]).await
     }
 
     /// The same, unless there are already as many containers below the state root as `limits` allow. Those
-    /// count that have not stopped, but for the sandboxes of pods.
+    /// count that have not stopped, but for the sandboxes of pods: see [`ContainerConfig::is_sandbox`].
     ///
     /// # Errors
     /// As [`create`](Self::create); [`Error::Policy`] with the smallest limit, if there are as many.
@@ -49,7 +51,13 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         let mut new = new;
         let mut record = Record::new(new.id.clone(), new.bundle.clone());
         record.annotations = new.annotations.clone();
+        // What an engine says of a container is not for bundles to say.
+        let annotations = &mut record.annotations;
+        annotations.retain(|key, _| !key.starts_with(ENGINE_PREFIX));
         record.annotations.append(&mut new.notes);
+        if !new.is_sandbox {
+            note_counted(&mut record);
+        }
         new.view = new.view.with_state_root(self.root.path());
         record_scope(&new.view, &mut record);
         // A record in state `creating` names its creator, so that a reader can tell a create that
@@ -70,15 +78,10 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         let created = match self.executor.create(request).await {
             Ok(created) => created,
             Err(error) => {
-                let deletion = self.deletion(&id, taken).await;
-                if let Some(deletion) = deletion {
-                    tracing::debug!(
-                        "container {id} was deleted while it was being created: {error}"
-                    );
-                    if deletion == Deletion::Begun {
-                        self.forget(&id).await?;
-                    }
-                    return Err(Error::DeletedMeanwhile { id });
+                // What deletes it takes its record away, and the id may be another's by now.
+                if self.is_deleted(&id, taken).await {
+                    let source = Some(error);
+                    return Err(Error::DeletedMeanwhile { id, source });
                 }
                 self.forget(&id).await?;
                 // The executor may keep its own files there, if it could not clean up.
@@ -90,13 +93,16 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
             tracing::warn!("container {id}: {refused}");
         }
         let warnings = created.warnings.clone();
-        let made = move |record: &mut Record| record::created(record, &created);
+        let made = move |record: &mut Record| {
+            record::created(record, &created);
+            unmark_deletion(record);
+        };
         match self.change(&id, made).await {
             Ok(record) => Ok((record, warnings)),
             Err(error) => {
                 self.destroy(&id).await?;
                 if let Error::Store(reaper_state::Error::NotFound { .. }) = error {
-                    return Err(Error::DeletedMeanwhile { id });
+                    return Err(Error::DeletedMeanwhile { id, source: None });
                 }
                 // The store has just failed; if it fails again a deletion by force is needed.
                 let _ = self.forget(&id).await;

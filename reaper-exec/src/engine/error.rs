@@ -43,6 +43,8 @@ pub enum Error {
     DeletedMeanwhile {
         /// The container.
         id: ContainerId,
+        /// How the creation ended, if not by its success: by the deletion, or of its own accord.
+        source: Option<ExecutorError>,
     },
     /// The container's folder could not be made or removed.
     #[error("{operation} {}: {source}", path.display())]

@@ -242,10 +242,16 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
                 status,
             });
         }
-        if let Some(record) = record.as_ref().filter(|_| status == Status::Creating) {
-            self.mark_deletion(id, record.created).await;
+        let creating = record.as_ref().filter(|_| status == Status::Creating);
+        let taken = creating.map(|record| record.created);
+        if let Some(taken) = taken {
+            self.mark_deletion(id, taken, true).await;
         }
-        let seen = self.remove(id, is_live, force).await?;
+        let removed = self.remove(id, is_live, force).await;
+        if let (Err(_), Some(taken)) = (&removed, taken) {
+            self.mark_deletion(id, taken, false).await;
+        }
+        let seen = removed?;
         self.forget(id).await?;
         Ok(seen.or_else(|| record.and_then(|record| record.exit)))
     }

@@ -6,13 +6,23 @@
 use std::{fs::File, path::Path};
 
 use reaper_spec::{ContainerId, ContainerLimit, ContainerType, CriAnnotations, Status};
-use reaper_state::{Record, StateStore, VersionedRecord, durable, lock_exclusive};
+use reaper_state::{Record, StateRoot, StateStore, VersionedRecord, durable, lock_exclusive};
 
 use super::{
     base::Engine,
     error::{Error, Result},
 };
-use crate::executor::Executor;
+use crate::{executor::Executor, procfs};
+
+/// The annotation of the record of a container that counts although its bundle calls it the sandbox of a pod.
+const COUNTED_ANNOTATION: &str = "reaper.engine/counted";
+
+/// The containers that have not stopped, as far as their records say.
+struct Counted {
+    number: usize,
+    /// Those of them that can have ended, which no program has waited for.
+    in_doubt: Vec<ContainerId>,
+}
 
 impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// Adds the record of a new container, if `limits` allow one more.
@@ -24,30 +34,32 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         let Err(counted) = self.try_reserve(record.clone(), limit.most).await? else {
             return Ok(());
         };
-        // Of those whose end no program has waited for, it is recorded now. What fails is still counted.
-        for id in counted {
+        // Their ends are recorded now. What fails is still counted. Of all others the monitors are not asked:
+        // each is another program's, and may not answer.
+        for id in counted.in_doubt {
             let _ = self.state(&id).await;
         }
         match self.try_reserve(record, limit.most).await? {
             Ok(()) => Ok(()),
-            Err(counted) => Err(Error::Policy(limit.refused(counted.len()))),
+            Err(counted) => Err(Error::Policy(limit.refused(counted.number))),
         }
     }
 
     /// The same by what the store says. Without room it returns those that are counted.
-    async fn try_reserve(
-        &self,
-        record: Record,
-        most: usize,
-    ) -> Result<Result<(), Vec<ContainerId>>> {
-        let root = self.root.path().to_owned();
+    async fn try_reserve(&self, record: Record, most: usize) -> Result<Result<(), Counted>> {
+        let root = self.root.clone();
         let reserved = self.stored(move |store| {
-            let _lock = match lock(&root) {
+            let _lock = match lock(root.path()) {
                 Ok(lock) => lock,
                 Err(source) => return Ok(Err(source)),
             };
-            let counted = counted(store)?;
-            if counted.len() >= most {
+            match store.get(&record.id) {
+                Err(reaper_state::Error::NotFound { .. }) => {}
+                Err(error @ reaper_state::Error::Io { .. }) => return Err(error),
+                _ => return Err(reaper_state::Error::AlreadyExists { id: record.id }),
+            }
+            let counted = counted(store, &root)?;
+            if counted.number >= most {
                 return Ok(Ok(Err(counted)));
             }
             store.create(&record).map(|_| Ok(Ok(())))
@@ -60,6 +72,21 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     }
 }
 
+/// Notes in the record of a container that it counts, whatever its bundle says of it.
+pub(super) fn note_counted(record: &mut Record) {
+    if is_sandbox(record) {
+        let key = COUNTED_ANNOTATION.to_owned();
+        record.annotations.insert(key, String::new());
+    }
+}
+
+/// Whether this is the sandbox of a pod, which is no container that a pod has asked for.
+fn is_sandbox(record: &Record) -> bool {
+    let cri = CriAnnotations::from_annotations(&record.annotations);
+    cri.container_type == Some(ContainerType::Sandbox)
+        && !record.annotations.contains_key(COUNTED_ANNOTATION)
+}
+
 /// Locks the state root itself, which no store does, so that no file is left for the lock.
 fn lock(root: &Path) -> std::io::Result<File> {
     durable::create_dir_all(root)?;
@@ -68,22 +95,35 @@ fn lock(root: &Path) -> std::io::Result<File> {
     Ok(lock)
 }
 
-/// The containers that have not stopped, as far as their records say; one that cannot be read may run. The
-/// sandboxes of pods are not containers that a pod has asked for.
-fn counted<S: StateStore + ?Sized>(store: &S) -> Result<Vec<ContainerId>, reaper_state::Error> {
-    let mut counted = Vec::new();
+/// Counts; a container whose record cannot be read may run.
+fn counted<S: StateStore + ?Sized>(
+    store: &S,
+    root: &StateRoot,
+) -> Result<Counted, reaper_state::Error> {
+    let mut counted = Counted {
+        number: 0,
+        in_doubt: Vec::new(),
+    };
     for id in store.list()? {
         match store.get(&id) {
             Ok(VersionedRecord { record, .. }) => {
-                let cri = CriAnnotations::from_annotations(&record.annotations);
-                let is_sandbox = cri.container_type == Some(ContainerType::Sandbox);
-                if record.status != Status::Stopped && !is_sandbox {
-                    counted.push(id);
+                if record.status == Status::Stopped || is_sandbox(&record) {
+                    continue;
+                }
+                counted.number += 1;
+                if can_have_ended(&record, root) {
+                    counted.in_doubt.push(id);
                 }
             }
             Err(reaper_state::Error::NotFound { .. }) => {}
-            Err(_) => counted.push(id),
+            Err(_) => counted.number += 1,
         }
     }
     Ok(counted)
+}
+
+/// Whether there is a sign of an end that the record does not have.
+fn can_have_ended(record: &Record, root: &StateRoot) -> bool {
+    root.container(&record.id).exit_file().exists()
+        || !record.monitor.as_ref().is_some_and(procfs::is_alive)
 }

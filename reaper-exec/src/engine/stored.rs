@@ -10,16 +10,15 @@ use super::{
     error::{Error, Result},
 };
 
+/// What begins the names of the annotations that an [`Engine`] adds to records, and that it takes from no bundle.
+pub const ENGINE_PREFIX: &str = "reaper.engine/";
+
 /// The annotation of the record of a container that is deleted while it is being created.
 const DELETION_ANNOTATION: &str = "reaper.engine/deletion";
 
-/// How far the deletion of a container is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Deletion {
-    /// The record is there.
-    Begun,
-    /// It is not, or it is that of another container.
-    Done,
+/// Takes away that a container is deleted while it is being created.
+pub(super) fn unmark_deletion(record: &mut Record) {
+    record.annotations.remove(DELETION_ANNOTATION);
 }
 
 impl<E, S: StateStore + ?Sized + 'static> Engine<E, S> {
@@ -32,30 +31,30 @@ impl<E, S: StateStore + ?Sized + 'static> Engine<E, S> {
         }
     }
 
-    /// Says in the record that a container is deleted while it is being created, for its creator. Where that
-    /// cannot be written the deletion goes on, and the creator has its executor's reason alone.
-    pub(super) async fn mark_deletion(&self, id: &ContainerId, taken: Timestamp) {
-        let mark = move |record: &mut Record| {
-            if record.created == taken {
+    /// Says in the record of a container that is being created, for its creator, whether another call deletes it.
+    /// Where that cannot be written the deletion goes on, and the creator has its executor's reason alone.
+    pub(super) async fn mark_deletion(&self, id: &ContainerId, taken: Timestamp, begun: bool) {
+        let mark = move |record: &mut Record| match (record.created == taken, begun) {
+            (true, true) => {
                 let key = DELETION_ANNOTATION.to_owned();
                 record.annotations.insert(key, String::new());
             }
+            (true, false) => unmark_deletion(record),
+            (false, _) => {}
         };
         if let Err(error) = self.change(id, mark).await {
-            tracing::debug!("container {id} is not marked as deleted: {error}");
+            tracing::debug!("the deletion of container {id} is not noted: {error}");
         }
     }
 
-    /// Whether another call deletes the container whose id was taken at this time.
-    pub(super) async fn deletion(&self, id: &ContainerId, taken: Timestamp) -> Option<Deletion> {
+    /// Whether another call deletes, or has deleted, the container whose id was taken at this time.
+    pub(super) async fn is_deleted(&self, id: &ContainerId, taken: Timestamp) -> bool {
         match self.get(id).await {
-            Ok(stored) if stored.record.created != taken => Some(Deletion::Done),
-            Ok(stored) => {
-                let marked = stored.record.annotations.contains_key(DELETION_ANNOTATION);
-                marked.then_some(Deletion::Begun)
+            Ok(VersionedRecord { record, .. }) => {
+                record.created != taken || record.annotations.contains_key(DELETION_ANNOTATION)
             }
-            Err(Error::Store(reaper_state::Error::NotFound { .. })) => Some(Deletion::Done),
-            Err(_) => None,
+            Err(Error::Store(reaper_state::Error::NotFound { .. })) => true,
+            Err(_) => false,
         }
     }
 

@@ -37,6 +37,9 @@ pub struct ContainerConfig {
     /// pause process of a pod does. It reaps what they leave, sees no files and has no capabilities, and ends
     /// by SIGTERM and SIGINT that are sent from outside of the namespace. `process` names it.
     pub holds_pids: bool,
+    /// It is the sandbox of a pod, which no limit of an [`Engine`](crate::Engine) counts. What its annotations say of
+    /// that is the word of whoever wrote its bundle.
+    pub is_sandbox: bool,
     /// The kernel's parameters that are set in them.
     pub sysctls: BTreeMap<String, String>,
     /// What it sees of the filesystem.
@@ -73,6 +76,7 @@ impl ContainerConfig {
             namespaces: Vec::new(),
             new_pid_namespace: false,
             holds_pids: false,
+            is_sandbox: false,
             sysctls: BTreeMap::new(),
             stdio: StdioRequest::default(),
             preserve_fds: Vec::new(),

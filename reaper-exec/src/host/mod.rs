@@ -9,6 +9,8 @@ mod recovery;
 pub(crate) mod runtime;
 mod silence;
 mod spawn;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashMap,
@@ -131,6 +133,8 @@ impl HostExecutor {
         match MonitorClient::connect(&self.root.container(id).socket()) {
             Ok(client) => {
                 let client = Arc::new(client);
+                // Each keeps a descriptor, also those of containers that other programs have deleted.
+                clients.retain(|_, client| client.is_alive());
                 clients.insert(id.clone(), Arc::clone(&client));
                 Ok(Some(client))
             }

@@ -15,10 +15,11 @@ use nix::{
     sys::time::TimeVal,
 };
 use reaper_exec::{
-    Error, ExecRequest, Executor, Signal,
+    Engine, Error, ExecRequest, Executor, HostExecutor, Signal, engine,
     io::{StdioRequest, StreamTarget, Streams},
 };
-use reaper_spec::{ContainerId, ExecId, Status};
+use reaper_spec::{Config, ContainerId, ExecId, Status};
+use reaper_state::{FileStore, StateRoot};
 
 use crate::{
     output::capture,
@@ -35,6 +36,7 @@ cases! {
     monitor_keeps_no_descriptor_of_its_starter,
     exit_codes_are_exact_when_starter_ignores_sigchld,
     slow_logger_delays_only_its_own_exec,
+    a_creation_beyond_the_limit_asks_no_monitor,
 }
 
 /// A client that speaks the protocol by hand.
@@ -264,8 +266,42 @@ async fn slow_logger_delays_only_its_own_exec(rig: &Rig) {
     rig.engine.wait(&id).await.unwrap();
     let late = rig.engine.kill(&id, Signal::KILL, true).await.unwrap_err();
     assert!(
-        matches!(late, reaper_exec::engine::Error::Executor(Error::Ended(_))),
+        matches!(late, engine::Error::Executor(Error::Ended(_))),
         "{late}"
     );
     rig.engine.delete(&id, false).await.unwrap();
+}
+
+/// An engine of another program on the same root.
+fn other_program(rig: &Rig) -> Engine<HostExecutor, FileStore> {
+    let root = StateRoot::new(rig.root.path());
+    Engine::new(
+        HostExecutor::new(root.clone()),
+        rig.engine.store().clone(),
+        root,
+    )
+}
+
+/// How many descriptors the monitor of a container has: one for each client.
+async fn descriptors_of_monitor(rig: &Rig, id: &ContainerId) -> usize {
+    let monitor = rig.engine.state(id).await.unwrap().monitor.unwrap();
+    let open = std::fs::read_dir(format!("/proc/{}/fd", monitor.pid));
+    open.unwrap().count()
+}
+
+async fn a_creation_beyond_the_limit_asks_no_monitor(rig: &Rig) {
+    let (id, _output) = rig.start_shell("first", "exec sleep 1000").await;
+    let mut config = Config::default();
+    config.apply_options("[policy]\ncontainers = 1\n").unwrap();
+    let limits = config.policy.container_limits();
+    let program = other_program(rig);
+    let before = descriptors_of_monitor(rig, &id).await;
+    let (new, _output) = rig.shell("more", "true");
+    let refused = program.create_within(new, &limits).await;
+    assert!(matches!(refused, Err(engine::Error::Policy(_))));
+    assert_eq!(descriptors_of_monitor(rig, &id).await, before);
+    // This is what would be seen.
+    program.executor().state(&id).await.unwrap();
+    assert_eq!(descriptors_of_monitor(rig, &id).await, before + 1);
+    rig.engine.delete(&id, true).await.unwrap();
 }

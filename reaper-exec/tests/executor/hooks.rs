@@ -18,7 +18,7 @@ use nix::{
     unistd::{Pid, mkfifo},
 };
 use reaper_exec::{ContainerConfig, Executor as _, Target, engine, procfs};
-use reaper_spec::{ContainerId, ExitStatus, Hook, HookKind, Hooks, Status};
+use reaper_spec::{ContainerId, ExitStatus, Hook, HookKind, Hooks, Resources, Status};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -47,6 +47,7 @@ cases! {
     a_hook_that_kills_the_monitor_at_the_end_does_not_keep_the_container_from_its_deletion,
     a_process_is_added_while_a_poststart_hook_is_run,
     a_hook_that_closes_its_streams_is_waited_for,
+    a_container_with_hooks_may_be_limited_to_one_process,
 }
 
 /// A FIFO that a hook writes to, or reads from. Opening it waits for nobody.
@@ -793,4 +794,22 @@ async fn a_hook_that_closes_its_streams_is_waited_for(rig: &Rig) {
     hooks.create_runtime.push(hook);
     let error = subject.create("closes", hooks).await.unwrap_err();
     assert!(error.to_string().ends_with("exit code 3: said"), "{error}");
+}
+
+async fn a_container_with_hooks_may_be_limited_to_one_process(rig: &Rig) {
+    if !crate::limits::has("pids") {
+        return;
+    }
+    let subject = Subject::new(rig);
+    let mut hooks = Hooks::default();
+    let kind = HookKind::CreateRuntime;
+    list_mut(&mut hooks, kind).push(subject.hook(kind, "true"));
+    let (mut new, _output) = subject.container("alone", "exit 4", hooks);
+    new.resources = Resources::parse(br#"{"pids":{"limit":1}}"#).unwrap();
+    let id = new.id.clone();
+    rig.engine.create(new).await.unwrap();
+    rig.engine.start(&id).await.unwrap();
+    let exit = within_a_minute(rig.engine.wait(&id)).await.unwrap();
+    assert_eq!(exit.status, ExitStatus::Exited { code: 4 });
+    rig.engine.delete(&id, false).await.unwrap();
 }

@@ -28,6 +28,10 @@ use crate::{
     },
 };
 
+/// With both reasons why a path may lead to something else in the container's namespace.
+const FIND_AGAIN: &str = "find again, since it was replaced meanwhile or the host's mounts are not shared \
+                          (`mount --make-rshared /`),";
+
 /// Finds what `volumes` bind from paths, in a namespace that shows the host's root and before the
 /// first of them is mounted, which may cover the others.
 pub(crate) fn find(volumes: &[Volume]) -> Result<Vec<Option<OwnedFd>>, Error> {
@@ -47,9 +51,7 @@ impl Volume {
         };
         let found = open_source(path)?;
         if let Some(source) = &self.source {
-            let operation =
-                "find again, since the host's mounts are not shared (`mount --make-rshared /`),";
-            expect_same(source.as_fd(), found.as_fd(), path, operation)?;
+            expect_same(source.as_fd(), found.as_fd(), path, FIND_AGAIN)?;
         }
         Ok(Some(found))
     }

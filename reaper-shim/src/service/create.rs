@@ -16,8 +16,8 @@ use reaper_exec::{
 };
 use reaper_overlay::{RootfsMount, ViewRequest};
 use reaper_spec::{
-    Bundle, Config, ContainerId, ContainerLimit, ContainerSpec, CriAnnotations, Exit, ExitStatus,
-    NamespaceKind, ProcessSpec, Timestamp,
+    Bundle, Config, ContainerId, ContainerLimit, ContainerSpec, ContainerType, CriAnnotations,
+    Exit, ExitStatus, NamespaceKind, ProcessSpec, Timestamp,
 };
 use reaper_state::{Record, StateStore};
 use tokio::time::timeout;
@@ -291,6 +291,9 @@ fn container_config(
         ..
     } = workload;
     process.terminal = stdio.terminal;
+    // containerd says it, not an image.
+    let cri = CriAnnotations::from_annotations(&annotations);
+    let is_sandbox = cri.container_type == Some(ContainerType::Sandbox);
     ContainerConfig {
         view: ViewRequest {
             rootfs,
@@ -310,6 +313,7 @@ fn container_config(
         namespaces,
         new_pid_namespace,
         holds_pids: false,
+        is_sandbox,
         sysctls,
         stdio: stdio.request(),
         preserve_fds: Vec::new(),

@@ -4,7 +4,10 @@ use reaper_spec::{Config, ContainerId};
 use rustix::fs::{RenameFlags, openat, renameat_with};
 
 use super::*;
-use crate::contract::{ViewRequest, user::Privilege};
+use crate::{
+    contract::{ViewRequest, user::Privilege},
+    volume::mount::find,
+};
 
 #[test]
 fn what_was_checked_is_what_is_cloned_wherever_its_path_leads_by_then() {
@@ -44,4 +47,11 @@ fn what_was_checked_is_what_is_cloned_wherever_its_path_leads_by_then() {
     let source = source.unwrap();
     let stale = expect_same(source.as_fd(), elsewhere.as_fd(), &own, "find again").unwrap_err();
     assert_eq!(stale.errno(), Some(nix::libc::ESTALE));
+
+    let content = Content::Path(own);
+    let volume = Volume::new(request, content, Some(source), true, Interface::Classic);
+    let said = find(&[volume]).unwrap_err().to_string();
+    for reason in ["was replaced meanwhile", "mounts are not shared"] {
+        assert!(said.contains(reason), "{said}");
+    }
 }
