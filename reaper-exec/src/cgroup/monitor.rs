@@ -234,14 +234,16 @@ impl Place {
 
     fn remove(&self, back: &Path, is_scope: bool) -> Result<(), Error> {
         // What systemd has made it removes when it is empty.
-        if is_scope && !folder::is_marked(&self.path) {
-            return Ok(());
-        }
+        let is_systemds = is_scope && !folder::is_marked(&self.path);
         for _ in 0..ROUNDS {
             for pid in self.pids()? {
                 self.expel(pid, back)?;
             }
-            if subtree::remove_dir(&self.path)? {
+            if is_systemds {
+                if self.pids()?.is_empty() {
+                    return Ok(());
+                }
+            } else if subtree::remove_dir(&self.path)? {
                 return folder::remove_ancestors(&self.path, &self.root);
             }
         }

@@ -6,7 +6,7 @@
 
 use std::{
     fs::File,
-    hash::{DefaultHasher, Hash, Hasher},
+    hash::{BuildHasher, Hasher, RandomState},
     io,
     path::Path,
 };
@@ -18,10 +18,13 @@ use crate::{
 
 /// The first number that is Reaper's. Those of the kubelet begin at 1048577, and those that people
 /// write to /etc/projects are small.
-const FIRST: u32 = 0x5245_0000;
+const FIRST: u32 = 0x5000_0000;
 
 /// How many there are.
-const COUNT: u32 = 1 << 16;
+const COUNT: u32 = 1 << 28;
+
+/// How many are tried: with even half of them taken, so many in a row are not.
+const ATTEMPTS: usize = 256;
 
 /// How many bytes of a limit there are for each file that it allows: what the smallest one with content takes.
 /// So empty files cannot take all inodes of the disk.
@@ -53,8 +56,8 @@ impl Project {
     /// files there are once its directory has it: at most one finds its own alone.
     pub(crate) fn claim(dir: &Path) -> Result<Self, Error> {
         let file = File::open(dir).context("open", dir)?;
-        for attempt in 0..COUNT {
-            let id = candidate(dir, attempt);
+        for _ in 0..ATTEMPTS {
+            let id = candidate();
             if quota(&file, id).context("look at the quota of", dir)?.files > 0 {
                 continue;
             }
@@ -66,7 +69,7 @@ impl Project {
             }
             set_project(&file, 0, false).context("set the project of", dir)?;
         }
-        let all_used = io::Error::other("all numbers of Reaper's range have files");
+        let all_used = io::Error::other("each project that was tried has files: look for who uses those from 0x50000000 to 0x5fffffff (repquota -P)");
         Err(all_used).context("find a free project for", dir)
     }
 
@@ -106,10 +109,9 @@ impl Project {
     }
 }
 
-/// The project that is tried next. Who tries at the same time tries others.
-fn candidate(dir: &Path, attempt: u32) -> u32 {
-    let mut hasher = DefaultHasher::new();
-    (dir, std::process::id(), attempt).hash(&mut hasher);
+/// A project to try, which nobody can foresee and take before.
+fn candidate() -> u32 {
+    let random = RandomState::new().build_hasher().finish();
     // Less than COUNT, which fits.
-    FIRST + (hasher.finish() % u64::from(COUNT)) as u32
+    FIRST + (random % u64::from(COUNT)) as u32
 }

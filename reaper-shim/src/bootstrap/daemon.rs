@@ -34,7 +34,8 @@ use crate::{Error, Publisher, Result, Settings, TaskService};
 
 /// How long the last events may take to be delivered when the shim ends.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
-/// A thread for the disk ends when it had nothing to do for so long.
+/// A thread for the disk ends when it had nothing to do for so long, where no pod's limit can keep the next
+/// one from being made.
 const IDLE_THREAD: Duration = Duration::from_millis(500);
 /// How long a shim waits for its first client. containerd connects at once; when it was ended
 /// while it started this shim, nothing else would ever end it.
@@ -94,16 +95,27 @@ where
             operation: "take over the listener",
             source,
         })?;
+    // At a pod's limit of pids there is no new thread. With one that is there work is queued for it; without,
+    // tokio panics.
+    let idle_thread = match membership {
+        Some(_) => Duration::MAX,
+        None => IDLE_THREAD,
+    };
     let runtime = Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(16)
-        .thread_keep_alive(IDLE_THREAD)
+        .thread_keep_alive(idle_thread)
         .build()
         .map_err(|source| Error::System {
             operation: "make the runtime",
             source,
         })?;
+    let keeps_thread = membership.is_some();
     let served = runtime.block_on(async {
+        if keeps_thread {
+            // It does nothing that could fail.
+            let _ = spawn_blocking(|| ()).await;
+        }
         let engine = shim.engine(&flags.namespace, config.clone())?;
         let events = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
         let publisher = Publisher::new(&events, &flags.namespace);

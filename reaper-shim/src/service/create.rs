@@ -4,7 +4,7 @@
 //! creation that exceeds its limit is deleted by force before its error is returned. Each container
 //! has one task that waits for its exit; it publishes the exits of exec'd processes first.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt::Display, path::Path, sync::Arc, time::Duration};
 
 use containerd_shim_protos::{
     api::{CreateTaskRequest, CreateTaskResponse, Mount},
@@ -12,7 +12,7 @@ use containerd_shim_protos::{
     protobuf::MessageField,
 };
 use reaper_exec::{
-    ContainerConfig, Executor, MonitorOptions, Target, engine, set_network_parameters,
+    ContainerConfig, Executor, MonitorOptions, Target, set_network_parameters,
 };
 use reaper_overlay::{RootfsMount, ViewRequest};
 use reaper_spec::{
@@ -215,9 +215,15 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
     /// Publishes the end of a container, after those of its exec'd processes.
     async fn watch(self: Arc<Self>, container: Arc<Container>) {
         let mut oom = tokio::spawn(Arc::clone(&self).watch_oom(container.id.clone()));
-        let exit = match self.engine.wait(&container.id).await {
-            Ok(exit) => exit,
-            Err(error) => self.uncommitted_exit(&container, &error).await,
+        // A panic must not be the end of this task, which alone tells of the container's.
+        let waiting = tokio::spawn({
+            let (inner, id) = (Arc::clone(&self), container.id.clone());
+            async move { inner.engine.wait(&id).await }
+        });
+        let exit = match waiting.await {
+            Ok(Ok(exit)) => exit,
+            Ok(Err(error)) => self.uncommitted_exit(&container, &error).await,
+            Err(panicked) => self.uncommitted_exit(&container, &panicked).await,
         };
         container.finish_execs().await;
         // containerd takes a reason for an exit only before the exit. The monitor has answered by
@@ -250,7 +256,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
 
     /// The end of a container whose end could not be committed, or not be seen. The executor has
     /// made it durable if it knows it at all.
-    async fn uncommitted_exit(&self, container: &Container, error: &engine::Error) -> Exit {
+    async fn uncommitted_exit(&self, container: &Container, error: &(dyn Display + Sync)) -> Exit {
         let id = &container.id;
         tracing::warn!(%id, %error, "the end of a container could not be committed");
         match self.engine.executor().wait(&container.init.target).await {

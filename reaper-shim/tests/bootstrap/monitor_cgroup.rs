@@ -460,3 +460,41 @@ async fn in_a_slice_of_systemd_it_is_a_scope() {
         }
     }
 }
+
+/// The kubelet's `podPidsLimit`.
+#[tokio::test]
+async fn exit_arrives_at_the_pods_limit_of_pids() {
+    let node = in_pod();
+    let cgroup = PodCgroup::new(&node);
+    let (shim, ..) = pod(&node, &cgroup).await;
+    let file = |name| cgroup.folders().map(move |folder| folder.join(name));
+    let Some(limit) = file("pids.max").find(|file| file.exists()) else {
+        eprintln!("not tried: no controller of pids");
+        for id in ["web", "pod"] {
+            shim.remove(id).await;
+        }
+        return;
+    };
+    let request = StateRequest {
+        id: "web".into(),
+        ..Default::default()
+    };
+    let state = shim.task.state(context::with_timeout(0), &request).await;
+    let init = nix::unistd::Pid::from_raw(state.unwrap().pid.cast_signed());
+    // A shim that has nothing to do ends the threads that it does not keep.
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    // Less than there are: none can be added, also when one has ended.
+    fs::write(&limit, "1").unwrap();
+    nix::sys::signal::kill(init, Signal::SIGKILL).unwrap();
+    let request = WaitRequest {
+        id: "web".into(),
+        ..Default::default()
+    };
+    let waited = shim.task.wait(context::with_timeout(20_000_000_000), &request);
+    assert_eq!(waited.await.unwrap().exit_status, 137);
+    fs::write(&limit, "max").unwrap();
+    shim.remove_stopped("web").await;
+    shim.remove("pod").await;
+    shim.shutdown().await;
+    shim.ended();
+}
