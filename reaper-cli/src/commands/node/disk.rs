@@ -12,7 +12,6 @@ use super::{plan::Step, record::staged};
 
 /// How many symbolic links a path may lead through, as in Linux.
 const LINKS: usize = 40;
-const TEXT_MODE: u32 = 0o644;
 const PROGRAM_MODE: u32 = 0o755;
 
 /// Where the node's files are: this machine's root, or that of an image.
@@ -187,14 +186,20 @@ fn one(place: &Place, disk: &dyn Disk, step: &Step) -> io::Result<()> {
             disk.make_folder(&place.at(path))?;
             path
         }
-        Step::Write { path, text, like } => {
-            let owner = match fs::metadata(place.at(like)) {
-                Ok(like) => Owner {
+        Step::Write {
+            path,
+            text,
+            like,
+            mode,
+        } => {
+            let like = like.as_deref().map(|like| fs::metadata(place.at(like)));
+            let owner = match like {
+                Some(Ok(like)) => Owner {
                     mode: like.mode() & 0o7777,
                     ids: Some((like.uid(), like.gid())),
                 },
-                Err(_) => Owner {
-                    mode: TEXT_MODE,
+                _ => Owner {
+                    mode: *mode,
                     ids: None,
                 },
             };

@@ -2,6 +2,7 @@
 
 use std::{
     env, fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -154,6 +155,10 @@ impl Node {
                 self.missing_folders(file, &mut facts.missing_folders);
             }
         }
+        facts.is_record_stale = match &record {
+            Some(record) => self.is_stale(record)?,
+            None => false,
+        };
         facts.record = record;
         Ok(facts)
     }
@@ -174,6 +179,14 @@ impl Node {
             )));
         }
         Ok(Some(record))
+    }
+
+    fn is_stale(&self, record: &Record) -> Result<bool> {
+        let path = Path::new(record::FILE);
+        let found = fs::symlink_metadata(self.place.at(path))
+            .map_err(Error::io(format!("look at {}", path.display())))?;
+        let is_private = found.is_file() && found.mode() & 0o077 == 0;
+        Ok(!is_private || self.read(path)?.as_deref() != Some(record.to_json().as_str()))
     }
 
     /// The programs to install, and where.

@@ -14,18 +14,24 @@ use reaper_spec::ProcessIdentity;
 use super::{
     handlers::{self, POD_OPTIONS, POD_OPTIONS_TEXT},
     layout::{Form, Target},
-    record::{self, Record, TextRecord, backup_of},
+    record::{self, Digest, Record, TextRecord, backup_of},
 };
+
+/// The mode of a new file that everyone may read.
+const PUBLIC: u32 = 0o644;
+/// The mode of a file of which only the node's administrator is to know.
+const PRIVATE: u32 = 0o600;
 
 /// One change of the node's files, which is done as a whole or not at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
     MakeFolder(PathBuf),
-    /// Replaces the file, with the owner and the mode of `like` if that is there.
+    /// Replaces the file. It has the owner and the mode of `like` if that is there, and else `mode`.
     Write {
         path: PathBuf,
         text: String,
-        like: PathBuf,
+        like: Option<PathBuf>,
+        mode: u32,
     },
     /// Replaces the program by a copy of the file `from`.
     Program {
@@ -57,6 +63,8 @@ pub(super) struct Program {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Facts {
     pub(super) record: Option<Record>,
+    /// Whether the record's file has another form or mode than this program gives it.
+    pub(super) is_record_stale: bool,
     /// Of every file that is in the record, and of those that an installation writes.
     pub(super) texts: BTreeMap<PathBuf, TextState>,
     /// What an interrupted step left.
@@ -137,7 +145,7 @@ impl Texts {
                 form: wanted.form,
                 format: wanted.version,
                 existed: original.is_some(),
-                after,
+                after: Digest::of(&after),
             });
         }
         Ok(texts)
@@ -189,7 +197,8 @@ pub(super) fn install(
         .cloned()
         .partition(|path| path == own_folder());
     steps.extend(own.into_iter().map(Step::MakeFolder));
-    steps.extend(first.written_over(facts.record.as_ref()));
+    let there = facts.record.as_ref().filter(|_| !facts.is_record_stale);
+    steps.extend(first.written_over(there));
     steps.extend(others.into_iter().map(Step::MakeFolder));
     let changed = programs.iter().filter(|program| !program.is_same);
     steps.extend(changed.map(|program| Step::Program {
@@ -258,7 +267,7 @@ fn original(entry: Option<&TextRecord>, state: &TextState, target: &Target) -> O
         });
     };
     if entry.form == Form::Own {
-        let found = || (*current != entry.after).then(|| current.clone());
+        let found = || (!entry.after.is_of(current)).then(|| current.clone());
         return match entry.existed {
             true => state.backup.clone().or_else(found),
             false => None,
@@ -269,7 +278,7 @@ fn original(entry: Option<&TextRecord>, state: &TextState, target: &Target) -> O
         // Byte for byte, where only the handlers came to it.
         Some(backup)
             if entry.existed
-                && (*current == entry.after || rest.trim_end() == backup.trim_end()) =>
+                && (entry.after.is_of(current) || rest.trim_end() == backup.trim_end()) =>
         {
             Some(backup.clone())
         }
@@ -283,7 +292,8 @@ fn backed_up(path: &Path, state: &TextState, original: Option<&str>) -> Option<S
         (Some(original), backup) if backup.as_deref() != Some(original) => Some(Step::Write {
             path: backup_of(path),
             text: original.to_owned(),
-            like: path.to_owned(),
+            like: Some(path.to_owned()),
+            mode: PRIVATE,
         }),
         (None, Some(_)) => Some(Step::Remove(backup_of(path))),
         _ => None,
@@ -315,7 +325,8 @@ fn write(path: &Path, text: String) -> Step {
     Step::Write {
         path: path.to_owned(),
         text,
-        like: path.to_owned(),
+        like: Some(path.to_owned()),
+        mode: PUBLIC,
     }
 }
 
@@ -350,7 +361,12 @@ impl Record {
         if there == Some(self) {
             return None;
         }
-        Some(write(Path::new(record::FILE), self.to_json()))
+        Some(Step::Write {
+            path: record::FILE.into(),
+            text: self.to_json(),
+            like: None,
+            mode: PRIVATE,
+        })
     }
 }
 

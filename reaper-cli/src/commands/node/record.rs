@@ -2,11 +2,13 @@
 
 use std::{
     ffi::OsString,
+    hash::Hasher,
     path::{Path, PathBuf},
 };
 
 use reaper_spec::ProcessIdentity;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use siphasher::sip128::{Hasher128, SipHasher24};
 
 use super::layout::Form;
 
@@ -42,7 +44,43 @@ pub(super) struct TextRecord {
     /// Whether it was there before. Its backup has what was in it.
     pub(super) existed: bool,
     /// What was written.
-    pub(super) after: String,
+    pub(super) after: Digest,
+}
+
+/// What tells a text from another and says nothing of it: configurations have secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Digest(String);
+
+const DIGEST: &str = "siphash128:";
+
+impl Digest {
+    pub(super) fn of(text: &str) -> Self {
+        let mut hasher = SipHasher24::new();
+        hasher.write(text.as_bytes());
+        let hash = hasher.finish128().as_u128();
+        Self(format!("{DIGEST}{hash:032x}:{}", text.len()))
+    }
+
+    pub(super) fn is_of(&self, text: &str) -> bool {
+        *self == Self::of(text)
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    /// Records of before have the text itself.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Ok(match text.starts_with(DIGEST) {
+            true => Self(text),
+            false => Self::of(&text),
+        })
+    }
 }
 
 /// Where what was in a file before is kept.

@@ -93,7 +93,7 @@ fn recorded(node: &Node, facts: &Facts, record: &Record) -> Vec<CheckResult> {
         let again = "`reaper-runtime node install` restores it: see its --dry-run";
         findings.push(match &state.current {
             None => CheckResult::problem(ABOUT, format!("{shown} was removed"), again),
-            Some(current) if *current != entry.after => {
+            Some(current) if !entry.after.is_of(current) => {
                 CheckResult::warning(ABOUT, format!("{shown} was changed since"), again)
             }
             Some(_) if entry.existed && state.backup.is_none() => CheckResult::warning(

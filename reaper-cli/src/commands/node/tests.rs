@@ -13,6 +13,7 @@ use super::{
     disk::{Disk, Host, Owner, Place, execute},
     facts::Node,
     plan::{install, uninstall},
+    record::Digest,
 };
 
 /// A filesystem whose process is killed at the call of that number, in the middle of it if it writes.
@@ -268,6 +269,38 @@ fn a_file_keeps_its_mode_and_is_replaced_through_a_link() {
     assert_eq!(fs::metadata(&real).unwrap().mode() & 0o777, 0o600);
     assert!(image.uninstall(&Host));
     assert_eq!(image.tree(), before);
+}
+
+#[test]
+fn the_record_is_private_and_has_no_secret_of_the_configuration() {
+    let plain = "/etc/containerd/config.toml";
+    let image = Image::new(plain, Some("version = 2\npassword = 'hunter2'\n"));
+    fs::set_permissions(image.path(plain), fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(image.install("1", &Host));
+    let record = image.path("/etc/reaper/install.json");
+    let look = || {
+        let text = fs::read_to_string(&record).unwrap();
+        assert!(
+            !text.contains("hunter2") && text.contains("siphash128:"),
+            "{text}"
+        );
+        assert_eq!(fs::metadata(&record).unwrap().mode() & 0o7777, 0o600);
+        text
+    };
+    let first = look();
+    // One with the text itself, as it once was, is read and replaced.
+    let config = fs::read_to_string(image.path(plain)).unwrap();
+    let digest = Digest::of(&config);
+    let digest = serde_json::to_string(&digest).unwrap();
+    let old = first.replace(&digest, &serde_json::to_string(&config).unwrap());
+    assert!(old.contains("hunter2"));
+    fs::write(&record, old).unwrap();
+    fs::set_permissions(&record, fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(image.install("1", &Host));
+    assert_eq!(look(), first);
+    let kept = image.path("/etc/containerd/config.toml.before-reaper");
+    assert_eq!(fs::metadata(kept).unwrap().mode() & 0o7777, 0o600);
+    assert!(image.uninstall(&Host));
 }
 
 #[test]
