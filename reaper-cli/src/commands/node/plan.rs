@@ -127,9 +127,12 @@ impl Texts {
             let state = facts.text(&wanted.path);
             let entry = old.text(&wanted.path);
             let original = original(entry, &state, wanted);
-            let after = match wanted.form {
-                Form::Own => POD_OPTIONS_TEXT.to_owned(),
-                _ => handlers::with_handlers(original.as_deref(), wanted)?,
+            let (after, added) = match wanted.form {
+                Form::Own => (POD_OPTIONS_TEXT.to_owned(), Vec::new()),
+                _ => (
+                    handlers::with_handlers(original.as_deref(), wanted)?,
+                    handlers::missing(original.as_deref().unwrap_or_default(), wanted)?,
+                ),
             };
             if original.as_ref() == Some(&after) && entry.is_none() {
                 continue;
@@ -140,12 +143,15 @@ impl Texts {
                 texts.tells_containerd |= wanted.form != Form::Own;
                 texts.steps.push(write(&wanted.path, after.clone()));
             }
+            let is_there = state.current.as_ref() == Some(&after);
             texts.records.push(TextRecord {
                 path: wanted.path.clone(),
                 form: wanted.form,
                 format: wanted.version,
                 existed: original.is_some(),
                 after: Digest::of(&after),
+                added: added.into_iter().map(str::to_owned).collect(),
+                is_written: is_there || entry.is_some_and(|entry| entry.is_written),
             });
         }
         Ok(texts)
@@ -185,10 +191,13 @@ pub(super) fn install(
     if tells_containerd {
         first.unaware.clone_from(&facts.daemon);
     }
-    let last = Record {
+    let mut last = Record {
         unaware: first.unaware.clone(),
         ..new
     };
+    last.texts
+        .iter_mut()
+        .for_each(|entry| entry.is_written = true);
     let mut steps = facts.sweep();
     // The record's own directory is not in the record, and goes with it.
     let (own, others): (Vec<_>, Vec<_>) = facts
@@ -266,6 +275,10 @@ fn original(entry: Option<&TextRecord>, state: &TextState, target: &Target) -> O
             _ => handlers::without_handlers_block(current),
         });
     };
+    // What was written is there as a whole or not at all, so this is what an administrator wrote.
+    if !entry.is_written && !entry.after.is_of(current) && !handlers::has_block(current) {
+        return Some(current.clone());
+    }
     if entry.form == Form::Own {
         let found = || (!entry.after.is_of(current)).then(|| current.clone());
         return match entry.existed {
@@ -273,7 +286,7 @@ fn original(entry: Option<&TextRecord>, state: &TextState, target: &Target) -> O
             false => None,
         };
     }
-    let rest = handlers::without_handlers(current, target);
+    let rest = handlers::without_handlers(current, target, &entry.added);
     match &state.backup {
         // Byte for byte, where only the handlers came to it.
         Some(backup)

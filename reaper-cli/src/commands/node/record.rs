@@ -10,7 +10,7 @@ use reaper_spec::ProcessIdentity;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-use super::layout::Form;
+use super::{handlers::CLASSES, layout::Form};
 
 /// The record's file.
 pub(super) const FILE: &str = "/etc/reaper/install.json";
@@ -45,12 +45,28 @@ pub(super) struct TextRecord {
     pub(super) existed: bool,
     /// What was written.
     pub(super) after: Digest,
+    /// The classes whose handlers were added. What else has the name of a class is an administrator's.
+    #[serde(default = "all_classes")]
+    pub(super) added: Vec<String>,
+    /// Whether it is known to have been written.
+    #[serde(default = "yes")]
+    pub(super) is_written: bool,
+}
+
+/// What records of before mean, which do not say it.
+fn all_classes() -> Vec<String> {
+    CLASSES.map(str::to_owned).to_vec()
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What tells a text from another and says nothing of it: configurations have secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Digest(String);
 
+/// Which a digest begins with, in contrast to a text.
 const DIGEST: &str = "siphash128:";
 
 impl Digest {
