@@ -14,7 +14,7 @@ use reaper_spec::ProcessIdentity;
 use super::{
     handlers::{self, POD_OPTIONS, POD_OPTIONS_TEXT},
     layout::{Form, Target},
-    record::{self, Digest, Record, TextRecord, backup_of},
+    record::{self, Digest, Record, Restart, TextRecord, backup_of},
 };
 
 /// The mode of a new file that everyone may read.
@@ -75,6 +75,8 @@ pub(super) struct Facts {
     pub(super) missing_folders: Vec<PathBuf>,
     /// The containerd that runs.
     pub(super) daemon: Option<ProcessIdentity>,
+    /// What is going to restart it.
+    pub(super) restart: Option<Restart>,
 }
 
 /// What is to be done.
@@ -95,6 +97,23 @@ impl Facts {
             .as_ref()
             .and_then(|record| record.unaware.as_ref());
         unaware.is_some() && unaware == self.daemon.as_ref()
+    }
+
+    /// Whether containerd has to be restarted, or started, although nothing else is to be done.
+    pub(super) fn is_restart_due(&self) -> bool {
+        self.is_unaware() || (self.daemon.is_none() && self.recorded_restart().is_some())
+    }
+
+    pub(super) fn recorded_restart(&self) -> Option<&Restart> {
+        self.record.as_ref()?.restart.as_ref()
+    }
+
+    /// Has the record say what restarts containerd.
+    fn note_restart(&self, record: &mut Record) {
+        record.unaware.clone_from(&self.daemon);
+        if self.restart != Some(Restart::Not) {
+            record.restart.clone_from(&self.restart);
+        }
     }
 
     fn text(&self, path: &Path) -> TextState {
@@ -173,6 +192,7 @@ pub(super) fn install(
         programs: programs.iter().map(|it| it.path.clone()).collect(),
         folders: union(old.folders, &facts.missing_folders),
         unaware: old.unaware,
+        restart: old.restart,
         texts: std::mem::take(&mut texts.records),
     };
     // Where another file gets the handlers now, the one before is as it was.
@@ -189,10 +209,11 @@ pub(super) fn install(
     first.texts.extend(others);
     first.programs.extend(moved);
     if tells_containerd {
-        first.unaware.clone_from(&facts.daemon);
+        facts.note_restart(&mut first);
     }
     let mut last = Record {
         unaware: first.unaware.clone(),
+        restart: first.restart.clone(),
         ..new
     };
     last.texts
@@ -243,7 +264,7 @@ pub(super) fn uninstall(facts: &Facts) -> Plan {
         let mut first = record.clone();
         tells_containerd = !undone.is_empty();
         if tells_containerd {
-            first.unaware.clone_from(&facts.daemon);
+            facts.note_restart(&mut first);
         }
         steps.extend(first.written_over(Some(record)));
         steps.extend(undone);
@@ -264,6 +285,40 @@ pub(super) fn uninstall(facts: &Facts) -> Plan {
         tells_containerd,
         afterwards,
     }
+}
+
+/// How the texts get as they were before the plan that was made from `facts`. Programs stay, as containerd
+/// runs without them. `there` is the record that the plan left.
+pub(super) fn roll_back(facts: &Facts, there: &Record) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for (path, state) in &facts.texts {
+        for (path, text) in [
+            (path.clone(), &state.current),
+            (backup_of(path), &state.backup),
+        ] {
+            steps.push(match text {
+                Some(text) => write(&path, text.clone()),
+                None => Step::Remove(path),
+            });
+        }
+    }
+    let before = facts.record.as_ref();
+    let record = Record {
+        texts: before.map_or_else(Vec::new, |record| record.texts.clone()),
+        ..there.clone()
+    };
+    steps.extend(record.written_over(Some(there)));
+    steps
+}
+
+/// What the record says after containerd was restarted.
+pub(super) fn restarted(there: &Record) -> Option<Step> {
+    let record = Record {
+        unaware: None,
+        restart: None,
+        ..there.clone()
+    };
+    record.written_over(Some(there))
 }
 
 /// What was in a file before an installation added to it, without what it added.
@@ -361,6 +416,7 @@ impl Record {
             programs: Vec::new(),
             folders: Vec::new(),
             unaware: None,
+            restart: None,
         }
     }
 

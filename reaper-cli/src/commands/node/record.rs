@@ -32,6 +32,19 @@ pub(super) struct Record {
     pub(super) folders: Vec<PathBuf>,
     /// The containerd that ran when its configuration was changed, and does not know of it.
     pub(super) unaware: Option<ProcessIdentity>,
+    /// What restarts it, until that has worked: a containerd that does not run then is to be started by it.
+    #[serde(default)]
+    pub(super) restart: Option<Restart>,
+}
+
+/// How containerd gets to know its new configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Restart {
+    /// By others.
+    Not,
+    Unit(String),
+    Command(String),
 }
 
 /// A file that was made or added to.

@@ -111,6 +111,13 @@ fn recorded(node: &Node, facts: &Facts, record: &Record) -> Vec<CheckResult> {
             "restart it, which leaves pods running, or call `reaper-runtime node install`",
         ));
     }
+    if facts.daemon.is_none() && record.restart.is_some() {
+        findings.push(CheckResult::problem(
+            ABOUT,
+            "containerd did not start after its configuration was changed",
+            "see its log, and call `reaper-runtime node install` or `uninstall`, which start it",
+        ));
+    }
     findings
 }
 

@@ -8,10 +8,9 @@ use reaper_state::Error as StoreError;
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::{
-    disk::{Host, execute},
     facts::{Node, lock},
-    install::{print_steps, restart, restart_if_due, show},
-    plan::uninstall,
+    install::{note_restarted, restart, restart_by, run_steps, show},
+    plan::{Facts, Plan, uninstall},
     status::Shims,
 };
 use crate::{
@@ -33,8 +32,8 @@ pub(super) fn run(
 ) -> Result<()> {
     let node = Node::find(&args.target)?;
     let _lock = lock(&node.place)?;
-    let facts = node.facts(None, &[])?;
-    let plan = uninstall(&facts);
+    let mut facts = node.facts(None, &[])?;
+    let mut plan = uninstall(&facts);
     let used = if node.is_image {
         0
     } else {
@@ -49,16 +48,12 @@ pub(super) fn run(
     if args.change.dry_run {
         show(out, &facts, &plan)?;
     } else {
-        let restart = match plan.tells_containerd || facts.is_unaware() {
-            true => restart(&node, &args.change)?,
-            false => None,
-        };
-        let failed = |(step, source): (String, io::Error)| Error::io(step)(source);
-        print_steps(out, &plan.steps)?;
-        execute(&node.place, &Host, &plan.steps).map_err(failed)?;
-        restart_if_due(&node, &restart, out)?;
-        print_steps(out, &plan.afterwards)?;
-        execute(&node.place, &Host, &plan.afterwards).map_err(failed)?;
+        if plan.tells_containerd || facts.is_restart_due() {
+            facts.restart = restart(&node, &facts, &args.change)?;
+            plan = uninstall(&facts);
+        }
+        carry_out(&node, &facts, &plan, out)?;
+        run_steps(&node, &plan.afterwards, out)?;
     }
     if node.is_image {
         return Ok(());
@@ -70,6 +65,29 @@ pub(super) fn run(
         return Ok(());
     }
     remove_state(call, args.change.dry_run, out)
+}
+
+/// Does it, and restarts containerd. The record stays where that does not work, for the next call to start it.
+pub(super) fn carry_out(
+    node: &Node,
+    facts: &Facts,
+    plan: &Plan,
+    out: &mut dyn Write,
+) -> Result<()> {
+    run_steps(node, &plan.steps, out)?;
+    let Some(restart) = &facts.restart else {
+        return Ok(());
+    };
+    let outcome = restart_by(restart, out).map_err(|problem| {
+        Error::Node(format!(
+            "{problem}: containerd may not run, with the configuration from before the installation: see its \
+             log, and call this again, which starts it"
+        ))
+    })?;
+    match outcome {
+        true => note_restarted(node, out),
+        false => Ok(()),
+    }
 }
 
 /// How many containers run, and shims of pods.
