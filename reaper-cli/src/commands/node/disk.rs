@@ -25,8 +25,22 @@ impl Place {
         Self { root: root.into() }
     }
 
-    /// Where the file is that the node calls `path`, no component of which is a symbolic link.
-    pub(super) fn at(&self, path: &Path) -> PathBuf {
+    /// Where the entry itself is that the node calls `path`, be it a symbolic link: its directory is below the
+    /// root, whatever links lead to it.
+    pub(super) fn entry(&self, path: &Path) -> io::Result<PathBuf> {
+        match (path.parent(), path.file_name()) {
+            (Some(folder), Some(name)) => Ok(self.at(&self.real(folder)?.join(name))),
+            _ => self.file(path),
+        }
+    }
+
+    /// Where that is which `path` leads to, below the root.
+    pub(super) fn file(&self, path: &Path) -> io::Result<PathBuf> {
+        Ok(self.at(&self.real(path)?))
+    }
+
+    /// No component of `path` may be a symbolic link.
+    fn at(&self, path: &Path) -> PathBuf {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
@@ -65,7 +79,7 @@ impl Place {
 
     /// What is in a text file, if it is there.
     pub(super) fn read(&self, path: &Path) -> io::Result<Option<String>> {
-        match fs::read_to_string(self.at(path)) {
+        match fs::read_to_string(self.file(path)?) {
             Ok(text) => Ok(Some(text)),
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(error),
@@ -74,7 +88,8 @@ impl Place {
 
     /// Whether something is there, be it a dangling link.
     pub(super) fn has(&self, path: &Path) -> bool {
-        fs::symlink_metadata(self.at(path)).is_ok()
+        self.entry(path)
+            .is_ok_and(|entry| fs::symlink_metadata(entry).is_ok())
     }
 }
 
@@ -183,7 +198,7 @@ pub(super) fn execute(
 fn one(place: &Place, disk: &dyn Disk, step: &Step) -> io::Result<()> {
     let changed = match step {
         Step::MakeFolder(path) => {
-            disk.make_folder(&place.at(path))?;
+            disk.make_folder(&place.entry(path)?)?;
             path
         }
         Step::Write {
@@ -192,7 +207,7 @@ fn one(place: &Place, disk: &dyn Disk, step: &Step) -> io::Result<()> {
             like,
             mode,
         } => {
-            let like = like.as_deref().map(|like| fs::metadata(place.at(like)));
+            let like = like.as_deref().map(|like| fs::metadata(place.file(like)?));
             let owner = match like {
                 Some(Ok(like)) => Owner {
                     mode: like.mode() & 0o7777,
@@ -215,15 +230,15 @@ fn one(place: &Place, disk: &dyn Disk, step: &Step) -> io::Result<()> {
             path
         }
         Step::Remove(path) => {
-            disk.remove(&place.at(path))?;
+            disk.remove(&place.entry(path)?)?;
             path
         }
         Step::RemoveFolder(path) => {
-            disk.remove_folder(&place.at(path))?;
+            disk.remove_folder(&place.entry(path)?)?;
             path
         }
     };
-    match place.at(changed).parent() {
+    match place.entry(changed)?.parent() {
         Some(folder) => disk.sync_folder(folder),
         None => Ok(()),
     }
@@ -237,9 +252,9 @@ fn replace(
     from: &mut dyn Read,
     owner: &Owner,
 ) -> io::Result<()> {
-    let staged = place.at(&staged(path));
+    let staged = place.entry(&staged(path))?;
     disk.write(&staged, from, owner)?;
-    disk.rename(&staged, &place.at(path))
+    disk.rename(&staged, &place.entry(path)?)
 }
 
 impl std::fmt::Display for Step {

@@ -292,13 +292,18 @@ pub(super) fn uninstall(facts: &Facts) -> Plan {
 pub(super) fn roll_back(facts: &Facts, there: &Record) -> Vec<Step> {
     let mut steps = Vec::new();
     for (path, state) in &facts.texts {
-        for (path, text) in [
+        for (file, text) in [
             (path.clone(), &state.current),
             (backup_of(path), &state.backup),
         ] {
             steps.push(match text {
-                Some(text) => write(&path, text.clone()),
-                None => Step::Remove(path),
+                Some(text) => Step::Write {
+                    path: file,
+                    text: text.clone(),
+                    like: Some(path.clone()),
+                    mode: PRIVATE,
+                },
+                None => Step::Remove(file),
             });
         }
     }

@@ -130,6 +130,13 @@ fn with_name(path: &Path, before: &str, after: &str) -> PathBuf {
 }
 
 impl Record {
+    /// Every path that it names.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        let texts = self.texts.iter().map(|entry| &entry.path);
+        let all = texts.chain(&self.programs).chain(&self.folders);
+        all.map(PathBuf::as_path)
+    }
+
     /// As it is on disk.
     pub(super) fn to_json(&self) -> String {
         // It has neither maps nor floats, of which some have no form in JSON.

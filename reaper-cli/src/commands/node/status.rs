@@ -124,10 +124,10 @@ fn recorded(node: &Node, facts: &Facts, record: &Record) -> Vec<CheckResult> {
 fn program(node: &Node, path: &Path, release: &str) -> CheckResult {
     let shown = path.display();
     let again = "`reaper-runtime node install` restores it";
-    let file = node.place.at(path);
-    if !file.is_file() {
+    let file = node.place.file(path).ok().filter(|file| file.is_file());
+    let Some(file) = file else {
         return CheckResult::problem(ABOUT, format!("{shown} was removed"), again);
-    }
+    };
     if node.is_image {
         return CheckResult::good(ABOUT, format!("{shown}"));
     }

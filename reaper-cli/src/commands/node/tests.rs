@@ -371,6 +371,36 @@ fn set_restart(facts: &mut Facts, line: &str, runs: bool) {
 }
 
 #[test]
+fn nothing_outside_of_an_image_is_touched_through_its_links_or_its_record() {
+    let outside = tempfile::tempdir().unwrap();
+    for name in ["containerd-shim-reaper-v2", "reaper-runtime"] {
+        fs::write(outside.path().join(name), "the host's").unwrap();
+    }
+    let image = Image::new("/etc/containerd/config.toml", Some("version = 2\n"));
+    assert!(image.install("1", &Host));
+    // A directory of the record becomes a link to one of the host.
+    fs::remove_dir_all(image.path("/usr/local/bin")).unwrap();
+    symlink(outside.path(), image.path("/usr/local/bin")).unwrap();
+    let hosts = || fs::read_to_string(outside.path().join("reaper-runtime")).unwrap();
+    let node = image.node();
+    let is_there = |path: &str| node.place.has(Path::new(path));
+    assert!(!is_there("/usr/local/bin/reaper-runtime"));
+    assert!(image.uninstall(&Host));
+    assert_eq!(hosts(), "the host's");
+
+    fs::remove_file(image.path("/usr/local/bin")).unwrap();
+    assert!(image.install("1", &Host));
+    let record = image.path("/etc/reaper/install.json");
+    let text = fs::read_to_string(&record).unwrap();
+    for other in ["/usr/../../x", "usr/bin/x"] {
+        let other = text.replace("/usr/local/bin/reaper-runtime", other);
+        fs::write(&record, other).unwrap();
+        let problem = image.node().record().unwrap_err().to_string();
+        assert!(problem.contains("is no path"), "{problem}");
+    }
+}
+
+#[test]
 fn a_restart_that_fails_is_rolled_back_and_made_good_by_the_next_call() {
     let plain = "/etc/containerd/config.toml";
     let before = "version = 2\n";
