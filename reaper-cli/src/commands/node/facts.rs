@@ -228,6 +228,7 @@ impl Node {
                     .and_then(fs::read)
                     .is_ok_and(|there| there == new);
                 Ok(Program {
+                    is_there: self.place.has(&path),
                     path,
                     from,
                     is_same,

@@ -57,6 +57,8 @@ pub(super) struct Program {
     pub(super) from: PathBuf,
     /// Whether it is there already.
     pub(super) is_same: bool,
+    /// Whether there is one, whatever it is.
+    pub(super) is_there: bool,
 }
 
 /// What a plan is made from.
@@ -190,23 +192,30 @@ pub(super) fn install(
         version: record::VERSION,
         release: release.to_owned(),
         programs: programs.iter().map(|it| it.path.clone()).collect(),
-        folders: union(old.folders, &facts.missing_folders),
-        unaware: old.unaware,
-        restart: old.restart,
+        found: found(&old, programs),
+        folders: union(old.folders.clone(), &facts.missing_folders),
+        unaware: old.unaware.clone(),
+        restart: old.restart.clone(),
         texts: std::mem::take(&mut texts.records),
     };
     // Where another file gets the handlers now, the one before is as it was.
-    let (mut others, mut moved) = (old.texts, old.programs);
+    let (mut others, mut moved) = (old.texts.clone(), old.programs.clone());
     others.retain(|entry| new.text(&entry.path).is_none());
     moved.retain(|path| !new.programs.contains(path));
     let undone: Vec<_> = others
         .iter()
         .flat_map(|entry| undo(entry, &facts.text(&entry.path)))
-        .chain(moved.iter().cloned().map(Step::Remove))
+        .chain(removed(&moved, &old.found))
         .collect();
     let tells_containerd = texts.tells_containerd || !undone.is_empty();
     let mut first = new.clone();
     first.texts.extend(others);
+    first.found.extend(
+        moved
+            .iter()
+            .filter(|path| old.found.contains(path))
+            .cloned(),
+    );
     first.programs.extend(moved);
     if tells_containerd {
         facts.note_restart(&mut first);
@@ -268,7 +277,7 @@ pub(super) fn uninstall(facts: &Facts) -> Plan {
         }
         steps.extend(first.written_over(Some(record)));
         steps.extend(undone);
-        afterwards.extend(record.programs.iter().cloned().map(Step::Remove));
+        afterwards.extend(removed(&record.programs, &record.found));
         let made = record
             .folders
             .iter()
@@ -403,6 +412,21 @@ fn write(path: &Path, text: String) -> Step {
     }
 }
 
+/// The programs that were there before the first installation to them.
+fn found(old: &Record, programs: &[Program]) -> Vec<PathBuf> {
+    let is_found = |program: &&Program| match old.programs.contains(&program.path) {
+        true => old.found.contains(&program.path),
+        false => program.is_there,
+    };
+    let found = programs.iter().filter(is_found);
+    found.map(|program| program.path.clone()).collect()
+}
+
+fn removed<'a>(programs: &'a [PathBuf], found: &'a [PathBuf]) -> impl Iterator<Item = Step> + 'a {
+    let made = programs.iter().filter(|path| !found.contains(path));
+    made.cloned().map(Step::Remove)
+}
+
 fn union(mut folders: Vec<PathBuf>, more: &[PathBuf]) -> Vec<PathBuf> {
     for folder in more {
         if !folders.contains(folder) && folder != own_folder() {
@@ -419,6 +443,7 @@ impl Record {
             release: String::new(),
             texts: Vec::new(),
             programs: Vec::new(),
+            found: Vec::new(),
             folders: Vec::new(),
             unaware: None,
             restart: None,

@@ -28,6 +28,9 @@ pub(super) struct Record {
     /// Files that were made or added to.
     pub(super) texts: Vec<TextRecord>,
     pub(super) programs: Vec<PathBuf>,
+    /// Those of them that were there before.
+    #[serde(default)]
+    pub(super) found: Vec<PathBuf>,
     /// Directories that were made, each before what is in it.
     pub(super) folders: Vec<PathBuf>,
     /// The containerd that ran when its configuration was changed, and does not know of it.

@@ -401,6 +401,26 @@ fn nothing_outside_of_an_image_is_touched_through_its_links_or_its_record() {
 }
 
 #[test]
+fn a_program_that_was_there_before_stays() {
+    let image = Image::new("/etc/containerd/config.toml", None);
+    let own = image.path("/usr/local/bin/reaper-runtime");
+    fs::write(&own, "an administrator's").unwrap();
+    // An interrupted call knows of it as well.
+    assert!(!image.install("1", &Killed::at(20)));
+    assert!(image.install("1", &Host));
+    image.build("two");
+    assert!(image.install("2", &Host));
+    assert!(image.uninstall(&Host));
+    assert!(own.exists());
+    assert!(
+        !image
+            .path("/usr/local/bin/containerd-shim-reaper-v2")
+            .exists()
+    );
+    assert!(!image.path("/etc/reaper/install.json").exists());
+}
+
+#[test]
 fn a_restart_that_fails_is_rolled_back_and_made_good_by_the_next_call() {
     let plain = "/etc/containerd/config.toml";
     let before = "version = 2\n";

@@ -34,16 +34,12 @@ pub(super) fn run(
     let _lock = lock(&node.place)?;
     let mut facts = node.facts(None, &[])?;
     let mut plan = uninstall(&facts);
-    let used = if node.is_image {
-        0
-    } else {
-        running(call, &node)?
-    };
-    if used > 0 && !args.force && !args.change.dry_run {
-        return Err(Error::Node(format!(
-            "{used} containers or pods of Reaper run: delete those pods (`reaper-runtime list` and \
-             `reaper-runtime --namespace k8s.io list` name them), or say --force, which leaves them running"
-        )));
+    let mut used = in_use(call, args, &node)?;
+    for path in facts.record.iter().flat_map(|record| &record.found) {
+        remark(&format!(
+            "{} stays: there was one before the installation",
+            printable(&path.display().to_string())
+        ));
     }
     if args.change.dry_run {
         show(out, &facts, &plan)?;
@@ -53,6 +49,8 @@ pub(super) fn run(
             plan = uninstall(&facts);
         }
         carry_out(&node, &facts, &plan, out)?;
+        // One could begin as long as containerd had the handlers.
+        used = in_use(call, args, &node)?;
         run_steps(&node, &plan.afterwards, out)?;
     }
     if node.is_image {
@@ -90,25 +88,60 @@ pub(super) fn carry_out(
     }
 }
 
-/// How many containers run, and shims of pods.
-fn running(call: &CommandContext, node: &Node) -> Result<usize> {
+/// How many run, which is refused unless it is forced.
+fn in_use(call: &CommandContext, args: &NodeUninstallArgs, node: &Node) -> Result<usize> {
+    if node.is_image {
+        return Ok(0);
+    }
+    let used = running(call, node, args.force)?;
+    if used > 0 && !args.force && !args.change.dry_run {
+        return Err(Error::Node(format!(
+            "{used} containers or pods of Reaper run: delete those pods (`reaper-runtime list` and \
+             `reaper-runtime --namespace k8s.io list` name them), or say --force, which leaves them running"
+        )));
+    }
+    Ok(used)
+}
+
+/// How many containers run, and shims of pods. If it is forced, one whose record cannot be read counts as one
+/// that runs.
+fn running(call: &CommandContext, node: &Node, force: bool) -> Result<usize> {
     let mut running = 0;
     for (_, root) in roots(call)? {
-        let store = reaper_state::open(call.config.store, &root)?;
-        for id in store.list()? {
-            let record = match store.get(&id) {
-                Ok(stored) => stored.record,
-                Err(StoreError::NotFound { .. }) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            running += usize::from(record.process.as_ref().is_some_and(procfs::is_alive));
-        }
+        let found = running_in(call, &root, force);
+        running += match found {
+            Err(error) if force => unreadable(&root.display().to_string(), &error),
+            found => found?,
+        };
     }
     let shims = match node.record()? {
         Some(record) => Shims::find(&record).all(),
         None => 0,
     };
     Ok(running.max(shims))
+}
+
+fn running_in(call: &CommandContext, root: &Path, force: bool) -> Result<usize> {
+    let mut running = 0;
+    let store = reaper_state::open(call.config.store, root)?;
+    for id in store.list()? {
+        running += match store.get(&id) {
+            Ok(stored) => usize::from(stored.record.process.as_ref().is_some_and(procfs::is_alive)),
+            Err(StoreError::NotFound { .. }) => 0,
+            Err(error) if force => unreadable(&id.to_string(), &error.into()),
+            Err(error) => return Err(error.into()),
+        };
+    }
+    Ok(running)
+}
+
+/// Says so, and counts as one.
+fn unreadable(what: &str, error: &Error) -> usize {
+    remark(&format!(
+        "{} is taken for one that runs: {error}",
+        printable(what)
+    ));
+    1
 }
 
 /// Removes what no container needs any more: overlays, state, and logs.

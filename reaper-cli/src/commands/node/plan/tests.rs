@@ -103,6 +103,7 @@ impl Model {
             let path = Path::new("/usr/local/bin").join(name);
             let from = Path::new("/new").join(release).join(name);
             programs.push(Program {
+                is_there: self.files.contains_key(&path),
                 is_same: self.files.get(&path) == Some(&from.display().to_string()),
                 path,
                 from,
