@@ -8,11 +8,18 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use super::{plan::Step, record::staged};
+use rustix::fs::OFlags;
+
+use super::{
+    plan::{Over, Step},
+    record::staged,
+};
 
 /// How many symbolic links a path may lead through, as in Linux.
 const LINKS: usize = 40;
 const PROGRAM_MODE: u32 = 0o755;
+const FOLDER_MODE: u32 = 0o755;
+const O_FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW);
 
 /// Where the node's files are: this machine's root, or that of an image.
 #[derive(Debug, Clone)]
@@ -127,6 +134,12 @@ impl Disk for Host {
     fn make_folder(&self, path: &Path) -> io::Result<()> {
         match fs::create_dir(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            // Others have to get to what is in it, whatever the umask of who calls this.
+            Ok(()) => File::options()
+                .read(true)
+                .custom_flags(O_FOLDER.bits().cast_signed())
+                .open(path)?
+                .set_permissions(fs::Permissions::from_mode(FOLDER_MODE)),
             made => made,
         }
     }
@@ -206,6 +219,7 @@ fn one(place: &Place, disk: &dyn Disk, step: &Step) -> io::Result<()> {
             text,
             like,
             mode,
+            over,
         } => {
             let like = like.as_deref().map(|like| fs::metadata(place.file(like)?));
             let owner = match like {
@@ -218,7 +232,7 @@ fn one(place: &Place, disk: &dyn Disk, step: &Step) -> io::Result<()> {
                     ids: None,
                 },
             };
-            replace(place, disk, path, &mut text.as_bytes(), &owner)?;
+            replace(place, disk, path, over, &mut text.as_bytes(), &owner)?;
             path
         }
         Step::Program { path, from } => {
@@ -226,7 +240,8 @@ fn one(place: &Place, disk: &dyn Disk, step: &Step) -> io::Result<()> {
                 mode: PROGRAM_MODE,
                 ids: None,
             };
-            replace(place, disk, path, &mut File::open(from)?, &owner)?;
+            let from = &mut File::open(from)?;
+            replace(place, disk, path, &Over::Anything, from, &owner)?;
             path
         }
         Step::Remove(path) => {
@@ -249,11 +264,20 @@ fn replace(
     place: &Place,
     disk: &dyn Disk,
     path: &Path,
+    over: &Over,
     from: &mut dyn Read,
     owner: &Owner,
 ) -> io::Result<()> {
     let staged = place.entry(&staged(path))?;
     disk.write(&staged, from, owner)?;
+    if let Over::Only(planned) = over
+        && place.read(path)? != *planned
+    {
+        disk.remove(&staged)?;
+        return Err(io::Error::other(
+            "it was changed meanwhile: call this again",
+        ));
+    }
     disk.rename(&staged, &place.entry(path)?)
 }
 

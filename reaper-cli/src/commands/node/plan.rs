@@ -32,6 +32,7 @@ pub(super) enum Step {
         text: String,
         like: Option<PathBuf>,
         mode: u32,
+        over: Over,
     },
     /// Replaces the program by a copy of the file `from`.
     Program {
@@ -41,6 +42,14 @@ pub(super) enum Step {
     Remove(PathBuf),
     /// Removes it if it is empty.
     RemoveFolder(PathBuf),
+}
+
+/// What a text may replace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Over {
+    Anything,
+    /// Only what it was made from.
+    Only(Option<String>),
 }
 
 /// A text file and its backup, as they are.
@@ -162,7 +171,9 @@ impl Texts {
             texts.steps.extend(backup);
             if state.current.as_ref() != Some(&after) {
                 texts.tells_containerd |= wanted.form != Form::Own;
-                texts.steps.push(write(&wanted.path, after.clone()));
+                texts
+                    .steps
+                    .push(write(&wanted.path, after.clone(), state.current.clone()));
             }
             let is_there = state.current.as_ref() == Some(&after);
             texts.records.push(TextRecord {
@@ -311,6 +322,7 @@ pub(super) fn roll_back(facts: &Facts, there: &Record) -> Vec<Step> {
                     text: text.clone(),
                     like: Some(path.clone()),
                     mode: PRIVATE,
+                    over: Over::Anything,
                 },
                 None => Step::Remove(file),
             });
@@ -376,6 +388,7 @@ fn backed_up(path: &Path, state: &TextState, original: Option<&str>) -> Option<S
             text: original.to_owned(),
             like: Some(path.to_owned()),
             mode: PRIVATE,
+            over: Over::Anything,
         }),
         (None, Some(_)) => Some(Step::Remove(backup_of(path))),
         _ => None,
@@ -392,7 +405,7 @@ fn undo(entry: &TextRecord, state: &TextState) -> Vec<Step> {
     let mut steps = Vec::new();
     match original(Some(entry), state, &target) {
         Some(original) if state.current.as_ref() != Some(&original) => {
-            steps.push(write(&entry.path, original));
+            steps.push(write(&entry.path, original, state.current.clone()));
         }
         None if state.current.is_some() => steps.push(Step::Remove(entry.path.clone())),
         _ => {}
@@ -403,12 +416,13 @@ fn undo(entry: &TextRecord, state: &TextState) -> Vec<Step> {
     steps
 }
 
-fn write(path: &Path, text: String) -> Step {
+fn write(path: &Path, text: String, over: Option<String>) -> Step {
     Step::Write {
         path: path.to_owned(),
         text,
         like: Some(path.to_owned()),
         mode: PUBLIC,
+        over: Over::Only(over),
     }
 }
 
@@ -465,6 +479,7 @@ impl Record {
             text: self.to_json(),
             like: None,
             mode: PRIVATE,
+            over: Over::Anything,
         })
     }
 }

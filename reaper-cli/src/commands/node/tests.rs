@@ -421,6 +421,24 @@ fn a_program_that_was_there_before_stays() {
 }
 
 #[test]
+fn what_is_written_while_an_installation_is_planned_stays() {
+    let plain = "/etc/containerd/config.toml";
+    let image = Image::new(plain, Some("version = 2\n"));
+    let node = image.node();
+    let target = node.target().unwrap();
+    let programs = node.programs(Some(image.new.path()), None).unwrap();
+    let facts = node.facts(Some(&target), &programs).unwrap();
+    let plan = install(&facts, "1", &target, &programs).unwrap();
+    fs::write(image.path(plain), "version = 2\nmine = 1\n").unwrap();
+    let (step, problem) = execute(&node.place, &Host, &plan.steps).unwrap_err();
+    assert!(step.contains(plain) && problem.to_string().contains("changed meanwhile"));
+    let text = || fs::read_to_string(image.path(plain)).unwrap();
+    assert_eq!(text(), "version = 2\nmine = 1\n");
+    assert!(image.install("1", &Host));
+    assert!(text().starts_with("version = 2\nmine = 1\n") && text().contains("reaper-v2"));
+}
+
+#[test]
 fn a_restart_that_fails_is_rolled_back_and_made_good_by_the_next_call() {
     let plain = "/etc/containerd/config.toml";
     let before = "version = 2\n";

@@ -4,7 +4,7 @@ use std::{fs, io, io::Write, path::Path};
 
 use reaper_exec::procfs;
 use reaper_overlay::{Overlays, mountinfo};
-use reaper_state::Error as StoreError;
+use reaper_state::{Error as StoreError, StateRoot};
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::{
@@ -110,7 +110,7 @@ fn running(call: &CommandContext, node: &Node, force: bool) -> Result<usize> {
     for (_, root) in roots(call)? {
         let found = running_in(call, &root, force);
         running += match found {
-            Err(error) if force => unreadable(&root.display().to_string(), &error),
+            Err(error) if force => unreadable(&root.path().display().to_string(), &error),
             found => found?,
         };
     }
@@ -121,7 +121,7 @@ fn running(call: &CommandContext, node: &Node, force: bool) -> Result<usize> {
     Ok(running.max(shims))
 }
 
-fn running_in(call: &CommandContext, root: &Path, force: bool) -> Result<usize> {
+fn running_in(call: &CommandContext, root: &StateRoot, force: bool) -> Result<usize> {
     let mut running = 0;
     let store = reaper_state::open(call.config.store, root)?;
     for id in store.list()? {
