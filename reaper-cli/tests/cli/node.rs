@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -112,4 +113,46 @@ fn what_cannot_be_installed_to_is_refused_by_name() {
     assert_eq!(files(&root), before);
     let elsewhere = ["node", "install", "--sysroot", new.to_str().unwrap()];
     assert!(rig.fails(1, &elsewhere).contains("is it a root?"));
+}
+
+#[test]
+fn new_directories_are_for_everyone_to_enter_whatever_the_umask() {
+    let rig = Rig::new();
+    let root = image(&rig, "version = 2\n");
+    let new = rig.path("new");
+    let install = [
+        "node",
+        "install",
+        "--sysroot",
+        root.to_str().unwrap(),
+        "--from",
+        new.to_str().unwrap(),
+    ];
+    let mut call = rig.command_by("umask 077; exec \"$0\" \"$@\"", &install);
+    assert!(call.output().unwrap().status.success());
+    for folder in ["usr", "usr/local/bin", "etc/reaper"] {
+        let mode = fs::metadata(root.join(folder))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o7777, 0o755, "{folder}");
+    }
+}
+
+#[test]
+fn an_unreadable_record_keeps_no_uninstallation_that_is_forced() {
+    let rig = Rig::new();
+    let config = rig.path("containerd.toml");
+    fs::write(&config, "version = 2\n").unwrap();
+    fs::create_dir_all(rig.root().join("bad")).unwrap();
+    fs::write(rig.root().join("bad/state.json"), "{").unwrap();
+    let plain = [
+        "node",
+        "uninstall",
+        "--dry-run",
+        "--containerd-config",
+        config.to_str().unwrap(),
+    ];
+    assert!(rig.fails(1, &plain).contains("bad"));
+    rig.ok(&[&plain[..], &["--force"]].concat());
 }

@@ -185,7 +185,8 @@ const CLI: Crate = Crate {
             "commands/node",
             &[
                 &["layout"],
-                &["handlers", "record"],
+                &["handlers"],
+                &["record"],
                 &["plan"],
                 &["disk"],
                 &["facts"],

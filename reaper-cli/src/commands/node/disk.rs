@@ -8,12 +8,18 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use super::{plan::Step, record::staged};
+use rustix::fs::OFlags;
+
+use super::{
+    plan::{Over, Step},
+    record::staged,
+};
 
 /// How many symbolic links a path may lead through, as in Linux.
 const LINKS: usize = 40;
-const TEXT_MODE: u32 = 0o644;
 const PROGRAM_MODE: u32 = 0o755;
+const FOLDER_MODE: u32 = 0o755;
+const O_FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW);
 
 /// Where the node's files are: this machine's root, or that of an image.
 #[derive(Debug, Clone)]
@@ -26,8 +32,22 @@ impl Place {
         Self { root: root.into() }
     }
 
-    /// Where the file is that the node calls `path`, no component of which is a symbolic link.
-    pub(super) fn at(&self, path: &Path) -> PathBuf {
+    /// Where the entry itself is that the node calls `path`, be it a symbolic link: its directory is below the
+    /// root, whatever links lead to it.
+    pub(super) fn entry(&self, path: &Path) -> io::Result<PathBuf> {
+        match (path.parent(), path.file_name()) {
+            (Some(folder), Some(name)) => Ok(self.at(&self.real(folder)?.join(name))),
+            _ => self.file(path),
+        }
+    }
+
+    /// Where that is which `path` leads to, below the root.
+    pub(super) fn file(&self, path: &Path) -> io::Result<PathBuf> {
+        Ok(self.at(&self.real(path)?))
+    }
+
+    /// No component of `path` may be a symbolic link.
+    fn at(&self, path: &Path) -> PathBuf {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
@@ -66,7 +86,7 @@ impl Place {
 
     /// What is in a text file, if it is there.
     pub(super) fn read(&self, path: &Path) -> io::Result<Option<String>> {
-        match fs::read_to_string(self.at(path)) {
+        match fs::read_to_string(self.file(path)?) {
             Ok(text) => Ok(Some(text)),
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(error),
@@ -75,7 +95,8 @@ impl Place {
 
     /// Whether something is there, be it a dangling link.
     pub(super) fn has(&self, path: &Path) -> bool {
-        fs::symlink_metadata(self.at(path)).is_ok()
+        self.entry(path)
+            .is_ok_and(|entry| fs::symlink_metadata(entry).is_ok())
     }
 }
 
@@ -113,6 +134,12 @@ impl Disk for Host {
     fn make_folder(&self, path: &Path) -> io::Result<()> {
         match fs::create_dir(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            // Others have to get to what is in it, whatever the umask of who calls this.
+            Ok(()) => File::options()
+                .read(true)
+                .custom_flags(O_FOLDER.bits().cast_signed())
+                .open(path)?
+                .set_permissions(fs::Permissions::from_mode(FOLDER_MODE)),
             made => made,
         }
     }
@@ -184,21 +211,28 @@ pub(super) fn execute(
 fn one(place: &Place, disk: &dyn Disk, step: &Step) -> io::Result<()> {
     let changed = match step {
         Step::MakeFolder(path) => {
-            disk.make_folder(&place.at(path))?;
+            disk.make_folder(&place.entry(path)?)?;
             path
         }
-        Step::Write { path, text, like } => {
-            let owner = match fs::metadata(place.at(like)) {
-                Ok(like) => Owner {
+        Step::Write {
+            path,
+            text,
+            like,
+            mode,
+            over,
+        } => {
+            let like = like.as_deref().map(|like| fs::metadata(place.file(like)?));
+            let owner = match like {
+                Some(Ok(like)) => Owner {
                     mode: like.mode() & 0o7777,
                     ids: Some((like.uid(), like.gid())),
                 },
-                Err(_) => Owner {
-                    mode: TEXT_MODE,
+                _ => Owner {
+                    mode: *mode,
                     ids: None,
                 },
             };
-            replace(place, disk, path, &mut text.as_bytes(), &owner)?;
+            replace(place, disk, path, over, &mut text.as_bytes(), &owner)?;
             path
         }
         Step::Program { path, from } => {
@@ -206,19 +240,20 @@ fn one(place: &Place, disk: &dyn Disk, step: &Step) -> io::Result<()> {
                 mode: PROGRAM_MODE,
                 ids: None,
             };
-            replace(place, disk, path, &mut File::open(from)?, &owner)?;
+            let from = &mut File::open(from)?;
+            replace(place, disk, path, &Over::Anything, from, &owner)?;
             path
         }
         Step::Remove(path) => {
-            disk.remove(&place.at(path))?;
+            disk.remove(&place.entry(path)?)?;
             path
         }
         Step::RemoveFolder(path) => {
-            disk.remove_folder(&place.at(path))?;
+            disk.remove_folder(&place.entry(path)?)?;
             path
         }
     };
-    match place.at(changed).parent() {
+    match place.entry(changed)?.parent() {
         Some(folder) => disk.sync_folder(folder),
         None => Ok(()),
     }
@@ -229,12 +264,21 @@ fn replace(
     place: &Place,
     disk: &dyn Disk,
     path: &Path,
+    over: &Over,
     from: &mut dyn Read,
     owner: &Owner,
 ) -> io::Result<()> {
-    let staged = place.at(&staged(path));
+    let staged = place.entry(&staged(path))?;
     disk.write(&staged, from, owner)?;
-    disk.rename(&staged, &place.at(path))
+    if let Over::Only(planned) = over
+        && place.read(path)? != *planned
+    {
+        disk.remove(&staged)?;
+        return Err(io::Error::other(
+            "it was changed meanwhile: call this again",
+        ));
+    }
+    disk.rename(&staged, &place.entry(path)?)
 }
 
 impl std::fmt::Display for Step {

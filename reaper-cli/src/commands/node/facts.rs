@@ -2,7 +2,8 @@
 
 use std::{
     env, fs, io,
-    path::{Path, PathBuf},
+    os::unix::fs::MetadataExt,
+    path::{Component, Path, PathBuf},
 };
 
 use reaper_exec::procfs;
@@ -45,13 +46,13 @@ impl Node {
             .transpose()?;
         if let Some(root) = &args.sysroot {
             let root = absolute("--sysroot", root)?;
-            if !root.join("etc").is_dir() {
+            let place = Place::new(&root);
+            if !place.file(Path::new("/etc")).is_ok_and(|etc| etc.is_dir()) {
                 return Err(Error::Node(format!(
                     "{} has no etc: is it a root?",
                     root.display()
                 )));
             }
-            let place = Place::new(&root);
             let own = Path::new(record::FILE).parent().unwrap_or(Path::new("/"));
             if place.real(own).map_err(Error::io("resolve /etc/reaper"))? != own {
                 return Err(Error::Node(
@@ -143,8 +144,11 @@ impl Node {
         litter.dedup();
         facts.litter = litter;
         let own = Path::new(record::FILE).parent().unwrap_or(Path::new("/"));
-        facts.is_folder_left =
-            fs::read_dir(self.place.at(own)).is_ok_and(|mut entries| entries.next().is_none());
+        facts.is_folder_left = self
+            .place
+            .entry(own)
+            .and_then(fs::read_dir)
+            .is_ok_and(|mut entries| entries.next().is_none());
         if let Some(target) = target {
             let files = [record::FILE.as_ref(), target.path.as_path()];
             let files = files
@@ -154,6 +158,10 @@ impl Node {
                 self.missing_folders(file, &mut facts.missing_folders);
             }
         }
+        facts.is_record_stale = match &record {
+            Some(record) => self.is_stale(record)?,
+            None => false,
+        };
         facts.record = record;
         Ok(facts)
     }
@@ -173,7 +181,24 @@ impl Node {
                 record::VERSION
             )));
         }
+        if let Some(path) = record.paths().find(|path| !is_plain(path)) {
+            return Err(unreadable(format!(
+                "{} is no path that an installation writes: it is not absolute, or has `..`",
+                path.display()
+            )));
+        }
         Ok(Some(record))
+    }
+
+    fn is_stale(&self, record: &Record) -> Result<bool> {
+        let path = Path::new(record::FILE);
+        let found = self
+            .place
+            .entry(path)
+            .and_then(fs::symlink_metadata)
+            .map_err(Error::io(format!("look at {}", path.display())))?;
+        let is_private = found.is_file() && found.mode() & 0o077 == 0;
+        Ok(!is_private || self.read(path)?.as_deref() != Some(record.to_json().as_str()))
     }
 
     /// The programs to install, and where.
@@ -197,8 +222,13 @@ impl Node {
             .map(|name| {
                 let (path, from) = (to.join(name), from.join(name));
                 let new = fs::read(&from).map_err(Error::io(format!("read {}", from.display())))?;
-                let is_same = fs::read(self.place.at(&path)).is_ok_and(|there| there == new);
+                let is_same = self
+                    .place
+                    .file(&path)
+                    .and_then(fs::read)
+                    .is_ok_and(|there| there == new);
                 Ok(Program {
+                    is_there: self.place.has(&path),
                     path,
                     from,
                     is_same,
@@ -297,6 +327,14 @@ fn only_one(place: &Place) -> Result<PathBuf> {
     }
 }
 
+/// Whether it is absolute, and goes only down.
+fn is_plain(path: &Path) -> bool {
+    path.is_absolute()
+        && path
+            .components()
+            .all(|component| matches!(component, Component::RootDir | Component::Normal(_)))
+}
+
 /// What containerd says that it imports.
 fn imports(daemon: &Daemon) -> Vec<String> {
     let dump = daemon.ask(&["config", "dump"]).unwrap_or_default();
@@ -308,7 +346,9 @@ fn imports(daemon: &Daemon) -> Vec<String> {
 
 /// Keeps other calls from changing the node at the same time, until it is dropped.
 pub(super) fn lock(place: &Place) -> Result<fs::File> {
-    let path = place.at(Path::new("/etc"));
+    let path = place
+        .file(Path::new("/etc"))
+        .map_err(Error::io("resolve /etc"))?;
     let locked = fs::File::open(&path).and_then(|folder| {
         rustix::fs::flock(
             &folder,

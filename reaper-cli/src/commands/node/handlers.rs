@@ -85,7 +85,7 @@ fn finished(text: String, target: &Target) -> Result<String, String> {
 }
 
 /// The classes that `text` has no handler for.
-fn missing(text: &str, target: &Target) -> Result<Vec<&'static str>, String> {
+pub(super) fn missing(text: &str, target: &Target) -> Result<Vec<&'static str>, String> {
     if target.form == Form::Template {
         let has = |class: &str| {
             let end = format!(".runtimes.{class}]");
@@ -147,18 +147,23 @@ fn block(classes: &[&str], target: &Target, with_version: bool) -> String {
     text + END + "\n"
 }
 
-/// `text` without what [`with_handlers`] added.
-pub(super) fn without_handlers(text: &str, target: &Target) -> String {
+/// `text` without what [`with_handlers`] added: the block, or the handlers of the classes `added`.
+pub(super) fn without_handlers(text: &str, target: &Target, added: &[String]) -> String {
     match without_block(text) {
         Some(rest) => rest,
         None if target.form == Form::Template => text.to_owned(),
-        None => without_tables(text, target),
+        None => without_tables(text, target, added),
     }
 }
 
 /// `text` without the block, where no installation is on record: other tables are not its.
 pub(super) fn without_handlers_block(text: &str) -> String {
     without_block(text).unwrap_or_else(|| text.to_owned())
+}
+
+/// Whether the block is there.
+pub(super) fn has_block(text: &str) -> bool {
+    without_block(text).is_some()
 }
 
 /// `None` if there is no block.
@@ -185,8 +190,8 @@ fn line(text: &str, wanted: &str) -> Option<usize> {
         .map(|(at, _)| at)
 }
 
-/// The tables of this type that have a class's name are taken out, with those around them that are empty then.
-fn without_tables(text: &str, target: &Target) -> String {
+/// The tables of this type that have the name of such a class are taken out, with those around them that are empty then.
+fn without_tables(text: &str, target: &Target, added: &[String]) -> String {
     let Ok(mut document) = parse(text) else {
         return text.to_owned();
     };
@@ -197,7 +202,7 @@ fn without_tables(text: &str, target: &Target) -> String {
         item = item.and_then(|item| item.as_table_like_mut()?.get_mut(name));
     }
     if let Some(runtimes) = item.and_then(Item::as_table_like_mut) {
-        for class in CLASSES {
+        for class in added {
             let kind = runtimes.get(class).and_then(|it| it.get("runtime_type"));
             if kind.and_then(Item::as_str) == Some(RUNTIME_TYPE) {
                 runtimes.remove(class);

@@ -5,9 +5,9 @@ use std::{fmt::Write as _, io::Write};
 use super::{
     disk::{Host, execute},
     facts::{Node, lock},
-    plan::{Facts, Plan, Step, install},
-    record::RELEASE,
-    service::{Restart, answers, check},
+    plan::{Facts, Plan, Step, install, restarted, roll_back},
+    record::{RELEASE, Restart},
+    service::{answers, check},
 };
 use crate::{
     args::{NodeChange, NodeInstallArgs},
@@ -30,15 +30,15 @@ pub(super) fn run(args: &NodeInstallArgs, is_upgrade: bool, out: &mut dyn Write)
     }
     let target = node.target()?;
     let programs = node.programs(args.from.as_deref(), args.bin_dir.as_deref())?;
-    let facts = node.facts(Some(&target), &programs)?;
-    let plan = install(&facts, RELEASE, &target, &programs).map_err(Error::Node)?;
+    let mut facts = node.facts(Some(&target), &programs)?;
+    let mut plan = install(&facts, RELEASE, &target, &programs).map_err(Error::Node)?;
     if args.change.dry_run {
         return show(out, &facts, &plan);
     }
-    let restart = match plan.tells_containerd || facts.is_unaware() {
-        true => restart(&node, &args.change)?,
-        false => None,
-    };
+    if plan.tells_containerd || facts.is_restart_due() {
+        facts.restart = restart(&node, &facts, &args.change)?;
+        plan = install(&facts, RELEASE, &target, &programs).map_err(Error::Node)?;
+    }
     if let Some(daemon) = &node.daemon {
         if let Some(after) = written(&plan.steps, &target.path) {
             check(&node, daemon, &target, after)?;
@@ -46,41 +46,86 @@ pub(super) fn run(args: &NodeInstallArgs, is_upgrade: bool, out: &mut dyn Write)
     } else if !node.is_image {
         remark("no containerd was found: nothing checked what was written for it");
     }
-    print_steps(out, &plan.steps)?;
-    execute(&node.place, &Host, &plan.steps).map_err(|(step, source)| Error::io(step)(source))?;
-    let has_restarted = restart_if_due(&node, &restart, out)?;
-    if plan.steps.is_empty() && !has_restarted {
-        return print(out, format_args!("Nothing to do: all is in place\n"));
-    }
-    if has_restarted {
-        verify(args, out)?;
-    }
-    Ok(())
+    carry_out(&node, &facts, &plan, &|out| verify(args, out), out)
+}
+
+/// Does it, and restarts containerd. Where that does not work the node's texts are as they were before, and
+/// containerd is restarted with them.
+pub(super) fn carry_out(
+    node: &Node,
+    facts: &Facts,
+    plan: &Plan,
+    verify: &dyn Fn(&mut dyn Write) -> Result<()>,
+    out: &mut dyn Write,
+) -> Result<()> {
+    run_steps(node, &plan.steps, out)?;
+    let Some(restart) = &facts.restart else {
+        if plan.steps.is_empty() {
+            return print(out, format_args!("Nothing to do: all is in place\n"));
+        }
+        return Ok(());
+    };
+    let outcome = restart_by(restart, out).and_then(|has_restarted| match has_restarted {
+        true => verify(out).map(|()| true),
+        false => Ok(false),
+    });
+    let problem = match outcome {
+        Ok(true) => return note_restarted(node, out),
+        Ok(false) => return Ok(()),
+        Err(problem) => problem,
+    };
+    let Some(there) = node.record()? else {
+        return Err(problem);
+    };
+    run_steps(node, &roll_back(facts, &there), out)?;
+    let again = restart_by(restart, out);
+    Err(Error::Node(match again {
+        Ok(_) => {
+            note_restarted(node, out)?;
+            format!(
+                "{problem}: the configuration from before was written back, and containerd restarted with it: \
+                 see its log, and call this again"
+            )
+        }
+        Err(second) => format!(
+            "{problem}: the configuration from before was written back, and with it too {second}: containerd may \
+             not run: see its log, and call this again, which starts it"
+        ),
+    }))
+}
+
+pub(super) fn run_steps(node: &Node, steps: &[Step], out: &mut dyn Write) -> Result<()> {
+    print_steps(out, steps)?;
+    execute(&node.place, &Host, steps).map_err(|(step, source)| Error::io(step)(source))
+}
+
+/// Has the record say that containerd knows of the change.
+pub(super) fn note_restarted(node: &Node, out: &mut dyn Write) -> Result<()> {
+    let step = node.record()?.as_ref().and_then(restarted);
+    run_steps(node, step.as_slice(), out)
 }
 
 /// How containerd is to be restarted. Asked before anything is changed, as it can be refused.
-pub(super) fn restart(node: &Node, change: &NodeChange) -> Result<Option<Restart>> {
-    match running(node) {
-        Some(daemon) => Restart::choose(daemon, change).map(Some),
-        None => Ok(None),
+pub(super) fn restart(node: &Node, facts: &Facts, change: &NodeChange) -> Result<Option<Restart>> {
+    if let Some(daemon) = running(node) {
+        return Restart::choose(daemon, change).map(Some);
     }
+    let Some(recorded) = facts.recorded_restart() else {
+        return Ok(None);
+    };
+    Ok(Some(match &change.restart_command {
+        _ if change.no_restart => Restart::Not,
+        Some(command) => Restart::Command(command.clone()),
+        None => recorded.clone(),
+    }))
 }
 
 fn running(node: &Node) -> Option<&Daemon> {
     node.daemon.as_ref().filter(|daemon| daemon.is_running())
 }
 
-/// Restarts the containerd that does not know of the last change. A call that was interrupted before
-/// that is made good by this one.
-pub(super) fn restart_if_due(
-    node: &Node,
-    restart: &Option<Restart>,
-    out: &mut dyn Write,
-) -> Result<bool> {
-    let facts = node.facts(None, &[])?;
-    let (Some(restart), true) = (restart, facts.is_unaware()) else {
-        return Ok(false);
-    };
+/// Whether containerd was restarted, and not left to others.
+pub(super) fn restart_by(restart: &Restart, out: &mut dyn Write) -> Result<bool> {
     match restart {
         Restart::Not => {
             remark("containerd does not know of the change before it is restarted");
@@ -98,8 +143,7 @@ fn verify(args: &NodeInstallArgs, out: &mut dyn Write) -> Result<()> {
     let node = Node::find(&args.target)?;
     let Some(daemon) = running(&node) else {
         return Err(Error::Node(
-            "containerd does not run after its restart: see its log, or `reaper-runtime node uninstall`"
-                .to_owned(),
+            "containerd does not run after its restart".to_owned(),
         ));
     };
     match answers(daemon) {
@@ -109,7 +153,7 @@ fn verify(args: &NodeInstallArgs, out: &mut dyn Write) -> Result<()> {
         }
         Some(Ok(())) => print(out, format_args!("containerd ran a command with it\n")),
         Some(Err(problem)) => Err(Error::Node(format!(
-            "containerd cannot run a command with it: {problem}: see `reaper-runtime doctor`"
+            "containerd cannot run a command with it: {problem}"
         ))),
     }
 }

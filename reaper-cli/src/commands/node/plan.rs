@@ -14,18 +14,25 @@ use reaper_spec::ProcessIdentity;
 use super::{
     handlers::{self, POD_OPTIONS, POD_OPTIONS_TEXT},
     layout::{Form, Target},
-    record::{self, Record, TextRecord, backup_of},
+    record::{self, Digest, Record, Restart, TextRecord, backup_of},
 };
+
+/// The mode of a new file that everyone may read.
+const PUBLIC: u32 = 0o644;
+/// The mode of a file of which only the node's administrator is to know.
+const PRIVATE: u32 = 0o600;
 
 /// One change of the node's files, which is done as a whole or not at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
     MakeFolder(PathBuf),
-    /// Replaces the file, with the owner and the mode of `like` if that is there.
+    /// Replaces the file. It has the owner and the mode of `like` if that is there, and else `mode`.
     Write {
         path: PathBuf,
         text: String,
-        like: PathBuf,
+        like: Option<PathBuf>,
+        mode: u32,
+        over: Over,
     },
     /// Replaces the program by a copy of the file `from`.
     Program {
@@ -35,6 +42,14 @@ pub(super) enum Step {
     Remove(PathBuf),
     /// Removes it if it is empty.
     RemoveFolder(PathBuf),
+}
+
+/// What a text may replace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Over {
+    Anything,
+    /// Only what it was made from.
+    Only(Option<String>),
 }
 
 /// A text file and its backup, as they are.
@@ -51,12 +66,16 @@ pub(super) struct Program {
     pub(super) from: PathBuf,
     /// Whether it is there already.
     pub(super) is_same: bool,
+    /// Whether there is one, whatever it is.
+    pub(super) is_there: bool,
 }
 
 /// What a plan is made from.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Facts {
     pub(super) record: Option<Record>,
+    /// Whether the record's file has another form or mode than this program gives it.
+    pub(super) is_record_stale: bool,
     /// Of every file that is in the record, and of those that an installation writes.
     pub(super) texts: BTreeMap<PathBuf, TextState>,
     /// What an interrupted step left.
@@ -67,6 +86,8 @@ pub(super) struct Facts {
     pub(super) missing_folders: Vec<PathBuf>,
     /// The containerd that runs.
     pub(super) daemon: Option<ProcessIdentity>,
+    /// What is going to restart it.
+    pub(super) restart: Option<Restart>,
 }
 
 /// What is to be done.
@@ -87,6 +108,23 @@ impl Facts {
             .as_ref()
             .and_then(|record| record.unaware.as_ref());
         unaware.is_some() && unaware == self.daemon.as_ref()
+    }
+
+    /// Whether containerd has to be restarted, or started, although nothing else is to be done.
+    pub(super) fn is_restart_due(&self) -> bool {
+        self.is_unaware() || (self.daemon.is_none() && self.recorded_restart().is_some())
+    }
+
+    pub(super) fn recorded_restart(&self) -> Option<&Restart> {
+        self.record.as_ref()?.restart.as_ref()
+    }
+
+    /// Has the record say what restarts containerd.
+    fn note_restart(&self, record: &mut Record) {
+        record.unaware.clone_from(&self.daemon);
+        if self.restart != Some(Restart::Not) {
+            record.restart.clone_from(&self.restart);
+        }
     }
 
     fn text(&self, path: &Path) -> TextState {
@@ -119,9 +157,12 @@ impl Texts {
             let state = facts.text(&wanted.path);
             let entry = old.text(&wanted.path);
             let original = original(entry, &state, wanted);
-            let after = match wanted.form {
-                Form::Own => POD_OPTIONS_TEXT.to_owned(),
-                _ => handlers::with_handlers(original.as_deref(), wanted)?,
+            let (after, added) = match wanted.form {
+                Form::Own => (POD_OPTIONS_TEXT.to_owned(), Vec::new()),
+                _ => (
+                    handlers::with_handlers(original.as_deref(), wanted)?,
+                    handlers::missing(original.as_deref().unwrap_or_default(), wanted)?,
+                ),
             };
             if original.as_ref() == Some(&after) && entry.is_none() {
                 continue;
@@ -130,14 +171,19 @@ impl Texts {
             texts.steps.extend(backup);
             if state.current.as_ref() != Some(&after) {
                 texts.tells_containerd |= wanted.form != Form::Own;
-                texts.steps.push(write(&wanted.path, after.clone()));
+                texts
+                    .steps
+                    .push(write(&wanted.path, after.clone(), state.current.clone()));
             }
+            let is_there = state.current.as_ref() == Some(&after);
             texts.records.push(TextRecord {
                 path: wanted.path.clone(),
                 form: wanted.form,
                 format: wanted.version,
                 existed: original.is_some(),
-                after,
+                after: Digest::of(&after),
+                added: added.into_iter().map(str::to_owned).collect(),
+                is_written: is_there || entry.is_some_and(|entry| entry.is_written),
             });
         }
         Ok(texts)
@@ -157,30 +203,42 @@ pub(super) fn install(
         version: record::VERSION,
         release: release.to_owned(),
         programs: programs.iter().map(|it| it.path.clone()).collect(),
-        folders: union(old.folders, &facts.missing_folders),
-        unaware: old.unaware,
+        found: found(&old, programs),
+        folders: union(old.folders.clone(), &facts.missing_folders),
+        unaware: old.unaware.clone(),
+        restart: old.restart.clone(),
         texts: std::mem::take(&mut texts.records),
     };
     // Where another file gets the handlers now, the one before is as it was.
-    let (mut others, mut moved) = (old.texts, old.programs);
+    let (mut others, mut moved) = (old.texts.clone(), old.programs.clone());
     others.retain(|entry| new.text(&entry.path).is_none());
     moved.retain(|path| !new.programs.contains(path));
     let undone: Vec<_> = others
         .iter()
         .flat_map(|entry| undo(entry, &facts.text(&entry.path)))
-        .chain(moved.iter().cloned().map(Step::Remove))
+        .chain(removed(&moved, &old.found))
         .collect();
     let tells_containerd = texts.tells_containerd || !undone.is_empty();
     let mut first = new.clone();
     first.texts.extend(others);
+    first.found.extend(
+        moved
+            .iter()
+            .filter(|path| old.found.contains(path))
+            .cloned(),
+    );
     first.programs.extend(moved);
     if tells_containerd {
-        first.unaware.clone_from(&facts.daemon);
+        facts.note_restart(&mut first);
     }
-    let last = Record {
+    let mut last = Record {
         unaware: first.unaware.clone(),
+        restart: first.restart.clone(),
         ..new
     };
+    last.texts
+        .iter_mut()
+        .for_each(|entry| entry.is_written = true);
     let mut steps = facts.sweep();
     // The record's own directory is not in the record, and goes with it.
     let (own, others): (Vec<_>, Vec<_>) = facts
@@ -189,7 +247,8 @@ pub(super) fn install(
         .cloned()
         .partition(|path| path == own_folder());
     steps.extend(own.into_iter().map(Step::MakeFolder));
-    steps.extend(first.written_over(facts.record.as_ref()));
+    let there = facts.record.as_ref().filter(|_| !facts.is_record_stale);
+    steps.extend(first.written_over(there));
     steps.extend(others.into_iter().map(Step::MakeFolder));
     let changed = programs.iter().filter(|program| !program.is_same);
     steps.extend(changed.map(|program| Step::Program {
@@ -225,11 +284,11 @@ pub(super) fn uninstall(facts: &Facts) -> Plan {
         let mut first = record.clone();
         tells_containerd = !undone.is_empty();
         if tells_containerd {
-            first.unaware.clone_from(&facts.daemon);
+            facts.note_restart(&mut first);
         }
         steps.extend(first.written_over(Some(record)));
         steps.extend(undone);
-        afterwards.extend(record.programs.iter().cloned().map(Step::Remove));
+        afterwards.extend(removed(&record.programs, &record.found));
         let made = record
             .folders
             .iter()
@@ -248,6 +307,46 @@ pub(super) fn uninstall(facts: &Facts) -> Plan {
     }
 }
 
+/// How the texts get as they were before the plan that was made from `facts`. Programs stay, as containerd
+/// runs without them. `there` is the record that the plan left.
+pub(super) fn roll_back(facts: &Facts, there: &Record) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for (path, state) in &facts.texts {
+        for (file, text) in [
+            (path.clone(), &state.current),
+            (backup_of(path), &state.backup),
+        ] {
+            steps.push(match text {
+                Some(text) => Step::Write {
+                    path: file,
+                    text: text.clone(),
+                    like: Some(path.clone()),
+                    mode: PRIVATE,
+                    over: Over::Anything,
+                },
+                None => Step::Remove(file),
+            });
+        }
+    }
+    let before = facts.record.as_ref();
+    let record = Record {
+        texts: before.map_or_else(Vec::new, |record| record.texts.clone()),
+        ..there.clone()
+    };
+    steps.extend(record.written_over(Some(there)));
+    steps
+}
+
+/// What the record says after containerd was restarted.
+pub(super) fn restarted(there: &Record) -> Option<Step> {
+    let record = Record {
+        unaware: None,
+        restart: None,
+        ..there.clone()
+    };
+    record.written_over(Some(there))
+}
+
 /// What was in a file before an installation added to it, without what it added.
 fn original(entry: Option<&TextRecord>, state: &TextState, target: &Target) -> Option<String> {
     let current = state.current.as_ref()?;
@@ -257,19 +356,23 @@ fn original(entry: Option<&TextRecord>, state: &TextState, target: &Target) -> O
             _ => handlers::without_handlers_block(current),
         });
     };
+    // What was written is there as a whole or not at all, so this is what an administrator wrote.
+    if !entry.is_written && !entry.after.is_of(current) && !handlers::has_block(current) {
+        return Some(current.clone());
+    }
     if entry.form == Form::Own {
-        let found = || (*current != entry.after).then(|| current.clone());
+        let found = || (!entry.after.is_of(current)).then(|| current.clone());
         return match entry.existed {
             true => state.backup.clone().or_else(found),
             false => None,
         };
     }
-    let rest = handlers::without_handlers(current, target);
+    let rest = handlers::without_handlers(current, target, &entry.added);
     match &state.backup {
         // Byte for byte, where only the handlers came to it.
         Some(backup)
             if entry.existed
-                && (*current == entry.after || rest.trim_end() == backup.trim_end()) =>
+                && (entry.after.is_of(current) || rest.trim_end() == backup.trim_end()) =>
         {
             Some(backup.clone())
         }
@@ -283,7 +386,9 @@ fn backed_up(path: &Path, state: &TextState, original: Option<&str>) -> Option<S
         (Some(original), backup) if backup.as_deref() != Some(original) => Some(Step::Write {
             path: backup_of(path),
             text: original.to_owned(),
-            like: path.to_owned(),
+            like: Some(path.to_owned()),
+            mode: PRIVATE,
+            over: Over::Anything,
         }),
         (None, Some(_)) => Some(Step::Remove(backup_of(path))),
         _ => None,
@@ -300,7 +405,7 @@ fn undo(entry: &TextRecord, state: &TextState) -> Vec<Step> {
     let mut steps = Vec::new();
     match original(Some(entry), state, &target) {
         Some(original) if state.current.as_ref() != Some(&original) => {
-            steps.push(write(&entry.path, original));
+            steps.push(write(&entry.path, original, state.current.clone()));
         }
         None if state.current.is_some() => steps.push(Step::Remove(entry.path.clone())),
         _ => {}
@@ -311,12 +416,29 @@ fn undo(entry: &TextRecord, state: &TextState) -> Vec<Step> {
     steps
 }
 
-fn write(path: &Path, text: String) -> Step {
+fn write(path: &Path, text: String, over: Option<String>) -> Step {
     Step::Write {
         path: path.to_owned(),
         text,
-        like: path.to_owned(),
+        like: Some(path.to_owned()),
+        mode: PUBLIC,
+        over: Over::Only(over),
     }
+}
+
+/// The programs that were there before the first installation to them.
+fn found(old: &Record, programs: &[Program]) -> Vec<PathBuf> {
+    let is_found = |program: &&Program| match old.programs.contains(&program.path) {
+        true => old.found.contains(&program.path),
+        false => program.is_there,
+    };
+    let found = programs.iter().filter(is_found);
+    found.map(|program| program.path.clone()).collect()
+}
+
+fn removed<'a>(programs: &'a [PathBuf], found: &'a [PathBuf]) -> impl Iterator<Item = Step> + 'a {
+    let made = programs.iter().filter(|path| !found.contains(path));
+    made.cloned().map(Step::Remove)
 }
 
 fn union(mut folders: Vec<PathBuf>, more: &[PathBuf]) -> Vec<PathBuf> {
@@ -335,8 +457,10 @@ impl Record {
             release: String::new(),
             texts: Vec::new(),
             programs: Vec::new(),
+            found: Vec::new(),
             folders: Vec::new(),
             unaware: None,
+            restart: None,
         }
     }
 
@@ -350,7 +474,13 @@ impl Record {
         if there == Some(self) {
             return None;
         }
-        Some(write(Path::new(record::FILE), self.to_json()))
+        Some(Step::Write {
+            path: record::FILE.into(),
+            text: self.to_json(),
+            like: None,
+            mode: PRIVATE,
+            over: Over::Anything,
+        })
     }
 }
 

@@ -14,6 +14,7 @@ use super::{
     facts::Node,
     handlers::{self, CLASSES},
     layout::{self, Form, Target},
+    record::Restart,
 };
 use crate::{
     args::NodeChange,
@@ -177,15 +178,6 @@ fn without_zeros(value: &mut Value) {
     }
 }
 
-/// How containerd gets to know its new configuration.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Restart {
-    /// By others.
-    Not,
-    Unit(String),
-    Command(String),
-}
-
 impl Restart {
     pub(super) fn choose(daemon: &Daemon, change: &NodeChange) -> Result<Self> {
         if change.no_restart {
@@ -222,9 +214,7 @@ impl Restart {
         if status.success() {
             return Ok(());
         }
-        Err(Error::Node(format!(
-            "`{shown}` failed, {status}: see its log, and call this again"
-        )))
+        Err(Error::Node(format!("`{shown}` failed, {status}")))
     }
 }
 

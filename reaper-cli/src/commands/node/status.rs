@@ -93,7 +93,7 @@ fn recorded(node: &Node, facts: &Facts, record: &Record) -> Vec<CheckResult> {
         let again = "`reaper-runtime node install` restores it: see its --dry-run";
         findings.push(match &state.current {
             None => CheckResult::problem(ABOUT, format!("{shown} was removed"), again),
-            Some(current) if *current != entry.after => {
+            Some(current) if !entry.after.is_of(current) => {
                 CheckResult::warning(ABOUT, format!("{shown} was changed since"), again)
             }
             Some(_) if entry.existed && state.backup.is_none() => CheckResult::warning(
@@ -111,16 +111,23 @@ fn recorded(node: &Node, facts: &Facts, record: &Record) -> Vec<CheckResult> {
             "restart it, which leaves pods running, or call `reaper-runtime node install`",
         ));
     }
+    if facts.daemon.is_none() && record.restart.is_some() {
+        findings.push(CheckResult::problem(
+            ABOUT,
+            "containerd did not start after its configuration was changed",
+            "see its log, and call `reaper-runtime node install` or `uninstall`, which start it",
+        ));
+    }
     findings
 }
 
 fn program(node: &Node, path: &Path, release: &str) -> CheckResult {
     let shown = path.display();
     let again = "`reaper-runtime node install` restores it";
-    let file = node.place.at(path);
-    if !file.is_file() {
+    let file = node.place.file(path).ok().filter(|file| file.is_file());
+    let Some(file) = file else {
         return CheckResult::problem(ABOUT, format!("{shown} was removed"), again);
-    }
+    };
     if node.is_image {
         return CheckResult::good(ABOUT, format!("{shown}"));
     }

@@ -12,7 +12,10 @@ use std::{
 use super::{
     disk::{Disk, Host, Owner, Place, execute},
     facts::Node,
-    plan::{install, uninstall},
+    install::carry_out,
+    plan::{Facts, install, uninstall},
+    record::{Digest, Restart},
+    uninstall::carry_out as carry_out_uninstall,
 };
 
 /// A filesystem whose process is killed at the call of that number, in the middle of it if it writes.
@@ -271,6 +274,38 @@ fn a_file_keeps_its_mode_and_is_replaced_through_a_link() {
 }
 
 #[test]
+fn the_record_is_private_and_has_no_secret_of_the_configuration() {
+    let plain = "/etc/containerd/config.toml";
+    let image = Image::new(plain, Some("version = 2\npassword = 'hunter2'\n"));
+    fs::set_permissions(image.path(plain), fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(image.install("1", &Host));
+    let record = image.path("/etc/reaper/install.json");
+    let look = || {
+        let text = fs::read_to_string(&record).unwrap();
+        assert!(
+            !text.contains("hunter2") && text.contains("siphash128:"),
+            "{text}"
+        );
+        assert_eq!(fs::metadata(&record).unwrap().mode() & 0o7777, 0o600);
+        text
+    };
+    let first = look();
+    // One with the text itself, as it once was, is read and replaced.
+    let config = fs::read_to_string(image.path(plain)).unwrap();
+    let digest = Digest::of(&config);
+    let digest = serde_json::to_string(&digest).unwrap();
+    let old = first.replace(&digest, &serde_json::to_string(&config).unwrap());
+    assert!(old.contains("hunter2"));
+    fs::write(&record, old).unwrap();
+    fs::set_permissions(&record, fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(image.install("1", &Host));
+    assert_eq!(look(), first);
+    let kept = image.path("/etc/containerd/config.toml.before-reaper");
+    assert_eq!(fs::metadata(kept).unwrap().mode() & 0o7777, 0o600);
+    assert!(image.uninstall(&Host));
+}
+
+#[test]
 fn a_program_that_is_executed_is_replaced_and_not_written_to() {
     let image = Image::new("/etc/containerd/config.toml", None);
     assert!(image.install("1", &Host));
@@ -298,4 +333,177 @@ fn links_lead_nowhere_but_below_the_root() {
     assert_eq!(real("/out/x/../y"), Path::new("/etc/y"));
     assert_eq!(real("/a/./b"), Path::new("/a/b"));
     place.real(Path::new("/loop")).unwrap_err();
+}
+
+impl Image {
+    /// Installs, and has `line` restart containerd, which runs if `runs`.
+    fn install_and_restart(
+        &self,
+        line: &str,
+        runs: bool,
+        answers: bool,
+    ) -> (Result<(), String>, String) {
+        let node = self.node();
+        let target = node.target().unwrap();
+        let programs = node.programs(Some(self.new.path()), None).unwrap();
+        let mut facts = node.facts(Some(&target), &programs).unwrap();
+        set_restart(&mut facts, line, runs);
+        let plan = install(&facts, "1", &target, &programs).unwrap();
+        let mut out = Vec::new();
+        let verify = |_: &mut dyn io::Write| match answers {
+            true => Ok(()),
+            false => Err(crate::error::Error::Node("no answer".to_owned())),
+        };
+        let outcome = carry_out(&node, &facts, &plan, &verify, &mut out);
+        let said = String::from_utf8(out).unwrap();
+        (outcome.map_err(|error| error.to_string()), said)
+    }
+}
+
+fn set_restart(facts: &mut Facts, line: &str, runs: bool) {
+    facts.daemon = runs.then(|| reaper_spec::ProcessIdentity {
+        pid: 7,
+        start_time: 1,
+        boot_id: "boot".to_owned(),
+    });
+    assert!(runs || facts.is_restart_due());
+    facts.restart = Some(Restart::Command(line.to_owned()));
+}
+
+#[test]
+fn nothing_outside_of_an_image_is_touched_through_its_links_or_its_record() {
+    let outside = tempfile::tempdir().unwrap();
+    for name in ["containerd-shim-reaper-v2", "reaper-runtime"] {
+        fs::write(outside.path().join(name), "the host's").unwrap();
+    }
+    let image = Image::new("/etc/containerd/config.toml", Some("version = 2\n"));
+    assert!(image.install("1", &Host));
+    // A directory of the record becomes a link to one of the host.
+    fs::remove_dir_all(image.path("/usr/local/bin")).unwrap();
+    symlink(outside.path(), image.path("/usr/local/bin")).unwrap();
+    let hosts = || fs::read_to_string(outside.path().join("reaper-runtime")).unwrap();
+    let node = image.node();
+    let is_there = |path: &str| node.place.has(Path::new(path));
+    assert!(!is_there("/usr/local/bin/reaper-runtime"));
+    assert!(image.uninstall(&Host));
+    assert_eq!(hosts(), "the host's");
+
+    fs::remove_file(image.path("/usr/local/bin")).unwrap();
+    assert!(image.install("1", &Host));
+    let record = image.path("/etc/reaper/install.json");
+    let text = fs::read_to_string(&record).unwrap();
+    for other in ["/usr/../../x", "usr/bin/x"] {
+        let other = text.replace("/usr/local/bin/reaper-runtime", other);
+        fs::write(&record, other).unwrap();
+        let problem = image.node().record().unwrap_err().to_string();
+        assert!(problem.contains("is no path"), "{problem}");
+    }
+}
+
+#[test]
+fn a_program_that_was_there_before_stays() {
+    let image = Image::new("/etc/containerd/config.toml", None);
+    let own = image.path("/usr/local/bin/reaper-runtime");
+    fs::write(&own, "an administrator's").unwrap();
+    // An interrupted call knows of it as well.
+    assert!(!image.install("1", &Killed::at(20)));
+    assert!(image.install("1", &Host));
+    image.build("two");
+    assert!(image.install("2", &Host));
+    assert!(image.uninstall(&Host));
+    assert!(own.exists());
+    assert!(
+        !image
+            .path("/usr/local/bin/containerd-shim-reaper-v2")
+            .exists()
+    );
+    assert!(!image.path("/etc/reaper/install.json").exists());
+}
+
+#[test]
+fn what_is_written_while_an_installation_is_planned_stays() {
+    let plain = "/etc/containerd/config.toml";
+    let image = Image::new(plain, Some("version = 2\n"));
+    let node = image.node();
+    let target = node.target().unwrap();
+    let programs = node.programs(Some(image.new.path()), None).unwrap();
+    let facts = node.facts(Some(&target), &programs).unwrap();
+    let plan = install(&facts, "1", &target, &programs).unwrap();
+    fs::write(image.path(plain), "version = 2\nmine = 1\n").unwrap();
+    let (step, problem) = execute(&node.place, &Host, &plan.steps).unwrap_err();
+    assert!(step.contains(plain) && problem.to_string().contains("changed meanwhile"));
+    let text = || fs::read_to_string(image.path(plain)).unwrap();
+    assert_eq!(text(), "version = 2\nmine = 1\n");
+    assert!(image.install("1", &Host));
+    assert!(text().starts_with("version = 2\nmine = 1\n") && text().contains("reaper-v2"));
+}
+
+#[test]
+fn a_restart_that_fails_is_rolled_back_and_made_good_by_the_next_call() {
+    let plain = "/etc/containerd/config.toml";
+    let before = "version = 2\n";
+    let image = Image::new(plain, Some(before));
+    let config = || fs::read_to_string(image.path(plain)).unwrap();
+    let count = image.new.path().join("count");
+    let line = format!("echo >>{0}; exit 3", count.display());
+    let restarts = || fs::read(&count).unwrap().len();
+
+    let (outcome, _) = image.install_and_restart(&line, true, true);
+    let problem = outcome.unwrap_err();
+    assert!(
+        problem.contains("exit status: 3") && problem.contains("written back"),
+        "{problem}"
+    );
+    assert!(problem.contains("may not run"), "{problem}");
+    assert_eq!((config().as_str(), restarts()), (before, 2));
+    assert!(
+        !image
+            .path("/etc/containerd/config.toml.before-reaper")
+            .exists()
+    );
+    let record = image.node().record().unwrap().unwrap();
+    assert_eq!(record.restart, Some(Restart::Command(line.clone())));
+
+    // As the first restart failed, only that of the next call finds out whether the second does.
+    let once = format!("echo >>{0}; test $(wc -l <{0}) = 4", count.display());
+    let (outcome, said) = image.install_and_restart(&once, false, true);
+    let problem = outcome.unwrap_err();
+    assert!(
+        problem.contains("restarted with it") && !said.contains("Nothing to do"),
+        "{problem}"
+    );
+    assert_eq!((config().as_str(), restarts()), (before, 4));
+    assert_eq!(image.node().record().unwrap().unwrap().restart, None);
+
+    let (outcome, _) = image.install_and_restart("true", true, false);
+    assert!(outcome.unwrap_err().contains("no answer"));
+    assert_eq!(config(), before);
+    let (outcome, _) = image.install_and_restart("true", true, true);
+    outcome.unwrap();
+    assert!(config().contains("reaper-v2"));
+    assert_eq!(image.node().record().unwrap().unwrap().restart, None);
+}
+
+#[test]
+fn an_uninstallation_whose_restart_fails_starts_containerd_the_next_time() {
+    let image = Image::new("/etc/containerd/config.toml", Some("version = 2\n"));
+    assert!(image.install("1", &Host));
+    let call = |line: &str, runs| {
+        let node = image.node();
+        let mut facts = node.facts(None, &[]).unwrap();
+        set_restart(&mut facts, line, runs);
+        let plan = uninstall(&facts);
+        carry_out_uninstall(&node, &facts, &plan, &mut Vec::new())
+    };
+    let problem = call("exit 3", true).unwrap_err().to_string();
+    assert!(problem.contains("call this again"), "{problem}");
+    let facts = image.node().facts(None, &[]).unwrap();
+    assert!(facts.is_restart_due());
+    assert_eq!(
+        facts.recorded_restart(),
+        Some(&Restart::Command("exit 3".to_owned()))
+    );
+    call("true", false).unwrap();
+    assert!(!image.node().facts(None, &[]).unwrap().is_restart_due());
+    assert!(image.uninstall(&Host));
 }

@@ -4,14 +4,13 @@ use std::{fs, io, io::Write, path::Path};
 
 use reaper_exec::procfs;
 use reaper_overlay::{Overlays, mountinfo};
-use reaper_state::Error as StoreError;
+use reaper_state::{Error as StoreError, StateRoot};
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::{
-    disk::{Host, execute},
     facts::{Node, lock},
-    install::{print_steps, restart, restart_if_due, show},
-    plan::uninstall,
+    install::{note_restarted, restart, restart_by, run_steps, show},
+    plan::{Facts, Plan, uninstall},
     status::Shims,
 };
 use crate::{
@@ -33,32 +32,26 @@ pub(super) fn run(
 ) -> Result<()> {
     let node = Node::find(&args.target)?;
     let _lock = lock(&node.place)?;
-    let facts = node.facts(None, &[])?;
-    let plan = uninstall(&facts);
-    let used = if node.is_image {
-        0
-    } else {
-        running(call, &node)?
-    };
-    if used > 0 && !args.force && !args.change.dry_run {
-        return Err(Error::Node(format!(
-            "{used} containers or pods of Reaper run: delete those pods (`reaper-runtime list` and \
-             `reaper-runtime --namespace k8s.io list` name them), or say --force, which leaves them running"
-        )));
+    let mut facts = node.facts(None, &[])?;
+    let mut plan = uninstall(&facts);
+    let mut used = in_use(call, args, &node)?;
+    for path in facts.record.iter().flat_map(|record| &record.found) {
+        remark(&format!(
+            "{} stays: there was one before the installation",
+            printable(&path.display().to_string())
+        ));
     }
     if args.change.dry_run {
         show(out, &facts, &plan)?;
     } else {
-        let restart = match plan.tells_containerd || facts.is_unaware() {
-            true => restart(&node, &args.change)?,
-            false => None,
-        };
-        let failed = |(step, source): (String, io::Error)| Error::io(step)(source);
-        print_steps(out, &plan.steps)?;
-        execute(&node.place, &Host, &plan.steps).map_err(failed)?;
-        restart_if_due(&node, &restart, out)?;
-        print_steps(out, &plan.afterwards)?;
-        execute(&node.place, &Host, &plan.afterwards).map_err(failed)?;
+        if plan.tells_containerd || facts.is_restart_due() {
+            facts.restart = restart(&node, &facts, &args.change)?;
+            plan = uninstall(&facts);
+        }
+        carry_out(&node, &facts, &plan, out)?;
+        // One could begin as long as containerd had the handlers.
+        used = in_use(call, args, &node)?;
+        run_steps(&node, &plan.afterwards, out)?;
     }
     if node.is_image {
         return Ok(());
@@ -72,25 +65,83 @@ pub(super) fn run(
     remove_state(call, args.change.dry_run, out)
 }
 
-/// How many containers run, and shims of pods.
-fn running(call: &CommandContext, node: &Node) -> Result<usize> {
+/// Does it, and restarts containerd. The record stays where that does not work, for the next call to start it.
+pub(super) fn carry_out(
+    node: &Node,
+    facts: &Facts,
+    plan: &Plan,
+    out: &mut dyn Write,
+) -> Result<()> {
+    run_steps(node, &plan.steps, out)?;
+    let Some(restart) = &facts.restart else {
+        return Ok(());
+    };
+    let outcome = restart_by(restart, out).map_err(|problem| {
+        Error::Node(format!(
+            "{problem}: containerd may not run, with the configuration from before the installation: see its \
+             log, and call this again, which starts it"
+        ))
+    })?;
+    match outcome {
+        true => note_restarted(node, out),
+        false => Ok(()),
+    }
+}
+
+/// How many run, which is refused unless it is forced.
+fn in_use(call: &CommandContext, args: &NodeUninstallArgs, node: &Node) -> Result<usize> {
+    if node.is_image {
+        return Ok(0);
+    }
+    let used = running(call, node, args.force)?;
+    if used > 0 && !args.force && !args.change.dry_run {
+        return Err(Error::Node(format!(
+            "{used} containers or pods of Reaper run: delete those pods (`reaper-runtime list` and \
+             `reaper-runtime --namespace k8s.io list` name them), or say --force, which leaves them running"
+        )));
+    }
+    Ok(used)
+}
+
+/// How many containers run, and shims of pods. If it is forced, one whose record cannot be read counts as one
+/// that runs.
+fn running(call: &CommandContext, node: &Node, force: bool) -> Result<usize> {
     let mut running = 0;
     for (_, root) in roots(call)? {
-        let store = reaper_state::open(call.config.store, &root)?;
-        for id in store.list()? {
-            let record = match store.get(&id) {
-                Ok(stored) => stored.record,
-                Err(StoreError::NotFound { .. }) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            running += usize::from(record.process.as_ref().is_some_and(procfs::is_alive));
-        }
+        let found = running_in(call, &root, force);
+        running += match found {
+            Err(error) if force => unreadable(&root.path().display().to_string(), &error),
+            found => found?,
+        };
     }
     let shims = match node.record()? {
         Some(record) => Shims::find(&record).all(),
         None => 0,
     };
     Ok(running.max(shims))
+}
+
+fn running_in(call: &CommandContext, root: &StateRoot, force: bool) -> Result<usize> {
+    let mut running = 0;
+    let store = reaper_state::open(call.config.store, root)?;
+    for id in store.list()? {
+        running += match store.get(&id) {
+            Ok(stored) => usize::from(stored.record.process.as_ref().is_some_and(procfs::is_alive)),
+            Err(StoreError::NotFound { .. }) => 0,
+            Err(error) if force => unreadable(&id.to_string(), &error.into()),
+            Err(error) => return Err(error.into()),
+        };
+    }
+    Ok(running)
+}
+
+/// Says so, and counts as one.
+fn unreadable(what: &str, error: &Error) -> usize {
+    remark(&format!(
+        "{} is taken for one that runs: {error}",
+        printable(what)
+    ));
+    1
 }
 
 /// Removes what no container needs any more: overlays, state, and logs.

@@ -3,6 +3,10 @@ use toml::Table;
 
 use super::*;
 
+fn all_classes() -> [String; 2] {
+    CLASSES.map(str::to_owned)
+}
+
 fn target(form: Form, version: i64) -> Target {
     Target {
         path: "/etc/containerd/config.toml".into(),
@@ -115,12 +119,15 @@ fn a_template_is_added_to_whatever_is_in_it() {
         made.starts_with("{{ template \"base\" . }}\n\n# >>>"),
         "{made}"
     );
-    assert_eq!(without_handlers(&made, &target), base(&target));
+    assert_eq!(
+        without_handlers(&made, &target, &all_classes()),
+        base(&target)
+    );
     let own = "{{ template \"base\" . }}\n{{ if .X }}\n[a]\n{{ end }}\n";
     let text = with_handlers(Some(own), &target).unwrap();
     assert!(text.starts_with(own));
     assert_eq!(with_handlers(Some(&text), &target).unwrap(), text);
-    assert_eq!(without_handlers(&text, &target), own);
+    assert_eq!(without_handlers(&text, &target, &all_classes()), own);
 }
 
 #[test]
@@ -132,8 +139,17 @@ fn tables_that_lost_their_comments_are_taken_out_by_name() {
         .lines()
         .filter(|line| !line.starts_with("# "))
         .fold(String::new(), |all, line| all + line + "\n");
-    assert_eq!(without_handlers(&kept, &target).trim_end(), own.trim_end());
-    assert_eq!(without_handlers(own, &target), own);
+    assert_eq!(
+        without_handlers(&kept, &target, &all_classes()).trim_end(),
+        own.trim_end()
+    );
+    assert_eq!(without_handlers(own, &target, &all_classes()), own);
+    let first = &all_classes()[..1];
+    let without = without_handlers(&kept, &target, first);
+    assert!(
+        without.contains("reaper-v2-pod]") && !without.contains("reaper-v2]"),
+        "{without}"
+    );
 }
 
 /// Configurations as people write them: keys, tables, comments, empty lines.
@@ -166,11 +182,11 @@ proptest! {
             let runtime = runtime(&with, 2, class);
             prop_assert_eq!(runtime["runtime_type"].as_str(), Some(RUNTIME_TYPE));
         }
-        let without = without_handlers(&with, &target);
+        let without = without_handlers(&with, &target, &all_classes());
         prop_assert_eq!(without.trim_end_matches('\n'), text.trim_end_matches('\n'));
         // What comes after is not ours either.
         let more = format!("{with}[more]\nx = 1\n");
-        let without = without_handlers(&more, &target);
+        let without = without_handlers(&more, &target, &all_classes());
         prop_assert!(without.ends_with("[more]\nx = 1\n") && !without.contains("reaper"));
     }
 }

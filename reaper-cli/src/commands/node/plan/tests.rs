@@ -103,6 +103,7 @@ impl Model {
             let path = Path::new("/usr/local/bin").join(name);
             let from = Path::new("/new").join(release).join(name);
             programs.push(Program {
+                is_there: self.files.contains_key(&path),
                 is_same: self.files.get(&path) == Some(&from.display().to_string()),
                 path,
                 from,
@@ -157,8 +158,19 @@ fn config() -> impl Strategy<Value = Option<String>> {
         Just("version = 2\n\n\n".to_owned()),
         Just("# mine\n".to_owned()),
         Just(String::new()),
+        (0..2_usize).prop_map(|class| format!("version = 2\n{}", by_hand(class))),
+        Just(format!("version = 2\n{}{}", by_hand(0), by_hand(1))),
         "[a-z]{1,5}".prop_map(|key| format!("version = 2\nkey_{key} = 1 # one\n[table]\nx = 1\n")),
     ])
+}
+
+/// A handler that an administrator wrote.
+fn by_hand(class: usize) -> String {
+    let class = handlers::CLASSES[class];
+    format!(
+        "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{class}]\n\
+         runtime_type = \"io.containerd.reaper.v2\"\nmine = 1\n"
+    )
 }
 
 const ALL: usize = usize::MAX;
@@ -210,10 +222,39 @@ proptest! {
         model.uninstall(at);
         model.uninstall(ALL);
         let text = &model.files[Path::new(CONFIG)];
-        prop_assert!(text.ends_with("[mine]\nx = 2\n") && !text.contains("reaper"), "{text}");
         let first = config.unwrap_or_default();
+        let names = |text: &str| text.matches("reaper").count();
+        prop_assert!(text.ends_with("[mine]\nx = 2\n") && names(text) == names(&first), "{text}");
         prop_assert!(text.starts_with(first.trim_end()), "{text}");
         prop_assert_eq!(model.files.len(), 1);
+    }
+
+    #[test]
+    fn a_handler_that_an_administrator_writes_stays(
+        form in prop_oneof![Just(Form::Main), Just(Form::DropIn)],
+        at in 0..20_usize, class in 0..2_usize, again in 0..20_usize,
+    ) {
+        let target = target(form);
+        let mut model = Model::new(Some("version = 2\n"));
+        model.install(&target, "1", at);
+        let wrote = match model.files.get(&target.path) {
+            Some(text) if handlers::has_block(text) => return Ok(()),
+            found => format!("{}{}", found.map_or("version = 2\n", String::as_str), by_hand(class)),
+        };
+        model.folders.insert(target.path.parent().unwrap().into());
+        model.files.insert(target.path.clone(), wrote.clone());
+        let mut other = model.clone();
+        other.uninstall(ALL);
+        prop_assert_eq!(&other.files[&target.path], &wrote);
+        model.install(&target, "1", again);
+        model.install(&target, "1", ALL);
+        prop_assert!(model.files[&target.path].starts_with(&wrote));
+        prop_assert_eq!(model.files[&target.path].matches("mine = 1").count(), 1);
+        // As after `containerd config migrate`, which drops comments.
+        let text = model.files.get_mut(&target.path).unwrap();
+        *text = text.lines().filter(|line| !line.starts_with('#')).fold(String::new(), |all, line| all + line + "\n");
+        model.uninstall(ALL);
+        prop_assert_eq!(model.files[&target.path].trim_end(), wrote.trim_end());
     }
 
     #[test]
