@@ -69,7 +69,9 @@ impl Project {
             }
             set_project(&file, 0, false).context("set the project of", dir)?;
         }
-        let all_used = io::Error::other("each project that was tried has files: look for who uses those from 0x50000000 to 0x5fffffff (repquota -P)");
+        let all_used = io::Error::other(
+            "each project that was tried has files: look for who uses those from 0x50000000 to 0x5fffffff (repquota -P)",
+        );
         Err(all_used).context("find a free project for", dir)
     }
 

@@ -11,9 +11,7 @@ use containerd_shim_protos::{
     events::task::{TaskCreate, TaskIO, TaskOOM},
     protobuf::MessageField,
 };
-use reaper_exec::{
-    ContainerConfig, Executor, MonitorOptions, Target, set_network_parameters,
-};
+use reaper_exec::{ContainerConfig, Executor, MonitorOptions, Target, set_network_parameters};
 use reaper_overlay::{RootfsMount, ViewRequest};
 use reaper_spec::{
     Bundle, Config, ContainerId, ContainerLimit, ContainerSpec, ContainerType, CriAnnotations,

@@ -490,7 +490,9 @@ async fn exit_arrives_at_the_pods_limit_of_pids() {
         id: "web".into(),
         ..Default::default()
     };
-    let waited = shim.task.wait(context::with_timeout(20_000_000_000), &request);
+    let waited = shim
+        .task
+        .wait(context::with_timeout(20_000_000_000), &request);
     assert_eq!(waited.await.unwrap().exit_status, 137);
     fs::write(&limit, "max").unwrap();
     shim.remove_stopped("web").await;
