@@ -128,7 +128,7 @@ fn running_in(call: &CommandContext, root: &StateRoot, force: bool) -> Result<us
         running += match store.get(&id) {
             Ok(stored) => usize::from(stored.record.process.as_ref().is_some_and(procfs::is_alive)),
             Err(StoreError::NotFound { .. }) => 0,
-            Err(error) if force => unreadable(&id.to_string(), &error.into()),
+            Err(error) if force => unreadable(id.as_ref(), &error.into()),
             Err(error) => return Err(error.into()),
         };
     }
