@@ -226,7 +226,10 @@ async fn a_creation_leaves_its_record_to_the_deletion_that_has_begun() {
     rig.fake.release(FakeCall::Create);
     let failed = creating.await.unwrap().unwrap_err();
     assert!(matches!(failed, engine::Error::DeletedMeanwhile { .. }));
-    assert_eq!(rig.engine.list().await.unwrap(), [rig.id.clone()]);
+    assert_eq!(
+        rig.engine.list().await.unwrap(),
+        std::slice::from_ref(&rig.id)
+    );
     rig.fake.release(FakeCall::Kill);
     deleting.await.unwrap().unwrap();
     assert_eq!(rig.engine.list().await.unwrap(), []);

@@ -145,6 +145,7 @@ impl Rig {
         change(&mut spec);
         let id = ContainerId::new(id).unwrap();
         ContainerConfig {
+            is_sandbox: false,
             bundle: bundle::write(&self.path("bundles").join(id.as_str()), &spec),
             view: ViewRequest::new(id.clone(), process.cwd.clone()),
             id,

@@ -462,7 +462,7 @@ fn a_restart_that_fails_is_rolled_back_and_made_good_by_the_next_call() {
             .exists()
     );
     let record = image.node().record().unwrap().unwrap();
-    assert_eq!(record.restart, Some(Restart::Command(line.clone())));
+    assert_eq!(record.restart, Some(Restart::Command(line)));
 
     // As the first restart failed, only that of the next call finds out whether the second does.
     let once = format!("echo >>{0}; test $(wc -l <{0}) = 4", count.display());
