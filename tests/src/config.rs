@@ -28,7 +28,8 @@ const UNUSED: [&str; 8] = [
     "io.containerd.tracing.processor.v1.otlp",
 ];
 
-/// The configuration of a private containerd below `dir`, in the form that `major` reads.
+/// The configuration of a private containerd below `dir`, in the form that `major` reads. What containerd gives up after
+/// five seconds by default, and then takes for a dead shim, takes as long on a busy machine.
 pub fn render(dir: &Path, major: u32, options: &Options) -> String {
     let dir = dir.display();
     let disabled = UNUSED.map(|plugin| format!("\"{plugin}\"")).join(", ");
@@ -44,6 +45,9 @@ address = "{dir}/ttrpc.sock"
 [debug]
 address = "{dir}/debug.sock"
 level = "debug"
+[timeouts]
+"io.containerd.timeout.shim.cleanup" = "30s"
+"io.containerd.timeout.shim.load" = "30s"
 [plugins."io.containerd.internal.v1.opt"]
 path = "{dir}/opt"
 "#,
