@@ -69,7 +69,7 @@ impl Labels {
         if labels.apparmor_profile.is_none() && labels.selinux_label.is_none() {
             return Ok(());
         }
-        // Not a thread: the kernel may count one that was joined for some time yet, and whoever has
+        // Not a thread: the kernel may count one that was joined for some time yet, and a process that has
         // threads cannot join a user namespace (setns(2)).
         let (ours, theirs) = channel::pair().step(STEP)?;
         let pid = match sys::fork() {

@@ -38,7 +38,7 @@ pub struct ContainerConfig {
     /// by SIGTERM and SIGINT that are sent from outside of the namespace. `process` names it.
     pub holds_pids: bool,
     /// It is the sandbox of a pod, which no limit of an [`Engine`](crate::Engine) counts. What its annotations say of
-    /// that is the word of whoever wrote its bundle.
+    /// that is only what its bundle claims.
     pub is_sandbox: bool,
     /// The kernel's parameters that are set in them.
     pub sysctls: BTreeMap<String, String>,

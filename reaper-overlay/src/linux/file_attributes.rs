@@ -245,7 +245,7 @@ impl Attributes {
                 .with_context("change the mode of", || file.path())?;
         }
         for (name, _) in xattrs(file)? {
-            // SELinux gives one to each file, and lets nobody remove it.
+            // SELinux gives one to each file, and lets no process remove it.
             let stays = name == b"security.selinux";
             if !stays && !self.xattrs.iter().any(|(keep, _)| *keep == name) {
                 file.remove(OsStr::from_bytes(&name))

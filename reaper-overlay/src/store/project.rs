@@ -111,7 +111,7 @@ impl Project {
     }
 }
 
-/// A project to try, which nobody can foresee and take before.
+/// A project to try, which a workload cannot foresee and take before.
 fn candidate() -> u32 {
     let random = RandomState::new().build_hasher().finish();
     // Less than COUNT, which fits.

@@ -44,7 +44,11 @@ fn check(place: &str, object: &Yaml) {
     let name = object["metadata"]["name"].as_str();
     assert!(name.is_some_and(|name| !name.is_empty()), "{place}: {kind}");
     if kind == "RuntimeClass" {
-        assert_eq!(object["handler"].as_str(), Some("reaper-v2"), "{place}");
+        let handler = object["handler"].as_str();
+        assert!(
+            matches!(handler, Some("reaper-v2" | "reaper-v2-pod")),
+            "{place}: {handler:?}"
+        );
         return;
     }
     let pod = match kind {
