@@ -38,7 +38,12 @@ impl PodCgroup {
         };
         assert!(!pod.roots.is_empty(), "a hierarchy of cgroups");
         for folder in pod.folders() {
-            fs::create_dir(folder).unwrap();
+            fs::create_dir(&folder).unwrap();
+            // As who makes pods' cgroups does. Before 5.11 what lies below is not counted otherwise.
+            let hierarchy = folder.join("memory.use_hierarchy");
+            if hierarchy.exists() {
+                fs::write(hierarchy, "1").unwrap();
+            }
         }
         pod
     }
