@@ -257,6 +257,15 @@ pub(crate) fn is_held(path: &Path) -> Result<bool, Error> {
 mod tests {
     use super::*;
 
+    /// A process that another test forks has a copy of the lock until it executes its program.
+    fn wait_until_free(path: &Path) {
+        let start = Instant::now();
+        while is_held(path).unwrap() {
+            assert!(start.elapsed() < LIMIT, "the lock is not given back");
+            thread::yield_now();
+        }
+    }
+
     #[test]
     fn lock_is_held_by_one_exclusive_or_many_shared_owners() {
         let dir = tempfile::tempdir().unwrap();
@@ -265,10 +274,11 @@ mod tests {
         let second = Lock::take(&path, Mode::Shared).unwrap();
         assert!(Lock::try_exclusive(&path).unwrap().is_none());
         drop((first, second));
+        wait_until_free(&path);
         let alone = Lock::try_exclusive(&path).unwrap().unwrap();
         assert!(is_held(&path).unwrap());
         drop(alone);
-        assert!(!is_held(&path).unwrap());
+        wait_until_free(&path);
     }
 
     #[test]
@@ -321,6 +331,7 @@ mod tests {
             assert!(error.to_string().starts_with(&held), "{error}");
         }
         drop(holder);
+        wait_until_free(&path);
         Lock::take_within(&path, Mode::Exclusive, Duration::ZERO).unwrap();
     }
 
