@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use oci_spec::runtime as oci;
 use toml::Value;
 
 use super::input::{Input, Wrong};
@@ -12,51 +13,6 @@ use crate::{
 
 /// The table's name.
 pub(super) const POLICY: &str = "policy";
-
-/// All capabilities of Linux (capabilities(7)), in the order of their numbers.
-const CAPABILITIES: [&str; 41] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-];
 
 /// What lists of a policy have in them.
 pub(super) trait Item: Sized {
@@ -131,7 +87,7 @@ checked! {
     Namespace: "names of Kubernetes namespaces, such as \"batch\"",
         |text| is_label(text);
     Capability: "capabilities as in capabilities(7), such as \"CAP_NET_ADMIN\"",
-        |text| CAPABILITIES.contains(&text);
+        |text| text.strip_prefix("CAP_").is_some_and(|name| name.parse::<oci::Capability>().is_ok());
     Scope: "overlay scopes: node, namespace, pod, container, group:NAME or group:*",
         |text| text == "group:*" || text.parse::<OverlayScope>().is_ok();
 }
