@@ -53,7 +53,7 @@ impl Node {
                     root.display()
                 )));
             }
-            let own = Path::new(record::FILE).parent().unwrap_or(Path::new("/"));
+            let own = record::folder();
             if place.real(own).map_err(Error::io("resolve /etc/reaper"))? != own {
                 return Err(Error::Node(
                     "/etc/reaper is a symbolic link there".to_owned(),
@@ -143,10 +143,9 @@ impl Node {
         litter.sort();
         litter.dedup();
         facts.litter = litter;
-        let own = Path::new(record::FILE).parent().unwrap_or(Path::new("/"));
         facts.is_folder_left = self
             .place
-            .entry(own)
+            .entry(record::folder())
             .and_then(fs::read_dir)
             .is_ok_and(|mut entries| entries.next().is_none());
         if let Some(target) = target {

@@ -245,7 +245,7 @@ pub(super) fn install(
         .missing_folders
         .iter()
         .cloned()
-        .partition(|path| path == own_folder());
+        .partition(|path| path == record::folder());
     steps.extend(own.into_iter().map(Step::MakeFolder));
     let there = facts.record.as_ref().filter(|_| !facts.is_record_stale);
     steps.extend(first.written_over(there));
@@ -265,13 +265,9 @@ pub(super) fn install(
     })
 }
 
-fn own_folder() -> &'static Path {
-    Path::new(record::FILE).parent().unwrap_or(Path::new("/"))
-}
-
 /// How an installation gets undone.
 pub(super) fn uninstall(facts: &Facts) -> Plan {
-    let own = own_folder();
+    let own = record::folder();
     let mut steps = facts.sweep();
     let mut afterwards = Vec::new();
     let mut tells_containerd = false;
@@ -443,7 +439,7 @@ fn removed<'a>(programs: &'a [PathBuf], found: &'a [PathBuf]) -> impl Iterator<I
 
 fn union(mut folders: Vec<PathBuf>, more: &[PathBuf]) -> Vec<PathBuf> {
     for folder in more {
-        if !folders.contains(folder) && folder != own_folder() {
+        if !folders.contains(folder) && folder != record::folder() {
             folders.push(folder.clone());
         }
     }

@@ -115,6 +115,11 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
+/// The directory of the record, which is Reaper's own.
+pub(super) fn folder() -> &'static Path {
+    Path::new(FILE).parent().unwrap_or(Path::new("/"))
+}
+
 /// Where what was in a file before is kept.
 pub(super) fn backup_of(path: &Path) -> PathBuf {
     with_name(path, "", ".before-reaper")

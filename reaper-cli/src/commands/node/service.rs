@@ -35,8 +35,8 @@ const SUPERVISORS: [&str; 5] = ["k3s", "rke2-", "k0s", "snap.microk8s.", "kubeli
 /// Refuses what containerd would not read, and what would change anything but the handlers.
 pub(super) fn check(node: &Node, daemon: &Daemon, target: &Target, after: &str) -> Result<()> {
     let scratch = Scratch::new().map_err(Error::io(format!("make {SCRATCH}")))?;
-    let outcome = checked(node, daemon, target, after, &scratch)?;
-    outcome.map_err(|problem| {
+    let text = node.read(&node.config)?;
+    checked(node, text, daemon, target, after, &scratch).map_err(|problem| {
         Error::Node(format!(
             "nothing was changed: by containerd's own account {} would not do: {problem}",
             target.path.display()
@@ -44,51 +44,49 @@ pub(super) fn check(node: &Node, daemon: &Daemon, target: &Target, after: &str) 
     })
 }
 
+/// `text` is the configuration that containerd is started with.
 fn checked(
     node: &Node,
+    text: Option<String>,
     daemon: &Daemon,
     target: &Target,
     after: &str,
     scratch: &Scratch,
-) -> Result<std::result::Result<(), String>> {
+) -> std::result::Result<(), String> {
     let main = Target {
         form: Form::Main,
         ..target.clone()
     };
-    let text = node.read(&node.config)?;
     let is_made_by_k0s = target.form == Form::DropIn
         && layout::is_generated(&node.config, text.as_deref())
         && !node.config.ends_with("agent/etc/containerd/config.toml");
     let before = text.unwrap_or_else(|| handlers::base(&main));
-    let outcome = (|| {
-        let dir = node.config.parent().unwrap_or(Path::new("/"));
-        let file = scratch.put("before.toml", &absolute(&before, dir, None)?)?;
-        let dumped = dump(daemon, &file)?;
-        let candidate = match target.form {
-            Form::Main | Form::Own => absolute(after, dir, None)?,
-            Form::Template => handlers::with_handlers(Some(&before), &main)?,
-            Form::DropIn if is_made_by_k0s => after.to_owned(),
-            Form::DropIn => {
-                let drop_in = scratch.put("drop-in.toml", after)?;
-                absolute(&before, dir, Some(&drop_in))?
-            }
-        };
-        let file = scratch.put("after.toml", &candidate)?;
-        let with = dump(daemon, &file)?;
-        for class in CLASSES {
-            if !runtimes(&with).any(|(name, _)| name == class) {
-                return Err(format!(
-                    "its configuration would lack the runtime {class}, as an imported file replaces the table: \
-                     name that file by --containerd-config"
-                ));
-            }
+    let dir = node.config.parent().unwrap_or(Path::new("/"));
+    let file = scratch.put("before.toml", &absolute(&before, dir, None)?)?;
+    let dumped = dump(daemon, &file)?;
+    let candidate = match target.form {
+        Form::Main | Form::Own => absolute(after, dir, None)?,
+        Form::Template => handlers::with_handlers(Some(&before), &main)?,
+        Form::DropIn if is_made_by_k0s => after.to_owned(),
+        Form::DropIn => {
+            let drop_in = scratch.put("drop-in.toml", after)?;
+            absolute(&before, dir, Some(&drop_in))?
         }
-        if !is_made_by_k0s && rest(dumped) != rest(with) {
-            return Err("other settings would change with it".to_owned());
+    };
+    let file = scratch.put("after.toml", &candidate)?;
+    let with = dump(daemon, &file)?;
+    for class in CLASSES {
+        if !runtimes(&with).any(|(name, _)| name == class) {
+            return Err(format!(
+                "its configuration would lack the runtime {class}, as an imported file replaces the table: name that \
+                 file by --containerd-config"
+            ));
         }
-        Ok(())
-    })();
-    Ok(outcome)
+    }
+    if !is_made_by_k0s && rest(dumped) != rest(with) {
+        return Err("other settings would change with it".to_owned());
+    }
+    Ok(())
 }
 
 /// A directory that no other user can change.
