@@ -151,10 +151,11 @@ impl Claim {
         match read(path) {
             Some(found) if self.is_contested(&found) => Found::Claimed,
             Some(found) if found.split(' ').nth(2) == Some(STAYS) => Found::Admins,
-            None if !self.is_named || !path.exists() => Found::Left,
-            None if folder::is_for_container(path) => Found::New,
-            None => Found::Admins,
-            Some(_) => Found::Left,
+            None if self.is_named && path.exists() => match folder::is_for_container(path) {
+                true => Found::New,
+                false => Found::Admins,
+            },
+            _ => Found::Left,
         }
     }
 

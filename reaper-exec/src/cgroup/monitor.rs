@@ -220,15 +220,13 @@ impl Place {
             Error::Io { source, .. } => source.raw_os_error() == Some(libc::ESRCH),
             _ => false,
         };
-        match to(back).or_else(|error| {
-            if ended(&error) {
-                Ok(())
-            } else {
-                to(&self.root)
-            }
-        }) {
+        let moved = to(back).or_else(|error| match ended(&error) {
+            true => Err(error),
+            false => to(&self.root),
+        });
+        match moved {
             Err(error) if ended(&error) => Ok(()),
-            result => result,
+            moved => moved,
         }
     }
 

@@ -47,7 +47,7 @@ fn cgroup_is_created_joined_and_removed() {
 fn only_the_ancestors_that_were_made_are_removed() {
     let hierarchy = hierarchy();
     let theirs = hierarchy.root().join(unique());
-    std::fs::create_dir(&theirs).expect("a cgroup of somebody else");
+    std::fs::create_dir(&theirs).expect("a cgroup of another program");
     let ours = Path::new(theirs.file_name().expect("name")).join("a/b");
     let first = Scratch::at(&ours.join("first"));
     let second = Scratch::at(&ours.join("second"));
@@ -55,7 +55,7 @@ fn only_the_ancestors_that_were_made_are_removed() {
     assert!(second.0.path().exists(), "another container's parent stays");
     second.0.remove().expect("remove");
     assert!(!theirs.join("a").exists(), "made for containers, and empty");
-    assert!(theirs.exists(), "somebody else's");
+    assert!(theirs.exists(), "another program's");
     std::fs::remove_dir(&theirs).expect("it is empty");
 }
 
