@@ -12,6 +12,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use containerd_shim::Flags;
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use reaper_spec::Config;
+
 use super::{
     environment::{READY, SERVE, bundle, config, print},
     monitor_cgroup::{self, PodOfBundle},
@@ -19,12 +27,6 @@ use super::{
     socket::{Claim, SocketPath},
 };
 use crate::{Error, Result, service::options};
-use containerd_shim::Flags;
-use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 
 /// How long the daemon may take until it serves.
 const READY_LIMIT: Duration = Duration::from_secs(20);
@@ -39,9 +41,11 @@ const KEPT: &[&str] = if cfg!(tarpaulin) {
 pub(super) fn run(flags: &Flags) -> Result<()> {
     let params = Params::read(flags)?;
     let bundle = bundle(flags)?;
+    // What is read for the socket's folder is not read again for the daemon.
+    let mut read = None;
     let dir = match &params.socket_dir {
         Some(dir) => dir.into(),
-        None => SocketPath::dir(&config()?.state_root),
+        None => SocketPath::dir(&read.insert(config()?).state_root),
     };
     let pod = PodOfBundle::read(&bundle).unwrap_or_default();
     let group = pod.sandbox_id().unwrap_or(&flags.id);
@@ -62,7 +66,8 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
     };
     let identity = socket.identity()?;
     let started = write()
-        .and_then(|()| launch(flags, &params, &bundle, &socket, listener.into()))
+        .and_then(|()| read.map_or_else(config, Ok))
+        .and_then(|config| launch(flags, &params, config, &bundle, &socket, listener.into()))
         .and_then(|daemon| print(&answer).inspect_err(|_| end(&daemon)));
     if started.is_err() {
         // What could not be started must not be found by the next one.
@@ -85,6 +90,7 @@ fn end(daemon: &Child) {
 fn launch(
     flags: &Flags,
     params: &Params,
+    mut config: Config,
     bundle: &Path,
     socket: &SocketPath,
     listener: OwnedFd,
@@ -107,7 +113,6 @@ fn launch(
         name.to_str()
             .is_some_and(|name| name.starts_with("REAPER_") || KEPT.contains(&name))
     });
-    let mut config = config()?;
     if let Some(options) = &params.options {
         options::apply(&mut config, options)?;
     }
