@@ -8,9 +8,10 @@ use reaper_exec::{
     conformance::{self, Program, Subject},
     engine,
 };
-use reaper_spec::{ContainerId, ExitStatus, ProcessIdentity, ProcessSpec, Status};
+use reaper_spec::{ContainerId, Exit, ExitStatus, ProcessIdentity, ProcessSpec, Status};
 use reaper_state::{MemoryStore, Record, StateRoot, StateStore as _};
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 
 struct Rig {
     engine: Arc<Engine<FakeExecutor, MemoryStore>>,
@@ -40,6 +41,31 @@ impl Rig {
 
     fn target(&self) -> Target {
         Target::Init(self.id.clone())
+    }
+
+    /// A creation that goes on beside the test, as far as it comes.
+    async fn creating(&self) -> JoinHandle<engine::Result<(Record, Vec<String>)>> {
+        let (engine, new) = (Arc::clone(&self.engine), self.container());
+        let creating = tokio::spawn(async move { engine.create(new).await });
+        settle().await;
+        creating
+    }
+
+    /// The same of a deletion by force.
+    async fn deleting(&self) -> JoinHandle<engine::Result<Option<Exit>>> {
+        let (engine, id) = (Arc::clone(&self.engine), self.id.clone());
+        let deleting = tokio::spawn(async move { engine.delete(&id, true).await });
+        settle().await;
+        deleting
+    }
+}
+
+/// Why an executor did not do something.
+fn setup(step: &str, message: &str) -> Error {
+    Error::Setup {
+        step: step.to_owned(),
+        message: message.to_owned(),
+        errno: None,
     }
 }
 
@@ -133,9 +159,7 @@ async fn reading_state_during_create_does_not_disturb_it() {
     let rig = Rig::new();
     // It is made, and its maker has not been told.
     rig.fake.hold(FakeCall::Create);
-    let (engine, new) = (Arc::clone(&rig.engine), rig.container());
-    let creating = tokio::spawn(async move { engine.create(new).await });
-    settle().await;
+    let creating = rig.creating().await;
     assert_eq!(
         rig.engine.state(&rig.id).await.unwrap().status,
         Status::Creating
@@ -159,12 +183,7 @@ async fn reading_state_during_create_does_not_disturb_it() {
 #[tokio::test]
 async fn a_creation_that_fails_leaves_no_record() {
     let rig = Rig::new();
-    let setup = Error::Setup {
-        step: "mount".to_owned(),
-        message: "no".to_owned(),
-        errno: None,
-    };
-    rig.fake.fail_next(FakeCall::Create, setup);
+    rig.fake.fail_next(FakeCall::Create, setup("mount", "no"));
     let failed = rig.engine.create(rig.container()).await.unwrap_err();
     assert_eq!(failed.to_string(), "mount: no");
     assert!(rig.engine.list().await.unwrap().is_empty());
@@ -174,18 +193,10 @@ async fn a_creation_that_fails_leaves_no_record() {
 #[tokio::test]
 async fn a_creation_that_ends_because_it_was_deleted_says_so_and_spares_its_successor() {
     let rig = Rig::new();
-    let setup = Error::Setup {
-        step: "the monitor".to_owned(),
-        message: "has ended".to_owned(),
-        errno: None,
-    };
-    rig.fake.fail_next(FakeCall::Create, setup);
+    rig.fake
+        .fail_next(FakeCall::Create, setup("the monitor", "has ended"));
     rig.fake.hold(FakeCall::Create);
-    let creating = tokio::spawn({
-        let (engine, new) = (Arc::clone(&rig.engine), rig.container());
-        async move { engine.create(new).await }
-    });
-    settle().await;
+    let creating = rig.creating().await;
     // As `delete --force` and another `create` do.
     let store = rig.engine.store();
     store.delete(&rig.id).unwrap();
@@ -205,24 +216,12 @@ async fn a_creation_that_ends_because_it_was_deleted_says_so_and_spares_its_succ
 #[tokio::test]
 async fn a_creation_leaves_its_record_to_the_deletion_that_has_begun() {
     let rig = Rig::new();
-    let setup = Error::Setup {
-        step: "the monitor".to_owned(),
-        message: "has ended".to_owned(),
-        errno: None,
-    };
-    rig.fake.fail_next(FakeCall::Create, setup);
+    rig.fake
+        .fail_next(FakeCall::Create, setup("the monitor", "has ended"));
     rig.fake.hold(FakeCall::Create);
     rig.fake.hold(FakeCall::Kill);
-    let creating = tokio::spawn({
-        let (engine, new) = (Arc::clone(&rig.engine), rig.container());
-        async move { engine.create(new).await }
-    });
-    settle().await;
-    let deleting = tokio::spawn({
-        let (engine, id) = (Arc::clone(&rig.engine), rig.id.clone());
-        async move { engine.delete(&id, true).await }
-    });
-    settle().await;
+    let creating = rig.creating().await;
+    let deleting = rig.deleting().await;
     rig.fake.release(FakeCall::Create);
     let failed = creating.await.unwrap().unwrap_err();
     assert!(matches!(failed, engine::Error::DeletedMeanwhile { .. }));
@@ -238,11 +237,7 @@ async fn a_creation_leaves_its_record_to_the_deletion_that_has_begun() {
 #[tokio::test]
 async fn a_bundle_does_not_say_what_the_engine_says() {
     let rig = Rig::new();
-    let setup = Error::Setup {
-        step: "mount".to_owned(),
-        message: "no".to_owned(),
-        errno: None,
-    };
+    let setup = setup("mount", "no");
     let deleted = || {
         let mut new = rig.container();
         new.annotations = ["reaper.engine/deletion", "mine"]
@@ -268,21 +263,13 @@ async fn a_deletion_is_noted_for_as_long_as_neither_it_nor_the_creation_has_ende
         };
         rig.fake.hold(FakeCall::Create);
         rig.fake.hold(FakeCall::Delete);
-        let creating = tokio::spawn({
-            let (engine, new) = (Arc::clone(&rig.engine), rig.container());
-            async move { engine.create(new).await }
-        });
-        settle().await;
+        let creating = rig.creating().await;
         if fails {
             let (target, monitor) = (rig.target(), 1);
             let error = Error::Unresponsive { target, monitor };
             rig.fake.fail_next(FakeCall::Delete, error);
         }
-        let deleting = tokio::spawn({
-            let (engine, id) = (Arc::clone(&rig.engine), rig.id.clone());
-            async move { engine.delete(&id, true).await }
-        });
-        settle().await;
+        let deleting = rig.deleting().await;
         assert!(noted());
         if fails {
             rig.fake.release(FakeCall::Delete);

@@ -11,9 +11,9 @@ use k8s_cri::v1::{
     ImageSpec, LinuxContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext,
     LinuxPodSandboxConfig, LinuxSandboxSecurityContext, ListContainersRequest, ListImagesRequest,
     ListPodSandboxRequest, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata,
-    PodSandboxStatus, PodSandboxStatusRequest, PortForwardRequest, RemoveContainerRequest,
-    RemovePodSandboxRequest, ReopenContainerLogRequest, RunPodSandboxRequest,
-    StartContainerRequest, StopContainerRequest, StopPodSandboxRequest,
+    PodSandboxStatsRequest, PodSandboxStatus, PodSandboxStatusRequest, PortForwardRequest,
+    RemoveContainerRequest, RemovePodSandboxRequest, ReopenContainerLogRequest,
+    RunPodSandboxRequest, StartContainerRequest, StopContainerRequest, StopPodSandboxRequest,
     UpdateContainerResourcesRequest, image_service_client::ImageServiceClient,
     runtime_service_client::RuntimeServiceClient,
 };
@@ -242,6 +242,17 @@ impl Pod {
         .into_inner()
         .status
         .expect("a status in the answer")
+    }
+
+    /// What the pod uses, of Linux's figures.
+    pub fn stats(&self) -> Option<messages::LinuxPodSandboxStats> {
+        let request = PodSandboxStatsRequest {
+            pod_sandbox_id: self.id.clone(),
+        };
+        let mut runtime = self.cri.runtime();
+        let answer = within("PodSandboxStats", runtime.pod_sandbox_stats(request))
+            .unwrap_or_else(|status| panic!("figures of the pod: {status}"));
+        answer.into_inner().stats?.linux
     }
 
     /// The log file of a container.

@@ -4,10 +4,10 @@ use reaper_tests::{
     containerd::is_yardstick,
     cri::{
         container, memory_limit,
-        messages::{LinuxContainerResources, PodSandboxStatsRequest, UInt64Value},
+        messages::{LinuxContainerResources, UInt64Value},
     },
     on_each,
-    runtime::{until, within},
+    runtime::until,
 };
 
 /// Eats 200 MB: without a newline tail keeps all of it.
@@ -96,14 +96,8 @@ fn figures_of_a_pods_container_are_those_of_its_cgroup() {
             (usage.max(set) > 25_000_000 && set > 25_000_000).then_some(())
         });
         // The pod's own are those of the cgroup that its containers are in.
-        let request = PodSandboxStatsRequest {
-            pod_sandbox_id: pod.id.clone(),
-        };
-        let mut runtime = node.cri().runtime();
-        let answer = within("PodSandboxStats", runtime.pod_sandbox_stats(request))
-            .unwrap_or_else(|status| panic!("figures of the pod: {status}"));
-        let linux = answer.into_inner().stats.and_then(|stats| stats.linux);
-        let memory = linux.and_then(|linux| linux.memory).expect("memory");
+        let memory = pod.stats().and_then(|linux| linux.memory);
+        let memory = memory.expect("memory");
         assert!(value(&memory.working_set_bytes) > 25_000_000, "{memory:?}");
         node.cri().stop(&id, 0).expect("kill it");
         pod.stop();

@@ -9,15 +9,12 @@ use reaper_tests::{
     Node,
     config::IN_POD,
     containerd::is_yardstick,
-    cri::{
-        Pod, container,
-        messages::{PodSandboxStatsRequest, UInt64Value},
-    },
+    cri::{Pod, container, messages::UInt64Value},
     faults::{kill, monitor_of, process_named, shim_of},
     leftovers::hierarchies,
     on_each,
     procfs::Process,
-    runtime::{until, within},
+    runtime::until,
 };
 
 /// A pod in a cgroup of its own, as a kubelet makes it.
@@ -56,16 +53,9 @@ fn places(process: &Process, pod: &Path) -> usize {
     text.lines().filter(is_in).count()
 }
 
-fn working_set(node: &Node, pod: &Pod) -> u64 {
-    let request = PodSandboxStatsRequest {
-        pod_sandbox_id: pod.id.clone(),
-    };
-    let mut runtime = node.cri().runtime();
-    let answer = within("PodSandboxStats", runtime.pod_sandbox_stats(request))
-        .unwrap_or_else(|status| panic!("figures of the pod: {status}"));
-    let linux = answer.into_inner().stats.and_then(|stats| stats.linux);
+fn working_set(pod: &Pod) -> u64 {
     let value = |value: UInt64Value| value.value;
-    linux
+    pod.stats()
         .and_then(|linux| linux.memory)
         .and_then(|memory| memory.working_set_bytes)
         .map_or(0, value)
@@ -79,7 +69,7 @@ fn figures_of_a_pod_include_its_shim_and_monitors() {
         }
         let (pod, cgroup) = run_pod(node, "charged");
         // The sandbox has no process but the shim.
-        assert!(working_set(node, &pod) > 100_000);
+        assert!(working_set(&pod) > 100_000);
         let sleeper = pod.start(&container("sleeper", &["/bin/sleep", "1041"]));
         let init = process_named("/bin/sleep 1041");
         let (shim, monitor) = (shim_of(init.pid), monitor_of(init.pid));

@@ -12,7 +12,7 @@ pub(crate) fn hook(kind: &str, script: &str) -> Value {
     json!({"path": "/bin/sh", "args": ["sh", "-c", script, kind], "env": [path]})
 }
 
-const KINDS: [&str; 6] = [
+pub(crate) const KINDS: [&str; 6] = [
     "prestart",
     "createRuntime",
     "createContainer",

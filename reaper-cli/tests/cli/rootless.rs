@@ -13,7 +13,10 @@ use std::{
 use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::{Value, json};
 
-use crate::rig::{code, is_alive, kill_monitor};
+use crate::{
+    hooks::{KINDS, hook},
+    rig::{code, is_alive, kill_monitor},
+};
 
 const UID: u32 = 43211;
 
@@ -453,23 +456,9 @@ fn hooks_of_an_ordinary_users_bundle_are_run_as_that_user() {
         fs::create_dir_all(dir).unwrap();
     }
     chown(&data, Some(UID), Some(UID)).unwrap();
-    let kinds = [
-        "prestart",
-        "createRuntime",
-        "createContainer",
-        "startContainer",
-        "poststart",
-        "poststop",
-    ];
     let script = format!("echo $0 $(id -u) >> {}/trace", data.display());
-    let hook = |kind: &str| {
-        let path = "PATH=/usr/bin:/bin";
-        json!([{"path": "/bin/sh", "args": ["sh", "-c", script, kind], "env": [path]}])
-    };
-    let mut hooks: serde_json::Map<_, _> = kinds
-        .iter()
-        .map(|kind| ((*kind).to_owned(), hook(kind)))
-        .collect();
+    let noting = |kind: &str| (kind.to_owned(), json!([hook(kind, &script)]));
+    let mut hooks: serde_json::Map<_, _> = KINDS.map(noting).into_iter().collect();
     let document = |hooks: &serde_json::Map<String, Value>| {
         json!({
             "ociVersion": "1.0.2",
@@ -499,7 +488,7 @@ fn hooks_of_an_ordinary_users_bundle_are_run_as_that_user() {
     fs::write(&config, document(&hooks).to_string()).unwrap();
     someone.ok(&["run", "--bundle", "bundle", "c"]);
     let trace = fs::read_to_string(data.join("trace")).unwrap();
-    let run = kinds.iter().filter(|kind| hooks.contains_key(**kind));
+    let run = KINDS.iter().filter(|kind| hooks.contains_key(**kind));
     let expected: String = run.map(|kind| format!("{kind} {UID}\n")).collect();
     assert_eq!(trace, expected);
     someone.leaves_nothing("node");

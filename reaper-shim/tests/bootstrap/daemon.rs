@@ -10,8 +10,8 @@ use std::{
 
 use containerd_shim_protos::{
     api::{
-        ConnectRequest, CreateTaskRequest, DeleteRequest, KillRequest, StartRequest, StateRequest,
-        StateResponse, StatsRequest, Status, WaitRequest,
+        ConnectRequest, CreateTaskRequest, DeleteRequest, StartRequest, StateRequest,
+        StateResponse, StatsRequest, Status,
     },
     protobuf::Message,
     shim_async::TaskClient,
@@ -112,12 +112,7 @@ async fn a_container_whose_monitor_is_stopped_has_figures_and_can_be_killed_and_
     };
     let stats = shim.task.stats(none(), &stats).await.unwrap();
     assert!(stats.stats.is_some());
-    let term = KillRequest {
-        id: "web".into(),
-        signal: 15,
-        ..Default::default()
-    };
-    shim.task.kill(none(), &term).await.unwrap();
+    shim.kill("web", 15).await;
     shim.remove("web").await;
     assert!(!folder(&node, "web").exists());
     shim.remove("pod").await;
@@ -182,15 +177,7 @@ async fn a_shim_that_is_asked_to_end_does_so_when_its_last_container_has_ended()
     };
     let state = shim.task.state(context::with_timeout(0), &state).await;
     assert_eq!(state.unwrap().status, Status::RUNNING.into(), "it serves");
-    let request = KillRequest {
-        id: "app".into(),
-        signal: 9,
-        ..Default::default()
-    };
-    shim.task
-        .kill(context::with_timeout(0), &request)
-        .await
-        .unwrap();
+    shim.kill("app", 9).await;
     shim.ended();
     assert!(!shim.socket().exists());
     let deleted = node.command("app", &["delete"]).output().unwrap();
@@ -306,14 +293,7 @@ async fn a_workload_runs_with_its_own_environment_and_leaves_nothing() {
         ..Default::default()
     };
     assert_eq!(shim.task.start(none(), &request).await.unwrap().pid, pid);
-    let request = WaitRequest {
-        id: "app".into(),
-        ..Default::default()
-    };
-    assert_eq!(
-        shim.task.wait(none(), &request).await.unwrap().exit_status,
-        3
-    );
+    assert_eq!(shim.wait("app").await, 3);
     let request = DeleteRequest {
         id: "app".into(),
         ..Default::default()

@@ -208,19 +208,29 @@ impl Shim {
             .map(drop)
     }
 
-    pub(crate) async fn remove(&self, id: &str) {
-        let none = || context::with_timeout(0);
+    pub(crate) async fn kill(&self, id: &str, signal: u32) {
         let request = KillRequest {
             id: id.into(),
-            signal: 9,
+            signal,
             ..Default::default()
         };
-        self.task.kill(none(), &request).await.unwrap();
+        let killed = self.task.kill(context::with_timeout(0), &request).await;
+        killed.unwrap();
+    }
+
+    /// The code with which it has ended.
+    pub(crate) async fn wait(&self, id: &str) -> u32 {
         let request = WaitRequest {
             id: id.into(),
             ..Default::default()
         };
-        self.task.wait(none(), &request).await.unwrap();
+        let ended = self.task.wait(context::with_timeout(0), &request).await;
+        ended.unwrap().exit_status
+    }
+
+    pub(crate) async fn remove(&self, id: &str) {
+        self.kill(id, 9).await;
+        self.wait(id).await;
         self.remove_stopped(id).await;
     }
 

@@ -291,15 +291,7 @@ async fn cgroup_of_a_shim_that_leaves_containers_is_removed_with_the_last() {
     let cgroup = PodCgroup::new(&node);
     let (shim, _, init) = pod(&node, &cgroup).await;
     shim.signal(Signal::SIGTERM);
-    let request = KillRequest {
-        id: "web".into(),
-        signal: 9,
-        ..Default::default()
-    };
-    shim.task
-        .kill(context::with_timeout(0), &request)
-        .await
-        .unwrap();
+    shim.kill("web", 9).await;
     shim.ended();
     ended(init);
     delete(&node, "web");
@@ -328,12 +320,7 @@ async fn limit_of_a_pod_takes_a_workload_and_not_its_monitor() {
         document["process"]["args"] = json!(["/bin/sh", "-c", eater]);
         fs::write(config, document.to_string()).unwrap();
         shim.create("eater", &bundle).await.unwrap();
-        let request = WaitRequest {
-            id: "eater".into(),
-            ..Default::default()
-        };
-        let ended = shim.task.wait(context::with_timeout(0), &request).await;
-        assert_eq!(ended.unwrap().exit_status, 137);
+        assert_eq!(shim.wait("eater").await, 137);
         let identity = procfs::identify(monitor).unwrap();
         assert!(procfs::is_alive(&identity));
         shim.remove_stopped("eater").await;
@@ -471,7 +458,7 @@ async fn in_a_slice_of_systemd_it_is_a_scope() {
 async fn exit_arrives_at_the_pods_limit_of_pids() {
     let node = in_pod();
     let cgroup = PodCgroup::new(&node);
-    let (shim, ..) = pod(&node, &cgroup).await;
+    let (shim, _, init) = pod(&node, &cgroup).await;
     let file = |name| cgroup.folders().map(move |folder| folder.join(name));
     let Some(limit) = file("pids.max").find(|file| file.exists()) else {
         eprintln!("not tried: no controller of pids");
@@ -480,16 +467,11 @@ async fn exit_arrives_at_the_pods_limit_of_pids() {
         }
         return;
     };
-    let request = StateRequest {
-        id: "web".into(),
-        ..Default::default()
-    };
-    let state = shim.task.state(context::with_timeout(0), &request).await;
-    let init = nix::unistd::Pid::from_raw(state.unwrap().pid.cast_signed());
     // A shim that has nothing to do ends the threads that it does not keep.
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     // Less than there are: none can be added, also when one has ended.
     fs::write(&limit, "1").unwrap();
+    let init = nix::unistd::Pid::from_raw(init.cast_signed());
     nix::sys::signal::kill(init, Signal::SIGKILL).unwrap();
     let request = WaitRequest {
         id: "web".into(),

@@ -2,7 +2,7 @@
 
 use crate::{
     Effort,
-    report::{Report, Samples, Unit},
+    report::{Report, Samples},
     rig::{Rig, Shim},
     task::Pod,
 };
@@ -20,11 +20,6 @@ pub(crate) fn measure(effort: Effort) -> Report {
         }
     }
     pods.into_iter().for_each(Pod::stop);
-    let mut report = Report::new("From `kill(2)` of the workload to `TaskExit` at an event server");
-    let [reaper, runc] = &samples;
-    report.figure(Shim::Reaper.name(), Unit::Milliseconds, reaper.clone());
-    report.goal(1.0);
-    report.figure(Shim::Runc.name(), Unit::Milliseconds, runc.clone());
-    report.ratio("Reaper / runc's shim", reaper, runc);
-    report
+    let title = "From `kill(2)` of the workload to `TaskExit` at an event server";
+    Shim::compare(title, 1.0, &samples)
 }

@@ -28,7 +28,11 @@ use reaper_tests::{
 };
 use tempfile::TempDir;
 
-use crate::{bundle::Bundles, events::EventServer};
+use crate::{
+    bundle::Bundles,
+    events::EventServer,
+    report::{Report, Samples, Unit},
+};
 
 /// The folder with Reaper's binaries: that of this program.
 pub(crate) fn bin_dir() -> PathBuf {
@@ -108,6 +112,17 @@ impl Shim {
     /// Whether its containers need a root filesystem and namespaces.
     pub(crate) fn contains(self) -> bool {
         self == Self::Runc
+    }
+
+    /// The report of times with each of [`BOTH`](Self::BOTH), and the milliseconds that Reaper is to take at most.
+    pub(crate) fn compare(title: &str, goal: f64, times: &[Samples; 2]) -> Report {
+        let mut report = Report::new(title);
+        let [reaper, runc] = times;
+        report.figure(Self::Reaper.name(), Unit::Milliseconds, reaper.clone());
+        report.goal(goal);
+        report.figure(Self::Runc.name(), Unit::Milliseconds, runc.clone());
+        report.ratio("Reaper / runc's shim", reaper, runc);
+        report
     }
 
     /// What it is called in a report.

@@ -7,7 +7,7 @@ use reaper_tests::runtime::until_within;
 use crate::{
     Effort,
     bundle::BUSYBOX,
-    report::{Report, Samples, Unit},
+    report::{Report, Samples},
     rig::{Rig, Shim},
     task::{Pod, Task},
 };
@@ -43,13 +43,7 @@ pub(crate) fn measure(effort: Effort) -> Report {
     }
     tasks.into_iter().for_each(Task::kill_and_delete);
     pods.into_iter().for_each(Pod::stop);
-    let mut report = Report::new(&format!(
-        "`Stats` of a container of {PROCESSES} processes, from the request to the answer"
-    ));
-    let [reaper, runc] = &samples;
-    report.figure(Shim::Reaper.name(), Unit::Milliseconds, reaper.clone());
-    report.goal(1.0);
-    report.figure(Shim::Runc.name(), Unit::Milliseconds, runc.clone());
-    report.ratio("Reaper / runc's shim", reaper, runc);
-    report
+    let title =
+        format!("`Stats` of a container of {PROCESSES} processes, from the request to the answer");
+    Shim::compare(&title, 1.0, &samples)
 }
