@@ -11,8 +11,8 @@ use std::{
 use rustix::fs::OFlags;
 
 use super::{
-    plan::{Over, Step},
     record::staged,
+    step::{Over, Step},
 };
 
 /// How many symbolic links a path may lead through, as in Linux.

@@ -12,8 +12,9 @@ use super::{
     disk::Place,
     handlers::POD_OPTIONS,
     layout::{self, Found, KNOWN, Target},
-    plan::{Facts, Program, TextState},
+    plan::{Facts, Program},
     record::{self, Record, backup_of, staged},
+    texts::TextState,
 };
 use crate::{
     args::NodeTarget,

@@ -5,9 +5,10 @@ use std::{fmt::Write as _, io::Write};
 use super::{
     disk::{Host, execute},
     facts::{Node, lock},
-    plan::{Facts, Plan, Step, install, restarted, roll_back},
+    plan::{Facts, Plan, install, restarted, roll_back},
     record::{RELEASE, Restart},
     service::{answers, check},
+    step::Step,
 };
 use crate::{
     args::{NodeChange, NodeInstallArgs},

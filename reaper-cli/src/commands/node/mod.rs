@@ -12,6 +12,8 @@ mod plan;
 mod record;
 mod service;
 mod status;
+mod step;
+mod texts;
 mod uninstall;
 
 use std::io::Write;

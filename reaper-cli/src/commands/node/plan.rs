@@ -4,60 +4,16 @@
 //! and ends with the same files. So the record is first, which says what was there before, and a backup is
 //! written before the file that it is of.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 use reaper_spec::ProcessIdentity;
 
 use super::{
-    handlers::{self, POD_OPTIONS, POD_OPTIONS_TEXT},
-    layout::{Form, Target},
-    record::{self, Digest, Record, Restart, TextRecord, backup_of},
+    layout::Target,
+    record::{self, Record, Restart, backup_of},
+    step::{Over, PRIVATE, Step},
+    texts::{TextChanges, TextStates, state_of, undo},
 };
-
-/// The mode of a new file that everyone may read.
-const PUBLIC: u32 = 0o644;
-/// The mode of a file of which only the node's administrator is to know.
-const PRIVATE: u32 = 0o600;
-
-/// One change of the node's files, which is done as a whole or not at all.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
-    MakeFolder(PathBuf),
-    /// Replaces the file. It has the owner and the mode of `like` if that is there, and else `mode`.
-    Write {
-        path: PathBuf,
-        text: String,
-        like: Option<PathBuf>,
-        mode: u32,
-        over: Over,
-    },
-    /// Replaces the program by a copy of the file `from`.
-    Program {
-        path: PathBuf,
-        from: PathBuf,
-    },
-    Remove(PathBuf),
-    /// Removes it if it is empty.
-    RemoveFolder(PathBuf),
-}
-
-/// What a text may replace.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Over {
-    Anything,
-    /// Only what it was made from.
-    Only(Option<String>),
-}
-
-/// A text file and its backup, as they are.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct TextState {
-    pub(super) current: Option<String>,
-    pub(super) backup: Option<String>,
-}
 
 /// A program to install.
 #[derive(Debug, Clone)]
@@ -77,7 +33,7 @@ pub(super) struct Facts {
     /// Whether the record's file has another form or mode than this program gives it.
     pub(super) is_record_stale: bool,
     /// Of every file that is in the record, and of those that an installation writes.
-    pub(super) texts: BTreeMap<PathBuf, TextState>,
+    pub(super) texts: TextStates,
     /// What an interrupted step left.
     pub(super) litter: Vec<PathBuf>,
     /// Whether the record's directory is there with nothing in it, as the last step of an uninstallation finds it.
@@ -127,66 +83,8 @@ impl Facts {
         }
     }
 
-    fn text(&self, path: &Path) -> TextState {
-        self.texts.get(path).cloned().unwrap_or_default()
-    }
-
     fn sweep(&self) -> Vec<Step> {
         self.litter.iter().cloned().map(Step::Remove).collect()
-    }
-}
-
-/// What is done to text files, and what the record says of them.
-#[derive(Default)]
-struct Texts {
-    steps: Vec<Step>,
-    records: Vec<TextRecord>,
-    tells_containerd: bool,
-}
-
-impl Texts {
-    fn plan(facts: &Facts, old: &Record, target: &Target) -> Result<Self, String> {
-        let options = Target {
-            path: POD_OPTIONS.into(),
-            form: Form::Own,
-            version: 0,
-            replaces_runc: false,
-        };
-        let mut texts = Self::default();
-        for wanted in [&options, target] {
-            let state = facts.text(&wanted.path);
-            let entry = old.text(&wanted.path);
-            let original = original(entry, &state, wanted);
-            let (after, added) = match wanted.form {
-                Form::Own => (POD_OPTIONS_TEXT.to_owned(), Vec::new()),
-                _ => (
-                    handlers::with_handlers(original.as_deref(), wanted)?,
-                    handlers::missing(original.as_deref().unwrap_or_default(), wanted)?,
-                ),
-            };
-            if original.as_ref() == Some(&after) && entry.is_none() {
-                continue;
-            }
-            let backup = backed_up(&wanted.path, &state, original.as_deref());
-            texts.steps.extend(backup);
-            if state.current.as_ref() != Some(&after) {
-                texts.tells_containerd |= wanted.form != Form::Own;
-                texts
-                    .steps
-                    .push(write(&wanted.path, after.clone(), state.current.clone()));
-            }
-            let is_there = state.current.as_ref() == Some(&after);
-            texts.records.push(TextRecord {
-                path: wanted.path.clone(),
-                form: wanted.form,
-                format: wanted.version,
-                existed: original.is_some(),
-                after: Digest::of(&after),
-                added: added.into_iter().map(str::to_owned).collect(),
-                is_written: is_there || entry.is_some_and(|entry| entry.is_written),
-            });
-        }
-        Ok(texts)
     }
 }
 
@@ -198,7 +96,7 @@ pub(super) fn install(
     programs: &[Program],
 ) -> Result<Plan, String> {
     let old = facts.record.clone().unwrap_or_else(Record::empty);
-    let mut texts = Texts::plan(facts, &old, target)?;
+    let mut texts = TextChanges::plan(&facts.texts, &old, target)?;
     let new = Record {
         version: record::VERSION,
         release: release.to_owned(),
@@ -215,7 +113,7 @@ pub(super) fn install(
     moved.retain(|path| !new.programs.contains(path));
     let undone: Vec<_> = others
         .iter()
-        .flat_map(|entry| undo(entry, &facts.text(&entry.path)))
+        .flat_map(|entry| undo(entry, &state_of(&facts.texts, &entry.path)))
         .chain(removed(&moved, &old.found))
         .collect();
     let tells_containerd = texts.tells_containerd || !undone.is_empty();
@@ -275,7 +173,7 @@ pub(super) fn uninstall(facts: &Facts) -> Plan {
         let undone: Vec<_> = record
             .texts
             .iter()
-            .flat_map(|entry| undo(entry, &facts.text(&entry.path)))
+            .flat_map(|entry| undo(entry, &state_of(&facts.texts, &entry.path)))
             .collect();
         let mut first = record.clone();
         tells_containerd = !undone.is_empty();
@@ -343,85 +241,6 @@ pub(super) fn restarted(there: &Record) -> Option<Step> {
     record.written_over(Some(there))
 }
 
-/// What was in a file before an installation added to it, without what it added.
-fn original(entry: Option<&TextRecord>, state: &TextState, target: &Target) -> Option<String> {
-    let current = state.current.as_ref()?;
-    let Some(entry) = entry else {
-        return Some(match target.form {
-            Form::Own => current.clone(),
-            _ => handlers::without_handlers_block(current),
-        });
-    };
-    // What was written is there as a whole or not at all, so this is what an administrator wrote.
-    if !entry.is_written && !entry.after.is_of(current) && !handlers::has_block(current) {
-        return Some(current.clone());
-    }
-    if entry.form == Form::Own {
-        let found = || (!entry.after.is_of(current)).then(|| current.clone());
-        return match entry.existed {
-            true => state.backup.clone().or_else(found),
-            false => None,
-        };
-    }
-    let rest = handlers::without_handlers(current, target, &entry.added);
-    match &state.backup {
-        // Byte for byte, where only the handlers came to it.
-        Some(backup)
-            if entry.existed
-                && (entry.after.is_of(current) || rest.trim_end() == backup.trim_end()) =>
-        {
-            Some(backup.clone())
-        }
-        _ if !entry.existed && rest == handlers::base(target) => None,
-        _ => Some(rest),
-    }
-}
-
-fn backed_up(path: &Path, state: &TextState, original: Option<&str>) -> Option<Step> {
-    match (original, &state.backup) {
-        (Some(original), backup) if backup.as_deref() != Some(original) => Some(Step::Write {
-            path: backup_of(path),
-            text: original.to_owned(),
-            like: Some(path.to_owned()),
-            mode: PRIVATE,
-            over: Over::Anything,
-        }),
-        (None, Some(_)) => Some(Step::Remove(backup_of(path))),
-        _ => None,
-    }
-}
-
-fn undo(entry: &TextRecord, state: &TextState) -> Vec<Step> {
-    let target = Target {
-        path: entry.path.clone(),
-        form: entry.form,
-        version: entry.format,
-        replaces_runc: false,
-    };
-    let mut steps = Vec::new();
-    match original(Some(entry), state, &target) {
-        Some(original) if state.current.as_ref() != Some(&original) => {
-            steps.push(write(&entry.path, original, state.current.clone()));
-        }
-        None if state.current.is_some() => steps.push(Step::Remove(entry.path.clone())),
-        _ => {}
-    }
-    if state.backup.is_some() {
-        steps.push(Step::Remove(backup_of(&entry.path)));
-    }
-    steps
-}
-
-fn write(path: &Path, text: String, over: Option<String>) -> Step {
-    Step::Write {
-        path: path.to_owned(),
-        text,
-        like: Some(path.to_owned()),
-        mode: PUBLIC,
-        over: Over::Only(over),
-    }
-}
-
 /// The programs that were there before the first installation to them.
 fn found(old: &Record, programs: &[Program]) -> Vec<PathBuf> {
     let is_found = |program: &&Program| match old.programs.contains(&program.path) {
@@ -458,11 +277,6 @@ impl Record {
             unaware: None,
             restart: None,
         }
-    }
-
-    /// What is known of the file `path`.
-    pub(super) fn text(&self, path: &Path) -> Option<&TextRecord> {
-        self.texts.iter().find(|entry| entry.path == path)
     }
 
     /// The step that writes it, unless it is there.

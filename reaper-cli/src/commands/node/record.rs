@@ -138,6 +138,11 @@ fn with_name(path: &Path, before: &str, after: &str) -> PathBuf {
 }
 
 impl Record {
+    /// What is known of the text file `path`.
+    pub(super) fn text(&self, path: &Path) -> Option<&TextRecord> {
+        self.texts.iter().find(|entry| entry.path == path)
+    }
+
     /// Every path that it names.
     pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
         let texts = self.texts.iter().map(|entry| &entry.path);

@@ -13,6 +13,7 @@ use super::{
     handlers::CLASSES,
     plan::Facts,
     record::{RELEASE, Record, backup_of},
+    texts::state_of,
 };
 use crate::{
     args::NodeStatusArgs,
@@ -88,7 +89,7 @@ fn recorded(node: &Node, facts: &Facts, record: &Record) -> Vec<CheckResult> {
         findings.push(program(node, path, release));
     }
     for entry in &record.texts {
-        let state = facts.texts.get(&entry.path).cloned().unwrap_or_default();
+        let state = state_of(&facts.texts, &entry.path);
         let shown = entry.path.display();
         let again = "`reaper-runtime node install` restores it: see its --dry-run";
         findings.push(match &state.current {

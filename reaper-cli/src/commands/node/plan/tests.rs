@@ -1,9 +1,17 @@
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::commands::node::record::staged;
+use crate::commands::node::{
+    handlers::{self, POD_OPTIONS},
+    layout::Form,
+    record::staged,
+    texts::TextState,
+};
 
 const CONFIG: &str = "/etc/containerd/config.toml";
 
