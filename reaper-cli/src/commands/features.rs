@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use reaper_exec::cgroup::{DeviceControl, Hierarchies};
-use reaper_spec::{HookKind, SeccompArch, SeccompFlag, SeccompOp, oci};
+use reaper_spec::{HookKind, OCI_VERSION, SeccompArch, SeccompFlag, SeccompOp};
 use serde_json::{Value, json};
 
 use super::{capabilities, output::print_json};
@@ -18,7 +18,7 @@ pub(crate) fn run(out: &mut dyn Write) -> Result<ExitAction> {
     let hooks = HookKind::ALL.map(HookKind::as_str);
     let mut features = json!({
         "ociVersionMin": "1.0.0",
-        "ociVersionMax": oci::VERSION,
+        "ociVersionMax": OCI_VERSION,
         "hooks": hooks,
         "mountOptions": [
             "bind", "private", "rbind", "ro", "rprivate", "rro", "rshared", "rslave", "rw",
