@@ -27,7 +27,7 @@ pub(crate) fn run(out: &mut dyn Write) -> Result<ExitAction> {
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
             "capabilities": capabilities::known(),
-            "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": false },
+            "cgroup": { "v1": true, "v2": true, "systemd": cfg!(feature = "systemd"), "systemdUser": false },
             "seccomp": seccomp(),
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
