@@ -7,7 +7,7 @@ use reaper_exec::{
     cgroup::{IoStats, UsageStats},
     engine::{self, EventKind},
 };
-use reaper_spec::{ExitStatus, Status, Timestamp, oci};
+use reaper_spec::{ExitStatus, OCI_VERSION, Status, Timestamp};
 use reaper_state::Record;
 use serde::Serialize;
 
@@ -49,7 +49,7 @@ impl<'a> State<'a> {
     pub(crate) fn of(record: &'a Record) -> Self {
         let exit = record.exit.as_ref();
         Self {
-            oci_version: oci::VERSION,
+            oci_version: OCI_VERSION,
             id: record.id.as_str(),
             status: record.status,
             pid: pid(record).unwrap_or(0),

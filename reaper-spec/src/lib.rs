@@ -76,9 +76,12 @@ pub use seccomp::{
 pub use status::{InvalidTransition, Status, Transition};
 pub use timestamp::Timestamp;
 
-/// The OCI runtime-spec types that [`ContainerSpec`] is read from, re-exported so that consumers use
-/// the same version.
+/// The OCI runtime-spec types of [`Bundle::spec`], re-exported so that consumers use the same version.
+#[cfg(feature = "oci-spec")]
 pub use oci_spec::runtime as oci;
+
+/// The version of the OCI runtime-spec that bundles are read by, and that is said of containers.
+pub const OCI_VERSION: &str = "1.1.0";
 
 /// Whether serde leaves a value out.
 pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {

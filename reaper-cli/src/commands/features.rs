@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use reaper_exec::cgroup::{DeviceControl, Hierarchies};
-use reaper_spec::{HookKind, SeccompArch, SeccompFlag, SeccompOp, oci};
+use reaper_spec::{HookKind, OCI_VERSION, SeccompArch, SeccompFlag, SeccompOp};
 use serde_json::{Value, json};
 
 use super::{capabilities, output::print_json};
@@ -18,7 +18,7 @@ pub(crate) fn run(out: &mut dyn Write) -> Result<ExitAction> {
     let hooks = HookKind::ALL.map(HookKind::as_str);
     let mut features = json!({
         "ociVersionMin": "1.0.0",
-        "ociVersionMax": oci::VERSION,
+        "ociVersionMax": OCI_VERSION,
         "hooks": hooks,
         "mountOptions": [
             "bind", "private", "rbind", "ro", "rprivate", "rro", "rshared", "rslave", "rw",
@@ -27,7 +27,7 @@ pub(crate) fn run(out: &mut dyn Write) -> Result<ExitAction> {
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
             "capabilities": capabilities::known(),
-            "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": false },
+            "cgroup": { "v1": true, "v2": true, "systemd": cfg!(feature = "systemd"), "systemdUser": false },
             "seccomp": seccomp(),
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },

@@ -2,7 +2,7 @@
 
 use std::{fs::OpenOptions, io::Write, path::Path};
 
-use reaper_spec::oci;
+use reaper_spec::OCI_VERSION;
 use serde_json::json;
 
 use crate::{
@@ -15,7 +15,7 @@ pub(crate) fn run(args: &SpecArgs) -> Result<ExitAction> {
     let folder = args.bundle.as_deref().unwrap_or(Path::new("."));
     let path = folder.join("config.json");
     let starter = json!({
-        "ociVersion": oci::VERSION,
+        "ociVersion": OCI_VERSION,
         "process": {
             "terminal": false,
             "args": ["/bin/sh", "-c", "echo \"hello from $(hostname), as $(id -un)\""],

@@ -270,6 +270,8 @@ fn features_version_and_spec_print_expected_output() {
     let features: serde_json::Value = serde_json::from_str(&rig.done("features")).unwrap();
     let seccomp = &features["linux"]["seccomp"];
     assert_eq!(seccomp["enabled"], cfg!(feature = "seccomp"));
+    let systemd = &features["linux"]["cgroup"]["systemd"];
+    assert_eq!(*systemd, cfg!(feature = "systemd"));
     let capabilities = features["linux"]["capabilities"].as_array().unwrap();
     assert!(capabilities.contains(&"CAP_CHECKPOINT_RESTORE".into()));
 

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use reaper_spec::oci;
+use reaper_spec::OCI_VERSION;
 
 use super::output::print;
 use crate::{error::Result, outcome::ExitAction};
@@ -12,7 +12,7 @@ pub(crate) fn run(out: &mut dyn Write) -> Result<ExitAction> {
     let version = env!("CARGO_PKG_VERSION");
     print(
         out,
-        format_args!("reaper-runtime version {version}\nspec: {}\n", oci::VERSION),
+        format_args!("reaper-runtime version {version}\nspec: {}\n", OCI_VERSION),
     )?;
     Ok(ExitAction::DONE)
 }

@@ -9,6 +9,7 @@
 
 mod claim;
 mod container;
+#[cfg(feature = "systemd")]
 mod dbus;
 pub(crate) mod devices;
 mod error;

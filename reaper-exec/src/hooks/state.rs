@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use reaper_spec::{ContainerId, Status, oci};
+use reaper_spec::{ContainerId, OCI_VERSION, Status};
 use serde_json::{Value, json};
 
 /// The state of a container (runtime-spec, runtime.md, "State").
@@ -20,7 +20,7 @@ pub(crate) fn state(
         _ => Status::Creating,
     };
     let mut state = json!({
-        "ociVersion": oci::VERSION,
+        "ociVersion": OCI_VERSION,
         "id": id,
         "status": status,
         "bundle": bundle,

@@ -2,13 +2,13 @@
 
 use std::str::FromStr;
 
-use oci_spec::runtime as oci;
 use toml::Value;
 
 use super::input::{Input, Wrong};
 use crate::{
     overlay_scope::OverlayScope,
     policy::{HostPath, IdRange, RlimitCeiling},
+    process::Capabilities,
 };
 
 /// The table's name.
@@ -87,7 +87,7 @@ checked! {
     Namespace: "names of Kubernetes namespaces, such as \"batch\"",
         |text| is_label(text);
     Capability: "capabilities as in capabilities(7), such as \"CAP_NET_ADMIN\"",
-        |text| text.strip_prefix("CAP_").is_some_and(|name| name.parse::<oci::Capability>().is_ok());
+        |text| Capabilities::NAMES.contains(&text);
     Scope: "overlay scopes: node, namespace, pod, container, group:NAME or group:*",
         |text| text == "group:*" || text.parse::<OverlayScope>().is_ok();
 }

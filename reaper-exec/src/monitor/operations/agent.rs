@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use reaper_spec::oci;
+use reaper_spec::OCI_VERSION;
 use rustix::{
     net::{
         AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
@@ -53,7 +53,7 @@ impl Monitor {
     fn process_state(&self, pid: u32, metadata: Option<&str>) -> Value {
         let seccomp = self.seccomp.as_ref();
         let mut state = json!({
-            "ociVersion": oci::VERSION,
+            "ociVersion": OCI_VERSION,
             "fds": ["seccompFd"],
             "pid": pid,
             "state": state(
