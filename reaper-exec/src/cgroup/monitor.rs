@@ -9,6 +9,7 @@
 //! is in it.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
@@ -23,6 +24,7 @@ use nix::{
 use super::{
     error::Error,
     folder,
+    hierarchy::Hierarchy,
     set::Hierarchies,
     subtree,
     systemd::Scope,
@@ -32,6 +34,9 @@ use crate::procfs;
 
 /// How often processes are moved out before a cgroup that gets new ones is left.
 const ROUNDS: usize = 16;
+
+/// How the name of a scope ends.
+const SCOPE: &str = ".scope";
 
 /// The file that lists a cgroup's processes, and takes new ones.
 const PROCS: &str = "cgroup.procs";
@@ -72,7 +77,7 @@ impl MonitorCgroup {
         let Some(pod) = container.parent().filter(|pod| *pod != Path::new("")) else {
             return Ok(None);
         };
-        let unit = pod.join(format!("{name}.scope"));
+        let unit = pod.join(format!("{name}{SCOPE}"));
         let scope = Scope::of(&unit);
         let relative = match scope {
             Some(_) => unit,
@@ -89,6 +94,41 @@ impl MonitorCgroup {
         };
         let places = v2.chain(v1).map(place).collect::<Result<_, Error>>()?;
         Ok(Some(Self { scope, places }))
+    }
+
+    /// Those beside the cgroup of a container that exist in any hierarchy and have a name for which `is_wanted`
+    /// holds, with their names.
+    ///
+    /// # Errors
+    /// As of [`beside`](Self::beside); [`Error::Io`] for a folder that cannot be listed.
+    pub fn find_beside(
+        hierarchies: &Hierarchies,
+        container: &Path,
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> Result<Vec<(String, Self)>, Error> {
+        let Some(pod) = container.parent().filter(|pod| *pod != Path::new("")) else {
+            return Ok(Vec::new());
+        };
+        let v2 = hierarchies.v2.iter().map(Hierarchy::root);
+        let v1 = hierarchies.v1.iter().map(V1Hierarchy::root);
+        let mut names = BTreeSet::new();
+        for root in v2.chain(v1) {
+            let found = match subtree::children(&folder::below(root, pod)?) {
+                Err(error) if error.is_gone() => Vec::new(),
+                found => found?,
+            };
+            let found = found.iter().filter_map(|path| path.file_name()?.to_str());
+            let found = found.map(|name| name.strip_suffix(SCOPE).unwrap_or(name));
+            names.extend(found.filter(|name| is_wanted(name)).map(str::to_owned));
+        }
+        let at = |name: String| {
+            let cgroup = Self::beside(hierarchies, container, &name)?;
+            Ok(cgroup.map(|cgroup| (name, cgroup)))
+        };
+        names
+            .into_iter()
+            .filter_map(|name| at(name).transpose())
+            .collect()
     }
 
     /// Its folders, of which each may exist or not.

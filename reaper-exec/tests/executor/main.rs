@@ -20,6 +20,7 @@ mod lives;
 mod machine;
 mod mutants;
 mod namespaces;
+mod no_cgroups;
 #[path = "../common/output.rs"]
 mod output;
 mod pids;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         embedding::CASES,
         hooks::CASES,
         namespaces::CASES,
+        no_cgroups::CASES,
     ]
     .concat();
     let trials = cases.into_iter().map(|(name, case)| {

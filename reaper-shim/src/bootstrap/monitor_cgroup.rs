@@ -4,17 +4,18 @@
 //! tells the daemon by the setting's own variable. The daemon joins as it starts: what a process has allocated
 //! before stays charged to where it was.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, process, time::Duration};
 
 use reaper_exec::{
     Engine, Executor,
-    cgroup::{Hierarchies, MonitorCgroup, Origin},
+    cgroup::{self, Hierarchies, MonitorCgroup, Origin},
 };
 use reaper_spec::{CgroupMode, CgroupsPath, Config, MonitorCgroupMode, path_hash};
 use reaper_state::StateStore;
 use serde::Deserialize;
 use tokio::task::spawn_blocking;
 
+use super::environment::SERVE;
 use crate::{Error, Result};
 
 /// The setting's variable, by which `start` tells the daemon.
@@ -59,9 +60,12 @@ impl PodOfBundle {
         id.filter(|id| !id.is_empty())
     }
 
-    /// The cgroup of the monitors of the pod, which is `group` in containerd's `namespace`, beside the
-    /// container's own. `None` if the bundle names no cgroup that is below another.
-    fn monitor_cgroup(&self, namespace: &str, group: &str) -> Result<Option<MonitorCgroup>> {
+    /// Calls `find` with the hierarchies and the path of the container's cgroup below their roots. `None` if the
+    /// bundle names none.
+    fn beside<T>(
+        &self,
+        find: impl FnOnce(&Hierarchies, &Path) -> std::result::Result<T, cgroup::Error>,
+    ) -> Result<Option<T>> {
         let path = self.linux.cgroups_path.as_deref();
         let Some(path) = path.filter(|path| !path.is_empty()) else {
             return Ok(None);
@@ -74,17 +78,58 @@ impl PodOfBundle {
             operation: "find the hierarchies of cgroups",
             source,
         })?;
-        // Short, and nothing like a container's id: cAdvisor takes a cgroup whose name has one for that
-        // container's. A pod's next sandbox, in the same cgroup, has another.
-        let name = format!(
-            "reaper-shim-{}",
-            path_hash(&Path::new(namespace).join(group))
-        );
-        MonitorCgroup::beside(&hierarchies, path.relative(), &name).map_err(failed)
+        find(&hierarchies, path.relative())
+            .map(Some)
+            .map_err(failed)
+    }
+
+    /// The cgroup of this shim for the pod `group` of containerd's `namespace`. `None` if the bundle names no
+    /// cgroup that is below another.
+    fn own_cgroup(&self, namespace: &str, group: &str) -> Result<Option<MonitorCgroup>> {
+        // An earlier shim of the pod may be leaving its own just then, and moves all out of that.
+        let name = format!("{}-{}", common_name(namespace, group), process::id());
+        let found = self.beside(|all, path| MonitorCgroup::beside(all, path, &name))?;
+        Ok(found.flatten())
+    }
+
+    /// The cgroups that shims of the pod have left, but for those of shims that live.
+    fn left_cgroups(&self, namespace: &str, group: &str) -> Result<Vec<MonitorCgroup>> {
+        let common = common_name(namespace, group);
+        // Those of earlier versions have no pid in their names.
+        let is_pods = |name: &str| {
+            let rest = name.strip_prefix(&common);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        };
+        let found = self.beside(|all, path| MonitorCgroup::find_beside(all, path, is_pods))?;
+        let is_left = |name: &str| {
+            let shim = name[common.len()..].strip_prefix('-');
+            !shim.is_some_and(is_shim)
+        };
+        let left = found
+            .into_iter()
+            .flatten()
+            .filter(|(name, _)| is_left(name));
+        Ok(left.map(|(_, cgroup)| cgroup).collect())
     }
 }
 
-fn failed(error: reaper_exec::cgroup::Error) -> Error {
+/// Whether the process of this number is a shim that serves, or is about to.
+fn is_shim(pid: &str) -> bool {
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut arguments = command.rsplit(|&byte| byte == 0).skip(1);
+    arguments.next() == Some(SERVE.as_bytes())
+}
+
+/// How the names of the cgroups of a pod's shims begin. Short, and nothing like a container's id: cAdvisor takes a
+/// cgroup whose name has one for that container's. A pod's next sandbox, in the same cgroup, has another.
+fn common_name(namespace: &str, group: &str) -> String {
+    format!(
+        "reaper-shim-{}",
+        path_hash(&Path::new(namespace).join(group))
+    )
+}
+
+fn failed(error: cgroup::Error) -> Error {
     Error::Field {
         field: SETTING,
         reason: error.to_string(),
@@ -126,7 +171,7 @@ impl Membership {
         }
         let pod = PodOfBundle::read(bundle).unwrap_or_default();
         let group = pod.sandbox_id().unwrap_or(id);
-        let Some(cgroup) = pod.monitor_cgroup(namespace, group)? else {
+        let Some(cgroup) = pod.own_cgroup(namespace, group)? else {
             tracing::warn!(%id, "the shim stays in containerd's cgroup: the bundle names none below a pod's");
             return Ok(None);
         };
@@ -147,7 +192,8 @@ impl Membership {
     }
 }
 
-/// Removes the cgroup of a shim that was killed, with the last of its containers.
+/// Removes the cgroups of shims that were killed, or have left containers behind, each with the last of its
+/// containers.
 pub(super) async fn remove_left<E, S>(
     engine: &Engine<E, S>,
     bundle: &Path,
@@ -160,26 +206,29 @@ where
 {
     let pod = PodOfBundle::read(bundle).unwrap_or_default();
     let group = pod.sandbox_id().unwrap_or(id);
-    let Some(cgroup) = pod.monitor_cgroup(namespace, group)? else {
-        return Ok(());
-    };
-    if !cgroup.paths().any(Path::exists) {
+    let left = pod.left_cgroups(namespace, group)?;
+    if left.is_empty() {
         return Ok(());
     }
     let store = engine.store().clone();
     let removed = spawn_blocking(move || {
-        let pids = cgroup.pids().map_err(failed)?;
-        for id in store.list()? {
-            let monitor = store.get(&id).ok().and_then(|found| found.record.monitor);
-            if monitor.is_some_and(|monitor| pids.contains(&monitor.pid)) {
+        let monitors = store.list()?.into_iter().filter_map(|id| {
+            let monitor = store.get(&id).ok()?.record.monitor?;
+            Some(monitor.pid)
+        });
+        let monitors: Vec<u32> = monitors.collect();
+        let remove = |cgroup: &MonitorCgroup| {
+            let pids = cgroup.pids().map_err(failed)?;
+            if monitors.iter().any(|monitor| pids.contains(monitor)) {
                 return Ok(());
             }
-        }
-        let origin = cgroup.origin().map_err(|source| Error::System {
-            operation: "find the cgroups of this process",
-            source,
-        })?;
-        cgroup.remove(&origin, ENDS_LIMIT).map_err(failed)
+            let origin = cgroup.origin().map_err(|source| Error::System {
+                operation: "find the cgroups of this process",
+                source,
+            })?;
+            cgroup.remove(&origin, ENDS_LIMIT).map_err(failed)
+        };
+        left.iter().map(remove).fold(Ok(()), Result::and)
     });
     removed.await.unwrap_or(Ok(()))
 }

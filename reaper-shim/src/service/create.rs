@@ -254,17 +254,31 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
 
     /// The end of a container whose end could not be committed, or not be seen. The executor has
     /// made it durable if it knows it at all.
-    async fn uncommitted_exit(&self, container: &Container, error: &(dyn Display + Sync)) -> Exit {
+    async fn uncommitted_exit(
+        self: &Arc<Self>,
+        container: &Container,
+        error: &(dyn Display + Sync),
+    ) -> Exit {
         let id = &container.id;
         tracing::warn!(%id, %error, "the end of a container could not be committed");
-        match self.engine.executor().wait(&container.init.target).await {
-            Ok(exit) => exit,
-            Err(error) => Exit {
-                status: ExitStatus::Unknown {
-                    reason: error.to_string(),
-                },
-                at: Timestamp::now(),
-            },
+        self.seen_exit(&container.init.target).await
+    }
+
+    /// How a process has ended, as far as the executor knows. A panic there is not the end of the caller, which
+    /// alone tells of the process's.
+    pub(super) async fn seen_exit(self: &Arc<Self>, target: &Target) -> Exit {
+        let waiting = tokio::spawn({
+            let (inner, target) = (Arc::clone(self), target.clone());
+            async move { inner.engine.executor().wait(&target).await }
+        });
+        let reason = match waiting.await {
+            Ok(Ok(exit)) => return exit,
+            Ok(Err(error)) => error.to_string(),
+            Err(panicked) => panicked.to_string(),
+        };
+        Exit {
+            status: ExitStatus::Unknown { reason },
+            at: Timestamp::now(),
         }
     }
 }

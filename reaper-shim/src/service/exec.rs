@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use containerd_shim_protos::api::{Empty, ExecProcessRequest};
 use reaper_exec::{ExecRequest, Executor, Signal, Target};
-use reaper_spec::{ExecId, Exit, ExitStatus, ProcessSpec, Status, Timestamp};
+use reaper_spec::{ExecId, ProcessSpec, Status};
 use reaper_state::StateStore;
 
 use super::Inner;
@@ -92,15 +92,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
     }
 
     async fn watch_exec(self: Arc<Self>, process: Arc<Process>) {
-        let exit = match self.engine.executor().wait(&process.target).await {
-            Ok(exit) => exit,
-            Err(error) => Exit {
-                status: ExitStatus::Unknown {
-                    reason: error.to_string(),
-                },
-                at: Timestamp::now(),
-            },
-        };
+        let exit = self.seen_exit(&process.target).await;
         process.ended(exit, &*self.events);
     }
 }

@@ -357,6 +357,40 @@ async fn what_is_left_in_the_cgroup_goes_where_the_shim_came_from() {
     daemon.wait().unwrap();
 }
 
+/// An earlier shim waits for what it has left, and then moves all out of its cgroup.
+#[tokio::test]
+async fn shim_that_is_started_while_an_earlier_one_ends_stays_in_the_pods_cgroup() {
+    let node = in_pod();
+    let cgroup = PodCgroup::new(&node);
+    let sandbox = bundle(&node, "pod", &cgroup);
+    let earlier = Shim::connect(&node.start("pod")).await;
+    earlier.create("pod", &sandbox).await.unwrap();
+    let mut daemon = std::process::Command::new("/bin/sleep")
+        .arg("1000")
+        .spawn()
+        .unwrap();
+    for leaf in cgroup.leaves() {
+        fs::write(leaf.join("cgroup.procs"), daemon.id().to_string()).unwrap();
+    }
+    earlier.remove("pod").await;
+    earlier.shutdown().await;
+    let later = Shim::connect(&node.start("pod")).await;
+    later.create("pod", &sandbox).await.unwrap();
+    earlier.ended();
+    let all = cgroup.roots.len();
+    assert_eq!((cgroup.with(later.pid), cgroup.leaves().len()), (all, all));
+    // Nor does the deletion of what the earlier one has left behind.
+    bundle(&node, "gone", &cgroup);
+    delete(&node, "gone");
+    assert_eq!(cgroup.with(later.pid), all);
+    later.remove("pod").await;
+    later.shutdown().await;
+    later.ended();
+    assert_eq!(cgroup.leaves(), [] as [PathBuf; 0]);
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+}
+
 #[tokio::test]
 async fn bundle_without_a_pods_cgroup_is_a_warning() {
     let node = in_pod();
@@ -416,6 +450,22 @@ fn scopes_of(pid: u32, slice: &str) -> usize {
     text.lines().filter(is_in).count()
 }
 
+/// The cgroup of a process in the hierarchy of each of `roots`.
+fn cgroups_of(pid: u32, roots: &[PathBuf]) -> Vec<PathBuf> {
+    let is_in = |folder: &PathBuf| {
+        let pids = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        pids.lines().any(|line| line == pid.to_string())
+    };
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let paths = text.lines().map(|line| line.splitn(3, ':').nth(2).unwrap());
+    let paths: Vec<&str> = paths.map(|path| path.trim_start_matches('/')).collect();
+    let found = |root: &PathBuf| {
+        let folders = paths.iter().map(|path| root.join(path));
+        folders.into_iter().find(is_in)
+    };
+    roots.iter().filter_map(found).collect()
+}
+
 #[tokio::test]
 async fn in_a_slice_of_systemd_it_is_a_scope() {
     if !Path::new("/run/systemd/private").exists() {
@@ -435,6 +485,15 @@ async fn in_a_slice_of_systemd_it_is_a_scope() {
         let shim = Shim::connect(&node.start("pod")).await;
         shim.create("pod", &sandbox).await.unwrap();
         assert_eq!(scopes_of(shim.pid, &slice), roots.len());
+        // What a hook has started, which systemd would end with the scope.
+        let mut daemon = std::process::Command::new("/bin/sleep")
+            .arg("1000")
+            .spawn()
+            .unwrap();
+        for scope in cgroups_of(shim.pid, &roots) {
+            fs::write(scope.join("cgroup.procs"), daemon.id().to_string()).unwrap();
+        }
+        assert_eq!(scopes_of(daemon.id(), &slice), roots.len());
         if is_killed {
             shim.signal(Signal::SIGKILL);
             shim.ended();
@@ -450,6 +509,9 @@ async fn in_a_slice_of_systemd_it_is_a_scope() {
         for root in &roots {
             assert!(!root.join(&slice).exists(), "{}", root.display());
         }
+        assert!(daemon.try_wait().unwrap().is_none(), "it was moved out");
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
     }
 }
 

@@ -225,3 +225,27 @@ async fn exit_is_published_even_if_it_cannot_be_committed() {
     shim.fake.exit(&init("web"), 5);
     assert_eq!(shim.wait("web", "").await.unwrap().exit_status, 5);
 }
+
+#[tokio::test]
+async fn exit_is_published_even_if_the_wait_for_it_panics() {
+    let shim = shim();
+    shim.fake.panic_next(Call::Wait);
+    shim.run("web").await;
+    shim.fake.exit(&init("web"), 5);
+    assert_eq!(shim.wait("web", "").await.unwrap().exit_status, 5);
+    let seen = shim.events.until(3).await;
+    assert_eq!(seen, ["create web", "start web", "exit web 5"]);
+}
+
+/// Containers are not kept back by what is not known of their execs.
+#[tokio::test]
+async fn exit_of_an_exec_is_published_even_if_the_wait_for_it_panics() {
+    let shim = shim();
+    shim.run("web").await;
+    shim.fake.panic_next(Call::Wait);
+    shim.exec("web", "probe").await.unwrap();
+    shim.start("web", "probe").await.unwrap();
+    shim.fake.exit(&exec("web", "probe"), 0);
+    // Its code is not known.
+    assert_eq!(shim.wait("web", "probe").await.unwrap().exit_status, 137);
+}

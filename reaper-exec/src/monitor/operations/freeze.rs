@@ -5,8 +5,8 @@
 //! wakes up. Version 2 reports the end by a change of `cgroup.events`, which is polled. Version 1
 //! reports nothing, and may have to be asked again for processes that were forked meanwhile, so it is
 //! looked at every few milliseconds until it is done. After 5 s the freeze is undone and reported as
-//! failed. Signals are best effort: any process may send SIGCONT, and one that has left the tree is
-//! missed.
+//! failed. Signals are best effort: any process may send SIGCONT, and what was left in a pid namespace that
+//! the container has joined is the child of another container's process, and missed.
 
 use std::time::{Duration, Instant};
 

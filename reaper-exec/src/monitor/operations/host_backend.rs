@@ -175,7 +175,15 @@ impl Backend for HostBackend {
             (None, _, Some(cgroups)) => cgroups.signal(number).map(drop),
             (Some(_), Some(leaf), _) if signal == Signal::KILL => leaf.kill(),
             (Some(_), Some(leaf), _) => leaf.signal(number).map(drop),
-            _ => return send_signals(monitor.tree(pid), signal).map(|()| Some(Response::Done)),
+            (Some(_), None, _) => {
+                let sent = send_signals(monitor.tree(pid), signal);
+                return sent.map(|()| Some(Response::Done));
+            }
+            (None, _, None) => {
+                let all = monitor.pids_by_descent().into_iter();
+                let sent = send_signals(all.map(|process| process.pid).collect(), signal);
+                return sent.map(|()| Some(Response::Done));
+            }
         };
         sent.map_err(|error| Failure::from_error("signal the cgroup", &error))
             .map(|()| Some(Response::Done))

@@ -1,6 +1,7 @@
 //! The processes of the container, and the resources that they use.
 
 use nix::sys::resource;
+use reaper_spec::ExecId;
 
 use crate::{
     cgroup::{CgroupStats, Cgroups},
@@ -41,18 +42,23 @@ impl Monitor {
         Some(listed)
     }
 
-    /// The live processes that are known, and their descendants.
+    /// The live processes that are known, and their descendants. Besides, without the exec that has
+    /// started them, those whose parent has exited: the monitor, a subreaper, is their parent by then.
     pub(crate) fn pids_by_descent(&self) -> Vec<ProcessInfo> {
-        let roots = self.processes.iter().filter(|process| !process.has_ended());
-        roots
-            .filter_map(|process| Some((process, process.pid_number()?)))
-            .flat_map(|(process, root)| {
-                self.tree(root).into_iter().map(|pid| ProcessInfo {
-                    pid,
-                    exec: process.exec.clone(),
-                })
+        let live = self.processes.iter().filter(|process| !process.has_ended());
+        let live = live.filter_map(|process| Some((process.pid_number()?, process.exec.clone())));
+        let mut roots: Vec<(u32, Option<ExecId>)> = live.collect();
+        let mut orphans = self.remaining();
+        orphans.retain(|orphan| roots.iter().all(|(root, _)| root != orphan));
+        roots.extend(orphans.into_iter().map(|orphan| (orphan, None)));
+        let trees = roots.into_iter().flat_map(|(root, exec)| {
+            let tree = self.tree(root).into_iter();
+            tree.map(move |pid| ProcessInfo {
+                pid,
+                exec: exec.clone(),
             })
-            .collect()
+        });
+        trees.collect()
     }
 
     /// The cgroups that account for the container: those of the monitor, or those that a runtime has

@@ -123,7 +123,7 @@ impl Monitor {
     }
 
     /// The monitor's children, without loggers and commands of a runtime.
-    fn remaining(&self) -> Vec<u32> {
+    pub(crate) fn remaining(&self) -> Vec<u32> {
         if !any_children() {
             return Vec::new();
         }
