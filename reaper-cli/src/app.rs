@@ -7,7 +7,6 @@ use std::{
 
 use clap::{CommandFactory, Parser, builder::StyledStr};
 use reaper_spec::Config;
-use reaper_state::StateRoot;
 
 use crate::{
     args::{Cli, Command, GlobalArgs},
@@ -15,7 +14,7 @@ use crate::{
     commands::{self, CommandContext, StandIn, print},
     detached,
     error::{Error, Result},
-    host::ContainerEngine,
+    host::Open,
     log,
     outcome::ExitAction,
     proxy::Proxy,
@@ -24,9 +23,6 @@ use crate::{
     streams::{self, Printer},
     sys,
 };
-
-/// Finds the containers below a root, as the configuration says.
-type Open = fn(StateRoot, &Config) -> Result<ContainerEngine>;
 
 /// What a failed call ends with, as runc's do.
 const FAILURE: u8 = 1;
@@ -131,6 +127,7 @@ fn execute(global: &GlobalArgs, command: Command, open: Open) -> Result<ExitActi
             .map_err(Error::io("start the async runtime"))?;
         let call = CommandContext {
             containers: open(settings.root, &settings.config)?,
+            open,
             config: settings.config,
             config_file: global.config.clone(),
             one_namespace: global.namespace.is_some(),

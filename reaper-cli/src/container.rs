@@ -228,10 +228,10 @@ pub(crate) struct PodNames {
 }
 
 impl PodNames {
-    /// POD:CONTAINER
+    /// NAMESPACE/POD/CONTAINER, as command lines have it; of a sandbox without the container.
     pub(crate) fn line(&self) -> String {
         match &self.container {
-            Some(container) => format!("{}:{container}", self.pod),
+            Some(container) => format!("{}/{container}", self.pod),
             None => self.pod.clone(),
         }
     }

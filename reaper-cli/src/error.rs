@@ -41,6 +41,25 @@ pub(crate) enum Error {
         /// What there is.
         meant: ContainerId,
     },
+    /// No container of a pod is called so.
+    #[error(
+        "there is no container {name} of a pod{}",
+        meant.as_ref().map(|meant| format!(": did you mean {meant}?")).unwrap_or_default()
+    )]
+    NoPod {
+        /// What was named.
+        name: String,
+        /// What there is.
+        meant: Option<String>,
+    },
+    /// More than one container is called so.
+    #[error("{name} is one of several containers: name one of {}", candidates.join(", "))]
+    Ambiguous {
+        /// What was named.
+        name: String,
+        /// Their names, each with its id.
+        candidates: Vec<String>,
+    },
     /// Something could not be done for some containers or overlays; each was named.
     #[error("{failed} of {all} {what} could not be {done}, see above")]
     Incomplete {
@@ -137,6 +156,9 @@ impl Error {
             ),
             Self::Engine(EngineError::Store(StoreError::NotFound { .. })) => {
                 Some("see `reaper-runtime list`".to_owned())
+            }
+            Self::NoPod { meant: None, .. } => {
+                Some("see `reaper-runtime --namespace k8s.io list`".to_owned())
             }
             Self::Engine(EngineError::Store(StoreError::AlreadyExists { id })) => Some(format!(
                 "choose another name, or remove it by `reaper-runtime delete {id}`"

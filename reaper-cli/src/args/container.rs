@@ -6,7 +6,7 @@ use clap::Args;
 use reaper_exec::Signal;
 use reaper_spec::ContainerId;
 
-use super::global::given;
+use super::{global::given, name::ContainerName};
 
 /// Make a container, and leave its process ready to start
 #[derive(Debug, Args)]
@@ -89,10 +89,11 @@ pub(crate) struct StartArgs {
 Examples:
   reaper-runtime kill web              SIGTERM
   reaper-runtime kill web KILL         or SIGKILL, or 9
-  reaper-runtime kill --all web HUP    to every process of the container")]
+  reaper-runtime kill --all web HUP    to every process of the container
+  reaper-runtime kill default/web-0    the only container of a pod of Kubernetes")]
 pub(crate) struct KillArgs {
-    /// The container's name
-    pub(crate) id: ContainerId,
+    /// The container: its id, or NAMESPACE/POD[/CONTAINER]
+    pub(crate) id: ContainerName,
 
     /// The signal, by name or number [default: TERM]
     #[arg(value_name = "SIGNAL", conflicts_with = "signal")]
@@ -114,8 +115,8 @@ Examples:
   reaper-runtime delete web
   reaper-runtime delete --force web    kills it first; no error if it does not exist")]
 pub(crate) struct DeleteArgs {
-    /// The container's name
-    pub(crate) id: ContainerId,
+    /// The container: its id, or NAMESPACE/POD[/CONTAINER]
+    pub(crate) id: ContainerName,
 
     /// Kill it first if it has not stopped
     #[arg(long, short)]

@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use reaper_spec::ContainerId;
 
-use super::{global::given, process::ProcessArgs};
+use super::{global::given, name::ContainerName, process::ProcessArgs};
 
 /// Run another process in a container
 #[derive(Debug, Args)]
@@ -13,13 +12,14 @@ use super::{global::given, process::ProcessArgs};
 Examples:
   reaper-runtime exec web ps -ef
   reaper-runtime exec -t web bash
+  reaper-runtime exec -t default/web-0/app bash    in a container of a pod
   reaper-runtime exec --detach --pid-file pid --process process.json web
 
 The exit code is the process's; 128 and the signal's number where a signal ended it; 255 where it
 could not be run.")]
 pub(crate) struct ExecArgs {
-    /// The container's name
-    pub(crate) id: ContainerId,
+    /// The container: its id, or NAMESPACE/POD[/CONTAINER]
+    pub(crate) id: ContainerName,
 
     /// The program and its arguments
     #[arg(

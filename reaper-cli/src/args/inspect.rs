@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use reaper_spec::ContainerId;
+
+use super::name::ContainerName;
 
 #[derive(Debug, Args)]
 pub(crate) struct IdArgs {
-    /// The container's name
-    pub(crate) id: ContainerId,
+    /// The container: its id, or NAMESPACE/POD[/CONTAINER]
+    pub(crate) id: ContainerName,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -37,6 +38,10 @@ pub(crate) struct ListArgs {
     /// Print the names only
     #[arg(long, short)]
     pub(crate) quiet: bool,
+
+    /// Print what containers can be called, for completions
+    #[arg(long, hide = true)]
+    pub(crate) names: bool,
 }
 
 /// List the processes of a container
@@ -44,11 +49,12 @@ pub(crate) struct ListArgs {
 #[command(after_help = "\
 Examples:
   reaper-runtime ps web
+  reaper-runtime ps default/web-0        that of a pod of Kubernetes
   reaper-runtime ps --format json web    pids only
   reaper-runtime ps web -o pid,rss,args  the columns of ps(1), with its options")]
 pub(crate) struct PsArgs {
-    /// The container's name
-    pub(crate) id: ContainerId,
+    /// The container: its id, or NAMESPACE/POD[/CONTAINER]
+    pub(crate) id: ContainerName,
 
     /// How to print them
     #[arg(long, short, value_enum, default_value_t)]
@@ -63,19 +69,21 @@ pub(crate) struct PsArgs {
     pub(crate) ps_options: Vec<String>,
 }
 
-/// Show what a detached command has written
+/// Show what a detached command, or a container of a pod, has written
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   reaper-runtime run --detach --name web -- ./serve
   reaper-runtime logs web
   reaper-runtime logs --follow --tail 20 web    until it ends
+  reaper-runtime logs default/web-0/app         of a container of a pod
 
 Both outputs of what `run --detach -- COMMAND` runs are kept in a file, below the configuration's
-log.output, until the container is deleted.")]
+log.output, until the container is deleted. Those of a pod's container are read from where the kubelet
+has containerd write them, below /var/log/pods.")]
 pub(crate) struct LogsArgs {
-    /// The container's name
-    pub(crate) id: ContainerId,
+    /// The container: its id, or NAMESPACE/POD[/CONTAINER]
+    pub(crate) id: ContainerName,
 
     /// Go on until the container ends
     #[arg(long, short)]
@@ -96,8 +104,8 @@ Examples:
   reaper-runtime events --stats web          what web uses, once, as JSON
   reaper-runtime events --interval 1s web    the same every second until it ends")]
 pub(crate) struct EventsArgs {
-    /// The container of which to print what it uses
-    pub(crate) id: Option<ContainerId>,
+    /// The container of which to print what it uses: its id, or NAMESPACE/POD[/CONTAINER]
+    pub(crate) id: Option<ContainerName>,
 
     /// For programs
     #[arg(long)]
@@ -124,9 +132,9 @@ CPU % is of one processor, over the time since the line before. MEMORY is withou
 not used lately, as the kubelet counts. PIDS are processes and threads. READ / WRITTEN is of block
 devices, over the container's life.")]
 pub(crate) struct StatsArgs {
-    /// The containers; without any, all that run
+    /// The containers, by id or as NAMESPACE/POD[/CONTAINER]; without any, all that run
     #[arg(id = "id", value_name = "ID")]
-    pub(crate) ids: Vec<ContainerId>,
+    pub(crate) ids: Vec<ContainerName>,
 
     /// Print it once
     #[arg(long)]

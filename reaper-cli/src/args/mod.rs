@@ -6,6 +6,7 @@ mod exec;
 mod global;
 mod housekeeping;
 mod inspect;
+mod name;
 mod node;
 mod overlay;
 mod process;
@@ -22,6 +23,7 @@ pub(crate) use self::{
     global::{GlobalArgs, LogFormat},
     housekeeping::{CompletionsArgs, DoctorArgs, ManArgs, PruneArgs},
     inspect::{EventsArgs, Format, IdArgs, ListArgs, LogsArgs, PsArgs, StatsArgs},
+    name::{ContainerName, NameInPod},
     node::{
         NodeArgs, NodeChange, NodeCommand, NodeInstallArgs, NodeStatusArgs, NodeTarget,
         NodeUninstallArgs,

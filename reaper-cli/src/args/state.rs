@@ -4,7 +4,9 @@ use clap::{
     Args, Subcommand,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use reaper_spec::{ContainerId, StoreKind};
+use reaper_spec::StoreKind;
+
+use super::name::ContainerName;
 
 /// Print the state of a container as JSON, or move the states to another store
 #[derive(Debug, Args)]
@@ -20,9 +22,9 @@ Examples:
   reaper-runtime state migrate --to sqlite --dry-run"
 )]
 pub(crate) struct StateArgs {
-    /// The container's name
+    /// The container: its id, or NAMESPACE/POD[/CONTAINER]
     #[arg(required = true)]
-    pub(crate) id: Option<ContainerId>,
+    pub(crate) id: Option<ContainerName>,
 
     #[command(subcommand)]
     pub(crate) command: Option<StateCommand>,

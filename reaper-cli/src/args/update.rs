@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use reaper_spec::{ContainerId, Resources};
+use reaper_spec::Resources;
+
+use super::name::ContainerName;
 
 /// Change the limits of a container
 #[derive(Debug, Args)]
@@ -14,8 +16,8 @@ Examples:
 
 What is not named stays as it is. If one of the limits cannot be set, none is changed.")]
 pub(crate) struct UpdateArgs {
-    /// The container's name
-    pub(crate) id: ContainerId,
+    /// The container: its id, or NAMESPACE/POD[/CONTAINER]
+    pub(crate) id: ContainerName,
 
     /// A file with the JSON of OCI's linux.resources; - is the standard input
     #[arg(long, short, value_name = "FILE")]

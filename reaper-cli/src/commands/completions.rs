@@ -61,13 +61,24 @@ fn fish(script: &str, command: &clap::Command) -> String {
 }
 
 fn zsh(script: &str) -> String {
-    let id = "':id -- The container'\\''s name:_default' \\\n";
     // It is the name or a command there, and not first the one and then the other.
     let commands = "\":: :_reaper-runtime__subcmd__state_commands\"";
-    script
-        .replace(&format!("{id}{commands}"), "\":: :_reaper-runtime_state\"")
-        .replace("$line[2]", "$line[1]")
-        .replace(id, &id.replace("_default", "_reaper-runtime_containers"))
+    let (mut text, mut id) = (String::new(), String::new());
+    for line in script.split_inclusive('\n') {
+        if line.starts_with(commands) {
+            id.clear();
+            text.push_str(&line.replace(commands, "\":: :_reaper-runtime_state\""));
+            continue;
+        }
+        text.push_str(&std::mem::take(&mut id));
+        if line.contains(":id -- The container") && line.ends_with(":_default' \\\n") {
+            id = line.replace(":_default'", ":_reaper-runtime_containers'");
+        } else {
+            text.push_str(line);
+        }
+    }
+    text.push_str(&id);
+    text.replace("$line[2]", "$line[1]")
         .replace(ZSH_END, &format!("{ZSH}{ZSH_END}"))
 }
 

@@ -6,7 +6,11 @@ use reaper_spec::Config;
 use reaper_state::Record;
 
 use crate::{
-    args::LogFormat, colours::Colours, error::Result, host::ContainerEngine, sockets::Sockets,
+    args::LogFormat,
+    colours::Colours,
+    error::Result,
+    host::{ContainerEngine, Open},
+    sockets::Sockets,
 };
 
 /// Has a process stand for a container that was created, and returns its pid, for the pid file.
@@ -15,6 +19,8 @@ pub(crate) type StandIn = Box<dyn FnOnce(&Record) -> Result<u32>>;
 /// What every command works with.
 pub(crate) struct CommandContext {
     pub(crate) containers: ContainerEngine,
+    /// Finds the containers of another root.
+    pub(crate) open: Open,
     pub(crate) config: Config,
     /// The configuration file that the caller named.
     pub(crate) config_file: Option<PathBuf>,

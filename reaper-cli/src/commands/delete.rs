@@ -4,10 +4,21 @@ use reaper_exec::engine::Error as EngineError;
 use reaper_spec::ContainerId;
 use reaper_state::Error as StoreError;
 
-use crate::{args::DeleteArgs, error::Result, host::ContainerEngine, logs, outcome::ExitAction};
+use super::{context::CommandContext, names::find};
+use crate::{
+    args::DeleteArgs,
+    error::{Error, Result},
+    host::ContainerEngine,
+    logs,
+    outcome::ExitAction,
+};
 
-pub(crate) async fn run(containers: &ContainerEngine, args: &DeleteArgs) -> Result<ExitAction> {
-    match delete(containers, &args.id, args.force).await {
+pub(crate) async fn run(mut call: CommandContext, args: &DeleteArgs) -> Result<ExitAction> {
+    let id = match find(&mut call, &args.id).await {
+        Err(Error::NoPod { .. }) if args.force => return Ok(ExitAction::DONE),
+        id => id?,
+    };
+    match delete(&call.containers, &id, args.force).await {
         Ok(()) => Ok(ExitAction::DONE),
         // Nothing is left to be forced.
         Err(EngineError::Store(StoreError::NotFound { .. })) if args.force => Ok(ExitAction::DONE),

@@ -8,7 +8,7 @@ use reaper_exec::{
 };
 use reaper_spec::{ContainerId, Status};
 
-use super::output::print;
+use super::{context::CommandContext, names::find, output::print};
 use crate::{
     args::EventsArgs,
     error::{Error, Result},
@@ -18,13 +18,15 @@ use crate::{
 };
 
 pub(crate) async fn run(
-    containers: &ContainerEngine,
+    mut call: CommandContext,
     args: &EventsArgs,
     out: &mut dyn Write,
 ) -> Result<ExitAction> {
-    let Some(id) = &args.id else {
-        return follow(containers, args.json, out).await;
+    let Some(name) = &args.id else {
+        return follow(&call.containers, args.json, out).await;
     };
+    let id = &find(&mut call, name).await?;
+    let containers = &call.containers;
     let record = containers.state(id).await?;
     if !matches!(
         record.status,

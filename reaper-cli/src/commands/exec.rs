@@ -11,7 +11,7 @@ use reaper_exec::{
 use reaper_spec::{ExecId, Exit, ProcessSpec, Status};
 use reaper_state::Record;
 
-use super::context::CommandContext;
+use super::{context::CommandContext, names::find};
 use crate::{
     args::ExecArgs,
     container,
@@ -29,17 +29,18 @@ use crate::{
 };
 
 pub(crate) async fn run(
-    call: CommandContext,
+    mut call: CommandContext,
     args: ExecArgs,
     role: &HelperRole,
 ) -> Result<ExitAction> {
     let mut signals = Signals::catch()?;
+    let id = &find(&mut call, &args.id).await?;
     let containers = &call.containers;
-    let record = containers.state(&args.id).await?;
+    let record = containers.state(id).await?;
     if record.status != Status::Running {
         return Err(Error::Status {
             operation: "run another process in",
-            id: args.id.to_string(),
+            id: id.to_string(),
             status: record.status,
         });
     }
@@ -55,7 +56,7 @@ pub(crate) async fn run(
     call.sockets.add_to(&mut process);
     let (stdio, console) = streams(&args, &mut process)?;
     let exec = made_up_id()?;
-    let target = Target::Exec(args.id.clone(), exec.clone());
+    let target = Target::Exec(id.clone(), exec.clone());
     let process_json = args
         .process
         .as_deref()
@@ -68,9 +69,9 @@ pub(crate) async fn run(
         kill_on_disconnect: args.pid_file.is_some(),
     };
     let executor = containers.executor();
-    let created = executor.exec(&args.id, &exec, request).await?;
+    let created = executor.exec(id, &exec, request).await?;
     for warning in created.warnings.iter().chain(&created.refused) {
-        tracing::warn!("container {}: {warning}", args.id);
+        tracing::warn!("container {}: {warning}", id);
     }
 
     if let HelperRole::Helper(report) = role {

@@ -6,6 +6,7 @@ use reaper_state::Record;
 
 use super::{
     context::CommandContext,
+    names,
     output::{print, print_json},
     selection::known,
     table::{or_dash, print_table},
@@ -18,6 +19,7 @@ use crate::{
     oci::{self, State},
     outcome::ExitAction,
     process::account_name,
+    text::printable,
 };
 
 pub(crate) async fn run(
@@ -26,9 +28,17 @@ pub(crate) async fn run(
     out: &mut dyn Write,
 ) -> Result<ExitAction> {
     let containers = &call.containers;
-    if args.quiet {
+    if args.quiet || args.names {
         for id in containers.list().await? {
             print(out, format_args!("{id}\n"))?;
+        }
+        let pods = if args.names {
+            names::all(call)?
+        } else {
+            Vec::new()
+        };
+        for name in pods {
+            print(out, format_args!("{}\n", printable(&name)))?;
         }
         return Ok(ExitAction::DONE);
     }

@@ -1,10 +1,13 @@
 //! `logs`.
 
+mod cri;
+
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom, Write},
-    os::fd::OwnedFd,
-    path::Path,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    path::{Path, PathBuf},
+    time::Duration,
 };
 
 use reaper_exec::engine::Error as EngineError;
@@ -12,24 +15,37 @@ use reaper_state::Error as StoreError;
 use rustix::fs::inotify;
 use tokio::io::{Interest, unix::AsyncFd};
 
+use self::cri::Lines;
+use super::{context::CommandContext, names::find};
 use crate::{
     args::LogsArgs,
     container,
     error::{Error, Result},
-    host::ContainerEngine,
     outcome::ExitAction,
     sys,
 };
 
+/// How long to wait for containerd to write the last output of a pod's container that has ended.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
 pub(crate) async fn run(
-    containers: &ContainerEngine,
+    mut call: CommandContext,
     args: &LogsArgs,
     out: &mut dyn Write,
 ) -> Result<ExitAction> {
-    let record = containers.state(&args.id).await?;
-    let path = container::log_of(&record).ok_or_else(|| Error::NoLog(args.id.to_string()))?;
+    let id = &find(&mut call, &args.id).await?;
+    let containers = &call.containers;
+    let record = containers.state(id).await?;
+    let mut log = match container::log_of(&record) {
+        Some(path) => Log::open(path, None),
+        None => {
+            let path =
+                cri::path(containers, &record).ok_or_else(|| Error::NoLog(id.to_string()))?;
+            Log::open(&path, Some(Lines::default()))
+        }
+    }?;
+    let path = log.path.clone();
     let failed = || Error::io(format!("read the log {}", path.display()));
-    let mut log = Log(File::open(path).map_err(failed())?);
     if let Some(lines) = args.tail {
         log.skip_to_last(lines).map_err(failed())?;
     }
@@ -38,8 +54,12 @@ pub(crate) async fn run(
         return Ok(ExitAction::DONE);
     }
     // Before it is read, or what is written in between would come late.
-    let changes = Changes::of(path).map_err(failed())?;
-    let mut ended = std::pin::pin!(containers.wait(&args.id));
+    let changes = Changes::of(&log).map_err(failed())?;
+    let folder = containers.root().container(id).path().to_owned();
+    if log.lines.is_some() {
+        changes.add_end_of(&folder).map_err(failed())?;
+    }
+    let mut ended = std::pin::pin!(containers.wait(id));
     loop {
         log.copy(out).map_err(failed())?;
         tokio::select! {
@@ -50,39 +70,97 @@ pub(crate) async fn run(
                     Err(EngineError::Executor(reaper_exec::Error::NotFound(_))) => {}
                     Err(error) => return Err(error.into()),
                 }
-                log.copy(out).map_err(failed())?;
-                return Ok(ExitAction::DONE);
+                break;
             }
             changed = changes.wait() => changed.map_err(failed())?,
         }
     }
+    if log.lines.is_some() {
+        // containerd has the container deleted when it has written all that it reads from it. Where
+        // containerd is away there is no more to come.
+        let drained = async {
+            while folder.exists() {
+                log.copy(out)?;
+                changes.wait().await?;
+            }
+            io::Result::Ok(())
+        };
+        if let Ok(drained) = tokio::time::timeout(DRAIN_TIMEOUT, drained).await {
+            drained.map_err(failed())?;
+        }
+    }
+    log.copy(out).map_err(failed())?;
+    Ok(ExitAction::DONE)
 }
 
-struct Log(File);
+struct Log {
+    file: File,
+    path: PathBuf,
+    /// Of a file in the format of the CRI, which is rotated.
+    lines: Option<Lines>,
+}
 
 impl Log {
+    fn open(path: &Path, lines: Option<Lines>) -> Result<Self> {
+        let file =
+            File::open(path).map_err(Error::io(format!("read the log {}", path.display())))?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            lines,
+        })
+    }
+
     /// Writes what there is from the current place on.
     fn copy(&mut self, out: &mut dyn Write) -> io::Result<()> {
-        let place = self.0.stream_position()?;
-        if self.0.metadata()?.len() < place {
-            // It was emptied, as logrotate's copytruncate does.
-            self.0.rewind()?;
+        self.copy_file(out)?;
+        while let Some(next) = self.next_file()? {
+            // What was written to the full one until the next one was there.
+            self.copy_file(out)?;
+            self.file = next;
+            self.copy_file(out)?;
         }
-        io::copy(&mut self.0, out)?;
         out.flush()
+    }
+
+    fn copy_file(&mut self, out: &mut dyn Write) -> io::Result<()> {
+        let place = self.file.stream_position()?;
+        if self.file.metadata()?.len() < place {
+            // It was emptied, as logrotate's copytruncate does.
+            self.file.rewind()?;
+        }
+        match &mut self.lines {
+            None => io::copy(&mut self.file, out)?,
+            Some(lines) => io::copy(&mut self.file, &mut lines.to(out))?,
+        };
+        Ok(())
+    }
+
+    /// The file that the kubelet has had containerd begin in the place of a full one.
+    fn next_file(&self) -> io::Result<Option<File>> {
+        if self.lines.is_none() {
+            return Ok(None);
+        }
+        let next = match File::open(&self.path) {
+            // The full one has been renamed, and the next one is not there yet.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            next => next?,
+        };
+        let identity = |file: &File| file.metadata().map(|it| (it.dev(), it.ino()));
+        Ok((identity(&next)? != identity(&self.file)?).then_some(next))
     }
 
     /// Goes to where the last `lines` lines begin.
     fn skip_to_last(&mut self, lines: u64) -> io::Result<()> {
-        let length = self.0.seek(SeekFrom::End(0))?;
+        let length = self.file.seek(SeekFrom::End(0))?;
         let mut chunk = [0; 8192];
         let (mut place, mut ends) = (length, 0);
         while place > 0 {
             let size = place.min(chunk.len() as u64);
             place -= size;
-            self.0.seek(SeekFrom::Start(place))?;
+            self.file.seek(SeekFrom::Start(place))?;
             let read = &mut chunk[..usize::try_from(size).unwrap_or_default()];
-            self.0.read_exact(read)?;
+            self.file.read_exact(read)?;
             for (offset, _) in read
                 .iter()
                 .enumerate()
@@ -96,30 +174,42 @@ impl Log {
                 }
                 ends += 1;
                 if ends == lines {
-                    self.0.seek(SeekFrom::Start(after))?;
+                    self.file.seek(SeekFrom::Start(after))?;
                     return Ok(());
                 }
             }
         }
         let start = if lines == 0 { length } else { 0 };
-        self.0.seek(SeekFrom::Start(start))?;
+        self.file.seek(SeekFrom::Start(start))?;
         Ok(())
     }
 }
 
-/// Tells when a file was written to.
+/// Tells when a log was written to.
 struct Changes(AsyncFd<OwnedFd>);
 
 impl Changes {
-    fn of(path: &Path) -> io::Result<Self> {
+    fn of(log: &Log) -> io::Result<Self> {
         let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
         let notes = inotify::init(flags)?;
-        inotify::add_watch(&notes, path, inotify::WatchFlags::MODIFY)?;
+        // A file that is rotated has a directory of its own, where the next one is made.
+        let directory = log.path.parent().filter(|_| log.lines.is_some());
+        let events = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE;
+        inotify::add_watch(&notes, directory.unwrap_or(&log.path), events)?;
         Ok(Self(sys::watch(notes, Interest::READABLE)?))
     }
 
+    /// Tells as well when this is removed, or was before.
+    fn add_end_of(&self, folder: &Path) -> io::Result<()> {
+        let events = inotify::WatchFlags::DELETE_SELF | inotify::WatchFlags::MOVE_SELF;
+        match inotify::add_watch(self.0.get_ref(), folder, events) {
+            Err(rustix::io::Errno::NOENT) => Ok(()),
+            added => Ok(added.map(drop)?),
+        }
+    }
+
     async fn wait(&self) -> io::Result<()> {
-        // More than one, each of which has no name behind it.
+        // More than one, each with a name of at most 256 bytes behind it.
         let mut notes = [0; 4096];
         loop {
             let mut ready = self.0.readable().await?;
@@ -135,12 +225,20 @@ impl Changes {
 mod tests {
     use super::*;
 
+    fn plain(file: File) -> Log {
+        Log {
+            file,
+            path: PathBuf::new(),
+            lines: None,
+        }
+    }
+
     #[test]
     fn the_last_lines_are_found() {
         let tail = |text: &str, lines| {
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(text.as_bytes()).unwrap();
-            let mut log = Log(file);
+            let mut log = plain(file);
             log.skip_to_last(lines).unwrap();
             let mut out = Vec::new();
             log.copy(&mut out).unwrap();
@@ -161,15 +259,36 @@ mod tests {
     fn truncated_log_is_read_from_its_start() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"much text").unwrap();
-        let mut log = Log(file.try_clone().unwrap());
+        let mut log = plain(file.try_clone().unwrap());
         let mut out = Vec::new();
-        log.0.rewind().unwrap();
+        log.file.rewind().unwrap();
         log.copy(&mut out).unwrap();
         file.set_len(0).unwrap();
         file.rewind().unwrap();
         file.write_all(b"new").unwrap();
-        log.0.seek(SeekFrom::Start(9)).unwrap();
+        log.file.seek(SeekFrom::Start(9)).unwrap();
         log.copy(&mut out).unwrap();
         assert_eq!(out, b"much textnew");
+    }
+
+    #[test]
+    fn a_log_of_a_pod_is_followed_into_the_file_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0.log");
+        let write = |text: &str| std::fs::write(&path, text).unwrap();
+        write("T stdout F one\nT stdout P tw");
+        let mut log = Log::open(&path, Some(Lines::default())).unwrap();
+        let mut out = Vec::new();
+        log.copy(&mut out).unwrap();
+        assert_eq!(out, b"one\n", "the end of the second line is to come");
+        let full = folder.path().join("0.log.20260101-000000");
+        std::fs::rename(&path, &full).unwrap();
+        let mut full = File::options().append(true).open(full).unwrap();
+        full.write_all(b"o\n").unwrap();
+        log.copy(&mut out).unwrap();
+        full.write_all(b"T stderr F  and three\n").unwrap();
+        write("T stdout F four\n");
+        log.copy(&mut out).unwrap();
+        assert_eq!(out, b"one\ntwo and three\nfour\n");
     }
 }

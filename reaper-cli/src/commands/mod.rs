@@ -17,6 +17,7 @@ mod list;
 mod logs;
 mod man;
 mod migrate;
+mod names;
 mod node;
 mod output;
 mod overlay;
@@ -67,20 +68,20 @@ async fn dispatch(
     match command {
         Command::Create(args) => create::run(call, args).await,
         Command::Start(args) => start::run(call, args).await,
-        Command::State(args) => state::run(&call, args, out).await,
-        Command::Kill(args) => kill::run(&call.containers, &args).await,
-        Command::Delete(args) => delete::run(&call.containers, &args).await,
+        Command::State(args) => state::run(call, args, out).await,
+        Command::Kill(args) => kill::run(call, &args).await,
+        Command::Delete(args) => delete::run(call, &args).await,
         Command::Run(args) => run::run(call, args, out).await,
         Command::Exec(args) => exec::run(call, args, role).await,
         Command::List(args) => list::run(&call, &args, out).await,
-        Command::Ps(args) => ps::run(&call, &args, out).await,
-        Command::Pause(args) => pause::pause(&call.containers, &args.id).await,
-        Command::Resume(args) => pause::resume(&call.containers, &args.id).await,
-        Command::Update(args) => update::run(&call.containers, args).await,
-        Command::Wait(args) => wait::run(&call.containers, &args.id, out).await,
-        Command::Logs(args) => logs::run(&call.containers, &args, out).await,
-        Command::Events(args) => events::run(&call.containers, &args, out).await,
-        Command::Stats(args) => stats::run(&call, &args, out).await,
+        Command::Ps(args) => ps::run(call, &args, out).await,
+        Command::Pause(args) => pause::pause(call, &args.id).await,
+        Command::Resume(args) => pause::resume(call, &args.id).await,
+        Command::Update(args) => update::run(call, args).await,
+        Command::Wait(args) => wait::run(call, &args.id, out).await,
+        Command::Logs(args) => logs::run(call, &args, out).await,
+        Command::Events(args) => events::run(call, &args, out).await,
+        Command::Stats(args) => stats::run(call, &args, out).await,
         Command::Overlay(args) => overlay::run(&call, &args, out),
         Command::Features => features::run(out),
         Command::Spec(args) => spec::run(&args),

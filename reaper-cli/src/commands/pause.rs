@@ -1,16 +1,19 @@
 //! `pause` and `resume`.
 
-use reaper_spec::ContainerId;
+use super::{context::CommandContext, names::find};
+use crate::{args::ContainerName, error::Result, outcome::ExitAction};
 
-use crate::{error::Result, host::ContainerEngine, outcome::ExitAction};
-
-pub(crate) async fn pause(containers: &ContainerEngine, id: &ContainerId) -> Result<ExitAction> {
+pub(crate) async fn pause(mut call: CommandContext, name: &ContainerName) -> Result<ExitAction> {
+    let id = &find(&mut call, name).await?;
+    let containers = &call.containers;
     containers.state(id).await?;
     containers.pause(id).await?;
     Ok(ExitAction::DONE)
 }
 
-pub(crate) async fn resume(containers: &ContainerEngine, id: &ContainerId) -> Result<ExitAction> {
+pub(crate) async fn resume(mut call: CommandContext, name: &ContainerName) -> Result<ExitAction> {
+    let id = &find(&mut call, name).await?;
+    let containers = &call.containers;
     containers.state(id).await?;
     containers.resume(id).await?;
     Ok(ExitAction::DONE)

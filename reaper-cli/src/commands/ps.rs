@@ -8,6 +8,7 @@ use reaper_exec::{Executor, ProcessInfo};
 
 use super::{
     context::CommandContext,
+    names::find,
     output::{print, print_json},
     table::{or_dash, print_plain},
 };
@@ -20,7 +21,7 @@ use crate::{
 };
 
 pub(crate) async fn run(
-    call: &CommandContext,
+    mut call: CommandContext,
     args: &PsArgs,
     out: &mut dyn Write,
 ) -> Result<ExitAction> {
@@ -30,10 +31,11 @@ pub(crate) async fn run(
             problem: "it prints pids only, whatever ps is told: leave out one of both".to_owned(),
         });
     }
+    let id = &find(&mut call, &args.id).await?;
     let containers = &call.containers;
-    let record = containers.state(&args.id).await?;
+    let record = containers.state(id).await?;
     let entries = if record.status.is_alive() {
-        containers.executor().pids(&args.id).await?
+        containers.executor().pids(id).await?
     } else {
         Vec::new()
     };

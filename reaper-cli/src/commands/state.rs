@@ -2,9 +2,7 @@
 
 use std::io::Write;
 
-use reaper_spec::ContainerId;
-
-use super::{context::CommandContext, migrate, output::print_json};
+use super::{context::CommandContext, migrate, names::find, output::print_json};
 use crate::{
     args::{StateArgs, StateCommand},
     error::{Error, Result},
@@ -16,23 +14,24 @@ use crate::{
 const MIGRATE: &str = "migrate";
 
 pub(crate) async fn run(
-    call: &CommandContext,
+    mut call: CommandContext,
     args: StateArgs,
     out: &mut dyn Write,
 ) -> Result<ExitAction> {
-    let id = match (args.command, args.id) {
+    let name = match (args.command, args.id) {
         (Some(StateCommand::Migrate(args)), _) => match args.to {
-            Some(to) => return migrate::run(call, &args, to, out),
+            Some(to) => return migrate::run(&call, &args, to, out),
             // Engines give containers any name.
-            None => ContainerId::new(MIGRATE),
+            None => MIGRATE.parse(),
         },
-        (None, Some(id)) => Ok(id),
-        (None, None) => ContainerId::new(""),
+        (None, Some(name)) => Ok(name),
+        (None, None) => "".parse(),
     };
-    let id = id.map_err(|error| Error::Option {
+    let name = name.map_err(|problem| Error::Option {
         option: "ID",
-        problem: error.to_string(),
+        problem,
     })?;
+    let id = find(&mut call, &name).await?;
     let record = call.containers.state(&id).await?;
     print_json(out, &State::of(&record))?;
     Ok(ExitAction::DONE)

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::{
     context::CommandContext,
+    names::find_all,
     output::{print, size},
     selection::known,
     table::{or_dash, print_plain},
@@ -32,12 +33,13 @@ const AT_A_TIME: usize = 32;
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
 pub(crate) async fn run(
-    call: &CommandContext,
+    mut call: CommandContext,
     args: &StatsArgs,
     out: &mut dyn Write,
 ) -> Result<ExitAction> {
+    let ids = &find_all(&mut call, &args.ids).await?;
     let containers = &call.containers;
-    for id in &args.ids {
+    for id in ids {
         let status = containers.state(id).await?.status;
         if !status.is_alive() {
             return Err(Error::Status {
@@ -50,12 +52,12 @@ pub(crate) async fn run(
     let clears = !args.no_stream && !args.json && isatty(stdio::stdout());
     let mut before = BTreeMap::new();
     if args.no_stream {
-        before = measure(containers, &args.ids).await?;
+        before = measure(containers, ids).await?;
         tokio::time::sleep(args.interval).await;
     }
     loop {
-        let now = measure(containers, &args.ids).await?;
-        if now.is_empty() && !args.ids.is_empty() {
+        let now = measure(containers, ids).await?;
+        if now.is_empty() && !ids.is_empty() {
             return Ok(ExitAction::DONE);
         }
         let lines: Vec<_> = now

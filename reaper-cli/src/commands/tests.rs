@@ -46,6 +46,7 @@ impl Rig {
         let root = next.root().clone();
         let call = CommandContext {
             containers: next,
+            open: crate::backends::open,
             config: Config::default(),
             config_file: None,
             one_namespace: false,

@@ -5,21 +5,23 @@ use std::{fs, io::Read as _};
 use reaper_exec::Executor;
 use reaper_spec::Resources;
 
+use super::{context::CommandContext, names::find};
 use crate::{
     args::UpdateArgs,
     error::{Error, Result},
-    host::ContainerEngine,
     outcome::ExitAction,
 };
 
-pub(crate) async fn run(containers: &ContainerEngine, args: UpdateArgs) -> Result<ExitAction> {
-    containers.state(&args.id).await?;
+pub(crate) async fn run(mut call: CommandContext, args: UpdateArgs) -> Result<ExitAction> {
+    let id = &find(&mut call, &args.id).await?;
+    let containers = &call.containers;
+    containers.state(id).await?;
     let mut resources = match &args.resources {
         Some(path) => read(path)?,
         None => Resources::default(),
     };
     args.limits.apply(&mut resources);
-    containers.executor().update(&args.id, &resources).await?;
+    containers.executor().update(id, &resources).await?;
     Ok(ExitAction::DONE)
 }
 

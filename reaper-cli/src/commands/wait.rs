@@ -2,16 +2,16 @@
 
 use std::io::Write;
 
-use reaper_spec::ContainerId;
-
-use super::output::print;
-use crate::{error::Result, host::ContainerEngine, outcome::ExitAction};
+use super::{context::CommandContext, names::find, output::print};
+use crate::{args::ContainerName, error::Result, outcome::ExitAction};
 
 pub(crate) async fn run(
-    containers: &ContainerEngine,
-    id: &ContainerId,
+    mut call: CommandContext,
+    name: &ContainerName,
     out: &mut dyn Write,
 ) -> Result<ExitAction> {
+    let id = &find(&mut call, name).await?;
+    let containers = &call.containers;
     let record = containers.state(id).await?;
     let exit = match record.exit {
         Some(exit) => exit,

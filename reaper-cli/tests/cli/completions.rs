@@ -143,6 +143,21 @@ fn shells_complete_the_names_of_containers() {
         let bundle = rig.shell("exit 0");
         rig.quietly(&["create", "--bundle", &bundle, id]);
     }
+    let fields = serde_json::json!({ "annotations": {
+        "io.kubernetes.cri.sandbox-namespace": "shop",
+        "io.kubernetes.cri.sandbox-name": "web-0",
+        "io.kubernetes.cri.container-name": "nginx",
+    } });
+    let process = serde_json::json!({ "args": ["true"] });
+    let bundle = rig.bundle_with("pod", &process, &fields);
+    rig.quietly(&[
+        "--namespace",
+        "k8s.io",
+        "create",
+        "--bundle",
+        &bundle,
+        "pod",
+    ]);
     let options = format!(
         "--config {} --root {}",
         rig.path("config.toml").display(),
@@ -157,6 +172,8 @@ fn shells_complete_the_names_of_containers() {
                 .collect();
             assert_eq!(offered, ["web-1", "web-2"], "{shell}: {command}");
         }
+        let line = format!("reaper-runtime {options} kill shop/");
+        assert_eq!(offers(&line), ["shop/web-0/nginx"], "{shell}");
         let offered = offers(&format!(
             "reaper-runtime --root {}/none kill we",
             rig.root().display()
@@ -166,4 +183,6 @@ fn shells_complete_the_names_of_containers() {
             "{shell}: {offered:?}"
         );
     });
+    rig.ok(&["--namespace", "k8s.io", "delete", "--force", "pod"]);
+    fs::remove_dir_all(rig.root().join("ns")).unwrap();
 }

@@ -274,68 +274,6 @@ fn start_with_bundle_creates_and_starts_container() {
     assert_eq!(started.stdout, b"started\n");
 }
 
-/// Makes a container of a pod, as containerd does.
-fn of_pod(rig: &Rig, id: &str) {
-    let annotations = serde_json::json!({
-        "io.kubernetes.cri.container-type": "container",
-        "io.kubernetes.cri.sandbox-id": "s",
-        "io.kubernetes.cri.sandbox-namespace": "shop",
-        "io.kubernetes.cri.sandbox-name": "web-0",
-        "io.kubernetes.cri.container-name": "nginx",
-    });
-    let fields = serde_json::json!({ "annotations": annotations });
-    let bundle = rig.bundle_with(id, &shell("exec sleep 1000"), &fields);
-    rig.quietly(&["create", "--bundle", &bundle, id]);
-}
-
-#[test]
-fn containers_of_pods_are_listed_with_the_names_that_kubernetes_knows() {
-    let rig = Rig::with_overlay();
-    rig.running("plain");
-    assert!(!rig.ok(&["list"]).contains("POD"));
-    assert!(!rig.ok(&["ps", "plain"]).contains("POD"));
-    of_pod(&rig, "c");
-    let list = rig.ok(&["list"]);
-    let words =
-        |line: &str| -> Vec<String> { line.split_whitespace().map(str::to_owned).collect() };
-    let line = list.lines().find(|line| line.starts_with("c ")).unwrap();
-    assert_eq!(words(line)[7..], ["shop/web-0", "nginx"], "{list}");
-    let line = list
-        .lines()
-        .find(|line| line.starts_with("plain "))
-        .unwrap();
-    assert_eq!(words(line)[7..], ["-", "-"], "{list}");
-    let json: Value = serde_json::from_str(&rig.ok(&["list", "--format", "json"])).unwrap();
-    assert_eq!(
-        (&json[0]["pod"], &json[0]["container"], json[1].get("pod")),
-        (&"shop/web-0".into(), &"nginx".into(), None)
-    );
-    let ps = rig.ok(&["ps", "c"]);
-    assert_eq!(
-        words(ps.lines().next().unwrap())[4..6],
-        ["POD", "CONTAINER"]
-    );
-    assert_eq!(
-        words(ps.lines().nth(1).unwrap())[4..6],
-        ["shop/web-0", "nginx"]
-    );
-    // Containers of containerd's namespaces share the overlays.
-    let bundle = rig.path("c").to_str().unwrap().to_owned();
-    rig.quietly(&["--namespace", "k8s.io", "create", "--bundle", &bundle, "d"]);
-    let scopes = rig.ok(&["overlay", "ls"]);
-    assert_eq!(scopes.matches(" (shop/web-0:nginx)").count(), 2, "{scopes}");
-    let scopes: Value = serde_json::from_str(&rig.ok(&["overlay", "ls", "--json"])).unwrap();
-    let pods = scopes[0]["pods"].as_object().unwrap();
-    let names: Vec<_> = pods.keys().map(|name| &name[..1]).collect();
-    assert_eq!(names, ["c", "d"], "{scopes}");
-    assert!(
-        pods.values().all(|pod| pod["pod"] == "shop/web-0"),
-        "{scopes}"
-    );
-    rig.ok(&["--namespace", "k8s.io", "delete", "--force", "d"]);
-    fs::remove_dir_all(rig.root().join("ns")).unwrap();
-}
-
 #[test]
 fn a_list_has_the_columns_and_fields_of_runc() {
     let rig = Rig::new();

@@ -22,6 +22,7 @@ mod overlay;
 mod paths;
 mod pause;
 mod pids;
+mod pods;
 mod policy;
 mod privileges;
 mod rig;

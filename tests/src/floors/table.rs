@@ -200,7 +200,7 @@ const CLI: Crate = Crate {
             &[
                 &["capabilities", "context", "output"],
                 &["roots", "selection"],
-                &["table"],
+                &["names", "table"],
                 &["finding"],
                 &["containerd"],
                 &[

@@ -13,7 +13,7 @@ _reaper_runtime_containers() {
                 ;;
         esac
     done
-    "${COMP_WORDS[0]}" "${options[@]}" list --quiet 2>/dev/null
+    "${COMP_WORDS[0]}" "${options[@]}" list --names 2>/dev/null
 }
 
 _reaper_runtime() {

@@ -15,7 +15,7 @@ function __fish_reaper_runtime_containers
             set -a options $word
         end
     end
-    $words[1] $options list --quiet 2>/dev/null
+    $words[1] $options list --names 2>/dev/null
 end
 complete -c reaper-runtime -n "__fish_seen_subcommand_from COMMANDS; and not contains -- -- (commandline -opc)" -f -a "(__fish_reaper_runtime_containers)"
 complete -c reaper-runtime -n "__fish_seen_subcommand_from completions" -f -a "SHELLS"

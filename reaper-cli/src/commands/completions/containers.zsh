@@ -10,7 +10,7 @@ _reaper-runtime_containers() {
             (--root=*|--namespace=*|--config=*) options+=($before[i]);;
         esac
     done
-    names=(${(f)"$($before[1] $options list --quiet 2>/dev/null)"})
+    names=(${(f)"$($before[1] $options list --names 2>/dev/null)"})
     compadd -a names
 }
 

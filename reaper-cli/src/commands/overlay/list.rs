@@ -20,6 +20,7 @@ use crate::{
     },
     container::PodNames,
     error::Result,
+    text::printable,
 };
 
 /// One scope, for programs.
@@ -152,10 +153,7 @@ fn for_programs(
     usage: &Usage,
     pod_of: &dyn Fn(&str) -> Option<PodNames>,
 ) -> Listed {
-    let pods = info.members.iter();
-    let pods = pods
-        .filter_map(|id| Some((id.clone(), pod_of(id)?)))
-        .collect();
+    let pods = pods(&info.members, pod_of);
     let time = |time| humantime::format_rfc3339_seconds(time).to_string();
     Listed {
         name: info.scope.to_string(),
@@ -174,6 +172,15 @@ fn for_programs(
     }
 }
 
+fn pods(
+    members: &[String],
+    pod_of: &dyn Fn(&str) -> Option<PodNames>,
+) -> BTreeMap<String, PodNames> {
+    let members = members.iter();
+    let named = members.filter_map(|id| Some((id.clone(), pod_of(id)?)));
+    named.collect()
+}
+
 fn held(filesystem: &Unmounted) -> HeldFilesystem {
     let (major, minor) = filesystem.device;
     HeldFilesystem {
@@ -190,23 +197,31 @@ struct Used {
     bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<u64>,
+    /// The members that are of Kubernetes, with what they are there.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pods: BTreeMap<String, PodNames>,
 }
 
 pub(super) fn usage(
     overlays: &Overlays,
     scopes: &[Scope],
     output: Output,
+    pod_of: &dyn Fn(&str) -> Option<PodNames>,
     out: &mut dyn Write,
 ) -> Result<()> {
     let mut used = Vec::new();
     let mut progress = Progress::of_unknown("looking at");
     let mut look = |scope: &Scope| -> Result<(), OverlayError> {
         let usage = overlays.disk_usage(scope, &mut |seen| progress.show(&seen))?;
+        let info = overlays.inspect(scope)?;
         used.push(Used {
             name: scope.to_string(),
             files: usage.files,
             bytes: usage.bytes,
-            limit: overlays.inspect(scope)?.and_then(|info| info.limit),
+            limit: info.as_ref().and_then(|info| info.limit),
+            pods: info
+                .map(|info| pods(&info.members, pod_of))
+                .unwrap_or_default(),
         });
         Ok(())
     };
@@ -223,9 +238,14 @@ pub(super) fn usage(
     }
     for used in used {
         let size = of_limit(used.bytes, used.limit);
+        let lines: Vec<_> = used.pods.values().map(PodNames::line).collect();
+        let members = match lines[..] {
+            [] => String::new(),
+            _ => format!("\t{}", printable(&lines.join(", "))),
+        };
         print(
             out,
-            format_args!("{size}\t{} files\t{}\n", used.files, used.name),
+            format_args!("{size}\t{} files\t{}{members}\n", used.files, used.name),
         )?;
     }
     looked

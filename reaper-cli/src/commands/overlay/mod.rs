@@ -37,7 +37,9 @@ pub(crate) fn run(
         }
         OverlayCommand::Du { scopes, output } => {
             let scopes: Vec<_> = scopes.iter().map(|scope| of(call, scope)).collect();
-            list::usage(&overlays, &scopes, *output, out)?;
+            let stores = stores(call);
+            let names = |member: &str| pod_names(&stores, member);
+            list::usage(&overlays, &scopes, *output, &names, out)?;
         }
         OverlayCommand::Diff(args) => {
             changes::diff(&overlays, &of(call, &args.scope), args, out)?;
