@@ -12,7 +12,7 @@ pub(crate) fn run(out: &mut dyn Write) -> Result<ExitAction> {
     let version = env!("CARGO_PKG_VERSION");
     print(
         out,
-        format_args!("reaper-runtime version {version}\nspec: {}\n", OCI_VERSION),
+        format_args!("reaper-runtime version {version}\nspec: {OCI_VERSION}\n"),
     )?;
     Ok(ExitAction::DONE)
 }
