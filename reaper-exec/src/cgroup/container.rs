@@ -220,7 +220,7 @@ impl ContainerCgroup {
     /// # Errors
     /// [`Error::Io`]. It is not an error if the cgroup does not exist.
     pub fn signal(&self, signal: i32) -> Result<usize, Error> {
-        subtree::signal(&self.path, signal)
+        subtree::signal(&self.path, signal).map(|reached| reached.len())
     }
 
     /// The processes in the container, each with the name that its leaf was made with; the name

@@ -80,7 +80,7 @@ impl Leaf {
     /// # Errors
     /// [`Error::Io`]. It is not an error if the leaf does not exist.
     pub fn signal(&self, signal: i32) -> Result<usize, Error> {
-        subtree::signal(&self.path, signal)
+        subtree::signal(&self.path, signal).map(|reached| reached.len())
     }
 
     /// The processes in it. A leaf that does not exist has none.

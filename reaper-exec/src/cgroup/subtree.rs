@@ -1,6 +1,7 @@
 //! What is done to a cgroup and everything below it.
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
     io::{self, ErrorKind, Write as _},
     os::{fd::AsFd as _, unix::fs::FileExt as _},
@@ -66,20 +67,18 @@ pub(super) fn populated(cgroup: &Path) -> Result<bool, Error> {
     }
 }
 
-/// Sends a signal to every process of the subtree, to how many.
-pub(super) fn signal(cgroup: &Path, signal: i32) -> Result<usize, Error> {
-    let mut reached = 0;
+/// Sends a signal to every process of the subtree, and returns to which.
+pub(super) fn signal(cgroup: &Path, signal: i32) -> Result<HashSet<u32>, Error> {
+    let mut reached = HashSet::new();
     for_each(cgroup, &mut |cgroup| {
-        reached += signal_own(cgroup, signal)?;
-        Ok(())
+        signal_own(cgroup, signal, &mut reached)
     })?;
     Ok(reached)
 }
 
-fn signal_own(cgroup: &Path, signal: i32) -> Result<usize, Error> {
+fn signal_own(cgroup: &Path, signal: i32, reached: &mut HashSet<u32>) -> Result<(), Error> {
     /// Bounds the open descriptors.
     const BATCH: usize = 128;
-    let mut reached = 0;
     for batch in own_pids(cgroup)?.chunks(BATCH) {
         let mut opened = Vec::with_capacity(batch.len());
         for &pid in batch {
@@ -99,13 +98,13 @@ fn signal_own(cgroup: &Path, signal: i32) -> Result<usize, Error> {
                 continue;
             }
             match pidfd_send_signal(pidfd.as_fd(), signal) {
-                Ok(()) => reached += 1,
+                Ok(()) => drop(reached.insert(pid)),
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
                 Err(error) => return Err(Error::io("signal a process of", cgroup)(error)),
             }
         }
     }
-    Ok(reached)
+    Ok(())
 }
 
 /// Kills all processes in the subtree, including those that are forked meanwhile.
@@ -122,14 +121,14 @@ pub(super) fn kill(cgroup: &Path) -> Result<(), Error> {
     }
 }
 
-/// Sends a signal to the processes that have threads in the subtree, and returns how many those were.
-fn signal_threads(cgroup: &Path, signal: i32) -> Result<usize, Error> {
+/// Sends a signal to the processes that have threads in the subtree, and returns to which threads.
+fn signal_threads(cgroup: &Path, signal: i32) -> Result<HashSet<u32>, Error> {
     let threads = |cgroup: &Path| {
         let path = cgroup.join("cgroup.threads");
         let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
         Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
     };
-    let mut reached = 0;
+    let mut reached = HashSet::new();
     for_each(cgroup, &mut |cgroup| {
         let listed: Vec<u32> = threads(cgroup)?;
         for tid in listed {
@@ -140,7 +139,7 @@ fn signal_threads(cgroup: &Path, signal: i32) -> Result<usize, Error> {
             };
             // The number may have become another's before the descriptor was opened.
             if threads(cgroup)?.contains(&tid) && pidfd_send_signal(pidfd.as_fd(), signal).is_ok() {
-                reached += 1;
+                reached.insert(tid);
             }
         }
         Ok(())
@@ -154,21 +153,23 @@ pub(super) fn kill_one_by_one(cgroup: &Path) -> Result<(), Error> {
 }
 
 /// Freezes the cgroup, by writing the first of `states` to `file`, and kills its processes one by
-/// one, by `signal`, which returns how many it has reached. Frozen ones can be killed, but can't fork;
-/// version 1 thaws them for their end.
+/// one, by `signal`, which returns whom it has reached. Frozen ones can be killed, but can't fork. With
+/// version 1 they end only once they are thawed, so it is done when all of them were reached, not when
+/// none is left: fork(2) fails in a process that has a SIGKILL pending.
 pub(super) fn kill_while_frozen(
     cgroup: &Path,
     file: &str,
     states: [&str; 2],
-    signal: impl Fn(&Path, i32) -> Result<usize, Error>,
+    mut signal: impl FnMut(&Path, i32) -> Result<HashSet<u32>, Error>,
 ) -> Result<(), Error> {
     let [frozen, thawed] = states;
     write(cgroup, file, frozen)?;
     let mut result = Ok(());
+    let mut killed = HashSet::new();
     for _ in 0..ROUNDS {
         match signal(cgroup, libc::SIGKILL) {
-            Ok(0) => break,
-            Ok(_) => {}
+            Ok(reached) if reached.is_subset(&killed) => break,
+            Ok(reached) => killed.extend(reached),
             Err(error) => {
                 result = Err(error);
                 break;

@@ -243,7 +243,7 @@ impl V1Cgroup {
     /// # Errors
     /// [`Error::Io`]. It is not an error if the cgroup does not exist.
     pub fn signal(&self, signal: i32) -> Result<usize, Error> {
-        subtree::signal(&self.path, signal)
+        subtree::signal(&self.path, signal).map(|reached| reached.len())
     }
 
     /// Kills all processes in it: frozen ones, in the freezer's hierarchy, fork no more.

@@ -57,6 +57,35 @@ fn what_others_have_frozen_by_version_1_is_killed() {
 }
 
 #[test]
+fn what_is_frozen_by_version_1_is_killed_once_and_not_until_it_is_gone() {
+    let Some((freezer, _)) = of_v1_with_one_below("freezer") else {
+        return;
+    };
+    let scratch = Scratch::new();
+    let leaf = scratch.0.add_leaf("init").expect("leaf");
+    let mut children: Vec<_> = (0..3).map(|_| spawn_in(&leaf, "exec sleep 1000")).collect();
+    for child in &children {
+        let procs = freezer.path().join("cgroup.procs");
+        std::fs::write(procs, child.id().to_string()).expect("joined");
+    }
+    let mut rounds = 0;
+    let kill = |cgroup: &Path, signal| {
+        rounds += 1;
+        subtree::signal(cgroup, signal)
+    };
+    let states = ["FROZEN", "THAWED"];
+    subtree::kill_while_frozen(freezer.path(), "freezer.state", states, kill).expect("kill");
+    assert!(
+        rounds <= 2,
+        "{rounds} rounds, of which the second reaches none but the first's"
+    );
+    for child in &mut children {
+        child.wait().expect("wait");
+    }
+    freezer.remove().expect("remove");
+}
+
+#[test]
 fn kills_for_lack_of_memory_below_a_cgroup_of_version_1_count() {
     let Some((memory, below)) = of_v1_with_one_below("memory") else {
         return;

@@ -5,6 +5,7 @@
 
 pub(crate) mod backend;
 pub(crate) mod hooks;
+pub(crate) mod killed;
 pub(crate) mod monitor;
 pub(crate) mod new_container;
 pub(crate) mod oom;

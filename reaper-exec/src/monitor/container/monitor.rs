@@ -11,7 +11,10 @@ use reaper_overlay::{View, ViewRequest};
 use reaper_spec::{ContainerId, ExecId, ProcessIdentity, ProcessSpec, Status};
 use reaper_state::ContainerDir;
 
-use super::{backend::Backend, hooks::HookRun, new_container::NewContainer, oom::OomWatch};
+use super::{
+    backend::Backend, hooks::HookRun, killed::KilledChildren, new_container::NewContainer,
+    oom::OomWatch,
+};
 use crate::{
     cgroup::Cgroups,
     executor::MonitorOptions,
@@ -78,6 +81,7 @@ pub(crate) struct Monitor {
     pub(crate) frozen: bool,
     /// When init, to which SIGKILL was sent, counts as one that cannot be killed.
     pub(crate) kill_deadline: Option<Instant>,
+    pub(crate) killed: KilledChildren,
     /// A process of the container that is waited for, as it is not the monitor's child.
     pub(crate) stray: Option<OwnedFd>,
     /// Init keeps a pid namespace, and executes no program.
@@ -184,6 +188,7 @@ impl Monitor {
             freezing: None,
             frozen: false,
             kill_deadline: None,
+            killed: KilledChildren::default(),
             stray: None,
             holds_pids: call.holds_pids,
             record_again: None,

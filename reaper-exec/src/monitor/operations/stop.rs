@@ -16,10 +16,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::{
-    sys::signal::{Signal as NixSignal, kill},
-    unistd::Pid,
-};
 use reaper_spec::{Exit, ExitStatus, Timestamp};
 
 use crate::{
@@ -111,15 +107,8 @@ impl Monitor {
         if let Err(error) = self.cgroups.kill() {
             self.log(&format!("end what init left: {error}"));
         }
-        self.kill_children();
-    }
-
-    fn kill_children(&self) {
-        for pid in self.remaining() {
-            if let Ok(pid) = i32::try_from(pid) {
-                let _ = kill(Pid::from_raw(pid), NixSignal::SIGKILL);
-            }
-        }
+        let remaining = self.remaining();
+        self.killed.kill(remaining);
     }
 
     /// The monitor's children, without loggers and commands of a runtime.
@@ -142,8 +131,12 @@ impl Monitor {
         if !matches!(self.state, MonitorState::Stopping(_)) {
             return;
         }
-        if !self.remaining().is_empty() {
-            return self.kill_children();
+        if !self.killed.is_look_due() {
+            return;
+        }
+        let remaining = self.remaining();
+        if !remaining.is_empty() {
+            return self.killed.kill(remaining);
         }
         self.stray = self.next_stray();
         if self.stray.is_some() {

@@ -68,7 +68,9 @@ pub(crate) fn cleanup(
     if kill {
         kill_monitor(&plan);
     }
-    if !has_exited(&plan.monitor) && !kill && !procfs::is_killed(&plan.monitor) {
+    // Its socket closes a moment before it has exited.
+    let deadline = Instant::now() + KILL_TIMEOUT;
+    if !exits(&plan.monitor, deadline) && !kill && !procfs::is_killed(&plan.monitor) {
         let reason = format!("the monitor of {id} (pid {}) is alive", plan.monitor.pid);
         return Err(Failure::Refused { reason });
     }
@@ -193,14 +195,13 @@ fn kill_monitor(plan: &CleanupRecord) {
     let _ = plan.cgroups.kill();
 }
 
-/// Waits for the exit of a monitor: its socket closes a moment before it has exited.
-fn has_exited(monitor: &ProcessIdentity) -> bool {
-    let Ok(pidfd) = procfs::open_pidfd(monitor) else {
+/// Waits for the exit of a process, and returns whether it has come by the deadline.
+fn exits(process: &ProcessIdentity, deadline: Instant) -> bool {
+    let Ok(pidfd) = procfs::open_pidfd(process) else {
         return true;
     };
-    let deadline = Instant::now() + KILL_TIMEOUT;
     wait_until(pidfd.as_fd(), PollFlags::POLLIN, deadline, || {
-        !procfs::is_alive(monitor)
+        !procfs::is_alive(process)
     })
 }
 
@@ -226,15 +227,15 @@ fn kill(cgroups: &Cgroups) -> Result<(), cgroup::Error> {
 fn kill_one_by_one(cgroups: &Cgroups, deadline: Instant) -> Result<(), cgroup::Error> {
     while Instant::now() < deadline {
         cgroups.kill()?;
-        let Some((pid, _)) = cgroups.pids()?.into_iter().next() else {
+        let killed = cgroups.pids()?;
+        if killed.is_empty() {
             break;
-        };
-        if let Ok(pidfd) = procfs::pidfd_of(pid) {
-            wait_until(pidfd.as_fd(), PollFlags::POLLIN, deadline, || {
-                !cgroups
-                    .pids()
-                    .is_ok_and(|left| left.iter().any(|(left, _)| *left == pid))
-            });
+        }
+        // All of them: to kill is to freeze first, which holds up those that are about to end.
+        for (pid, _) in killed {
+            if let Ok(process) = procfs::identify(pid) {
+                exits(&process, deadline);
+            }
         }
     }
     Ok(())
