@@ -25,6 +25,7 @@ use crate::{
         support::{
             config::MonitorConfig,
             connection::{Connection, ReplyTo, STARTER},
+            kill_deadline::KillDeadline,
             log::log_line,
             states::MonitorState,
         },
@@ -80,7 +81,7 @@ pub(crate) struct Monitor {
     pub(crate) freezing: Option<Freezing>,
     pub(crate) frozen: bool,
     /// When init, to which SIGKILL was sent, counts as one that cannot be killed.
-    pub(crate) kill_deadline: Option<Instant>,
+    pub(crate) kill_deadline: Option<KillDeadline>,
     pub(crate) killed: KilledChildren,
     /// A process of the container that is waited for, as it is not the monitor's child.
     pub(crate) stray: Option<OwnedFd>,

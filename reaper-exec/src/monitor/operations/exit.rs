@@ -49,6 +49,7 @@ impl Monitor {
             let identity = self.backend.identify(pid);
             if let Some(status) = reap(pid) {
                 self.killed.reaped(pid);
+                self.note_end();
                 let at = Timestamp::now();
                 self.child_exited(pid, identity, Exit { status, at });
             }

@@ -23,6 +23,7 @@ use crate::{
         container::{hooks::AfterHooks, monitor::Monitor},
         support::{
             connection::ReplyTo,
+            kill_deadline::KillDeadline,
             signal::killed_by,
             states::{MonitorState, ProcessState, StopCause, Stopping},
             wait::any_children,
@@ -38,7 +39,7 @@ use crate::{
 /// the state root is full or read-only.
 const RECORD_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long killing what init left may take.
+/// How long each of the processes that init left may take to end after it was killed.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Monitor {
@@ -58,7 +59,7 @@ impl Monitor {
 
     fn stop_within(&mut self, limit: Duration, cause: StopCause) {
         self.count_oom_kills();
-        let deadline = Instant::now() + limit;
+        let deadline = KillDeadline::new(Instant::now(), limit);
         let stopping = Stopping { cause, deadline };
         self.state.enter(MonitorState::Stopping(stopping));
     }
@@ -67,14 +68,28 @@ impl Monitor {
     pub(crate) fn expect_exit(&mut self) {
         if self.kill_deadline.is_none() {
             let limit = KILL_TIMEOUT + self.backend.kill_timeout();
-            self.kill_deadline = Some(Instant::now() + limit);
+            self.kill_deadline = Some(KillDeadline::new(Instant::now(), limit));
+        }
+    }
+
+    /// A process has ended, which may be one of those that were killed.
+    pub(crate) fn note_end(&mut self) {
+        let now = Instant::now();
+        if let Some(deadline) = &mut self.kill_deadline {
+            deadline.progressed(now);
+        }
+        if let MonitorState::Stopping(stopping) = &mut self.state {
+            stopping.deadline.progressed(now);
         }
     }
 
     /// Stops the container although init has not exited: it was killed, and the kernel lets it end
     /// only when an uninterruptible sleep does.
     pub(crate) fn kill_deadline(&mut self, now: Instant) {
-        if self.kill_deadline.is_none_or(|deadline| deadline > now) {
+        if self
+            .kill_deadline
+            .is_none_or(|deadline| deadline.at() > now)
+        {
             return;
         }
         self.kill_deadline = None;
@@ -148,7 +163,7 @@ impl Monitor {
         }
         if let MonitorState::Stopping(stopping) = &mut self.state {
             let deleted_by = Instant::now() + backend.delete_timeout();
-            stopping.deadline = stopping.deadline.max(deleted_by);
+            stopping.deadline.extend_to(deleted_by);
         }
     }
 
@@ -179,7 +194,7 @@ impl Monitor {
         let MonitorState::Stopping(stopping) = &self.state else {
             return;
         };
-        if stopping.deadline > now {
+        if stopping.deadline.at() > now {
             return;
         }
         self.log(&format!(

@@ -112,7 +112,10 @@ impl Monitor {
                 Source::Freezer => self.freezer_ready(),
                 Source::Oom => self.oom_ready(),
                 Source::Hooks => self.hooks_ready(),
-                Source::Stray => self.reap_remaining(),
+                Source::Stray => {
+                    self.note_end();
+                    self.reap_remaining();
+                }
             }
         }
         self.deadlines();
@@ -181,14 +184,14 @@ impl Monitor {
             .iter()
             .filter_map(|process| process.stdio.deadline());
         let stopping = match &self.state {
-            MonitorState::Stopping(stopping) => Some(stopping.deadline),
+            MonitorState::Stopping(stopping) => Some(stopping.deadline.at()),
             _ => None,
         };
         let freezing = self.freezing.as_ref().map(|freezing| freezing.deadline());
         let again = [
             self.accept_again,
             self.record_again,
-            self.kill_deadline,
+            self.kill_deadline.map(|deadline| deadline.at()),
             self.oom.deadline(),
         ];
         let again = again.into_iter().flatten();

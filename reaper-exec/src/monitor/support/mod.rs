@@ -6,6 +6,7 @@ pub(crate) mod container_files;
 pub(crate) mod deferred_streams;
 pub(crate) mod descriptors;
 pub(crate) mod hook_runner;
+pub(crate) mod kill_deadline;
 pub(crate) mod log;
 pub(crate) mod node_cleanup;
 pub(crate) mod oom_score;

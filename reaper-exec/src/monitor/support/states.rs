@@ -4,11 +4,9 @@
 //! [`MonitorState::enter`] and [`ProcessState::enter`] alone, which panic in debug builds on a
 //! transition that is not listed. `docs/architecture.md` has the same tables; a test compares them.
 
-use std::time::Instant;
-
 use reaper_spec::{Exit, Status};
 
-use super::connection::ReplyTo;
+use super::{connection::ReplyTo, kill_deadline::KillDeadline};
 use crate::protocol::Failure;
 
 /// What a container is doing.
@@ -27,7 +25,7 @@ pub(crate) enum MonitorState {
 pub(crate) struct Stopping {
     pub(crate) cause: StopCause,
     /// The exit is published then, even if a process could not be killed.
-    pub(crate) deadline: Instant,
+    pub(crate) deadline: KillDeadline,
 }
 
 /// Why a container stops.
@@ -183,6 +181,8 @@ fn check(table: &[Row], from: &str, to: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     /// The tables of the page whose header is `| from | event | to |`.
@@ -231,7 +231,7 @@ mod tests {
         let init = ProcessState::Stopped(exit.clone());
         let stopping = MonitorState::Stopping(Stopping {
             cause: StopCause::Exited(exit.clone()),
-            deadline: Instant::now(),
+            deadline: KillDeadline::new(Instant::now(), Duration::ZERO),
         });
         assert_eq!(stopping.status(&init, false), Status::Running);
         assert_eq!(stopping.status(&init, true), Status::Paused);
