@@ -6,6 +6,8 @@ use std::{
     io::{self, ErrorKind, Write as _},
     os::{fd::AsFd as _, unix::fs::FileExt as _},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use super::error::{Error, is_gone};
@@ -14,6 +16,9 @@ use crate::{procfs, sys::pidfd_send_signal};
 /// How often what is being frozen is killed. Freezing takes effect soon, not at once: some may be forked in
 /// the first rounds.
 const ROUNDS: usize = 64;
+
+/// How long a process of which the exit is known may stay in its cgroup.
+const LEAVING: Duration = Duration::from_secs(2);
 
 /// What freezes and thaws a cgroup of version 2, and what is written to it for that.
 const FREEZE: &str = "cgroup.freeze";
@@ -217,20 +222,35 @@ fn still_there(cgroup: &Path) -> Error {
     }
 }
 
-/// Removes one cgroup; `false` if there is something in it.
+/// Whether threads are in the cgroup itself, also if it is a threaded one.
+fn has_threads(cgroup: &Path) -> bool {
+    let list = |name| fs::read(cgroup.join(name));
+    let listed = list("cgroup.threads").or_else(|_| list("tasks"));
+    listed.is_ok_and(|listed| !listed.is_empty())
+}
+
+/// Removes one cgroup; `false` if there is something in it. Since Linux 6.19 a process is in its cgroup until it
+/// has left the processor for the last time, after its exit is known and it was reaped: it is waited for.
 pub(super) fn remove_dir(cgroup: &Path) -> Result<bool, Error> {
-    match fs::remove_dir(cgroup) {
-        Ok(()) => Ok(true),
-        Err(error) if is_gone(&error) => Ok(true),
-        Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::ResourceBusy | ErrorKind::DirectoryNotEmpty
-            ) =>
-        {
-            Ok(false)
+    let mut since = None;
+    loop {
+        match fs::remove_dir(cgroup) {
+            Ok(()) => return Ok(true),
+            Err(error) if is_gone(&error) => return Ok(true),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::ResourceBusy | ErrorKind::DirectoryNotEmpty
+                ) => {}
+            Err(error) => return Err(Error::io("remove cgroup", cgroup)(error)),
         }
-        Err(error) => Err(Error::io("remove cgroup", cgroup)(error)),
+        let since = *since.get_or_insert_with(Instant::now);
+        let looks_empty =
+            children(cgroup).is_ok_and(|below| below.is_empty()) && !has_threads(cgroup);
+        if !looks_empty || since.elapsed() > LEAVING {
+            return Ok(false);
+        }
+        thread::sleep(Duration::from_millis(1));
     }
 }
 

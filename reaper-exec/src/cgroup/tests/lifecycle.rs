@@ -44,6 +44,20 @@ fn cgroup_is_created_joined_and_removed() {
 }
 
 #[test]
+fn a_cgroup_is_removed_as_soon_as_the_exit_of_its_last_process_is_known() {
+    for _ in 0..50 {
+        let scratch = Scratch::new();
+        let leaf = scratch.0.add_leaf("init").expect("leaf");
+        let mut children: Vec<_> = (0..4).map(|_| spawn_in(&leaf, "exec sleep 1000")).collect();
+        scratch.0.kill().expect("kill");
+        for child in &mut children {
+            child.wait().expect("wait");
+        }
+        scratch.0.remove().expect("remove");
+    }
+}
+
+#[test]
 fn only_the_ancestors_that_were_made_are_removed() {
     let hierarchy = hierarchy();
     let theirs = hierarchy.root().join(unique());
