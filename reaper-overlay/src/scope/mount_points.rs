@@ -170,9 +170,16 @@ impl<'a> MountPointUser<'a> {
         let _lock = lock(self.base)?;
         // Looked for under the lock: a scope that ends meanwhile would be missed otherwise.
         let found = match self.scope {
+        self.try_release()
+            .or_else(|error| unless_unreadable(error, "its mount points stay"))
+    }
+
+    fn try_release(self) -> Result<(), Error> {
             Some(scope) => {
                 let paths = ScopePaths::new(self.base, scope);
-                ScopeNamespace::find(self.base.privilege, &paths)?
+                ScopeNamespace::find(self.base.privilege, &paths).or_else(|error| {
+                    unless_unreadable(error, "mount points in its layers stay").map(|()| None)
+                })?
             }
             None => None,
         };
@@ -214,6 +221,21 @@ pub(crate) fn release_all(
     base: &Base,
     scope: &Scope,
     namespace: Option<&ScopeNamespace>,
+/// Warns of a record that cannot be read, by which nothing can be released. Other errors are returned.
+fn unless_unreadable(error: Error, left: &str) -> Result<(), Error> {
+    if !error.is_unreadable() {
+        return Err(error);
+    }
+    tracing::warn!("{error}: {left}");
+    Ok(())
+}
+
+/// Releases the mount points that earlier members of `scope` have left, all of which have ended, for its removal.
+pub(crate) fn release_removed(base: &Base, scope: &Scope) -> Result<(), Error> {
+    release_all(base, scope, None)
+        .or_else(|error| unless_unreadable(error, "the scope's mount points on the host stay"))
+}
+
 ) -> Result<(), Error> {
     if !are_kept(base)? {
         return Ok(());
