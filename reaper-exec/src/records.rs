@@ -66,6 +66,14 @@ pub(crate) fn parse<T: DeserializeOwned>(json: &[u8]) -> io::Result<Option<T>> {
     Ok(Some(serde_json::from_slice(json)?))
 }
 
+/// Removes a record, or what is in its place.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => fs::remove_dir_all(path),
+        removed => removed,
+    }
+}
+
 /// Where `plan.json` is written before it is renamed.
 pub(crate) fn staged_plan(dir: &ContainerDir) -> PathBuf {
     dir.cleanup_file().with_extension("new")

@@ -890,6 +890,35 @@ fn the_registry_of_mount_points_is_written_as_often_for_many_volumes_as_for_two(
 }
 
 #[test]
+fn the_registry_of_mount_points_is_written_as_often_for_many_volumes_in_a_volume_as_for_two() {
+    isolated(|dir| {
+        let data = filled(dir, "data", "x");
+        let member = open(&request_of(dir));
+        let records = dir.join("base/live/records");
+        let writes = |name: &str, volumes: usize| {
+            let outer = filled(dir, name, "x");
+            let mut request = request(dir, "a", OverlayScope::Node);
+            volume(&mut request, &outer, "/outer", &["bind"]);
+            for number in 0..volumes {
+                let to = format!("/outer/on/the/way/{number}");
+                volume(&mut request, &data, &to, &["bind"]);
+            }
+            let written = registry_writes(&records, || {
+                let session = open(&request);
+                assert!(outer.join("on/the/way/1").is_dir());
+                session.close().unwrap();
+            });
+            assert!(!outer.join("on").exists());
+            written
+        };
+        let (few, many) = (writes("few", 2), writes("many", 60));
+        assert!(few > 0);
+        assert_eq!(few, many);
+        member.close().unwrap();
+    });
+}
+
+#[test]
 fn a_name_file_stays_when_the_hosts_resolver_replaces_its_own() {
     isolated(|dir| {
         let place = format!("/run/reaper-test-{}", std::process::id());

@@ -27,6 +27,7 @@ pub mod image;
 pub mod kubernetes;
 pub mod leftovers;
 pub mod options;
+pub mod paths;
 pub mod podman;
 pub mod private;
 pub mod procfs;

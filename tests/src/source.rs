@@ -60,7 +60,7 @@ pub fn sleeping_files(source: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(sleeping.map(|(file, _)| file).collect())
 }
 
-fn is_tests(file: &Path) -> bool {
+pub(crate) fn is_tests(file: &Path) -> bool {
     file.file_stem().is_some_and(|stem| stem == "tests")
 }
 
@@ -148,7 +148,7 @@ fn measure(tokens: TokenStream, found: &mut Vec<Function>) {
 }
 
 /// The tokens of the files below `folder`.
-fn read(folder: &Path) -> io::Result<Vec<(PathBuf, TokenStream)>> {
+pub(crate) fn read(folder: &Path) -> io::Result<Vec<(PathBuf, TokenStream)>> {
     let mut found = Vec::new();
     let mut todo = vec![folder.to_owned()];
     while let Some(next) = todo.pop() {

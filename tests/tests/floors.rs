@@ -9,6 +9,7 @@ use std::{
 
 use reaper_tests::{
     floors::{CRATES, Crate, Floors, Imports, check},
+    paths::{BY_PATH, files_by_path},
     source::{LONGEST_FUNCTION, long_functions, sleeping_files, unsafe_files},
 };
 
@@ -451,6 +452,97 @@ fn sleeps_are_those_that_the_decisions_explain() {
     }
     found.sort();
     assert_eq!(found, explained, "the table in docs/decisions.md");
+}
+
+#[test]
+fn paths_are_followed_where_the_table_says_that_no_container_decides_on_them() {
+    let known: Vec<&str> = BY_PATH
+        .iter()
+        .flat_map(|(_, files)| *files)
+        .copied()
+        .collect();
+    let covers = |known: &str, file: &str| match known.ends_with('/') {
+        true => file.starts_with(known),
+        false => file == known,
+    };
+    let mut found = Vec::new();
+    for (name, source) in sources() {
+        let files = files_by_path(&source).expect("read the source");
+        let files = files.into_iter();
+        found.extend(files.map(|(file, calls)| (format!("{name}/src/{}", file.display()), calls)));
+    }
+    let unknown: Vec<String> = found
+        .iter()
+        .filter(|(file, _)| !known.iter().any(|known| covers(known, file)))
+        .map(|(file, calls)| format!("{file}: {}", calls.join(", ")))
+        .collect();
+    assert!(
+        unknown.is_empty(),
+        "files that follow a path by themselves; a container's is for reaper-overlay/src/linux/resolve.rs, others \
+         are in the table of tests/src/paths.rs with a reason:\n{}",
+        unknown.join("\n")
+    );
+    let stale = known
+        .iter()
+        .filter(|known| !found.iter().any(|(file, _)| covers(known, file)));
+    let stale: Vec<_> = stale.collect();
+    assert!(stale.is_empty(), "files without such a call: {stale:?}");
+    let mut once = known.clone();
+    once.sort_unstable();
+    once.dedup();
+    assert_eq!(once.len(), known.len(), "a file is twice in the table");
+}
+
+#[test]
+fn calls_with_a_path_are_found_and_those_with_a_descriptor_are_not() {
+    for (text, calls) in [
+        (
+            "fn f() { fs::read(path); std::fs::write(path, x) }",
+            &["read", "write"][..],
+        ),
+        (
+            "fn f() { File::open(path)?; Handle::of(&path) }",
+            &["of", "open"],
+        ),
+        (
+            "fn f() { File::options().open(path); DirBuilder::new(); path.exists() }",
+            &["exists", "new", "options"],
+        ),
+        (
+            "fn f() { openat(CWD, path, flags); open(\"/\", flags) }",
+            &["open", "openat"],
+        ),
+        (
+            "fn f() { if x { g(rustix::mount::unmount(path, flags)) } }",
+            &["unmount"],
+        ),
+        ("fn f() { m!(fs::metadata(path)) }", &["metadata"]),
+        (
+            "fn f() { handle.open(); fs::write(fd_link(&file), x); unmount(place.link(), x) }",
+            &[],
+        ),
+        (
+            "use std::fs::read; fn open(path: &Path) { mount(); dir.metadata() }",
+            &[],
+        ),
+        (
+            "fn f() { openat(dir, name, flags); Journal::open(path) }",
+            &[],
+        ),
+        (
+            "mod tests { fn f() { fs::read(path) } } // fs::read(path)",
+            &[],
+        ),
+    ] {
+        let source = source(&[
+            ("file.rs", text),
+            ("tests.rs", text),
+            ("tests/file.rs", text),
+        ]);
+        let found = files_by_path(source.path()).expect("read the source");
+        let found: Vec<_> = found.into_iter().flat_map(|(_, calls)| calls).collect();
+        assert_eq!(found, calls, "{text}");
+    }
 }
 
 #[test]

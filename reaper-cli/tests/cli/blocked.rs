@@ -211,6 +211,69 @@ fn a_record_that_is_no_file_or_of_the_future_hides_no_other_container() {
     rig.ok(&["list"]);
 }
 
+/// Starts a container with a volume: its init process.
+fn with_volume(rig: &Rig, id: &str) -> String {
+    let bundle = rig.path("bundle-with-volume");
+    fs::create_dir_all(&bundle).unwrap();
+    let config = serde_json::json!({
+        "process": {"args": ["sleep", "1000"], "cwd": "/"},
+        "mounts": [{
+            "destination": "/volume/deep",
+            "type": "bind",
+            "source": bundle,
+            "options": ["bind"],
+        }],
+    });
+    fs::write(bundle.join("config.json"), config.to_string()).unwrap();
+    rig.quietly(&["run", "--detach", "--bundle", bundle.to_str().unwrap(), id]);
+    rig.state(id)["pid"].to_string()
+}
+
+#[test]
+fn what_is_in_the_place_of_a_file_holds_back_no_deletion() {
+    let rig = Rig::with_overlay();
+    rig.running("good");
+    let base = rig.path("base");
+    type Make = fn(&Path);
+    let others: [Make; 3] = [
+        |path| mkfifo(path, Mode::S_IRWXU).unwrap(),
+        |path| fs::create_dir(path).unwrap(),
+        |path| fs::write(path, "{\"version\": 4711}").unwrap(),
+    ];
+    // Each is something else when the container is killed, and with `late` only once it has been.
+    let files = [
+        (base.join("mount-points.json"), false),
+        (base.join("scopes/node/layers.json"), false),
+        (rig.root().join("bad/monitor"), false),
+        (rig.root().join("bad/plan.json"), true),
+    ];
+    for (file, late) in files {
+        for make in others {
+            let pid = with_volume(&rig, "bad");
+            let replace = || {
+                let was = fs::read(&file).ok();
+                fs::remove_file(&file).unwrap();
+                make(&file);
+                was
+            };
+            let before = (!late).then(replace);
+            rig.ok(&["kill", "bad", "KILL"]);
+            rig.ok(&["wait", "bad"]);
+            let was = before.unwrap_or_else(replace);
+            rig.ok(&["delete", "--force", "bad"]);
+            assert!(!is_alive(&pid), "{file:?}");
+            assert!(!rig.root().join("bad").exists(), "{file:?}");
+            if file.starts_with(&base) {
+                fs::remove_file(&file)
+                    .or_else(|_| fs::remove_dir(&file))
+                    .unwrap();
+                fs::write(&file, was.unwrap()).unwrap();
+            }
+            rig.ok(&["exec", "good", "true"]);
+        }
+    }
+}
+
 #[test]
 fn a_pid_file_that_cannot_be_written_leaves_nothing_running() {
     let rig = Rig::new();

@@ -15,7 +15,10 @@ mod tests;
 use std::{
     collections::HashMap,
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::FileTypeExt,
+    },
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -31,7 +34,8 @@ use self::{
 };
 use crate::{
     executor::{Error, Result, Target},
-    protocol::{Request, Response},
+    procfs,
+    protocol::{CleanupRecord, Request, Response},
 };
 
 /// Runs processes on the host, each container below a separate monitor.
@@ -142,12 +146,26 @@ impl HostExecutor {
             Err(source) if source.kind() == io::ErrorKind::WouldBlock => {
                 Err(self.unresponsive(&Target::Init(id.clone())))
             }
-            // The socket refuses connections or does not exist: there is no monitor.
+            // The socket refuses connections or does not exist: there is no monitor, unless something else is
+            // in the socket's place.
             Err(_) => {
                 clients.remove(id);
-                Ok(None)
+                match self.is_cut_off(id) {
+                    true => Err(self.unresponsive(&Target::Init(id.clone()))),
+                    false => Ok(None),
+                }
             }
         }
+    }
+
+    /// Whether a monitor lives that no client can reach, since something else is in the place of its socket.
+    fn is_cut_off(&self, id: &ContainerId) -> bool {
+        let found = self.root.container(id).socket().symlink_metadata();
+        let is_other = found.is_ok_and(|found| !found.file_type().is_socket());
+        let lives = |plan: &CleanupRecord| {
+            procfs::is_alive(&plan.monitor) && !procfs::is_killed(&plan.monitor)
+        };
+        is_other && matches!(self.plan(id), Ok(Some(plan)) if lives(&plan))
     }
 
     /// Calls the monitor of `target`. Without one, `Ok(None)`: it has ended, or never was. One that

@@ -1,7 +1,7 @@
 //! Containers whose monitor does not answer: reading the recorded exit, or cleaning up after a
 //! monitor that was killed.
 
-use std::{fs, io, time::Duration};
+use std::{io, time::Duration};
 
 use reaper_spec::{ContainerId, Exit, ExitStatus, HookKind, Status, Timestamp};
 use serde::de::DeserializeOwned;
@@ -37,6 +37,7 @@ impl HostExecutor {
     /// is live.
     pub(super) async fn recover_and_remove(&self, id: &ContainerId) -> Result<ContainerState> {
         let recovered = match self.clean_up(id, true, false).await {
+            Err(error) if self.plan(id).is_err() => self.remove_unplanned(id, error),
             // It was cleaned up before, or there was nothing to clean up.
             Err(Error::NotFound(_)) => match self.exit_record(id)? {
                 Some(record) => Ok(ContainerState::stopped(record.exit)),
@@ -46,7 +47,7 @@ impl HostExecutor {
         };
         if recovered.as_ref().is_ok_and(|seen| seen.exit.is_some()) {
             let path = self.root.container(id).exit_file();
-            match fs::remove_file(&path) {
+            match records::remove(&path) {
                 // On a read-only state root. The next container of this id removes it.
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!(%id, "remove {}: {error}", path.display());
@@ -55,6 +56,21 @@ impl HostExecutor {
             }
         }
         recovered
+    }
+
+    /// Removes what is kept of a container of which it is not known what is to be cleaned up, if it has ended. `error`
+    /// says why not.
+    fn remove_unplanned(&self, id: &ContainerId, error: Error) -> Result<ContainerState> {
+        let Ok(Some(record)) = self.exit_record(id) else {
+            return Err(error);
+        };
+        tracing::warn!(%id, "{error}: its cgroups and its view are not cleaned up");
+        let dir = self.root.container(id);
+        for file in [dir.cleanup_file(), dir.socket()] {
+            // Where it stays the next deletion comes here again.
+            let _ = records::remove(&file);
+        }
+        Ok(ContainerState::stopped(record.exit))
     }
 
     /// What the monitor of a container has recorded at its creation.

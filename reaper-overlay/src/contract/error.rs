@@ -331,6 +331,19 @@ impl Error {
         matches!(self.errno(), Some(nix::libc::ENOENT | nix::libc::ENOTDIR))
     }
 
+    /// Whether something else is in the place of one of Reaper's own files, or a version of it that this one cannot
+    /// read.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        match self {
+            Self::Corrupt { .. } | Self::Newer { .. } => true,
+            Self::System { source, .. } => match source.raw_os_error() {
+                Some(errno) => errno == nix::libc::EISDIR,
+                None => source.kind() == std::io::ErrorKind::InvalidInput,
+            },
+            _ => false,
+        }
+    }
+
     /// Whether a lock was held for too long.
     pub(crate) fn is_timeout(&self) -> bool {
         matches!(self, Self::System { source, .. } if source.kind() == std::io::ErrorKind::TimedOut)

@@ -9,7 +9,7 @@ use crate::{
         in_use::{self, InUse},
         mount_point::kind_is_right,
         namespace::{Namespaces, unshare_mounts},
-        resolve::{Volumes, in_view, resolve},
+        resolve::{Volumes, in_view, resolve, without_links},
     },
     mount::{image::Image, interface::Interface, own_trees::OwnTrees},
     scope::mount_points::{self, MountPointUser},
@@ -174,7 +174,8 @@ fn all_exist(volumes: &mut [Volume]) -> Result<bool, Error> {
             return Ok(false);
         }
         check_place(&resolved.path, &volume.destination)?;
-        kind_is_right(&resolved.path, volume.directory, resolved.path.is_dir())?;
+        let is_dir = without_links(&resolved.path)?.is_some_and(|found| found.is_dir());
+        kind_is_right(&resolved.path, volume.directory, is_dir)?;
         targets.push(resolved.path.clone(), volume.writable());
         found.push(resolved.path);
     }

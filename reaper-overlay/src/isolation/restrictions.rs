@@ -1,12 +1,15 @@
 //! What of its view a container cannot change, or read.
 
-use std::path::{Path, PathBuf};
+use std::{
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
 
 use reaper_spec::{FileRestrictions, RootPropagation};
 use rustix::mount::MountPropagationFlags;
 
 use crate::{
-    contract::{Error, ViewRequest},
+    contract::{Context, Error, ViewRequest},
     linux::{mount_point, mountinfo, namespace::Ids, resolve::in_view},
     mount::{
         attributes::{self, READ_ONLY, Restriction},
@@ -119,11 +122,11 @@ impl Restrictions {
         for tree in &self.trees {
             let path = &tree.path;
             // Not every node has all that an engine mounts.
-            if !path.exists() {
+            let Ok(found) = in_view::open(path) else {
                 continue;
-            }
-            if path != Path::new("/") && !mount_point::is_mount_point(path)? {
-                mount_point::bind_to_itself(path)?;
+            };
+            if path != Path::new("/") && !mount_point::is_mount_point(found.as_fd())? {
+                mount_point::bind_to_itself(found.as_fd()).context("guard", path)?;
             }
             trees.push(tree.clone());
             if tree.writable && path == Path::new(CGROUPS) {

@@ -50,6 +50,23 @@ impl Handle {
         }
     }
 
+    /// The file at `path`, which is relative, below the directory `dir`; `None` if it is gone, or a symlink has
+    /// come into the way. It is the directory itself where `path` is empty.
+    pub(crate) fn below(dir: BorrowedFd<'_>, path: &Path) -> io::Result<Option<Self>> {
+        let mut at: Option<Self> = None;
+        for name in path.components() {
+            let parent = at.as_ref().map_or(dir, AsFd::as_fd);
+            match Self::at(parent, name.as_os_str())? {
+                Some(found) => at = Some(found),
+                None => return Ok(None),
+            }
+        }
+        match at {
+            None => Self::at(dir, OsStr::new(".")),
+            found => Ok(found),
+        }
+    }
+
     /// The file at a path that only Reaper or the node's administrator decides on; `None` if it is
     /// gone.
     pub(crate) fn of(path: &Path) -> Result<Option<Self>, Error> {

@@ -22,16 +22,16 @@ use std::{
 
 use nix::libc;
 use rustix::{
-    fs::{XattrFlags, lgetxattr, lsetxattr},
+    fs::{XattrFlags, getxattr, lsetxattr},
     io::Errno,
     mount::{OpenTreeFlags, open_tree},
 };
 
 use super::{
     flock::{Mode, lock_open_within, try_lock_open},
-    handle::Handle,
+    handle::{Handle, fd_link},
     mount_point::Kind,
-    resolve::without_links_from,
+    resolve::{without_links, without_links_from},
 };
 use crate::contract::{Context, Error};
 
@@ -69,12 +69,7 @@ impl InUse {
         const STEP: &str = "open the mount point";
         let root = apart(root).context(STEP, relative)?;
         let find = || -> Result<Handle, Error> {
-            let mut found: Option<Handle> = None;
-            for name in relative {
-                let parent = found.as_ref().map_or(root.as_fd(), AsFd::as_fd);
-                let next = Handle::at(parent, name).context(STEP, relative)?;
-                found = Some(next.ok_or(Errno::NOENT).context(STEP, relative)?);
-            }
+            let found = Handle::below(root.as_fd(), relative).context(STEP, relative)?;
             found.ok_or(Errno::NOENT).context(STEP, relative)
         };
         let found = find()?;
@@ -167,19 +162,21 @@ fn apart(dir: BorrowedFd<'_>) -> std::io::Result<OwnedFd> {
     open_tree(dir, "", flags).or_else(|_| dir.try_clone_to_owned())
 }
 
-/// Marks the directory or file at `path`, which was just made, where the filesystem takes marks and the process
-/// may set them.
-pub(crate) fn mark(path: &Path) {
-    let _ = lsetxattr(path, MARK, b"1", XattrFlags::empty());
+/// Marks the entry `name` of `dir`, a directory or file which was just made, where the filesystem takes marks and
+/// the process may set them.
+pub(crate) fn mark(dir: BorrowedFd<'_>, name: &OsStr) {
+    let _ = lsetxattr(fd_link(&dir).join(name), MARK, b"1", XattrFlags::empty());
 }
 
-/// What Reaper has made at `path`, as far as that is marked.
+/// What Reaper has made at `path`, which is free of symlinks, as far as that is marked.
 pub(crate) fn marked(path: &Path) -> Option<Kind> {
+    let found = without_links(path).ok()??;
     let mut value = [0; 1];
-    lgetxattr(path, MARK, &mut value[..]).ok()?;
-    let metadata = std::fs::symlink_metadata(path).ok()?;
-    if metadata.is_dir() {
-        return Some(Kind::Directory);
-    }
-    metadata.is_file().then_some(Kind::File)
+    let kind = match () {
+        () if found.is_dir() => Kind::Directory,
+        () if found.metadata().is_file() => Kind::File,
+        () => return None,
+    };
+    getxattr(found.link(), MARK, &mut value[..]).ok()?;
+    Some(kind)
 }

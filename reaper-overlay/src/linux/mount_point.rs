@@ -1,11 +1,16 @@
 //! A single mount point: made, guarded, removed.
 
-use std::{fs, io, os::fd::AsFd, path::Path};
+use std::{
+    ffi::OsStr,
+    fs,
+    os::fd::{AsFd, BorrowedFd},
+    path::{Path, PathBuf},
+};
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Mode, OFlags, StatxAttributes, StatxFlags, open, openat, statat,
-        statx, unlinkat,
+        AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags, mkdirat, open, openat,
+        statat, statx, unlinkat,
     },
     io::Errno,
     mount::{
@@ -16,8 +21,10 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    in_use::{Removable, removable},
+    handle::{Handle, fd_link},
+    in_use::{self, Removable, removable},
     mountinfo,
+    resolve::{parent_of, without_links},
 };
 use crate::contract::{Context, Error};
 
@@ -28,10 +35,23 @@ pub(crate) enum Kind {
     File,
 }
 
-/// Fails if the mount point `path`, which exists, is not of the kind that is needed.
-pub(crate) fn check_kind(path: &Path, directory: bool) -> Result<(), Error> {
-    let metadata = fs::symlink_metadata(path).context("stat", path)?;
-    kind_is_right(path, directory, metadata.is_dir())
+/// The mount point of a volume inside another one, or a directory on the way to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// On the host.
+    pub(crate) path: PathBuf,
+    /// What it will be, if it is about to be made.
+    pub(crate) missing: Option<Kind>,
+    pub(crate) is_mount_point: bool,
+}
+
+/// The mount point at `path`, which is free of symlinks.
+///
+/// # Errors
+/// `NotFound` where it is not there, or a symlink has come into the way since it was resolved.
+pub(crate) fn find(path: &Path) -> Result<Handle, Error> {
+    let found = without_links(path)?.ok_or(Errno::NOENT);
+    found.context("open the mount point", path)
 }
 
 /// Fails with [`Error::MountKind`] if `is_dir` is not what is needed at `destination`.
@@ -49,21 +69,30 @@ pub(crate) fn kind_is_right(
     })
 }
 
-/// Makes the directory or empty file `path`, unless it was made meanwhile. Returns whether it was made here.
-pub(crate) fn make(path: &Path, directory: bool) -> Result<bool, Error> {
-    let made = if directory {
-        fs::create_dir(path)
-    } else {
-        fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(path)
-            .map(drop)
-    };
-    match made {
+/// Makes the directory or empty file `path`, which is free of symlinks, unless it was made meanwhile, and marks it
+/// as [made by Reaper](in_use::mark) if it `is_shared` with other bases. Returns whether it was made here.
+pub(crate) fn make(path: &Path, kind: Kind, is_shared: bool) -> Result<bool, Error> {
+    let (dir, name) = parent_of(path)?;
+    let made = match make_in(dir.as_fd(), name, kind) {
         // A container was quicker.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        other => other.map(|()| true).context("make the mount point", path),
+        Err(Errno::EXIST) => return Ok(false),
+        made => made,
+    };
+    made.context("make the mount point", path)?;
+    if is_shared {
+        in_use::mark(dir.as_fd(), name);
+    }
+    Ok(true)
+}
+
+/// Makes the directory or empty file `name` in the directory `dir`.
+pub(crate) fn make_in(dir: BorrowedFd<'_>, name: &OsStr, kind: Kind) -> rustix::io::Result<()> {
+    match kind {
+        Kind::Directory => mkdirat(dir, name, Mode::from_raw_mode(0o755)),
+        Kind::File => {
+            let create = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::EXCL;
+            openat(dir, name, create, Mode::from_raw_mode(0o644)).map(drop)
+        }
     }
 }
 
@@ -127,8 +156,9 @@ fn try_remove(path: &Path, kind: Kind) -> rustix::io::Result<Removal> {
     Ok(Removal::Done)
 }
 
-pub(crate) fn is_mount_point(path: &Path) -> Result<bool, Error> {
-    let stat = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE);
+/// Whether `found` is the root of a mount.
+pub(crate) fn is_mount_point(found: BorrowedFd<'_>) -> Result<bool, Error> {
+    let stat = statx(found, "", AtFlags::EMPTY_PATH, StatxFlags::TYPE);
     if let Ok(stat) = stat
         && stat
             .stx_attributes_mask
@@ -137,30 +167,41 @@ pub(crate) fn is_mount_point(path: &Path) -> Result<bool, Error> {
         return Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT));
     }
     // Before Linux 5.8.
-    is_listed(path)
+    is_listed(found)
 }
 
-fn is_listed(path: &Path) -> Result<bool, Error> {
+fn is_listed(found: BorrowedFd<'_>) -> Result<bool, Error> {
+    let link = fd_link(&found);
+    let path = fs::read_link(&link).context("read the path of", link)?;
     let mounts = mountinfo::read()?;
     Ok(mounts.iter().any(|mount| mount.mount_point == path))
 }
 
-pub(crate) fn bind_to_itself(path: &Path) -> Result<(), Error> {
-    mount_bind_recursive(path, path).context("guard", path)
+/// Binds what was [found](find) to itself.
+pub(crate) fn bind_to_itself(found: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    mount_bind_recursive(fd_link(&found), fd_link(&found))
 }
 
-/// The same of the symlink at `path` itself, which stays one. Needs the calls of Linux 5.2.
-pub(crate) fn bind_link_to_itself(path: &Path) -> Result<(), Error> {
+/// The same of a symlink, which stays one. Needs the calls of Linux 5.2.
+pub(crate) fn bind_link_to_itself(link: BorrowedFd<'_>) -> rustix::io::Result<()> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-    let link = open_tree(CWD, path, flags).context("guard", path)?;
-    let onto = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    move_mount(&link, "", CWD, path, onto).context("guard", path)
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    move_to(open_tree(link, "", flags)?.as_fd(), link)
 }
 
+/// Mounts `tree`, which is mounted nowhere, on what was found, itself where that is a symlink.
+pub(crate) fn move_to(tree: BorrowedFd<'_>, found: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(tree, "", found, "", flags)
+}
+
+/// Takes the guard off `path`, which is free of symlinks. There may be none.
 pub(crate) fn unguard(path: &Path) -> Result<(), Error> {
-    match unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+    let Some(guarded) = without_links(path)? else {
+        return Ok(());
+    };
+    match unmount(guarded.link(), UnmountFlags::DETACH) {
         Ok(()) | Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => Ok(()),
         Err(errno) => Err(errno).context("take the guard off", path),
     }
@@ -175,9 +216,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().canonicalize().unwrap();
         for made in ["theirs", "ours"] {
-            make(&dir.join(made), true).unwrap();
-            make(&dir.join(made).join("point"), true).unwrap();
-            make(&dir.join(made).join("file"), false).unwrap();
+            make(&dir.join(made), Kind::Directory, false).unwrap();
+            make(&dir.join(made).join("point"), Kind::Directory, false).unwrap();
+            make(&dir.join(made).join("file"), Kind::File, false).unwrap();
         }
         std::os::unix::fs::symlink("theirs", dir.join("link")).unwrap();
         for parent in ["link", "ours"] {
@@ -189,11 +230,28 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_made_through_a_link_that_has_come_into_the_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        fs::create_dir_all(dir.join("theirs/kept")).unwrap();
+        std::os::unix::fs::symlink(dir.join("theirs"), dir.join("link")).unwrap();
+        for (name, kind) in [("point", Kind::Directory), ("file", Kind::File)] {
+            let error = make(&dir.join("link").join(name), kind, true).unwrap_err();
+            assert!(error.is_gone(), "{error}");
+        }
+        assert!(find(&dir.join("link/kept")).unwrap_err().is_gone());
+        // Nothing is mounted on either.
+        unguard(&dir.join("link/kept")).unwrap();
+        unguard(&dir.join("theirs/kept")).unwrap();
+        assert_eq!(fs::read_dir(dir.join("theirs")).unwrap().count(), 1);
+    }
+
+    #[test]
     fn the_kernel_and_its_table_agree_on_mount_points() {
         for (path, expected) in [("/proc", true), ("/proc/self", false), ("/usr", false)] {
-            let path = Path::new(path);
-            assert_eq!(is_mount_point(path).unwrap(), expected, "{path:?}");
-            assert_eq!(is_listed(path).unwrap(), expected, "{path:?}");
+            let found = find(Path::new(path)).unwrap();
+            assert_eq!(is_mount_point(found.as_fd()).unwrap(), expected, "{path}");
+            assert_eq!(is_listed(found.as_fd()).unwrap(), expected, "{path}");
         }
     }
 }

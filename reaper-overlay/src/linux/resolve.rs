@@ -7,11 +7,13 @@ pub mod in_view;
 
 use std::{
     collections::{HashMap, VecDeque},
-    ffi::OsString,
-    fs, io,
+    ffi::{OsStr, OsString},
+    io,
     os::fd::{AsFd, BorrowedFd},
     path::{Component, Path, PathBuf},
 };
+
+use rustix::io::Errno;
 
 use super::handle::Handle;
 use crate::contract::{Context, Error};
@@ -67,30 +69,23 @@ impl<'a> Volumes<'a> {
             return Ok(Found::Other);
         };
         let relative = path.strip_prefix(destination).unwrap_or(path);
-        let mut dir: Option<Handle> = None;
-        for name in relative {
-            let parent = dir.as_ref().map_or(*root, AsFd::as_fd);
-            match Handle::at(parent, name).context("follow", path)? {
-                Some(handle) => dir = Some(handle),
-                None => return Ok(Found::Nothing),
-            }
+        if relative.as_os_str().is_empty() {
+            return Ok(Found::Other);
         }
-        match dir {
-            Some(handle) if handle.metadata().is_symlink() => Ok(Found::Link(handle.target()?)),
-            _ => Ok(Found::Other),
-        }
+        found(Handle::below(*root, relative).context("follow", path)?)
     }
 }
 
 /// What there is at `path` in the view.
 fn look(path: &Path) -> Result<Found, Error> {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_symlink() => {
-            Ok(Found::Link(fs::read_link(path).context("follow", path)?))
-        }
-        Ok(_) => Ok(Found::Other),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),
-        Err(error) => Err(error).context("follow", path),
+    found(without_links(path)?)
+}
+
+fn found(handle: Option<Handle>) -> Result<Found, Error> {
+    match handle {
+        Some(link) if link.metadata().is_symlink() => Ok(Found::Link(link.target()?)),
+        Some(_) => Ok(Found::Other),
+        None => Ok(Found::Nothing),
     }
 }
 
@@ -152,13 +147,63 @@ pub(crate) fn without_links(path: &Path) -> Result<Option<Handle>, Error> {
 /// The same from another root, as that of another mount namespace.
 pub(crate) fn without_links_from(root: &Path, path: &Path) -> Result<Option<Handle>, Error> {
     // Itself, where it is a link to another process's root.
-    let mut at = Handle::of(&root.join("."))?;
-    for component in path.components() {
-        if let (Component::Normal(name), Some(dir)) = (component, &at) {
-            at = Handle::at(dir.as_fd(), name).context("open", path)?;
+    match Handle::of(&root.join("."))? {
+        Some(root) => Handle::below(root.as_fd(), path.strip_prefix("/").unwrap_or(path))
+            .context("open", path),
+        None => Ok(None),
+    }
+}
+
+/// The directory in which `path` lies, on the terms of [`without_links`], and its name there.
+///
+/// # Errors
+/// `NotFound` where that directory is not there, or a symlink has come into the way.
+pub(crate) fn parent_of(path: &Path) -> Result<(Handle, &OsStr), Error> {
+    let (parent, name) = match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => (parent, name),
+        _ => (Path::new("/"), OsStr::new(".")),
+    };
+    let found = without_links(parent)?.ok_or(Errno::NOENT);
+    Ok((found.context("open the directory of", path)?, name))
+}
+
+/// The file that `path` leads to in a tree whose root is `root`, as for a process that has that root: the targets of
+/// symlinks begin there as well. `None` if there is no such file.
+pub(crate) fn in_root(root: BorrowedFd<'_>, path: &Path) -> io::Result<Option<Handle>> {
+    let mut rest = parts(path);
+    let Some(start) = Handle::below(root, Path::new(""))? else {
+        return Ok(None);
+    };
+    let mut way = vec![start];
+    let mut links = 0;
+    while let Some(name) = rest.pop_front() {
+        if name == ".." {
+            way.truncate(way.len().saturating_sub(1).max(1));
+            continue;
+        }
+        let dir = way.last().map_or(root, AsFd::as_fd);
+        let Some(found) = Handle::at(dir, &name)? else {
+            return Ok(None);
+        };
+        if !found.metadata().is_symlink() {
+            way.push(found);
+            continue;
+        }
+        links += 1;
+        if links > MAX_LINKS {
+            return Err(Errno::LOOP.into());
+        }
+        let target = found.target().map_err(|error| {
+            io::Error::from_raw_os_error(error.errno().unwrap_or(nix::libc::EIO))
+        })?;
+        if target.is_absolute() {
+            way.truncate(1);
+        }
+        for part in parts(&target).into_iter().rev() {
+            rest.push_front(part);
         }
     }
-    Ok(at)
+    Ok(way.pop())
 }
 
 fn parts(path: &Path) -> VecDeque<OsString> {
@@ -173,7 +218,7 @@ fn parts(path: &Path) -> VecDeque<OsString> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::{fs, os::unix::fs::symlink};
 
     use super::*;
 
@@ -262,6 +307,35 @@ mod tests {
         assert!(found("link/inner").is_none() && found("real/none").is_none());
         assert!(found("link").unwrap().metadata().is_symlink());
         assert!(without_links(Path::new("/")).unwrap().unwrap().is_dir());
+    }
+
+    #[test]
+    fn links_in_a_tree_lead_to_what_is_in_the_tree() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("real/inner")).unwrap();
+        fs::create_dir(dir.path().join("etc")).unwrap();
+        for (target, link) in [
+            ("/real", "absolute"),
+            ("absolute/inner/../..", "around"),
+            ("../../../../etc", "real/up"),
+            ("loop", "loop"),
+        ] {
+            symlink(target, dir.path().join(link)).unwrap();
+        }
+        let root = fs::File::open(dir.path()).unwrap();
+        let found = |path: &str| in_root(root.as_fd(), Path::new(path)).unwrap();
+        let own = |path: &str| Handle::of(&dir.path().join(path)).unwrap().unwrap().id();
+        for (path, to) in [
+            ("/", "."),
+            ("/real/inner", "real/inner"),
+            ("/absolute/inner", "real/inner"),
+            ("/around/etc", "etc"),
+            ("/real/up", "etc"),
+        ] {
+            assert_eq!(found(path).unwrap().id(), own(to), "{path}");
+        }
+        assert!(found("/etc/passwd").is_none() && found("/absolute/none").is_none());
+        assert!(in_root(root.as_fd(), Path::new("/loop")).is_err());
     }
 
     #[test]

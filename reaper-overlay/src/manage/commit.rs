@@ -52,6 +52,7 @@ pub(super) struct Commits {
     journal: PathBuf,
     /// What the staging directories are called.
     staging: String,
+    privilege: Privilege,
     _lock: Lock,
 }
 
@@ -64,6 +65,7 @@ impl Commits {
         Ok(lock.map(|lock| Self {
             journal: journal(base),
             staging: format!(".reaper-commit-{}", path_hash(&base.path)),
+            privilege: base.privilege,
             _lock: lock,
         }))
     }
@@ -107,7 +109,7 @@ impl Commits {
         chosen: &[Change],
         on_progress: OnProgress<'_>,
     ) -> Result<(), Error> {
-        let (plan, dirs) = plan(chosen);
+        let (plan, dirs) = plan(chosen, self.privilege);
         if plan.is_empty() {
             return Ok(());
         }
@@ -229,7 +231,7 @@ enum Role {
 }
 
 /// What is done for each change, and in which directories staging directories are needed.
-fn plan(chosen: &[Change]) -> (Vec<Part<'_>>, Vec<PathBuf>) {
+fn plan(chosen: &[Change], privilege: Privilege) -> (Vec<Part<'_>>, Vec<PathBuf>) {
     let mut dirs: Vec<PathBuf> = Vec::new();
     let mut parts = Vec::new();
     // The topmost directory that is staged as a whole.
@@ -253,7 +255,7 @@ fn plan(chosen: &[Change]) -> (Vec<Part<'_>>, Vec<PathBuf>) {
             });
             continue;
         }
-        let dir = staging_place(change);
+        let dir = staging_place(change, privilege);
         let staging = dirs.iter().position(|known| *known == dir);
         let staging = staging.unwrap_or_else(|| {
             dirs.push(dir);
@@ -273,8 +275,8 @@ fn plan(chosen: &[Change]) -> (Vec<Part<'_>>, Vec<PathBuf>) {
 
 /// The directory in which the staging directory for `change` is made: on the same mount, since
 /// files are renamed within a mount only. Other users than root can rarely write to the mount's own.
-fn staging_place(change: &Change) -> PathBuf {
-    match (Privilege::of_process(), change.path.parent()) {
+fn staging_place(change: &Change, privilege: Privilege) -> PathBuf {
+    match (privilege, change.path.parent()) {
         (Privilege::User, Some(parent)) => parent.to_owned(),
         _ => change.layer.mount.clone(),
     }
@@ -287,7 +289,7 @@ fn stage(
     on_progress: OnProgress<'_>,
 ) -> Result<Vec<Step>, Error> {
     journal.make_staging()?;
-    let mut stage = Stage::new(journal);
+    let mut stage = Stage::new(journal)?;
     let mut upper = UpperFiles::new();
     let mut host = HostFiles::new();
     let mut bytes = 0;
@@ -303,7 +305,7 @@ fn stage(
         };
         match &part.role {
             Role::Put { staging, name } => {
-                host.check_mount(change, &journal.staging(*staging)?)?;
+                host.check_mount(change, &stage.root(*staging)?)?;
                 let file = upper.unchanged(change)?;
                 stage.copy(*staging, &file, Path::new(name), path)?;
                 let Some(copy) = stage.copied(*staging, Path::new(name))? else {
@@ -320,7 +322,7 @@ fn stage(
                 stage.copy(*staging, &upper.unchanged(change)?, to, path)?;
             }
             Role::Remove { staging, name } => {
-                host.check_mount(change, &journal.staging(*staging)?)?;
+                host.check_mount(change, &stage.root(*staging)?)?;
                 let Some(there) = host.unchanged(change)? else {
                     return Err(changed(&change.path));
                 };
@@ -389,6 +391,15 @@ mod tests {
         store::{layer_table::Table, paths::ScopePaths},
     };
 
+    fn commits(dir: &Path, privilege: Privilege) -> Commits {
+        Commits {
+            journal: dir.join("commit.json"),
+            staging: ".staged".to_owned(),
+            privilege,
+            _lock: Lock::try_exclusive(&dir.join("lock")).unwrap().unwrap(),
+        }
+    }
+
     /// What a diff, an export, a commit and a removal of a tree of this depth open, and how often they ask
     /// for the path of a file.
     fn counts(depth: usize) -> [(u64, u64); 4] {
@@ -413,17 +424,43 @@ mod tests {
         let archived = count::of(|| {
             export(&layers, &[], Vec::new(), &mut |_| ()).unwrap();
         });
-        let commits = Commits {
-            journal: dir.join("commit.json"),
-            staging: ".staged".to_owned(),
-            _lock: Lock::try_exclusive(&dir.join("lock")).unwrap().unwrap(),
-        };
+        let commits = commits(&dir, Privilege::Root);
         let chosen = choose(changes, &[host.join("d")]).unwrap();
         let committed = count::of(|| commits.commit(&chosen, &mut |_| ()).unwrap());
         assert!(diff(&layers, &[], &mut |_| ()).unwrap().len() <= 1);
         let removed = count::of(|| remove_tree(&host).unwrap());
         assert!(!host.exists());
         [compared, archived, committed, removed]
+    }
+
+    /// What a commit of this many files in a directory of this depth opens, where staging directories are made
+    /// beside the files.
+    fn opened_for(depth: usize, files: usize) -> u64 {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        let host = dir.join("host");
+        let paths = ScopePaths::new(&Base::at(&dir.join("base")), &crate::Scope::node());
+        let layer = Table::new().layer(&paths, &host);
+        let deep: PathBuf = std::iter::repeat_n("d", depth).collect();
+        fs::create_dir_all(host.join(&deep)).unwrap();
+        fs::create_dir_all(layer.upper.join(&deep)).unwrap();
+        for number in 0..files {
+            fs::write(layer.upper.join(&deep).join(number.to_string()), "x").unwrap();
+        }
+        let changes = diff(&[layer], &[], &mut |_| ()).unwrap();
+        let chosen = choose(changes, &[host.join(&deep)]).unwrap();
+        let commits = commits(&dir, Privilege::User);
+        let opened = count::of(|| commits.commit(&chosen, &mut |_| ()).unwrap()).0;
+        for number in 0..files {
+            assert!(host.join(&deep).join(number.to_string()).is_file());
+        }
+        opened
+    }
+
+    #[test]
+    fn a_users_commit_of_one_more_file_opens_as_much_at_any_depth() {
+        let more = [10, 60].map(|depth| opened_for(depth, 20) - opened_for(depth, 10));
+        assert_eq!(more[0], more[1]);
     }
 
     #[test]

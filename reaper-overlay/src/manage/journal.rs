@@ -159,9 +159,10 @@ impl Journal {
 
     /// Makes the staging directories, for the caller alone.
     pub(super) fn make_staging(&self) -> Result<(), Error> {
-        for dir in self.dirs.iter().map(DiskPath::path) {
-            let parent = existing(&dir)?;
+        let mut places = self.places()?;
+        for (at, dir) in self.dirs.iter().map(DiskPath::path).enumerate() {
             let name = dir.join(&self.staging);
+            let parent = places.around(at)?;
             if let Some(left) =
                 Handle::at(parent.as_fd(), self.staging.as_ref()).context("open", &name)?
             {
@@ -173,25 +174,34 @@ impl Journal {
         Ok(())
     }
 
-    fn remove_staging(&self, dir: &Path, parent: &Handle, found: &Handle) -> Result<(), Error> {
+    /// The way to the staging directories.
+    pub(super) fn places(&self) -> Result<Places<'_>, Error> {
+        let root = without_links(Path::new("/"))?.ok_or(Errno::NOENT);
+        Ok(Places {
+            journal: self,
+            way: Cursor::new(root.context("open", "/")?),
+        })
+    }
+
+    /// Whether `found` was made for the commits of the calling process's user alone.
+    fn is_own(found: &Handle) -> bool {
         let metadata = found.metadata();
         let own = rustix::process::geteuid().as_raw() == metadata.uid();
-        if !metadata.is_dir() || !own || metadata.mode() & 0o077 != 0 {
+        found.is_dir() && own && metadata.mode() & 0o077 == 0
+    }
+
+    fn remove_staging(&self, dir: &Path, parent: &Handle, found: &Handle) -> Result<(), Error> {
+        if !Self::is_own(found) {
             return Err(Errno::EXIST).context("use as staging directory", dir.join(&self.staging));
         }
         remove_entry(parent.as_fd(), self.staging.as_ref())
     }
 
-    /// A staging directory.
-    pub(super) fn staging(&self, at: usize) -> Result<Handle, Error> {
-        let dir = self.dirs.get(at).map(DiskPath::path).unwrap_or_default();
-        existing(&dir.join(&self.staging))
-    }
-
     /// Waits until all that is on the filesystems of the staging directories is on disk.
     pub(super) fn sync(&self) -> Result<(), Error> {
+        let mut places = self.places()?;
         for at in 0..self.dirs.len() {
-            let dir = self.staging(at)?;
+            let dir = places.staging(at)?;
             let file = std::fs::File::open(dir.link()).with_context("open", || dir.path())?;
             syncfs(&file).with_context("write to disk", || dir.path())?;
         }
@@ -200,7 +210,7 @@ impl Journal {
 
     /// Does all steps that are not done yet.
     pub(super) fn apply(&self, each: &mut dyn FnMut(&Path)) -> Result<(), Error> {
-        let mut host = Host::default();
+        let (mut host, mut places) = (Host::default(), self.places()?);
         for step in &self.steps {
             let path = step.full();
             each(&path);
@@ -212,7 +222,7 @@ impl Journal {
                     inode,
                     replaces,
                 } => {
-                    let staging = self.staging(*staging)?;
+                    let staging = places.staging(*staging)?;
                     let found = Handle::at(parent, &name).context("open", &path)?;
                     let found = found.map(|found| found.inode());
                     if found == Some(*inode) {
@@ -234,7 +244,7 @@ impl Journal {
                     if found.inode() != *inode {
                         return Err(Error::Changed { path });
                     }
-                    let staging = self.staging(*staging)?;
+                    let staging = places.staging(*staging)?;
                     rename(parent, &name, staging.as_fd(), to.as_ref(), &path)?;
                 }
                 Action::Set { after, .. } => {
@@ -251,57 +261,13 @@ impl Journal {
     /// Undoes the steps that were done, the last one first. Goes on after an error, and returns the
     /// first one.
     pub(super) fn undo(&self) -> Result<(), Error> {
-        let mut host = Host::default();
+        let (mut host, mut places) = (Host::default(), self.places()?);
         let mut result = Ok(());
         for step in self.steps.iter().rev() {
-            let undone = self.undo_step(&mut host, step);
+            let undone = undo_step(&mut host, &mut places, step);
             result = result.and(undone);
         }
         result
-    }
-
-    fn undo_step(&self, host: &mut Host, step: &Step) -> Result<(), Error> {
-        let path = step.full();
-        let (parent, name) = host.parent(step)?;
-        let found = Handle::at(parent, &name).context("open", &path)?;
-        match &step.action {
-            Action::Put {
-                staging,
-                name: staged,
-                inode,
-                ..
-            } => {
-                let staging = self.staging(*staging)?;
-                let at = |name: &OsStr| Handle::at(staging.as_fd(), name).context("open", &path);
-                let (new, old) = (OsString::from(staged), replaced(staged));
-                match found {
-                    Some(found) if found.inode() == *inode => {
-                        if at(&new)?.is_some() {
-                            return exchange(&staging, &new, parent, &name)
-                                .context("rename to", path);
-                        }
-                        rename(parent, &name, staging.as_fd(), &new, &path)?;
-                    }
-                    Some(_) => return Ok(()),
-                    None => {}
-                }
-                if at(&old)?.is_some() {
-                    rename(staging.as_fd(), &old, parent, &name, &path)?;
-                }
-                Ok(())
-            }
-            Action::Remove {
-                staging, name: to, ..
-            } => {
-                let staging = self.staging(*staging)?;
-                let is_there = Handle::at(staging.as_fd(), to.as_ref()).context("open", &path)?;
-                if found.is_none() && is_there.is_some() {
-                    rename(staging.as_fd(), to.as_ref(), parent, &name, &path)?;
-                }
-                Ok(())
-            }
-            Action::Set { before, .. } => found.map_or(Ok(()), |found| before.set(&found)),
-        }
     }
 
     /// Removes the staging directories with what is left in them, and the journal.
@@ -318,6 +284,86 @@ impl Journal {
         }
         self.remove()
     }
+}
+
+fn undo_step(host: &mut Host, places: &mut Places<'_>, step: &Step) -> Result<(), Error> {
+    let path = step.full();
+    let (parent, name) = host.parent(step)?;
+    let found = Handle::at(parent, &name).context("open", &path)?;
+    match &step.action {
+        Action::Put {
+            staging,
+            name: staged,
+            inode,
+            ..
+        } => {
+            let staging = places.staging(*staging)?;
+            let at = |name: &OsStr| Handle::at(staging.as_fd(), name).context("open", &path);
+            let (new, old) = (OsString::from(staged), replaced(staged));
+            match found {
+                Some(found) if found.inode() == *inode => {
+                    if at(&new)?.is_some() {
+                        return exchange(&staging, &new, parent, &name).context("rename to", path);
+                    }
+                    rename(parent, &name, staging.as_fd(), &new, &path)?;
+                }
+                Some(_) => return Ok(()),
+                None => {}
+            }
+            if at(&old)?.is_some() {
+                rename(staging.as_fd(), &old, parent, &name, &path)?;
+            }
+            Ok(())
+        }
+        Action::Remove {
+            staging, name: to, ..
+        } => {
+            let staging = places.staging(*staging)?;
+            let is_there = Handle::at(staging.as_fd(), to.as_ref()).context("open", &path)?;
+            if found.is_none() && is_there.is_some() {
+                rename(staging.as_fd(), to.as_ref(), parent, &name, &path)?;
+            }
+            Ok(())
+        }
+        Action::Set { before, .. } => found.map_or(Ok(()), |found| before.set(&found)),
+    }
+}
+
+/// The way to the staging directories of a commit, by descriptors from one to the next.
+pub(super) struct Places<'a> {
+    journal: &'a Journal,
+    way: Cursor,
+}
+
+impl Places<'_> {
+    /// The directory in which a staging directory is, or is to be made.
+    fn around(&mut self, at: usize) -> Result<Handle, Error> {
+        let dir = self.dir(at);
+        match self.way.find(relative(&dir))? {
+            Some(found) if found.is_dir() => Ok(found),
+            _ => Err(Errno::NOTDIR).context(OPEN, dir),
+        }
+    }
+
+    /// A staging directory.
+    pub(super) fn staging(&mut self, at: usize) -> Result<Handle, Error> {
+        let dir = self.dir(at).join(&self.journal.staging);
+        match self.way.find(relative(&dir))? {
+            Some(found) if Journal::is_own(&found) => Ok(found),
+            _ => Err(Errno::NOTDIR).context(OPEN, dir),
+        }
+    }
+
+    fn dir(&self, at: usize) -> PathBuf {
+        let dir = self.journal.dirs.get(at);
+        dir.map(DiskPath::path).unwrap_or_default()
+    }
+}
+
+const OPEN: &str = "open without following symlinks";
+
+fn relative(path: &Path) -> &Path {
+    path.strip_prefix("/").unwrap_or(path)
 }
 
 impl Step {
@@ -348,14 +394,6 @@ impl Host {
         }
         let name = path.file_name().unwrap_or(OsStr::new(".")).to_owned();
         Ok((cursor.dir().as_fd(), name))
-    }
-}
-
-/// The directory at `path`, which must be there.
-fn existing(path: &Path) -> Result<Handle, Error> {
-    match without_links(path)? {
-        Some(dir) if dir.is_dir() => Ok(dir),
-        _ => Err(Errno::NOTDIR).context("open without following symlinks", path),
     }
 }
 

@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, linkat, mkdirat, mknodat, open
 
 use super::{
     change::{Stamp, changed},
-    journal::Journal,
+    journal::{Journal, Places},
     sparse,
 };
 use crate::{
@@ -29,7 +29,7 @@ use crate::{
 
 /// The staging directories of a commit while they are filled.
 pub(super) struct Stage<'a> {
-    journal: &'a Journal,
+    places: Places<'a>,
     /// The one that was used last.
     open: Option<(usize, Cursor)>,
     /// A name in the staging directory of each file that has several.
@@ -39,19 +39,24 @@ pub(super) struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    pub(super) fn new(journal: &'a Journal) -> Self {
-        Self {
-            journal,
+    pub(super) fn new(journal: &'a Journal) -> Result<Self, Error> {
+        Ok(Self {
+            places: journal.places()?,
             open: None,
             links: HashMap::new(),
             dirs: Vec::new(),
-        }
+        })
+    }
+
+    /// A staging directory.
+    pub(super) fn root(&mut self, at: usize) -> Result<Handle, Error> {
+        self.places.staging(at)
     }
 
     fn cursor(&mut self, at: usize) -> Result<&mut Cursor, Error> {
         let cursor = match self.open.take() {
             Some((open, cursor)) if open == at => cursor,
-            _ => Cursor::new(self.journal.staging(at)?),
+            _ => Cursor::new(self.places.staging(at)?),
         };
         Ok(&mut self.open.insert((at, cursor)).1)
     }
@@ -79,7 +84,7 @@ impl<'a> Stage<'a> {
             return Ok(());
         }
         if let Some(first) = first {
-            let root = self.journal.staging(at)?;
+            let root = self.places.staging(at)?;
             let cursor = self.cursor(at)?;
             return linkat(&root, first, cursor, name, AtFlags::empty())
                 .context("make a copy of", path);
@@ -89,7 +94,7 @@ impl<'a> Stage<'a> {
         file_attributes::copy(file, &copy)?;
         if metadata.nlink() > 1 {
             let first = format!("{}.link", self.links.len());
-            let root = self.journal.staging(at)?;
+            let root = self.places.staging(at)?;
             let cursor = self.cursor(at)?;
             linkat(cursor, name, &root, &first, AtFlags::empty())
                 .context("make a copy of", path)?;

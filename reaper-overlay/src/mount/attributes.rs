@@ -11,15 +11,14 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, Mode, OFlags, StatVfsMountFlags, open, statvfs},
+    fs::{StatVfsMountFlags, fstatvfs},
     mount::{
-        MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
-        mount_change, mount_remount, move_mount, open_tree,
+        MountAttrFlags, MountFlags, MountPropagationFlags, OpenTreeFlags, mount_change,
+        mount_remount, open_tree,
     },
 };
 
 use super::{
-    bind::bind,
     flags::{ATIME, FLAGS, bits},
     interface::{Interface, Recursion},
 };
@@ -27,7 +26,9 @@ use crate::{
     contract::{Context, Error, user::Privilege},
     linux::{
         handle::fd_link,
+        mount_point::{bind_to_itself, move_to},
         mountinfo::{self, MountInfo},
+        resolve::{in_view, without_links},
         syscall::{self, MountAttr},
     },
 };
@@ -89,21 +90,20 @@ impl Restriction {
     }
 }
 
-/// Changes the mount that is seen at `path`, and with `recursion` those below it.
+/// Changes the mount whose root `top` is, and with `recursion` those below it.
 pub(crate) fn change(
     interface: Interface,
-    path: &Path,
+    top: BorrowedFd<'_>,
     recursion: Recursion,
     attr: MountAttr,
 ) -> io::Result<()> {
     if attr == MountAttr::default() {
         return Ok(());
     }
-    let tree = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     if interface == Interface::Attributes {
-        return syscall::mount_setattr(tree.as_fd(), recursion == Recursion::All, attr);
+        return syscall::mount_setattr(top, recursion == Recursion::All, attr);
     }
-    let at = fd_link(&tree);
+    let at = fd_link(&top);
     if attr.propagation != 0 {
         let mut flags = MountPropagationFlags::from_bits_retain(attr.propagation as _);
         if recursion == Recursion::All {
@@ -115,7 +115,7 @@ pub(crate) fn change(
         return Ok(());
     }
     let mounts = mountinfo::read().map_err(to_io)?;
-    let top = find(&mounts, tree.as_fd())?;
+    let top = find(&mounts, top)?;
     remount(&at, top, attr)?;
     if recursion == Recursion::All {
         for mount in mountinfo::visible_on(&mounts, top) {
@@ -129,7 +129,13 @@ pub(crate) fn change(
 
 /// Changes one of the mounts that were found, as long as it is there.
 fn if_there(mount: &MountInfo, change: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
-    match change(&mount.mount_point) {
+    // By a descriptor: a container may have put a link into the way of the path since.
+    let found = without_links(&mount.mount_point).map_err(to_io);
+    let there = found.and_then(|found| match found {
+        Some(found) if number(found.as_fd())? == Some(mount.id) => Ok(found),
+        _ => Err(io::Error::from_raw_os_error(nix::libc::ESTALE)),
+    });
+    match there.and_then(|there| change(&there.link())) {
         // Behind a directory that is closed to this user, and so to all in the view.
         Err(error)
             if error.raw_os_error() == Some(nix::libc::EACCES)
@@ -224,8 +230,9 @@ fn restrict_trees(restrictions: &[Restriction]) -> Result<(), Error> {
     }
     for restriction in restrictions {
         let path = restriction.path.as_path();
+        let top = in_view::open(path).context(RESTRICT, path)?;
         let change = |recursion, attr| {
-            change(Interface::Attributes, path, recursion, attr).context(RESTRICT, path)
+            change(Interface::Attributes, top.as_fd(), recursion, attr).context(RESTRICT, path)
         };
         if kept.contains(&path) {
             change(Recursion::Alone, WRITABLE)?;
@@ -235,33 +242,39 @@ fn restrict_trees(restrictions: &[Restriction]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether neither the mount that is seen at `path` nor its filesystem is read-only.
-fn is_writable(path: &Path) -> rustix::io::Result<bool> {
-    let flags = statvfs(path)?.f_flag;
+fn is_writable(path: &Path) -> io::Result<bool> {
+    let flags = fstatvfs(in_view::open(path)?)?.f_flag;
     Ok(!flags.contains(StatVfsMountFlags::RDONLY))
 }
 
 /// Makes the mounts of the calling process's namespace read-only, except at and below `writable`,
 /// existing paths none of which lies in another one.
 pub(crate) fn make_read_only_but(interface: Interface, writable: &[&Path]) -> Result<(), Error> {
+    const KEEP: &str = "keep writable";
     let root = Path::new("/");
+    let mut places = Vec::new();
+    for &path in writable {
+        places.push((in_view::open(path).context("open", path)?, path));
+    }
     if interface == Interface::Attributes {
         let mut kept = Vec::new();
-        for &path in writable {
+        for (place, path) in &places {
             let flags = OpenTreeFlags::OPEN_TREE_CLONE
                 | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                | OpenTreeFlags::AT_EMPTY_PATH
                 | OpenTreeFlags::AT_RECURSIVE;
-            kept.push((open_tree(CWD, path, flags).context("open", path)?, path));
+            kept.push(open_tree(place, "", flags).context("open", path)?);
         }
-        change(interface, root, Recursion::All, READ_ONLY).context("make read-only", root)?;
-        for (tree, path) in kept {
-            move_mount(tree, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-                .context("keep writable", path)?;
+        let top = in_view::open(root).context("open", root)?;
+        change(interface, top.as_fd(), Recursion::All, READ_ONLY)
+            .context("make read-only", root)?;
+        for (tree, (place, path)) in kept.iter().zip(&places) {
+            move_to(tree.as_fd(), place.as_fd()).context(KEEP, path)?;
         }
         return Ok(());
     }
-    for path in writable {
-        bind(path, path, Recursion::All).context("keep writable", path)?;
+    for (place, path) in &places {
+        bind_to_itself(place.as_fd()).context(KEEP, path)?;
     }
     each_but(writable, |mount| {
         if_there(mount, |path| remount(path, mount, READ_ONLY))
@@ -273,14 +286,18 @@ fn has_gone(mount: &MountInfo) -> bool {
     mountinfo::read().is_ok_and(|now| now.iter().all(|there| there.id != mount.id))
 }
 
-/// The mount that `path`, a descriptor, is on.
-fn find<'a>(mounts: &'a [MountInfo], path: BorrowedFd<'_>) -> io::Result<&'a MountInfo> {
-    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", path.as_raw_fd()))?;
-    let id = text
-        .lines()
-        .find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+/// The mount that `file` is on.
+fn find<'a>(mounts: &'a [MountInfo], file: BorrowedFd<'_>) -> io::Result<&'a MountInfo> {
+    let id = number(file)?;
     let mount = mounts.iter().find(|mount| Some(mount.id) == id);
     mount.ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// The number of the mount that `file` is on.
+fn number(file: BorrowedFd<'_>) -> io::Result<Option<u32>> {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
+    let mut lines = text.lines();
+    Ok(lines.find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok()))
 }
 
 /// Changes the one mount that is seen at `path`, which is `mount`.

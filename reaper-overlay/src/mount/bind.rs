@@ -13,7 +13,3 @@ pub(crate) fn bind(from: &Path, to: &Path, recursion: Recursion) -> rustix::io::
         Recursion::All => mount_bind_recursive(from, to),
     }
 }
-
-pub(crate) fn relative(path: &Path) -> &Path {
-    path.strip_prefix("/").unwrap_or(path)
-}

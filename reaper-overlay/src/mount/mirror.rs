@@ -22,7 +22,7 @@ use rustix::{
 
 use crate::{
     contract::{Context, Error},
-    linux::{handle::fd_link, mountinfo},
+    linux::{handle::fd_link, mountinfo, resolve::in_view},
 };
 
 /// The runtime's root with all that is mounted there, for [`BundleMirror::show`].
@@ -73,8 +73,9 @@ impl BundleMirror {
         let above = above.filter(|dir| dir.parent().is_some());
         let above = above.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
         let above = above.context("show in the view the bundle", bundle)?;
+        let found = in_view::open(above).context("open", above)?;
         // As the table of mounts has it.
-        let cover = fs::canonicalize(above).context("resolve", above)?;
+        let cover = fs::read_link(fd_link(&found)).context("resolve", above)?;
         // Before anything is mounted, which would be in it.
         let view = copy_root().context("copy the mounts at", "/")?;
         cover_by_tmpfs(&cover)?;
@@ -127,8 +128,10 @@ impl BundleMirror {
             (is_new(mount.id) && !is_new(mount.parent)).then_some((mount, place))
         });
         for (mount, place) in here {
+            const KEEP: &str = "keep in the view what is on";
             let to = Path::new("/").join(place);
-            mount_move(&mount.mount_point, &to).context("keep in the view what is on", to)?;
+            let onto = in_view::open(&to).context(KEEP, &to)?;
+            mount_move(&mount.mount_point, fd_link(&onto)).context(KEEP, to)?;
         }
         unmount(&self.cover, UnmountFlags::DETACH).context("uncover", &self.cover)
     }

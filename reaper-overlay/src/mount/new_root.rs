@@ -1,9 +1,9 @@
 //! The root that is being assembled, in the mount namespace of a helper process.
 
 use std::{
-    fs, io,
-    os::fd::{AsRawFd, BorrowedFd},
-    path::{Path, PathBuf},
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
 };
 
 use rustix::{
@@ -13,13 +13,13 @@ use rustix::{
 
 use super::{
     attributes,
-    bind::{bind, relative},
+    bind::bind,
     interface::{Interface, Recursion},
     mask::{How, Mask},
 };
 use crate::{
     contract::{Context, Error},
-    linux::syscall::MountAttr,
+    linux::{handle::Handle, resolve::in_root, syscall::MountAttr},
 };
 
 /// Its root, mounted somewhere, and what mounts.
@@ -30,9 +30,15 @@ pub(crate) struct NewRoot<'a> {
 }
 
 impl NewRoot<'_> {
+    /// The place of `path` in it. What containers have changed of an earlier view is there by now: the links that
+    /// they have left on the way lead to where a process of the view would come to.
+    pub(crate) fn place(self, path: &Path) -> io::Result<Handle> {
+        in_root(self.root, path)?.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
     /// Shows `path` of the host at its own place.
-    pub(crate) fn bind(self, path: &Path, recursion: Recursion) -> rustix::io::Result<()> {
-        bind(path, &self.path(path), recursion)
+    pub(crate) fn bind(self, path: &Path, recursion: Recursion) -> io::Result<()> {
+        Ok(bind(path, &self.place(path)?.link(), recursion)?)
     }
 
     /// The same, read-only. A mount alone is cut off from what the host mounts there later.
@@ -45,59 +51,60 @@ impl NewRoot<'_> {
             },
             ..attributes::READ_ONLY
         };
-        let target = self.path(path);
-        let changed = attributes::change(self.interface, &target, recursion, read_only);
+        let bound = self.place(path)?;
+        let changed = attributes::change(self.interface, bound.as_fd(), recursion, read_only);
         if changed.is_err() {
             // The first error is returned; errors of undoing are ignored.
-            let _ = unmount(&target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+            let _ = unmount(bound.link(), UnmountFlags::DETACH);
         }
         changed
     }
 
     /// Takes away what is mounted on `path`. It may have gone by itself.
     pub(crate) fn detach(self, path: &Path) -> Result<(), Error> {
-        let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
-        match unmount(self.path(path), flags) {
+        const STEP: &str = "take out of the view";
+        let Some(found) = in_root(self.root, path).context(STEP, path)? else {
+            return Ok(());
+        };
+        match unmount(found.link(), UnmountFlags::DETACH) {
             Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
-            Err(errno) => Err(errno).context("take out of the view", path),
+            Err(errno) => Err(errno).context(STEP, path),
         }
     }
 
     /// Hides a directory behind a small filesystem, anything else behind `/dev/null`.
     pub(crate) fn mask_path(self, mask: &Mask) -> Result<(), Error> {
         let path = &mask.path;
-        let Ok(metadata) = fs::symlink_metadata(self.path(path)) else {
+        let Ok(place) = self.place(path) else {
             return Ok(());
         };
-        let masked = if metadata.is_dir() {
-            self.mask_directory(path, mask.how == How::Empty)
-        } else if metadata.is_symlink() {
-            Ok(())
+        let masked = if place.is_dir() {
+            cover(&place, mask.how == How::Empty)
         } else {
-            mount_bind("/dev/null", self.path(path)).context("cover", path)
+            mount_bind("/dev/null", place.link())
         };
         match masked {
             // It has gone since.
-            Err(_) if fs::symlink_metadata(self.path(path)).is_err() => Ok(()),
-            masked => masked,
+            Err(_) if self.place(path).is_err() => Ok(()),
+            masked => masked.context(COVER, path),
         }
     }
 
     /// Hides the directory `path`, which stays `open` for all users to list, or not.
     pub(crate) fn mask_directory(self, path: &Path, open: bool) -> Result<(), Error> {
-        let options = if open {
-            c"size=64k,mode=0755"
-        } else {
-            c"size=64k,mode=0700"
-        };
-        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        mount("reaper-cover", self.path(path), "tmpfs", flags, options).context("cover", path)
+        let place = self.place(path).context(COVER, path)?;
+        cover(&place, open).context(COVER, path)
     }
+}
 
-    /// A path for the calls that take no directory.
-    fn path(self, path: &Path) -> PathBuf {
-        Path::new("/proc/self/fd")
-            .join(self.root.as_raw_fd().to_string())
-            .join(relative(path))
-    }
+const COVER: &str = "cover";
+
+fn cover(place: &Handle, open: bool) -> rustix::io::Result<()> {
+    let options = if open {
+        c"size=64k,mode=0755"
+    } else {
+        c"size=64k,mode=0700"
+    };
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("reaper-cover", place.link(), "tmpfs", flags, options)
 }

@@ -7,20 +7,19 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::{OsStrExt, OsStringExt},
     },
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use rustix::{
-    fs::CWD,
     io::Errno,
     mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create,
-        fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, move_mount,
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag,
+        fsconfig_set_string, fsmount, fsopen, mount,
     },
 };
 
 use super::{flags, interface::Interface};
-use crate::linux::handle::fd_link;
+use crate::linux::{handle::fd_link, mount_point::move_to};
 
 #[cfg(test)]
 mod tests;
@@ -40,26 +39,20 @@ pub(crate) struct Overlay {
 }
 
 impl Overlay {
-    /// Mounts it on `path` below `at`: layer by layer with `lowerdir+` (Linux 6.8), or with
+    /// Mounts it on `place`: layer by layer with `lowerdir+` (Linux 6.8), or with
     /// everything in one string.
     ///
     /// The string is tried whenever the kernel refuses the configuration as invalid, at whatever
     /// step. It says so early for a key that it does not know, but a kernel before 6.5 takes any
     /// key and refuses only to create the filesystem, and every kernel takes at most 255 bytes as
     /// the value of a key. What makes no valid overlay at all is refused again.
-    pub(crate) fn mount(
-        &self,
-        interface: Interface,
-        at: BorrowedFd<'_>,
-        path: &Path,
-    ) -> io::Result<()> {
+    pub(crate) fn mount(&self, interface: Interface, place: BorrowedFd<'_>) -> io::Result<()> {
         if interface == Interface::Classic || takes_any_key() {
-            return self.mount_by_string(at, path);
+            return self.mount_by_string(place);
         }
         match self.configure() {
-            Ok(tree) => move_mount(tree, "", at, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-                .map_err(io::Error::from),
-            Err(Errno::INVAL) => self.mount_by_string(at, path),
+            Ok(tree) => Ok(move_to(tree.as_fd(), place)?),
+            Err(Errno::INVAL) => self.mount_by_string(place),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -100,18 +93,11 @@ impl Overlay {
         ]
     }
 
-    fn mount_by_string(&self, at: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
-        use std::os::fd::AsRawFd;
-        let mut target = fd_link(&at);
-        if at.as_raw_fd() == CWD.as_raw_fd() {
-            target = path.to_owned();
-        } else {
-            target.push(path);
-        }
+    fn mount_by_string(&self, place: BorrowedFd<'_>) -> io::Result<()> {
         let data = std::ffi::CString::new(self.options().into_vec())?;
         mount(
             "reaper",
-            &target,
+            fd_link(&place),
             "overlay",
             flags::for_mount(self.attributes),
             data.as_c_str(),

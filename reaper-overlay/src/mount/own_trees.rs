@@ -2,8 +2,7 @@
 //! of which a part is the network's, and proc, which shows the processes of a pid namespace.
 
 use std::{
-    fs::File,
-    os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
@@ -15,7 +14,7 @@ use rustix::{
 use super::{bind::bind, interface::Recursion};
 use crate::{
     contract::{Context, Error, ViewRequest},
-    linux::mountinfo,
+    linux::{handle::fd_link, mountinfo, resolve::in_view},
 };
 
 const SYS: &str = "/sys";
@@ -67,17 +66,13 @@ fn renew(fs_type: &str, place: &str, operation: &'static str) -> Result<(), Erro
     let Some(old) = mounts.iter().rfind(is_it) else {
         return Ok(());
     };
-    let mut below: Vec<(PathBuf, File)> = Vec::new();
+    let mut below: Vec<(PathBuf, OwnedFd)> = Vec::new();
     for place in mounts.iter().filter(|mount| mount.parent == old.id) {
         let path = place.mount_point.clone();
         if below.iter().any(|(known, _)| *known == path) {
             continue;
         }
-        let place = File::options()
-            .read(true)
-            .custom_flags(nix::libc::O_PATH)
-            .open(&path)
-            .context("open", &path)?;
+        let place = in_view::open(&path).context("open", &path)?;
         below.push((path, place));
     }
     let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
@@ -87,8 +82,7 @@ fn renew(fs_type: &str, place: &str, operation: &'static str) -> Result<(), Erro
     );
     mount(fs_type, place, fs_type, flags, None).context(operation, place)?;
     for (path, place) in below {
-        let place = format!("/proc/self/fd/{}", place.as_raw_fd());
-        match bind(Path::new(&place), &path, Recursion::All) {
+        match bind(&fd_link(&place), &path, Recursion::All) {
             // What is mounted in the folder of a process, which is not there.
             Err(Errno::NOENT) if fs_type == "proc" => {}
             bound => bound.context("show again", path)?,

@@ -5,13 +5,13 @@
 
 use std::{
     io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use rustix::{
     fs::{AtFlags, FileType, StatxAttributes, StatxFlags, fstat, makedev, statx},
-    mount::{MountFlags, mount, mount_bind, mount_bind_recursive},
+    mount::{MountFlags, mount, mount_bind},
 };
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     contract::{Context, Error, user::Privilege},
-    linux::{handle::fd_link, resolve::in_view},
+    linux::{handle::fd_link, mount_point, resolve::in_view},
 };
 
 const MASK: &str = "mask";
@@ -63,20 +63,15 @@ pub(crate) fn make_read_only(interface: Interface, paths: &[PathBuf]) -> Result<
         if !is_mount_root(&place).context(MAKE_READ_ONLY, path)? {
             place = bind_to_itself(path, &place).context(MAKE_READ_ONLY, path)?;
         }
-        attributes::change(
-            interface,
-            &fd_link(&place),
-            Recursion::All,
-            READ_ONLY_FOR_GOOD,
-        )
-        .context(MAKE_READ_ONLY, path)?;
+        attributes::change(interface, place.as_fd(), Recursion::All, READ_ONLY_FOR_GOOD)
+            .context(MAKE_READ_ONLY, path)?;
     }
     Ok(())
 }
 
 /// Makes a mount of what is at `path`, and returns its root.
 fn bind_to_itself(path: &Path, place: &OwnedFd) -> io::Result<OwnedFd> {
-    mount_bind_recursive(fd_link(place), fd_link(place))?;
+    mount_point::bind_to_itself(place.as_fd())?;
     let top = in_view::open(path)?;
     let (below, above) = (fstat(place)?, fstat(&top)?);
     // Another container of the scope may have changed a symlink on the way.

@@ -17,7 +17,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 use rustix::{
-    fs::{CWD, Mode, OFlags, open},
+    fs::{Mode, OFlags, open},
     mount::{MountPropagationFlags, mount_change},
 };
 use serde::{Deserialize, Serialize};
@@ -36,7 +36,6 @@ use crate::{
         namespace::{self, Outside, lock_mounts, make_bindable_slaves, unshare_as},
     },
     mount::{
-        bind::relative,
         denied::{FIRST_OVERLAY, ROOT_OVERLAY},
         image::Image,
         interface::{Interface, Recursion},
@@ -200,8 +199,10 @@ impl Assembly {
             return Ok(());
         };
         let overlay = self.overlay(part, layer);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let at = open(&self.at, flags, Mode::empty()).context("open", &self.at)?;
         overlay
-            .mount(interface, CWD, &self.at)
+            .mount(interface, at.as_fd())
             .context(step, &part.path)
     }
 
@@ -230,7 +231,7 @@ impl Assembly {
             }
             (PartKind::Host, Privilege::User) => {
                 let bound = root.bind(path, Recursion::All);
-                bound.map(|()| Mounted::AsPlanned).map_err(io::Error::from)
+                bound.map(|()| Mounted::AsPlanned)
             }
             _ => self.protect(root, part),
         };
@@ -269,7 +270,10 @@ impl Assembly {
             return;
         };
         let overlay = self.overlay(part, layer);
-        if let Err(error) = overlay.mount(root.interface, root.root, relative(&part.path)) {
+        let mounted = root
+            .place(&part.path)
+            .and_then(|place| overlay.mount(root.interface, place.as_fd()));
+        if let Err(error) = mounted {
             tracing::debug!("no overlay over {}: {error}", part.path.display());
             report.without_image.push(escaped(&part.path));
         }
@@ -292,7 +296,8 @@ impl Assembly {
             && let Some(layer) = &part.layer
         {
             let overlay = self.overlay(part, layer);
-            match overlay.mount(root.interface, root.root, relative(&part.path)) {
+            let place = root.place(&part.path)?;
+            match overlay.mount(root.interface, place.as_fd()) {
                 Ok(()) => return Ok(Mounted::AsPlanned),
                 Err(error) => tracing::debug!("no overlay over {}: {error}", part.path.display()),
             }

@@ -6,26 +6,26 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    os::fd::{BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{AtFlags, Mode as Permissions, OFlags, fstat, lstat, open, statat};
+use rustix::fs::{Mode as Permissions, OFlags, open};
 
 use super::keep::ScopeNamespace;
 use crate::{
     contract::{Context, Error, Scope, host_paths::is_host_path},
     linux::{
         files::exists,
-        handle::fd_link,
+        handle::{Handle, fd_link},
         helper::Helper,
         in_use::{self, InUse},
         mount_point::{
-            Kind, Removal, bind_link_to_itself, bind_to_itself, check_kind, is_mount_point, make,
-            remove, unguard,
+            Kind, Part, Removal, bind_link_to_itself, bind_to_itself, find, is_mount_point,
+            kind_is_right, make, remove, unguard,
         },
         mountinfo::{escape, unescape},
-        resolve::{Resolved, Volumes, resolve},
+        resolve::{Resolved, Volumes, resolve, without_links},
     },
     store::{
         base::Base,
@@ -136,34 +136,45 @@ impl<'a> MountPointUser<'a> {
         Ok((targets, held))
     }
 
-    /// Counts the container as a user of the mount point at `path` of the host, inside a volume,
-    /// or of a directory on the way to it, until it is released. With `missing` it is about to be made. What is on the
-    /// way and was not made stays with what is mounted below it.
-    pub(crate) fn acquire_nested(
-        self,
-        path: &Path,
-        missing: Option<Kind>,
-        is_mount_point: bool,
-    ) -> Result<(), Error> {
-        let _lock = lock(self.base)?;
-        let mut session = MountPointSession::open(self, &[])?;
-        let key = format!("{INSIDE}{}", escape(path.as_os_str()));
-        let is_known = session.registry.points.contains_key(&key);
-        if missing.is_none() && !is_mount_point && !is_known {
+    /// Counts the container as a user of `parts`, until it is released. All are recorded in one write, before the
+    /// first of them is made; what is recorded already costs none. What is on the way and was not made stays with
+    /// what is mounted below it.
+    pub(crate) fn acquire_nested(self, parts: &[Part]) -> Result<(), Error> {
+        if parts.is_empty() {
             return Ok(());
         }
-        let point = session.registry.entry(key, path);
-        point.made = point.made.or(missing);
-        let users = point.users.entry(self.name().to_owned()).or_default();
-        users.insert(self.id.to_owned());
-        match missing {
-            Some(_) => session.record.write_durably(&session.registry),
-            None => session.save(),
+        let _lock = lock(self.base)?;
+        let mut session = MountPointSession::open(self, &[])?;
+        let (mut is_changed, mut is_made) = (false, false);
+        for part in parts {
+            let key = format!("{INSIDE}{}", escape(part.path.as_os_str()));
+            let is_known = session.registry.points.contains_key(&key);
+            if part.missing.is_none() && !part.is_mount_point && !is_known {
+                continue;
+            }
+            let point = session.registry.entry(key, &part.path);
+            if point.made.is_none() && part.missing.is_some() {
+                point.made = part.missing;
+                is_made = true;
+            }
+            let users = point.users.entry(self.name().to_owned()).or_default();
+            is_changed |= users.insert(self.id.to_owned());
+        }
+        match (is_made, is_changed) {
+            (true, _) => session.record.write_durably(&session.registry),
+            (false, true) => session.save(),
+            (false, false) => Ok(()),
         }
     }
 
-    /// Releases the container's mount points, and removes those without other users. Idempotent.
+    /// Releases the container's mount points, and removes those without other users. Idempotent. Where the records are
+    /// something else by now the mount points stay, and the container ends nevertheless.
     pub(crate) fn release(self) -> Result<(), Error> {
+        self.try_release()
+            .or_else(|error| unless_unreadable(error, "its mount points stay"))
+    }
+
+    fn try_release(self) -> Result<(), Error> {
         if !are_kept(self.base)? {
             return Ok(());
         }
@@ -172,7 +183,9 @@ impl<'a> MountPointUser<'a> {
         let found = match self.scope {
             Some(scope) => {
                 let paths = ScopePaths::new(self.base, scope);
-                ScopeNamespace::find(self.base.privilege, &paths)?
+                ScopeNamespace::find(self.base.privilege, &paths).or_else(|error| {
+                    unless_unreadable(error, "mount points in its layers stay").map(|()| None)
+                })?
             }
             None => None,
         };
@@ -206,6 +219,21 @@ impl<'a> MountPointUser<'a> {
             session.release(|key| !(is_kept && key.starts_with(&own)))
         })
     }
+}
+
+/// Warns of a record that cannot be read, by which nothing can be released. Other errors are returned.
+fn unless_unreadable(error: Error, left: &str) -> Result<(), Error> {
+    if !error.is_unreadable() {
+        return Err(error);
+    }
+    tracing::warn!("{error}: {left}");
+    Ok(())
+}
+
+/// Releases the mount points that earlier members of `scope` have left, all of which have ended, for its removal.
+pub(crate) fn release_removed(base: &Base, scope: &Scope) -> Result<(), Error> {
+    release_all(base, scope, None)
+        .or_else(|error| unless_unreadable(error, "the scope's mount points on the host stay"))
 }
 
 /// Releases the mount points that earlier members of `scope` have left, all of which have ended.
@@ -251,7 +279,9 @@ fn link_at(path: &Path, volumes: &Volumes<'_>) -> Result<Option<PathBuf>, Error>
     };
     let parent = resolve(parent, volumes)?;
     let link = parent.path.join(name);
-    Ok((parent.inside.is_none() && link.is_symlink()).then_some(link))
+    let found = without_links(&link)?;
+    let is_link = found.is_some_and(|found| found.metadata().is_symlink());
+    Ok((parent.inside.is_none() && is_link).then_some(link))
 }
 
 /// What is to be made once it is recorded.
@@ -352,20 +382,22 @@ impl<'a> MountPointSession<'a> {
             self.record.write_durably(&self.registry)?;
         }
         for (path, kind) in &plan.missing {
-            if make(path, *kind == Kind::Directory)? && is_shared(&self.key(path)) {
-                in_use::mark(path);
-            }
+            make(path, *kind, is_shared(&self.key(path)))?;
         }
         for (path, directory) in &plan.points {
-            check_kind(path, *directory)?;
-            if self.is_guarded(path) && !is_mount_point(path)? {
-                bind_to_itself(path)?;
+            let found = find(path)?;
+            kind_is_right(path, *directory, found.is_dir())?;
+            if self.is_guarded(path) && !is_mount_point(found.as_fd())? {
+                bind_to_itself(found.as_fd()).context("guard", path)?;
             }
         }
         for link in &plan.links {
-            if self.is_guarded(link) && !is_mount_point(link)? {
+            let found = find(link)?;
+            if self.is_guarded(link) && !is_mount_point(found.as_fd())? {
                 // It is mounted without a guard where the kernel refuses this one.
-                bind_link_to_itself(link).unwrap_or_else(|error| tracing::warn!("{error}"));
+                bind_link_to_itself(found.as_fd())
+                    .context("guard", link)
+                    .unwrap_or_else(|error| tracing::warn!("{error}"));
             }
         }
         Ok(found)
@@ -374,7 +406,7 @@ impl<'a> MountPointSession<'a> {
     /// Counts the container as a user of the symlink at `link`, on which itself something is mounted.
     fn acquire_link(&mut self, link: &Path, plan: &mut Plan) -> Result<(), Error> {
         self.add_user(link);
-        if self.host.is_some() && !is_mount_point(link)? {
+        if self.host.is_some() && !is_mount_point(find(link)?.as_fd())? {
             let scope = self.user.name().to_owned();
             self.entry(link).guarded.insert(scope);
         }
@@ -411,7 +443,11 @@ impl<'a> MountPointSession<'a> {
             }
         }
         // What is a mount point already needs no guard.
-        if self.host.is_some() && (!exists(path)? || !is_mount_point(path)?) {
+        let is_mounted = || match without_links(path)? {
+            Some(found) => is_mount_point(found.as_fd()),
+            None => Ok(false),
+        };
+        if self.host.is_some() && !is_mounted()? {
             let scope = self.user.name().to_owned();
             self.entry(path).guarded.insert(scope);
         }
@@ -442,19 +478,16 @@ impl<'a> MountPointSession<'a> {
         else {
             return is_host_path(path, self.host_paths);
         };
-        let id = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
-        let existing = path
+        let mut below = path
             .ancestors()
-            .find_map(|dir| Some((dir, lstat(dir).ok()?)));
-        let Some((dir, here)) = existing else {
+            .map(|dir| dir.strip_prefix("/").unwrap_or(dir));
+        let here =
+            below.find_map(|dir| Some((dir, without_links(&Path::new("/").join(dir)).ok()??)));
+        let Some((dir, here)) = here else {
             return true;
         };
-        let relative = dir.strip_prefix("/").unwrap_or(dir);
-        let there = match relative.as_os_str().is_empty() {
-            true => fstat(host),
-            false => statat(host, relative, AtFlags::SYMLINK_NOFOLLOW),
-        };
-        there.is_ok_and(|there| id(there) == id(here))
+        let there = Handle::below(host.as_fd(), dir);
+        there.is_ok_and(|there| there.is_some_and(|there| there.id() == here.id()))
     }
 
     fn entry(&mut self, path: &Path) -> &mut MountPoint {

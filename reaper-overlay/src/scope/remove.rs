@@ -72,7 +72,7 @@ impl ExclusiveScope {
         let trash = Trash::discard(&base.path, &paths.data)?;
         remove_tree(&paths.live)?;
         remove_tree(&paths.records)?;
-        mount_points::release_all(base, &self.scope, None)?;
+        mount_points::release_removed(base, &self.scope)?;
         Ok(trash)
     }
 
@@ -114,7 +114,15 @@ pub(crate) fn unmount_unused(base: &Base, scope: &Scope) -> Result<(), Error> {
 pub(crate) fn forget_member(base: &Base, scope: &Scope, id: &str) -> Result<(), Error> {
     MountPointUser::in_scope(base, scope, id).release()?;
     remove_file(&ScopePaths::new(base, scope).members().join(id))?;
-    unmount_unused(base, scope)
+    unmount_or_warn(base, scope)
+}
+
+/// As [`unmount_unused`]; where that fails the next member does it.
+fn unmount_or_warn(base: &Base, scope: &Scope) -> Result<(), Error> {
+    unmount_unused(base, scope).or_else(|error| {
+        tracing::warn!("the overlay {scope} stays mounted without members: {error}");
+        Ok(())
+    })
 }
 
 /// Removes `scope` unless it has members.
@@ -140,10 +148,6 @@ impl Membership {
         if remove_with_last || exists(&ScopePaths::new(base, scope).remove_when_empty())? {
             return remove_unused(base, scope);
         }
-        // The next member does it otherwise.
-        unmount_unused(base, scope).or_else(|error| {
-            tracing::warn!("the overlay {scope} stays mounted without members: {error}");
-            Ok(())
-        })
+        unmount_or_warn(base, scope)
     }
 }

@@ -26,14 +26,14 @@ use crate::{
 };
 
 /// Copies what is in the directory `from` to the empty directory `to`, with the attributes of both.
-pub(super) fn copy_up(from: Handle, to: &Path) -> Result<(), Error> {
+pub(super) fn copy_up(from: Handle, to: BorrowedFd<'_>) -> Result<(), Error> {
     let privilege = Privilege::of_process();
-    // Where a link is mounted on, `to` leads through it.
-    let root = Handle::of(&to.join("."))?;
-    let root = root.ok_or(Errno::NOENT).context("open", to)?;
+    let again = |dir| Handle::at(dir, OsStr::new(".")).with_context("open", || from.path());
+    let root = again(to)?.ok_or(Errno::NOENT);
+    let root = root.with_context("open", || from.path())?;
     let mut copying = CopyUp {
         privilege,
-        mount: Handle::at(from.as_fd(), ".".as_ref()).context("open", to)?,
+        mount: again(from.as_fd())?,
         directories: vec![(PathBuf::new(), Taken::from(&from, privilege)?)],
         to: Cursor::new(root),
     };

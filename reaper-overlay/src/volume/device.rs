@@ -5,7 +5,10 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{FileTypeExt, MetadataExt},
+    os::{
+        fd::BorrowedFd,
+        unix::fs::{FileTypeExt, MetadataExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -45,10 +48,9 @@ pub(super) fn is_there(wanted: &Device, privilege: Privilege) -> bool {
                 && fits(wanted.gid, there.gid()))
 }
 
-/// Makes `device` and binds it to `to`, a file of the view.
-pub(super) fn mount_at(device: &Device, to: &Path) -> io::Result<()> {
+/// Makes `device` and binds it to `place`, a file of the view.
+pub(super) fn mount_at(device: &Device, place: BorrowedFd<'_>) -> io::Result<()> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let place = open(to, flags, Mode::empty())?;
     let options = c"mode=0700,size=4k,nr_inodes=2";
     mount("reaper-device", PLACE, "tmpfs", MountFlags::NOEXEC, options)?;
     let bound = make(device).and_then(|made| {

@@ -8,8 +8,8 @@ use std::{
 
 use reaper_spec::Mount;
 use rustix::{
-    fs::{CWD, Mode, OFlags, open},
-    mount::{MountFlags, MoveMountFlags, mount, move_mount},
+    io::Errno,
+    mount::{MountFlags, mount},
 };
 
 use super::{
@@ -20,7 +20,11 @@ use super::{
 };
 use crate::{
     contract::{Context, Error},
-    linux::handle::{Handle, fd_link},
+    linux::{
+        handle::{Handle, fd_link},
+        mount_point::{self, move_to},
+        resolve::{in_view, parent_of},
+    },
     mount::{
         attributes,
         bind::bind,
@@ -58,48 +62,53 @@ impl Volume {
 
     /// Mounts it in the calling process's namespace; `found` is what [`find`] has found.
     pub(crate) fn mount(&self, found: Option<&OwnedFd>) -> Result<(), Error> {
+        const MOUNT: &str = "mount the volume on";
         let to = &self.destination;
         if let Some(outer) = &self.inside {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let root = open(outer, flags, Mode::empty()).context("open", outer)?;
-            let root = root.as_fd();
-            nested::make(root, outer, to, self.directory, &mut |_| Ok(()))?;
+            let root = mount_point::find(outer)?;
+            nested::make(root.as_fd(), outer, to, self.directory, &mut |_| Ok(()))?;
         }
-        let below = match self.options.copy_up {
-            true => Handle::of(to)?,
-            false => None,
+        let (dir, name) = parent_of(to)?;
+        let find = || {
+            let found = Handle::at(dir.as_fd(), name).context(MOUNT, to)?;
+            found.ok_or(Errno::NOENT).context(MOUNT, to)
         };
-        match (&self.content, found) {
-            (Content::Tree(tree), _) => {
-                let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-                let follow = || {
-                    let flags = flags | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
-                    move_mount(tree, "", CWD, to, flags)
-                };
-                let moved = match self.stays_on_link && to.is_symlink() {
-                    true => move_mount(tree, "", CWD, to, flags).or_else(|_| follow()),
-                    false => follow(),
-                };
-                moved.map_err(io::Error::from)
-            }
-            (Content::Device(device), _) => device::mount_at(device, to),
-            (Content::New(mount), _) => mount_filesystem(mount, &self.options, to),
-            (Content::Path(_) | Content::Image(_), Some(found)) => {
-                let from = fd_link(found);
-                let recursion = self.options.bind.unwrap_or(Recursion::Alone);
-                bind(&from, to, recursion).map_err(io::Error::from)
-            }
-            (Content::Path(_) | Content::Image(_), None) => Err(io::ErrorKind::NotFound.into()),
+        let place = find()?;
+        if place.metadata().is_symlink() && !self.stays_on_link {
+            // It was resolved: the link is of another process that may write there.
+            return Err(Errno::LOOP).context(MOUNT, to);
         }
-        .context("mount the volume on", to)?;
-        if let Some(below) = below {
-            copy_up(below, to)?;
+        self.mount_on(&place, found).context(MOUNT, to)?;
+        // From here on it is what is mounted there.
+        let mounted = find()?;
+        if self.options.copy_up {
+            copy_up(place, mounted.as_fd())?;
         }
         match (&self.content, self.interface) {
             (Content::Tree(_), Interface::Attributes) if !self.options.copy_up => Ok(()),
             _ => apply_options(&self.options, to, |recursion, attr| {
-                attributes::change(self.interface, to, recursion, attr)
+                attributes::change(self.interface, mounted.as_fd(), recursion, attr)
             }),
+        }
+    }
+
+    fn mount_on(&self, place: &Handle, found: Option<&OwnedFd>) -> io::Result<()> {
+        match (&self.content, found) {
+            (Content::Tree(tree), _) => {
+                let moved = move_to(tree.as_fd(), place.as_fd());
+                if moved.is_err() && place.metadata().is_symlink() {
+                    let target = in_view::open(&self.destination)?;
+                    return Ok(move_to(tree.as_fd(), target.as_fd())?);
+                }
+                Ok(moved?)
+            }
+            (Content::Device(device), _) => device::mount_at(device, place.as_fd()),
+            (Content::New(mount), _) => mount_filesystem(mount, &self.options, &place.link()),
+            (Content::Path(_) | Content::Image(_), Some(found)) => {
+                let recursion = self.options.bind.unwrap_or(Recursion::Alone);
+                Ok(bind(&fd_link(found), &place.link(), recursion)?)
+            }
+            (Content::Path(_) | Content::Image(_), None) => Err(io::ErrorKind::NotFound.into()),
         }
     }
 }

@@ -2,21 +2,22 @@
 
 use std::{
     ffi::OsStr,
+    fs,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
 use rustix::{
-    fs::{FileType, Mode, OFlags, fstat, mkdirat, openat},
+    fs::{FileType, Mode, OFlags, fstat, openat},
     io::Errno,
 };
 
 use crate::{
     contract::{Context, Error},
     linux::{
-        handle::fd_link,
+        handle::{Handle, fd_link},
         in_use,
-        mount_point::{Kind, kind_is_right},
+        mount_point::{Kind, Part, kind_is_right, make_in},
     },
 };
 
@@ -32,6 +33,43 @@ pub(crate) struct Component<'a> {
 
 /// Is told of each part of a mount point.
 pub(crate) type OnComponent<'a> = &'a mut dyn FnMut(Component<'_>) -> Result<(), Error>;
+
+/// The parts of the mount point `path`, as [`make`] would come to them, in the volume on `outer`, whose root is
+/// `root`, of the host.
+pub(crate) fn look(
+    root: BorrowedFd<'_>,
+    outer: &Path,
+    path: &Path,
+    directory: bool,
+) -> Result<Vec<Part>, Error> {
+    let relative = path.strip_prefix(outer).unwrap_or(Path::new(""));
+    let link = fd_link(&root);
+    let mut at = fs::read_link(&link).context("follow", link)?;
+    // Below what is missing nothing is there.
+    let mut dir = Handle::below(root, Path::new("")).context("open the mount point", path)?;
+    let mut found = Vec::new();
+    let mut names = relative.iter().peekable();
+    while let Some(name) = names.next() {
+        at.push(name);
+        dir = match dir {
+            Some(parent) => {
+                Handle::at(parent.as_fd(), name).context("open the mount point", path)?
+            }
+            None => None,
+        };
+        let is_mount_point = names.peek().is_none();
+        let kind = match is_mount_point && !directory {
+            true => Kind::File,
+            false => Kind::Directory,
+        };
+        found.push(Part {
+            path: at.clone(),
+            missing: dir.is_none().then_some(kind),
+            is_mount_point,
+        });
+    }
+    Ok(found)
+}
 
 /// Makes the mount point `path` if it is missing, in the volume on `outer`, whose root is `root`.
 /// `on_component` is called for each part on the way before it is made or used. `path` was resolved: a symlink
@@ -99,18 +137,11 @@ pub(crate) fn make(
 
 /// Makes a directory or an empty file, unless another container that needs it was quicker.
 fn make_part(parent: BorrowedFd<'_>, name: &OsStr, kind: Kind) -> rustix::io::Result<()> {
-    let made = match kind {
-        Kind::Directory => mkdirat(parent, name, Mode::from_raw_mode(0o755)),
-        Kind::File => {
-            let create = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::EXCL;
-            openat(parent, name, create, Mode::from_raw_mode(0o644)).map(drop)
-        }
-    };
-    match made {
+    match make_in(parent, name, kind) {
         Err(Errno::EXIST) => Ok(()),
         made => {
             made?;
-            in_use::mark(&fd_link(&parent).join(name));
+            in_use::mark(parent, name);
             Ok(())
         }
     }
@@ -118,7 +149,7 @@ fn make_part(parent: BorrowedFd<'_>, name: &OsStr, kind: Kind) -> rustix::io::Re
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::PathBuf};
+    use std::path::PathBuf;
 
     use super::*;
 

@@ -97,7 +97,7 @@ pub(crate) fn cleanup(
         if let Some(hooks) = &plan.hooks {
             end_hooks(hooks, id, &dir);
         }
-        let _ = std::fs::remove_file(dir.exit_file());
+        let _ = records::remove(&dir.exit_file());
         remove_runtime_files(&dir);
     } else {
         let _ = std::fs::remove_file(dir.socket());

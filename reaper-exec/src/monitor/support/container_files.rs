@@ -11,7 +11,7 @@ use reaper_state::ContainerDir;
 use crate::{
     cgroup::Hierarchies,
     protocol::{CleanupRecord, CreateContainer, Failure},
-    records::{remove_staged_files, staged_plan},
+    records::{remove, remove_staged_files, staged_plan},
 };
 
 /// Removes `plan.json` and the socket, by which clients find a container, and what a killed monitor
@@ -21,7 +21,7 @@ use crate::{
 /// created.
 pub(crate) fn remove_runtime_files(dir: &ContainerDir) {
     for file in [dir.cleanup_file(), dir.socket()] {
-        let _ = std::fs::remove_file(file);
+        let _ = remove(&file);
     }
     remove_staged_files(dir);
 }

@@ -94,7 +94,9 @@ fn odd_names_are_mounted_by_either_interface() {
             std::fs::write(second.join("two"), "2").unwrap();
             let mut overlay = overlay(vec![first, second], odd("upper"));
             overlay.work = odd("work");
-            overlay.mount(interface, CWD, &merged).unwrap();
+            let place = std::fs::File::open(&merged).unwrap();
+            overlay.mount(interface, place.as_fd()).unwrap();
+            drop(place);
             std::fs::write(merged.join("three"), "3").unwrap();
             assert!(merged.join("one").exists() && merged.join("two").exists());
             assert!(overlay.upper.join("three").exists());
