@@ -24,6 +24,7 @@ mod pause;
 mod pids;
 mod policy;
 mod privileges;
+mod quota;
 mod rig;
 mod rootless;
 mod run;
