@@ -80,6 +80,8 @@ pub(crate) struct ChildSetup<'a> {
     pub(crate) inherit: &'a Inherited,
     /// The system calls that it may make.
     pub(crate) filter: Option<&'a Filter>,
+    /// Those that it may not make where a quota of a project limits it, unless it may set quotas.
+    pub(crate) project_filter: Option<&'a Filter>,
     /// Those that it joins.
     pub(crate) namespaces: &'a [Namespace],
     /// What is set in them by the first process.
@@ -153,6 +155,7 @@ fn prepare(
         preserved,
         inherit,
         filter,
+        project_filter,
         ..
     } = setup;
     let environment = passwd::environment(process, &view.environment(), preserved.len());
@@ -166,6 +169,11 @@ fn prepare(
     }
     for limit in &process.rlimits {
         set_limit(limit)?;
+    }
+    // A spec's filter may forbid to load another one.
+    if let Some(filter) = project_filter.filter(|_| !capabilities::may_set_quotas(process)) {
+        let loaded = sys::load_filter(&filter.program, filter.flags);
+        loaded.step("load the filter that keeps the projects of files")?;
     }
     let filter = filter.filter(|_| !process.no_new_privileges);
     drop_privileges(process, inherit, filter, start_socket, &mut warnings)?;

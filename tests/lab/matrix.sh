@@ -61,7 +61,7 @@ in_guests() {
 essentials() {
   prepare_stage
   take_programs "$kernel_crates" bootstrap driven masks protection rootfs scopes volumes
-  take_e2e exec
+  take_e2e exec limits
   run_taken "$(essential_guests)"
 }
 

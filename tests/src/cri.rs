@@ -10,10 +10,11 @@ use k8s_cri::v1::{
     ContainerStatusRequest, CreateContainerRequest, ExecRequest, ExecSyncRequest, ExecSyncResponse,
     ImageSpec, LinuxContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext,
     LinuxPodSandboxConfig, LinuxSandboxSecurityContext, ListContainersRequest, ListImagesRequest,
-    ListPodSandboxRequest, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata,
-    PodSandboxStatsRequest, PodSandboxStatus, PodSandboxStatusRequest, PortForwardRequest,
-    RemoveContainerRequest, RemovePodSandboxRequest, ReopenContainerLogRequest,
-    RunPodSandboxRequest, StartContainerRequest, StopContainerRequest, StopPodSandboxRequest,
+    ListPodSandboxRequest, ListPodSandboxStatsRequest, NamespaceMode, NamespaceOption,
+    PodSandboxConfig, PodSandboxMetadata, PodSandboxStats, PodSandboxStatsRequest,
+    PodSandboxStatus, PodSandboxStatusRequest, PortForwardRequest, RemoveContainerRequest,
+    RemovePodSandboxRequest, ReopenContainerLogRequest, RunPodSandboxRequest,
+    StartContainerRequest, StopContainerRequest, StopPodSandboxRequest,
     UpdateContainerResourcesRequest, image_service_client::ImageServiceClient,
     runtime_service_client::RuntimeServiceClient,
 };
@@ -253,6 +254,22 @@ impl Pod {
         let answer = within("PodSandboxStats", runtime.pod_sandbox_stats(request))
             .unwrap_or_else(|status| panic!("figures of the pod: {status}"));
         answer.into_inner().stats?.linux
+    }
+
+    /// The same, from the figures of all pods.
+    pub fn listed_stats(&self) -> Option<messages::LinuxPodSandboxStats> {
+        let request = ListPodSandboxStatsRequest::default();
+        let mut runtime = self.cri.runtime();
+        let answer = within(
+            "ListPodSandboxStats",
+            runtime.list_pod_sandbox_stats(request),
+        )
+        .unwrap_or_else(|status| panic!("figures of all pods: {status}"));
+        let is_own = |stats: &PodSandboxStats| {
+            let attributes = stats.attributes.as_ref();
+            attributes.is_some_and(|attributes| attributes.id == self.id)
+        };
+        answer.into_inner().stats.into_iter().find(is_own)?.linux
     }
 
     /// The log file of a container.

@@ -5,6 +5,7 @@ use std::{
     process::{Command, Output},
 };
 
+use reaper_exec::cgroup::Hierarchies;
 use serde_json::{Value, json};
 
 use crate::rig::{Rig, shell};
@@ -160,6 +161,28 @@ fn a_limit_in_a_scope_of_systemd_survives_its_reload() {
     // systemd removes it when the kernel says that it is empty.
     while system("systemctl", &["show", &unit, "-p", "ActiveState"]).contains("=active") {
         std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_scope_of_systemd_is_a_folder_where_systemd_does_not_run() {
+    let rig = Rig::new();
+    let name = format!("test{}", std::process::id());
+    let fields = json!({ "linux": {
+        "cgroupsPath": format!("reaper{name}-pod.slice:reaper:{name}"),
+    }});
+    let bundle = rig.bundle_with("scope", &shell("cat /proc/self/cgroup"), &fields);
+    let hidden = "if test -e /run/systemd; then mount -t tmpfs none /run/systemd; fi";
+    let output = call(&rig, hidden, &["run", "-b", &bundle, "web"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    let Hierarchies { v1, v2, .. } = Hierarchies::find().unwrap();
+    let slice = format!("reaper{name}.slice");
+    let folder = format!("/{slice}/reaper{name}-pod.slice/reaper-{name}.scope");
+    let expected = v1.len() + usize::from(v2.is_some());
+    assert_eq!(said.matches(&folder).count(), expected, "{said}");
+    let v1 = v1.iter().map(|v1| v1.root());
+    for root in v1.chain(v2.iter().map(|v2| v2.root())) {
+        assert!(!root.join(&slice).exists(), "{}", root.display());
     }
 }
 

@@ -25,6 +25,7 @@ mod pids;
 mod pods;
 mod policy;
 mod privileges;
+mod quota;
 mod rig;
 mod rootless;
 mod run;

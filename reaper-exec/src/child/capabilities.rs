@@ -6,7 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use reaper_spec::Capabilities;
+use nix::unistd::geteuid;
+use reaper_spec::{Capabilities, ProcessSpec};
 use rustix::{
     io::Errno,
     thread::{
@@ -17,6 +18,19 @@ use rustix::{
 };
 
 use super::step::{Failed, Step as _};
+
+/// Whether the program of a process will have the capability that setting quotas takes (quotactl(2)). What a program
+/// that is executed gets is, for root, the bounding set, and else the ambient one.
+pub(super) fn may_set_quotas(process: &ProcessSpec) -> bool {
+    const NAME: &str = "CAP_SYS_ADMIN";
+    let user = process.user.as_ref().map(|user| user.uid);
+    let is_root = user.unwrap_or_else(|| geteuid().as_raw()) == 0;
+    match (&process.capabilities, is_root) {
+        (Some(wanted), true) => wanted.bounding.iter().any(|name| name == NAME),
+        (Some(wanted), false) => wanted.ambient.iter().any(|name| name == NAME),
+        (None, is_root) => is_root,
+    }
+}
 
 /// The sets that a process is to have, as far as they can be granted.
 pub(super) struct Granted {

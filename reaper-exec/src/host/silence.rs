@@ -130,10 +130,10 @@ impl HostExecutor {
         }
         let plan = self.plan(target.container())?;
         if let Some(plan) = &plan
-            && let Ok(usage) = procfs::usage(plan.monitor.pid)
+            && let Ok((user, system)) = procfs::reaped_cpu(plan.monitor.pid)
         {
-            stats.cpu_user_ns += usage.cpu_user_ns;
-            stats.cpu_system_ns += usage.cpu_system_ns;
+            stats.cpu_user_ns += user;
+            stats.cpu_system_ns += system;
         }
         if let Some(plan) = plan
             && !plan.cgroups.is_empty()

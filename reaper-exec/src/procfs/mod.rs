@@ -198,20 +198,31 @@ pub fn usage(pid: u32) -> io::Result<Usage> {
         )
     })?;
     let page = rustix::param::page_size() as u64;
-    let tick = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
     Ok(Usage {
-        cpu_user_ns: stat
-            .user_ticks
-            .saturating_add(stat.reaped_user_ticks)
-            .saturating_mul(tick),
-        cpu_system_ns: stat
-            .system_ticks
-            .saturating_add(stat.reaped_system_ticks)
-            .saturating_mul(tick),
+        cpu_user_ns: nanoseconds(stat.user_ticks.saturating_add(stat.reaped_user_ticks)),
+        cpu_system_ns: nanoseconds(stat.system_ticks.saturating_add(stat.reaped_system_ticks)),
         rss_bytes: resident.saturating_mul(page),
         anonymous_bytes: resident.saturating_sub(shared).saturating_mul(page),
         threads: stat.threads,
     })
+}
+
+/// The CPU time of the children that a process has waited for, and of theirs: in user mode and in the kernel,
+/// nanoseconds.
+///
+/// # Errors
+/// `NotFound` or `ESRCH` if there is no such process.
+pub(crate) fn reaped_cpu(pid: u32) -> io::Result<(u64, u64)> {
+    let stat = stat(pid)?;
+    Ok((
+        nanoseconds(stat.reaped_user_ticks),
+        nanoseconds(stat.reaped_system_ticks),
+    ))
+}
+
+fn nanoseconds(ticks: u64) -> u64 {
+    let tick = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
+    ticks.saturating_mul(tick)
 }
 
 /// Whether it is a line of `/proc/PID/stat`.

@@ -11,6 +11,8 @@ mod arch;
 mod bpf;
 #[cfg(feature = "seccomp")]
 mod compile;
+#[cfg(feature = "seccomp")]
+mod projects;
 #[cfg(all(test, feature = "seccomp"))]
 mod tests;
 
@@ -42,8 +44,8 @@ pub(crate) struct Agent {
 pub(crate) enum CompileError {
     /// Reaper was built without them.
     #[error(
-        "the spec has linux.seccomp, and this program was built without the feature `seccomp` of \
-         reaper-exec"
+        "a filter of system calls is to be made (linux.seccomp), and this program was built without the feature \
+         `seccomp` of reaper-exec"
     )]
     #[cfg(not(feature = "seccomp"))]
     NotBuilt,
@@ -70,5 +72,17 @@ pub(crate) fn compile(seccomp: &Seccomp) -> Result<Filter, CompileError> {
 /// Refuses it: it would be ignored.
 #[cfg(not(feature = "seccomp"))]
 pub(crate) fn compile(_seccomp: &Seccomp) -> Result<Filter, CompileError> {
+    Err(CompileError::NotBuilt)
+}
+
+/// Makes the filter that has files keep their projects.
+#[cfg(feature = "seccomp")]
+pub(crate) fn keep_projects() -> Result<Filter, CompileError> {
+    compile::compile(&projects::rules())
+}
+
+/// There is none.
+#[cfg(not(feature = "seccomp"))]
+pub(crate) fn keep_projects() -> Result<Filter, CompileError> {
     Err(CompileError::NotBuilt)
 }

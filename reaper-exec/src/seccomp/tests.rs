@@ -341,3 +341,30 @@ proptest! {
         prop_assert_eq!(answered, compile::answer(expected(&seccomp, name, &args)));
     }
 }
+
+#[test]
+fn filter_of_projects_refuses_what_sets_them_and_nothing_else() {
+    let program = super::keep_projects().unwrap().program;
+    let refused = errno(libc::EPERM);
+    for arch in 0..MACHINE.len() {
+        let ioctl = |command: u64| run(&program, &call(arch, "ioctl", [3, command, 0, 0, 0, 0]));
+        for command in [0x401c_5820, 0x4008_6602, 0x4004_6602] {
+            assert_eq!(ioctl(command), refused, "{command:#x}");
+            // The kernel ignores the upper half.
+            assert_eq!(ioctl(command | 7 << 32), refused, "{command:#x}");
+        }
+        // FS_IOC_FSGETXATTR, FS_IOC_GETFLAGS, TCGETS.
+        for command in [0x801c_581f, 0x8008_6601, 0x5401] {
+            assert_eq!(ioctl(command), ALLOW, "{command:#x}");
+        }
+        assert_eq!(run(&program, &call(arch, "file_setattr", [0; 6])), refused);
+        for name in ["read", "execve", "file_getattr", "seccomp"] {
+            assert_eq!(run(&program, &call(arch, name, [0; 6])), ALLOW, "{name}");
+        }
+        let newer = Call {
+            number: MACHINE[arch].first + 4000,
+            ..call(arch, "read", [0; 6])
+        };
+        assert_eq!(run(&program, &newer), ALLOW);
+    }
+}

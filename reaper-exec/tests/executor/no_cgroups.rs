@@ -2,6 +2,10 @@
 
 use std::{fs, time::Duration};
 
+use nix::{
+    sys::signal::{Signal as NixSignal, kill},
+    unistd::Pid,
+};
 use reaper_exec::{Executor as _, Signal};
 use reaper_spec::{CgroupMode, ContainerId};
 
@@ -12,6 +16,7 @@ use crate::{
 
 cases! {
     figures_without_cgroups_include_what_has_exited,
+    figures_are_the_same_where_the_monitor_does_not_answer,
     orphans_without_cgroups_are_listed_paused_and_signalled,
 }
 
@@ -70,6 +75,25 @@ async fn figures_without_cgroups_include_what_has_exited(rig: &Rig) {
     })
     .await;
     assert_at_least(3 * BURNT).await;
+    rig.engine.delete(&id, true).await.unwrap();
+}
+
+/// Consumers take a falling counter for a restart.
+async fn figures_are_the_same_where_the_monitor_does_not_answer(rig: &Rig) {
+    let script = format!("{BURN}\n(burn); echo waited; exec sleep 1000");
+    let (id, mut output) = start(rig, "silent", &script).await;
+    assert_eq!(output.line(), "waited");
+    let executor = rig.engine.executor();
+    let cpu = async || {
+        let stats = executor.stats(&id).await.unwrap();
+        (stats.cpu_user_ns, stats.cpu_system_ns)
+    };
+    let answered = cpu().await;
+    let monitor = rig.engine.state(&id).await.unwrap().monitor.unwrap();
+    let monitor = Pid::from_raw(monitor.pid.try_into().unwrap());
+    kill(monitor, NixSignal::SIGSTOP).unwrap();
+    assert_eq!(cpu().await, answered);
+    kill(monitor, NixSignal::SIGCONT).unwrap();
     rig.engine.delete(&id, true).await.unwrap();
 }
 

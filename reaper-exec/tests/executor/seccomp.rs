@@ -30,6 +30,7 @@ cases! {
     filter_that_cannot_be_made_fails_the_creation,
     agent_decides_on_the_calls_of_init_and_exec,
     agent_that_is_not_there_fails_creation_and_start,
+    files_keep_their_projects_where_a_quota_limits_who_may_set_none,
 }
 
 /// What `linux.seccomp` says.
@@ -250,4 +251,56 @@ async fn agent_that_is_not_there_fails_creation_and_start(rig: &Rig) {
     let error = rig.engine.start(&id).await.unwrap_err().to_string();
     assert!(error.contains("no-agent"), "{error}");
     rig.engine.delete(&id, true).await.unwrap();
+}
+
+/// Shows whether a filter is in force.
+const SHOW: &str = "grep Seccomp: /proc/self/status";
+
+async fn files_keep_their_projects_where_a_quota_limits_who_may_set_none(rig: &Rig) {
+    let set = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+    let with = |bounding: &[&str], ambient: &[&str]| {
+        Some(Capabilities {
+            bounding: set(bounding),
+            permitted: set(bounding),
+            inheritable: set(ambient),
+            ambient: set(ambient),
+            ..Capabilities::default()
+        })
+    };
+    let (admin, own) = (&["CAP_SYS_ADMIN"][..], &["CAP_CHOWN"][..]);
+    let nobody = Some(User {
+        uid: 65534,
+        gid: 65534,
+        umask: None,
+        additional_gids: Vec::new(),
+    });
+    for (capabilities, user, is_limited, is_filtered) in [
+        (with(own, &[]), None, true, true),
+        (with(own, &[]), None, false, false),
+        (with(admin, &[]), None, true, false),
+        // After execve(2) it would have none.
+        (with(admin, &[]), nobody.clone(), true, true),
+        (with(admin, admin), nobody.clone(), true, false),
+        (None, None, true, false),
+        (None, nobody, true, true),
+    ] {
+        let (mut new, mut output) = rig.shell("limited", &format!("{SHOW}; exec sleep 1000"));
+        new.process.capabilities = capabilities;
+        new.process.user = user;
+        new.view.rootfs = is_limited.then(|| crate::stalling::LIMITED.into());
+        let tried = format!("{:?}, {is_limited}", new.process);
+        let expected = if is_filtered {
+            "Seccomp:\t2"
+        } else {
+            "Seccomp:\t0"
+        };
+        let (id, mut exec) = (new.id.clone(), new.process.clone());
+        rig.engine.create(new).await.unwrap();
+        rig.engine.start(&id).await.unwrap();
+        assert_eq!(output.line(), expected, "{tried}");
+        exec.args[2] = SHOW.to_owned();
+        let (_, _, mut output) = rig.exec_process(&id, "limited", exec).await;
+        assert_eq!(output.line(), expected, "{tried}");
+        rig.engine.delete(&id, true).await.unwrap();
+    }
 }

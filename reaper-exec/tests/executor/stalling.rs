@@ -4,6 +4,9 @@ use std::path::Path;
 
 use reaper_overlay::{Error, FilesystemIsolation, HostFilesystem, View, ViewRequest};
 
+/// The rootfs of a request for a view that a quota of a project limits.
+pub(crate) const LIMITED: &str = "/limited-by-project";
+
 /// The host's root, whose step named by the request's rootfs, a FIFO called after it, waits until
 /// somebody has opened that FIFO for writing and closed it.
 pub(crate) struct Stalling;
@@ -57,6 +60,10 @@ impl View for StallingView {
 
     fn keep_namespace(&mut self, pid: u32) -> Result<(), Error> {
         self.view.keep_namespace(pid)
+    }
+
+    fn is_limited_by_project(&self) -> bool {
+        self.request.rootfs.as_deref() == Some(Path::new(LIMITED))
     }
 
     fn environment(&self) -> Vec<String> {

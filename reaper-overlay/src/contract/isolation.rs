@@ -82,6 +82,12 @@ pub trait View {
         Vec::new()
     }
 
+    /// Whether a quota of a project limits what the container writes. The kernel lets the owner of a file change
+    /// its project, so who runs the container's processes keeps them from that.
+    fn is_limited_by_project(&self) -> bool {
+        false
+    }
+
     /// What an administrator should know of the view, one sentence each: what of the host could not
     /// be overlaid and is read-only, or that the host has changed below an overlay.
     fn warnings(&self) -> Vec<String> {

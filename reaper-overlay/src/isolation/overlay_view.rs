@@ -27,7 +27,7 @@ use crate::{
         keep::{ScopeNamespace, VIEW_DEPTH},
         mount_points::MountPointUser,
     },
-    store::base::Base,
+    store::{base::Base, paths::ScopePaths, scope_limit},
     volume::{mount, open::Volume, request::IMAGE_ROOT},
 };
 
@@ -55,6 +55,8 @@ pub(crate) struct OverlayView {
     remove_with_last: bool,
     /// Whether the scope is the container's alone, and was made for it.
     is_own: bool,
+    /// Whether a quota of a project limits the scope.
+    is_limited_by_project: bool,
 }
 
 impl OverlayView {
@@ -67,6 +69,9 @@ impl OverlayView {
         remove_with_last: bool,
         is_own: bool,
     ) -> Self {
+        let paths = ScopePaths::new(&base, &scope);
+        // One that cannot be looked at may have one.
+        let is_limited_by_project = scope_limit::is_of_project(&paths).unwrap_or(true);
         Self {
             base,
             scope,
@@ -85,6 +90,7 @@ impl OverlayView {
             namespaces: None,
             remove_with_last,
             is_own,
+            is_limited_by_project,
         }
     }
 
@@ -143,6 +149,10 @@ impl View for OverlayView {
             .image_at
             .then(|| format!("REAPER_IMAGE_ROOT={IMAGE_ROOT}"));
         image.into_iter().collect()
+    }
+
+    fn is_limited_by_project(&self) -> bool {
+        self.is_limited_by_project
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -7,7 +7,7 @@
 use std::{
     fs::File,
     hash::{BuildHasher, Hasher, RandomState},
-    io,
+    io, iter,
     path::Path,
 };
 
@@ -55,9 +55,12 @@ impl Project {
     /// Another process may choose the same one at the same time, also for another base. Each looks at how many
     /// files there are once its directory has it: at most one finds its own alone.
     pub(crate) fn claim(dir: &Path) -> Result<Self, Error> {
+        Self::claim_one_of(dir, iter::repeat_with(candidate).take(ATTEMPTS))
+    }
+
+    fn claim_one_of(dir: &Path, candidates: impl Iterator<Item = u32>) -> Result<Self, Error> {
         let file = File::open(dir).context("open", dir)?;
-        for _ in 0..ATTEMPTS {
-            let id = candidate();
+        for id in candidates {
             if quota(&file, id).context("look at the quota of", dir)?.files > 0 {
                 continue;
             }
@@ -116,4 +119,74 @@ fn candidate() -> u32 {
     let random = RandomState::new().build_hasher().finish();
     // Less than COUNT, which fits.
     FIRST + (random % u64::from(COUNT)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, process::Command, thread};
+
+    use nix::{
+        mount::{MsFlags, mount},
+        sched::{CloneFlags, unshare},
+    };
+
+    use super::*;
+
+    /// Runs `test` on a new disk with quotas of projects, in a separate mount namespace, if this machine has them.
+    fn on_a_disk(test: impl FnOnce(&Path) + Send + 'static) {
+        let isolated = move || {
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            let none: Option<&str> = None;
+            mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none).unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let image = dir.path().join("image");
+            let at = dir.path().join("at");
+            fs::create_dir(&at).unwrap();
+            let size = 32 << 20;
+            File::create(&image).unwrap().set_len(size).unwrap();
+            let succeeds = |command: &mut Command| {
+                command.output().is_ok_and(|output| output.status.success())
+            };
+            let make = ["-q", "-O", "quota,project"];
+            let is_mounted = succeeds(Command::new("mkfs.ext4").args(make).arg(&image))
+                && succeeds(
+                    Command::new("mount")
+                        .args(["-o", "loop,prjquota"])
+                        .args([&image, &at]),
+                );
+            let is_needed = Path::new("/run/lab/options").exists();
+            assert!(is_mounted || !is_needed, "run tests/provision vm");
+            if !is_mounted {
+                eprintln!("not tried: no quotas of projects");
+                return;
+            }
+            test(&at);
+            nix::mount::umount(&at).unwrap();
+        };
+        thread::spawn(isolated).join().unwrap();
+    }
+
+    #[test]
+    fn project_that_has_files_is_not_taken() {
+        on_a_disk(|disk| {
+            let [first, second] = ["first", "second"].map(|name| disk.join(name));
+            for dir in [&first, &second] {
+                fs::create_dir(dir).unwrap();
+            }
+            let one_of = |dir: &Path, ids: &[u32]| Project::claim_one_of(dir, ids.iter().copied());
+            let (taken, free) = (FIRST + 7, FIRST + 8);
+            assert_eq!(one_of(&first, &[taken]).unwrap(), Project(taken));
+            let error = one_of(&second, &[taken; 3]).unwrap_err().to_string();
+            assert!(
+                error.contains("each project that was tried has files"),
+                "{error}"
+            );
+            assert_eq!(Project::of(&second).unwrap(), None);
+            assert_eq!(one_of(&second, &[taken, free]).unwrap(), Project(free));
+            // What it was given is free again once it has no file.
+            fs::remove_dir(&first).unwrap();
+            fs::create_dir(&first).unwrap();
+            assert_eq!(one_of(&first, &[taken]).unwrap(), Project(taken));
+        });
+    }
 }

@@ -78,6 +78,16 @@ fn unmount_own(paths: &ScopePaths) -> Result<(), Error> {
         .context("unmount", &paths.data)
 }
 
+/// Whether the limit of a scope is a quota, which the project of its files decides about.
+pub(crate) fn is_of_project(paths: &ScopePaths) -> Result<bool, Error> {
+    if !paths.is_persistent() {
+        return Ok(false);
+    }
+    let project = Project::of(&paths.data)?;
+    let limit = project.map(|project| project.limit(&paths.data));
+    Ok(limit.transpose()?.flatten().is_some())
+}
+
 /// The limit of a scope in bytes; `None` if it has none, or does not exist.
 pub(crate) fn limit(paths: &ScopePaths) -> Result<Option<u64>, Error> {
     if let Some(size) = size_of_own(paths)? {

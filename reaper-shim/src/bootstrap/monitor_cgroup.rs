@@ -101,15 +101,18 @@ impl PodOfBundle {
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
         };
         let found = self.beside(|all, path| MonitorCgroup::find_beside(all, path, is_pods))?;
-        let is_left = |name: &str| {
+        let mut left = Vec::new();
+        for (name, cgroup) in found.into_iter().flatten() {
+            // It may have made it and not joined yet.
             let shim = name[common.len()..].strip_prefix('-');
-            !shim.is_some_and(is_shim)
-        };
-        let left = found
-            .into_iter()
-            .flatten()
-            .filter(|(name, _)| is_left(name));
-        Ok(left.map(|(_, cgroup)| cgroup).collect())
+            let pids = cgroup.pids().map_err(failed)?.into_iter();
+            let shims = shim.map(str::to_owned).into_iter();
+            let mut all = shims.chain(pids.map(|pid| pid.to_string()));
+            if !all.any(|pid| is_shim(&pid)) {
+                left.push(cgroup);
+            }
+        }
+        Ok(left)
     }
 }
 

@@ -61,6 +61,8 @@ pub(crate) struct Monitor {
     /// The filter of each process of the container, and what it was made from.
     pub(crate) filter: Option<Filter>,
     pub(crate) seccomp: Option<SeccompConfig>,
+    /// The filter of those that must not leave the quota of a project.
+    pub(crate) project_filter: Option<Filter>,
     /// The hooks of the container, and the bundle that they are told of.
     pub(crate) hooks: Option<HooksConfig>,
     pub(crate) hook_bundle: Option<HookBundle>,
@@ -147,6 +149,7 @@ impl Monitor {
             oom_kills,
             runtime,
             filter,
+            project_filter,
             hook_bundle,
             namespaces,
             pids,
@@ -171,6 +174,7 @@ impl Monitor {
             backend,
             runtime,
             filter,
+            project_filter,
             seccomp: call.seccomp,
             hooks: call.hooks,
             hook_bundle,

@@ -17,12 +17,13 @@ use crate::{
         support::{
             config::MonitorConfig,
             connection::{Connection, ReplyTo},
+            log::log_line,
             placeholder::Placeholder,
         },
     },
     namespaces::{Namespace, PidNamespace},
     protocol::CreateContainer,
-    seccomp::Filter,
+    seccomp::{self, Filter},
 };
 
 /// What a monitor has before it knows its container.
@@ -55,7 +56,34 @@ pub(crate) struct NewContainer {
     pub(crate) view: Option<Box<dyn View>>,
     pub(crate) runtime: Option<Runtime>,
     pub(crate) filter: Option<Filter>,
+    /// The filter of processes that must not leave the quota of a project.
+    pub(crate) project_filter: Option<Filter>,
     pub(crate) hook_bundle: Option<HookBundle>,
     pub(crate) namespaces: Vec<Namespace>,
     pub(crate) pids: PidNamespace,
+}
+
+impl NewContainer {
+    /// Makes the filter of processes that must not leave the quota of a project, if there is one. A machine for
+    /// which none can be made has the quota nevertheless: it stops accidents.
+    pub(crate) fn keep_projects(&mut self) {
+        if !self
+            .view
+            .as_ref()
+            .is_some_and(|view| view.is_limited_by_project())
+        {
+            return;
+        }
+        match seccomp::keep_projects() {
+            Ok(filter) => self.project_filter = Some(filter),
+            Err(error) => {
+                let line = format!("its processes can leave the quota of their scope: {error}");
+                log_line(
+                    self.call.options.log.as_deref(),
+                    self.call.id.as_str(),
+                    &line,
+                );
+            }
+        }
+    }
 }

@@ -82,6 +82,7 @@ impl NewContainer {
             view: None,
             runtime: None,
             filter: None,
+            project_filter: None,
             hook_bundle: None,
             namespaces: Vec::new(),
             pids: PidNamespace::default(),

@@ -52,6 +52,7 @@ impl Backend for HostBackend {
         new.filter = filter
             .transpose()
             .map_err(|error| Failure::from_error("make the seccomp filter", &error))?;
+        new.keep_projects();
         let folder = HookFolder::of(new.dir.path());
         if let Some(config) = &new.call.hooks {
             let bundle = HookBundle::read(&config.bundle);
@@ -76,6 +77,7 @@ impl Backend for HostBackend {
             oom_score_adj: new.pending.oom_score_adj,
             inherit: &new.call.options.inherit,
             filter: new.filter.as_ref(),
+            project_filter: new.project_filter.as_ref(),
             namespaces: &new.namespaces,
             pids: &new.pids,
             holds_pids: new.call.holds_pids,
@@ -114,6 +116,7 @@ impl Backend for HostBackend {
             oom_score_adj: monitor.oom_score_adj,
             inherit: &monitor.options.inherit,
             filter: monitor.filter.as_ref(),
+            project_filter: monitor.project_filter.as_ref(),
             namespaces: &monitor.namespaces,
             pids: &monitor.pids,
             holds_pids: false,

@@ -1,6 +1,5 @@
 //! The processes of the container, and the resources that they use.
 
-use nix::sys::resource;
 use reaper_spec::ExecId;
 
 use crate::{
@@ -106,16 +105,10 @@ impl Monitor {
 
     fn stats_of_processes(&mut self) -> Stats {
         let mut stats = Stats::default();
-        // This has the times of all processes that were reaped, by the monitor or by a process that
-        // it reaped.
-        if let Ok(usage) = resource::getrusage(resource::UsageWho::RUSAGE_CHILDREN) {
-            let nanoseconds = |time: nix::sys::time::TimeVal| {
-                u64::try_from(time.tv_sec()).unwrap_or(0) * 1_000_000_000
-                    + u64::try_from(time.tv_usec()).unwrap_or(0) * 1_000
-            };
-            stats.cpu_user_ns = nanoseconds(usage.user_time());
-            stats.cpu_system_ns = nanoseconds(usage.system_time());
-        }
+        // Those of all processes that were reaped, by the monitor or by a process that it reaped. A client of a
+        // monitor that does not answer reads the same.
+        let reaped = procfs::reaped_cpu(std::process::id());
+        (stats.cpu_user_ns, stats.cpu_system_ns) = reaped.unwrap_or_default();
         for entry in self.backend.pids(self) {
             // A process that has exited since it was listed is in the sum above next time.
             let Ok(usage) = procfs::usage(entry.pid) else {
