@@ -3,6 +3,7 @@
 
 mod dependencies;
 mod expand;
+mod growth;
 mod listing;
 mod source;
 mod text;

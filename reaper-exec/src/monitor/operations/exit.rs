@@ -50,7 +50,7 @@ impl Monitor {
             if let Some(status) = reap(pid) {
                 self.killed.reaped(pid);
                 let at = Timestamp::now();
-                self.child_exited(pid, identity, Exit { status, at });
+                self.child_exited(pid, identity, Exit::new(status, at));
             }
         }
         self.reap_remaining();
