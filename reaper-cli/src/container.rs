@@ -128,31 +128,22 @@ fn of_workload(
     view.restrictions = workload.restrictions;
     view.devices = workload.devices;
     view.root_propagation = workload.rootfs_propagation;
-    Ok(ContainerConfig {
-        id,
-        bundle,
-        process: workload.process,
-        cgroups_path: workload.cgroups_path,
-        resources: workload.resources,
-        seccomp: workload.seccomp,
-        hooks: workload.hooks,
-        sysctls,
-        namespaces: workload.namespaces,
-        new_pid_namespace: workload.new_pid_namespace,
-        holds_pids: false,
-        is_sandbox: false,
-        view,
-        stdio: StdioRequest::default(),
-        preserve_fds: Vec::new(),
-        monitor: MonitorOptions {
-            cgroups: config.cgroups,
-            log: config.log.runtime.clone(),
-            ..MonitorOptions::default()
-        },
-        runtime: None,
-        annotations: workload.annotations,
-        notes: BTreeMap::new(),
-    })
+    let monitor = MonitorOptions::new()
+        .with_cgroups(config.cgroups)
+        .with_log(config.log.runtime.clone());
+    let mut new = ContainerConfig::new(id, workload.process)
+        .with_bundle(bundle)
+        .with_view(view)
+        .with_cgroups_path(workload.cgroups_path)
+        .with_resources(workload.resources)
+        .with_monitor(monitor)
+        .with_annotations(workload.annotations);
+    new.seccomp = workload.seccomp;
+    new.hooks = workload.hooks;
+    new.sysctls = sysctls;
+    new.namespaces = workload.namespaces;
+    new.new_pid_namespace = workload.new_pid_namespace;
+    Ok(new)
 }
 
 /// What the caller of this program adds to a container.

@@ -67,14 +67,9 @@ impl NewLog {
         })?;
         container::set_log(new, text);
         let target = || StreamTarget::Uri(text.to_owned());
-        Ok(StdioRequest {
-            streams: Streams {
-                stdin: StreamTarget::Null,
-                stdout: target(),
-                stderr: target(),
-            },
-            ..StdioRequest::default()
-        })
+        Ok(StdioRequest::new(
+            Streams::new().with_stdout(target()).with_stderr(target()),
+        ))
     }
 
     /// It is the container's now, and goes with it.

@@ -346,10 +346,7 @@ mod tests {
             signal: 15,
             core: false,
         };
-        record.exit = Some(Exit {
-            status,
-            at: Timestamp::now(),
-        });
+        record.exit = Some(Exit::new(status, Timestamp::now()));
         let json = serde_json::to_value(State::of(&record)).unwrap();
         assert_eq!(
             (&json["pid"], &json["exit_code"], &json["signal"]),

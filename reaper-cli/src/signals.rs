@@ -88,12 +88,10 @@ pub(crate) fn inherited() -> Result<Inherited> {
     // It can only be asked for by setting it.
     let own = umask(Mode::empty());
     umask(own);
-    Ok(Inherited {
-        umask: Some(own.bits()),
-        scheduling: true,
-        ignored_signals: ignored()?,
-        ..Inherited::default()
-    })
+    Ok(Inherited::new()
+        .with_umask(own.bits())
+        .with_scheduling(true)
+        .with_ignored_signals(ignored()?))
 }
 
 /// Those of [`IGNORABLE`] that this program was started with ignoring.

@@ -60,17 +60,13 @@ pub(crate) fn inherited() -> Result<StdioRequest> {
         inherited[number] = own;
     }
     let [stdin, stdout, stderr] = targets;
-    Ok(StdioRequest {
-        streams: Streams {
-            stdin,
-            stdout,
-            stderr,
-        },
-        attachments: StdioFds {
-            inherited,
-            console_socket: None,
-        },
-    })
+    Ok(StdioRequest::new(
+        Streams::new()
+            .with_stdin(stdin)
+            .with_stdout(stdout)
+            .with_stderr(stderr),
+    )
+    .with_attachments(StdioFds::new().with_inherited(inherited)))
 }
 
 /// This call's own standard streams, to be handed to a process that has others already.
@@ -127,11 +123,6 @@ pub(crate) fn engine_console(path: &Path) -> Result<StdioRequest> {
 
 /// A terminal whose master goes to `socket`.
 pub(crate) fn console(socket: OwnedFd) -> StdioRequest {
-    StdioRequest {
-        streams: Streams::default(),
-        attachments: StdioFds {
-            console_socket: Some(socket),
-            ..StdioFds::default()
-        },
-    }
+    StdioRequest::new(Streams::default())
+        .with_attachments(StdioFds::default().with_console_socket(socket))
 }

@@ -10,7 +10,7 @@ async fn create(executor: HostExecutor, root: &StateRoot) -> Error {
     std::fs::create_dir_all(dir.path()).unwrap();
     let process = ProcessSpec::new(["true"], "/").unwrap();
     let container = ContainerConfig::new(id, process);
-    let created = executor.create(CreateRequest { dir, container }).await;
+    let created = executor.create(CreateRequest::new(dir, container)).await;
     created.expect_err("an error")
 }
 

@@ -165,10 +165,7 @@ fn init_of(target: &Target) -> Target {
 }
 
 fn exited() -> Exit {
-    Exit {
-        status: ExitStatus::Exited { code: 0 },
-        at: Timestamp::now(),
-    }
+    Exit::new(ExitStatus::Exited { code: 0 }, Timestamp::now())
 }
 
 #[async_trait]
@@ -189,12 +186,7 @@ impl Executor for Mutant {
         request: ExecRequest,
     ) -> Result<CreatedProcess> {
         match self.inner.exec(id, exec, request).await {
-            Err(Error::Status { .. }) if self.is(ExecsInAnyStatus) => Ok(CreatedProcess {
-                process: None,
-                monitor: None,
-                warnings: Vec::new(),
-                refused: Vec::new(),
-            }),
+            Err(Error::Status { .. }) if self.is(ExecsInAnyStatus) => Ok(CreatedProcess::new(None)),
             answer => answer,
         }
     }
@@ -260,10 +252,7 @@ impl Executor for Mutant {
         }
         self.keep(target, &exit);
         if self.is(ReportsAnotherExit) {
-            return Ok(Exit {
-                at: Timestamp::now(),
-                ..exit
-            });
+            return Ok(Exit::new(exit.status, Timestamp::now()));
         }
         Ok(exit)
     }

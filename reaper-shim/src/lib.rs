@@ -15,7 +15,7 @@
 //! fn main() -> ExitCode {
 //!     Shim::new("io.containerd.mine.v2", |context| {
 //!         let store = FileStore::new(context.root.clone());
-//!         Ok(Runtime { executor: my_executor(), store: Arc::new(store) })
+//!         Ok(Runtime::new(my_executor(), Arc::new(store)))
 //!     })
 //!     .run()
 //! }

@@ -19,7 +19,7 @@ fn main() -> ExitCode {
             None => Arc::new(host),
         };
         let store = reaper_state::open(context.config.store, &context.root)?;
-        Ok(Runtime { executor, store })
+        Ok(Runtime::new(executor, store))
     })
     .run_pause_process(|config| config.runtime_path.is_some())
     .run()

@@ -33,14 +33,12 @@ pub(crate) struct Stdio {
 
 impl Stdio {
     pub(crate) fn request(&self) -> StdioRequest {
-        StdioRequest {
-            streams: Streams {
-                stdin: StreamTarget::from_uri(&self.stdin),
-                stdout: StreamTarget::from_uri(&self.stdout),
-                stderr: StreamTarget::from_uri(&self.stderr),
-            },
-            ..StdioRequest::default()
-        }
+        StdioRequest::new(
+            Streams::new()
+                .with_stdin(StreamTarget::from_uri(&self.stdin))
+                .with_stdout(StreamTarget::from_uri(&self.stdout))
+                .with_stderr(StreamTarget::from_uri(&self.stderr)),
+        )
     }
 }
 

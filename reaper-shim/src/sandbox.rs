@@ -373,6 +373,7 @@ async fn change<S: StateStore + ?Sized + 'static>(
             let VersionedRecord {
                 mut record,
                 revision,
+                ..
             } = store.get(&id)?;
             change(&mut record);
             match store.update(&revision, &record) {

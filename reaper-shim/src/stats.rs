@@ -347,11 +347,9 @@ mod tests {
         memory.oom_kills = Some(3);
         memory.events.insert("oom_kill".to_owned(), 3);
         cgroups.memory = Some(memory);
-        Stats {
-            processes: 4,
-            cgroups: Some(Box::new(cgroups)),
-            ..Stats::default()
-        }
+        Stats::default()
+            .with_processes(4)
+            .with_cgroups(Some(Box::new(cgroups)))
     }
 
     #[test]
@@ -373,14 +371,12 @@ mod tests {
 
     #[test]
     fn without_cgroups_the_figures_are_those_of_the_processes() {
-        let stats = Stats {
-            cpu_user_ns: 6000,
-            cpu_system_ns: 3000,
-            memory_bytes: 100,
-            memory_anonymous_bytes: 50,
-            processes: 4,
-            ..Stats::default()
-        };
+        let stats = Stats::default()
+            .with_cpu_user_ns(6000)
+            .with_cpu_system_ns(3000)
+            .with_memory_bytes(100)
+            .with_memory_anonymous_bytes(50)
+            .with_processes(4);
         let v1 = metrics_v1(&stats);
         assert_eq!((v1.cpu.usage.total, v1.cpu.usage.kernel), (9000, 3000));
         assert_eq!((v1.memory.usage.usage, v1.memory.total_rss), (100, 50));

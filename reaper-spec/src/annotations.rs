@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 /// What a sandbox's or a container's CRI annotations say (`io.kubernetes.cri.*`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CriAnnotations {
     /// `container-type`.
     pub container_type: Option<ContainerType>,

@@ -120,6 +120,7 @@ pub fn is_engines_sysctl(name: &str) -> bool {
 
 /// A part of a bundle that a process on the host cannot have, and that would be missed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Unsupported {
     /// The place in the document, such as `linux.namespaces[2]`.
     pub field: String,

@@ -49,12 +49,20 @@ impl ExitStatus {
 
 /// The end of a process: how, and when it was seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Exit {
     /// How the process ended.
     #[serde(flatten)]
     pub status: ExitStatus,
     /// When the end was observed.
     pub at: Timestamp,
+}
+
+impl Exit {
+    /// An end as `status` says, observed at `at`.
+    pub fn new(status: ExitStatus, at: Timestamp) -> Self {
+        Self { status, at }
+    }
 }
 
 #[cfg(test)]

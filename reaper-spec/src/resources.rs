@@ -92,6 +92,7 @@ pub struct DeviceRule {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the names are those of the runtime-spec")]
+#[non_exhaustive]
 pub struct MemoryResources {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<i64>,
@@ -119,6 +120,7 @@ pub struct MemoryResources {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the names are those of the runtime-spec")]
+#[non_exhaustive]
 pub struct CpuResources {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shares: Option<u64>,
@@ -144,6 +146,7 @@ pub struct CpuResources {
 /// `linux.resources.pids`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct PidsResources {
     /// How many; below 0 is no limit, 0 the same as absent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -154,6 +157,7 @@ pub struct PidsResources {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the names are those of the runtime-spec")]
+#[non_exhaustive]
 pub struct BlockIoResources {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<u16>,
@@ -215,6 +219,7 @@ pub struct HugepageLimit {
 /// `linux.resources.network`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct NetworkResources {
     /// The class of packets (net_cls).
     #[serde(rename = "classID", skip_serializing_if = "Option::is_none")]
@@ -236,6 +241,7 @@ pub struct InterfacePriority {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the names are those of the runtime-spec")]
+#[non_exhaustive]
 pub struct RdmaLimit {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hca_handles: Option<u32>,

@@ -40,6 +40,7 @@ pub enum Transition {
 /// A transition that the table does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("cannot {transition} a container that is {from}")]
+#[non_exhaustive]
 pub struct InvalidTransition {
     /// Where the container is.
     pub from: Status,

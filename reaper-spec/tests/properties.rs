@@ -468,7 +468,7 @@ proptest! {
             1 => ExitStatus::Signaled { signal, core },
             _ => ExitStatus::Unknown { reason },
         };
-        let exit = Exit { status, at: Timestamp::from(time) };
+        let exit = Exit::new(status, Timestamp::from(time));
         let json = serde_json::to_string(&exit).unwrap();
         prop_assert_eq!(serde_json::from_str::<Exit>(&json).unwrap(), exit);
     }

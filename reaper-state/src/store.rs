@@ -11,11 +11,19 @@ use crate::{Record, Revision};
 
 /// A record, and the revision at which it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct VersionedRecord {
     /// The record.
     pub record: Record,
     /// Its revision, to be handed to [`StateStore::update`].
     pub revision: Revision,
+}
+
+impl VersionedRecord {
+    /// `record`, as it was in the store at `revision`.
+    pub fn new(record: Record, revision: Revision) -> Self {
+        Self { record, revision }
+    }
 }
 
 /// Keeps the records of containers.

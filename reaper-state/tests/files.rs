@@ -132,10 +132,7 @@ fn record_is_stored_as_json_and_pid_files() {
         signal: 9,
         core: false,
     };
-    web.exit = Some(Exit {
-        status,
-        at: Timestamp::now(),
-    });
+    web.exit = Some(Exit::new(status, Timestamp::now()));
     let revision = f.store.update(&revision, &web).expect("update");
     let state = read();
     assert_eq!(

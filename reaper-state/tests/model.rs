@@ -66,7 +66,7 @@ fn exits() -> impl Strategy<Value = Exit> {
         (1_i32..65, any::<bool>()).prop_map(|(signal, core)| ExitStatus::Signaled { signal, core }),
         ".{0,40}".prop_map(|reason| ExitStatus::Unknown { reason }),
     ];
-    (status, times()).prop_map(|(status, at)| Exit { status, at })
+    (status, times()).prop_map(|(status, at)| Exit::new(status, at))
 }
 
 fn annotations() -> impl Strategy<Value = BTreeMap<String, String>> {

@@ -178,10 +178,7 @@ impl Mutant {
             }
         }
         let revision = Revision::from_number(number);
-        let versioned = VersionedRecord {
-            record,
-            revision: revision.clone(),
-        };
+        let versioned = VersionedRecord::new(record, revision.clone());
         stored.newer.remove(&key);
         stored.records.insert(key, versioned);
         revision
@@ -233,10 +230,10 @@ impl StateStore for Mutant {
         })?;
         let found = match found {
             Some(found) => found,
-            None if self.is(InventsRecords) || self.is(ReadsNewerAsEmpty) => VersionedRecord {
-                record: Record::new(id.clone(), "/".into()),
-                revision: Revision::from_number(0),
-            },
+            None if self.is(InventsRecords) || self.is(ReadsNewerAsEmpty) => VersionedRecord::new(
+                Record::new(id.clone(), "/".into()),
+                Revision::from_number(0),
+            ),
             None => return Err(Error::NotFound { id: id.clone() }),
         };
         if self.is(ReturnsStaleRecords) {

@@ -66,10 +66,7 @@ fn main() -> ExitCode {
         let executor = HostExecutor::new(context.root.clone())
             .containerd_namespace(&context.namespace)
             .subreaper(true);
-        Ok(Runtime {
-            executor,
-            store: Arc::new(store),
-        })
+        Ok(Runtime::new(executor, Arc::new(store)))
     })
     .run()
 }

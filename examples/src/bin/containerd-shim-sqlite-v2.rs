@@ -23,10 +23,7 @@ fn main() -> ExitCode {
         let executor = HostExecutor::new(context.root.clone())
             .containerd_namespace(&context.namespace)
             .subreaper(true);
-        Ok(Runtime {
-            executor,
-            store: Arc::new(SqliteStore::new(database)),
-        })
+        Ok(Runtime::new(executor, Arc::new(SqliteStore::new(database))))
     })
     .run()
 }

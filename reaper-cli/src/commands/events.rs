@@ -70,7 +70,7 @@ async fn follow(
         if json {
             print_line(out, &Life::of(&event))?;
         } else {
-            let engine::Event { id, at, change } = &event;
+            let engine::Event { id, at, change, .. } = &event;
             let word = change.as_str();
             match change {
                 EventKind::Stopped(exit) => {

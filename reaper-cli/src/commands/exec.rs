@@ -61,13 +61,11 @@ pub(crate) async fn run(
         .process
         .as_deref()
         .and_then(|path| fs::read_to_string(path).ok());
-    let request = ExecRequest {
-        process,
-        process_json,
-        stdio,
-        preserve_fds: call.preserved,
-        kill_on_disconnect: args.pid_file.is_some(),
-    };
+    let request = ExecRequest::new(process)
+        .with_process_json(process_json)
+        .with_stdio(stdio)
+        .with_preserve_fds(call.preserved)
+        .with_kill_on_disconnect(args.pid_file.is_some());
     let executor = containers.executor();
     let created = executor.exec(id, &exec, request).await?;
     for warning in created.warnings.iter().chain(&created.refused) {

@@ -197,12 +197,10 @@ mod tests {
         let begin = Instant::now();
         let sample = |milliseconds: u64, cpu_user_ns, memory_bytes| Sample {
             at: begin + Duration::from_millis(milliseconds),
-            stats: Stats {
-                cpu_user_ns,
-                memory_bytes,
-                threads: 3,
-                ..Stats::default()
-            },
+            stats: Stats::default()
+                .with_cpu_user_ns(cpu_user_ns)
+                .with_memory_bytes(memory_bytes)
+                .with_threads(3),
         };
         let first = sample(0, 1_000_000, 2048);
         let second = sample(500, 751_000_000, 4096);

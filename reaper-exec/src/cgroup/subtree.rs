@@ -26,6 +26,7 @@ const STATES: [&str; 2] = ["1", "0"];
 
 /// The contents of `cgroup.events`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Events {
     /// Whether there are processes in the cgroup or below it. Zombies don't count.
     pub populated: bool,

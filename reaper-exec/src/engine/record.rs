@@ -42,8 +42,5 @@ pub(super) fn unknown_exit(reason: &str) -> ContainerState {
     let status = ExitStatus::Unknown {
         reason: reason.to_owned(),
     };
-    ContainerState::stopped(Exit {
-        status,
-        at: Timestamp::now(),
-    })
+    ContainerState::stopped(Exit::new(status, Timestamp::now()))
 }

@@ -76,6 +76,7 @@ impl<E, S: StateStore + ?Sized + 'static> Engine<E, S> {
                     let VersionedRecord {
                         mut record,
                         revision,
+                        ..
                     } = store.get(&id)?;
                     let before = record.clone();
                     change(&mut record);

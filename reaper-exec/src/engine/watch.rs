@@ -23,6 +23,7 @@ use crate::executor::Executor;
 
 /// A change in the life of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Event {
     /// The container.
     pub id: ContainerId,
@@ -256,10 +257,7 @@ mod tests {
 
     fn ended(code: u8) -> Record {
         let mut record = record(Status::Stopped);
-        record.exit = Some(Exit {
-            status: ExitStatus::Exited { code },
-            at: Timestamp::now(),
-        });
+        record.exit = Some(Exit::new(ExitStatus::Exited { code }, Timestamp::now()));
         record
     }
 

@@ -12,6 +12,7 @@ use crate::{io::StdioRequest, signal::Signal};
 
 /// A container to be created.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct ContainerConfig {
     /// Its id.
     pub id: ContainerId,
@@ -86,10 +87,67 @@ impl ContainerConfig {
             notes: BTreeMap::new(),
         }
     }
+
+    /// With a bundle, absolute.
+    #[must_use]
+    pub fn with_bundle(mut self, bundle: PathBuf) -> Self {
+        self.bundle = bundle;
+        self
+    }
+
+    /// With what it sees of the filesystem.
+    #[must_use]
+    pub fn with_view(mut self, view: ViewRequest) -> Self {
+        self.view = view;
+        self
+    }
+
+    /// With streams of its init process.
+    #[must_use]
+    pub fn with_stdio(mut self, stdio: StdioRequest) -> Self {
+        self.stdio = stdio;
+        self
+    }
+
+    /// With limits.
+    #[must_use]
+    pub fn with_resources(mut self, resources: Resources) -> Self {
+        self.resources = resources;
+        self
+    }
+
+    /// With the place of its cgroup.
+    #[must_use]
+    pub fn with_cgroups_path(mut self, cgroups_path: impl Into<Option<CgroupsPath>>) -> Self {
+        self.cgroups_path = cgroups_path.into();
+        self
+    }
+
+    /// With what its monitor does in addition to watching it.
+    #[must_use]
+    pub fn with_monitor(mut self, monitor: MonitorOptions) -> Self {
+        self.monitor = monitor;
+        self
+    }
+
+    /// With an OCI runtime that makes it.
+    #[must_use]
+    pub fn with_runtime(mut self, runtime: impl Into<Option<PathBuf>>) -> Self {
+        self.runtime = runtime.into();
+        self
+    }
+
+    /// With annotations.
+    #[must_use]
+    pub fn with_annotations(mut self, annotations: BTreeMap<String, String>) -> Self {
+        self.annotations = annotations;
+        self
+    }
 }
 
 /// What a monitor does in addition to watching its container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct MonitorOptions {
     /// The monitor exits in the same way as the init process, code and signal, and passes on the
     /// signals that it gets to it. An engine that waits for the pid in `--pid-file` gets the exit
@@ -113,6 +171,48 @@ pub struct MonitorOptions {
     pub inherit: Inherited,
 }
 
+impl MonitorOptions {
+    /// What is so by default.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether the monitor exits as the init process does.
+    #[must_use]
+    pub fn with_propagate_exit(mut self, propagate_exit: bool) -> Self {
+        self.propagate_exit = propagate_exit;
+        self
+    }
+
+    /// What cgroups are for.
+    #[must_use]
+    pub fn with_cgroups(mut self, cgroups: CgroupMode) -> Self {
+        self.cgroups = cgroups;
+        self
+    }
+
+    /// With a file for errors that no request waits for.
+    #[must_use]
+    pub fn with_log(mut self, log: impl Into<Option<PathBuf>>) -> Self {
+        self.log = log.into();
+        self
+    }
+
+    /// Whether it is killed with the program that creates it and has not started it.
+    #[must_use]
+    pub fn with_kill_unless_started(mut self, kill_unless_started: bool) -> Self {
+        self.kill_unless_started = kill_unless_started;
+        self
+    }
+
+    /// With what is taken over from the caller.
+    #[must_use]
+    pub fn with_inherit(mut self, inherit: Inherited) -> Self {
+        self.inherit = inherit;
+        self
+    }
+}
+
 /// What a container takes over from the program that called for it, as what a shell starts does.
 ///
 /// Never: its environment and working directory, which a process has from its spec alone, its open
@@ -120,6 +220,7 @@ pub struct MonitorOptions {
 /// Always, as with other runtimes, what no process gets rid of, `no_new_privs`, seccomp filters, the
 /// bounding set of capabilities, and the resource limits that the spec does not name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Inherited {
     /// The umask of processes whose spec names none; 022 by default.
     pub umask: Option<u32>,
@@ -129,6 +230,41 @@ pub struct Inherited {
     pub ignored_signals: Vec<Signal>,
     /// Its session keyring (session-keyring(7)); by default the container gets a new one.
     pub session_keyring: bool,
+}
+
+impl Inherited {
+    /// Nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With the umask of processes whose spec names none.
+    #[must_use]
+    pub fn with_umask(mut self, umask: impl Into<Option<u32>>) -> Self {
+        self.umask = umask.into();
+        self
+    }
+
+    /// Whether with its nice value, scheduling policy, I/O priority, processors and personality(2).
+    #[must_use]
+    pub fn with_scheduling(mut self, scheduling: bool) -> Self {
+        self.scheduling = scheduling;
+        self
+    }
+
+    /// With signals that the init process ignores.
+    #[must_use]
+    pub fn with_ignored_signals(mut self, ignored_signals: Vec<Signal>) -> Self {
+        self.ignored_signals = ignored_signals;
+        self
+    }
+
+    /// Whether with its session keyring.
+    #[must_use]
+    pub fn with_session_keyring(mut self, session_keyring: bool) -> Self {
+        self.session_keyring = session_keyring;
+        self
+    }
 }
 
 /// Monitors of earlier versions read and write whether there is to be no cgroup.

@@ -50,6 +50,7 @@ impl std::fmt::Display for Target {
 
 /// A request to create a container.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct CreateRequest {
     /// The folder for the monitor's socket and the exit record; it exists.
     pub dir: ContainerDir,
@@ -57,8 +58,16 @@ pub struct CreateRequest {
     pub container: ContainerConfig,
 }
 
+impl CreateRequest {
+    /// A request to create `container`, whose folder is `dir`.
+    pub fn new(dir: ContainerDir, container: ContainerConfig) -> Self {
+        Self { dir, container }
+    }
+}
+
 /// What an exec'd process is to be.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct ExecRequest {
     /// The process.
     pub process: ProcessSpec,
@@ -77,8 +86,50 @@ pub struct ExecRequest {
     pub kill_on_disconnect: bool,
 }
 
+impl ExecRequest {
+    /// A process without streams (`/dev/null`), which outlives the caller's connection.
+    pub fn new(process: ProcessSpec) -> Self {
+        Self {
+            process,
+            process_json: None,
+            stdio: StdioRequest::default(),
+            preserve_fds: Vec::new(),
+            kill_on_disconnect: false,
+        }
+    }
+
+    /// With the JSON that the process was read from.
+    #[must_use]
+    pub fn with_process_json(mut self, process_json: impl Into<Option<String>>) -> Self {
+        self.process_json = process_json.into();
+        self
+    }
+
+    /// With streams.
+    #[must_use]
+    pub fn with_stdio(mut self, stdio: StdioRequest) -> Self {
+        self.stdio = stdio;
+        self
+    }
+
+    /// With descriptors from number 3 on.
+    #[must_use]
+    pub fn with_preserve_fds(mut self, preserve_fds: Vec<OwnedFd>) -> Self {
+        self.preserve_fds = preserve_fds;
+        self
+    }
+
+    /// Whether it is killed when the caller's connection closes.
+    #[must_use]
+    pub fn with_kill_on_disconnect(mut self, kill_on_disconnect: bool) -> Self {
+        self.kill_on_disconnect = kill_on_disconnect;
+        self
+    }
+}
+
 /// A process that was created and waits for its start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct CreatedProcess {
     /// The process. `None` for an exec'd one of an executor that cannot create it without starting
     /// it: it is created when it is started, and [`start`](super::Executor::start) names it.
@@ -94,8 +145,42 @@ pub struct CreatedProcess {
     pub refused: Vec<String>,
 }
 
+impl CreatedProcess {
+    /// A process that waits for its start, without a monitor and without warnings.
+    pub fn new(process: impl Into<Option<ProcessIdentity>>) -> Self {
+        Self {
+            process: process.into(),
+            monitor: None,
+            warnings: Vec::new(),
+            refused: Vec::new(),
+        }
+    }
+
+    /// With the monitor that waits for it.
+    #[must_use]
+    pub fn with_monitor(mut self, monitor: impl Into<Option<ProcessIdentity>>) -> Self {
+        self.monitor = monitor.into();
+        self
+    }
+
+    /// With warnings about the container's view of the filesystem.
+    #[must_use]
+    pub fn with_warnings(mut self, warnings: Vec<String>) -> Self {
+        self.warnings = warnings;
+        self
+    }
+
+    /// With what its spec asked for and could not be done.
+    #[must_use]
+    pub fn with_refused(mut self, refused: Vec<String>) -> Self {
+        self.refused = refused;
+        self
+    }
+}
+
 /// What a container is doing, as far as its executor knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ContainerState {
     /// What it is doing.
     pub status: Status,
@@ -108,19 +193,46 @@ pub struct ContainerState {
 }
 
 impl ContainerState {
-    /// A container that has ended with `exit`.
-    pub fn stopped(exit: Exit) -> Self {
+    /// A container of which nothing but its status is known.
+    pub fn new(status: Status) -> Self {
         Self {
-            status: Status::Stopped,
+            status,
             process: None,
             monitor: None,
-            exit: Some(exit),
+            exit: None,
         }
+    }
+
+    /// A container that has ended with `exit`.
+    pub fn stopped(exit: Exit) -> Self {
+        Self::new(Status::Stopped).with_exit(exit)
+    }
+
+    /// With its init process.
+    #[must_use]
+    pub fn with_process(mut self, process: impl Into<Option<ProcessIdentity>>) -> Self {
+        self.process = process.into();
+        self
+    }
+
+    /// With the process that waits on its init process.
+    #[must_use]
+    pub fn with_monitor(mut self, monitor: impl Into<Option<ProcessIdentity>>) -> Self {
+        self.monitor = monitor.into();
+        self
+    }
+
+    /// With its end.
+    #[must_use]
+    pub fn with_exit(mut self, exit: impl Into<Option<Exit>>) -> Self {
+        self.exit = exit.into();
+        self
     }
 }
 
 /// A process in a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ProcessInfo {
     /// Its pid in the host's pid namespace.
     pub pid: u32,
@@ -129,6 +241,18 @@ pub struct ProcessInfo {
 }
 
 impl ProcessInfo {
+    /// A process of which it is not known which exec it comes from, or the init process.
+    pub fn new(pid: u32) -> Self {
+        Self { pid, exec: None }
+    }
+
+    /// With the exec that it is, or that it comes from.
+    #[must_use]
+    pub fn with_exec(mut self, exec: impl Into<Option<ExecId>>) -> Self {
+        self.exec = exec.into();
+        self
+    }
+
     /// A process in a leaf of the container's cgroup: `init`, or `exec-ID`, perhaps with `~` and a
     /// number.
     pub(crate) fn of_leaf(pid: u32, leaf: &str) -> Self {
@@ -141,6 +265,7 @@ impl ProcessInfo {
 
 /// What a container uses, added up over its processes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Stats {
     /// CPU time in user mode, nanoseconds, monotonic over the container's life.
     pub cpu_user_ns: u64,
@@ -161,6 +286,60 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Nothing is used.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With CPU time in user mode.
+    #[must_use]
+    pub fn with_cpu_user_ns(mut self, cpu_user_ns: u64) -> Self {
+        self.cpu_user_ns = cpu_user_ns;
+        self
+    }
+
+    /// With CPU time in the kernel.
+    #[must_use]
+    pub fn with_cpu_system_ns(mut self, cpu_system_ns: u64) -> Self {
+        self.cpu_system_ns = cpu_system_ns;
+        self
+    }
+
+    /// With memory in use.
+    #[must_use]
+    pub fn with_memory_bytes(mut self, memory_bytes: u64) -> Self {
+        self.memory_bytes = memory_bytes;
+        self
+    }
+
+    /// With its anonymous part.
+    #[must_use]
+    pub fn with_memory_anonymous_bytes(mut self, memory_anonymous_bytes: u64) -> Self {
+        self.memory_anonymous_bytes = memory_anonymous_bytes;
+        self
+    }
+
+    /// With processes.
+    #[must_use]
+    pub fn with_processes(mut self, processes: u64) -> Self {
+        self.processes = processes;
+        self
+    }
+
+    /// With threads.
+    #[must_use]
+    pub fn with_threads(mut self, threads: u64) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// With the accounting of its cgroups.
+    #[must_use]
+    pub fn with_cgroups(mut self, cgroups: impl Into<Option<Box<CgroupStats>>>) -> Self {
+        self.cgroups = cgroups.into();
+        self
+    }
+
     /// Replaces the figures of processes by those of the cgroups, which also count what has exited
     /// and the page cache.
     pub(crate) fn set_cgroups(&mut self, cgroups: CgroupStats) {

@@ -159,7 +159,7 @@ impl State {
         if process.status != Status::Stopped {
             process.status = Status::Stopped;
             let at = Timestamp::now();
-            process.end.send_replace(Some(Exit { status, at }));
+            process.end.send_replace(Some(Exit::new(status, at)));
         }
     }
 }

@@ -189,8 +189,5 @@ fn read<T: DeserializeOwned>(path: &std::path::Path) -> Result<Option<T>> {
 /// The exit of an exec whose monitor, which alone knew it, was killed.
 pub(super) fn exec_exit(at: Timestamp) -> Exit {
     let reason = "the monitor that waited for it is gone".to_owned();
-    Exit {
-        status: ExitStatus::Unknown { reason },
-        at,
-    }
+    Exit::new(ExitStatus::Unknown { reason }, at)
 }

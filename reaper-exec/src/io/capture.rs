@@ -59,6 +59,7 @@ pub enum OutputStream {
 
 /// What a process has written, at most 32 KiB of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Chunk {
     /// Where to.
     pub output: OutputStream,
@@ -68,6 +69,7 @@ pub struct Chunk {
 
 /// All that a process has written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Captured {
     /// To its standard output.
     pub stdout: Vec<u8>,

@@ -41,6 +41,7 @@ impl StreamTarget {
 /// The descriptors of inherited streams, and a console socket, travel beside it:
 /// see [`StdioFds`].
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct StdioRequest {
     /// Where the streams go, as data.
     pub streams: Streams,
@@ -48,8 +49,26 @@ pub struct StdioRequest {
     pub attachments: StdioFds,
 }
 
+impl StdioRequest {
+    /// Streams that need no descriptors.
+    pub fn new(streams: Streams) -> Self {
+        Self {
+            streams,
+            attachments: StdioFds::default(),
+        }
+    }
+
+    /// With the descriptors that belong to the streams.
+    #[must_use]
+    pub fn with_attachments(mut self, attachments: StdioFds) -> Self {
+        self.attachments = attachments;
+        self
+    }
+}
+
 /// Where the streams of a process go, as data.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Streams {
     /// The input.
     pub stdin: StreamTarget,
@@ -59,8 +78,46 @@ pub struct Streams {
     pub stderr: StreamTarget,
 }
 
+impl Streams {
+    /// All three are `/dev/null`.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// All three are those of the caller: see [`StreamTarget::Inherit`].
+    pub fn inherited() -> Self {
+        Self {
+            stdin: StreamTarget::Inherit,
+            stdout: StreamTarget::Inherit,
+            stderr: StreamTarget::Inherit,
+        }
+    }
+
+    /// With this input.
+    #[must_use]
+    pub fn with_stdin(mut self, stdin: StreamTarget) -> Self {
+        self.stdin = stdin;
+        self
+    }
+
+    /// With this output.
+    #[must_use]
+    pub fn with_stdout(mut self, stdout: StreamTarget) -> Self {
+        self.stdout = stdout;
+        self
+    }
+
+    /// With this error output.
+    #[must_use]
+    pub fn with_stderr(mut self, stderr: StreamTarget) -> Self {
+        self.stderr = stderr;
+        self
+    }
+}
+
 /// Descriptors that a request refers to.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct StdioFds {
     /// For [`StreamTarget::Inherit`]: standard input, output, error.
     pub inherited: [Option<OwnedFd>; 3],
@@ -69,8 +126,30 @@ pub struct StdioFds {
     pub console_socket: Option<OwnedFd>,
 }
 
+impl StdioFds {
+    /// None.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With standard input, output and error for [`StreamTarget::Inherit`].
+    #[must_use]
+    pub fn with_inherited(mut self, inherited: [Option<OwnedFd>; 3]) -> Self {
+        self.inherited = inherited;
+        self
+    }
+
+    /// With a socket to which the terminal's master is sent.
+    #[must_use]
+    pub fn with_console_socket(mut self, console_socket: impl Into<Option<OwnedFd>>) -> Self {
+        self.console_socket = console_socket.into();
+        self
+    }
+}
+
 /// What a binder is asked for.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct BindRequest<'a> {
     /// The container, for loggers and messages.
     pub id: &'a ContainerId,
@@ -85,6 +164,48 @@ pub struct BindRequest<'a> {
     /// The uid and gid of the process, which the streams are handed to so that it can open
     /// `/dev/stderr`. `None` keeps the runtime's.
     pub owner: Option<(u32, u32)>,
+}
+
+impl<'a> BindRequest<'a> {
+    /// Streams of a process without a terminal, of a container outside of containerd.
+    pub fn new(id: &'a ContainerId, stdio: StdioRequest) -> Self {
+        Self {
+            id,
+            namespace: "",
+            stdio,
+            terminal: None,
+            master: None,
+            owner: None,
+        }
+    }
+
+    /// With the containerd namespace.
+    #[must_use]
+    pub fn with_namespace(mut self, namespace: &'a str) -> Self {
+        self.namespace = namespace;
+        self
+    }
+
+    /// With or without a terminal, and its first size.
+    #[must_use]
+    pub fn with_terminal(mut self, terminal: Option<Option<ConsoleSize>>) -> Self {
+        self.terminal = terminal;
+        self
+    }
+
+    /// With the master of a terminal that a runtime has made.
+    #[must_use]
+    pub fn with_master(mut self, master: impl Into<Option<OwnedFd>>) -> Self {
+        self.master = master.into();
+        self
+    }
+
+    /// With the uid and gid that the streams are handed to.
+    #[must_use]
+    pub fn with_owner(mut self, owner: impl Into<Option<(u32, u32)>>) -> Self {
+        self.owner = owner.into();
+        self
+    }
 }
 
 /// What a forked child installs as its standard streams.

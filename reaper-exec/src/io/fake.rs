@@ -26,14 +26,8 @@ use super::{
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let binder = FakeBinder::new();
 /// binder.hold();
-/// let mut streams = binder.bind(BindRequest {
-///     id: &"web-1".parse()?,
-///     namespace: "",
-///     stdio: StdioRequest::default(),
-///     terminal: None,
-///     master: None,
-///     owner: None,
-/// })?;
+/// let id = "web-1".parse()?;
+/// let mut streams = binder.bind(BindRequest::new(&id, StdioRequest::default()))?;
 /// assert!(!streams.is_ready()?, "the process waits");
 /// binder.release();
 /// assert!(streams.is_ready()?);

@@ -17,11 +17,9 @@
 //!     monitor::run_if_monitor(|| monitor::MonitorConfig::new(HostFilesystem, binder()));
 //!     // What `journalctl --identifier backup` shows; lower than notice only what says so itself.
 //!     let journal = Journal::new().identifier("backup");
-//!     let streams = Streams {
-//!         stdout: journal.clone().priority(Priority::Notice).target(),
-//!         stderr: journal.target(),
-//!         ..Streams::default()
-//!     };
+//!     let streams = Streams::new()
+//!         .with_stdout(journal.clone().priority(Priority::Notice).target())
+//!         .with_stderr(journal.target());
 //!     // The program's own work.
 //! #   drop(streams);
 //! }

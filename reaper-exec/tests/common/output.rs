@@ -6,7 +6,7 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use reaper_exec::io::{StdioFds, StdioRequest, StreamTarget, Streams};
+use reaper_exec::io::{StdioFds, StdioRequest, Streams};
 
 /// The read end of a process's standard output and error.
 pub(crate) struct Output(PipeReader);
@@ -36,16 +36,7 @@ pub(crate) fn capture() -> (StdioRequest, Output) {
     let null = File::open("/dev/null").unwrap();
     let second = writer.try_clone().unwrap();
     let inherited = [null.into(), OwnedFd::from(writer), OwnedFd::from(second)];
-    let stdio = StdioRequest {
-        streams: Streams {
-            stdin: StreamTarget::Inherit,
-            stdout: StreamTarget::Inherit,
-            stderr: StreamTarget::Inherit,
-        },
-        attachments: StdioFds {
-            inherited: inherited.map(Some),
-            console_socket: None,
-        },
-    };
+    let stdio = StdioRequest::new(Streams::inherited())
+        .with_attachments(StdioFds::new().with_inherited(inherited.map(Some)));
     (stdio, Output(reader))
 }

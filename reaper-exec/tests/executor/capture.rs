@@ -73,13 +73,7 @@ async fn an_execd_process_has_its_own_capture(rig: &Rig) {
     let (id, capture) = start(rig, "c", "echo init; exec sleep 1000").await;
     let (stdio, execs) = Capture::new().unwrap();
     let exec = ExecId::new("e").unwrap();
-    let request = ExecRequest {
-        process: rig.process(&["/bin/echo", "exec"]),
-        process_json: None,
-        stdio,
-        preserve_fds: Vec::new(),
-        kill_on_disconnect: false,
-    };
+    let request = ExecRequest::new(rig.process(&["/bin/echo", "exec"])).with_stdio(stdio);
     let executor = rig.engine.executor();
     executor.exec(&id, &exec, request).await.unwrap();
     let target = Target::Exec(id.clone(), exec);

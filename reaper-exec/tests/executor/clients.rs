@@ -159,13 +159,9 @@ async fn too_many_descriptors_are_refused_with_the_limit(rig: &Rig) {
     rig.engine.start(&id).await.unwrap();
     let mut output = output;
     assert_eq!(output.line(), "127");
-    let request = ExecRequest {
-        process: rig.process(&["true"]),
-        process_json: None,
-        stdio: capture().0,
-        preserve_fds: std::iter::repeat_with(null).take(124).collect(),
-        kill_on_disconnect: false,
-    };
+    let request = ExecRequest::new(rig.process(&["true"]))
+        .with_stdio(capture().0)
+        .with_preserve_fds(std::iter::repeat_with(null).take(124).collect());
     let exec = ExecId::new("e").unwrap();
     let refused = rig
         .engine
@@ -231,20 +227,8 @@ async fn slow_logger_delays_only_its_own_exec(rig: &Rig) {
         .status();
     assert!(written.unwrap().success());
     let target = StreamTarget::Uri(format!("binary://{}", logger.display()));
-    let request = ExecRequest {
-        process: rig.process(&["true"]),
-        process_json: None,
-        stdio: StdioRequest {
-            streams: Streams {
-                stdin: StreamTarget::Null,
-                stdout: target,
-                stderr: StreamTarget::Null,
-            },
-            ..StdioRequest::default()
-        },
-        preserve_fds: Vec::new(),
-        kill_on_disconnect: false,
-    };
+    let request = ExecRequest::new(rig.process(&["true"]))
+        .with_stdio(StdioRequest::new(Streams::new().with_stdout(target)));
     let exec = ExecId::new("logged").unwrap();
     let other = rig.another();
     let meanwhile = async {

@@ -477,10 +477,10 @@ async fn cleanup_record_of_earlier_boot_kills_no_process(rig: &Rig) {
 async fn stale_exit_record_is_not_taken_for_new_container(rig: &Rig) {
     let folder = rig.root.path().join("again");
     fs::create_dir_all(&folder).unwrap();
-    let exit = reaper_spec::Exit {
-        status: ExitStatus::Exited { code: 0 },
-        at: reaper_spec::Timestamp::now(),
-    };
+    let exit = reaper_spec::Exit::new(
+        ExitStatus::Exited { code: 0 },
+        reaper_spec::Timestamp::now(),
+    );
     let mut old = serde_json::to_value(exit).unwrap();
     old["version"] = 1.into();
     fs::write(folder.join("exit.json"), old.to_string()).unwrap();

@@ -47,13 +47,7 @@ async fn exec_ids_are_unique_and_free_again(rig: &Rig) {
     let (id, _output) = rig.start_shell("main", "exec sleep 1000").await;
     let (target, _out) = rig.exec_shell(&id, "same", "exec sleep 1000").await;
     let (stdio, _out) = capture();
-    let request = ExecRequest {
-        process: rig.process(&["true"]),
-        process_json: None,
-        stdio,
-        preserve_fds: Vec::new(),
-        kill_on_disconnect: false,
-    };
+    let request = ExecRequest::new(rig.process(&["true"])).with_stdio(stdio);
     let exec = ExecId::new("same").unwrap();
     let taken = rig
         .engine
@@ -92,13 +86,7 @@ async fn an_exec_is_refused_unless_the_container_runs(rig: &Rig) {
     let exec = ExecId::new("e").unwrap();
     let request = || {
         let process = rig.process(&["true"]);
-        ExecRequest {
-            process,
-            process_json: None,
-            stdio: capture().0,
-            preserve_fds: Vec::new(),
-            kill_on_disconnect: false,
-        }
+        ExecRequest::new(process).with_stdio(capture().0)
     };
     let refused = rig
         .engine
@@ -129,13 +117,7 @@ async fn failed_exec_start_gives_reason_and_is_deletable(rig: &Rig) {
     let (id, _output) = rig.start_shell("main", "exec sleep 1000").await;
     let exec = ExecId::new("bad").unwrap();
     let process = rig.process(&["/bin/nope"]);
-    let request = ExecRequest {
-        process,
-        process_json: None,
-        stdio: capture().0,
-        preserve_fds: Vec::new(),
-        kill_on_disconnect: false,
-    };
+    let request = ExecRequest::new(process).with_stdio(capture().0);
     rig.engine
         .executor()
         .exec(&id, &exec, request)
@@ -274,13 +256,9 @@ async fn tied_exec_dies(rig: &Rig, cgroup: bool) {
     let other = rig.another();
     let (stdio, mut output) = capture();
     let script = "setsid sleep 1000 & echo up; exec sleep 1000";
-    let request = ExecRequest {
-        process: rig.process(&["/bin/sh", "-c", script]),
-        process_json: None,
-        stdio,
-        preserve_fds: Vec::new(),
-        kill_on_disconnect: true,
-    };
+    let request = ExecRequest::new(rig.process(&["/bin/sh", "-c", script]))
+        .with_stdio(stdio)
+        .with_kill_on_disconnect(true);
     let exec = ExecId::new("tied").unwrap();
     other.executor().exec(&id, &exec, request).await.unwrap();
     let target = Target::Exec(id.clone(), exec);

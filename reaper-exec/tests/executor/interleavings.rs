@@ -212,13 +212,7 @@ impl Life {
 
     async fn exec(&mut self, exec: u8) {
         let (stdio, gate) = gated();
-        let request = ExecRequest {
-            process: self.rig.process(&program()),
-            process_json: None,
-            stdio,
-            preserve_fds: Vec::new(),
-            kill_on_disconnect: false,
-        };
+        let request = ExecRequest::new(self.rig.process(&program())).with_stdio(stdio);
         let executor = self.rig.engine.executor();
         let added = executor.exec(&self.id, &name(exec), request).await;
         match (self.status(), self.execs.contains_key(&exec)) {
@@ -438,16 +432,8 @@ fn program() -> [&'static str; 3] {
 /// Streams of which the input is the gate.
 fn gated() -> (StdioRequest, PipeWriter) {
     let (reader, writer) = std::io::pipe().unwrap();
-    let stdio = StdioRequest {
-        streams: Streams {
-            stdin: StreamTarget::Inherit,
-            ..Streams::default()
-        },
-        attachments: StdioFds {
-            inherited: [Some(reader.into()), None, None],
-            console_socket: None,
-        },
-    };
+    let stdio = StdioRequest::new(Streams::default().with_stdin(StreamTarget::Inherit))
+        .with_attachments(StdioFds::new().with_inherited([Some(reader.into()), None, None]));
     (stdio, writer)
 }
 

@@ -25,13 +25,7 @@ cases! {
 }
 
 fn exec_request(rig: &Rig, args: &[&str]) -> ExecRequest {
-    ExecRequest {
-        process: rig.process(args),
-        process_json: None,
-        stdio: capture().0,
-        preserve_fds: Vec::new(),
-        kill_on_disconnect: false,
-    }
+    ExecRequest::new(rig.process(args)).with_stdio(capture().0)
 }
 
 async fn failing_exec(rig: &Rig, id: &ContainerId, exec: &str) -> Error {

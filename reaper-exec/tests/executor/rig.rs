@@ -150,12 +150,10 @@ impl Rig {
     ) -> ContainerConfig {
         let id = ContainerId::new(id).unwrap();
         let cgroup = format!("/{}/{id}", Self::cgroup_folder(self.root.path()));
-        ContainerConfig {
-            bundle: self.root.path().to_owned(),
-            cgroups_path: Some(cgroup.parse().unwrap()),
-            stdio,
-            ..ContainerConfig::new(id, process)
-        }
+        ContainerConfig::new(id, process)
+            .with_bundle(self.root.path().to_owned())
+            .with_cgroups_path(Some(cgroup.parse().unwrap()))
+            .with_stdio(stdio)
     }
 
     pub(crate) async fn start_shell(&self, id: &str, script: &str) -> (ContainerId, Output) {
@@ -192,13 +190,7 @@ impl Rig {
     ) -> (CreatedProcess, Target, Output) {
         let exec = ExecId::new(exec).unwrap();
         let (stdio, output) = capture();
-        let request = ExecRequest {
-            process,
-            process_json: None,
-            stdio,
-            preserve_fds: Vec::new(),
-            kill_on_disconnect: false,
-        };
+        let request = ExecRequest::new(process).with_stdio(stdio);
         let executor = self.engine.executor();
         let created = executor.exec(id, &exec, request).await.unwrap();
         let target = Target::Exec(id.clone(), exec);

@@ -76,13 +76,7 @@ async fn a_stopped_monitor_holds_up_no_state_no_figures_and_no_list_of_processes
 async fn a_stopped_monitor_refuses_an_exec_by_name(rig: &Rig) {
     let (id, ..) = stopped(rig, "web").await;
     let exec = ExecId::new("shell").unwrap();
-    let request = reaper_exec::ExecRequest {
-        process: rig.process(&["true"]),
-        process_json: None,
-        stdio: StdioRequest::default(),
-        preserve_fds: Vec::new(),
-        kill_on_disconnect: false,
-    };
+    let request = reaper_exec::ExecRequest::new(rig.process(&["true"]));
     let made = rig.engine.executor().exec(&id, &exec, request).await;
     assert!(matches!(made, Err(Error::Unresponsive { .. })), "{made:?}");
     rig.engine.delete(&id, true).await.unwrap();

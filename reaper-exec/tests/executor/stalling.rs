@@ -26,10 +26,7 @@ fn wait(fifo: &Path) {
 impl FilesystemIsolation for Stalling {
     fn prepare(&self, request: &ViewRequest) -> Result<Box<dyn View>, Error> {
         stall(request, "prepare");
-        let plain = ViewRequest {
-            rootfs: None,
-            ..request.clone()
-        };
+        let plain = request.clone().with_rootfs(None);
         let view = HostFilesystem.prepare(&plain)?;
         Ok(Box::new(StallingView {
             view,

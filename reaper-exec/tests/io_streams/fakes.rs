@@ -15,14 +15,7 @@ fn bind(binder: &dyn IoBinder, output: &str) -> Result<Box<dyn BoundStdio>, IoEr
     let id = ContainerId::new("web-1").expect("an id");
     let mut stdio = StdioRequest::default();
     stdio.streams.stdout = StreamTarget::Uri(output.to_owned());
-    binder.bind(BindRequest {
-        id: &id,
-        namespace: "",
-        stdio,
-        terminal: Some(None),
-        master: None,
-        owner: None,
-    })
+    binder.bind(BindRequest::new(&id, stdio).with_terminal(Some(None)))
 }
 
 #[test]

@@ -105,10 +105,7 @@ fn inherited_streams_are_callers_descriptors() {
         .map(|fd| fd.as_ref().map(AsRawFd::as_raw_fd));
     let inherit = || StreamTarget::Inherit;
     let mut monitor = Ask {
-        attachments: StdioFds {
-            inherited,
-            console_socket: None,
-        },
+        attachments: StdioFds::new().with_inherited(inherited),
         owner: Some((65534, 65534)),
         ..Ask::streams(inherit(), inherit(), inherit())
     }
@@ -166,10 +163,7 @@ fn uninheritable_or_unknown_target_is_refused_with_reason() {
         .open("/dev/null");
     let inherited = [None, Some(tty.unwrap().into()), None];
     let ask = Ask::terminal(NULL, StreamTarget::Inherit);
-    let attachments = StdioFds {
-        inherited,
-        console_socket: None,
-    };
+    let attachments = StdioFds::new().with_inherited(inherited);
     let error = Ask { attachments, ..ask }.refused();
     assert!(error.contains("console socket"), "{error}");
 

@@ -135,11 +135,10 @@ pub(crate) struct Ask {
 impl Ask {
     pub(crate) fn streams(stdin: StreamTarget, stdout: StreamTarget, stderr: StreamTarget) -> Self {
         Self {
-            streams: Streams {
-                stdin,
-                stdout,
-                stderr,
-            },
+            streams: Streams::new()
+                .with_stdin(stdin)
+                .with_stdout(stdout)
+                .with_stderr(stderr),
             ..Self::default()
         }
     }
@@ -157,19 +156,12 @@ impl Ask {
 
     pub(crate) fn try_bind(self, binder: &dyn IoBinder) -> Result<Monitor, IoError> {
         let id = ContainerId::new("web-1").expect("an id");
-        let stdio = StdioRequest {
-            streams: self.streams,
-            attachments: self.attachments,
-        };
+        let stdio = StdioRequest::new(self.streams).with_attachments(self.attachments);
         let (terminal, owner) = (self.terminal, self.owner);
-        let request = BindRequest {
-            id: &id,
-            namespace: "k8s.io",
-            stdio,
-            terminal,
-            master: None,
-            owner,
-        };
+        let request = BindRequest::new(&id, stdio)
+            .with_namespace("k8s.io")
+            .with_terminal(terminal)
+            .with_owner(owner);
         let mut monitor = Monitor::new(forking(|| binder.bind(request))?);
         loop {
             match monitor.bound.is_ready() {

@@ -265,10 +265,9 @@ fn terminal_is_owned_by_process_user() {
 fn a_console_socket_gets_the_master_and_the_monitor_keeps_none() {
     let _folder = Scratch::new();
     let (engine, socket) = UnixStream::pair().unwrap();
-    let attachments = StdioFds {
-        inherited: Default::default(),
-        console_socket: Some(socket.into()),
-    };
+    let attachments = StdioFds::new()
+        .with_inherited(Default::default())
+        .with_console_socket(Some(socket.into()));
     let terminal = Some(Some(ConsoleSize {
         width: 101,
         height: 42,
@@ -312,10 +311,9 @@ fn closed_console_socket_is_an_error() {
     let _folder = Scratch::new();
     let (engine, socket) = UnixStream::pair().unwrap();
     drop(engine);
-    let attachments = StdioFds {
-        inherited: Default::default(),
-        console_socket: Some(socket.into()),
-    };
+    let attachments = StdioFds::new()
+        .with_inherited(Default::default())
+        .with_console_socket(Some(socket.into()));
     let error = Ask {
         attachments,
         ..Ask::terminal(NULL, NULL)

@@ -14,11 +14,9 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 use reaper_exec::{
-    ContainerConfig, Engine, ExecRequest, HostExecutor, MonitorOptions, OciExecutor, Target,
-    io::StdioRequest,
+    ContainerConfig, Engine, ExecRequest, HostExecutor, OciExecutor, Target, io::StdioRequest,
 };
-use reaper_overlay::ViewRequest;
-use reaper_spec::{ContainerId, ExecId, ProcessSpec, Resources};
+use reaper_spec::{ContainerId, ExecId, ProcessSpec};
 use reaper_state::{FileStore, StateRoot};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -144,27 +142,10 @@ impl Rig {
         let mut spec = bundle::spec(&process, &self.cgroup(id));
         change(&mut spec);
         let id = ContainerId::new(id).unwrap();
-        ContainerConfig {
-            is_sandbox: false,
-            bundle: bundle::write(&self.path("bundles").join(id.as_str()), &spec),
-            view: ViewRequest::new(id.clone(), process.cwd.clone()),
-            id,
-            process,
-            cgroups_path: None,
-            resources: Resources::default(),
-            seccomp: None,
-            hooks: Default::default(),
-            namespaces: Vec::new(),
-            new_pid_namespace: false,
-            holds_pids: false,
-            sysctls: Default::default(),
-            stdio,
-            preserve_fds: Vec::new(),
-            monitor: MonitorOptions::default(),
-            runtime: None,
-            annotations: Default::default(),
-            notes: Default::default(),
-        }
+        let bundle = bundle::write(&self.path("bundles").join(id.as_str()), &spec);
+        ContainerConfig::new(id, process)
+            .with_bundle(bundle)
+            .with_stdio(stdio)
     }
 
     /// Starts a container that runs a shell script.
@@ -240,11 +221,5 @@ fn engine(root: &Path, runtime: &str) -> Engine<OciExecutor, FileStore> {
 }
 
 pub(crate) fn exec_request(process: ProcessSpec, stdio: StdioRequest) -> ExecRequest {
-    ExecRequest {
-        process,
-        process_json: None,
-        stdio,
-        preserve_fds: Vec::new(),
-        kill_on_disconnect: false,
-    }
+    ExecRequest::new(process).with_stdio(stdio)
 }

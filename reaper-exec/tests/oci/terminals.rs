@@ -21,13 +21,9 @@ cases! {
 
 /// Output to a file; the monitor writes it all before it tells the end.
 fn to_file(path: &Path) -> StdioRequest {
-    StdioRequest {
-        streams: Streams {
-            stdout: StreamTarget::Uri(format!("file://{}", path.display())),
-            ..Streams::default()
-        },
-        ..StdioRequest::default()
-    }
+    StdioRequest::new(
+        Streams::default().with_stdout(StreamTarget::Uri(format!("file://{}", path.display()))),
+    )
 }
 
 async fn init_gets_terminal_of_requested_size_from_container(rig: &Rig) {

@@ -17,6 +17,7 @@ use super::{
 /// What the processes of one container shall see. It is plain data: it crosses a socket from the
 /// program that decides to the monitor that mounts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ViewRequest {
     /// Whose view.
     pub id: ContainerId,
@@ -98,6 +99,62 @@ impl ViewRequest {
             kubernetes_namespace: None,
             pod: None,
         }
+    }
+
+    /// With an overlay.
+    #[must_use]
+    pub fn with_overlay(mut self, overlay: OverlayConfig) -> Self {
+        self.overlay = overlay;
+        self
+    }
+
+    /// With the pod's or the host's files for the resolver.
+    #[must_use]
+    pub fn with_dns(mut self, dns: DnsMode) -> Self {
+        self.dns = dns;
+        self
+    }
+
+    /// With what becomes of the image.
+    #[must_use]
+    pub fn with_image(mut self, image: ImageMode) -> Self {
+        self.image = image;
+        self
+    }
+
+    /// With the image's root filesystem.
+    #[must_use]
+    pub fn with_rootfs(mut self, rootfs: impl Into<Option<PathBuf>>) -> Self {
+        self.rootfs = rootfs.into();
+        self
+    }
+
+    /// With volumes.
+    #[must_use]
+    pub fn with_mounts(mut self, mounts: Vec<Mount>) -> Self {
+        self.mounts = mounts;
+        self
+    }
+
+    /// With restrictions.
+    #[must_use]
+    pub fn with_restrictions(mut self, restrictions: FileRestrictions) -> Self {
+        self.restrictions = restrictions;
+        self
+    }
+
+    /// With devices.
+    #[must_use]
+    pub fn with_devices(mut self, devices: Vec<Device>) -> Self {
+        self.devices = devices;
+        self
+    }
+
+    /// With the uid and gid of the process.
+    #[must_use]
+    pub fn with_user(mut self, user: impl Into<Option<(u32, u32)>>) -> Self {
+        self.user = user.into();
+        self
     }
 
     /// The same for a container of the state root `root`, since ids are unique in one root only:

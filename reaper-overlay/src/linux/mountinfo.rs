@@ -15,6 +15,7 @@ mod tests;
 
 /// One mount of a mount namespace (proc(5), `mountinfo`).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MountInfo {
     /// The mount's id.
     pub id: u32,

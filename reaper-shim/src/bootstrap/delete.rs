@@ -91,8 +91,5 @@ where
 
 fn unknown() -> Exit {
     let reason = "its end was not observed".to_owned();
-    Exit {
-        status: ExitStatus::Unknown { reason },
-        at: Timestamp::now(),
-    }
+    Exit::new(ExitStatus::Unknown { reason }, Timestamp::now())
 }

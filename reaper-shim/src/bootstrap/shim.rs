@@ -22,11 +22,19 @@ pub struct Context {
 
 /// What runs the containers of a shim, and what remembers them.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Runtime<E, S: ?Sized> {
     /// Runs them.
     pub executor: E,
     /// Remembers them.
     pub store: Arc<S>,
+}
+
+impl<E, S: ?Sized> Runtime<E, S> {
+    /// Containers that `executor` runs and `store` remembers.
+    pub fn new(executor: E, store: Arc<S>) -> Self {
+        Self { executor, store }
+    }
 }
 
 type Open<E, S> =
@@ -41,7 +49,7 @@ type Open<E, S> =
 /// fn main() -> ExitCode {
 ///     Shim::new("io.containerd.mine.v2", |context| {
 ///         let store = reaper_state::FileStore::new(context.root.clone());
-///         Ok(Runtime { executor: executor(), store: Arc::new(store) })
+///         Ok(Runtime::new(executor(), Arc::new(store)))
 ///     })
 ///     .run()
 /// }

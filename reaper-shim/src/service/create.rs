@@ -276,10 +276,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             Ok(Err(error)) => error.to_string(),
             Err(panicked) => panicked.to_string(),
         };
-        Exit {
-            status: ExitStatus::Unknown { reason },
-            at: Timestamp::now(),
-        }
+        Exit::new(ExitStatus::Unknown { reason }, Timestamp::now())
     }
 }
 
@@ -312,38 +309,31 @@ fn container_config(
     // containerd says it, not an image.
     let cri = CriAnnotations::from_annotations(&annotations);
     let is_sandbox = cri.container_type == Some(ContainerType::Sandbox);
-    ContainerConfig {
-        view: ViewRequest {
-            rootfs,
-            restrictions,
-            devices,
-            root_propagation: rootfs_propagation,
-            allowed_mounts: config.policy.allowed_mounts(),
-            ..view(id.clone(), &process, mounts, &annotations, &config)
-        },
-        id,
-        bundle: bundle.to_owned(),
-        process,
-        cgroups_path,
-        resources,
-        seccomp,
-        hooks,
-        namespaces,
-        new_pid_namespace,
-        holds_pids: false,
-        is_sandbox,
-        sysctls,
-        stdio: stdio.request(),
-        preserve_fds: Vec::new(),
-        monitor: MonitorOptions {
-            cgroups: config.cgroups,
-            log: config.log.runtime,
-            ..MonitorOptions::default()
-        },
-        runtime: config.runtime_path,
-        annotations,
-        notes: BTreeMap::new(),
-    }
+    let mut view = view(id.clone(), &process, mounts, &annotations, &config)
+        .with_rootfs(rootfs)
+        .with_restrictions(restrictions)
+        .with_devices(devices);
+    view.root_propagation = rootfs_propagation;
+    view.allowed_mounts = config.policy.allowed_mounts();
+    let monitor = MonitorOptions::new()
+        .with_cgroups(config.cgroups)
+        .with_log(config.log.runtime);
+    let mut new = ContainerConfig::new(id, process)
+        .with_bundle(bundle.to_owned())
+        .with_view(view)
+        .with_stdio(stdio.request())
+        .with_cgroups_path(cgroups_path)
+        .with_resources(resources)
+        .with_monitor(monitor)
+        .with_runtime(config.runtime_path)
+        .with_annotations(annotations);
+    new.seccomp = seccomp;
+    new.hooks = hooks;
+    new.namespaces = namespaces;
+    new.new_pid_namespace = new_pid_namespace;
+    new.is_sandbox = is_sandbox;
+    new.sysctls = sysctls;
+    new
 }
 
 fn view(
@@ -353,14 +343,12 @@ fn view(
     annotations: &BTreeMap<String, String>,
     config: &Config,
 ) -> ViewRequest {
-    ViewRequest {
-        overlay: config.overlay.clone(),
-        dns: config.dns,
-        image: config.image,
-        mounts,
-        ..ViewRequest::new(id, process.cwd.clone())
-    }
-    .with_pod(&CriAnnotations::from_annotations(annotations))
+    ViewRequest::new(id, process.cwd.clone())
+        .with_overlay(config.overlay.clone())
+        .with_dns(config.dns)
+        .with_image(config.image)
+        .with_mounts(mounts)
+        .with_pod(&CriAnnotations::from_annotations(annotations))
 }
 
 fn rootfs_mount(mount: &Mount) -> RootfsMount {

@@ -44,13 +44,9 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
             stderr: request.stderr,
             terminal: request.terminal,
         };
-        let made = ExecRequest {
-            process,
-            process_json,
-            stdio: stdio.request(),
-            preserve_fds: Vec::new(),
-            kill_on_disconnect: false,
-        };
+        let made = ExecRequest::new(process)
+            .with_process_json(process_json)
+            .with_stdio(stdio.request());
         let executor = self.engine.executor();
         let created = match with_timeout("exec", executor.exec(&container.id, &exec, made)).await {
             Ok(created) => created,

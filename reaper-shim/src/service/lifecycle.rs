@@ -95,10 +95,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         let Some(status) = sandbox::end_by(signal) else {
             return Ok(());
         };
-        let exit = Exit {
-            status,
-            at: Timestamp::now(),
-        };
+        let exit = Exit::new(status, Timestamp::now());
         if let Err(error) = sandbox::end(self.engine.store(), &container.id, exit.clone()).await {
             tracing::warn!(id = %container.id, %error, "the end of a sandbox is not committed");
         }

@@ -104,10 +104,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         // later take the shim for leaked after a restart, and throw away the exit before
         // it is fetched.
         let entries = if container.sandbox || container.init.exit().is_some() {
-            vec![reaper_exec::ProcessInfo {
-                pid: container.init.pid(),
-                exec: None,
-            }]
+            vec![reaper_exec::ProcessInfo::new(container.init.pid())]
         } else {
             with_timeout("pids", self.engine.executor().pids(&container.id)).await?
         };

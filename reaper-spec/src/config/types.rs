@@ -115,6 +115,7 @@ pub struct MaskConfig {
 /// Where the logs go.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct LogConfig {
     /// The shim's log file. `REAPER_SHIM_LOG`; by default only warnings, to containerd.
     pub shim: Option<PathBuf>,
@@ -339,6 +340,7 @@ pub enum ImageMode {
 /// What pods may change by annotation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct AnnotationPolicy {
     /// The keys, without their prefix `reaper.runtime/`.
     pub allow: Vec<String>,

@@ -82,6 +82,7 @@ impl fmt::Display for IdRange {
 /// container may only mount it read-only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
+#[non_exhaustive]
 pub struct HostPath {
     /// Where, absolute.
     pub path: PathBuf,

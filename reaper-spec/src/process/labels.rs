@@ -7,6 +7,7 @@ use crate::{error::Invalid, json::Node};
 /// The profile and the label of a process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct SecurityLabels {
     /// The AppArmor profile.
     pub apparmor_profile: Option<String>,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 /// No resource has this name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no resource: RLIMIT_NOFILE is one, setrlimit(2) has the others")]
+#[non_exhaustive]
 pub struct UnknownResource(pub String);
 
 macro_rules! resources {

@@ -10,6 +10,7 @@ type Result<T> = std::result::Result<T, Invalid>;
 /// How a process is scheduled, where its spec says so. `None` is what processes have from the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct Scheduling {
     /// The priority of its input and output (ioprio_set(2)).
     pub io_priority: Option<IoPriority>,
@@ -32,6 +33,7 @@ pub struct IoPriority {
 
 /// A scheduling policy with its parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Scheduler {
     /// The policy.
     pub policy: SchedulerPolicy,
@@ -51,6 +53,7 @@ pub struct Scheduler {
 
 /// The processors of an exec'd process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct CpuAffinity {
     /// While it is set up.
     pub initial: Vec<u32>,

@@ -33,10 +33,7 @@ fn full(name: &str, status: ExitStatus) -> Record {
     record.monitor = Some(process(1));
     record.created = at(1);
     record.started = Some(at(999_999_999));
-    record.exit = Some(Exit {
-        status,
-        at: at(123_456_789),
-    });
+    record.exit = Some(Exit::new(status, at(123_456_789)));
     record.annotations = [("io.kubernetes.pod", "wëb\n\"\\\u{0}\u{1F980}"), ("", "")]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .into();

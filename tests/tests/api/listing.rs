@@ -1,7 +1,8 @@
 //! What can be reached from outside of a crate, a line each.
 //!
-//! It is read from the syntax: what macros and derives generate is not seen, but for the names in
-//! `#[derive(…)]`. Types are written as they are in the source.
+//! It is read from the syntax, with the crate's own macros expanded: what derives and the macros of
+//! other crates generate is not seen, but for the names in `#[derive(…)]`. Types are written as they
+//! are in the source.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -97,8 +98,13 @@ impl<'a> Listing<'a> {
                 self.named(&name, &as_name, prefix, inner, path, needs);
             }
             UseTree::Glob(_) => {
-                let text = format!("pub use {}::*", prefix.join("::"));
-                self.line(path, &text, needs);
+                let target = absolute(prefix, inner);
+                if let Some(module) = self.krate.find(&target) {
+                    self.module(module, &target, path, needs);
+                } else {
+                    let text = format!("pub use {}::*", prefix.join("::"));
+                    self.line(path, &text, needs);
+                }
             }
         }
     }
@@ -288,7 +294,11 @@ impl<'a> Listing<'a> {
     }
 
     fn implementation(&mut self, item: &ItemImpl, place: &[String]) {
-        let Type::Path(of) = &*item.self_ty else {
+        let mut of = &*item.self_ty;
+        while let Type::Reference(reference) = of {
+            of = &reference.elem;
+        }
+        let Type::Path(of) = of else {
             return;
         };
         let Some(name) = of.path.segments.last().map(|part| part.ident.to_string()) else {
@@ -300,6 +310,13 @@ impl<'a> Listing<'a> {
             .as_ref()
             .and_then(|(_, path, _)| path.segments.last());
         let implemented = implemented.map(|part| part.ident.to_string());
+        // A trait that is not seen from outside.
+        if let Some(implemented) = &implemented
+            && self.nearest(implemented, place).is_none()
+            && self.krate.defines(implemented)
+        {
+            return;
+        }
         let path = match self.nearest(&name, place) {
             Some(path) => path,
             // Of a type that nobody sees.
@@ -314,11 +331,21 @@ impl<'a> Listing<'a> {
         };
         let needs = feature(&item.attrs);
         if let Some((_, implemented, _)) = &item.trait_ {
+            let types = item.items.iter().filter_map(|inner| match inner {
+                ImplItem::Type(inner) => Some(text(inner)),
+                _ => None,
+            });
+            let types: Vec<_> = types.collect();
+            let types = match types.is_empty() {
+                true => String::new(),
+                false => format!(" {{ {} }}", types.join(" ")),
+            };
             let header = format!(
-                "impl{} {} for {}",
+                "impl{} {} for {}{}{types}",
                 text(&item.generics),
                 text(implemented),
-                text(&item.self_ty)
+                text(&item.self_ty),
+                text(&item.generics.where_clause)
             );
             self.line(&path, &header, needs.as_deref());
             return;

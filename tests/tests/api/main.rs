@@ -2,6 +2,8 @@
 //! in review. `REAPER_UPDATE_API=1` writes the files anew.
 
 mod dependencies;
+mod expand;
+mod growth;
 mod listing;
 mod source;
 mod text;

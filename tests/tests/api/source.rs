@@ -8,6 +8,8 @@ use std::{
 
 use syn::{Attribute, Item, ItemMod, Meta, Visibility};
 
+use crate::expand::{self, Rule};
+
 /// A module: its items, and the modules in it.
 #[derive(Debug)]
 pub(crate) struct Module {
@@ -27,7 +29,48 @@ impl Module {
     /// Reads a crate from its `lib.rs`.
     pub(crate) fn read(lib: &Path) -> Self {
         let folder = lib.parent().expect("a source folder");
-        Self::parse(lib, folder)
+        let mut krate = Self::parse(lib, folder);
+        let macros = krate.macros();
+        krate.expand(&macros);
+        krate
+    }
+
+    /// The rules of all `macro_rules!`, by their names.
+    fn macros(&self) -> BTreeMap<String, Vec<Vec<Rule>>> {
+        let mut macros = BTreeMap::<_, Vec<_>>::new();
+        for (_, module) in self.all() {
+            for item in &module.items {
+                if let Item::Macro(item) = item
+                    && let Some(name) = &item.ident
+                {
+                    macros
+                        .entry(name.to_string())
+                        .or_default()
+                        .push(expand::rules(item));
+                }
+            }
+        }
+        macros
+    }
+
+    /// Adds the items that invocations of these macros make. Of those of one name it is the first that
+    /// takes what is said.
+    fn expand(&mut self, macros: &BTreeMap<String, Vec<Vec<Rule>>>) {
+        let invoked = |item: &Item| {
+            let Item::Macro(item) = item else {
+                return None;
+            };
+            let name = item.mac.path.get_ident()?.to_string();
+            let named = macros.get(&name)?;
+            named
+                .iter()
+                .find_map(|rules| expand::expand(rules, &item.mac.tokens))
+        };
+        let made: Vec<_> = self.items.iter().filter_map(invoked).flatten().collect();
+        self.items.extend(made);
+        for child in self.modules.values_mut() {
+            child.module.expand(macros);
+        }
     }
 
     fn parse(file: &Path, folder: &Path) -> Self {
@@ -67,11 +110,12 @@ impl Module {
         std::iter::once((Vec::new(), self)).chain(inner).collect()
     }
 
-    /// Whether it, or a module in it, has a type of this name.
+    /// Whether it, or a module in it, has a type or a trait of this name.
     pub(crate) fn defines(&self, name: &str) -> bool {
         let defined = |item: &Item| match item {
             Item::Struct(item) => item.ident == name,
             Item::Enum(item) => item.ident == name,
+            Item::Trait(item) => item.ident == name,
             _ => false,
         };
         self.items.iter().any(defined)

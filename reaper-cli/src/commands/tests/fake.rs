@@ -43,10 +43,7 @@ impl Fake {
         let mut seen = self.0.lock().unwrap();
         seen.status = Some(Status::Stopped);
         let status = ExitStatus::Exited { code };
-        seen.exit = Some(Exit {
-            status,
-            at: Timestamp::now(),
-        });
+        seen.exit = Some(Exit::new(status, Timestamp::now()));
     }
 
     /// What was asked, in order.
@@ -73,12 +70,7 @@ fn identity(pid: u32) -> ProcessIdentity {
 }
 
 fn made(pid: u32) -> CreatedProcess {
-    CreatedProcess {
-        process: Some(identity(pid)),
-        monitor: Some(identity(pid - 1)),
-        refused: Vec::new(),
-        warnings: Vec::new(),
-    }
+    CreatedProcess::new(Some(identity(pid))).with_monitor(Some(identity(pid - 1)))
 }
 
 #[async_trait]
@@ -164,19 +156,14 @@ impl Executor for Fake {
     }
 
     async fn pids(&self, _: &ContainerId) -> Result<Vec<ProcessInfo>> {
-        Ok(vec![ProcessInfo {
-            pid: 42,
-            exec: None,
-        }])
+        Ok(vec![ProcessInfo::new(42)])
     }
 
     async fn stats(&self, _: &ContainerId) -> Result<Stats> {
-        Ok(Stats {
-            cpu_user_ns: 3,
-            cpu_system_ns: 4,
-            processes: 1,
-            ..Stats::default()
-        })
+        Ok(Stats::default()
+            .with_cpu_user_ns(3)
+            .with_cpu_system_ns(4)
+            .with_processes(1))
     }
 
     async fn state(&self, id: &ContainerId) -> Result<ContainerState> {
@@ -184,12 +171,7 @@ impl Executor for Fake {
         let status = seen
             .status
             .ok_or_else(|| Error::NotFound(Target::Init(id.clone())))?;
-        Ok(ContainerState {
-            status,
-            process: None,
-            monitor: None,
-            exit: seen.exit.clone(),
-        })
+        Ok(ContainerState::new(status).with_exit(seen.exit.clone()))
     }
 
     async fn delete(&self, _: &Target) -> Result<Option<Exit>> {

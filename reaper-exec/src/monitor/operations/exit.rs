@@ -51,7 +51,7 @@ impl Monitor {
                 self.killed.reaped(pid);
                 self.note_end();
                 let at = Timestamp::now();
-                self.child_exited(pid, identity, Exit { status, at });
+                self.child_exited(pid, identity, Exit::new(status, at));
             }
         }
         self.reap_remaining();

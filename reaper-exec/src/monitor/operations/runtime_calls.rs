@@ -113,7 +113,7 @@ impl Monitor {
     pub(crate) fn cancel_exec(&mut self, index: usize, status: ExitStatus) {
         self.processes[index].deferred = None;
         let at = Timestamp::now();
-        self.exec_exited(index, Exit { status, at });
+        self.exec_exited(index, Exit::new(status, at));
     }
 
     /// Changes the limits of the container by the runtime's `update`.

@@ -269,7 +269,7 @@ impl Monitor {
                 } else {
                     let status = ExitStatus::Exited { code };
                     let at = Timestamp::now();
-                    self.exec_exited(index, Exit { status, at });
+                    self.exec_exited(index, Exit::new(status, at));
                 }
             }
         }

@@ -104,7 +104,7 @@ impl Monitor {
         self.log(&reason);
         let status = ExitStatus::Unknown { reason };
         let at = Timestamp::now();
-        let exit = Exit { status, at };
+        let exit = Exit::new(status, at);
         self.processes[0]
             .state
             .enter(ProcessState::Stopped(exit.clone()));
@@ -241,7 +241,7 @@ impl Monitor {
                 let reason = "it could not be killed with its container".to_owned();
                 let status = ExitStatus::Unknown { reason };
                 let at = Timestamp::now();
-                self.exec_exited(index, Exit { status, at });
+                self.exec_exited(index, Exit::new(status, at));
             }
         }
         self.init().stdio.ended();

@@ -136,10 +136,7 @@ fn exit_of(
         ),
         None => "its monitor was killed".to_owned(),
     };
-    let exit = Exit {
-        status: ExitStatus::Unknown { reason },
-        at: Timestamp::now(),
-    };
+    let exit = Exit::new(ExitStatus::Unknown { reason }, Timestamp::now());
     // The state root may be full or read-only, which must hold back neither the exit nor the
     // deletion. As long as there is no record a later call comes to the same result.
     let _ = records::write_exit(dir, &exit);

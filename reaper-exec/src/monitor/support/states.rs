@@ -224,10 +224,10 @@ mod tests {
 
     #[test]
     fn stopping_container_is_reported_as_running() {
-        let exit = Exit {
-            status: reaper_spec::ExitStatus::Exited { code: 0 },
-            at: reaper_spec::Timestamp::now(),
-        };
+        let exit = Exit::new(
+            reaper_spec::ExitStatus::Exited { code: 0 },
+            reaper_spec::Timestamp::now(),
+        );
         let init = ProcessState::Stopped(exit.clone());
         let stopping = MonitorState::Stopping(Stopping {
             cause: StopCause::Exited(exit.clone()),

@@ -9,7 +9,7 @@ use std::{
 
 use reaper_exec::{
     ContainerConfig, ExecRequest,
-    io::{StdioFds, StdioRequest, StreamTarget, Streams},
+    io::{StdioFds, StdioRequest, Streams},
 };
 use reaper_spec::{Config, ContainerId, Mount, ProcessSpec};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -86,13 +86,9 @@ impl Plan {
             shown(&self.written),
             shown(&self.volume),
         ];
-        let request = ExecRequest {
-            process: ProcessSpec::new(args, "/")?,
-            process_json: None,
-            stdio,
-            preserve_fds: Vec::new(),
-            kill_on_disconnect: true,
-        };
+        let request = ExecRequest::new(ProcessSpec::new(args, "/")?)
+            .with_stdio(stdio)
+            .with_kill_on_disconnect(true);
         Ok((request, output))
     }
 }
@@ -183,17 +179,12 @@ fn pipes() -> Result<(StdioRequest, OwnedFd, File), Failure> {
     let stderr = stdout
         .try_clone()
         .map_err(|error| Failure::io("duplicate a pipe", &error))?;
-    let stdio = StdioRequest {
-        streams: Streams {
-            stdin: StreamTarget::Inherit,
-            stdout: StreamTarget::Inherit,
-            stderr: StreamTarget::Inherit,
-        },
-        attachments: StdioFds {
-            inherited: [Some(stdin), Some(stdout), Some(stderr)],
-            console_socket: None,
-        },
-    };
+    let stdio =
+        StdioRequest::new(Streams::inherited()).with_attachments(StdioFds::new().with_inherited([
+            Some(stdin),
+            Some(stdout),
+            Some(stderr),
+        ]));
     Ok((stdio, input, File::from(output)))
 }
 
