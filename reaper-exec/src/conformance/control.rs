@@ -4,10 +4,7 @@ use std::{fmt::Debug, time::Duration};
 
 use reaper_spec::{ContainerId, ExitStatus, Resources, Status};
 
-use super::{
-    Program, Subject,
-    rules::{KILLED, meanwhile},
-};
+use super::{Program, Subject, rules::meanwhile};
 use crate::{
     executor::{Error, Result, Stats, Target},
     signal::Signal,
@@ -84,7 +81,8 @@ pub(super) async fn paused_container_can_be_killed(subject: &Subject) {
     if pause(subject, &target).await {
         subject.kill(&target).await.expect("kill");
         let exit = subject.executor.wait(&target).await.expect("wait");
-        assert_eq!(exit.status, KILLED);
+        // How it ended may be unknown: not every OCI runtime thaws what it kills.
+        assert!(!exit.status.success(), "{exit:?}");
         assert_eq!(subject.status(&target).await, Status::Stopped);
     }
     subject.clean(&target).await;
