@@ -4,6 +4,8 @@ use reaper_exec::{ContainerConfig, Engine, Executor, engine};
 use reaper_spec::{Exit, ExitStatus};
 use reaper_state::StateStore;
 
+use crate::foreground::to_its_end;
+
 /// Runs the container that `make` describes until it exits with 0, at most `attempts` times, and
 /// returns how it ended the last time. Each attempt's container is deleted.
 ///
@@ -20,25 +22,10 @@ pub async fn until_success<E: Executor, S: StateStore + ?Sized + 'static>(
 ) -> engine::Result<Exit> {
     let mut attempt = 1;
     loop {
-        let exit = run(engine, make()).await?;
+        let exit = to_its_end(engine, make()).await?;
         match exit.status {
             ExitStatus::Exited { code } if code != 0 && attempt < attempts => attempt += 1,
             _ => return Ok(exit),
         }
     }
-}
-
-async fn run<E: Executor, S: StateStore + ?Sized + 'static>(
-    engine: &Engine<E, S>,
-    container: ContainerConfig,
-) -> engine::Result<Exit> {
-    let id = container.id.clone();
-    engine.create(container).await?;
-    if let Err(error) = engine.start(&id).await {
-        engine.delete(&id, true).await?;
-        return Err(error);
-    }
-    let exit = engine.wait(&id).await?;
-    engine.delete(&id, false).await?;
-    Ok(exit)
 }

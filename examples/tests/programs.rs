@@ -3,6 +3,8 @@
 
 use std::{
     fs,
+    io::Read as _,
+    os::unix::net::UnixListener,
     path::Path,
     process::{Command, Output},
 };
@@ -78,4 +80,46 @@ fn a_private_tmp_is_empty_and_leaves_nothing() {
     assert_eq!(output.status.code(), Some(4), "{output:?}");
     assert_eq!(text(&output.stdout), "hi\n");
     assert!(!Path::new("/tmp").join(name).exists());
+}
+
+#[test]
+fn records_are_in_the_one_file_while_the_command_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("records.json");
+    let path = file.to_str().unwrap();
+    let output = run(
+        env!("CARGO_BIN_EXE_one-file-store"),
+        &[path, "sh", "-c", &format!("cat {path}; exit 5")],
+    );
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    let seen: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(seen["in-a-file"]["version"], 1, "{seen}");
+    assert_eq!(fs::read_to_string(file).unwrap(), "{}");
+}
+
+#[test]
+fn what_runs_for_too_long_is_killed_and_what_does_not_is_left() {
+    let program = env!("CARGO_BIN_EXE_time-limit");
+    let output = run(program, &["0.1", "sleep", "1000"]);
+    assert_eq!(output.status.code(), Some(137), "{output:?}");
+    let output = run(program, &["1000", "sh", "-c", "echo in time; exit 6"]);
+    assert_eq!(output.status.code(), Some(6), "{output:?}");
+    assert_eq!(text(&output.stdout), "in time\n");
+}
+
+#[test]
+fn both_outputs_come_to_the_collector() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("socket");
+    let collector = UnixListener::bind(&socket).unwrap();
+    let script = "echo one; echo two >&2; exit 7";
+    let path = socket.to_str().unwrap();
+    let output = run(env!("CARGO_BIN_EXE_collect"), &[path, "sh", "-c", script]);
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+    for expected in ["one\n", "two\n"] {
+        let (mut connection, _) = collector.accept().unwrap();
+        let mut said = String::new();
+        connection.read_to_string(&mut said).unwrap();
+        assert_eq!(said, expected);
+    }
 }

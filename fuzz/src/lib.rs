@@ -25,17 +25,22 @@ pub const TARGETS: &[Target] = &[
     ("config-json", config_json),
     ("config-toml", config_toml),
     ("monitor-message", reaper_exec::fuzzing::message),
-    ("monitor-record", reaper_exec::fuzzing::record),
+    ("monitor-record", |bytes| {
+        _ = reaper_exec::fuzzing::record(bytes)
+    }),
     ("mount-options", mount_options),
     ("mountinfo", reaper_overlay::fuzzing::mounts),
     ("names", names),
-    ("overlay-record", reaper_overlay::fuzzing::record),
+    ("overlay-record", |bytes| {
+        _ = reaper_overlay::fuzzing::record(bytes)
+    }),
     ("proc", proc),
     ("process-json", process_json),
     ("resources-json", resources_json),
     ("seccomp", reaper_exec::fuzzing::seccomp_filter),
     ("state-record", state_record),
     ("stream-target", stream_target),
+    ("whiteout-names", reaper_overlay::fuzzing::archive_name),
 ];
 
 /// The target of a name.

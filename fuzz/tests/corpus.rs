@@ -1,6 +1,10 @@
 //! Every target on what its corpus holds: examples of what is read, and what fuzzing has found.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use reaper_fuzz::TARGETS;
 
@@ -36,4 +40,32 @@ fn each_folder_of_the_corpus_is_of_a_target_and_targets_are_in_order() {
         })
         .collect();
     assert_eq!(folders, names.into_iter().collect());
+}
+
+/// The records of the version that `tests/earlier` builds, which programs of this version find in a root
+/// that both use.
+#[test]
+fn records_of_an_earlier_version_are_read() {
+    let kinds: [(&str, fn(&[u8]) -> bool); 3] = [
+        ("monitor-record", reaper_exec::fuzzing::record),
+        ("overlay-record", reaper_overlay::fuzzing::record),
+        ("state-record", |json| {
+            reaper_state::format::decode(json).is_ok()
+        }),
+    ];
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    for (kind, is_read) in kinds {
+        let records = fs::read_dir(corpus.join(kind)).expect("records");
+        let records = records.map(|record| record.expect("a record").path());
+        let is_earlier = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("earlier-")
+        };
+        let records: Vec<PathBuf> = records.filter(is_earlier).collect();
+        assert!(records.len() > 1, "{kind}");
+        for record in records {
+            let json = fs::read(&record).expect("read a record");
+            assert!(is_read(&json), "{}", record.display());
+        }
+    }
 }

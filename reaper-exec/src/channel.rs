@@ -23,6 +23,8 @@ use rustix::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::json;
+
 /// The tag of a packet that has its document itself.
 pub(crate) const INLINE: u8 = b'i';
 const BY_MEMFD: u8 = b'm';
@@ -43,7 +45,7 @@ pub(crate) struct Message {
 impl Message {
     /// Parses the document.
     pub(crate) fn parse<T: DeserializeOwned>(&self) -> io::Result<T> {
-        serde_json::from_slice(&self.json).map_err(io::Error::from)
+        json::parse(&self.json)
     }
 }
 

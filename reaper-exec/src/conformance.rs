@@ -10,6 +10,7 @@
 //!         Program::Lasts => vec!["last".into()],
 //!         Program::Missing => vec!["missing".into()],
 //!         Program::IgnoresTerm => vec!["ignore".into(), "15".into()],
+//!         Program::EndsByTerm(code) => vec!["handle".into(), "15".into(), code.to_string()],
 //!     })
 //!     .without_processes()
 //! };
@@ -27,10 +28,13 @@
 //! |---|---|
 //! | `a_new_executor_knows_containers_and_exits` | [`Subject::reopening`] |
 //! | `deleted_exec_leaves_no_stream_open` | processes of the kernel, see [`Subject::without_processes`] |
+//! | of pausing | an executor that can freeze containers: one that cannot says [`Error::Unsupported`] |
+//! | of limits | one that can set a limit of processes; that the limit holds is looked for in [`Stats::cgroups`](crate::Stats::cgroups) |
 //!
 //! A rule that takes longer than a minute is broken: an answer does not come. [`Subject::within`] sets
 //! another limit.
 
+mod control;
 mod output;
 mod rules;
 
@@ -73,6 +77,9 @@ pub enum Program {
     /// output once it ignores the signal; one [without processes](Subject::without_processes)
     /// ignores it from the start on.
     IgnoresTerm,
+    /// It exits with this code when it gets SIGTERM, and lasts until a signal ends it. It writes a
+    /// line as [`IgnoresTerm`](Self::IgnoresTerm) does, once it handles the signal.
+    EndsByTerm(u8),
 }
 
 type Reopen = Box<dyn Fn() -> Arc<dyn Executor>>;
@@ -110,6 +117,9 @@ impl Subject {
                 Program::IgnoresTerm => {
                     shell("trap '' TERM; echo ignored; exec sleep 1000000".to_owned())
                 }
+                Program::EndsByTerm(code) => shell(format!(
+                    "trap 'exit {code}' TERM; echo handled; sleep 1000000 & wait"
+                )),
             },
             _kept: None,
         }
@@ -249,6 +259,20 @@ impl Subject {
         exec
     }
 
+    /// An exec that ends by SIGTERM from now on.
+    async fn start_handling(&self, id: &ContainerId, name: &str, code: u8) -> Target {
+        let program = Program::EndsByTerm(code);
+        if !self.processes {
+            return self.start_exec(id, name, program).await;
+        }
+        let (stdio, mut output) = OutputReader::below(self.root.path());
+        let made = self.exec_with(id, name, self.process(program), stdio).await;
+        let exec = made.expect("exec");
+        self.executor.start(&exec).await.expect("start the exec");
+        output.something().await;
+        exec
+    }
+
     async fn kill(&self, target: &Target) -> Result<(), Error> {
         self.executor.kill(target, Signal::KILL, false).await
     }
@@ -325,32 +349,37 @@ pub async fn run(subject: impl Fn() -> Subject) {
 }
 
 macro_rules! rules {
-    ($($rule:ident)*) => {
+    ($($module:ident::$rule:ident)*) => {
         /// The rules, in the order of the contract.
         pub const RULES: &[Rule] = &[$(Rule {
             name: stringify!($rule),
-            check: |subject| Box::pin(rules::$rule(subject)),
+            check: |subject| Box::pin($module::$rule(subject)),
         }),*];
     };
 }
 
 rules! {
-    created_process_waits_for_start
-    wait_is_not_answered_before_the_exit
-    exit_status_is_kept_until_delete
-    every_waiter_gets_the_exit_status
-    missing_program_is_reported_and_leaves_no_running_process
-    a_second_start_is_refused
-    kill_ends_created_process_before_start
-    kill_of_exited_or_unknown_process_is_refused
-    kill_of_exited_exec_reaches_no_other_process
-    kill_of_all_reaches_execs_too
-    delete_of_running_process_is_refused
-    an_exec_needs_a_running_container
-    exec_id_is_taken_until_delete
-    exec_with_a_used_id_is_another_process
-    killed_exec_leaves_container_running
-    deleted_exec_leaves_no_stream_open
-    execs_end_before_init
-    a_new_executor_knows_containers_and_exits
+    rules::created_process_waits_for_start
+    rules::wait_is_not_answered_before_the_exit
+    rules::exit_status_is_kept_until_delete
+    rules::every_waiter_gets_the_exit_status
+    rules::missing_program_is_reported_and_leaves_no_running_process
+    rules::a_second_start_is_refused
+    rules::kill_ends_created_process_before_start
+    rules::kill_of_exited_or_unknown_process_is_refused
+    rules::kill_of_exited_exec_reaches_no_other_process
+    rules::kill_of_all_reaches_execs_too
+    rules::delete_of_running_process_is_refused
+    rules::an_exec_needs_a_running_container
+    rules::exec_id_is_taken_until_delete
+    rules::exec_with_a_used_id_is_another_process
+    rules::killed_exec_leaves_container_running
+    rules::deleted_exec_leaves_no_stream_open
+    rules::execs_end_before_init
+    control::paused_container_runs_nothing_until_it_is_resumed
+    control::paused_container_can_be_killed
+    control::only_what_runs_is_paused_and_only_what_is_paused_resumed
+    control::stats_count_processes_and_their_cpu_time_never_falls
+    control::update_changes_what_it_names_or_nothing
+    rules::a_new_executor_knows_containers_and_exits
 }

@@ -108,8 +108,8 @@ pub trait Executor: Send + Sync {
     ///
     /// # Errors
     /// [`Error::Setup`] if one of them cannot be set: it is named, and none is changed.
-    /// [`Error::Unsupported`] where limits are not enforced, and from an executor that does not
-    /// implement it.
+    /// [`Error::Status`] if it has stopped; [`Error::NotFound`]. [`Error::Unsupported`] where limits
+    /// are not enforced, and from an executor that does not implement it.
     async fn update(&self, id: &ContainerId, resources: &Resources) -> Result<()> {
         let _ = (id, resources);
         Err(Error::Unsupported {
@@ -131,16 +131,18 @@ pub trait Executor: Send + Sync {
     /// [`Error::NotFound`].
     async fn close_stdin(&self, target: &Target) -> Result<()>;
 
-    /// Freezes a container.
+    /// Freezes a container: none of its processes runs until it is [resumed](Self::resume). It can be
+    /// killed meanwhile.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] where the host can't; [`Error::Status`] unless it is running.
+    /// [`Error::Unsupported`] where the host can't; [`Error::Status`] unless it is running;
+    /// [`Error::NotFound`].
     async fn pause(&self, id: &ContainerId) -> Result<()>;
 
     /// Thaws a container.
     ///
     /// # Errors
-    /// [`Error::Status`] unless it is paused.
+    /// [`Error::Status`] unless it is paused; [`Error::NotFound`].
     async fn resume(&self, id: &ContainerId) -> Result<()>;
 
     /// The processes in a container now.

@@ -9,7 +9,9 @@ use std::{
 
 use async_trait::async_trait;
 use reaper_overlay::ViewRequest;
-use reaper_spec::{ConsoleSize, ContainerId, ExecId, Exit, ExitStatus, ProcessIdentity, Status};
+use reaper_spec::{
+    ConsoleSize, ContainerId, ExecId, Exit, ExitStatus, ProcessIdentity, Resources, Status,
+};
 use tokio::sync::watch;
 
 use self::state::State;
@@ -35,6 +37,7 @@ pub enum Call {
     CloseStdin,
     Pause,
     Resume,
+    Update,
     Pids,
     Stats,
     State,
@@ -45,9 +48,11 @@ pub enum Call {
 /// An executor without processes, for tests of races and failures. It keeps the contract of
 /// [`Executor`], and passes its conformance suite.
 ///
-/// A process lasts until [`exit`](Self::exit) or a signal, any but 0, ends it. Four programs are
+/// A process lasts until [`exit`](Self::exit) or a signal, any but 0, ends it. Five programs are
 /// known: `exit N` ends at once with that code, `missing` cannot be executed, `ignore N` ignores that
-/// signal, and any other lasts.
+/// signal, `handle N CODE` exits with the code when it gets that signal, and any other lasts.
+/// A paused container gets signals other than SIGKILL when it is resumed. Of limits it keeps that of
+/// processes, refuses any of CPUs, and takes no notice of others.
 /// Every call can be [held](Self::hold) before it does anything, or [after](Self::hold_answer),
 /// and can [fail](Self::fail_next) or [panic](Self::panic_next).
 ///
@@ -300,36 +305,28 @@ impl Executor for FakeExecutor {
 
     async fn resume(&self, id: &ContainerId) -> Result<()> {
         let target = Target::Init(id.clone());
-        self.scripted(Call::Resume, &target, |state| {
-            state.find_in(&target, Status::Paused, "resume")?.status = Status::Running;
-            Ok(())
+        self.scripted(Call::Resume, &target, |state| state.resume(&target))
+            .await
+    }
+
+    async fn update(&self, id: &ContainerId, resources: &Resources) -> Result<()> {
+        let target = Target::Init(id.clone());
+        self.scripted(Call::Update, &target, |state| {
+            state.update(&target, resources)
         })
         .await
     }
 
     async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessInfo>> {
         let target = Target::Init(id.clone());
-        self.scripted(Call::Pids, &target, |state| {
-            state.find(&target)?;
-            let living = state.processes.iter().filter(|(target, process)| {
-                target.container() == id && process.status != Status::Stopped
-            });
-            let entries = living.map(|(target, process)| ProcessInfo {
-                pid: process.identity.pid,
-                exec: target.exec_id().cloned(),
-            });
-            Ok(entries.collect())
-        })
-        .await
+        self.scripted(Call::Pids, &target, |state| state.pids(&target))
+            .await
     }
 
     async fn stats(&self, id: &ContainerId) -> Result<Stats> {
         let target = Target::Init(id.clone());
-        self.scripted(Call::Stats, &target, |state| {
-            state.find(&target)?;
-            Ok(Stats::default())
-        })
-        .await
+        self.scripted(Call::Stats, &target, |state| state.stats(&target))
+            .await
     }
 
     async fn state(&self, id: &ContainerId) -> Result<ContainerState> {

@@ -43,14 +43,13 @@ pub fn message(json: &[u8]) {
     }
 }
 
-/// The records that a monitor leaves in a container's folder.
-pub fn record(json: &[u8]) {
-    if let Ok(Some(record)) = records::parse::<ExitRecord>(json) {
-        is_kept(&record);
-    }
-    if let Ok(Some(record)) = records::parse::<CleanupRecord>(json) {
-        is_kept(&record);
-    }
+/// The records that a monitor leaves in a container's folder. Whether it is one.
+pub fn record(json: &[u8]) -> bool {
+    let exit = records::parse::<ExitRecord>(json).ok().flatten();
+    exit.iter().for_each(is_kept);
+    let plan = records::parse::<CleanupRecord>(json).ok().flatten();
+    plan.iter().for_each(is_kept);
+    exit.is_some() || plan.is_some()
 }
 
 /// The target of a stream.

@@ -1,5 +1,9 @@
 //! Runs commands as processes of the host, each watched by a monitor that survives its starter.
 //!
+//! It decides how a process is created, started, watched, signalled and reaped, so that its exit is
+//! not lost. It must not know who asks: neither containerd's API nor a command line, and of stores
+//! and views no more than their contracts.
+//!
 //! [`Executor`] is the contract, [`HostExecutor`] its implementation on the host, and
 //! [`OciExecutor`] the one that has an OCI runtime make real containers. [`IoBinder`]
 //! decides where a process's streams go. [`Engine`] composes an executor with a
@@ -33,6 +37,13 @@
 //! }
 //! ```
 //!
+//! A page with an example each: [an engine in your program][embedding], [an executor of your
+//! own][executor], [streams of your own][streams].
+//!
+//! [embedding]: https://github.com/reaper-project/reaper/blob/main/docs/embedding.md
+//! [executor]: https://github.com/reaper-project/reaper/blob/main/docs/your-own-executor.md
+//! [streams]: https://github.com/reaper-project/reaper/blob/main/docs/your-own-streams.md
+//!
 //! # Floors
 //!
 //! A module imports from modules on lower floors only, and `lib.rs` re-exports. A test of the
@@ -51,7 +62,7 @@
 //! | 4 | [`io`], [`procfs`] | where streams go; what `/proc` has of processes |
 //! | 3 | `before_exec` | what a command does in its child before its execve(2) |
 //! | 2 | `descriptors`, `scheduling` | what this process has open, and how it is scheduled |
-//! | 1 | `sys`, `channel`, `signal`, `seccomp` | system calls, messages with descriptors, signal names, filters of calls |
+//! | 1 | `sys`, `channel`, `json`, `signal`, `seccomp` | system calls, messages with descriptors, documents with places, signal names, filters of calls |
 //!
 //! # Tests
 //!
@@ -77,6 +88,7 @@ pub mod fuzzing;
 mod hooks;
 mod host;
 pub mod io;
+mod json;
 pub mod monitor;
 mod namespaces;
 mod oci;

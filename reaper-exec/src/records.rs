@@ -1,5 +1,8 @@
 //! Reading and writing the records that monitors leave in a container's folder.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     fs::{self, File},
     io::{self, Read as _},
@@ -11,7 +14,10 @@ use reaper_spec::Exit;
 use reaper_state::{ContainerDir, durable};
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::protocol::{ExitRecord, VERSION};
+use crate::{
+    json,
+    protocol::{ExitRecord, VERSION},
+};
 
 #[derive(Deserialize)]
 struct Versioned {
@@ -58,12 +64,12 @@ pub(crate) fn parse<T: DeserializeOwned>(json: &[u8]) -> io::Result<Option<T>> {
     if json.is_empty() {
         return Ok(None);
     }
-    let Versioned { version } = serde_json::from_slice(json)?;
+    let Versioned { version } = json::parse(json)?;
     if version > VERSION {
         let reason = format!("record of version {version}, this program reads up to {VERSION}");
         return Err(invalid(reason));
     }
-    Ok(Some(serde_json::from_slice(json)?))
+    json::parse(json).map(Some)
 }
 
 /// Removes a record, or what is in its place.

@@ -87,6 +87,9 @@ async fn the_fake_keeps_the_contract() {
                 Program::Lasts => vec!["last".to_owned()],
                 Program::Missing => vec!["missing".to_owned()],
                 Program::IgnoresTerm => vec!["ignore".to_owned(), "15".to_owned()],
+                Program::EndsByTerm(code) => {
+                    vec!["handle".to_owned(), "15".to_owned(), code.to_string()]
+                }
             })
             .without_processes()
             .reopening(move || fake.clone())

@@ -14,7 +14,8 @@ use reaper_exec::{
     conformance::{Program, RULES, Rule, Subject},
 };
 use reaper_spec::{
-    ConsoleSize, ContainerId, ExecId, Exit, ExitStatus, ProcessIdentity, Status, Timestamp,
+    ConsoleSize, ContainerId, ExecId, Exit, ExitStatus, ProcessIdentity, Resources, Status,
+    Timestamp,
 };
 
 type Result<T> = std::result::Result<T, Error>;
@@ -64,6 +65,36 @@ enum Fault {
     EndsInitWithExec,
     /// Calls what it does not know exited.
     CallsUnknownExited,
+    /// Says that a container is paused, whose processes go on.
+    FreezesNoProcess,
+    /// Does not freeze, and says that it has.
+    IgnoresPause,
+    /// Does not thaw, and says that it has.
+    IgnoresResume,
+    /// Takes a second pause.
+    PausesTwice,
+    /// Adds processes to a paused container.
+    ExecsWhilePaused,
+    /// Keeps SIGKILL from what is paused.
+    SparesPaused,
+    /// Pauses what has not started.
+    PausesBeforeStart,
+    /// Says that it has resumed what is not paused.
+    ResumesAnything,
+    /// Has figures of what it does not know.
+    MeasuresUnknown,
+    /// Counts the init process alone.
+    CountsInitAlone,
+    /// Adds up the CPU time of the processes that there are.
+    ForgetsCpuTimeOfExited,
+    /// Changes no limit, and says that it has.
+    IgnoresUpdate,
+    /// Lifts the limits that an update does not name.
+    LiftsOtherLimits,
+    /// Changes the limits in front of the one that cannot be set.
+    UpdatesHalf,
+    /// Changes the limits of what it does not know, or has stopped.
+    UpdatesAnything,
 }
 
 use Fault::*;
@@ -118,7 +149,27 @@ const FAULTS: &[(Fault, &str)] = &[
         CallsUnknownExited,
         "kill_of_exited_or_unknown_process_is_refused",
     ),
+    (FreezesNoProcess, PAUSE),
+    (IgnoresPause, PAUSE),
+    (IgnoresResume, PAUSE),
+    (PausesTwice, PAUSE),
+    (ExecsWhilePaused, PAUSE),
+    (SparesPaused, "paused_container_can_be_killed"),
+    (PausesBeforeStart, PAUSED),
+    (ResumesAnything, PAUSED),
+    (MeasuresUnknown, STATS),
+    (CountsInitAlone, STATS),
+    (ForgetsCpuTimeOfExited, STATS),
+    (IgnoresUpdate, UPDATE),
+    (LiftsOtherLimits, UPDATE),
+    (UpdatesHalf, UPDATE),
+    (UpdatesAnything, UPDATE),
 ];
+
+const PAUSE: &str = "paused_container_runs_nothing_until_it_is_resumed";
+const PAUSED: &str = "only_what_runs_is_paused_and_only_what_is_paused_resumed";
+const STATS: &str = "stats_count_processes_and_their_cpu_time_never_falls";
+const UPDATE: &str = "update_changes_what_it_names_or_nothing";
 
 /// An executor that is right but for its fault.
 struct Mutant {
@@ -142,6 +193,27 @@ impl Mutant {
     fn keep(&self, target: &Target, exit: &Exit) {
         let mut exits = self.exits.lock().unwrap_or_else(PoisonError::into_inner);
         exits.insert(target.clone(), exit.clone());
+    }
+
+    async fn is_paused(&self, id: &ContainerId) -> Result<bool> {
+        Ok(self.inner.state(id).await?.status == Status::Paused)
+    }
+
+    /// Does `act` in a container that is resumed for it, if it is paused.
+    async fn thawed<T>(
+        &self,
+        id: &ContainerId,
+        act: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        let is_paused = self.is_paused(id).await?;
+        if is_paused {
+            self.inner.resume(id).await?;
+        }
+        let done = act.await;
+        if is_paused {
+            self.inner.pause(id).await?;
+        }
+        done
     }
 
     /// Fails where a fault has forgotten the container.
@@ -185,6 +257,9 @@ impl Executor for Mutant {
         exec: &ExecId,
         request: ExecRequest,
     ) -> Result<CreatedProcess> {
+        if self.is(ExecsWhilePaused) {
+            return self.thawed(id, self.inner.exec(id, exec, request)).await;
+        }
         match self.inner.exec(id, exec, request).await {
             Err(Error::Status { .. }) if self.is(ExecsInAnyStatus) => Ok(CreatedProcess::new(None)),
             answer => answer,
@@ -212,6 +287,13 @@ impl Executor for Mutant {
         self.know(target).await?;
         if self.is(SignalsFirstExecOfAnId) && self.exit_of(target).is_some() {
             return Ok(());
+        }
+        if self.is(SparesPaused) && self.is_paused(target.container()).await? {
+            return Ok(());
+        }
+        if self.is(FreezesNoProcess) {
+            let sent = self.inner.kill(target, signal, all);
+            return self.thawed(target.container(), sent).await;
         }
         let all = (all || self.is(AlwaysSignalsAll)) && !self.is(IgnoresAll);
         let answer = self.inner.kill(target, signal, all).await;
@@ -266,11 +348,50 @@ impl Executor for Mutant {
     }
 
     async fn pause(&self, id: &ContainerId) -> Result<()> {
-        self.inner.pause(id).await
+        if self.is(IgnoresPause) {
+            return Ok(());
+        }
+        match self.inner.pause(id).await {
+            Err(Error::Status {
+                status: Status::Paused,
+                ..
+            }) if self.is(PausesTwice) => Ok(()),
+            Err(Error::Status {
+                status: Status::Created,
+                ..
+            }) if self.is(PausesBeforeStart) => Ok(()),
+            answer => answer,
+        }
     }
 
     async fn resume(&self, id: &ContainerId) -> Result<()> {
-        self.inner.resume(id).await
+        if self.is(IgnoresResume) {
+            return Ok(());
+        }
+        match self.inner.resume(id).await {
+            Err(Error::Status { .. }) if self.is(ResumesAnything) => Ok(()),
+            answer => answer,
+        }
+    }
+
+    async fn update(&self, id: &ContainerId, resources: &Resources) -> Result<()> {
+        if self.is(IgnoresUpdate) {
+            return Ok(());
+        }
+        if self.is(LiftsOtherLimits) && resources.pids.limit.is_none() {
+            let mut lifted = resources.clone();
+            lifted.pids.limit = Some(-1);
+            return self.inner.update(id, &lifted).await;
+        }
+        if self.is(UpdatesHalf) {
+            let mut first = Resources::default();
+            first.pids.limit = resources.pids.limit;
+            self.inner.update(id, &first).await?;
+        }
+        match self.inner.update(id, resources).await {
+            Err(Error::NotFound(_) | Error::Status { .. }) if self.is(UpdatesAnything) => Ok(()),
+            answer => answer,
+        }
     }
 
     async fn pids(&self, id: &ContainerId) -> Result<Vec<ProcessInfo>> {
@@ -278,7 +399,17 @@ impl Executor for Mutant {
     }
 
     async fn stats(&self, id: &ContainerId) -> Result<Stats> {
-        self.inner.stats(id).await
+        let mut stats = match self.inner.stats(id).await {
+            Err(Error::NotFound(_)) if self.is(MeasuresUnknown) => Stats::default(),
+            answer => answer?,
+        };
+        if self.is(ForgetsCpuTimeOfExited) {
+            stats.cpu_user_ns = stats.processes * 1000;
+        }
+        if self.is(CountsInitAlone) {
+            stats.processes = 1;
+        }
+        Ok(stats)
     }
 
     async fn state(&self, id: &ContainerId) -> Result<ContainerState> {
@@ -323,6 +454,9 @@ fn subject(fault: Option<Fault>) -> Subject {
             Program::Lasts => vec!["last".to_owned()],
             Program::Missing => vec!["missing".to_owned()],
             Program::IgnoresTerm => vec!["ignore".to_owned(), "15".to_owned()],
+            Program::EndsByTerm(code) => {
+                vec!["handle".to_owned(), "15".to_owned(), code.to_string()]
+            }
         })
         .without_processes()
         .reopening(move || open(true))

@@ -1,5 +1,9 @@
 //! A containerd shim over anything that runs processes.
 //!
+//! It decides what containerd is answered and told, and in which order. It must not know how a
+//! process is run: it forks no container, signals none and mounts nothing, all of which is behind
+//! `Executor`.
+//!
 //! containerd starts containers through shims: programs that serve its task API, one per pod.
 //! This crate is everything about a shim that has nothing to do with *how* a process is run. Give
 //! it an [`Executor`](reaper_exec::Executor) and a [`StateStore`](reaper_state::StateStore), and
@@ -20,6 +24,9 @@
 //!     .run()
 //! }
 //! ```
+//!
+//! [A shim of your own](https://github.com/reaper-project/reaper/blob/main/docs/your-own-shim.md)
+//! has the whole of one.
 //!
 //! * [`Shim`] is the program: containerd's command line, one daemon per pod and its socket,
 //!   signals, logs, and the cleaning up when a daemon was killed. It serves containerd 1.6, 1.7

@@ -370,6 +370,63 @@ proptest! {
     }
 
     #[test]
+    fn error_names_place_of_invalid_field_in_a_process_alone(
+        process in process(),
+        (key, value, path) in breaks(),
+    ) {
+        let mut object = oci(&process);
+        object.insert(key.to_owned(), value);
+        let refused = ProcessSpec::parse(json!(object).to_string().as_bytes());
+        let message = refused.unwrap_err().to_string();
+        let expected = path.strip_prefix("process.").unwrap().to_owned() + ": expected ";
+        prop_assert!(message.contains(&expected), "{} for {}", message, path);
+    }
+
+    #[test]
+    fn wrong_setting_of_a_file_is_named_with_its_file(
+        which in 0..Config::keys().count(),
+        wrong in prop::sample::select(vec!["1979-05-27", "[[1.5]]", "{ x = 1979-05-27 }"]),
+    ) {
+        let (key, _) = Config::keys().nth(which).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), format!("{key} = {wrong}\n")).unwrap();
+        let mut config = Config::default();
+        let message = config.apply_file(file.path()).unwrap_err().to_string();
+        prop_assert!(message.starts_with(file.path().to_str().unwrap()), "{}", message);
+        prop_assert!(message.contains(key), "{}: {}", key, message);
+        prop_assert!(!message.contains('\n'), "{}", message);
+        prop_assert_eq!(config, Config::default());
+    }
+
+    #[test]
+    fn refused_annotation_is_named(
+        key in prop_oneof![
+            prop::sample::select(vec![
+                "overlay-scope", "overlay-name", "dns-mode", "network", "image",
+            ]).prop_map(str::to_owned),
+            "[a-z-]{1,12}",
+        ],
+        value in any::<String>(),
+        is_allowed in any::<bool>(),
+    ) {
+        let mut config = Config::default();
+        if is_allowed {
+            config.annotations.allow.push(key.clone());
+        }
+        let annotation = format!("reaper.runtime/{key}");
+        let pod = BTreeMap::from([(annotation.clone(), value)]);
+        match config.apply_annotations(&pod) {
+            Ok(()) => prop_assert!(is_allowed),
+            Err(error) => {
+                let message = error.to_string();
+                // A scope that names a group asks for the name, too.
+                let asks_for_name = message.contains("reaper.runtime/overlay-name");
+                prop_assert!(message.contains(&annotation) || asks_for_name, "{}", message);
+            }
+        }
+    }
+
+    #[test]
     fn accepted_ids_are_safe_file_names(text in prop_oneof![any::<String>(), "[a-z._+/-]{0,6}"]) {
         if let Ok(id) = ContainerId::new(text.clone()) {
             prop_assert_eq!(id.as_str(), &text);

@@ -39,6 +39,14 @@ pub enum FormatError {
     /// They are not JSON, or the JSON is no record.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
+    /// A value is not what a record has there.
+    #[error("{place}: {source}")]
+    Value {
+        /// Which one it is, for example `process.start_time`.
+        place: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
     /// There is no format version of ours in them.
     #[error("there is no record version in it")]
     Unversioned,
@@ -122,7 +130,7 @@ pub fn decode(bytes: &[u8]) -> Result<VersionedRecord, FormatError> {
         }
         Some(_) => {}
     }
-    let document: Document<'static> = serde_json::from_slice(bytes)?;
+    let document = read_document(bytes)?;
     let revision = document
         .revision
         .parse()
@@ -139,4 +147,16 @@ pub fn decode(bytes: &[u8]) -> Result<VersionedRecord, FormatError> {
         annotations: document.annotations.into_owned(),
     };
     Ok(VersionedRecord { record, revision })
+}
+
+fn read_document(bytes: &[u8]) -> Result<Document<'static>, FormatError> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let place = error.path().to_string();
+        let source = error.into_inner();
+        match place.as_str() {
+            "." => FormatError::Json(source),
+            _ => FormatError::Value { place, source },
+        }
+    })
 }

@@ -1,5 +1,8 @@
 //! Durable state of containers.
 //!
+//! It decides how a record outlives crashes and writers at the same time. It must not know what a
+//! container is: it looks at no process, no cgroup and no mount, and takes a status for a word.
+//!
 //! An engine that is killed, upgraded or rebooted has to know afterwards which containers there
 //! are and how they ended, and it is seldom alone: a shim, a command and a third program change
 //! the same container at the same time. [`StateStore`] is a small contract for that:
@@ -37,6 +40,9 @@
 //! [`format`](mod@format) and the contract as a suite of tests in `conformance` (feature
 //! `conformance`). For tests of consumers there are `FakeStore` (feature `fake`) and
 //! `MockStateStore` (feature `mock`).
+//!
+//! [A store of your own](https://github.com/reaper-project/reaper/blob/main/docs/your-own-store.md)
+//! is a page with an example.
 //!
 //! [`StateRoot`] and [`ContainerDir`] say where things are below a state root, and [`durable`]
 //! writes a file so that a crash leaves the old one or the new one. [`lock_exclusive`] waits for a lock,

@@ -4,19 +4,15 @@
 //! `FilesystemIsolation` makes a view in the monitor, and `View::enter` moves the forked child
 //! into it. An exec'd process enters later, and has to see exactly the same mounts.
 
-use std::{error::Error, fs::File, os::fd::AsFd as _, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{error::Error, fs::File, path::PathBuf, process::ExitCode, sync::Arc};
 
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, setns, unshare},
 };
-use reaper_exec::{
-    ContainerConfig, Engine, HostExecutor,
-    io::{StandardBinder, StreamTarget},
-    monitor,
-};
+use reaper_examples::foreground;
+use reaper_exec::{Engine, HostExecutor, io::StandardBinder, monitor};
 use reaper_overlay::{Error as ViewError, FilesystemIsolation, View, ViewRequest};
-use reaper_spec::{ContainerId, ProcessSpec};
 use reaper_state::{MemoryStore, StateRoot};
 
 /// Containers have a `/tmp` of their own, empty at first and gone with them.
@@ -115,9 +111,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Runs the command of this program's command line, with this program's own output.
-#[tokio::main(flavor = "current_thread")]
-async fn run() -> Result<ExitCode, Box<dyn Error>> {
+fn run() -> Result<ExitCode, Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let root = StateRoot::new(folder.path());
     let engine = Engine::new(
@@ -125,22 +119,6 @@ async fn run() -> Result<ExitCode, Box<dyn Error>> {
         Arc::new(MemoryStore::new()),
         root,
     );
-    let mut process = ProcessSpec::new(std::env::args().skip(1), "/")?;
-    process
-        .env
-        .push("PATH=/usr/sbin:/usr/bin:/sbin:/bin".into());
-    let id = ContainerId::new("private-tmp")?;
-    let mut container = ContainerConfig::new(id.clone(), process);
-    container.stdio.streams.stdout = StreamTarget::Inherit;
-    container.stdio.streams.stderr = StreamTarget::Inherit;
-    container.stdio.attachments.inherited = [
-        None,
-        Some(std::io::stdout().as_fd().try_clone_to_owned()?),
-        Some(std::io::stderr().as_fd().try_clone_to_owned()?),
-    ];
-    engine.create(container).await?;
-    engine.start(&id).await?;
-    let exit = engine.wait(&id).await?;
-    engine.delete(&id, false).await?;
-    Ok(ExitCode::from(u8::try_from(exit.status.code())?))
+    let container = foreground::container("private-tmp", std::env::args().skip(1))?;
+    foreground::run(&engine, container)
 }

@@ -24,10 +24,10 @@ pub(super) async fn created_process_waits_for_start(subject: &Subject) {
     subject.clean(&target).await;
 }
 
-type Waiting<'a> = Pin<Box<dyn Future<Output = Result<Exit>> + Send + 'a>>;
+pub(super) type Waiting<'a> = Pin<Box<dyn Future<Output = Result<Exit>> + Send + 'a>>;
 
 /// Does something else while `waiting` has to go on.
-async fn meanwhile<T>(waiting: &mut Waiting<'_>, act: impl Future<Output = T>) -> T {
+pub(super) async fn meanwhile<T>(waiting: &mut Waiting<'_>, act: impl Future<Output = T>) -> T {
     tokio::select! {
         biased;
         early = waiting => panic!("a wait was answered before the process had exited: {early:?}"),

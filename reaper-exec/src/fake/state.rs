@@ -2,12 +2,15 @@
 
 use std::collections::HashMap;
 
-use reaper_spec::{ContainerId, Exit, ExitStatus, ProcessIdentity, ProcessSpec, Status, Timestamp};
+use reaper_spec::{
+    ContainerId, Exit, ExitStatus, ProcessIdentity, ProcessSpec, Resources, Status, Timestamp,
+};
 use tokio::sync::watch;
 
 use super::{Call, Failure};
 use crate::{
-    executor::{CreatedProcess, Error, Result, Target},
+    cgroup::{CgroupStats, PidsStats},
+    executor::{CreatedProcess, Error, ProcessInfo, Result, Stats, Target},
     signal::Signal,
 };
 
@@ -16,6 +19,8 @@ pub(super) struct State {
     pub(super) processes: HashMap<Target, Process>,
     pub(super) failures: HashMap<Call, Failure>,
     pub(super) entered: Vec<Call>,
+    /// The signals that paused containers get when they are resumed.
+    pub(super) pending: Vec<(Target, Signal, bool)>,
     pub(super) last_pid: u32,
 }
 
@@ -24,6 +29,8 @@ pub(super) struct Process {
     pub(super) identity: ProcessIdentity,
     pub(super) program: Vec<String>,
     pub(super) status: Status,
+    /// How many processes its container may have.
+    pub(super) pids_limit: Option<i64>,
     pub(super) end: watch::Sender<Option<Exit>>,
 }
 
@@ -42,6 +49,7 @@ impl State {
             identity: identity.clone(),
             program: process.args,
             status: Status::Created,
+            pids_limit: None,
             end: watch::Sender::new(None),
         };
         self.processes.insert(target, made);
@@ -110,13 +118,82 @@ impl State {
         Ok(exit)
     }
 
+    pub(super) fn resume(&mut self, target: &Target) -> Result<()> {
+        self.find_in(target, Status::Paused, "resume")?.status = Status::Running;
+        let is_own = |(to, ..): &(Target, Signal, bool)| to.container() == target.container();
+        let (own, others) = self.pending.drain(..).partition(is_own);
+        self.pending = others;
+        for (to, signal, all) in own {
+            self.signal(&to, signal, all);
+        }
+        Ok(())
+    }
+
+    /// Sets the limit of processes, the only one that a fake keeps.
+    pub(super) fn update(&mut self, target: &Target, resources: &Resources) -> Result<()> {
+        let process = self.find(target)?;
+        if process.status == Status::Stopped {
+            return Err(Error::Status {
+                operation: "update".to_owned(),
+                target: target.clone(),
+                status: Status::Stopped,
+            });
+        }
+        if let Some(cpus) = &resources.cpu.cpus {
+            return Err(Error::Setup {
+                step: format!("set the CPUs {cpus}"),
+                message: "a fake has none".to_owned(),
+                errno: None,
+            });
+        }
+        process.pids_limit = resources.pids.limit.or(process.pids_limit);
+        Ok(())
+    }
+
+    pub(super) fn pids(&mut self, target: &Target) -> Result<Vec<ProcessInfo>> {
+        self.find(target)?;
+        let living = self.processes.iter().filter(|(known, process)| {
+            known.container() == target.container() && process.status != Status::Stopped
+        });
+        let entries = living.map(|(known, process)| ProcessInfo {
+            pid: process.identity.pid,
+            exec: known.exec_id().cloned(),
+        });
+        Ok(entries.collect())
+    }
+
+    /// The figures that a fake has: how many processes there are and may be.
+    pub(super) fn stats(&mut self, target: &Target) -> Result<Stats> {
+        let processes = self.pids(target)?.len() as u64;
+        let limit = self.find(target)?.pids_limit;
+        let limited = |limit: i64| {
+            Box::new(CgroupStats {
+                pids: Some(PidsStats {
+                    current: processes,
+                    limit: limit.try_into().ok(),
+                }),
+                ..CgroupStats::default()
+            })
+        };
+        Ok(Stats {
+            processes,
+            cgroups: limit.map(limited),
+            ..Stats::default()
+        })
+    }
+
+    fn is_paused(&self, id: &ContainerId) -> bool {
+        let init = self.processes.get(&Target::Init(id.clone()));
+        init.is_some_and(|init| init.status == Status::Paused)
+    }
+
     /// Delivers a signal; with `all` to the execs of a container too.
     pub(super) fn signal(&mut self, target: &Target, signal: Signal, all: bool) {
-        let (number, core) = (signal.number(), false);
-        let signaled = ExitStatus::Signaled {
-            signal: number,
-            core,
-        };
+        if signal != Signal::KILL && self.is_paused(target.container()) {
+            self.pending.push((target.clone(), signal, all));
+            return;
+        }
+        let number = signal.number();
         let mut reached = vec![target.clone()];
         if let (Target::Init(id), true) = (target, all) {
             reached.extend(self.execs(id));
@@ -124,17 +201,34 @@ impl State {
         reached.retain(|target| number != 0 && !self.ignores(target, number));
         // Execs first: the end of init would kill them.
         for target in reached.iter().rev() {
-            self.end(target, signaled.clone());
+            let status = self.end_by(target, number);
+            self.end(target, status);
         }
     }
 
+    /// How a process ends that gets a signal.
+    fn end_by(&self, target: &Target, signal: i32) -> ExitStatus {
+        let handled = match self.program(target) {
+            [name, number, code] if name == "handle" && number.parse() == Ok(signal) => {
+                code.parse().ok()
+            }
+            _ => None,
+        };
+        let signaled = ExitStatus::Signaled {
+            signal,
+            core: false,
+        };
+        handled.map_or(signaled, |code| ExitStatus::Exited { code })
+    }
+
+    fn program(&self, target: &Target) -> &[String] {
+        let process = self.processes.get(target);
+        process.map_or(&[], |process| &process.program)
+    }
+
     fn ignores(&self, target: &Target, signal: i32) -> bool {
-        let program = self
-            .processes
-            .get(target)
-            .map(|process| &process.program[..]);
         let is_ignored = |number: &str| number.parse() == Ok(signal);
-        matches!(program, Some([name, number]) if name == "ignore" && is_ignored(number))
+        matches!(self.program(target), [name, number] if name == "ignore" && is_ignored(number))
     }
 
     fn execs(&self, id: &ContainerId) -> Vec<Target> {
@@ -145,6 +239,7 @@ impl State {
 
     pub(super) fn end(&mut self, target: &Target, status: ExitStatus) {
         if let Target::Init(id) = target {
+            self.pending.retain(|(to, ..)| to.container() != id);
             for exec in self.execs(id) {
                 let killed = ExitStatus::Signaled {
                     signal: Signal::KILL.number(),

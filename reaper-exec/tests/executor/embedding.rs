@@ -13,13 +13,14 @@ use nix::{
     sys::wait::{WaitStatus, waitpid},
     unistd::{ForkResult, fork},
 };
-use reaper_exec::{Signal, engine::Error, io::StdioRequest};
-use reaper_spec::{ContainerId, Status};
+use reaper_exec::{ExecRequest, Executor as _, Signal, Target, engine::Error, io::StdioRequest};
+use reaper_spec::{ContainerId, ExecId, Status};
 
 use crate::rig::{Rig, Root, cases, within_a_minute};
 
 cases! {
     creation_dropped_at_any_await_is_deleted_whole,
+    operations_dropped_at_any_await_leave_nothing,
     container_outlives_a_runtime_dropped_in_the_middle,
     both_halves_of_a_forked_program_use_one_container,
 }
@@ -55,6 +56,75 @@ async fn creation_dropped_at_any_await_is_deleted_whole(rig: &Rig) {
             created.unwrap();
             assert!(times > 1, "it was never dropped in the middle");
             return;
+        }
+    }
+}
+
+/// What is dropped in the middle of a container's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operation {
+    Start,
+    Exec,
+    Pause,
+    Kill,
+    Delete,
+}
+
+/// Begins an operation by an engine that no longer exists when this returns. Whether it was done.
+async fn begin(rig: &Rig, id: &ContainerId, operation: Operation, times: usize) -> bool {
+    let other = rig.another();
+    match operation {
+        Operation::Start => polled(other.start(id), times).await.is_some(),
+        Operation::Pause => polled(other.pause(id), times).await.is_some(),
+        Operation::Kill => {
+            let killed = polled(other.kill(id, Signal::KILL, true), times).await;
+            killed.is_some()
+        }
+        Operation::Delete => polled(other.delete(id, true), times).await.is_some(),
+        Operation::Exec => {
+            let exec: ExecId = "one".parse().unwrap();
+            let target = Target::Exec(id.clone(), exec.clone());
+            let request = ExecRequest {
+                process: rig.process(&["sleep", "1000"]),
+                process_json: None,
+                stdio: StdioRequest::default(),
+                preserve_fds: Vec::new(),
+                kill_on_disconnect: false,
+            };
+            let added = async {
+                other.executor().exec(id, &exec, request).await?;
+                other.executor().start(&target).await
+            };
+            polled(added, times).await.is_some()
+        }
+    }
+}
+
+async fn operations_dropped_at_any_await_leave_nothing(rig: &Rig) {
+    use Operation::{Delete, Exec, Kill, Pause, Start};
+    for operation in [Start, Exec, Pause, Kill, Delete] {
+        for times in 0.. {
+            let (new, _output) = rig.shell("dropped", "exec sleep 1000");
+            let id = new.id.clone();
+            rig.engine.create(new).await.unwrap();
+            if operation != Start {
+                rig.engine.start(&id).await.unwrap();
+            }
+            let is_done = begin(rig, &id, operation, times).await;
+            match within_a_minute(rig.engine.delete(&id, true)).await {
+                Err(Error::Store(reaper_state::Error::NotFound { .. })) if operation == Delete => {}
+                deleted => drop(deleted.unwrap()),
+            }
+            assert_eq!(
+                rig.engine.list().await.unwrap(),
+                [],
+                "{operation:?} {times}"
+            );
+            assert!(!rig.marked_process_exists(), "{operation:?} {times}");
+            if is_done {
+                assert!(times > 1, "{operation:?} was never dropped in the middle");
+                break;
+            }
         }
     }
 }

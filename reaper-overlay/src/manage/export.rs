@@ -37,6 +37,23 @@ use crate::{
 /// What the name of an entry that stands for a deleted file begins with.
 const WHITEOUT: &[u8] = b".wh.";
 
+/// The name of a file in an archive. `None` where it would be taken for a whiteout.
+pub(crate) fn archive_name(path: &Path) -> Option<Vec<u8>> {
+    let name = path.as_os_str().as_bytes();
+    let name = name.strip_prefix(b"/").unwrap_or(name);
+    let last = path.file_name().unwrap_or_default();
+    (!last.as_bytes().starts_with(WHITEOUT)).then(|| name.to_vec())
+}
+
+/// The name in an archive that says that there is no file of this path.
+pub(crate) fn whiteout_name(path: &Path) -> Vec<u8> {
+    let name = path.as_os_str().as_bytes();
+    let name = name.strip_prefix(b"/").unwrap_or(name);
+    let last = path.file_name().unwrap_or_default().as_bytes();
+    let folder = &name[..name.len() - last.len()];
+    [folder, WHITEOUT, last].concat()
+}
+
 /// An archive, and what is not in it as it is in the scope.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -195,20 +212,14 @@ impl<W: Write> Archive<'_, '_, W> {
     /// Appends one file. False if what is in it is not to be appended either.
     fn append(&mut self, full: &Path, file: &Handle) -> Result<bool, Error> {
         let metadata = file.metadata();
-        let name = full.as_os_str().as_bytes();
-        let mut name = name.strip_prefix(b"/").unwrap_or(name).to_vec();
-        let last = full.file_name().unwrap_or_default();
         if is_whiteout(metadata) {
-            name.truncate(name.len() - last.len());
-            name.extend(WHITEOUT);
-            name.extend(last.as_bytes());
-            self.mark(name)?;
+            self.mark(whiteout_name(full))?;
             return Ok(false);
         }
-        if last.as_bytes().starts_with(WHITEOUT) {
+        let Some(mut name) = archive_name(full) else {
             self.omit(full, FlawReason::Name);
             return Ok(false);
-        }
+        };
         let kind = metadata.file_type();
         if kind.is_socket() {
             self.omit(full, FlawReason::Socket);

@@ -20,6 +20,8 @@ pub use change::{Change, ChangeKind, FileKind, FileMetadata};
 pub use commit::{ApplyMode, Recovery};
 pub use export::{Exported, Flaw, FlawReason};
 #[cfg(feature = "fuzzing")]
+pub(crate) use export::{archive_name, whiteout_name};
+#[cfg(feature = "fuzzing")]
 pub(crate) use journal::Journal;
 pub use leftovers::{Leftover, find_leftovers, remove_leftover};
 pub use overlays::Overlays;

@@ -155,6 +155,8 @@ fn propagation(name: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*, sample::select};
+
     use super::*;
 
     fn parse(kind: Option<&str>, options: &[&str]) -> Result<Options, Error> {
@@ -293,5 +295,69 @@ mod tests {
         assert!(options.copy_up);
         let keys: Vec<_> = options.data.iter().map(|(key, _)| key.as_str()).collect();
         assert_eq!(keys, ["sync", "lazytime", "size"]);
+    }
+
+    /// Options that undo each other.
+    const PAIRS: &[(&str, &str)] = &[
+        ("ro", "rw"),
+        ("nosuid", "suid"),
+        ("nodev", "dev"),
+        ("noexec", "exec"),
+        ("nosymfollow", "symfollow"),
+    ];
+
+    fn known() -> impl Strategy<Value = String> {
+        let names: Vec<&str> = PAIRS
+            .iter()
+            .flat_map(|(one, other)| [*one, *other])
+            .collect();
+        (select(names), any::<bool>()).prop_map(|(name, recursive)| match recursive {
+            true => format!("r{name}"),
+            false => name.to_owned(),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_options_are_understood_or_the_refused_one_is_named(
+            kind in select(vec![None, Some("bind"), Some("tmpfs"), Some("proc")]),
+            options in vec(prop_oneof![any::<String>(), known(), "[a-z]{1,4}(=[a-z]{0,3})?"], 0..6),
+        ) {
+            let given: Vec<&str> = options.iter().map(String::as_str).collect();
+            match parse(kind, &given) {
+                Ok(parsed) => {
+                    prop_assert_eq!(parsed.attr.set & parsed.attr.clear & !ATIME, 0);
+                    // What is not the mount's own is the filesystem's, as it was written.
+                    for (key, value) in &parsed.data {
+                        let written = options.iter().any(|option| match (option.split_once('='), value) {
+                            (Some((name, text)), Some(value)) => name == key && text.contains(value.as_str()),
+                            (None, None) => option == key,
+                            _ => false,
+                        });
+                        prop_assert!(written, "{}={:?}", key, value);
+                    }
+                }
+                Err(Error::MountOption { destination, option }) => {
+                    prop_assert_eq!(destination, Path::new("/data"));
+                    prop_assert!(options.contains(&option), "{}", option);
+                }
+                Err(error) => prop_assert!(false, "{}", error),
+            }
+        }
+
+        #[test]
+        fn last_of_each_pair_counts(
+            options in vec(known(), 0..12),
+            (one, other) in select(PAIRS),
+            recursive in any::<bool>(),
+        ) {
+            let prefix = if recursive { "r" } else { "" };
+            let (one, other) = (format!("{prefix}{one}"), format!("{prefix}{other}"));
+            let mut undone: Vec<&str> = options.iter().map(String::as_str).collect();
+            undone.extend([one.as_str(), other.as_str()]);
+            let mut plain: Vec<&str> = options.iter().map(String::as_str).collect();
+            plain.push(&other);
+            prop_assert_eq!(parse(None, &undone).unwrap(), parse(None, &plain).unwrap());
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What each request means, and that each is answered.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use containerd_shim_protos::{
     api::*,
@@ -8,11 +8,12 @@ use containerd_shim_protos::{
     shim_async::Task,
     ttrpc::{Code, r#async::TtrpcContext},
 };
-use reaper_exec::{Error, FakeCall as Call};
-use reaper_state::StateStore;
+use reaper_exec::{Engine, Error, FakeCall as Call, HostExecutor};
+use reaper_shim::{Settings, TaskService};
+use reaper_state::{MemoryStore, StateRoot, StateStore};
 use tokio::time::{Instant, timeout};
 
-use crate::common::{code, exec, init, message, settle, shim};
+use crate::common::{Recorder, code, exec, init, message, settle, shim, write_bundle};
 
 #[tokio::test]
 async fn delete_refuses_running_task_and_deleted_task_is_not_found() {
@@ -401,4 +402,28 @@ async fn both_versions_of_the_task_api_are_registered() {
         names.contains(&"containerd.task.v3.Task".to_owned()),
         "{names:?}"
     );
+}
+
+#[tokio::test]
+async fn a_shim_that_forgot_to_become_its_monitor_answers_so_within_a_second() {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = folder.path().join("bundle");
+    write_bundle(&bundle, r#"["/bin/true"]"#, "");
+    let root = StateRoot::new(folder.path().join("root"));
+    // This program is no monitor.
+    let executor = HostExecutor::new(root.clone());
+    let engine = Engine::new(executor, Arc::new(MemoryStore::new()), root);
+    let service = TaskService::new(engine, Recorder::default(), Settings::default());
+    for terminal in [false, true] {
+        let request = CreateTaskRequest {
+            id: "web".into(),
+            bundle: bundle.to_str().unwrap().into(),
+            terminal,
+            ..Default::default()
+        };
+        let context = TtrpcContext::default();
+        let created = timeout(Duration::from_secs(1), service.create(&context, request)).await;
+        let said = message(created.expect("an answer within a second"));
+        assert!(said.contains("run_if_monitor"), "{said}");
+    }
 }

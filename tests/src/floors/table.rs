@@ -100,7 +100,8 @@ const EXEC: Crate = Crate {
     name: "reaper-exec",
     enforced: true,
     floors: &[
-        &["channel", "seccomp", "selinux", "signal", "sys"],
+        &["json", "seccomp", "selinux", "signal", "sys"],
+        &["channel"],
         &["descriptors", "scheduling"],
         &["before_exec"],
         &["io", "procfs"],
