@@ -26,13 +26,13 @@ pub const TARGETS: &[Target] = &[
     ("config-toml", config_toml),
     ("monitor-message", reaper_exec::fuzzing::message),
     ("monitor-record", |bytes| {
-        _ = reaper_exec::fuzzing::record(bytes)
+        _ = reaper_exec::fuzzing::record(bytes);
     }),
     ("mount-options", mount_options),
     ("mountinfo", reaper_overlay::fuzzing::mounts),
     ("names", names),
     ("overlay-record", |bytes| {
-        _ = reaper_overlay::fuzzing::record(bytes)
+        _ = reaper_overlay::fuzzing::record(bytes);
     }),
     ("proc", proc),
     ("process-json", process_json),

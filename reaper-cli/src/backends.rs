@@ -1,11 +1,6 @@
 //! What `main` composes this program of.
 
-use std::{
-    fs,
-    os::{fd::OwnedFd, unix::fs::MetadataExt},
-    path::Path,
-    sync::Arc,
-};
+use std::{os::fd::OwnedFd, sync::Arc};
 
 use async_trait::async_trait;
 use reaper_exec::{Engine, Executor, HostExecutor, OciExecutor, Result as ExecutorResult, Target};
@@ -37,8 +32,8 @@ pub(crate) fn open(root: StateRoot, config: &Config) -> Result<ContainerEngine> 
     let store = reaper_state::open(config.store, &root)?;
     let host = HostExecutor::new(root.clone());
     let executor: Arc<dyn StdioExecutor> = match &config.runtime_path {
-        Some(runtime) if !is_this_program(runtime) => Arc::new(OciExecutor::new(host, runtime)),
-        _ => Arc::new(host),
+        Some(runtime) => Arc::new(OciExecutor::new(host, runtime)),
+        None => Arc::new(host),
     };
     Ok(Engine::new(executor, store, root))
 }
@@ -55,17 +50,5 @@ impl StdioExecutor for OciExecutor {
         _streams: [OwnedFd; 3],
     ) -> ExecutorResult<()> {
         self.start(&Target::Init(id.clone())).await.map(drop)
-    }
-}
-
-/// Whether a configuration that is meant for the shim names this program as its runtime: it would
-/// drive itself without end.
-fn is_this_program(runtime: &Path) -> bool {
-    let Some(runtime) = OciExecutor::find(runtime) else {
-        return false;
-    };
-    match (fs::metadata(runtime), fs::metadata("/proc/self/exe")) {
-        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
-        _ => false,
     }
 }

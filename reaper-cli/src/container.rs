@@ -106,14 +106,7 @@ fn of_workload(
     bundle: PathBuf,
     mut workload: ContainerSpec,
 ) -> Result<ContainerConfig> {
-    let scope = config.overlay.enabled.then_some(&config.overlay.scope);
-    if let Some(ignored) = config.policy.apply_to_container(&mut workload, scope)? {
-        tracing::warn!("container {id}: {ignored}");
-    }
-    if let Some(ignored) = config.devices.apply_to_container(&mut workload) {
-        tracing::warn!("container {id}: {ignored}");
-    }
-    if let Some(ignored) = config.hooks.apply(&mut workload) {
+    for ignored in config.apply_to_container(&mut workload)? {
         tracing::warn!("container {id}: {ignored}");
     }
     let sysctls = workload.network_sysctls();

@@ -1,10 +1,12 @@
 //! Where the containers are, and how they are to be run.
 
 use std::{
-    env, io,
+    env, fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
+use reaper_exec::OciExecutor;
 use reaper_spec::{Config, DEFAULT_CONFIG_FILE, ExecId};
 use reaper_state::StateRoot;
 
@@ -23,6 +25,10 @@ pub(crate) struct Settings {
 impl Settings {
     pub(crate) fn load(global: &GlobalArgs) -> Result<Self> {
         let mut config = Defaults::of_caller()?.load(global.config.as_deref())?;
+        // One that is meant for the shim.
+        config
+            .runtime_path
+            .take_if(|runtime| is_this_program(runtime));
         let root = match &global.root {
             Some(root) => absolute("--root", root)?,
             None => config.state_root.clone(),
@@ -41,6 +47,17 @@ impl Settings {
             }
         };
         Ok(Self { config, root })
+    }
+}
+
+/// Whether a configuration names this program as its runtime: it would drive itself without end.
+fn is_this_program(runtime: &Path) -> bool {
+    let Some(runtime) = OciExecutor::find(runtime) else {
+        return false;
+    };
+    match (fs::metadata(runtime), fs::metadata("/proc/self/exe")) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
     }
 }
 

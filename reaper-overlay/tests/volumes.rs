@@ -261,6 +261,32 @@ fn combined_volume_options_all_apply() {
 }
 
 #[test]
+fn what_is_not_shared_on_the_host_is_shared_in_the_view_where_that_is_asked_for() {
+    if kernel::lacks_trees() {
+        return;
+    }
+    isolated(|dir| {
+        let data = filled(dir, "data", "x");
+        bind(&data, &data);
+        change(&data, MountPropagationFlags::PRIVATE);
+        let mut request = request(dir, "a", OverlayScope::Node);
+        volume(&mut request, &data, "/both", &["rbind", "rshared"]);
+        let mut own = request.mounts[0].clone();
+        own.destination = "/own".into();
+        own.typ = Some("tmpfs".to_owned());
+        own.options = vec!["shared".to_owned()];
+        request.mounts.push(own);
+        let session = open(&request);
+        for at in ["/both", "/own"] {
+            let of = format!("findmnt --noheadings --output PROPAGATION --mountpoint {at}");
+            // Below it lies what guards its mount point.
+            let propagation = sh(&session, &of);
+            assert_eq!(propagation.lines().last(), Some("shared"), "{at}");
+        }
+    });
+}
+
+#[test]
 fn mounts_propagate_as_volume_propagation_says() {
     isolated(|dir| {
         let data = filled(dir, "data", "x");

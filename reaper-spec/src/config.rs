@@ -1,6 +1,7 @@
 //! The node's configuration.
 
 mod annotations;
+mod container;
 mod document;
 mod input;
 mod keys;

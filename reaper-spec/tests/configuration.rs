@@ -136,6 +136,42 @@ fn hooks_that_are_off_are_taken_out_with_a_line_for_the_log() {
 }
 
 #[test]
+fn a_runtime_is_not_said_to_do_what_the_admin_decides() {
+    let json = br#"{
+        "process": {"args": ["true"], "capabilities": {}},
+        "hooks": {"poststop": [{"path": "/x"}]},
+        "linux": {
+            "resources": {"devices": [{"allow": false}]},
+            "namespaces": [{"type": "network", "path": "/n"}]
+        }
+    }"#;
+    let settings = "hooks = \"off\"\ndevices = \"node\"\nnetwork = \"host\"\n";
+    let policy = "[policy]\nprivileges = \"node\"\n";
+    let said = |runtime: &str| {
+        let config = load(&format!("{runtime}{settings}{policy}"), &[]).unwrap();
+        let mut spec = ContainerSpec::parse(json, Path::new("/b")).unwrap();
+        config.apply_to_container(&mut spec).unwrap()
+    };
+    let here = said("");
+    assert_eq!(here.len(), 3, "{here:?}");
+    assert!(here.iter().all(|line| line.contains("not ")), "{here:?}");
+    let by_runtime: Vec<_> = [
+        "policy.privileges = \"node\"",
+        "devices = \"node\"",
+        "hooks = \"off\"",
+        "network = \"host\"",
+    ]
+    .map(|setting| format!("{setting} has no effect: runc does as the spec says (runtime_path)"))
+    .into();
+    assert_eq!(said("runtime_path = \"runc\"\n"), by_runtime);
+    // The rules hold all the same.
+    let config = load("runtime_path = \"runc\"\n[policy]\nusers = [\"1\"]\n", &[]).unwrap();
+    let mut spec = ContainerSpec::parse(json, Path::new("/b")).unwrap();
+    let refused = config.apply_to_container(&mut spec).unwrap_err();
+    assert!(refused.to_string().contains("uid 0"), "{refused}");
+}
+
+#[test]
 fn cgroups_are_words_and_still_true_or_false() {
     for (value, mode) in [
         ("\"enforce\"", CgroupMode::Enforce),

@@ -434,6 +434,11 @@ fn later_file_only_narrows_what_an_earlier_one_allows() {
         "{words}"
     );
     assert_eq!(config, before);
+    let mut config = node.load("[policy]\nprivileged = false").unwrap();
+    let widened = config.apply_options("[policy]\nprivileges = \"node\"");
+    let words = node.words(&widened.unwrap_err());
+    let limit = "expected \"spec\", as policy.privileged (FILE, line 2) is a limit";
+    assert!(words.contains(limit), "{words}");
     let mut config = node.load("[policy]\nprivileges = \"node\"").unwrap();
     config
         .apply_options("[policy]\nprivileges = \"spec\"")

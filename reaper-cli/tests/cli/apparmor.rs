@@ -127,8 +127,15 @@ fn init_and_exec_are_confined_by_the_profile_of_the_bundle() {
     }
 }
 
-/// Calls the program on a terminal: what is seen there.
+/// Calls the program on a terminal: what is seen there. It has to succeed.
 pub(crate) fn on_a_terminal(rig: &Rig, args: &[&str]) -> String {
+    let (succeeded, seen) = seen_on_a_terminal(rig, args);
+    assert!(succeeded, "{seen}");
+    seen
+}
+
+/// Likewise, and whether it has succeeded.
+pub(crate) fn seen_on_a_terminal(rig: &Rig, args: &[&str]) -> (bool, String) {
     let program = rig.command(args);
     let words = std::iter::once(program.get_program()).chain(program.get_args());
     let words: Vec<_> = words
@@ -142,8 +149,8 @@ pub(crate) fn on_a_terminal(rig: &Rig, args: &[&str]) -> String {
     let input = script.stdin.take();
     let output = script.wait_with_output().unwrap();
     drop(input);
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap().replace('\r', "")
+    let seen = String::from_utf8(output.stdout).unwrap().replace('\r', "");
+    (output.status.success(), seen)
 }
 
 #[test]

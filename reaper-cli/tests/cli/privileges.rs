@@ -142,3 +142,19 @@ fn user_namespace_is_refused_by_its_name() {
     );
     assert!(error.contains("hostUsers"), "{error}");
 }
+
+#[test]
+fn a_runtime_path_that_names_the_program_itself_takes_no_refusal_away() {
+    let rig = Rig::new();
+    let itself = env!("CARGO_BIN_EXE_reaper-runtime");
+    rig.configure(&format!("runtime_path = {itself:?}\n"), "");
+    let linux = json!({ "linux": { "namespaces": [{ "type": "user" }] } });
+    let bundle = rig.bundle_with("b", &shell("true"), &linux);
+    let error = rig.fails(1, &["run", "--bundle", &bundle, "c"]);
+    assert!(
+        error.contains("linux.namespaces: a user namespace"),
+        "{error}"
+    );
+    let bundle = rig.bundle("b", &shell("echo here"));
+    assert_eq!(rig.ok(&["run", "--bundle", &bundle, "c"]), "here\n");
+}

@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 use serde_json::{Value, json};
 
 use crate::{
-    apparmor::on_a_terminal,
+    apparmor::{on_a_terminal, seen_on_a_terminal},
     rig::{Rig, shell},
 };
 
@@ -86,7 +86,9 @@ fn init_and_exec_have_the_label_of_the_bundle() {
             false => assert_eq!(other.stdout, format!("{OTHER}\n").as_bytes()),
             true => {
                 let error = String::from_utf8(other.stderr).unwrap();
-                assert!(error.contains("Operation not permitted"), "{error}");
+                let expected =
+                    format!("Operation not permitted: may it have the SELinux label {OTHER}?");
+                assert!(error.contains(&expected), "{error}");
             }
         }
         rig.ok(&["delete", "--force", "c"]);
@@ -104,9 +106,25 @@ fn label_that_the_policy_forbids_or_does_not_know_is_an_error() {
     if !is_enabled() {
         return is_refused(&rig);
     }
-    let bundle = rig.bundle("b", &labelled("true", FORBIDDEN));
+    let denied = format!(
+        "exec /bin/sh: permission denied: is it an executable file, and may it have the SELinux label {FORBIDDEN}?"
+    );
+    let mut process = labelled("true", FORBIDDEN);
+    let bundle = rig.bundle("b", &process);
     let error = rig.fails(1, &["run", "--bundle", &bundle, "c"]);
-    assert!(error.contains("exec /bin/sh: permission denied"), "{error}");
+    assert!(error.contains(&denied), "{error}");
+    process["terminal"] = json!(true);
+    let bundle = rig.bundle("b", &process);
+    let (succeeded, seen) = seen_on_a_terminal(&rig, &["run", "--bundle", &bundle, "c"]);
+    assert!(!succeeded && seen.contains(&denied), "{seen}");
+    rig.running("c");
+    for terminal in [&[][..], &["--tty"]] {
+        let command = ["--process-label", FORBIDDEN, "c", "/bin/sh", "-c", "true"];
+        let exec = [&["exec"], terminal, &command].concat();
+        let (succeeded, seen) = seen_on_a_terminal(&rig, &exec);
+        assert!(!succeeded && seen.contains(&denied), "{seen}");
+    }
+    rig.ok(&["delete", "--force", "c"]);
     let unknown = "SELinux label reaper-test-none";
     let bundle = rig.bundle("b", &labelled("true", "reaper-test-none"));
     let error = rig.fails(1, &["run", "--bundle", &bundle, "c"]);

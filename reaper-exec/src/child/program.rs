@@ -14,7 +14,7 @@ use nix::{
     unistd::{execve, geteuid},
 };
 use reaper_overlay::in_view;
-use reaper_spec::ProcessSpec;
+use reaper_spec::{ProcessSpec, SecurityLabels};
 
 use crate::protocol::ChildReport;
 
@@ -25,6 +25,8 @@ pub(super) struct Program {
     arguments: Vec<CString>,
     environment: Vec<CString>,
     short_name: CString,
+    /// What confines it from its execve(2) on, in words: that may be refused only then.
+    confinement: Option<String>,
 }
 
 impl Program {
@@ -55,6 +57,7 @@ impl Program {
             arguments: strings(process.args.clone())?,
             environment: strings(environment)?,
             short_name: CString::new(short)?,
+            confinement: confinement(&process.labels),
         })
     }
 
@@ -113,10 +116,16 @@ impl Program {
                 // In these words engines look for it, to report 127.
                 "executable file not found in $PATH".to_owned()
             }
-            Errno::EACCES => why_denied(&name),
+            Errno::EACCES => self.why_denied(&name),
             Errno::ENOEXEC => {
                 "not a program: neither an executable nor a script with #!".to_owned()
             }
+            // no_new_privs keeps a process from labels that could give it more (execve(2)).
+            Errno::EPERM if self.confinement.is_some() => format!(
+                "{}: may it have {}?",
+                errno.desc(),
+                self.confinement.as_deref().unwrap_or_default()
+            ),
             errno => errno.desc().to_owned(),
         };
         let message = if errno == Errno::ENOENT && !found && self.candidates.len() == 1 {
@@ -130,6 +139,29 @@ impl Program {
             errno: errno as i32,
         }
     }
+
+    /// Why the process's user may not execute a program that is there, or not search for it.
+    fn why_denied(&self, program: &str) -> String {
+        let of_interpreter = || in_view::denial(&interpreter(Path::new(program))?);
+        match in_view::denial(Path::new(program)).or_else(of_interpreter) {
+            Some(denial) => format!("permission denied to user {} by {denial}", geteuid()),
+            None => {
+                let asked = self.confinement.as_ref();
+                let asked =
+                    asked.map_or_else(String::new, |what| format!(", and may it have {what}"));
+                format!("permission denied: is it an executable file{asked}?")
+            }
+        }
+    }
+}
+
+/// The profile and the label of a process, in words.
+fn confinement(labels: &SecurityLabels) -> Option<String> {
+    let named = |kind: &str, name: &Option<String>| Some(format!("the {kind} {}", name.as_ref()?));
+    let profile = named("AppArmor profile", &labels.apparmor_profile);
+    let label = named("SELinux label", &labels.selinux_label);
+    let both: Vec<_> = profile.into_iter().chain(label).collect();
+    (!both.is_empty()).then(|| both.join(" and "))
 }
 
 /// Why a program, or an interpreter that scripts lead to, is not one of the process's own view, if it
@@ -169,15 +201,6 @@ fn path_of(program: &CStr) -> &Path {
 
 fn exists(program: &CStr) -> bool {
     path_of(program).exists()
-}
-
-/// Why the process's user may not execute a program that is there, or not search for it.
-fn why_denied(program: &str) -> String {
-    let of_interpreter = || in_view::denial(&interpreter(Path::new(program))?);
-    match in_view::denial(Path::new(program)).or_else(of_interpreter) {
-        Some(denial) => format!("permission denied to user {} by {denial}", geteuid()),
-        None => "permission denied: is it an executable file?".to_owned(),
-    }
 }
 
 /// The interpreter that a script's first line names.

@@ -80,7 +80,8 @@ pub(crate) fn run(
         .try_for_each(|hook| run_one(kind, hook, state, surroundings))
 }
 
-/// Runs all hooks in their order, whether they fail or not.
+/// Runs all hooks in their order, whether they fail or not, and kills what they have left: they are those of
+/// the end, after which no other process would. The caller is a subreaper without other children.
 pub(crate) fn run_all(
     kind: HookKind,
     hooks: &[Hook],
@@ -88,7 +89,9 @@ pub(crate) fn run_all(
     surroundings: Surroundings<'_>,
 ) -> Vec<HookFailure> {
     let run = |hook| run_one(kind, hook, state, surroundings).err();
-    hooks.iter().filter_map(run).collect()
+    let failures = hooks.iter().filter_map(run).collect();
+    kill_children(Instant::now() + KILL_TIMEOUT);
+    failures
 }
 
 fn run_one(
@@ -214,19 +217,26 @@ impl Running {
         let group = i32::try_from(self.child.id()).map(Pid::from_raw);
         // It leads its group and is not reaped, so the number is its own.
         let _ = group.map(|group| killpg(group, Signal::SIGKILL));
-        let mut left = vec![self.child.id()];
-        while Instant::now() < deadline && !left.is_empty() {
-            for pid in left {
-                let Ok(pid) = i32::try_from(pid).map(Pid::from_raw) else {
-                    continue;
-                };
-                let _ = kill(pid, Signal::SIGKILL);
-                // One in an uninterruptible sleep is left, as the caller itself is about to end.
-                wait_for(pid, deadline);
-            }
-            left = procfs::children(std::process::id()).unwrap_or_default();
-        }
+        kill_children(deadline);
         self.output.read(LEFT);
+    }
+}
+
+/// Kills this process's children until none is left: what they have started becomes its child when they exit.
+fn kill_children(deadline: Instant) {
+    while Instant::now() < deadline {
+        let left = procfs::children(std::process::id()).unwrap_or_default();
+        if left.is_empty() {
+            return;
+        }
+        for pid in left {
+            let Ok(pid) = i32::try_from(pid).map(Pid::from_raw) else {
+                continue;
+            };
+            let _ = kill(pid, Signal::SIGKILL);
+            // One in an uninterruptible sleep is left, as this process is about to end.
+            wait_for(pid, deadline);
+        }
     }
 }
 

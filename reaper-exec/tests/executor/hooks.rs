@@ -37,6 +37,7 @@ cases! {
     a_hook_of_the_start_that_fails_stops_the_container,
     a_hook_of_the_end_that_fails_is_logged_and_the_others_are_run,
     a_hook_that_takes_too_long_is_killed_with_all_that_it_started,
+    what_hooks_leave_running_ends_with_the_container,
     a_hook_that_hangs_does_not_keep_the_container_from_its_end,
     a_hook_that_writes_a_megabyte_is_read_and_its_end_is_in_the_error,
     hooks_of_the_end_are_run_once_whoever_deletes_the_container,
@@ -537,6 +538,42 @@ async fn a_hook_that_takes_too_long_is_killed_with_all_that_it_started(rig: &Rig
         assert!(!rig.marked_process_exists(), "{kind}");
         let _ = rig.engine.delete(&id, true).await;
         subject.is_gone("late").await;
+    }
+}
+
+/// Leaves two running, of which one has left its session.
+const LEAVE: &str = "setsid sleep 1000 & sleep 1000 & echo $0 >> trace";
+
+async fn what_hooks_leave_running_ends_with_the_container(rig: &Rig) {
+    let lives = [("true", false), ("exec sleep 1000", false), ("true", true)];
+    for (kind, (program, is_killed)) in HookKind::ALL
+        .into_iter()
+        .flat_map(|kind| lives.map(|life| (kind, life)))
+    {
+        let subject = Subject::new(rig);
+        let mut hooks = Hooks::default();
+        list_mut(&mut hooks, kind).push(subject.hook(kind, LEAVE));
+        let (new, _output) = subject.container("leaves", program, hooks);
+        let id = new.id.clone();
+        rig.engine.create(new).await.unwrap();
+        rig.engine.start(&id).await.unwrap();
+        if program == "true" {
+            rig.engine.wait(&id).await.unwrap();
+        }
+        if is_killed && kind == HookKind::Poststop {
+            let monitor = rig.engine.state(&id).await.unwrap().monitor.unwrap();
+            kill(Pid::from_raw(monitor.pid as i32), NixSignal::SIGKILL).unwrap();
+        }
+        rig.engine.delete(&id, true).await.unwrap();
+        assert_eq!(subject.trace(), [kind.as_str()]);
+        // They are killed, and exit a moment later.
+        within_a_minute(async {
+            while rig.marked_process_exists() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        subject.is_gone("leaves").await;
     }
 }
 

@@ -10,6 +10,7 @@ mod frozen;
 mod lives;
 #[path = "../common/output.rs"]
 mod output;
+mod paths;
 mod rig;
 mod terminals;
 
@@ -25,9 +26,15 @@ fn main() -> ExitCode {
     });
     let mut trials = Vec::new();
     for runtime in ["runc", "crun"] {
-        for &(name, case) in [contract::CASES, lives::CASES, ends::CASES, terminals::CASES]
-            .into_iter()
-            .flatten()
+        for &(name, case) in [
+            contract::CASES,
+            lives::CASES,
+            ends::CASES,
+            terminals::CASES,
+            paths::CASES,
+        ]
+        .into_iter()
+        .flatten()
         {
             trials.push(Trial::test(format!("{runtime}::{name}"), move || {
                 rig::run(runtime, case);

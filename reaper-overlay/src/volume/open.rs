@@ -349,11 +349,8 @@ pub(super) fn apply_options(
 ) -> Result<(), Error> {
     let (propagation, recursion) = options.propagation();
     let propagation = MountAttr {
-        // A clone of a shared mount is its peer already.
-        propagation: match propagation {
-            nix::libc::MS_SHARED => 0,
-            other => other,
-        },
+        // A clone of a shared mount is its peer already, and stays so.
+        propagation,
         ..MountAttr::default()
     };
     [

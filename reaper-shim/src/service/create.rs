@@ -165,14 +165,7 @@ impl<E: Executor + 'static, S: StateStore + ?Sized + 'static> Inner<E, S> {
         config: Config,
         stdio: &Stdio,
     ) -> Result<ContainerConfig> {
-        let scope = config.overlay.enabled.then_some(&config.overlay.scope);
-        if let Some(ignored) = config.policy.apply_to_container(&mut workload, scope)? {
-            tracing::warn!(%id, "{ignored}");
-        }
-        if let Some(ignored) = config.devices.apply_to_container(&mut workload) {
-            tracing::warn!(%id, "{ignored}");
-        }
-        if let Some(ignored) = config.hooks.apply(&mut workload) {
+        for ignored in config.apply_to_container(&mut workload)? {
             tracing::warn!(%id, "{ignored}");
         }
         workload.process.oom_score_adj = workload

@@ -130,17 +130,28 @@ impl PolicyConfig {
             .filter_map(|rules| rules.privileges)
             .min_by_key(|privileges| *privileges == Privileges::Node)
             .unwrap_or_default();
-        let ceiling = self.rules.iter().find(|rules| rules.capabilities.is_some());
-        match (self.privileges, ceiling) {
-            (Privileges::Node, Some(ceiling)) => {
-                let rule = ceiling.source.rule("capabilities");
-                Err(invalid(
-                    format!("\"spec\", as {rule} is a limit"),
-                    "\"node\"",
-                ))
-            }
+        let limit = self.rules.iter().find_map(PolicyRules::limit_of_privileges);
+        match (self.privileges, limit) {
+            (Privileges::Node, Some(limit)) => Err(invalid(
+                format!("\"spec\", as {limit} is a limit"),
+                "\"node\"",
+            )),
             _ => Ok(()),
         }
+    }
+}
+
+impl PolicyRules {
+    /// The rule of these that no container would keep that has all privileges of its user.
+    fn limit_of_privileges(&self) -> Option<Rule> {
+        let key = if self.capabilities.is_some() {
+            "capabilities"
+        } else if self.privileged == Some(false) {
+            "privileged"
+        } else {
+            return None;
+        };
+        Some(self.source.rule(key))
     }
 }
 

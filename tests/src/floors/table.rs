@@ -52,7 +52,7 @@ const SPEC: Crate = Crate {
                 &["input"],
                 &["policy"],
                 &["document", "keys"],
-                &["annotations", "load"],
+                &["annotations", "container", "load"],
                 &["sources"],
             ],
         ),

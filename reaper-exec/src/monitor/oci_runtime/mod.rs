@@ -11,6 +11,7 @@
 pub(crate) mod cleanup;
 pub(crate) mod command;
 mod console;
+pub(crate) mod directory;
 pub(crate) mod error_message;
 pub(crate) mod job;
 pub(crate) mod process_json;

@@ -110,6 +110,7 @@ impl Monitor {
         self.hook_folder().remove();
         match after {
             AfterHooks::Delete(client, exit) => {
+                self.kill_children();
                 // exit.json goes first: while there is a plan.json, another client can repeat a
                 // deletion that was interrupted.
                 let _ = std::fs::remove_file(self.dir.exit_file());

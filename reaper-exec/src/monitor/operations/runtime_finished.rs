@@ -11,6 +11,7 @@ use crate::{
     monitor::{
         container::monitor::Monitor,
         oci_runtime::{
+            directory::check_inside,
             error_message::{self, last_log_error},
             job::{CreateOutputs, Job, Task},
             runtime::{Removal, UnclaimedExit, read_pid},
@@ -182,6 +183,9 @@ impl Monitor {
             process.stdio = bound;
             // The process got its end of the terminal from the runtime.
             drop(process.stdio.take_child());
+        }
+        if exit.is_none() {
+            check_inside(pid.as_raw().unsigned_abs())?;
         }
         Ok(exit)
     }

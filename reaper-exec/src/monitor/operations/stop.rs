@@ -122,6 +122,10 @@ impl Monitor {
         if let Err(error) = self.cgroups.kill() {
             self.log(&format!("end what init left: {error}"));
         }
+        self.kill_children();
+    }
+
+    pub(crate) fn kill_children(&mut self) {
         let remaining = self.remaining();
         self.killed.kill(remaining);
     }
@@ -143,11 +147,14 @@ impl Monitor {
 
     /// Goes on with stopping after children were reaped.
     pub(crate) fn reap_remaining(&mut self) {
-        if !matches!(self.state, MonitorState::Stopping(_)) {
-            return;
-        }
         if !self.killed.is_look_due() {
             return;
+        }
+        match self.state {
+            MonitorState::Stopping(_) => {}
+            // A hook that was run meanwhile has left it.
+            MonitorState::Stopped(_) => return self.kill_children(),
+            _ => return,
         }
         let remaining = self.remaining();
         if !remaining.is_empty() {
