@@ -216,6 +216,7 @@ const CLI: Crate = Crate {
                     "list",
                     "logs",
                     "man",
+                    "metrics",
                     "migrate",
                     "node",
                     "overlay",
