@@ -11,6 +11,7 @@ mod create;
 mod error;
 mod lifecycle;
 mod limit;
+mod metrics;
 mod record;
 mod stored;
 mod watch;
@@ -19,6 +20,7 @@ pub use self::{
     base::Engine,
     create::SCOPE_ANNOTATION,
     error::{Error, Result},
+    metrics::{Metrics, OperationMetrics},
     stored::ENGINE_PREFIX,
     watch::{Event, EventKind, EventStream},
 };

@@ -9,7 +9,7 @@ use std::{
         unix::process::CommandExt,
     },
     process::Command,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use nix::{
@@ -583,6 +583,61 @@ pub(crate) mod bpf {
         };
         call(OBJ_GET_INFO_BY_FD, &mut attributes)?;
         Ok(info)
+    }
+}
+
+/// A page of numbers in a file, which all processes that map it see and change.
+#[derive(Debug)]
+pub(crate) struct MappedNumbers(std::ptr::NonNull<AtomicU64>);
+
+// SAFETY: the page is at the same address for all threads, and holds atomics only.
+unsafe impl Send for MappedNumbers {}
+// SAFETY: as above.
+unsafe impl Sync for MappedNumbers {}
+
+impl MappedNumbers {
+    /// The size of the file.
+    pub(crate) const BYTES: usize = 4096;
+
+    /// The numbers in `file`, which was opened for reading and writing.
+    pub(crate) fn of(file: &std::fs::File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        // Beyond the end of a file a page is not there, and touching it ends the process (SIGBUS).
+        if !metadata.is_file() || metadata.len() != Self::BYTES as u64 {
+            let text = "the file of the counts is not a page long";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        // SAFETY: a new mapping, at a place that the kernel chooses.
+        let page = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                Self::BYTES,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        if page == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let page = std::ptr::NonNull::new(page.cast());
+        page.map(Self)
+            .ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+    }
+
+    /// The numbers.
+    pub(crate) fn numbers(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping is a page long, aligned as pages are, and lives as long as this. Of its bytes each
+        // is initialised, and what other processes do to them they do by atomic instructions of the same size.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr(), Self::BYTES / size_of::<AtomicU64>()) }
+    }
+}
+
+impl Drop for MappedNumbers {
+    fn drop(&mut self) {
+        // SAFETY: nothing borrows from the mapping any more, which this made and nothing else unmaps.
+        unsafe { libc::munmap(self.0.as_ptr().cast(), Self::BYTES) };
     }
 }
 

@@ -89,6 +89,26 @@ variants() {
     protection restrictions rootfs rootless rootless_masks rootless_volumes volumes
   take_e2e exec privileges
   run_taken "$guests"
+  ! guests=$(grep -F -- '--init systemd' <<<"$guests") || try_systemd "$guests"
+}
+
+# What needs a systemd that starts containerd, in the guests that have one, or in those with a part of their line.
+systemd() {
+  local guests
+  # shellcheck disable=SC2034 # It is read elsewhere.
+  opt[timeout]=3600
+  guests=$(guests_with "$(variant_guests)" --init systemd)
+  [ $# = 0 ] || guests=$(guests_with "$guests" "$@")
+  try_systemd "$guests"
+}
+
+try_systemd() {
+  local bin suite=${e2e_suites%% *} store=${REAPER_CONTAINERD_DIR:-$root/target/containerd}
+  bin=${REAPER_BIN_DIR:-$(echo "$(target)"/*-linux-*/release)}
+  carry_programs "$bin"
+  carry_containerd "$store/$suite" "$suite"
+  payload+=("$lab/guest/systemd")
+  in_guests "$1" bash "$lab/guest/systemd" "$bin" "$store/$suite/bin"
 }
 
 # Those lines of a list of guests that have a text in them.

@@ -139,15 +139,20 @@ e2e_suites=${REAPER_SUITES:-bookworm}
 
 # The release build, where the end-to-end tests look for it.
 carry_release() {
-  local bin name
+  local bin
   # A program is target/TRIPLE/PROFILE/deps/NAME-HASH.
   bin=$(head -n 1 "$stage.chosen" | cut -f 3)
   bin=${REAPER_BIN_DIR:-${bin%/*/*/*}/release}
+  carry_programs "$bin"
+  variables+=("REAPER_BIN_DIR=$bin")
+}
+
+carry_programs() {
+  local bin=$1 name
   for name in containerd-shim-reaper-v2 reaper-runtime; do
     [ -x "$bin/$name" ] || die "no $bin/$name: run tests/run build"
     payload+=("$bin/$name")
   done
-  variables+=("REAPER_BIN_DIR=$bin")
 }
 
 # A suite's containerd with its libraries, without the package's other files.

@@ -1,6 +1,10 @@
 //! Pods, as the kubelet runs them.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use reaper_tests::{
     containerd::is_yardstick,
@@ -9,6 +13,7 @@ use reaper_tests::{
     on_each,
     procfs::Process,
     runtime::until,
+    suite::reaper_program,
 };
 
 #[test]
@@ -206,6 +211,65 @@ fn sandbox_has_no_process() {
         let [shim] = node.shims().try_into().expect("one shim");
         let below: Vec<Process> = reaper_tests::procfs::descendants(shim.pid);
         assert!(below.is_empty(), "{below:?}");
+        pod.stop();
+        pod.remove();
+    });
+}
+
+#[test]
+fn the_command_line_knows_containers_by_the_names_of_their_pods() {
+    on_each(|node| {
+        if is_yardstick() {
+            return;
+        }
+        let pod = node.run_pod("named");
+        let mut first = container(
+            "first",
+            &["/bin/sh", "-c", "echo one; echo two >&2; exec sleep 1002"],
+        );
+        // As the kubelet has it.
+        first.log_path = "first/0.log".to_owned();
+        fs::create_dir_all(pod.log_path("first").with_extension("")).expect("make the folder");
+        let first = pod.start(&first);
+        let second = pod.start(&container("second", &["/bin/sleep", "1003"]));
+        let call = |args: &[&str]| {
+            let mut command = Command::new(reaper_program("reaper-runtime"));
+            command.arg("--root").arg(node.state_root()).args(args);
+            command.output().expect("call reaper-runtime")
+        };
+        let ok = |args: &[&str]| {
+            let output = call(args);
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{args:?}: {error}");
+            String::from_utf8(output.stdout).expect("text")
+        };
+        let listed = ok(&["--namespace", "k8s.io", "list"]);
+        let line = listed
+            .lines()
+            .find(|line| line.starts_with(&first))
+            .expect("listed");
+        assert!(
+            line.contains("default/named") && line.ends_with("first"),
+            "{listed}"
+        );
+        assert!(ok(&["ps", "default/named/first"]).contains("sleep 1002"));
+        assert_eq!(ok(&["exec", "default/named/first", "echo", "in"]), "in\n");
+        until("both lines are logged", || {
+            let logged = ok(&["logs", "default/named/first"]);
+            let mut logged: Vec<_> = logged.lines().map(str::to_owned).collect();
+            logged.sort();
+            (logged == ["one", "two"]).then_some(())
+        });
+        let ambiguous = call(&["kill", "default/named"]);
+        let error = String::from_utf8_lossy(&ambiguous.stderr);
+        assert!(!ambiguous.status.success());
+        assert!(error.contains(&first) && error.contains(&second), "{error}");
+        ok(&["kill", "default/named/second", "TERM"]);
+        assert_eq!(node.cri().exited(&second).exit_code, 143);
+        assert_eq!(
+            node.cri().status(&first).expect("ask").state(),
+            ContainerState::ContainerRunning
+        );
         pod.stop();
         pod.remove();
     });

@@ -6,6 +6,7 @@ mod exec;
 mod global;
 mod housekeeping;
 mod inspect;
+mod metrics;
 mod name;
 mod node;
 mod overlay;
@@ -23,6 +24,7 @@ pub(crate) use self::{
     global::{GlobalArgs, LogFormat},
     housekeeping::{CompletionsArgs, DoctorArgs, ManArgs, PruneArgs},
     inspect::{EventsArgs, Format, IdArgs, ListArgs, LogsArgs, PsArgs, StatsArgs},
+    metrics::{Listen, MetricsArgs},
     name::{ContainerName, NameInPod},
     node::{
         NodeArgs, NodeChange, NodeCommand, NodeInstallArgs, NodeStatusArgs, NodeTarget,
@@ -100,6 +102,7 @@ Examples:
     Logs(LogsArgs),
     Events(EventsArgs),
     Stats(StatsArgs),
+    Metrics(MetricsArgs),
     Overlay(OverlayArgs),
     /// Print what this runtime supports, as JSON
     #[command(after_help = "\

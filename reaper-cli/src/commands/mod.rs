@@ -16,6 +16,7 @@ mod kill;
 mod list;
 mod logs;
 mod man;
+mod metrics;
 mod migrate;
 mod names;
 mod node;
@@ -82,6 +83,7 @@ async fn dispatch(
         Command::Logs(args) => logs::run(call, &args, out).await,
         Command::Events(args) => events::run(call, &args, out).await,
         Command::Stats(args) => stats::run(call, &args, out).await,
+        Command::Metrics(args) => metrics::run(&call, &args, out).await,
         Command::Overlay(args) => overlay::run(&call, &args, out),
         Command::Features => features::run(out),
         Command::Spec(args) => spec::run(&args),

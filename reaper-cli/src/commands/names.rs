@@ -4,13 +4,13 @@
 //! need not know that: the pod is looked for in all of them, and the call goes on with the engine of the one that
 //! has it.
 
-use std::sync::Arc;
-
-use reaper_exec::Engine;
 use reaper_spec::{ContainerId, ContainerType, CriAnnotations};
 use reaper_state::Record;
 
-use super::{context::CommandContext, roots::roots};
+use super::{
+    context::CommandContext,
+    roots::{engines, shared},
+};
 use crate::{
     args::{ContainerName, NameInPod},
     container::{PodNames, pod_names},
@@ -25,10 +25,10 @@ pub(super) async fn find(call: &mut CommandContext, name: &ContainerName) -> Res
         ContainerName::Id(id) => return Ok(id.clone()),
         ContainerName::InPod(name) => name,
     };
-    let places = places(call)?;
-    let (engine, id) = match of_namespace(&places, name) {
+    let engines = engines(call)?;
+    let (engine, id) = match of_namespace(&engines, name) {
         Some(found) => found,
-        None => in_pod(&places, name).await?,
+        None => in_pod(&engines, name).await?,
     };
     call.containers = shared(engine);
     Ok(id)
@@ -59,37 +59,12 @@ pub(super) async fn find_all(
 /// What the containers of pods can be called, sorted.
 pub(super) fn all(call: &CommandContext) -> Result<Vec<String>> {
     let mut names = Vec::new();
-    for place in &places(call)? {
-        names.extend(candidates(place)?.iter().map(|it| it.names.line()));
+    for (_, engine) in &engines(call)? {
+        names.extend(candidates(engine)?.iter().map(|it| it.names.line()));
     }
     names.sort();
     names.dedup();
     Ok(names)
-}
-
-/// A state root.
-struct Place {
-    /// What stands before the ids of its containers where they are printed with those of others.
-    prefix: String,
-    engine: ContainerEngine,
-}
-
-fn places(call: &CommandContext) -> Result<Vec<Place>> {
-    let own = call.containers.root();
-    let open = |(prefix, root)| {
-        let engine = if &root == own {
-            shared(&call.containers)
-        } else {
-            (call.open)(root, &call.config)?
-        };
-        Ok(Place { prefix, engine })
-    };
-    roots(call)?.into_iter().map(open).collect()
-}
-
-fn shared(engine: &ContainerEngine) -> ContainerEngine {
-    let executor = Arc::clone(engine.executor());
-    Engine::new(executor, Arc::clone(engine.store()), engine.root().clone())
 }
 
 /// A container of a pod.
@@ -101,8 +76,7 @@ struct Candidate<'a> {
 
 /// The containers of pods, without their sandboxes, which have no process. One whose record cannot be read has
 /// no name: its id does.
-fn candidates(place: &Place) -> Result<Vec<Candidate<'_>>> {
-    let engine = &place.engine;
+fn candidates(engine: &ContainerEngine) -> Result<Vec<Candidate<'_>>> {
     let read = |id| {
         let record = engine.store().get(&id).ok()?.record;
         let cri = CriAnnotations::from_annotations(&record.annotations);
@@ -124,7 +98,7 @@ fn candidates(place: &Place) -> Result<Vec<Candidate<'_>>> {
 
 /// The container that `doctor` and `prune` print as `NAMESPACE/ID`, by a namespace of containerd.
 fn of_namespace<'a>(
-    places: &'a [Place],
+    engines: &'a [(String, ContainerEngine)],
     name: &NameInPod,
 ) -> Option<(&'a ContainerEngine, ContainerId)> {
     let id = match name.container {
@@ -132,18 +106,18 @@ fn of_namespace<'a>(
         Some(_) => return None,
     };
     let prefix = format!("{}/", name.namespace);
-    let place = places.iter().find(|place| place.prefix == prefix)?;
-    place.engine.store().get(&id).ok()?;
-    Some((&place.engine, id))
+    let (_, engine) = engines.iter().find(|(it, _)| *it == prefix)?;
+    engine.store().get(&id).ok()?;
+    Some((engine, id))
 }
 
 async fn in_pod<'a>(
-    places: &'a [Place],
+    engines: &'a [(String, ContainerEngine)],
     name: &NameInPod,
 ) -> Result<(&'a ContainerEngine, ContainerId)> {
     let mut all = Vec::new();
-    for place in places {
-        all.extend(candidates(place)?);
+    for (_, engine) in engines {
+        all.extend(candidates(engine)?);
     }
     let mut meant: Vec<_> = all.iter().filter(|it| is_meant(name, &it.names)).collect();
     if meant.len() > 1 {

@@ -1,13 +1,17 @@
 //! The state roots that a command is about.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, path::Path, sync::Arc};
 
+use reaper_exec::Engine;
 use reaper_overlay::ViewRequest;
 use reaper_spec::ContainerId;
 use reaper_state::StateRoot;
 
 use super::context::CommandContext;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    host::ContainerEngine,
+};
 
 /// The caller's root, and unless it named one namespace of containerd's those of all of them. With each
 /// what stands before the names of its containers.
@@ -31,6 +35,27 @@ pub(super) fn roots(call: &CommandContext) -> Result<Vec<(String, StateRoot)>> {
     }
     roots[1..].sort_by(|(one, _), (other, _)| one.cmp(other));
     Ok(roots)
+}
+
+/// The engines of these roots. With each what stands before the ids of its containers where they are printed with those
+/// of others.
+pub(super) fn engines(call: &CommandContext) -> Result<Vec<(String, ContainerEngine)>> {
+    let own = call.containers.root();
+    let open = |(prefix, root)| {
+        let engine = if &root == own {
+            shared(&call.containers)
+        } else {
+            (call.open)(root, &call.config)?
+        };
+        Ok((prefix, engine))
+    };
+    roots(call)?.into_iter().map(open).collect()
+}
+
+/// The same containers.
+pub(super) fn shared(engine: &ContainerEngine) -> ContainerEngine {
+    let executor = Arc::clone(engine.executor());
+    Engine::new(executor, Arc::clone(engine.store()), engine.root().clone())
 }
 
 /// The container's name in its name that is unique on the machine.

@@ -16,6 +16,7 @@ mod inherited;
 mod lifecycle;
 mod limits;
 mod logs;
+mod metrics;
 mod namespaces;
 mod node;
 mod overlay;

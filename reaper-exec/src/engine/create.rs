@@ -13,6 +13,7 @@ use super::{
     base::Engine,
     error::{Error, Result},
     limit::note_counted,
+    metrics::{Counting, Operation},
     record,
     stored::{ENGINE_PREFIX, unmark_deletion},
 };
@@ -48,7 +49,15 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
         new: ContainerConfig,
         limits: &[ContainerLimit],
     ) -> Result<(Record, Vec<String>)> {
-        let mut new = new;
+        let counting = Counting::begin(&self.root, Operation::Create);
+        counting.end(self.create_uncounted(new, limits).await)
+    }
+
+    async fn create_uncounted(
+        &self,
+        mut new: ContainerConfig,
+        limits: &[ContainerLimit],
+    ) -> Result<(Record, Vec<String>)> {
         let mut record = Record::new(new.id.clone(), new.bundle.clone());
         record.annotations = new.annotations.clone();
         // What an engine says of a container is not for bundles to say.

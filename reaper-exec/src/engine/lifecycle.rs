@@ -13,6 +13,7 @@ use reaper_state::{Record, StateStore};
 use super::{
     base::Engine,
     error::{Error, Result},
+    metrics::{Counting, Operation},
     record,
 };
 use crate::{
@@ -39,6 +40,15 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// # Errors
     /// As [`start`](Self::start).
     pub async fn start_with(
+        &self,
+        id: &ContainerId,
+        open: impl Future<Output = Result<(), ExecutorError>>,
+    ) -> Result<Record> {
+        let counting = Counting::begin(&self.root, Operation::Start);
+        counting.end(self.start_uncounted(id, open).await)
+    }
+
+    async fn start_uncounted(
         &self,
         id: &ContainerId,
         open: impl Future<Output = Result<(), ExecutorError>>,
@@ -217,6 +227,11 @@ impl<E: Executor, S: StateStore + ?Sized + 'static> Engine<E, S> {
     /// # Errors
     /// [`Error::NotStopped`] without `force`; [`reaper_state::Error::NotFound`].
     pub async fn delete(&self, id: &ContainerId, force: bool) -> Result<Option<Exit>> {
+        let counting = Counting::begin(&self.root, Operation::Delete);
+        counting.end(self.delete_uncounted(id, force).await)
+    }
+
+    async fn delete_uncounted(&self, id: &ContainerId, force: bool) -> Result<Option<Exit>> {
         let record = match self.state(id).await {
             Ok(record) => Some(record),
             Err(

@@ -217,6 +217,7 @@ const CLI: Crate = Crate {
                     "list",
                     "logs",
                     "man",
+                    "metrics",
                     "migrate",
                     "node",
                     "overlay",

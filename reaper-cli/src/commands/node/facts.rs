@@ -90,11 +90,14 @@ impl Node {
 
     /// The file that gets the handlers.
     pub(super) fn target(&self) -> Result<Target> {
-        let config = self.real(&self.config)?;
-        let text = self.read(&config)?;
+        let real = self.real(&self.config)?;
+        let text = self.read(&real)?;
         let daemon = self.daemon.as_ref();
+        // containerd looks for what it imports beside the path that it is started with, be that a link. Where a
+        // distribution makes the configuration, its own name tells what belongs beside it.
+        let is_generated = layout::is_generated(&real, text.as_deref());
         let found = Found {
-            config: &config,
+            config: if is_generated { &real } else { &self.config },
             text: text.as_deref(),
             major: daemon
                 .and_then(containerd::version_of)
@@ -102,7 +105,7 @@ impl Node {
             imports: &daemon.map(imports).unwrap_or_default(),
         };
         let mut target = layout::target(&found).map_err(Error::Node)?;
-        target.path = self.real(&target.path)?;
+        target.path = self.lasting(&target.path)?;
         Ok(target)
     }
 
@@ -172,7 +175,7 @@ impl Node {
             return Ok(None);
         };
         let unreadable = |why: String| Error::Node(format!("{}: {why}", path.display()));
-        let record: Record =
+        let mut record: Record =
             serde_json::from_str(&text).map_err(|error| unreadable(error.to_string()))?;
         if record.version > record::VERSION {
             return Err(unreadable(format!(
@@ -186,6 +189,9 @@ impl Node {
                 "{} is no path that an installation writes: it is not absolute, or has `..`",
                 path.display()
             )));
+        }
+        for text in &mut record.texts {
+            text.path = self.lasting(&text.path)?;
         }
         Ok(Some(record))
     }
@@ -268,6 +274,18 @@ impl Node {
                 missing.push(folder.to_owned());
             }
         }
+    }
+
+    /// `path` without symbolic links, but for the one that leads to the revision of a snap which is in use: a
+    /// refresh copies what is in it to the next one.
+    fn lasting(&self, path: &Path) -> Result<PathBuf> {
+        let real = self.real(path)?;
+        let current = Path::new(layout::SNAP_CURRENT);
+        let revision = self.real(current)?;
+        Ok(match real.strip_prefix(&revision) {
+            Ok(below) if revision != current => current.join(below),
+            _ => real,
+        })
     }
 
     fn real(&self, path: &Path) -> Result<PathBuf> {

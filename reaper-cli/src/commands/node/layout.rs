@@ -11,6 +11,8 @@ use toml_edit::{DocumentMut, Item};
 
 use crate::commands::containerd::PLUGINS;
 
+/// The link to the revision of MicroK8s' snap that is in use.
+pub(super) const SNAP_CURRENT: &str = "/var/snap/microk8s/current";
 /// The file that is added where a directory of files is read.
 const DROP_IN: &str = "reaper-v2.toml";
 /// What k0s writes into a configuration that it makes itself.

@@ -184,11 +184,21 @@ impl Restart {
         if let Some(command) = &change.restart_command {
             return Ok(Self::Command(command.clone()));
         }
-        daemon.pid().and_then(unit).map(Self::Unit).ok_or_else(|| {
+        let unit = daemon.pid().and_then(unit).ok_or_else(|| {
             Error::Node(format!(
                 "systemd does not manage {daemon}: say what restarts it by --restart-command, or --no-restart"
             ))
-        })
+        })?;
+        // What `systemctl restart` kills beside containerd are the shims in its cgroup, and so all pods.
+        let mode = property(&unit, "KillMode").unwrap_or_default();
+        if !spares_shims(&mode) {
+            return Err(Error::Node(format!(
+                "a restart of {unit} would end all pods, since its KillMode is {mode:?}: set KillMode=process, as \
+                 containerd's own unit does, and call `systemctl daemon-reload`; or restart it yourself when no pod \
+                 runs, after --no-restart"
+            )));
+        }
+        Ok(Self::Unit(unit))
     }
 
     pub(super) fn run(&self) -> Result<()> {
@@ -224,12 +234,21 @@ fn unit(pid: u32) -> Option<String> {
     }
     let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let unit = unit_in(&cgroups)?;
-    let main = Command::new("systemctl")
-        .args(["show", "--property=MainPID", "--value", unit])
-        .output()
-        .ok()?;
-    let is_main = String::from_utf8_lossy(&main.stdout).trim() == pid.to_string();
+    let is_main = property(unit, "MainPID")? == pid.to_string();
     (is_main || is_supervisor(unit)).then(|| unit.to_owned())
+}
+
+/// What systemd says of a unit.
+fn property(unit: &str, name: &str) -> Option<String> {
+    let mut command = Command::new("systemctl");
+    command.args(["show", "--value", &format!("--property={name}"), unit]);
+    let output = command.stdin(Stdio::null()).output().ok()?;
+    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Whether a unit with this `KillMode` (systemd.kill(5)) leaves alone what its main process has started.
+fn spares_shims(mode: &str) -> bool {
+    matches!(mode, "process" | "none")
 }
 
 /// The first service that one of a process's cgroups is named after.
@@ -321,6 +340,12 @@ mod tests {
             assert_eq!(unit_in(cgroups), unit, "{cgroups}");
         }
         assert!(is_supervisor("k3s-agent.service") && !is_supervisor("runner.service"));
+    }
+
+    #[test]
+    fn only_a_unit_that_ends_its_main_process_alone_spares_pods() {
+        let modes = ["process", "none", "control-group", "mixed", ""];
+        assert_eq!(modes.map(spares_shims), [true, true, false, false, false]);
     }
 
     #[test]

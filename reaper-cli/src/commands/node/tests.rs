@@ -1,5 +1,7 @@
 //! Whole installations of images, killed at each call that changes something.
 
+mod links;
+
 use std::{
     cell::Cell,
     collections::BTreeMap,
@@ -493,7 +495,7 @@ fn an_uninstallation_whose_restart_fails_starts_containerd_the_next_time() {
         let mut facts = node.facts(None, &[]).unwrap();
         set_restart(&mut facts, line, runs);
         let plan = uninstall(&facts);
-        carry_out_uninstall(&node, &facts, &plan, &mut Vec::new())
+        carry_out_uninstall(&node, &facts, &plan, &|| Ok(()), &mut Vec::new())
     };
     let problem = call("exit 3", true).unwrap_err().to_string();
     assert!(problem.contains("call this again"), "{problem}");
@@ -506,4 +508,26 @@ fn an_uninstallation_whose_restart_fails_starts_containerd_the_next_time() {
     call("true", false).unwrap();
     assert!(!image.node().facts(None, &[]).unwrap().is_restart_due());
     assert!(image.uninstall(&Host));
+}
+
+#[test]
+fn a_pod_that_begins_before_the_restart_keeps_containerd_from_it() {
+    let image = Image::new("/etc/containerd/config.toml", Some("version = 2\n"));
+    let before = image.tree();
+    assert!(image.install("1", &Host));
+    let node = image.node();
+    let mut facts = node.facts(None, &[]).unwrap();
+    set_restart(&mut facts, "exit 3", true);
+    let plan = uninstall(&facts);
+    let refuse = || Err(crate::error::Error::Node("a pod runs".to_owned()));
+    let problem = carry_out_uninstall(&node, &facts, &plan, &refuse, &mut Vec::new());
+    assert_eq!(problem.unwrap_err().to_string(), "a pod runs");
+    assert!(image.node().facts(None, &[]).unwrap().is_restart_due());
+    let mut facts = image.node().facts(None, &[]).unwrap();
+    set_restart(&mut facts, "true", true);
+    let plan = uninstall(&facts);
+    let node = image.node();
+    carry_out_uninstall(&node, &facts, &plan, &|| Ok(()), &mut Vec::new()).unwrap();
+    assert!(image.uninstall(&Host));
+    assert_eq!(image.tree(), before);
 }
