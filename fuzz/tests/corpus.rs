@@ -42,11 +42,14 @@ fn each_folder_of_the_corpus_is_of_a_target_and_targets_are_in_order() {
     assert_eq!(folders, names.into_iter().collect());
 }
 
+/// Whether a record can be read.
+type Reads = fn(&[u8]) -> bool;
+
 /// The records of the version that `tests/earlier` builds, which programs of this version find in a root
 /// that both use.
 #[test]
 fn records_of_an_earlier_version_are_read() {
-    let kinds: [(&str, fn(&[u8]) -> bool); 3] = [
+    let kinds: [(&str, Reads); 3] = [
         ("monitor-record", reaper_exec::fuzzing::record),
         ("overlay-record", reaper_overlay::fuzzing::record),
         ("state-record", |json| {

@@ -31,7 +31,7 @@ fn exit() -> impl Strategy<Value = Exit> {
         (1..65, any::<bool>()).prop_map(|(signal, core)| ExitStatus::Signaled { signal, core }),
         any::<String>().prop_map(|reason| ExitStatus::Unknown { reason }),
     ];
-    (status, timestamp()).prop_map(|(status, at)| Exit { status, at })
+    (status, timestamp()).prop_map(|(status, at)| Exit::new(status, at))
 }
 
 fn record() -> impl Strategy<Value = Record> {

@@ -37,7 +37,7 @@ pub(crate) async fn run(
     let text = collect::collect(call).await?;
     match &args.output {
         Some(path) => {
-            replace(path, &text).map_err(Error::io(format!("write {}", path.display())))?
+            replace(path, &text).map_err(Error::io(format!("write {}", path.display())))?;
         }
         None => print(out, format_args!("{text}"))?,
     }

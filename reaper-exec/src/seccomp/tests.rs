@@ -346,7 +346,7 @@ proptest! {
 fn filter_of_projects_refuses_what_sets_them_and_nothing_else() {
     let program = super::keep_projects().unwrap().program;
     let refused = errno(libc::EPERM);
-    for arch in 0..MACHINE.len() {
+    for (arch, machine) in MACHINE.iter().enumerate() {
         let ioctl = |command: u64| run(&program, &call(arch, "ioctl", [3, command, 0, 0, 0, 0]));
         for command in [0x401c_5820, 0x4008_6602, 0x4004_6602] {
             assert_eq!(ioctl(command), refused, "{command:#x}");
@@ -362,7 +362,7 @@ fn filter_of_projects_refuses_what_sets_them_and_nothing_else() {
             assert_eq!(run(&program, &call(arch, name, [0; 6])), ALLOW, "{name}");
         }
         let newer = Call {
-            number: MACHINE[arch].first + 4000,
+            number: machine.first + 4000,
             ..call(arch, "read", [0; 6])
         };
         assert_eq!(run(&program, &newer), ALLOW);

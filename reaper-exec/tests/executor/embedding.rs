@@ -84,13 +84,7 @@ async fn begin(rig: &Rig, id: &ContainerId, operation: Operation, times: usize) 
         Operation::Exec => {
             let exec: ExecId = "one".parse().unwrap();
             let target = Target::Exec(id.clone(), exec.clone());
-            let request = ExecRequest {
-                process: rig.process(&["sleep", "1000"]),
-                process_json: None,
-                stdio: StdioRequest::default(),
-                preserve_fds: Vec::new(),
-                kill_on_disconnect: false,
-            };
+            let request = ExecRequest::new(rig.process(&["sleep", "1000"]));
             let added = async {
                 other.executor().exec(id, &exec, request).await?;
                 other.executor().start(&target).await
