@@ -26,6 +26,7 @@ pub mod floors;
 pub mod image;
 pub mod kubernetes;
 pub mod leftovers;
+pub mod manifest;
 pub mod options;
 pub mod paths;
 pub mod podman;

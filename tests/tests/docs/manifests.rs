@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use yaml_rust2::{Yaml, YamlLoader};
+use reaper_tests::manifest::{CLASSES, check, load, template};
+use serde_json::Value;
 
 use crate::pages::{Page, files, root};
 
@@ -10,23 +11,24 @@ use crate::pages::{Page, files, root};
 fn every_manifest_is_valid() {
     let mut objects = 0;
     for (place, text) in texts() {
-        let documents = YamlLoader::load_from_str(&text);
-        let documents = documents.unwrap_or_else(|error| panic!("{place}: {error}"));
+        let documents = load(&text).unwrap_or_else(|error| panic!("{place}: {error}"));
         assert!(!documents.is_empty(), "{place}: nothing in it");
-        for document in &documents {
-            if !document["kind"].is_badvalue() {
-                objects += 1;
-                check(&place, document);
-            }
+        for document in documents.iter().filter(|it| !it["kind"].is_null()) {
+            objects += 1;
+            check(document).unwrap_or_else(|problem| panic!("{place}: {problem}"));
+            check_use(&place, document);
         }
     }
-    assert!(objects >= 5, "only {objects} objects were found");
+    assert!(objects >= 40, "only {objects} objects were found");
 }
 
-/// All YAML of the repository, and where it is.
+/// All YAML of the repository, and where it is. The chart's templates are none before they are rendered.
 fn texts() -> Vec<(String, String)> {
     let mut texts = Vec::new();
     for path in files("yaml").iter().chain(&files("yml")) {
+        if path.starts_with("examples/kubernetes/chart/templates") {
+            continue;
+        }
         let text = fs::read_to_string(root().join(path)).expect("read a file");
         texts.push((path.display().to_string(), text));
     }
@@ -37,36 +39,34 @@ fn texts() -> Vec<(String, String)> {
     texts
 }
 
-/// What every object has, and what one that Reaper runs needs.
-fn check(place: &str, object: &Yaml) {
-    let kind = object["kind"].as_str().expect(place);
-    assert!(object["apiVersion"].as_str().is_some(), "{place}: {kind}");
-    let name = object["metadata"]["name"].as_str();
-    assert!(name.is_some_and(|name| !name.is_empty()), "{place}: {kind}");
-    if kind == "RuntimeClass" {
+/// What Kubernetes does not know: which classes there are, and how their pods are to be written.
+fn check_use(place: &str, object: &Value) {
+    if object["kind"] == "RuntimeClass" {
         let handler = object["handler"].as_str();
         assert!(
-            matches!(handler, Some("reaper-v2" | "reaper-v2-pod")),
+            handler.is_some_and(|handler| CLASSES.contains(&handler)),
             "{place}: {handler:?}"
         );
+    }
+    let spec = template(object).and_then(|template| template.spec);
+    let Some(spec) = spec else {
         return;
-    }
-    let pod = match kind {
-        "Pod" => &object["spec"],
-        _ => &object["spec"]["template"]["spec"],
     };
-    assert_eq!(
-        pod["runtimeClassName"].as_str(),
-        Some("reaper-v2"),
-        "{place}: {kind}"
-    );
-    // Workloads have the node's network, and the pod has to say so.
-    assert_eq!(pod["hostNetwork"].as_bool(), Some(true), "{place}: {kind}");
-    let containers = pod["containers"].as_vec().expect(place);
-    assert!(!containers.is_empty(), "{place}: {kind}");
-    for container in containers {
-        for key in ["name", "image"] {
-            assert!(container[key].as_str().is_some(), "{place}: {kind}: {key}");
-        }
+    for container in spec
+        .init_containers
+        .iter()
+        .flatten()
+        .chain(&spec.containers)
+    {
+        assert!(container.image.is_some(), "{place}: {}", container.name);
     }
+    let Some(class) = spec.runtime_class_name else {
+        return;
+    };
+    assert!(CLASSES.contains(&class.as_str()), "{place}: {class}");
+    // Those who administer a node are in its network, and the pod has to say so.
+    assert!(
+        class != CLASSES[0] || spec.host_network == Some(true),
+        "{place}: no hostNetwork"
+    );
 }
