@@ -182,8 +182,8 @@ impl Cluster {
             umount2(path.as_str(), MntFlags::MNT_DETACH).expect("unmount a volume");
         }
         let boot = self.dir().join("boot");
-        fs::write(&boot, "6cf9c6ba-2b5f-4d04-9d5c-0a4f4a4e1c0f\n")
-            .expect("write the name of a boot");
+        let another = fs::read("/proc/sys/kernel/random/uuid").expect("a new name");
+        fs::write(&boot, another).expect("write the name of a boot");
         let (none, name) = (None::<&str>, "/proc/sys/kernel/random/boot_id");
         mount(Some(&boot), name, none, MsFlags::MS_BIND, none).expect("rename the boot");
         self.node.make_cgroup();

@@ -97,8 +97,7 @@ fn proxy(dir: &Path) -> serde_json::Value {
         "clientConnection": { "kubeconfig": dir.join("kubeconfig") },
         "hostnameOverride": NODE_NAME,
         "bindAddress": NODE,
-        "healthzBindAddress": "",
-        "metricsBindAddress": "127.0.0.1:0",
+        "oomScoreAdj": 0,
         "mode": "iptables",
         "iptables": { "minSyncPeriod": "100ms", "syncPeriod": "10s" },
         // How many connections the kernel knows is not this network's to say.

@@ -147,9 +147,9 @@ fn use_is_in_the_summary_of_the_kubelet(space: &Space<'_>) {
     // The memory is that of the shell, which keeps the word.
     let script = "word=$$(head -c 20000000 /dev/zero | tr '\\0' x); while :; do sleep 0.1; done";
     space.run(&pod("uses", script));
-    let path = format!("/api/v1/nodes/{}/proxy/stats/summary", "reaper-node");
+    let path = "/api/v1/nodes/reaper-node/proxy/stats/summary";
     eventually("the use of the pod is known", || {
-        let summary = space.cluster.get(&path)?;
+        let summary = space.cluster.get(path)?;
         let pods = summary["pods"].as_array()?;
         let ours = pods
             .iter()
@@ -158,8 +158,7 @@ fn use_is_in_the_summary_of_the_kubelet(space: &Space<'_>) {
         let at_least = |value: &Value, least: u64| value.as_u64().is_some_and(|used| used >= least);
         let known = container["name"] == "main"
             && at_least(&container["memory"]["workingSetBytes"], 20_000_000)
-            && at_least(&container["cpu"]["usageCoreNanoSeconds"], 1)
-            && at_least(&ours["network"]["rxBytes"], 0);
+            && at_least(&container["cpu"]["usageCoreNanoSeconds"], 1);
         known.then_some(())
     });
 }
