@@ -9,7 +9,9 @@ kubernetes_suite=bookworm
 kubernetes_packages=(dpkg-dev jq make openssl rsync)
 
 # The programs that are built; etcd and kubectl are there as packages.
-kubernetes_programs=(kubelet kube-apiserver kube-controller-manager kube-scheduler)
+kubernetes_programs=(
+  cmd/kubelet cmd/kube-apiserver cmd/kube-controller-manager cmd/kube-scheduler cmd/kube-proxy
+)
 
 provision_kubernetes() {
   local dir=$1
@@ -17,10 +19,13 @@ provision_kubernetes() {
   exec 6>"$dir/.provision"
   flock 6
   install_packages "${kubernetes_packages[@]}"
-  [ ! -e "$dir/ready" ] || return 0
+  # One that was built otherwise is built anew.
+  local made="$kubernetes_suite ${kubernetes_programs[*]}"
+  [ "$(cat "$dir/ready" 2>/dev/null)" != "$made" ] || return 0
   rm -rf "${dir:?}"/{bin,build}
   mkdir -p "$dir"/{bin,build}
   fetch_kubernetes "$dir/build"
+  speak_newer_cri "$dir/build/source"
   say 'building Kubernetes, which takes minutes'
   build_kubernetes "$dir/build" >"$dir/build.log" 2>&1 || {
     tail -n 40 "$dir/build.log" >&2
@@ -28,12 +33,12 @@ provision_kubernetes() {
   }
   local program
   for program in "${kubernetes_programs[@]}"; do
-    cp "$dir/build/source/_output/bin/$program" "$dir/bin"
+    cp "$dir/build/source/_output/bin/${program##*/}" "$dir/bin"
   done
   cp "$dir"/build/packages/usr/bin/{etcd,kubectl} "$dir/bin"
   rm -rf "$dir/build"
   "$dir/bin/kubelet" --version
-  touch "$dir/ready"
+  printf '%s\n' "$made" >"$dir/ready"
 }
 
 # Downloads the source, and unpacks it and the packages beside this machine's own.
@@ -51,6 +56,14 @@ fetch_kubernetes() {
   dpkg-source --no-copy -x "$dir"/kubernetes_*.dsc "$dir/source"
 }
 
+# Has the kubelet ask for the CRI by its later name. The messages are the same; containerd 1.6 and 1.7 serve
+# both, 2.x that one alone.
+speak_newer_cri() {
+  local file=$1/staging/src/k8s.io/cri-api/pkg/apis/runtime/v1alpha2/api.pb.go
+  sed -i 's|"/runtime\.v1alpha2\.|"/runtime.v1.|; s|\(ServiceName: "runtime\.\)v1alpha2\.|\1v1.|' "$file"
+  grep -q '"/runtime\.v1\.' "$file" || die 'the names of the CRI are not where they were'
+}
+
 # Runs those parts of the package's own build that make the programs, without what no test uses: the
 # clouds and the runtime docker. The source brings its dependencies, so nothing is fetched.
 build_kubernetes() (
@@ -63,5 +76,5 @@ build_kubernetes() (
   export GO111MODULE=off GOPROXY=off GOSUMDB=off GOFLAGS=-tags=providerless,dockerless CGO_ENABLED=0
   export KUBE_BUILD_PLATFORMS=
   nice -n 5 make gen_openapi &&
-    nice -n 5 hack/make-rules/build.sh "${kubernetes_programs[@]/#/cmd/}"
+    nice -n 5 hack/make-rules/build.sh "${kubernetes_programs[@]}"
 )

@@ -1,14 +1,17 @@
 //! containerd's configuration files.
 
-use std::path::Path;
+use std::{fs, path::Path, process::Command};
 
-use crate::{image::PAUSE, options::Options};
+use crate::{ctr::Output, image::PAUSE, options::Options, suite::reaper_program};
 
 /// The runtime handlers of every node.
 const HANDLERS: [(&str, &str); 2] = [
     ("reaper-v2", "io.containerd.reaper.v2"),
     ("runc", "io.containerd.runc.v2"),
 ];
+
+/// The handlers that `reaper-runtime node install` makes, which are also the names of their runtime classes.
+pub const INSTALLED: [&str; 2] = ["reaper-v2", "reaper-v2-pod"];
 
 /// The handler whose options have the shim and its monitors in the pod's cgroup.
 pub const IN_POD: &str = "reaper-in-pod";
@@ -83,8 +86,14 @@ sandbox = "{PAUSE}"
         format!("bin_dir = \"{dir}/cni\"")
     };
     text += &format!("[{runtime_table}.cni]\n{plugins}\nconf_dir = \"{dir}/cni\"\n");
-    text += &format!("[{runtime_table}.containerd]\ndefault_runtime_name = \"runc\"\n");
-    for (handler, runtime) in HANDLERS {
+    text += &format!(
+        "[{runtime_table}.containerd]\ndefault_runtime_name = \"{}\"\n",
+        options.default_handler.unwrap_or("runc")
+    );
+    let made = HANDLERS
+        .iter()
+        .filter(|(handler, _)| !options.installed || !INSTALLED.contains(handler));
+    for (handler, runtime) in made {
         text += &format!(
             r#"[{runtime_table}.containerd.runtimes.{handler}]
 runtime_type = "{runtime}"
@@ -102,6 +111,27 @@ ConfigPath = "{dir}/{IN_POD_FILE}"
 "#
     );
     text
+}
+
+/// A configuration with the handlers that `reaper-runtime node install` adds to it. What they name is below `dir`.
+pub(crate) fn install(dir: &Path, text: &str) -> String {
+    let root = dir.join("installed");
+    let file = root.join("etc/containerd/config.toml");
+    fs::create_dir_all(root.join("etc/containerd")).expect("make a folder");
+    fs::create_dir_all(root.join("usr/local/bin")).expect("make a folder");
+    fs::write(&file, text).expect("write a configuration");
+    Output::of(
+        Command::new(reaper_program("reaper-runtime"))
+            .args(["node", "install", "--sysroot"])
+            .arg(&root),
+    )
+    .assert_success();
+    let options = "/etc/reaper/reaper-v2-pod.toml";
+    let own = dir.join("reaper-v2-pod.toml");
+    fs::copy(root.join(&options[1..]), &own).expect("the options of the second handler");
+    let text = fs::read_to_string(file).expect("read the configuration");
+    fs::remove_dir_all(root).expect("remove the folder");
+    text.replace(options, &own.display().to_string())
 }
 
 #[cfg(test)]

@@ -40,14 +40,14 @@ pub fn on_each_with(options: &Options, test: impl Fn(&Node)) {
         .into_iter()
         .filter_map(|suite| {
             let node = Node::start(suite, options.clone());
-            eprintln!("--- on {}", node.title);
+            eprintln!("--- on {}", node.title());
             let outcome = catch_unwind(AssertUnwindSafe(|| {
                 test(&node);
                 leftovers::assert_none(&node);
             }));
             outcome.is_err().then(|| {
                 node.show_logs();
-                node.title.clone()
+                node.title().to_owned()
             })
         })
         .collect();
@@ -60,10 +60,7 @@ pub fn on_each_with(options: &Options, test: impl Fn(&Node)) {
 /// containerd dies with the thread that started it, so start and restart it from the test's own.
 #[derive(Debug)]
 pub struct Node {
-    suite: Suite,
-    title: String,
-    major: u32,
-    version: String,
+    release: Mutex<&'static Release>,
     dir: PathBuf,
     marker: String,
     options: Options,
@@ -87,30 +84,13 @@ impl Node {
             .expect("a name")
             .to_string_lossy()
             .into_owned();
-        let version = Command::new(suite.program("containerd"))
-            .arg("--version")
-            .output()
-            .expect("ask containerd for its version");
-        let version = String::from_utf8_lossy(&version.stdout).into_owned();
-        let (major, minor) = daemon::version_numbers(&version);
         for name in ["bin", "fifo", "logs", "work"] {
             fs::create_dir(dir.join(name)).expect("make a folder of the node");
         }
-        fs::write(
-            dir.join("config.toml"),
-            config::render(&dir, major, &options),
-        )
-        .expect("write containerd's configuration");
         fs::write(dir.join(config::IN_POD_FILE), "monitor_cgroup = \"pod\"\n")
             .expect("write a configuration of Reaper");
         let node = Self {
-            title: format!(
-                "{suite} ({})",
-                version.split_whitespace().nth(2).unwrap_or("?")
-            ),
-            suite,
-            major,
-            version: format!("{major}.{minor}"),
+            release: Mutex::new(Release::of(suite)),
             marker,
             options,
             daemon: Mutex::new(None),
@@ -120,24 +100,64 @@ impl Node {
         if node.options.own_network {
             network::make(&node.network());
         }
+        node.write_config();
         node.start_containerd();
         node.import_images();
         node
     }
 
+    /// Replaces containerd by that of another suite, as an administrator would: what runs goes on.
+    pub fn upgrade_containerd(&self, suite: Suite) {
+        self.stop_containerd();
+        *locked(&self.release) = Release::of(suite);
+        self.write_config();
+        self.start_containerd();
+    }
+
+    /// Takes all from the node that the end of its power takes: processes but for those of `spared`, mounts,
+    /// cgroups, and what was on filesystems in memory. containerd is to be started again.
+    pub fn lose_power(&self, spared: &[u32]) {
+        self.kill_containerd();
+        leftovers::end_processes(spared);
+        leftovers::unmount(self);
+        leftovers::remove_cgroups(self);
+        for name in ["state", "reaper", "overlay"] {
+            let folder = self.dir.join(name);
+            if folder.exists() {
+                fs::remove_dir_all(folder).expect("empty what was in memory");
+            }
+        }
+    }
+
+    fn release(&self) -> &'static Release {
+        *locked(&self.release)
+    }
+
+    fn title(&self) -> &str {
+        &self.release().title
+    }
+
+    fn write_config(&self) {
+        let mut text = config::render(&self.dir, self.major(), &self.options);
+        if self.options.installed {
+            text = config::install(&self.dir, &text);
+        }
+        fs::write(self.dir.join("config.toml"), text).expect("write containerd's configuration");
+    }
+
     /// The suite that its containerd is from.
     pub fn suite(&self) -> &Suite {
-        &self.suite
+        &self.release().suite
     }
 
     /// The first two numbers of containerd's version, such as `1.6`.
     pub fn version(&self) -> &str {
-        &self.version
+        &self.release().version
     }
 
     /// The first number of containerd's version.
     pub fn major(&self) -> u32 {
-        self.major
+        self.release().major
     }
 
     /// The private folder. Below `/run`, so workloads see it as it is.
@@ -262,6 +282,36 @@ impl Node {
                 lines[first..].join("\n")
             );
         }
+    }
+}
+
+/// A containerd, and what it says of itself.
+#[derive(Debug)]
+struct Release {
+    suite: Suite,
+    title: String,
+    major: u32,
+    version: String,
+}
+
+impl Release {
+    /// A node's is replaced while others know it: it stays for as long as the process.
+    fn of(suite: Suite) -> &'static Self {
+        let version = Command::new(suite.program("containerd"))
+            .arg("--version")
+            .output()
+            .expect("ask containerd for its version");
+        let version = String::from_utf8_lossy(&version.stdout).into_owned();
+        let (major, minor) = daemon::version_numbers(&version);
+        Box::leak(Box::new(Self {
+            title: format!(
+                "{suite} ({})",
+                version.split_whitespace().nth(2).unwrap_or("?")
+            ),
+            suite,
+            major,
+            version: format!("{major}.{minor}"),
+        }))
     }
 }
 

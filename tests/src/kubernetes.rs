@@ -4,6 +4,7 @@
 //! only in the namespaces that `tests/kubernetes` makes for it.
 
 mod daemons;
+mod dns;
 mod network;
 mod space;
 
@@ -19,12 +20,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::signal::Signal;
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::signal::Signal,
+};
 use serde_json::{Value, json};
 
-pub use self::space::{RUNC, Space, container, end_of, pod};
+pub use self::{
+    network::NODE,
+    space::{OURS, RUNC, Space, container, end_of, pod},
+};
 use crate::{
     Node, Options,
+    config::INSTALLED,
     containerd::locked,
     ctr::Output,
     leftovers::{self, Expected},
@@ -54,16 +62,17 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a cluster, and waits until its node takes pods.
-    pub fn start() -> Self {
+    /// Starts a cluster over a suite's containerd, and waits until its node takes pods.
+    pub fn start(suite: Suite) -> Self {
         assert!(
-            TcpListener::bind((network::NODE, 0)).is_ok(),
+            TcpListener::bind((NODE, 0)).is_ok(),
             "a cluster needs namespaces of its own: run tests/kubernetes"
         );
         let options = Options::default()
             .overlay()
+            .installed()
             .env("REAPER_ANNOTATIONS_ALLOW", "overlay-scope");
-        let node = Node::start(Suite::named("bookworm"), options);
+        let node = Node::start(suite, options);
         network::install(&node.dir().join("cni"));
         let cluster = Self {
             node,
@@ -84,19 +93,21 @@ impl Cluster {
         for name in [
             "kube-controller-manager",
             "kube-scheduler",
+            "kube-proxy",
             "kubelet",
             "kubectl",
         ] {
             cluster.start_daemon(name);
         }
-        for (name, handler) in [
-            (cluster.node.handler(), cluster.node.handler()),
-            (RUNC, RUNC),
-        ] {
+        for class in INSTALLED.into_iter().chain([RUNC]) {
             cluster.apply(&json!({
                 "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass",
-                "metadata": { "name": name }, "handler": handler,
+                "metadata": { "name": class }, "handler": class,
             }));
+        }
+        dns::serve();
+        for object in dns::objects() {
+            cluster.apply(&object);
         }
         cluster.until_ready();
         cluster
@@ -143,19 +154,40 @@ impl Cluster {
 
     /// What the API server has at a path, unless there is nothing.
     pub fn get(&self, path: &str) -> Option<Value> {
-        let mut stream = TcpStream::connect(("127.0.0.1", daemons::PROXY_PORT)).ok()?;
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        head.lines().next()?.contains(" 200 ").then_some(())?;
-        serde_json::from_str(body).ok()
+        ask(path)
     }
 
     /// Ends the kubelet by a signal, and starts it again.
     pub fn restart_kubelet(&self, signal: Signal, meanwhile: impl FnOnce()) {
         self.end_daemon("kubelet", signal);
         meanwhile();
+        self.start_daemon("kubelet");
+    }
+
+    /// Restarts the kubelet with another policy for processors. The second is reserved for all but exclusive use.
+    pub fn manage_processors(&self, policy: &str) {
+        self.restart_kubelet(Signal::SIGTERM, || {
+            daemons::set_cpu_policy(&self.dir(), policy);
+            // It refuses to start with the state of another policy.
+            let _ = fs::remove_file(Path::new(KUBELET).join("cpu_manager_state"));
+        });
+    }
+
+    /// Takes all from the node that the end of its power takes, and starts it again.
+    pub fn reboot(&self) {
+        self.end_daemon("kubelet", Signal::SIGKILL);
+        let spared: Vec<u32> = locked(&self.daemons).values().map(Child::id).collect();
+        self.node.lose_power(&spared);
+        for path in mounts_below(KUBELET).iter().rev() {
+            umount2(path.as_str(), MntFlags::MNT_DETACH).expect("unmount a volume");
+        }
+        let boot = self.dir().join("boot");
+        let another = fs::read("/proc/sys/kernel/random/uuid").expect("a new name");
+        fs::write(&boot, another).expect("write the name of a boot");
+        let (none, name) = (None::<&str>, "/proc/sys/kernel/random/boot_id");
+        mount(Some(&boot), name, none, MsFlags::MS_BIND, none).expect("rename the boot");
+        self.node.make_cgroup();
+        self.node.start_containerd();
         self.start_daemon("kubelet");
     }
 
@@ -214,11 +246,9 @@ impl Cluster {
                 .flatten()
                 .map(|pod| format!("folder {}", pod.path().display())),
         );
-        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("read the mount table");
-        let below = mounts.lines().filter_map(|line| line.split(' ').nth(4));
         left.extend(
-            below
-                .filter(|path| path.starts_with(KUBELET))
+            mounts_below(KUBELET)
+                .into_iter()
                 .map(|path| format!("mount {path}")),
         );
         let known = locked(&self.left);
@@ -271,6 +301,7 @@ impl Drop for Cluster {
         for name in [
             "kubelet",
             "kubectl",
+            "kube-proxy",
             "kube-scheduler",
             "kube-controller-manager",
             "kube-apiserver",
@@ -294,6 +325,27 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
         );
         thread::sleep(ASK_AGAIN);
     }
+}
+
+/// What the API server has at a path, unless there is nothing.
+fn ask(path: &str) -> Option<Value> {
+    let mut stream = TcpStream::connect(("127.0.0.1", daemons::PROXY_PORT)).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    head.lines().next()?.contains(" 200 ").then_some(())?;
+    serde_json::from_str(body).ok()
+}
+
+/// The mount points below a folder, outer ones first.
+fn mounts_below(folder: &str) -> Vec<String> {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("read the mount table");
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+    points
+        .filter(|path| path.starts_with(folder))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The conditions of an object's status, and whether each holds.

@@ -101,29 +101,44 @@ pub fn find_beside(node: &Node, expected: &Expected<'_>) -> Vec<String> {
 
 /// Ends and removes all that is left of a node, its folder included.
 pub(crate) fn clear(node: &Node) {
-    let me = process::id();
+    end_processes(&[]);
+    unmount(node);
+    remove_cgroups(node);
+    if env::var_os("REAPER_TEST_KEEP").is_some() {
+        eprintln!("kept: {}", node.dir().display());
+    } else if let Err(error) = fs::remove_dir_all(node.dir()) {
+        eprintln!("remove {}: {error}", node.dir().display());
+    }
+}
+
+/// Kills all processes that come from this one, but for those of `spared`.
+pub(crate) fn end_processes(spared: &[u32]) {
     until_within("all of the node's processes end", SETTLE, || {
-        procfs::reap_orphans(&[]);
-        let left = procfs::descendants(me);
+        procfs::reap_orphans(spared);
+        let mut left = procfs::descendants(process::id());
+        left.retain(|process| !spared.contains(&process.pid) && !spared.contains(&process.parent));
         for process in &left {
             process.signal(Signal::SIGKILL);
         }
         left.is_empty().then_some(())
     });
+}
+
+/// Unmounts all that is mounted below a node's folder.
+pub(crate) fn unmount(node: &Node) {
     for path in mounts(node).iter().rev() {
         if let Err(error) = umount2(path, MntFlags::MNT_DETACH) {
             eprintln!("umount {}: {error}", path.display());
         }
     }
+}
+
+/// Removes a node's cgroups.
+pub(crate) fn remove_cgroups(node: &Node) {
     for path in cgroups(node).iter().rev() {
         if let Err(error) = fs::remove_dir(path) {
             eprintln!("rmdir {}: {error}", path.display());
         }
-    }
-    if env::var_os("REAPER_TEST_KEEP").is_some() {
-        eprintln!("kept: {}", node.dir().display());
-    } else if let Err(error) = fs::remove_dir_all(node.dir()) {
-        eprintln!("remove {}: {error}", node.dir().display());
     }
 }
 

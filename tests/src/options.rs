@@ -11,6 +11,10 @@ pub struct Options {
     pub apparmor: bool,
     /// Whether containerd, and with it the node of its pods, has a network of its own.
     pub own_network: bool,
+    /// Whether Reaper's handlers are those that `reaper-runtime node install` makes; else the harness's own.
+    pub installed: bool,
+    /// The handler of pods that name none.
+    pub default_handler: Option<&'static str>,
     /// More of containerd's environment, which its shims inherit.
     pub env: Vec<(String, String)>,
     /// A program with arguments that containerd is run by, and leaves what it has to it.
@@ -38,6 +42,20 @@ impl Options {
     #[must_use]
     pub fn own_network(mut self) -> Self {
         self.own_network = true;
+        self
+    }
+
+    /// With the handlers that the installer makes.
+    #[must_use]
+    pub fn installed(mut self) -> Self {
+        self.installed = true;
+        self
+    }
+
+    /// With another handler than runc's for pods that name none.
+    #[must_use]
+    pub fn default_handler(mut self, handler: &'static str) -> Self {
+        self.default_handler = Some(handler);
         self
     }
 

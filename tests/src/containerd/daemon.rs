@@ -81,7 +81,7 @@ impl Node {
     fn containerd_command(&self) -> Command {
         let inherited = env::var_os("PATH").unwrap_or_default();
         let programs = self.options.programs.clone();
-        let paths = [programs.unwrap_or_else(reaper_bin), self.suite.bin()]
+        let paths = [programs.unwrap_or_else(reaper_bin), self.suite().bin()]
             .into_iter()
             .chain(env::split_paths(&inherited));
         // setpriv makes containerd die with this process, however that ends.
@@ -90,7 +90,7 @@ impl Node {
             .args(["--pdeathsig", "KILL"])
             .args(&self.options.run_by)
             .args(self.enter_network())
-            .arg(self.suite.program("containerd"))
+            .arg(self.suite().program("containerd"))
             .arg("--config")
             .arg(self.dir.join("config.toml"))
             .env(

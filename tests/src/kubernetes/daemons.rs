@@ -17,6 +17,10 @@ pub(super) const NODE_NAME: &str = "reaper-node";
 /// Where `kubectl proxy` passes plain requests on.
 pub(super) const PROXY_PORT: u16 = 8001;
 
+/// The address of the service that resolves names, and the domain of all of them.
+pub(super) const DNS: &str = "10.96.0.10";
+pub(super) const DOMAIN: &str = "cluster.local";
+
 /// What the clients show the API server, which knows them by it.
 const TOKEN: &str = "reaper-test";
 
@@ -41,6 +45,7 @@ pub(super) fn write_files(dir: &Path, cgroup: &str, containerd: &Path) {
     let containerd = format!("unix://{}", containerd.display());
     write("containerd", &containerd);
     write("kubelet.yaml", &kubelet(dir, cgroup).to_string());
+    write("proxy.yaml", &proxy(dir).to_string());
     Output::of(
         Command::new("openssl")
             .args(["genrsa", "-out"])
@@ -63,6 +68,8 @@ fn kubelet(dir: &Path, cgroup: &str) -> serde_json::Value {
         // It needs a right to lower its own that this machine may not give.
         "oomScoreAdj": 0,
         "failSwapOn": false,
+        "clusterDNS": [DNS],
+        "clusterDomain": DOMAIN,
         "makeIPTablesUtilChains": false,
         "volumePluginDir": dir.join("volume-plugins"),
         // How full this machine's disks are is no part of a test.
@@ -80,6 +87,38 @@ fn kubelet(dir: &Path, cgroup: &str) -> serde_json::Value {
         // Its sockets are in a folder of the node that can't be chosen.
         "featureGates": { "DevicePlugins": false },
     })
+}
+
+/// The configuration of what makes services.
+fn proxy(dir: &Path) -> serde_json::Value {
+    json!({
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "clientConnection": { "kubeconfig": dir.join("kubeconfig") },
+        "hostnameOverride": NODE_NAME,
+        "bindAddress": NODE,
+        "oomScoreAdj": 0,
+        "mode": "iptables",
+        "iptables": { "minSyncPeriod": "100ms", "syncPeriod": "10s" },
+        // How many connections the kernel knows is not this network's to say.
+        "conntrack": {
+            "maxPerCore": 0, "min": 0,
+            "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s",
+        },
+    })
+}
+
+/// Writes another policy for processors into the kubelet's configuration.
+pub(super) fn set_cpu_policy(dir: &Path, policy: &str) {
+    let path = dir.join("kubelet.yaml");
+    let text = fs::read_to_string(&path).expect("read the kubelet's configuration");
+    let mut config: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    config["cpuManagerPolicy"] = policy.into();
+    config["cpuManagerReconcilePeriod"] = "1s".into();
+    // The one policy wants some that it never gives away, the other takes none.
+    let reserved = if policy == "static" { "0" } else { "" };
+    config["reservedSystemCPUs"] = reserved.into();
+    fs::write(path, config.to_string()).expect("write the kubelet's configuration");
 }
 
 /// The arguments of a program.
@@ -143,6 +182,7 @@ pub(super) fn arguments(name: &str, dir: &Path) -> Vec<String> {
                 "--v=2".to_owned(),
             ]
         }
+        "kube-proxy" => vec![format!("--config={}", file("proxy.yaml"))],
         "kubectl" => vec![
             kubeconfig,
             "proxy".to_owned(),

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 /// The node's address, which `tests/lib/kubernetes-node` gives to its loopback device. The kubelet
 /// takes none of 127.0.0.0/8.
-pub(super) const NODE: &str = "10.88.0.1";
+pub const NODE: &str = "10.88.0.1";
 
 /// Puts the plugin, and the configuration that names it, into the folder for both.
 pub(super) fn install(folder: &Path) {

@@ -10,10 +10,13 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{Cluster, conditions, eventually};
-use crate::{ctr::Output, image::BUSYBOX};
+use crate::{config::INSTALLED, ctr::Output, image::BUSYBOX, leftovers};
 
 /// The runtime class of runc's containers.
 pub const RUNC: &str = "runc";
+
+/// What pods and templates name as their runtime class, for which their namespace puts its own.
+pub const OURS: &str = "ours";
 
 /// A namespace of the cluster for one test.
 #[derive(Debug)]
@@ -22,6 +25,8 @@ pub struct Space<'a> {
     pub cluster: &'a Cluster,
     /// Its name.
     pub name: String,
+    /// The runtime class of its pods.
+    pub class: &'static str,
 }
 
 /// A pod of Reaper whose only container, `main`, runs a script once.
@@ -31,7 +36,7 @@ pub fn pod(name: &str, script: &str) -> Value {
         "kind": "Pod",
         "metadata": { "name": name, "labels": { "name": name } },
         "spec": {
-            "runtimeClassName": "reaper-v2",
+            "runtimeClassName": OURS,
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": 1,
             "containers": [container("main", script)],
@@ -45,8 +50,8 @@ pub fn container(name: &str, script: &str) -> Value {
 }
 
 impl Cluster {
-    /// Makes a namespace in which pods can be made.
-    pub fn space(&self, name: &str) -> Space<'_> {
+    /// Makes a namespace in which pods of a runtime class can be made.
+    pub fn space(&self, name: &str, class: &'static str) -> Space<'_> {
         let name = name.replace('_', "-");
         let name = name[..name.len().min(60)].trim_end_matches('-').to_owned();
         self.kubectl(&["create", "namespace", &name])
@@ -54,6 +59,7 @@ impl Cluster {
         let space = Space {
             cluster: self,
             name,
+            class,
         };
         eventually("the namespace has its account", || {
             let account = space.get("serviceaccounts", "default")?;
@@ -75,6 +81,7 @@ impl Space<'_> {
     pub fn apply(&self, object: &Value) {
         let mut object = object.clone();
         object["metadata"]["namespace"] = self.name.as_str().into();
+        name_class(&mut object, self.class);
         self.cluster.apply(&object);
     }
 
@@ -100,6 +107,11 @@ impl Space<'_> {
             ))
             .expect("the pods of a namespace");
         list["items"].as_array().expect("a list").clone()
+    }
+
+    /// Whether each pod has a view of the node's files and processes of its own, unless it says otherwise.
+    pub fn is_private(&self) -> bool {
+        self.class != INSTALLED[0]
     }
 
     /// Makes a pod, and waits until its containers are ready.
@@ -145,6 +157,22 @@ impl Space<'_> {
         self.kubectl(&["delete", "pod", name, "--wait=false"])
             .assert_success();
         self.gone(name);
+    }
+
+    /// Deletes a pod of runc's, and waits until it is gone.
+    ///
+    /// Where a hierarchy of version 2 is beside those of version 1, runc makes the pod's cgroup there too, and
+    /// neither it nor the kubelet removes it.
+    pub fn delete_of_runc(&self, name: &str) {
+        let uid = self.get("pods", name).expect("a pod")["metadata"]["uid"].clone();
+        self.delete(name);
+        let left = format!("kubepods/besteffort/pod{}", uid.as_str().expect("a uid"));
+        for hierarchy in leftovers::hierarchies() {
+            let cgroup = hierarchy.join(self.cluster.node().marker()).join(&left);
+            eventually("runc's cgroup can be removed", || {
+                (fs::remove_dir(&cgroup).is_ok() || !cgroup.exists()).then_some(())
+            });
+        }
     }
 
     /// Waits until a pod is gone.
@@ -222,6 +250,22 @@ impl Space<'_> {
                 .is_none()
                 .then_some(())
         });
+    }
+}
+
+/// Puts a runtime class where [`OURS`] is.
+fn name_class(value: &mut Value, class: &str) {
+    match value {
+        Value::Object(fields) => {
+            for (key, field) in fields {
+                if key == "runtimeClassName" && field == OURS {
+                    *field = class.into();
+                }
+                name_class(field, class);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| name_class(item, class)),
+        _ => {}
     }
 }
 

@@ -1,11 +1,6 @@
 //! Pods that others make: jobs, daemons, deployments, sets.
 
-use std::fs;
-
-use reaper_tests::{
-    kubernetes::{Space, eventually, pod},
-    leftovers,
-};
+use reaper_tests::kubernetes::{RUNC, Space, eventually, pod};
 use serde_json::{Value, json};
 
 crate::tests!(
@@ -17,7 +12,7 @@ crate::tests!(
     stateful_set_is_made_in_order,
     namespace_is_deleted_with_everything_in_it,
     runc_and_reaper_run_side_by_side,
-    many_pods_run_at_once,
+    as_many_pods_run_as_the_kubelet_takes,
 );
 
 /// A template for pods with a label that run a script.
@@ -210,7 +205,7 @@ fn runc_and_reaper_run_side_by_side(space: &Space<'_>) {
         reaper_tests::image::TOOL
     );
     let mut contained = pod("contained", &format!("{tool}; exec sleep 1785"));
-    contained["spec"]["runtimeClassName"] = reaper_tests::kubernetes::RUNC.into();
+    contained["spec"]["runtimeClassName"] = RUNC.into();
     let ours = pod("ours", &format!("{tool}; exec sleep 1785"));
     space.apply(&contained);
     space.apply(&ours);
@@ -228,30 +223,44 @@ fn runc_and_reaper_run_side_by_side(space: &Space<'_>) {
             .to_owned()
     };
     assert_ne!(address("contained"), address("ours"));
-    let uid = space.get("pods", "contained").expect("a pod")["metadata"]["uid"].clone();
-    space.delete("contained");
+    space.delete_of_runc("contained");
     assert_eq!(space.exec("ours", "echo goes on"), "goes on\n");
-    // Where a hierarchy of version 2 is beside those of version 1, runc makes the pod's cgroup there too, and
-    // neither it nor the kubelet removes it.
-    let left = format!("kubepods/besteffort/pod{}", uid.as_str().expect("a uid"));
-    for hierarchy in leftovers::hierarchies() {
-        let cgroup = hierarchy.join(space.cluster.node().marker()).join(&left);
-        eventually("runc's cgroup can be removed", || {
-            (fs::remove_dir(&cgroup).is_ok() || !cgroup.exists()).then_some(())
-        });
-    }
 }
 
-fn many_pods_run_at_once(space: &Space<'_>) {
-    space.apply(&json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "many" },
-        "spec": {
-            "replicas": 30, "selector": { "matchLabels": { "app": "many" } },
-            "template": template("many", "exec sleep 1786"),
-        },
-    }));
-    eventually("all run", || {
+fn as_many_pods_run_as_the_kubelet_takes(space: &Space<'_>) {
+    const MOST: i64 = 110;
+    let many = |replicas: i64| {
+        space.apply(&json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "many" },
+            "spec": {
+                "replicas": replicas, "selector": { "matchLabels": { "app": "many" } },
+                "template": template("many", "exec sleep 1786"),
+            },
+        }));
+    };
+    let available = || {
         let many = space.get_of("/apis/apps/v1", "deployments", "many")?;
-        counts(&many, "availableReplicas", 30).then_some(())
+        Some(many["status"]["availableReplicas"].as_i64().unwrap_or(0))
+    };
+    many(MOST + 1);
+    for some in [25, 50, 75, 100, MOST] {
+        eventually(&format!("{some} run"), || {
+            (available()? >= some).then_some(())
+        });
+    }
+    let waits = |pod: &Value| pod.to_string().contains("Too many pods");
+    eventually("one has no place", || {
+        let pods = space.pods("app=many");
+        (pods.iter().filter(|pod| waits(pod)).count() == 1).then_some(())
+    });
+    assert_eq!(available(), Some(MOST));
+    // By steps, too: each of them may take as long as anything else.
+    many(50);
+    eventually("most are gone", || {
+        (space.pods("app=many").len() == 50).then_some(())
+    });
+    many(0);
+    eventually("all are gone", || {
+        space.pods("app=many").is_empty().then_some(())
     });
 }

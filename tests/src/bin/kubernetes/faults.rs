@@ -3,10 +3,11 @@
 use nix::sys::signal::Signal;
 use reaper_tests::{
     faults::{kill, monitor_of, process_named, shim_of},
-    kubernetes::{Space, end_of, eventually, pod},
-    procfs::Process,
+    kubernetes::{RUNC, Space, end_of, eventually, pod},
+    procfs::{Process, descendants},
+    suite::Suite,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 crate::tests!(
     pods_outlive_a_restart_of_the_kubelet,
@@ -15,6 +16,7 @@ crate::tests!(
     container_is_started_again_after_its_monitor_was_killed,
     pod_is_made_again_after_its_shim_was_killed,
     pod_is_deleted_while_containerd_is_away,
+    pods_are_made_again_after_the_node_was_rebooted,
 );
 
 /// The id and the restarts of a pod's container.
@@ -78,10 +80,13 @@ fn pods_outlive_a_restart_of_containerd(space: &Space<'_>) {
 fn end_while_the_kubelet_is_away_is_seen_later(space: &Space<'_>) {
     space.run(&pod(
         "ends",
-        "trap 'exit 6' USR1; echo $$$$; while :; do sleep 0.1; done",
+        "trap 'exit 6' USR1; echo ready; while :; do sleep 0.1; done; : 1799",
     ));
-    let pid = space.log("ends").trim().parse().expect("its pid");
-    let process = Process::find(pid).expect("its process");
+    space.until_said("ends", "ready\n");
+    let process = descendants(std::process::id())
+        .into_iter()
+        .find(|process| process.command_line().ends_with("; : 1799"))
+        .expect("its process");
     space.cluster.restart_kubelet(Signal::SIGKILL, || {
         process.signal(Signal::SIGUSR1);
         eventually("it ends", || (!process.is_alive()).then_some(()));
@@ -132,5 +137,61 @@ fn pod_is_deleted_while_containerd_is_away(space: &Space<'_>) {
     node.start_containerd();
     space.gone("goes");
     assert!(!process.is_alive());
+    space.cluster.until_ready();
+}
+
+/// The upgrade of containerd that the program makes between two rounds of tests.
+pub(crate) fn pods_outlive_an_upgrade_of_containerd(space: &Space<'_>, suite: Suite) {
+    let before = space.run(&lasting("stays", 1796));
+    let process = process_named("sleep 1796");
+    let mut contained = lasting("contained", 1797);
+    contained["spec"]["runtimeClassName"] = RUNC.into();
+    space.run(&contained);
+    space.end(&pod("ended", "echo ended; exit 5"));
+    let node = space.cluster.node();
+    node.upgrade_containerd(suite);
+    assert_goes_on(space, &before, &process);
+    space.ready("contained");
+    assert_eq!(space.log("ended"), "ended\n");
+    assert_eq!(end_of(&space.get("pods", "ended").expect("a pod")).0, 5);
+    // The new one ends what the old one started, with its status, and starts it again.
+    kill(&process);
+    let now = space.until("stays", "is started again", |pod| {
+        container(pod).1 == 1 && pod["status"]["containerStatuses"][0]["ready"] == true
+    });
+    let last = &now["status"]["containerStatuses"][0]["lastState"]["terminated"];
+    assert_eq!(last["exitCode"], 137, "{now}");
+    space.delete("stays");
+    space.delete_of_runc("contained");
+}
+
+fn pods_are_made_again_after_the_node_was_rebooted(space: &Space<'_>) {
+    let mut with_volume = lasting("stays", 1798);
+    with_volume["spec"]["volumes"] = json!([{ "name": "own", "emptyDir": {} }]);
+    with_volume["spec"]["containers"][0]["volumeMounts"] =
+        json!([{ "name": "own", "mountPath": "/srv/own" }]);
+    let before = space.run(&with_volume);
+    space.exec(
+        "stays",
+        "echo kept >/srv/own/file; echo lost >/etc/of-this-boot",
+    );
+    space.end(&pod("ended", "echo ended; exit 5"));
+    space.cluster.reboot();
+    let now = space.until("stays", "runs again", |pod| {
+        container(pod).1 >= 1 && pod["status"]["containerStatuses"][0]["ready"] == true
+    });
+    assert_eq!(now["metadata"]["uid"], before["metadata"]["uid"]);
+    assert_ne!(container(&now).0, container(&before).0);
+    assert_eq!(
+        space.exec(
+            "stays",
+            "cat /srv/own/file; test ! -e /etc/of-this-boot && echo new"
+        ),
+        "kept\nnew\n"
+    );
+    // What had ended is not run again, and still has its log.
+    let ended = space.get("pods", "ended").expect("a pod");
+    assert_eq!(end_of(&ended).0, 5, "{ended}");
+    assert_eq!(space.log("ended"), "ended\n");
     space.cluster.until_ready();
 }

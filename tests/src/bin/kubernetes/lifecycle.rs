@@ -18,7 +18,8 @@ crate::tests!(
     hooks_run_after_the_start_and_before_the_stop,
     termination_message_is_taken_from_file_or_log,
     environment_and_working_directory_are_the_pods,
-    pods_share_what_they_write_unless_they_ask_for_their_own,
+    pods_share_what_they_write_or_have_their_own,
+    processes_of_others_are_seen_as_the_class_says,
     pods_of_the_node_see_its_network_and_processes,
 );
 
@@ -229,6 +230,26 @@ fn hooks_run_after_the_start_and_before_the_stop(space: &Space<'_>) {
         "start\nstop\nterm\n"
     );
 
+    // Asked of the container by HTTP: each request is a line of its server's log.
+    let mut asked = pod(
+        "asked",
+        "mkdir -p /tmp/asked; echo 1 >/tmp/asked/page; exec busybox httpd -f -vv -p 8082 -h /tmp/asked",
+    );
+    let ask = json!({ "httpGet": { "path": "/page", "port": 8082 } });
+    asked["spec"]["containers"][0]["lifecycle"] = json!({ "preStop": ask });
+    asked["spec"]["containers"][0]["readinessProbe"] =
+        json!({ "tcpSocket": { "port": 8082 }, "periodSeconds": 1 });
+    space.run(&asked);
+    let follower = space
+        .kubectl_command(&["logs", "-f", "asked"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("start kubectl logs");
+    space.delete("asked");
+    let told = follower.wait_with_output().expect("wait for kubectl");
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.contains("url:/page"), "{told}");
+
     let mut failing = pod("unhooked", "sleep 1732");
     failing["spec"]["containers"][0]["lifecycle"] = json!({ "postStart": { "exec": { "command": ["/bin/sh", "-c", "echo trouble; exit 3"] } } });
     space.apply(&failing);
@@ -271,17 +292,32 @@ fn environment_and_working_directory_are_the_pods(space: &Space<'_>) {
     );
 }
 
-fn pods_share_what_they_write_unless_they_ask_for_their_own(space: &Space<'_>) {
+fn pods_share_what_they_write_or_have_their_own(space: &Space<'_>) {
     let file = format!("/etc/{}", space.name);
     let writer = pod("writes", &format!("echo shared >{file}; exec sleep 1733"));
     space.run(&writer);
-    let reader = space.end(&pod("reads", &format!("cat {file}")));
+    let mut reader = pod("reads", &format!("cat {file}"));
+    if space.is_private() {
+        // The class gives each its own, which a pod may take back.
+        let seen = space.end(&pod(
+            "alone",
+            &format!("test ! -e {file} && test ! -e /tmp/{0}", space.name),
+        ));
+        assert_eq!(end_of(&seen).0, 0, "{seen}");
+        let share = json!({ "reaper.runtime/overlay-scope": "group:together" });
+        reader["metadata"]["annotations"] = share.clone();
+        let mut first = pod("first", &format!("echo shared >{file}"));
+        first["metadata"]["annotations"] = share;
+        space.end(&first);
+    } else {
+        let mut alone = pod("alone", &format!("test ! -e {file}; echo own >{file}"));
+        alone["metadata"]["annotations"] = json!({ "reaper.runtime/overlay-scope": "pod" });
+        let alone = space.end(&alone);
+        assert_eq!(end_of(&alone).0, 0, "{alone}");
+    }
+    let reader = space.end(&reader);
     assert_eq!(end_of(&reader).0, 0, "{reader}");
     assert_eq!(space.log("reads"), "shared\n");
-    let mut alone = pod("alone", &format!("test ! -e {file}; echo own >{file}"));
-    alone["metadata"]["annotations"] = json!({ "reaper.runtime/overlay-scope": "pod" });
-    let alone = space.end(&alone);
-    assert_eq!(end_of(&alone).0, 0, "{alone}");
     assert_eq!(
         space.exec("writes", &format!("cat {file}; rm {file}")),
         "shared\n"
@@ -290,6 +326,19 @@ fn pods_share_what_they_write_unless_they_ask_for_their_own(space: &Space<'_>) {
         !std::path::Path::new(&file).exists(),
         "the node stays as it was"
     );
+}
+
+fn processes_of_others_are_seen_as_the_class_says(space: &Space<'_>) {
+    space.run(&pod("other", "exec sleep 1736"));
+    let script = "pgrep -cx kubelet; pgrep -cxf 'sleep 173[6]'; echo $$$$";
+    let seen = space.end(&pod("looks", script));
+    assert_eq!(end_of(&seen).0, 0, "{seen}");
+    let said = space.log("looks");
+    if space.is_private() {
+        assert_eq!(said, "0\n0\n1\n");
+    } else {
+        assert!(said.starts_with("1\n1\n") && said != "1\n1\n1\n", "{said}");
+    }
 }
 
 fn pods_of_the_node_see_its_network_and_processes(space: &Space<'_>) {

@@ -1,4 +1,4 @@
-//! `securityContext`, and resources.
+//! `securityContext`.
 
 use std::fs;
 
@@ -14,8 +14,7 @@ crate::tests!(
     system_calls_are_filtered,
     sysctls_of_the_network_are_the_pods,
     user_root_is_refused_where_the_pod_says_so,
-    container_over_its_memory_is_killed,
-    processor_and_memory_limits_are_in_the_cgroup,
+    system_calls_are_filtered_by_a_profile_of_the_node,
 );
 
 fn user_and_groups_are_the_pods(space: &Space<'_>) {
@@ -136,51 +135,25 @@ fn user_root_is_refused_where_the_pod_says_so(space: &Space<'_>) {
     assert!(seen.to_string().contains("runAsNonRoot"), "{seen}");
 }
 
-fn container_over_its_memory_is_killed(space: &Space<'_>) {
-    // It keeps the line that it reads, which does not end.
-    let mut pod = pod("hungry", "exec tail /dev/zero");
-    pod["spec"]["containers"][0]["resources"] = json!({ "limits": { "memory": "40Mi" } });
-    let pod = space.end(&pod);
-    let (code, reason, _) = end_of(&pod);
-    assert_eq!((code, reason.as_str()), (137, "OOMKilled"), "{pod}");
-}
-
-fn processor_and_memory_limits_are_in_the_cgroup(space: &Space<'_>) {
-    let mut limited = pod("limited", "exec sleep 1771");
-    limited["spec"]["containers"][0]["resources"] = json!({ "requests": { "cpu": "250m", "memory": "32Mi" }, "limits": { "cpu": "500m", "memory": "64Mi" } });
-    let seen = space.run(&limited);
-    let process = reaper_tests::faults::process_named("sleep 1771");
-    let uid = seen["metadata"]["uid"].as_str().expect("a uid");
-    let cgroups = fs::read_to_string(format!("/proc/{}/cgroup", process.pid)).expect("its cgroups");
-    assert!(
-        cgroups.contains(&format!("/kubepods/burstable/pod{uid}/")),
-        "{cgroups}"
+fn system_calls_are_filtered_by_a_profile_of_the_node(space: &Space<'_>) {
+    let folder = std::path::Path::new("/mnt/kubelet/seccomp");
+    fs::create_dir_all(folder).expect("make the folder of profiles");
+    let profile = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 122 }],
+    });
+    fs::write(folder.join("no-mkdir.json"), profile.to_string()).expect("write a profile");
+    let mut pod = pod(
+        "filtered",
+        "mkdir /tmp/new 2>&1; touch /tmp/file && echo made",
     );
-    let marker = space.cluster.node().marker();
-    let pods = format!("{marker}/kubepods/burstable/pod{uid}");
-    let of = |controller: &str, file: &str| {
-        let path = cgroups
-            .lines()
-            .find_map(|line| {
-                let (_, rest) = line.split_once(':')?;
-                let (names, path) = rest.split_once(':')?;
-                names
-                    .split(',')
-                    .any(|name| name == controller)
-                    .then_some(path)
-            })
-            .map_or_else(
-                || format!("/sys/fs/cgroup/{pods}"),
-                |path| format!("/sys/fs/cgroup/{controller}{path}"),
-            );
-        fs::read_to_string(format!("{path}/{file}"))
-            .unwrap_or_else(|error| panic!("{path}/{file}: {error}"))
-    };
-    if cgroups.contains(":memory:") {
-        assert_eq!(of("memory", "memory.limit_in_bytes").trim(), "67108864");
-        assert_eq!(of("cpu", "cpu.cfs_quota_us").trim(), "50000");
-    } else {
-        assert_eq!(of("memory", "memory.max").trim(), "67108864");
-        assert_eq!(of("cpu", "cpu.max").trim(), "50000 100000");
-    }
+    pod["spec"]["securityContext"] = json!({
+        "seccompProfile": { "type": "Localhost", "localhostProfile": "no-mkdir.json" },
+    });
+    space.end(&pod);
+    let log = space.log("filtered");
+    assert!(
+        log.contains("Disk quota exceeded") && log.ends_with("made\n"),
+        "{log}"
+    );
 }

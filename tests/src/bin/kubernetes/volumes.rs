@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use nix::mount::{MsFlags, mount, umount};
+use nix::{
+    mount::{MsFlags, mount, umount},
+    sys::stat::{Mode, SFlag, makedev, mknod},
+};
 use reaper_tests::kubernetes::{Space, eventually, pod};
 use serde_json::{Value, json};
 
@@ -140,13 +143,24 @@ fn paths_of_the_host_are_of_their_types(space: &Space<'_>) {
     fs::create_dir(folder.join("directory")).expect("make a directory");
     fs::write(folder.join("file"), "content\n").expect("write a file");
     let socket = std::os::unix::net::UnixListener::bind(folder.join("socket")).expect("listen");
+    mknod(
+        &folder.join("block"),
+        SFlag::S_IFBLK,
+        Mode::S_IRUSR,
+        // The first loop device, which nobody opens.
+        makedev(7, 0),
+    )
+    .expect("make a device");
     let kinds = [
+        ("any", ""),
+        ("block", "BlockDevice"),
         ("directory", "Directory"),
         ("file", "File"),
         ("socket", "Socket"),
         ("new-directory", "DirectoryOrCreate"),
         ("new-file", "FileOrCreate"),
     ];
+    fs::write(folder.join("any"), "").expect("write a file");
     let mut volumes: Vec<Value> = kinds
         .iter()
         .map(|(name, kind)| json!({ "name": name, "hostPath": { "path": folder.join(name), "type": kind } }))
@@ -167,7 +181,7 @@ fn paths_of_the_host_are_of_their_types(space: &Space<'_>) {
                   echo made >directory/inside; echo made >new-directory/inside; echo made >new-file; echo lost >null";
     assert_eq!(
         space.exec("hosted", script),
-        "directory directory\nfile regular file\nnew-directory directory\nnew-file regular empty file\n\
+        "any regular empty file\nblock block special file\ndirectory directory\nfile regular file\nnew-directory directory\nnew-file regular empty file\n\
          null character special file\nsocket socket\ncontent\n"
     );
     for name in ["directory/inside", "new-directory/inside", "new-file"] {
