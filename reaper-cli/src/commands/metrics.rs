@@ -35,12 +35,11 @@ pub(crate) async fn run(
         return server::serve(call, listen).await;
     }
     let text = collect::collect(call).await?;
-    match &args.output {
-        Some(path) => {
-            replace(path, &text).map_err(Error::io(format!("write {}", path.display())))?;
-        }
-        None => print(out, format_args!("{text}"))?,
-    }
+    let Some(path) = &args.output else {
+        print(out, format_args!("{text}"))?;
+        return Ok(ExitAction::DONE);
+    };
+    replace(path, &text).map_err(Error::io(format!("write {}", path.display())))?;
     Ok(ExitAction::DONE)
 }
 

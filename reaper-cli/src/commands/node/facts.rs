@@ -175,7 +175,7 @@ impl Node {
             return Ok(None);
         };
         let unreadable = |why: String| Error::Node(format!("{}: {why}", path.display()));
-        let mut record: Record =
+        let record: Record =
             serde_json::from_str(&text).map_err(|error| unreadable(error.to_string()))?;
         if record.version > record::VERSION {
             return Err(unreadable(format!(
@@ -189,9 +189,6 @@ impl Node {
                 "{} is no path that an installation writes: it is not absolute, or has `..`",
                 path.display()
             )));
-        }
-        for text in &mut record.texts {
-            text.path = self.lasting(&text.path)?;
         }
         Ok(Some(record))
     }
