@@ -11,7 +11,7 @@ use crate::{
     signal::Signal,
 };
 
-const KILLED: ExitStatus = ExitStatus::Signaled {
+pub(super) const KILLED: ExitStatus = ExitStatus::Signaled {
     signal: 9,
     core: false,
 };

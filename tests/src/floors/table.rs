@@ -161,8 +161,8 @@ const CLI: Crate = Crate {
     enforced: true,
     floors: &[
         &["text"],
-        &["args", "error", "host", "sockets", "sys"],
-        &["settings"],
+        &["args", "error", "sockets", "sys"],
+        &["host", "settings"],
         &[
             "backends",
             "colours",
@@ -188,6 +188,8 @@ const CLI: Crate = Crate {
                 &["layout"],
                 &["handlers"],
                 &["record"],
+                &["step"],
+                &["texts"],
                 &["plan"],
                 &["disk"],
                 &["facts"],

@@ -138,9 +138,25 @@ impl Monitor {
                 })
             }
             // A request that lost a race succeeds: all processes are being killed.
-            _ => Ok(Response::Done),
+            _ => {
+                if signal == Signal::KILL {
+                    self.thaw_killed_by_runtime();
+                }
+                Ok(Response::Done)
+            }
         };
         self.reply(to, killed);
+    }
+
+    /// Lets a paused container end whose runtime has killed it and not thawed it, as crun does with version 1.
+    fn thaw_killed_by_runtime(&mut self) {
+        // Otherwise the freezer may be another's: not every runtime makes a cgroup.
+        if !self.frozen {
+            return;
+        }
+        if let Err(error) = self.accounting_cgroups().thaw_v1() {
+            self.log(&format!("thaw the killed container: {error}"));
+        }
     }
 
     /// Attaches the process that a command has created to the one that the monitor keeps, and opens
