@@ -13,7 +13,7 @@ use crate::{
 /// What a bundle asks for, validated, as far as it has a meaning on the host.
 ///
 /// Namespaces and the like are the business of executors that make real containers; those read
-/// [`crate::Bundle::spec`].
+/// `Bundle::spec`, which the feature `oci-spec` adds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerSpec {
     /// The init process.

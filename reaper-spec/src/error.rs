@@ -51,7 +51,7 @@ pub enum Error {
         /// Which one it is, and what is wrong.
         invalid: Box<Invalid>,
     },
-    /// A part that only [`Bundle::spec`](crate::Bundle::spec) reads is not what OCI demands.
+    /// A part that only `Bundle::spec` reads, which the feature `oci-spec` adds, is not what OCI demands.
     #[error("{origin}{at}: {problem}")]
     Schema {
         /// Where the value came from.
