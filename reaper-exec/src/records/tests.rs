@@ -71,7 +71,7 @@ fn create() -> Value {
 
 fn state() -> Value {
     let process = json!({"pid": 7, "start_time": 9, "boot_id": "b"});
-    json!({"serial": 3, "answer": {"Ok": {"State": {
+    json!({"serial": 3, "answer": {"Ok": {"Observed": {
         "status": "running", "process": process, "monitor": process, "exit": null,
     }}}})
 }
@@ -115,11 +115,11 @@ const PLACES: &[(usize, &str, &str)] = &[
         "call.Create.view.mounts[0].destination",
     ),
     (2, "/serial", "serial"),
-    (2, "/answer/Ok/State/status", "answer.Ok.State.status"),
+    (2, "/answer/Ok/Observed/status", "answer.Ok.Observed.status"),
     (
         2,
-        "/answer/Ok/State/monitor/start_time",
-        "answer.Ok.State.monitor.start_time",
+        "/answer/Ok/Observed/monitor/start_time",
+        "answer.Ok.Observed.monitor.start_time",
     ),
 ];
 

@@ -349,9 +349,9 @@ async fn what_a_container_leaves_in_a_joined_pid_namespace_ends_with_it(rig: &Ri
     assert_eq!(output.all(), "ready\n");
     // They have exited by the time that the exit is told.
     assert!(!rig.marked_process_exists());
-    assert_eq!(rig.cgroup("leaves"), None);
     assert!(procfs::is_alive(&process));
     delete(rig, &id).await;
+    assert_eq!(rig.cgroup("leaves"), None);
     delete(rig, &held).await;
 }
 
