@@ -71,6 +71,8 @@ pub(crate) struct Monitor {
     pub(crate) pids: PidNamespace,
     /// Those that are run now.
     pub(crate) hook_run: Option<HookRun>,
+    /// The process that ran hooks which are no longer wanted, and kills what they have started.
+    pub(crate) dismissed_runner: Option<u32>,
     /// What init was created from, which fills in what the specs of other processes leave out.
     pub(crate) init_spec: ProcessSpec,
     /// Init is first, for the whole life of the monitor.
@@ -181,6 +183,7 @@ impl Monitor {
             namespaces,
             pids,
             hook_run: None,
+            dismissed_runner: None,
             init_spec: call.process,
             processes: vec![init],
             next_process: INIT + 1,

@@ -49,6 +49,8 @@ impl Monitor {
             let identity = self.backend.identify(pid);
             if let Some(status) = reap(pid) {
                 self.killed.reaped(pid);
+                let number = pid.as_raw().unsigned_abs();
+                self.dismissed_runner.take_if(|runner| *runner == number);
                 self.note_end();
                 let at = Timestamp::now();
                 self.child_exited(pid, identity, Exit::new(status, at));

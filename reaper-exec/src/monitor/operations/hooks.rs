@@ -84,11 +84,10 @@ impl Monitor {
     /// and then does what follows.
     pub(crate) fn end_hooks(&mut self, after: AfterHooks) {
         // The client of a start need not know more of it than that it was started.
-        if let Some(HookRun {
-            after: AfterHooks::Start(to, identity),
-            ..
-        }) = self.hook_run.take()
+        if let Some(HookRun { runner, after }) = self.hook_run.take()
+            && let AfterHooks::Start(to, identity) = after
         {
+            self.dismissed_runner = Some(runner.pid());
             self.reply(to, Ok(Response::Started(identity)));
         }
         let is_due = self.hooks.is_some() && self.hook_folder().claim_end();

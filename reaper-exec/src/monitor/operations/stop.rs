@@ -140,6 +140,8 @@ impl Monitor {
             helpers.extend(process.stdio.helpers());
         }
         helpers.extend(self.hook_run.iter().map(|hooks| hooks.runner.pid()));
+        // It outlives this process where that ends first.
+        helpers.extend(self.dismissed_runner);
         let mut children = procfs::children(std::process::id()).unwrap_or_default();
         children.retain(|pid| !helpers.contains(pid));
         children
