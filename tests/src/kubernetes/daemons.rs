@@ -173,6 +173,8 @@ pub(super) fn arguments(name: &str, dir: &Path) -> Vec<String> {
                 kubeconfig,
                 format!("--config={}", file("kubelet.yaml")),
                 format!("--root-dir={KUBELET}"),
+                // Else it is below the place that the first has by default.
+                format!("--seccomp-profile-root={KUBELET}/seccomp"),
                 format!("--cert-dir={}", file("certificates-of-kubelet")),
                 format!("--hostname-override={NODE_NAME}"),
                 format!("--node-ip={NODE}"),
