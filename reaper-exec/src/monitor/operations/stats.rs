@@ -47,7 +47,11 @@ impl Monitor {
         let live = self.processes.iter().filter(|process| !process.has_ended());
         let live = live.filter_map(|process| Some((process.pid_number()?, process.exec.clone())));
         let mut roots: Vec<(u32, Option<ExecId>)> = live.collect();
-        let mut orphans = self.remaining();
+        // A runtime may leave processes of its own, which are the monitor's children then.
+        let mut orphans = match self.runtime {
+            Some(_) => Vec::new(),
+            None => self.remaining(),
+        };
         orphans.retain(|orphan| roots.iter().all(|(root, _)| root != orphan));
         roots.extend(orphans.into_iter().map(|orphan| (orphan, None)));
         let trees = roots.into_iter().flat_map(|(root, exec)| {

@@ -58,6 +58,15 @@ impl Monitor {
         self.final_exit_code()
     }
 
+    /// Whether the exit is told by the monitor's own, and not by that of a client which stands for init. That may
+    /// ask for it only now.
+    fn ends_for_init(&self) -> bool {
+        let init = &self.processes[0];
+        let is_stand_in =
+            |client: &Connection| init.kill_on_disconnect && client.number == init.owner;
+        self.options.propagate_exit && !self.connections.iter().any(is_stand_in)
+    }
+
     fn is_done(&self) -> bool {
         // A client that does not read its answers may only delay the exit that it waits for itself.
         let answered = |number| {
@@ -88,7 +97,7 @@ impl Monitor {
                     let is_known = self.connections.is_empty()
                         && self.record_again.is_none()
                         && self.hook_run.is_none();
-                    finished() && (self.options.propagate_exit || is_known)
+                    finished() && (self.ends_for_init() || is_known)
                 }
             },
         }
