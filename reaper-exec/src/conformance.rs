@@ -89,6 +89,7 @@ pub struct Subject {
     executor: Arc<dyn Executor>,
     reopen: Option<Reopen>,
     processes: bool,
+    updates_as_a_whole: bool,
     limit: Duration,
     root: StateRoot,
     args: fn(Program) -> Vec<String>,
@@ -107,6 +108,7 @@ impl Subject {
             executor: Arc::new(executor),
             reopen: None,
             processes: true,
+            updates_as_a_whole: true,
             limit: LIMIT,
             root,
             bundle: Box::new(move |_| bundle.clone()),
@@ -137,6 +139,14 @@ impl Subject {
     #[must_use]
     pub fn without_processes(mut self) -> Self {
         self.processes = false;
+        self
+    }
+
+    /// An update that is refused may have changed something, as with an OCI runtime that takes one limit after
+    /// another: that it has not is not checked.
+    #[must_use]
+    pub fn updating_in_parts(mut self) -> Self {
+        self.updates_as_a_whole = false;
         self
     }
 

@@ -246,6 +246,7 @@ fn what_is_in_the_place_of_a_file_holds_back_no_deletion() {
         (base.join("scopes/node/layers.json"), false),
         (rig.root().join("bad/monitor"), false),
         (rig.root().join("bad/plan.json"), true),
+        (rig.root().join("bad/exit.json"), true),
     ];
     for (file, late) in files {
         for make in others {

@@ -13,7 +13,6 @@ use std::{
     io,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    process,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -243,10 +242,12 @@ fn make(path: &Path) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         durable::create_dir_all(folder)?;
     }
-    let staged = path.with_extension(process::id().to_string());
+    // A thread's number is no other thread's, of any process.
+    let thread = rustix::thread::gettid();
+    let staged = path.with_extension(thread.as_raw_nonzero().to_string());
     let file = match create(&staged) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            // Of a process that had this number, and was killed.
+            // Of a thread that had this number, and was killed.
             fs::remove_file(&staged)?;
             create(&staged)?
         }

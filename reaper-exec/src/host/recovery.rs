@@ -39,9 +39,10 @@ impl HostExecutor {
         let recovered = match self.clean_up(id, true, false).await {
             Err(error) if self.plan(id).is_err() => self.remove_unplanned(id, error),
             // It was cleaned up before, or there was nothing to clean up.
-            Err(Error::NotFound(_)) => match self.exit_record(id)? {
-                Some(record) => Ok(ContainerState::stopped(record.exit)),
-                None => Err(Error::NotFound(Target::Init(id.clone()))),
+            Err(Error::NotFound(_)) => match self.exit_record(id) {
+                Ok(Some(record)) => Ok(ContainerState::stopped(record.exit)),
+                Ok(None) => Err(Error::NotFound(Target::Init(id.clone()))),
+                Err(unreadable) => Ok(ContainerState::stopped(unknown_exit(&unreadable))),
             },
             cleaned => cleaned,
         };
@@ -184,6 +185,12 @@ fn read<T: DeserializeOwned>(path: &std::path::Path) -> Result<Option<T>> {
         operation: format!("read {}", path.display()),
         source,
     })
+}
+
+/// The exit of a container of which the record is something else by now, and is going to be removed.
+fn unknown_exit(unreadable: &Error) -> Exit {
+    let reason = unreadable.to_string();
+    Exit::new(ExitStatus::Unknown { reason }, Timestamp::now())
 }
 
 /// The exit of an exec whose monitor, which alone knew it, was killed.

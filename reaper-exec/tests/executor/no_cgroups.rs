@@ -97,11 +97,12 @@ async fn figures_are_the_same_where_the_monitor_does_not_answer(rig: &Rig) {
     rig.engine.delete(&id, true).await.unwrap();
 }
 
-/// Whether a process was stopped by a signal.
+/// Whether a process was stopped by a signal, or waits for a child that was stopped before it has executed a
+/// program (vfork(2)), which some shells' children are.
 fn is_stopped(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let (_, rest) = stat.rsplit_once(") ").unwrap();
-    rest.starts_with('T')
+    rest.starts_with(['T', 'D'])
 }
 
 async fn orphans_without_cgroups_are_listed_paused_and_signalled(rig: &Rig) {

@@ -26,6 +26,7 @@ async fn oci_executor_keeps_the_contract(rig: &Rig) {
         let (cgroup, folder) = (cgroup.clone(), bundles.path().join("bundle"));
         Subject::new(open(), root.path())
             .reopening(open)
+            .updating_in_parts()
             .in_bundles(move |process| bundle::write(&folder, &bundle::spec(process, &cgroup)))
             .keeping((root, bundles))
     })

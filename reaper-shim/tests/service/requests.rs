@@ -189,6 +189,11 @@ async fn unsupported_requests_are_unimplemented() {
         }),
         ..UpdateTaskRequest::default()
     };
+    let unsupported = Error::Unsupported {
+        operation: "update".into(),
+        reason: "no cgroup".into(),
+    };
+    shim.fake.fail_next(Call::Update, unsupported);
     let updated = shim.service.update(&context, update("{}")).await;
     assert_eq!(code(updated), Code::UNIMPLEMENTED);
     let wrong = shim.service.update(&context, update("[]")).await;

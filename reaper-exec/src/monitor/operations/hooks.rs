@@ -24,6 +24,7 @@ use crate::{
         },
     },
     protocol::{Failure, HooksConfig, Response, RuntimeHooksDone},
+    records,
 };
 
 impl Monitor {
@@ -112,7 +113,7 @@ impl Monitor {
                 self.kill_children();
                 // exit.json goes first: while there is a plan.json, another client can repeat a
                 // deletion that was interrupted.
-                let _ = std::fs::remove_file(self.dir.exit_file());
+                let _ = records::remove(&self.dir.exit_file());
                 remove_runtime_files(&self.dir);
                 self.deleted_for = Some(client);
                 for to in std::mem::take(&mut self.deleting) {

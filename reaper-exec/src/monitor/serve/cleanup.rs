@@ -53,14 +53,14 @@ pub(crate) fn cleanup(
     let dir = ContainerDir::new(dir);
     let plan_file = match records::open(&dir.cleanup_file()) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return recorded(&dir),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return recorded(&dir, remove),
         Err(error) => return Err(Failure::setup("open the monitor's plan", &error)),
     };
     lock_exclusive(&plan_file)
         .map_err(|error| Failure::setup("lock the monitor's plan", &error))?;
     // An earlier holder of the lock may have removed the file.
     let Some(mut plan) = read::<CleanupRecord>(&dir.cleanup_file())? else {
-        return recorded(&dir);
+        return recorded(&dir, remove);
     };
     // It was killed before it had them, and another container has them now.
     let claim = Claim::new(plan.monitor.clone(), true);
@@ -78,7 +78,7 @@ pub(crate) fn cleanup(
     // its id now.
     let current = read::<CleanupRecord>(&dir.cleanup_file())?;
     if current.is_none_or(|current| current.monitor != plan.monitor) {
-        return recorded(&dir);
+        return recorded(&dir, remove);
     }
     let isolation = match &plan.runtime {
         Some(_) => &Image,
@@ -90,7 +90,7 @@ pub(crate) fn cleanup(
         Some(config) => runtime::cleanup(config, id, &dir, &plan.monitor)?,
         None => None,
     };
-    let exit = exit_of(&dir, cgroups, rebooted, left)?;
+    let exit = exit_of(&dir, remove, cgroups, rebooted, left)?;
     let released = release(isolation, &plan, cgroups, remove);
     if remove {
         released?;
@@ -105,25 +105,44 @@ pub(crate) fn cleanup(
     Ok(ContainerState::stopped(exit))
 }
 
-fn recorded(dir: &ContainerDir) -> Result<ContainerState, Failure> {
-    let record: Option<ExitRecord> = read(&dir.exit_file())?;
-    record
-        .map(|record| ContainerState::stopped(record.exit))
+fn recorded(dir: &ContainerDir, remove: bool) -> Result<ContainerState, Failure> {
+    recorded_exit(dir, remove)?
+        .map(ContainerState::stopped)
         .ok_or(Failure::NotFound)
+}
+
+/// The exit that the monitor has recorded. Where the record is something else by now, it is unknown how a container
+/// ended that is removed.
+fn recorded_exit(dir: &ContainerDir, remove: bool) -> Result<Option<Exit>, Failure> {
+    match records::read::<ExitRecord>(&dir.exit_file()) {
+        Ok(record) => Ok(record.map(|record| record.exit)),
+        Err(error) if remove => {
+            let reason = format!("read {}: {error}", dir.exit_file().display());
+            Ok(Some(Exit::new(
+                ExitStatus::Unknown { reason },
+                Timestamp::now(),
+            )))
+        }
+        Err(error) => {
+            let step = format!("read {}", dir.exit_file().display());
+            Err(Failure::setup(step, &error))
+        }
+    }
 }
 
 /// The exit that the monitor has recorded, else one that is recorded now, after what is left in the
 /// cgroup was killed. `left` is a process that a runtime could not kill.
 fn exit_of(
     dir: &ContainerDir,
+    remove: bool,
     cgroups: Option<&Cgroups>,
     rebooted: bool,
     left: Option<u32>,
 ) -> Result<Exit, Failure> {
-    if let Some(record) = read::<ExitRecord>(&dir.exit_file())? {
+    if let Some(exit) = recorded_exit(dir, remove)? {
         // All processes had exited when it was written. Those in the cgroup now are not the
         // container's.
-        return Ok(record.exit);
+        return Ok(exit);
     }
     if let Some(cgroups) = cgroups {
         kill(cgroups).map_err(|error| Failure::from_error("end what the monitor left", &error))?;
