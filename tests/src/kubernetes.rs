@@ -182,10 +182,13 @@ impl Cluster {
             umount2(path.as_str(), MntFlags::MNT_DETACH).expect("unmount a volume");
         }
         let boot = self.dir().join("boot");
+        let is_first = !boot.exists();
         let another = fs::read("/proc/sys/kernel/random/uuid").expect("a new name");
         fs::write(&boot, another).expect("write the name of a boot");
-        let (none, name) = (None::<&str>, "/proc/sys/kernel/random/boot_id");
-        mount(Some(&boot), name, none, MsFlags::MS_BIND, none).expect("rename the boot");
+        if is_first {
+            let (none, name) = (None::<&str>, "/proc/sys/kernel/random/boot_id");
+            mount(Some(&boot), name, none, MsFlags::MS_BIND, none).expect("rename the boot");
+        }
         self.node.make_cgroup();
         self.node.start_containerd();
         self.start_daemon("kubelet");

@@ -61,6 +61,8 @@ impl Cluster {
             name,
             class,
         };
+        // That of the same test with another class or containerd.
+        let _ = fs::remove_dir_all(self.node().work().join(&space.name));
         eventually("the namespace has its account", || {
             let account = space.get("serviceaccounts", "default")?;
             account["secrets"].is_array().then_some(())

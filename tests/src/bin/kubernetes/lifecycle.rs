@@ -304,7 +304,8 @@ fn pods_share_what_they_write_or_have_their_own(space: &Space<'_>) {
             &format!("test ! -e {file} && test ! -e /tmp/{0}", space.name),
         ));
         assert_eq!(end_of(&seen).0, 0, "{seen}");
-        let share = json!({ "reaper.runtime/overlay-scope": "group:together" });
+        let share = json!({ "reaper.runtime/overlay-scope": "node" });
+        reader = pod("reads", &format!("cat {file} && rm {file}"));
         reader["metadata"]["annotations"] = share.clone();
         let mut first = pod("first", &format!("echo shared >{file}"));
         first["metadata"]["annotations"] = share;
