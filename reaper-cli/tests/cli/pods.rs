@@ -213,9 +213,13 @@ fn logs_of_a_pod_are_read_from_where_containerd_writes_them() {
     // Of attempts, in the order of numbers.
     fs::write(folder.join("9.log"), "T stdout F old\n").unwrap();
     let log = folder.join("10.log");
-    fs::write(&log, "T stdout F first\nT stderr P sec\nT stderr F ond\n").unwrap();
-    assert_eq!(rig.ok(&["logs", "shop/web-0"]), "first\nsecond\n");
-    assert_eq!(rig.ok(&["logs", "--tail", "1", "k8s.io/one"]), "ond\n");
+    fs::write(
+        &log,
+        "T stdout F first\nT stderr P two \nT stderr F parts\n",
+    )
+    .unwrap();
+    assert_eq!(rig.ok(&["logs", "shop/web-0"]), "first\ntwo parts\n");
+    assert_eq!(rig.ok(&["logs", "--tail", "1", "k8s.io/one"]), "parts\n");
 
     let mut followed = follower(&rig);
     assert_eq!(first_line(&mut followed), "first");
@@ -231,6 +235,6 @@ fn logs_of_a_pod_are_read_from_where_containerd_writes_them() {
     let output = followed.wait_with_output().unwrap();
     assert!(output.status.success());
     let rest = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(rest, "second\nthird\nlast\n");
+    assert_eq!(rest, "two parts\nthird\nlast\n");
     remove(&rig, &["s"]);
 }
